@@ -1,0 +1,64 @@
+"""The errors this package raises on purpose.
+
+Everything a user can cause or meet is a `SeedreamBatchError`; anything else that escapes is a bug.
+
+    SeedreamBatchError
+    +-- UsageError            a wrong argument, environment variable or combination of them
+    +-- InvalidJob            a job file with problems, all of them told at once
+    +-- ServiceError          the service cannot be used as asked
+    |   +-- CredentialsRefused
+    +-- ManifestError         the manifest cannot be used
+    |   +-- ManifestLocked    another run holds it
+    |   +-- StaleTransition   a guarded write did not find the state it names
+    +-- StorageError          a file or folder cannot be read or written
+
+Only `seedream_batch.cli` knows which exit code belongs to which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from seedream_batch.model.document import Problem
+
+
+class SeedreamBatchError(Exception):
+    """Base of all expected errors; `str()` is a sentence for people."""
+
+
+class UsageError(SeedreamBatchError):
+    """An argument, an environment variable or a combination of them makes no sense."""
+
+
+class InvalidJob(SeedreamBatchError):
+    """A job file has problems; `problems` holds all of them, in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ServiceError(SeedreamBatchError):
+    """The image service cannot be used as asked."""
+
+
+class CredentialsRefused(ServiceError):
+    """The service refused the API key (401) or the access (403)."""
+
+
+class ManifestError(SeedreamBatchError):
+    """The manifest cannot be opened, read or understood."""
+
+
+class ManifestLocked(ManifestError):
+    """Another run holds the manifest; the message names its pid and start time."""
+
+
+class StaleTransition(ManifestError):
+    """A state write named a state that the row was not in; nothing was changed."""
+
+
+class StorageError(SeedreamBatchError):
+    """A file or folder cannot be read or written; the message says which and why."""

@@ -1,0 +1,104 @@
+"""A job: what a job file says, checked and with every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path as FilePath
+
+from seedream_batch.model.document import Document, Json, Position
+
+MICRO = 1_000_000
+"""Millionths of a US dollar in one dollar: money is counted in whole millionths, never in floats."""
+
+DEFAULT_PRICE = 35_000
+"""What an image is taken to cost (millionths of a USD) where neither the job nor an earlier task says so."""
+
+
+class Send(StrEnum):
+    """How a local reference image travels to the service."""
+
+    UPLOAD = "upload"
+    INLINE = "inline"
+
+
+class OnUnknown(StrEnum):
+    """What happens to a submission whose outcome is unknown."""
+
+    HOLD = "hold"
+    RESEND = "resend"
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of the matrix: its name and its values, in the order they were written.
+
+    `typed` is false for values from a file format that knows only text. `source` names the axis file, if any.
+    """
+
+    name: str
+    values: Sequence[Json]
+    positions: Sequence[Position]
+    typed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Hard caps; money in millionths of a USD. `prices` maps a resolution to the price of an image."""
+
+    max_images: int | None = None
+    max_cost: int | None = None
+    price: int | None = None
+    prices: Mapping[str, int] | None = None
+
+    @property
+    def stated(self) -> bool:
+        """Whether the job states any price itself."""
+        return self.price is not None or bool(self.prices)
+
+    def price_of(self, resolution: str) -> int:
+        """The estimated price of one image at `resolution`, in millionths of a USD."""
+        if self.prices and resolution in self.prices:
+            return self.prices[resolution]
+        return DEFAULT_PRICE if self.price is None else self.price
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run behaves; `rate` is submissions a second (None: as fast as the service lets), times in seconds."""
+
+    max_in_flight: int = 64
+    rate: float | None = None
+    attempts: int = 3
+    task_timeout: float = 1800.0
+    on_unknown: OnUnknown | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job file with every path made absolute and every default filled in.
+
+    `request` still holds the templates; `output_path` is the template of the path of an image inside
+    `output_dir`, without an extension.
+    """
+
+    name: str
+    file: FilePath
+    document: Document
+    vars: Mapping[str, Json]
+    axes: tuple[Axis, ...]
+    exclude: tuple[Mapping[str, Json], ...]
+    include: tuple[Mapping[str, Json], ...]
+    repeat: int
+    request: Mapping[str, Json]
+    send: Send
+    output_dir: FilePath
+    output_path: str
+    budget: Budget
+    run: RunSettings
+
+    @property
+    def folder(self) -> FilePath:
+        """The folder of the job file; relative paths in the job start here."""
+        return self.file.parent
