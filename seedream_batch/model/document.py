@@ -124,5 +124,3 @@ class Table:
         """Where value `index` starts."""
         line, column = self.positions[index]
         return Position(self.file, line, column)
-
-

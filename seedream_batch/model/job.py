@@ -102,3 +102,23 @@ class Job:
     def folder(self) -> FilePath:
         """The folder of the job file; relative paths in the job start here."""
         return self.file.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference image whose bytes are at hand: a local file, or a data URI written in the job.
+
+    `file` is None for a data URI; `text` is what the job says. `media_type` is image/jpeg or image/png.
+    """
+
+    sha256: str
+    media_type: str
+    bytes: int
+    width: int
+    height: int
+    text: str
+    file: FilePath | None
+
+
+REFERENCE = "sha256:"
+"""How a reference image whose bytes are at hand stands in a request until it is sent: by their hash."""

@@ -1,0 +1,29 @@
+"""The API key, wrapped so that no log, traceback or repr shows it."""
+
+from __future__ import annotations
+
+from seedream_batch.errors import UsageError
+
+
+class ApiKey:
+    """A key that shows itself only as a request header."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        value = value.strip()
+        if not value:
+            raise UsageError("the API key is empty")
+        if not value.isascii() or not value.isprintable() or " " in value:
+            raise UsageError("the API key has characters that no key has; was it pasted with a line break or a quote?")
+        self._value = value
+
+    def header(self) -> str:
+        """The value of the Authorization header."""
+        return f"Bearer {self._value}"
+
+    def __repr__(self) -> str:
+        return "ApiKey(***)"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        raise TypeError("an API key is not to be pickled")

@@ -1,0 +1,233 @@
+"""The image service over HTTP, one method an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from seedream_batch import __version__
+from seedream_batch.api import wire
+from seedream_batch.api.secret import ApiKey
+from seedream_batch.errors import CredentialsRefused, ServiceError, UsageError
+from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an API answer that are read; a task document has a few thousand."""
+
+CONNECT_TIMEOUT = 15.0
+SUBMIT_TIMEOUT = 120.0
+"""Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
+POLL_TIMEOUT = 30.0
+KEEP_ALIVE = 5.0
+"""Seconds an idle connection is kept. Short, because a POST on a connection that the service is just closing has an
+unknown outcome; servers keep theirs for 15 s and more."""
+
+UPLOAD_LIFETIME = 72 * 3600.0
+"""Seconds that an uploaded image can be used."""
+
+_FAILURES = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    aiohttp.ClientError,
+    OSError,
+    TimeoutError,
+    ValueError,
+)
+"""What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
+
+_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+"""Raised before the first byte of a request: DNS, connect, TLS handshake. A reset after sending is none of them, though
+the transport calls it `ConnectTimeout`, too."""
+
+
+def origin_of(base_url: str) -> str:
+    """The origin of a base URL given with or without `/v1`. Raises `UsageError` for what is no http(s) URL."""
+    parts = urlsplit(base_url.strip())
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username or port == -1:
+        raise UsageError(f"{base_url!r} is no base URL; it has to look like https://api.apimart.ai")
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
+        raise UsageError(f"{base_url!r} would send the API key unencrypted; only https is used, except on this machine")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def not_sent(error: BaseException) -> bool:
+    """Whether an exchange failed before a byte of the request left: decided by the cause, not by the class."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, _NOT_SENT):
+            return True
+        cause = cause.__cause__
+    return isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL)
+
+
+class Service:
+    """A client of one service with one key. Use as an async context manager.
+
+    Nothing here retries, follows redirects (they would carry the key along) or decides: each method makes one
+    exchange and says what came of it. `clock` gives unix seconds, for Retry-After dates.
+    """
+
+    def __init__(
+        self, origin: str, key: ApiKey, *, connections: int = 64, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.origin = origin
+        self._clock = clock
+        self._key = key
+        loopback = is_loopback(urlsplit(origin).hostname or "")
+        self.calls = 0
+        """Requests made so far."""
+
+        def session() -> aiohttp.ClientSession:
+            # Proxies of the environment are for the outside; a service on this machine is reached directly.
+            connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE)
+            return aiohttp.ClientSession(
+                connector=connector, trust_env=not loopback, cookie_jar=aiohttp.DummyCookieJar()
+            )
+
+        self._client = httpx.AsyncClient(
+            base_url=f"{origin}/v1",
+            transport=AiohttpTransport(client=session),
+            headers={"User-Agent": f"seedream-batch/{__version__}", "Accept": "application/json"},
+            follow_redirects=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def submit(self, body: str, key: str) -> Submission:
+        """Sends one generation request under its Idempotency-Key."""
+        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        try:
+            answer = await self._exchange(
+                "POST", "/images/generations", SUBMIT_TIMEOUT, headers=headers, content=body.encode()
+            )
+        except _FAILURES as error:
+            kind = Submitted.UNREACHABLE if not_sent(error) else Submitted.UNKNOWN
+            return Submission(kind, message=describe(error))
+        return wire.submission(answer, self._clock())
+
+    async def poll(self, task_id: str) -> Poll:
+        """Looks at one task."""
+        try:
+            answer = await self._exchange("GET", f"/tasks/{quote(task_id, safe='')}?language=en", POLL_TIMEOUT)
+        except _FAILURES as error:
+            return Poll(Polled.NO_ANSWER, message=describe(error), reached=False)
+        return wire.poll(answer, self._clock())
+
+    async def upload(self, data: bytes, media_type: str) -> str:
+        """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
+        name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
+        try:
+            answer = await self._exchange(
+                "POST", "/uploads/images", SUBMIT_TIMEOUT, files={"file": (name, data, media_type)}
+            )
+        except _FAILURES as error:
+            raise ServiceError(f"uploading a reference image: {describe(error)}") from error
+        url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        if url is None:
+            self._refuse(answer, "uploading a reference image")
+        return str(url)
+
+    async def balance(self) -> wire.Balance:
+        """What the account has left. Raises `CredentialsRefused` or `ServiceError`."""
+        try:
+            answer = await self._exchange("GET", "/balance", POLL_TIMEOUT)
+        except _FAILURES as error:
+            raise ServiceError(f"asking {self.origin} for the balance: {describe(error)}") from error
+        found = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        if found is None:
+            self._refuse(answer, "asking for the balance")
+            raise ServiceError("asking for the balance: the answer has none")
+        return found
+
+    def _refuse(self, answer: wire.Answer, doing: str) -> None:
+        told = wire.fault_of(wire.parse(answer), answer).message
+        kind = CredentialsRefused if answer.status in {401, 403} else ServiceError
+        raise kind(f"{doing}: HTTP {answer.status}{': ' + told if told else ''}")
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        timeout: float,  # noqa: ASYNC109 - the transport's read timeout, not a cancel scope
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+    ) -> wire.Answer:
+        self.calls += 1
+        request = self._client.build_request(
+            method,
+            path,
+            headers={**(headers or {}), "Authorization": self._key.header()},
+            content=content,
+            files=files,
+            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
+        )
+        # A body that trickles keeps the read timeout quiet for ever; this bound is on the whole exchange.
+        async with asyncio.timeout(timeout + 60):
+            response = await self._client.send(request, stream=True)
+            try:
+                body = bytearray()
+                whole = True
+                async for chunk in response.aiter_bytes():
+                    body += chunk
+                    if len(body) > MAX_ANSWER:
+                        whole = False
+                        break
+            except _FAILURES:
+                # The status line did come; a submission without a readable task id is unknown all the same.
+                whole = False
+            finally:
+                await response.aclose()
+        return wire.Answer(response.status_code, response.headers, bytes(body), whole)
+
+
+def describe(error: BaseException) -> str:
+    """A failed exchange in a few words, without addresses of memory or of proxies."""
+    cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        return f"the name {cause.host} cannot be resolved"
+    if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+        return f"no TLS connection to {cause.host}: {cause}"
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return f"cannot connect to {cause.host}:{cause.port} ({cause.strerror or cause.os_error})"
+    if isinstance(cause, aiohttp.ConnectionTimeoutError):
+        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
+    if isinstance(cause, aiohttp.SocketTimeoutError | TimeoutError | aiohttp.ServerTimeoutError):
+        return "no answer in time"
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without an answer"
+    if isinstance(cause, ConnectionResetError):
+        return "the connection was reset"
+    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__

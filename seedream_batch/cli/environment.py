@@ -1,0 +1,36 @@
+"""What the environment says: the API key and the address of the service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from seedream_batch.errors import StorageError, UsageError
+
+DEFAULT_BASE_URL = "https://api.apimart.ai"
+
+
+def origin() -> str:
+    """The origin of the service: `APIMART_BASE_URL`, else the provider's. Raises `UsageError`."""
+    from seedream_batch.api.service import origin_of
+
+    return origin_of(os.environ.get("APIMART_BASE_URL") or DEFAULT_BASE_URL)
+
+
+def api_key():  # type: ignore[no-untyped-def]  # noqa: ANN201 - its type would import the HTTP client
+    """The key: `APIMART_API_KEY`, else the file named by `APIMART_API_KEY_FILE`. Raises `UsageError`."""
+    from seedream_batch.api.secret import ApiKey
+
+    key = os.environ.get("APIMART_API_KEY")
+    if key:
+        return ApiKey(key)
+    name = os.environ.get("APIMART_API_KEY_FILE")
+    if name:
+        try:
+            return ApiKey(Path(name).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise StorageError(f"APIMART_API_KEY_FILE: {name} cannot be read: {error}") from None
+    raise UsageError(
+        "there is no API key. Set APIMART_API_KEY (or APIMART_API_KEY_FILE, the name of a file with the key),"
+        " or try the job without one: --emulate"
+    )

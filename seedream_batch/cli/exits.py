@@ -1,0 +1,104 @@
+"""The exit codes: stable, documented, and known nowhere else."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+
+from seedream_batch.errors import (
+    CredentialsRefused,
+    InvalidJob,
+    ManifestError,
+    ManifestLocked,
+    SeedreamBatchError,
+    ServiceError,
+    StorageError,
+    UsageError,
+)
+from seedream_batch.model.task import ImageState, TaskState
+from seedream_batch.run import RunResult, StopReason
+
+
+class Exit(IntEnum):
+    """What the number that a command leaves with means."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    SOME_UNCERTAIN = 4
+    NO_MONEY = 5
+    NO_ACCESS = 6
+    WORK_LEFT = 7
+    NO_STORAGE = 8
+    WORK_TO_DO = 10
+    LOCKED = 75
+
+
+_STOPPED = {
+    StopReason.BUDGET: Exit.NO_MONEY,
+    StopReason.BALANCE: Exit.NO_MONEY,
+    StopReason.CREDENTIALS: Exit.NO_ACCESS,
+    StopReason.TIME: Exit.WORK_LEFT,
+    StopReason.OUTAGE: Exit.WORK_LEFT,
+    StopReason.UNCLEAR: Exit.SOME_UNCERTAIN,
+    StopReason.STORAGE: Exit.NO_STORAGE,
+}
+
+
+def of_run(result: RunResult) -> int:
+    """The exit code of a run: why it stopped, else what it left behind, the worst first."""
+    if result.signal is not None:
+        return 128 + result.signal
+    if result.stop_reason is StopReason.TIME and not result.left:
+        return of_state(result)
+    if result.stop_reason is not None and result.stop_reason is not StopReason.INTERRUPTED:
+        return _STOPPED[result.stop_reason]
+    return of_state(result)
+
+
+def of_state(result: RunResult) -> Exit:
+    """The exit code by what the manifest says after a run that was not stopped."""
+    tasks, images = result.tasks, result.images
+    if tasks.get(TaskState.UNCERTAIN):
+        return Exit.SOME_UNCERTAIN
+    if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST)):
+        return Exit.SOME_FAILED
+    if any(images.get(state) for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)):
+        return Exit.SOME_FAILED
+    return Exit.WORK_LEFT if result.stats.trouble else Exit.DONE
+
+
+def of_error(error: SeedreamBatchError) -> Exit:
+    """The exit code of a command that could not do its work."""
+    match error:
+        case ManifestLocked():
+            return Exit.LOCKED
+        case UsageError() | InvalidJob():
+            return Exit.USAGE
+        case CredentialsRefused():
+            return Exit.NO_ACCESS
+        case ServiceError():
+            return Exit.WORK_LEFT
+        case StorageError() | ManifestError():
+            return Exit.NO_STORAGE
+        case _:
+            return Exit.BUG
+
+
+INTERRUPTED = 128 + signal.SIGINT
+
+HELP = """\b
+Exit codes:
+    0  done, or nothing to do
+    1  a bug in seedream-batch
+    2  wrong usage, or an invalid job
+    3  finished; some tasks failed or were lost
+    4  finished; some tasks are uncertain
+    5  stopped by the budget or the balance
+    6  the service refuses the API key
+    7  stopped early with work left; run again
+    8  storage failed
+   10  there is work to do (plan --detailed-exitcode)
+   75  another run holds the job
+  130, 143  interrupted by Ctrl-C, SIGTERM"""

@@ -1,0 +1,40 @@
+"""`seedream-batch plan`."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS
+
+_EPILOG = """\b
+Examples:
+  seedream-batch plan jobs/quickstart.yaml
+  seedream-batch plan jobs/quickstart.yaml --json | jq .to_buy
+  seedream-batch plan jobs/quickstart.yaml --detailed-exitcode; echo $?
+
+Changes nothing, asks the service nothing, needs no key."""
+
+
+@click.command("plan", epilog=_EPILOG)
+@JOB
+@EMULATE
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Leave with 10 when there is work to do, 0 when there is none.")
+@MAX_TASKS
+def command(job: str, emulate: bool, as_json: bool, detailed_exitcode: bool, max_tasks: int) -> int:  # noqa: FBT001
+    """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
+    from seedream_batch.cli.show import show_plan
+    from seedream_batch.cli.target import load, manifest_of, trusts_keys
+    from seedream_batch.cli.words import say
+    from seedream_batch.plan import as_json as plan_json
+    from seedream_batch.run import survey
+
+    loaded = load(job, emulate=emulate, max_tasks=max_tasks)
+    plan = survey(loaded.tasks(), manifest_of(loaded.job), resend=trusts_keys(loaded.job, emulate=emulate))
+    if as_json:
+        say(json.dumps(plan_json(plan), ensure_ascii=False, indent=2))
+    else:
+        show_plan(plan, loaded.job)
+    return 10 if detailed_exitcode and plan.work else 0

@@ -1,0 +1,150 @@
+"""What a run shows while it goes: a bar on a terminal, plain lines or JSON elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from seedream_batch.cli.words import clean, number, usd
+from seedream_batch.run.context import Event, EventKind, Stats
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+_NEWS = {
+    EventKind.FAILED,
+    EventKind.RETRY,
+    EventKind.LOST,
+    EventKind.UNCERTAIN,
+    EventKind.REJECTED,
+    EventKind.EXPIRED,
+    EventKind.STOPPING,
+    EventKind.WARNING,
+}
+"""Events that people want to see as they happen; the others are in the counts."""
+
+
+class Display(Protocol):
+    """Shows a run. `started` comes first, then events, then `close`."""
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """The live counters; how many images the job asks for, and how many of them are stored already."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class Bar:
+    """A progress bar with counts and spend, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[None] | None = None
+        self._stats = Stats()
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """Draws the bar."""
+        from tqdm import tqdm
+
+        self._stats = stats
+        self._bar = tqdm(
+            total=wanted, initial=stored, unit="img", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, leave=False,
+            bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+        )  # fmt: skip
+        self._postfix()
+
+    def event(self, event: Event) -> None:
+        """Moves the bar; news are written above it."""
+        bar = self._bar
+        if bar is None:
+            return
+        if event.kind in _NEWS:
+            bar.write(_line(event), file=sys.stderr)
+        if event.kind is EventKind.STORED:
+            bar.update()
+        self._postfix()
+
+    def close(self) -> None:
+        """Takes the bar away; the summary follows."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _postfix(self) -> None:
+        stats = self._stats
+        parts = [usd(stats.cost), f"{stats.in_flight} in flight"]
+        parts += [
+            f"{count} {word}" for count, word in ((stats.failed, "failed"), (stats.uncertain, "uncertain")) if count
+        ]
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(parts), refresh=False)
+
+
+class Lines:
+    """News as they happen, and now and then a line of progress, on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._stats = Stats()
+        self._wanted = 0
+        self._before = 0
+        self._last = time.monotonic()
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """Remembers what to count against."""
+        self._stats = stats
+        self._wanted = wanted
+        self._before = stored
+
+    def event(self, event: Event) -> None:
+        """Prints news; a quiet run prints only what went wrong for good."""
+        if event.kind in _NEWS and not (self._quiet and event.kind in {EventKind.RETRY, EventKind.WARNING}):
+            print(_line(event), file=sys.stderr, flush=True)  # noqa: T201
+        now = time.monotonic()
+        if not self._quiet and now - self._last >= LINE_EVERY:
+            self._last = now
+            stats = self._stats
+            done = f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
+            print(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class JsonLines:
+    """Every event as a line of JSON on standard error."""
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """One line that says what the run sets out to do."""
+        del stats
+        self._print("started", "", {"images_wanted": wanted, "images_stored": stored})
+
+    def event(self, event: Event) -> None:
+        """One line for the event."""
+        self._print(str(event.kind), event.text, dict(event.fields))
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+    def _print(self, kind: str, text: str, fields: dict[str, object]) -> None:
+        line = {"at": round(time.time(), 3), "event": kind, **({"text": text} if text else {}), **fields}
+        print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def display(*, quiet: bool, log_format: str) -> Display:
+    """The display that fits: JSON if asked for, a bar on a terminal, else lines."""
+    if log_format == "json":
+        return JsonLines()
+    if sys.stderr.isatty() and not quiet:
+        return Bar()
+    return Lines(quiet=quiet)
+
+
+def _line(event: Event) -> str:
+    return clean(f"{event.kind}: {event.text}")

@@ -1,0 +1,112 @@
+"""`seedream-batch run`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from seedream_batch.cli.exits import HELP as EXIT_CODES
+from seedream_batch.cli.exits import Exit
+from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, Duration
+from seedream_batch.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.model.job import Job
+
+_EPILOG = f"""\b
+Examples:
+  seedream-batch run jobs/quickstart.yaml --emulate
+  seedream-batch run jobs/postcards.yaml --limit 10
+  seedream-batch run jobs/postcards.yaml --quiet --max-duration 50m     (from cron)
+
+May be stopped and started again at any moment: it goes on where it was. The API key is taken from APIMART_API_KEY, or
+from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address of the service.
+
+{EXIT_CODES}"""
+
+
+@click.command("run", epilog=_EPILOG)
+@JOB
+@EMULATE
+@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N new tasks.")
+@click.option(
+    "--max-duration", type=Duration(), metavar="TIME", help="Leave in good order after this time (50m, 1h30m)."
+)
+@click.option("--collect", is_flag=True, help="Finish what is in flight; submit nothing.")
+@click.option("--submit-only", is_flag=True, help="Submit; leave polling and fetching to a later run.")
+@click.option("--dry-run", is_flag=True, help="Show the plan instead.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing when all goes well.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="How events are written to standard error.",
+)  # fmt: skip
+@MAX_TASKS
+@click.pass_context
+def command(
+    ctx: click.Context,
+    job: str,
+    emulate: bool,  # noqa: FBT001
+    limit: int | None,
+    max_duration: float | None,
+    collect: bool,  # noqa: FBT001
+    submit_only: bool,  # noqa: FBT001
+    dry_run: bool,  # noqa: FBT001
+    quiet: bool,  # noqa: FBT001
+    log_format: str,
+    max_tasks: int,
+) -> int:
+    """Make every image that JOB asks for and that is not there yet."""
+    if collect and submit_only:
+        raise UsageError("--collect and --submit-only contradict each other")
+    if dry_run:
+        from seedream_batch.cli.plan import command as plan
+
+        return int(ctx.invoke(plan, job=job, emulate=emulate, max_tasks=max_tasks))
+    from seedream_batch.api.secret import ApiKey
+    from seedream_batch.cli.environment import api_key, origin
+    from seedream_batch.cli.exits import of_run
+    from seedream_batch.cli.progress import display
+    from seedream_batch.cli.show import show_result
+    from seedream_batch.cli.target import load, trusts_keys
+    from seedream_batch.run import RunOptions, run_job
+
+    loaded = load(job, emulate=emulate, max_tasks=max_tasks)
+    service: AbstractContextManager[str] = _emulator(loaded.job) if emulate else nullcontext(origin())
+    key = ApiKey("emulated") if emulate else api_key()
+    options = RunOptions(
+        limit=limit,
+        max_duration=max_duration,
+        collect=collect,
+        submit_only=submit_only,
+        resend=trusts_keys(loaded.job, emulate=emulate),
+    )
+    shown = display(quiet=quiet, log_format=log_format)
+    try:
+        result = run_job(loaded, service=service, key=key, options=options, emit=shown.event, started=shown.started)
+    finally:
+        shown.close()
+    code = of_run(result)
+    if not quiet or code != Exit.DONE:
+        show_result(result, loaded.job, job)
+    return code
+
+
+@contextmanager
+def _emulator(job: Job) -> Iterator[str]:
+    """The emulator, for as long as the run goes; what it knows is kept beside the images, for the next run."""
+    from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
+
+    state = Path(job.output_dir, ".emulator")
+    try:
+        emulator = Emulator(EmulatorConfig(state_dir=state))
+        emulator.start()
+    except (LedgerError, OSError) as error:
+        raise StorageError(f"the emulator cannot start: {error}") from error
+    try:
+        yield emulator.url
+    finally:
+        emulator.stop()

@@ -1,0 +1,24 @@
+"""`seedream-batch schema`."""
+
+from __future__ import annotations
+
+import click
+
+_EPILOG = """\b
+Examples:
+  seedream-batch schema > job.schema.json
+  seedream-batch schema request | jq .properties.size.enum
+
+\b
+The first line of a job file tells editors where the schema is:
+  # yaml-language-server: $schema=job.schema.json"""
+
+
+@click.command("schema", epilog=_EPILOG)
+@click.argument("name", type=click.Choice(["job", "request"]), default="job")
+def command(name: str) -> int:
+    """Print the JSON Schema of job files, or that of the API's requests."""
+    from seedream_batch.validate import schema_text
+
+    click.echo(schema_text(name), nl=False)
+    return 0

@@ -1,0 +1,172 @@
+"""Plans, results and states as text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
+from seedream_batch.model.document import Problem
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import ImageState, TaskRecord, TaskState
+from seedream_batch.plan import Action, Plan
+from seedream_batch.report import Status
+from seedream_batch.run import RunResult, StopReason
+
+_INDENT = " " * 10
+
+
+def show_problems(problems: tuple[Problem, ...]) -> None:
+    """One paragraph for each problem, on standard error."""
+    for problem in problems:
+        say(str(problem), err=True)
+
+
+def show_plan(plan: Plan, job: Job) -> None:
+    """Groups of tasks with what would happen and why, then what it would cost."""
+    say(f"{job.name}: {number(plan.tasks, 'task')}, {number(plan.images, 'image')}")
+    for group in plan.ordered():
+        say()
+        head = f"  {group.action:<8}{number(group.tasks, 'task')}"
+        if group.images:
+            head += f", {number(group.images, 'image')}, {usd(group.cost)}"
+        say(wrapped(f"{head}: {group.why}", hanging=_INDENT))
+        if group.action is not Action.KEEP:
+            _show_axes(group.axes)
+    say()
+    if plan.collect:
+        say(wrapped(f"{number(plan.collect, 'task')} that the job no longer has will be collected: they are paid for."))
+    if plan.dropped:
+        say(wrapped(f"{number(plan.dropped, 'task')} in the manifest are no longer in the job; their files stay."))
+    images, cost = plan.to_buy
+    if images:
+        price = "" if job.budget.stated else "; the price is a guess, set budget.price_per_image_usd"
+        say(wrapped(f"A run would buy {number(images, 'image')} for about {usd(cost)}{price}."))
+    elif plan.work:
+        say("A run would buy nothing.")
+    else:
+        say("Nothing to do.")
+
+
+def _show_axes(axes: dict[str, Counter[str]]) -> None:
+    label = max((len(axis) for axis in axes), default=0) + 2
+    for axis, counter in axes.items():
+        names = [name if count == 1 else f"{name} ({count})" for name, count in counter.most_common(12)]
+        if len(counter) > 12:
+            names.append(f"and {len(counter) - 12:,} more")
+        say(wrapped(", ".join(names), indent=f"{_INDENT}{axis:<{label}}", hanging=" " * (len(_INDENT) + label)))
+
+
+def show_result(result: RunResult, job: Job, path: str) -> None:
+    """What a run did, what is left, and what to do about it."""
+    stats = result.stats
+    ended = {None: "done"}.get(result.stop_reason, f"stopped ({result.stop_text})")
+    if result.stop_reason is None and result.left:
+        ended = "stopped with work left"
+    say(wrapped(f"{job.name}: {ended}, {duration(result.seconds)}"))
+    stored = result.images.get(ImageState.STORED, 0)
+    fresh = f", {stats.stored:,} of them new ({size(stats.stored_bytes)})" if stats.stored else ", none of them new"
+    say(f"  stored     {number(stored, 'image')}{fresh if stored else ''}")
+    if stats.moved:
+        say(f"  moved      {number(stats.moved, 'file')}")
+    for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN):
+        count = result.tasks.get(state, 0)
+        if count or state is not TaskState.LOST:
+            say(f"  {state:<11}{number(count, 'task')}")
+    for image_state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+        if result.images.get(image_state):
+            say(f"  {image_state:<11}{number(result.images[image_state], 'image')}")
+    left = result.left
+    if left:
+        say(f"  left       {number(left, 'task')} for the next run")
+    held = f", {usd(result.totals.reserved)} held" if result.totals.reserved else ""
+    say(f"  cost       {usd(stats.cost)} now, {usd(result.totals.cost)} in all{held}")
+    say(f"  images in  {short(job.output_dir)}")
+    for line in _advice(result, path):
+        say(wrapped(line))
+
+
+def _advice(result: RunResult, path: str) -> list[str]:
+    lines = []
+    tasks = result.tasks
+    if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)):
+        lines.append(f"`seedream-batch status {path}` says what went wrong.")
+    if result.stop_reason is StopReason.CREDENTIALS:
+        lines.append("Check APIMART_API_KEY. What was accepted is in the manifest; run again with a good key.")
+    if result.stop_reason is StopReason.BALANCE:
+        lines.append("Top the account up, then run again: it goes on where it stopped.")
+    if result.stop_reason is StopReason.BUDGET:
+        lines.append("Raise the budget in the job file to go on.")
+    if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
+        lines.append("Run again: it goes on where it stopped.")
+    return lines
+
+
+def show_status(status: Status, *, emulated: bool) -> None:
+    """The state of a job."""
+    if emulated:
+        say(wrapped("There was no real run yet; this is the emulated one."))
+    going = ""
+    run = status.run
+    if status.running and run is not None and run.ended_at is None:
+        going = f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
+    elif run is not None and run.ended_at is not None:
+        going = f", last run {_clock(run.started_at)}, {run.outcome}"
+    elif run is not None:
+        going = f", the last run ({_clock(run.started_at)}) was cut off"
+    say(wrapped(f"{status.job}: {short(status.folder)}{going}"))
+    stored = status.images.get(ImageState.STORED, 0)
+    say(f"  images     {stored:,} of {status.wanted_images:,} stored, {size(status.stored_bytes)}")
+    parts = [f"{count:,} {state}" for state in TaskState if (count := status.tasks.get(state, 0))]
+    say(f"  tasks      {', '.join(parts) or 'none'}")
+    waiting = status.images.get(ImageState.ANNOUNCED, 0)
+    if waiting:
+        say(f"  to fetch   {number(waiting, 'image')}{_expiry(status)}")
+    for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+        if status.images.get(state):
+            say(f"  {state:<11}{number(status.images[state], 'image')}")
+    totals = status.totals
+    held = (
+        f"; {usd(totals.reserved)} held for {number(totals.reserved_images, 'image')}" if totals.reserved_images else ""
+    )
+    say(f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}")
+    if status.dropped:
+        say(f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay")
+    _show_tasks("Failed", status.tasks.get(TaskState.FAILED, 0), status.failed)
+    _show_tasks("Lost", status.tasks.get(TaskState.LOST, 0), status.lost)
+    _show_tasks("Uncertain: perhaps made and paid for", status.tasks.get(TaskState.UNCERTAIN, 0), status.uncertain)
+    if status.troubled:
+        say()
+        say("Images that are not there:")
+        for image, task in status.troubled:
+            say(
+                wrapped(
+                    f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    "
+                )
+            )
+
+
+def _show_tasks(title: str, count: int, tasks: list[TaskRecord]) -> None:
+    if not tasks:
+        return
+    say()
+    say(f"{title} ({count:,}):")
+    for task in tasks:
+        code = f"{task.code}: " if task.code and task.code not in task.reason else ""
+        say(wrapped(f"{task.paths[0]}: {code}{task.reason}", indent="  ", hanging="    "))
+    if count > len(tasks):
+        say(f"  and {count - len(tasks):,} more")
+
+
+def _expiry(status: Status) -> str:
+    if status.next_expiry is None:
+        return ""
+    left = status.next_expiry[0] - time.time()
+    if left <= 0:
+        return "; some links have expired"
+    soon = " (soon: run now)" if left < 3600 else ""
+    return f"; the first link expires in {duration(left)}{soon}"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,9 @@
+"""Text to values with positions: YAML 1.2 job files, JSON, and the tables that axes come from."""
+
+from __future__ import annotations
+
+from seedream_batch.document.jsontext import parse_json
+from seedream_batch.document.tables import parse_table
+from seedream_batch.document.yamltext import parse_yaml
+
+__all__ = ["parse_json", "parse_table", "parse_yaml"]

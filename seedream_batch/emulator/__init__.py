@@ -1,0 +1,38 @@
+"""The image service, played for real over HTTP on this machine: for demos, tests and rehearsals of failures.
+
+It knows nothing of the client beside it and shares no code with it, so that the two check each other.
+
+    with Emulator(EmulatorConfig(seed=1)) as emulator:
+        ...  # send requests to emulator.url + "/v1/images/generations"
+        emulator.ledger()
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from seedream_batch.emulator.config import ConfigError, EmulatorConfig
+
+if TYPE_CHECKING:
+    from seedream_batch.emulator.faultfile import load_faults
+    from seedream_batch.emulator.faults import FaultError
+    from seedream_batch.emulator.ledger import LedgerError
+    from seedream_batch.emulator.runner import Emulator, serve
+
+__all__ = ["ConfigError", "Emulator", "EmulatorConfig", "FaultError", "LedgerError", "load_faults", "serve"]
+
+# The server and the picture library take a quarter of a second to import: not before somebody asks for them.
+_LAZY = {
+    "Emulator": "runner",
+    "FaultError": "faults",
+    "LedgerError": "ledger",
+    "load_faults": "faultfile",
+    "serve": "runner",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)
+    globals()[name] = value
+    return value

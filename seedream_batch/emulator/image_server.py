@@ -1,0 +1,162 @@
+"""The images: results and uploads, on paths of their own, without authorization, and with faults of their own."""
+
+import asyncio
+import gzip
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from aiohttp import web
+
+from seedream_batch.emulator import wire
+from seedream_batch.emulator.answers import Answer, error_answer, of_kind
+from seedream_batch.emulator.faults import Fault
+from seedream_batch.emulator.links import image_index, is_good
+from seedream_batch.emulator.pictures import encode, plain
+from seedream_batch.emulator.state import State
+from seedream_batch.emulator.tasks import Task
+from seedream_batch.emulator.visit import Visit
+
+_SLOW_STEPS_PER_SECOND = 20
+
+
+class ImageServer:
+    """The handlers of what is fetched without a key."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the handlers are."""
+        return [
+            web.get("/results/{task_id}/{name}", self.result),
+            web.get("/uploads/{name}", self.uploaded),
+        ]
+
+    async def result(self, request: web.Request) -> web.StreamResponse:
+        """GET /results/{task}/{index}.{extension}."""
+        visit = Visit(self._state, request, "image")
+        ended = await visit.enter(auth=False)
+        if ended is not None:
+            return ended
+        if visit.record["authorization"]:
+            self._state.stats["leaked_credentials"] += 1
+        if "hop" in request.query:
+            return _hop(request)
+        task = self._state.account.tasks.get(request.match_info["task_id"])
+        visit.meet()
+        ended = await visit.before()
+        if ended is not None:
+            return ended
+        answer = await self._picture(request, task)
+        for fault in visit.faults:
+            response = await _played(request, answer, fault, self._state)
+            if response is not None:
+                return response
+        return await visit.after(answer)
+
+    async def uploaded(self, request: web.Request) -> web.StreamResponse:
+        """GET /uploads/{name}."""
+        visit = Visit(self._state, request, "uploaded_image")
+        if visit.record["authorization"]:
+            self._state.stats["leaked_credentials"] += 1
+        found = self._state.uploads.get(request.match_info["name"])
+        if found is None:
+            return wire.respond(error_answer(404, odd=self._state.config))
+        upload, data = found
+        if upload.created + self._state.config.upload_seconds < self._state.clock.now():
+            return wire.respond(_expired(self._state))
+        return wire.respond(Answer(200, data, content_type=upload.content_type))
+
+    async def _picture(self, request: web.Request, task: Task | None) -> Answer:
+        index = image_index(request.match_info["name"])
+        now = self._state.clock.now()
+        if task is None or index is None or index >= task.plan.delivered or task.state(now) != "completed":
+            return of_kind("html", error_answer(404, odd=self._state.config))
+        query = request.query
+        if not is_good(task.plan.id, index, query.get("expires", ""), query.get("token", ""), now):
+            return _expired(self._state)
+        picture = await self._state.gallery.picture(task.plan, index)
+        return Answer(200, picture.data, content_type=picture.content_type)
+
+
+def _expired(state: State) -> Answer:
+    xml = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>'
+    return Answer(state.config.link_status, xml, content_type="application/xml")
+
+
+def _hop(request: web.Request) -> web.Response:
+    """One more turn of a redirect loop."""
+    hop = int(request.query["hop"]) + 1 if request.query.get("hop", "").isdigit() else 1
+    return web.Response(status=302, headers={"Location": str(request.rel_url.update_query(hop=str(hop)))})
+
+
+async def _played(request: web.Request, answer: Answer, fault: Fault, state: State) -> web.StreamResponse | None:
+    """The response of a fault that only images have; None for all others."""
+    if fault.action == "slow":
+        return await _slow(request, answer, fault.get("bytes_per_second"))
+    if fault.action == "redirect_loop":
+        return _hop(request)
+    if fault.action == "redirect":
+        return web.Response(status=302, headers={"Location": fault.get("url")})
+    wire_bytes = _broken(answer, fault)
+    if wire_bytes is not None:
+        wire.send_raw(request, wire_bytes)
+        return wire.hang_up(request)
+    spoiler = _SPOILERS.get(fault.action)
+    return None if spoiler is None else wire.respond(spoiler(answer, fault, state))
+
+
+def _broken(answer: Answer, fault: Fault) -> bytes | None:
+    """What goes on the wire where length and body don't agree."""
+    if fault.action == "cut_chunked":
+        part = answer.body[: int(len(answer.body) * fault.get("keep"))]
+        return wire.head(answer, length=None) + b"%x\r\n%b\r\n" % (len(part), part)
+    if fault.action == "long_length":
+        return wire.head(answer, length=len(answer.body) + fault.get("bytes")) + answer.body
+    if fault.action == "short_length":
+        return wire.head(answer, length=len(answer.body) // 2) + answer.body
+    return None
+
+
+def _truncated(answer: Answer, fault: Fault, _: State) -> Answer:
+    return replace(answer, body=answer.body[: int(len(answer.body) * fault.get("keep"))])
+
+
+def _page(_answer: Answer, _fault: Fault, _state: State) -> Answer:
+    page = b"<html><head><title>Please log in</title></head><body>Please log in</body></html>"
+    return Answer(200, page, content_type="text/html")
+
+
+def _wrong_type(answer: Answer, fault: Fault, _: State) -> Answer:
+    return replace(answer, content_type=fault.get("content_type"))
+
+
+def _wrong_size(_answer: Answer, fault: Fault, _state: State) -> Answer:
+    small = encode(plain(fault.get("width"), fault.get("height")), "png", quality=85, pad=None, seed="")
+    return Answer(200, small.data, content_type=small.content_type)
+
+
+def _gzipped(answer: Answer, fault: Fault, _: State) -> Answer:
+    headers = {"Content-Encoding": "gzip"} if fault.get("declared") else {}
+    return replace(answer, body=gzip.compress(answer.body, 1), headers=headers)
+
+
+_SPOILERS: Mapping[str, Callable[[Answer, Fault, State], Answer]] = {
+    "truncated_image": _truncated,
+    "html_200": _page,
+    "wrong_type": _wrong_type,
+    "wrong_size": _wrong_size,
+    "gzip": _gzipped,
+    "expired": lambda _answer, _fault, state: _expired(state),
+}
+
+
+async def _slow(request: web.Request, answer: Answer, bytes_per_second: float) -> web.StreamResponse:
+    wire.send_raw(request, wire.head(answer, length=len(answer.body)))
+    step = max(1, int(bytes_per_second / _SLOW_STEPS_PER_SECOND))
+    for start in range(0, len(answer.body), step):
+        if wire.gone(request):
+            break
+        wire.send_raw(request, answer.body[start : start + step])
+        await asyncio.sleep(step / bytes_per_second)
+    return wire.hang_up(request)

@@ -1,0 +1,360 @@
+"""The endpoints of the API: submit, poll, upload, balance, models."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from seedream_batch.emulator import answers, rules, wire
+from seedream_batch.emulator.account import Order
+from seedream_batch.emulator.answers import Answer
+from seedream_batch.emulator.config import Oddities
+from seedream_batch.emulator.links import result_url, upload_url
+from seedream_batch.emulator.pixels import nearest_ratio
+from seedream_batch.emulator.schema import model_schema
+from seedream_batch.emulator.state import State
+from seedream_batch.emulator.tasks import Task, stringified, task_document
+from seedream_batch.emulator.uploads import MOST_UPLOAD_BYTES
+from seedream_batch.emulator.visit import Visit
+
+_LONGEST_KEY = 191
+
+
+class Service:
+    """The handlers under /v1."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the handlers are."""
+        return [
+            web.post("/v1/images/generations", self.submit),
+            web.get("/v1/tasks/{task_id}", self.poll),
+            web.post("/v1/uploads/images", self.upload),
+            web.get("/v1/balance", self.balance),
+            web.get("/v1/user/balance", self.balance),
+            web.get("/v1/models", self.models),
+            web.get("/v1/model-schema", self.schema),
+        ]
+
+    async def submit(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/images/generations."""
+        visit = Visit(self._state, request, "submit")
+        ended = await visit.enter()
+        if ended is not None:
+            return ended
+        raw = await wire.read_body(request, self._state.config.max_body_bytes)
+        if raw is None:
+            return wire.respond(visit.error(413))
+        body, digest = _parsed(raw), hashlib.sha256(raw).hexdigest()
+        visit.record["body_sha256"] = digest
+        prompt = body.get("prompt") if isinstance(body, dict) else None
+        account = self._state.account
+        visit.meet(prompt if isinstance(prompt, str) else None)
+        account.advance()
+        judged = await self._judged(visit, body)
+        order = judged if isinstance(judged, Answer) else self._order(visit, judged, digest)
+        if isinstance(order, Answer):
+            return await visit.before() or await visit.after(order)
+        # From here to the end of the execution another request with this key is told that it is in progress.
+        if order.key is not None and self._state.config.honour_keys:
+            account.in_flight[order.key] = digest
+        try:
+            ended = await visit.before()
+            if ended is not None:
+                return ended
+            answer = self._executed(visit, order)
+        finally:
+            if order.key is not None:
+                account.in_flight.pop(order.key, None)
+        return await visit.after(answer)
+
+    async def poll(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/tasks/{id}."""
+        visit = Visit(self._state, request, "poll")
+        ended = await visit.enter()
+        if ended is not None:
+            return ended
+        task = self._state.account.tasks.get(request.match_info["task_id"])
+        visit.meet()
+        ended = await visit.before()
+        return ended or await visit.after(self._polled(visit, task))
+
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/uploads/images."""
+        visit = Visit(self._state, request, "upload")
+        ended = await visit.enter()
+        if ended is not None:
+            return ended
+        sent = await _file_field(request)
+        if sent is not None:
+            visit.record["body_sha256"] = hashlib.sha256(sent[1]).hexdigest()
+        visit.meet()
+        return await visit.before() or await visit.after(self._uploaded(visit, sent))
+
+    async def balance(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/balance and /v1/user/balance."""
+        visit = Visit(self._state, request, "balance")
+        ended = await visit.enter()
+        if ended is not None:
+            return ended
+        visit.meet()
+        ended = await visit.before()
+        if ended is not None:
+            return ended
+        account = self._state.account
+        account.advance()
+        remaining = account.remaining_usd
+        document = {
+            "success": True,
+            "remain_balance": -1 if remaining is None else round(remaining, 6),
+            "remain_credits": -1 if remaining is None else round(remaining * 10, 6),
+            "used_balance": round(account.used_usd, 6),
+            "used_credits": round(account.used_usd * 10, 6),
+            "unlimited_quota": remaining is None,
+        }
+        return await visit.after(
+            answers.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+        )
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/models."""
+        listed = [{"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in rules.MODELS]
+        return await self._told(request, answers.json_answer({"object": "list", "data": listed}))
+
+    async def schema(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/model-schema?model=."""
+        model = request.query.get("model", "")
+        if model not in rules.MODELS:
+            message = f"model: {model!r} is not one of {', '.join(rules.MODELS)}"
+            return await self._told(request, answers.error_answer(404, message, odd=self._state.config))
+        return await self._told(request, answers.json_answer(model_schema(model)))
+
+    async def _told(self, request: web.Request, answer: Answer) -> web.StreamResponse:
+        visit = Visit(self._state, request, "models")
+        ended = await visit.enter()
+        if ended is not None:
+            return ended
+        visit.meet()
+        return await visit.before() or await visit.after(answer)
+
+    async def _judged(self, visit: Visit, body: object) -> dict[str, Any] | Answer:
+        """The body, if it keeps to all limits."""
+        wrong = rules.judge(body, strict=self._state.config.strict)
+        if not wrong and isinstance(body, dict):
+            references = body.get("image_urls", ())
+            if any(each.startswith("data:") for each in references):
+                # Megabytes of base64 take their time; other requests need not wait for it.
+                wrong = await asyncio.to_thread(rules.judge_pictures, body)
+            wrong += [
+                f"image_urls[{index}]: no such upload, or no longer: {each}"
+                for index, each in enumerate(references)
+                if self._own_upload(each) is None
+            ]
+            if not wrong:
+                return body
+        return answers.refusal(wrong, odd=visit.odd)
+
+    def _own_upload(self, reference: str) -> bytes | None:
+        """The bytes of an upload of ours; empty for references to elsewhere, None for an upload that isn't there."""
+        name = self._upload_name(reference)
+        if name is None:
+            return b""
+        found = self._state.uploads.get(name)
+        if found is None or found[0].created + self._state.config.upload_seconds < self._state.clock.now():
+            return None
+        return found[1]
+
+    def _upload_name(self, reference: str) -> str | None:
+        # Any port of ours: the emulator may have been started again on another one since.
+        for host in {self._state.config.image_host, "127.0.0.1", "localhost"}:
+            rest = reference.removeprefix(f"http://{host}:")
+            if rest != reference and "/uploads/" in rest and rest.partition("/uploads/")[0].isdigit():
+                return rest.partition("/uploads/")[2]
+        return None
+
+    def _order(self, visit: Visit, body: dict[str, Any], digest: str) -> Order | Answer:
+        """The order of a good body, or the answer that its idempotency key leads to."""
+        key = visit.request.headers.get("Idempotency-Key")
+        if key is not None and self._state.config.honour_keys:
+            answer = self._known(visit, key, digest)
+            if answer is not None:
+                return answer
+        return Order(body, digest, key, rules.images_asked(body), self._ratio(body))
+
+    def _known(self, visit: Visit, key: str, digest: str) -> Answer | None:
+        account = self._state.account
+        if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" for each in key):
+            return visit.error(
+                400, "Idempotency-Key: must be 1 to 191 visible ASCII characters", param="Idempotency-Key"
+            )
+        if key in account.in_flight:
+            return visit.idempotency("in_progress" if account.in_flight[key] == digest else "key_reused")
+        original = account.originals.get(key)
+        if original is None:
+            return None
+        if original.digest != digest:
+            return visit.idempotency("key_reused")
+        self._state.stats["replayed"] += 1
+        kept = original.answer
+        answer = answers.json_answer(kept["body"], kept["status"])
+        headers = {**kept["headers"], answers.REPLAYED_HEADER: "true"}
+        return Answer(answer.status, answer.body, headers)
+
+    def _ratio(self, body: Mapping[str, Any]) -> str:
+        asked = str(body.get("size", "1:1"))
+        if asked != "auto":
+            return asked
+        first = body["image_urls"][0]
+        measured = rules.measure(rules.data_uri_bytes(first) or self._own_upload(first) or b"")
+        return "1:1" if measured is None else nearest_ratio(measured[1], measured[2])
+
+    def _executed(self, visit: Visit, order: Order) -> Answer:
+        config, account = self._state.config, self._state.account
+        if not account.can_pay(order.images, config.price_usd):
+            return visit.error(402)
+        odd = visit.odd
+        versioned = odd.versioned and visit.request.headers.get(answers.VERSION_HEADER) == answers.VERSION
+        tasks = account.make_tasks(
+            order,
+            config,
+            odd=odd,
+            # The versioned envelope has room for one task only.
+            parts=1 if versioned else odd.submit_entries,
+            outcome=visit.outcome(),
+            oddities=visit.oddities(),
+        )
+        ids = [task.plan.id for task in tasks]
+        answer = answers.accepted_versioned(ids[0], odd=odd) if versioned else answers.accepted(ids, odd=odd)
+        kept = {"status": answer.status, "headers": dict(answer.headers), "body": json.loads(answer.body)}
+        account.bill(order, tasks, kept, honour=config.honour_keys)
+        webhook = order.body.get("webhook")
+        if isinstance(webhook, str):
+            for task in tasks:
+                self._call_webhook(task, webhook)
+        return answer
+
+    def _polled(self, visit: Visit, task: Task | None) -> Answer:
+        state = self._state
+        state.account.advance()
+        if task is None:
+            return visit.error(404, "task not found")
+        task.polls += 1
+        now = state.clock.now()
+        odd = state.odd(task.plan.oddities, visit.oddities())
+        # A fault on this poll is for this one answer; one from the submission is what became of the task.
+        here, settled = visit.outcome(), task.plan.outcome or {}
+        outcome = here or settled
+        action = outcome.get("action")
+        within = here is not None or task.polls <= outcome.get("polls", task.polls)
+        if action == "not_found" and within:
+            return visit.error(404, "task not found")
+        stands = task.state(now)
+        if here is not None and action == "never_end":
+            stands = "processing"
+        elif here is not None and action == "fail":
+            stands = outcome.get("status", "failed")
+        elif action == "unknown_status" and within and (here or "polls" in outcome or stands != "completed"):
+            stands = "processing"
+            odd = state.odd(task.plan.oddities, visit.oddities(), {"processing_word": outcome["word"]})
+        if stands == "completed":
+            stands = self._completed(task, settled, now)
+        return self._document(task, odd, stands, outcome, visit.request.query.get("language", "en"))
+
+    def _document(
+        self, task: Task, odd: Oddities, stands: str, outcome: Mapping[str, Any], language: str = "en"
+    ) -> Answer:
+        document = task_document(
+            task,
+            self._state.clock.now(),
+            odd=odd,
+            state=stands,
+            error=outcome,
+            links=lambda index: result_url(self._state, task, index, odd),
+            language=language,
+        )
+        return answers.json_answer(document)
+
+    def _call_webhook(self, task: Task, webhook: str) -> None:
+        """Have the task's document posted when it ends; only the lenient mode lets a webhook come this far."""
+        if task.plan.never_ends:
+            return
+
+        def document() -> Answer:
+            self._state.account.advance()
+            now = self._state.clock.now()
+            stands, settled = task.state(now), task.plan.outcome or {}
+            if stands == "completed":
+                self._renew_links(task, now)
+            return self._document(task, self._state.odd(task.plan.oddities), stands, settled)
+
+        # A little late rather than early: the document must say that the task has ended.
+        seconds = task.plan.ends - self._state.clock.now() + 0.01
+        self._state.webhooks.call_later(webhook, seconds, document, retries=self._state.config.webhook_retries)
+
+    def _completed(self, task: Task, settled: Mapping[str, Any], now: float) -> str:
+        """Give out links of a completed task; unless this is where it turns out to have failed."""
+        if settled.get("action") == "late_failure":
+            task.completed_polls += 1
+            if task.completed_polls > settled.get("polls", 1):
+                self._state.account.fail_late(task)
+                return "failed"
+        self._renew_links(task, now)
+        return "completed"
+
+    def _renew_links(self, task: Task, now: float) -> None:
+        config = self._state.config
+        if not task.links_until:
+            task.links_until = task.plan.ends + config.link_seconds
+        if config.renew_links and now >= task.links_until:
+            task.links_until = now + config.link_seconds
+
+    def _uploaded(self, visit: Visit, sent: tuple[str, bytes] | None) -> Answer:
+        if sent is None:
+            return visit.error(400, "file: a multipart field with this name is required", param="file")
+        filename, data = sent
+        if len(data) > MOST_UPLOAD_BYTES:
+            return visit.error(413, "file: must be at most 20 MB", param="file")
+        upload = self._state.uploads.put(data)
+        if upload is None:
+            return visit.error(400, "file: must be a jpeg, png, webp or gif picture", param="file")
+        document = {
+            "url": upload_url(self._state, upload.name),
+            "filename": filename,
+            "content_type": upload.content_type,
+            "bytes": upload.size,
+            "created_at": int(upload.created),
+        }
+        return answers.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+
+
+def _parsed(raw: bytes) -> object:
+    """The JSON in a body; None, which no limit allows, for anything else."""
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _file_field(request: web.Request) -> tuple[str, bytes] | None:
+    """Name and bytes of the field `file`; of too large a file one byte more than is allowed."""
+    if not request.content_type.startswith("multipart/"):
+        return None
+    try:
+        async for part in await request.multipart():
+            if isinstance(part, BodyPartReader) and part.name == "file":
+                data = bytearray()
+                while chunk := await part.read_chunk(1 << 16):
+                    data += chunk
+                    if len(data) > MOST_UPLOAD_BYTES:
+                        break
+                return part.filename or "file", bytes(data[: MOST_UPLOAD_BYTES + 1])
+    except ConnectionError as error:
+        raise wire.Disconnected from error
+    except ValueError:
+        return None
+    return None

@@ -1,0 +1,118 @@
+"""What all handlers of one running emulator share."""
+
+import collections
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from seedream_batch.emulator.account import Account
+from seedream_batch.emulator.config import EmulatorConfig, Oddities, coerce
+from seedream_batch.emulator.faults import FaultPlan
+from seedream_batch.emulator.gallery import Gallery
+from seedream_batch.emulator.ledger import Ledger, LedgerError
+from seedream_batch.emulator.limiter import Bucket
+from seedream_batch.emulator.tasks import Clock
+from seedream_batch.emulator.uploads import Uploads
+from seedream_batch.emulator.webhooks import Webhooks
+from seedream_batch.emulator.wire import WaitingRoom
+
+KEPT_REQUESTS = 10_000
+COUNTED = (
+    "submit",
+    "poll",
+    "upload",
+    "balance",
+    "models",
+    "image",
+    "uploaded_image",
+    "unknown_path",
+    "replayed",
+    "rate_limited",
+    "leaked_credentials",
+    "faults",
+)
+
+
+class State:
+    """One emulator. Everything in it belongs to the thread of its event loop."""
+
+    def __init__(self, config: EmulatorConfig) -> None:
+        """Open the state folder and take over what it holds.
+
+        Raises:
+            LedgerError: for a state folder that can't be used.
+            FaultError: for fault rules that make no sense.
+        """
+        self.config = config
+        self.clock = Clock()
+        self.plan = FaultPlan(config.faults, seed=config.seed)
+        self.ledger = Ledger(config.state_dir)
+        try:
+            self.account = Account(config, self.ledger, self.clock)
+        except (KeyError, TypeError, ValueError) as error:
+            self.ledger.close()
+            raise LedgerError(f"{self.ledger.path}: not a ledger of this emulator ({error!r})") from error
+        self.webhooks = Webhooks()
+        self.uploads = Uploads(config.state_dir)
+        self.gallery = Gallery()
+        self.room = WaitingRoom()
+        self.stats: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTED, 0))
+        self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT_REQUESTS)
+        self.port = config.port
+        self._bucket = self._new_bucket()
+
+    def configure(self, changes: Mapping[str, Any]) -> None:
+        """Change settings.
+
+        Raises:
+            ConfigError: for changes that make no sense; then none is made.
+        """
+        config = self.config.changed(changes)
+        if "balance_usd" in changes:
+            self.account.refill(config.balance_usd)
+        self.config = config
+        if {"rate_limit", "rate_burst"} & set(changes):
+            self._bucket = self._new_bucket()
+
+    def set_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
+        """Replace the fault plan.
+
+        Raises:
+            FaultError: for rules that make no sense; then the old plan stays.
+        """
+        self.plan = FaultPlan(rules, seed=self.config.seed)
+
+    def reset(self) -> None:
+        """Forget tasks, keys, money, uploads, faults, counts and the request log; the settings stay."""
+        self.room.release()
+        self.account.reset(self.config)
+        self.uploads.clear()
+        self.plan = FaultPlan()
+        self.stats = collections.Counter(dict.fromkeys(COUNTED, 0))
+        self.log.clear()
+        self._bucket = self._new_bucket()
+
+    def overdrawn(self, endpoint: str) -> float:
+        """0 when the rate limit lets a call to this endpoint pass, otherwise seconds to wait."""
+        if self._bucket is None or (self.config.rate_limit_on == "submit" and endpoint != "submit"):
+            return 0.0
+        return self._bucket.take(self.clock.now())
+
+    def odd(self, *overrides: Mapping[str, Any] | None) -> Oddities:
+        """The oddities to play: those of the config, then those of faults."""
+        odd = self.config
+        for changes in overrides:
+            if changes:
+                odd = replace(odd, **coerce({key: each for key, each in changes.items() if key != "task_seconds"}))
+        return odd
+
+    def close(self) -> None:
+        """Let go of files and threads."""
+        self.room.release()
+        self.gallery.close()
+        self.ledger.close()
+
+    def _new_bucket(self) -> Bucket | None:
+        if self.config.rate_limit is None:
+            return None
+        return Bucket(self.config.rate_limit, self.config.rate_burst, self.clock.now())

@@ -1,0 +1,1 @@
+"""Matrix and templates -> tasks, as a stream."""

@@ -1,0 +1,85 @@
+"""Axes, excludes and includes -> cells, in the order they were written."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping
+
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Axis, Job
+
+LABEL_KEYS = ("id", "name", "key", "slug", "title", "text")
+"""The keys of a mapping that may name it for people, best first."""
+
+
+def count(job: Job) -> int:
+    """How many tasks the job has at most, known without expanding it: excluded cells are counted, too."""
+    cells = 1
+    for axis in job.axes:
+        cells *= len(axis.values)
+    return (cells + len(job.include)) * job.repeat
+
+
+def cells(job: Job) -> Iterator[Mapping[str, Json]]:
+    """Every cell of the job: a mapping from axis to value. The last axis turns fastest; `include` comes last."""
+    names = [axis.name for axis in job.axes]
+    drop = [_matcher(pattern) for pattern in job.exclude]
+    for values in itertools.product(*(axis.values for axis in job.axes)):
+        cell = dict(zip(names, values, strict=True))
+        if not any(matches(cell) for matches in drop):
+            yield cell
+    yield from job.include
+
+
+def _matcher(pattern: Mapping[str, Json]) -> Callable[[Mapping[str, Json]], bool]:
+    items = list(pattern.items())
+    return lambda cell: all(name in cell and matches(cell[name], wanted) for name, wanted in items)
+
+
+def matches(value: Json, wanted: Json) -> bool:
+    """Whether an axis value fits what an exclude says of its axis.
+
+    A list means "any of". A mapping fits when each key that it gives fits. A scalar fits the value itself or,
+    where the value is a mapping, its `id`.
+    """
+    if isinstance(wanted, list):
+        return value == wanted or any(matches(value, one) for one in wanted)
+    if isinstance(wanted, dict):
+        return isinstance(value, dict) and all(key in value and matches(value[key], one) for key, one in wanted.items())
+    if isinstance(value, dict):
+        return "id" in value and _same(value["id"], wanted)
+    return _same(value, wanted)
+
+
+def _same(value: Json, wanted: Json) -> bool:
+    # 1 == True in Python, not in a job file; and values from csv files are text whatever they look like.
+    if isinstance(value, bool) or isinstance(wanted, bool):
+        return value is wanted
+    return bool(value == wanted) or (
+        isinstance(value, str) and isinstance(wanted, int | float) and value == str(wanted)
+    )
+
+
+def fits_any(axis: Axis, wanted: Json) -> bool:
+    """Whether at least one value of the axis fits."""
+    return any(matches(value, wanted) for value in axis.values)
+
+
+def name_of(value: Json) -> str:
+    """A short name of an axis value for people: a scalar as it is, a mapping by its id or the like."""
+    if isinstance(value, dict):
+        for key in LABEL_KEYS:
+            if key in value and not isinstance(value[key], dict | list):
+                return name_of(value[key])
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def label(cell: Mapping[str, Json], sample: int | None = None) -> str:
+    """A cell for people: `subject=panda size=16:9`, with the sample where it matters."""
+    parts = [f"{name}={name_of(value)}" for name, value in cell.items()]
+    if sample is not None:
+        parts.append(f"sample={sample}")
+    return " ".join(parts)

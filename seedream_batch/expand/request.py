@@ -1,0 +1,143 @@
+"""The job's `request` compiled once -> the final request of each cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
+from seedream_batch.model.document import Json, Path
+
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_ABSENT = object()
+
+Context = Mapping[str, Json]
+Render = Callable[[Context], Json]
+
+
+class FieldError(Exception):
+    """A field of the request could not be made; `path` is where in the job file the fault lies."""
+
+    def __init__(self, path: Path, message: str, hint: str = "") -> None:
+        self.path = path
+        self.message = message
+        self.hint = hint
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    render: Render
+    path: Path
+
+
+class RequestTemplate:
+    """The request of a job: constants kept, templates compiled.
+
+    `types` maps a path in the request to the JSON type that a template there has to give. `axes` maps each axis that
+    fills in a field the job's `request` does not set to whether its values have types of their own; text from
+    an untyped file is read as the type of the field. What does not compile is in `errors`; `names` holds the free
+    variables of each template.
+    """
+
+    def __init__(
+        self,
+        request: Mapping[str, Json],
+        axes: Mapping[str, bool],
+        engine: TemplateEngine,
+        types: Mapping[tuple[str, ...], str],
+    ) -> None:
+        self.errors: list[FieldError] = []
+        self.names: list[tuple[Path, frozenset[str]]] = []
+        self._engine = engine
+        self._types = types
+        self._fields: dict[str, _Field] = {}
+        for name, value in request.items():
+            path: Path = ("request", name)
+            self._fields[name] = _Field(self._compile(value, path, (name,)), path)
+        for name, typed in axes.items():
+            self._fields[name] = _Field(self._from_axis(name, typed=typed), ("matrix", name))
+
+    def render(self, context: Context) -> dict[str, Json]:
+        """The request of one cell. Raises `FieldError`."""
+        body = {}
+        for name, field in self._fields.items():
+            value = field.render(context)
+            if value is not _ABSENT:
+                body[name] = value
+        return body
+
+    def source(self, path: Path) -> Path:
+        """Where in the job file the value at `path` of the request comes from."""
+        field = self._fields.get(str(path[0])) if path else None
+        if field is None:
+            return ("request", *path)
+        return (*field.path, *path[1:]) if field.path[0] == "request" else field.path
+
+    def _from_axis(self, name: str, *, typed: bool) -> Render:
+        wanted = self._types.get((name,), "string")
+        path: Path = ("matrix", name)
+
+        def render(context: Context) -> Json:
+            value = context.get(name, _ABSENT)
+            return value if typed or not isinstance(value, str) else _as_type(value.strip(), wanted, path)
+
+        return render
+
+    def _compile(self, value: Json, path: Path, field: tuple[str, ...]) -> Render:
+        if isinstance(value, str):
+            return self._compile_text(value, path, field)
+        if isinstance(value, list):
+            items = [self._compile(item, (*path, index), field) for index, item in enumerate(value)]
+            return lambda context: [item(context) for item in items]
+        if isinstance(value, dict):
+            fields = {key: self._compile(item, (*path, key), (*field, key)) for key, item in value.items()}
+            return lambda context: {key: item(context) for key, item in fields.items()}
+        return lambda _context: value
+
+    def _compile_text(self, text: str, path: Path, field: tuple[str, ...]) -> Render:
+        try:
+            template = self._engine.compile(text)
+        except TemplateError as error:
+            self.errors.append(_field_error(path, error, text))
+            return lambda _context: None
+        self.names.append((path, template.names))
+        strip = field == ("prompt",)
+        if template.is_constant:
+            constant = text.strip() if strip else text
+            return lambda _context: constant
+        wanted = self._types.get(field, "string")
+
+        def render(context: Context) -> Json:
+            rendered = render_at(template, context, path)
+            if wanted == "string":
+                return rendered.strip() if strip else rendered
+            return _as_type(rendered.strip(), wanted, path)
+
+        return render
+
+
+def render_at(template: Template, context: Context, path: Path) -> str:
+    """What the template gives for one cell. Raises `FieldError` that names `path`."""
+    try:
+        return template.render(context)
+    except TemplateError as error:
+        raise _field_error(path, error, template.source) from error
+
+
+def _field_error(path: Path, error: TemplateError, source: str) -> FieldError:
+    where = f"line {error.line} of the template: " if error.line and "\n" in source.strip() else ""
+    return FieldError(path, where + error.message, error.hint)
+
+
+def _as_type(text: str, wanted: str, path: Path) -> Json:
+    if wanted == "integer":
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        raise FieldError(path, f"must give an integer, gave {text[:60]!r}")
+    if wanted == "boolean":
+        if text.lower() in {"true", "false"}:
+            return text.lower() == "true"
+        raise FieldError(path, f"must give true or false, gave {text[:60]!r}")
+    return text

@@ -1,0 +1,325 @@
+"""A job -> its tasks, one after the other, in bounded memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from seedream_batch.errors import InvalidJob
+from seedream_batch.expand.collect import ProblemCollector
+from seedream_batch.expand.identity import dumps, fingerprint, tidy
+from seedream_batch.expand.matrix import cells, label, name_of
+from seedream_batch.expand.paths import BadPath, collision_key, safe_path
+from seedream_batch.expand.request import FieldError, RequestTemplate, render_at
+from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
+from seedream_batch.model.document import Json, Path
+from seedream_batch.model.job import REFERENCE, Job, Reference
+from seedream_batch.model.task import TaskSpec, image_path
+
+STAND_IN = "https://reference.invalid/"
+"""What stands for a checked local reference while the rest of the request is checked."""
+
+MAX_IMAGES = 15
+"""References and images together, at most [Seedream 4.5 API documentation]."""
+
+
+class RequestFault(Protocol):
+    """Something that the API would refuse in a request."""
+
+    @property
+    def path(self) -> Path:
+        """Where in the request."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and what is allowed."""
+        ...
+
+    @property
+    def hint(self) -> str:
+        """How to mend it."""
+        ...
+
+
+class RequestRules(Protocol):
+    """What the expansion has to know of the request schema."""
+
+    @property
+    def field_types(self) -> Mapping[tuple[str, ...], str]:
+        """The JSON type of each field, by its path."""
+        ...
+
+    @property
+    def defaults(self) -> Mapping[tuple[str, ...], Json]:
+        """The API's default of each field that has one, by its path."""
+        ...
+
+    def problems(self, body: Mapping[str, Json]) -> Sequence[RequestFault]:
+        """What is wrong with a request; empty for one that the API takes."""
+        ...
+
+
+class BadReference(ValueError):
+    """A reference image that cannot be used; the message says which limit and the measured value."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+ResolveReference = Callable[[str], Reference]
+"""From what a job writes in `image_urls` (a path or a data URI, no URL) to the checked image; may raise
+`BadReference`."""
+
+
+class Expansion:
+    """The tasks of one job.
+
+    Iterating gives a `TaskSpec` for each sample of each cell; at the end, or when there are too many causes to
+    read, it raises `InvalidJob` with every problem found. What was given before that is not to be used then.
+    """
+
+    def __init__(self, job: Job, *, rules: RequestRules, engine: TemplateEngine, resolve: ResolveReference) -> None:
+        self._job = job
+        self._rules = rules
+        self._resolve = resolve
+        filled_in = {
+            axis.name: axis.typed
+            for axis in job.axes
+            if axis.name not in job.request and (axis.name,) in rules.field_types
+        }
+        for cell in job.include:
+            for name in cell:
+                if name not in job.request and (name,) in rules.field_types:
+                    filled_in.setdefault(name, True)
+        self._request = RequestTemplate(job.request, filled_in, engine, rules.field_types)
+        self._path: Template | None = None
+        self._path_error: FieldError | None = None
+        if job.output_path:
+            try:
+                self._path = engine.compile(job.output_path)
+            except TemplateError as error:
+                self._path_error = FieldError(("output", "path"), error.message, error.hint)
+        self.references: dict[str, Reference] = {}
+        """Every local reference met so far, by its SHA-256."""
+
+    def names(self) -> list[tuple[Path, frozenset[str]]]:
+        """The free variables of each template of the job, with the place of the template."""
+        own = [(("output", "path"), self._path.names)] if self._path else []
+        return [*self._request.names, *own]
+
+    def errors(self) -> list[FieldError]:
+        """The templates that do not compile."""
+        return [*self._request.errors, *([self._path_error] if self._path_error else [])]
+
+    def __iter__(self) -> Iterator[TaskSpec]:
+        collector = ProblemCollector(self._job)
+        prints = array("Q")
+        names = array("Q")
+        for cell, sample, spec in self._specs(collector):
+            prints.append(int(spec.fingerprint[:16], 16))
+            for index in range(1, spec.images + 1):
+                names.append(_hash(collision_key(image_path(spec.paths, spec.images, index))))
+            yield spec
+            del cell, sample
+        self._find_twins(collector, _doubles(prints), _doubles(names))
+        problems = collector.problems()
+        if problems:
+            raise InvalidJob(problems)
+
+    def _specs(self, collector: ProblemCollector) -> Iterator[tuple[Mapping[str, Json], int, TaskSpec]]:
+        job = self._job
+        default_path = None if self._path else _DefaultPath(job)
+        ordinal = 0
+        for cell in cells(job):
+            cell_text = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
+            for sample in range(1, job.repeat + 1):
+                if collector.full:
+                    raise InvalidJob(collector.problems())
+                ordinal += 1
+                context: dict[str, Json] = {**job.vars, **cell, "sample": sample}
+                try:
+                    body = tidy(self._request.render(context))
+                except FieldError as error:
+                    collector.add(error.path, error.message, hint=error.hint, cell=cell, sample=sample)
+                    continue
+                checked = self._with_references(body, collector, cell, sample)
+                if checked is None:
+                    continue
+                faults = self._rules.problems(checked)
+                for fault in faults:
+                    where = self._request.source(fault.path)
+                    collector.add(where, fault.message, hint=fault.hint, cell=cell, sample=sample)
+                if faults:
+                    continue
+                images = images_asked(body)
+                try:
+                    paths = default_path.render(cell, sample) if default_path else self._paths(context, body, images)
+                except FieldError as error:
+                    collector.add(error.path, error.message, hint=error.hint, cell=cell, sample=sample)
+                    continue
+                spec = self._spec(body, ordinal, sample, images, paths, cell_text)
+                yield cell, sample, spec
+
+    def _spec(
+        self, body: dict[str, Json], ordinal: int, sample: int, images: int, paths: tuple[str, ...], cell: str
+    ) -> TaskSpec:
+        defaults = self._rules.defaults
+        resolution = body.get("resolution", defaults[("resolution",)])
+        sent = {"model": defaults[("model",)], **body}
+        return TaskSpec(
+            fingerprint=fingerprint(body, sample, defaults),
+            ordinal=ordinal,
+            sample=sample,
+            body=dumps(sent),
+            images=images,
+            paths=paths,
+            cell=cell,
+            model=sent["model"],
+            size=body.get("size", defaults[("size",)]),
+            resolution=resolution,
+            price=self._job.budget.price_of(resolution),
+        )
+
+    def _with_references(
+        self, body: dict[str, Json], collector: ProblemCollector, cell: Mapping[str, Json], sample: int
+    ) -> dict[str, Json] | None:
+        """The request with stand-ins for local references, for checking; `body` gets their hashes instead."""
+        urls = body.get("image_urls")
+        if not isinstance(urls, list):
+            return {"model": self._rules.defaults[("model",)], **body}
+        sent: list[Json] = []
+        stand_ins: list[Json] = []
+        good = True
+        for index, text in enumerate(urls):
+            if not isinstance(text, str) or text.startswith(("http://", "https://")):
+                sent.append(text)
+                stand_ins.append(text)
+                continue
+            try:
+                reference = self._resolve(text)
+            except BadReference as error:
+                path = self._request.source(("image_urls", index))
+                collector.add(path, str(error), hint=error.hint, cell=cell, sample=sample)
+                good = False
+                continue
+            self.references[reference.sha256] = reference
+            sent.append(REFERENCE + reference.sha256)
+            stand_ins.append(STAND_IN + reference.sha256)
+        if not good:
+            return None
+        body["image_urls"] = sent
+        return {"model": self._rules.defaults[("model",)], **body, "image_urls": stand_ins}
+
+    def _paths(self, context: dict[str, Json], body: Mapping[str, Json], images: int) -> tuple[str, ...]:
+        template = self._path
+        assert template is not None
+        path: Path = ("output", "path")
+        defaults = self._rules.defaults
+        known = {
+            "size": body.get("size", defaults[("size",)]),
+            "resolution": body.get("resolution", defaults[("resolution",)]),
+            "request": body,
+            **context,
+        }
+        indexes = range(1, images + 1) if "index" in template.names else (1,)
+        try:
+            return tuple(safe_path(render_at(template, {**known, "index": index}, path)) for index in indexes)
+        except BadPath as error:
+            raise FieldError(path, str(error)) from error
+
+    def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
+        """Names the cells that make the same request or the same path; only runs over the job again if there are any."""
+        if not prints and not names:
+            return
+        first_print: dict[str, str] = {}
+        first_name: dict[str, str] = {}
+        for cell, sample, spec in self._specs(ProblemCollector(self._job)):
+            here = label(cell, sample if self._job.repeat > 1 else None)
+            if int(spec.fingerprint[:16], 16) in prints:
+                other = first_print.setdefault(spec.fingerprint, here)
+                if other is not here:
+                    collector.add(
+                        ("request",),
+                        f"makes the same request in two cells: {other}, and {here}",
+                        hint="the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
+                        " or use repeat for several samples of one prompt",
+                    )
+                    continue
+            for index in range(1, spec.images + 1):
+                name = image_path(spec.paths, spec.images, index)
+                key = collision_key(name)
+                if _hash(key) in names:
+                    other = first_name.setdefault(key, here)
+                    if other is not here:
+                        collector.add(
+                            ("output", "path"),
+                            f"gives {name!r} to two cells: {other}, and {here}",
+                            hint="use every axis in output.path, and sample where repeat is above 1",
+                        )
+                        break
+            if collector.full:
+                return
+
+
+def images_asked(body: Mapping[str, Json]) -> int:
+    """How many images a valid request asks for, and is charged for in advance.
+
+    Group mode (`auto`) without `max_images` may give as many as fit beside the references.
+    """
+    wanted = int(body.get("n", 1))
+    if body.get("sequential_image_generation") == "auto":
+        options = body.get("sequential_image_generation_options") or {}
+        most = options.get("max_images")
+        if most is None:
+            most = wanted if wanted > 1 else MAX_IMAGES - len(body.get("image_urls") or ())
+        wanted = max(wanted, int(most))
+    return wanted
+
+
+class _DefaultPath:
+    """The path of a job that names none: a folder for the first axis, the names of the other values in the file's."""
+
+    def __init__(self, job: Job) -> None:
+        self._sample = job.repeat > 1
+        self._clear: dict[str, set[str]] = {}
+        for axis in job.axes:
+            seen: dict[str, int] = {}
+            for value in axis.values:
+                slug = _slug(value)
+                seen[slug] = seen.get(slug, 0) + 1
+            self._clear[axis.name] = {slug for slug, times in seen.items() if times == 1 and not slug.endswith("…")}
+
+    def render(self, cell: Mapping[str, Json], sample: int) -> tuple[str, ...]:
+        parts = [self._part(name, value) for name, value in cell.items()]
+        if self._sample:
+            parts.append(str(sample))
+        rendered = parts[0] if len(parts) == 1 else f"{parts[0]}/{'-'.join(parts[1:])}"
+        try:
+            return (safe_path(rendered),)
+        except BadPath as error:
+            raise FieldError(("output", "path"), str(error), "set output.path") from error
+
+    def _part(self, axis: str, value: Json) -> str:
+        slug = _slug(value)
+        if slug in self._clear.get(axis, ()):
+            return slug
+        # Two values with one name, or a name cut short: a few digits of the value's hash tell them apart.
+        return f"{slug.rstrip('…')}-{hashlib.sha256(dumps(value).encode()).hexdigest()[:6]}"
+
+
+def _slug(value: Json) -> str:
+    return "-".join(name_of(value).replace("/", "-").split()).lstrip(".") or "value"
+
+
+def _hash(text: str) -> int:
+    return hash(text) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _doubles(hashes: array[int]) -> set[int]:
+    ordered = sorted(hashes)
+    return {one for one, following in zip(ordered, ordered[1:], strict=False) if one == following}

@@ -1,0 +1,278 @@
+"""What templates may compute with, and how much of it.
+
+Everything is counted, nothing is timed: whether a template is refused must not depend on the machine. A step is
+worth about a microsecond; a loop iteration, a call and a filter take one, further ones go with the size of what is
+handled.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from jinja2 import Undefined
+
+MAX_CALL_DEPTH: Final = 50
+"""How deep macros, includes and recursive loops may call each other."""
+
+MAX_NUMBER_BITS: Final = 4096
+"""The largest whole number that arithmetic may give: what Python still prints."""
+
+MAX_WIDTH: Final = 1_000
+"""The largest width or precision that formatting may ask for."""
+
+_CHARACTERS_A_STEP: Final = 7  # as a power of 2
+_CHARACTERS_A_UNIT: Final = 4
+_UNITS_A_STEP: Final = 3
+
+
+class TemplateError(Exception):
+    """A template that cannot be compiled or rendered: what, on which of its lines (from 1), and how to mend it."""
+
+    def __init__(self, message: str, line: int | None = None, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.line = line
+        self.hint = hint
+
+
+class Budget:
+    """What is left of the steps of one rendering."""
+
+    __slots__ = ("depth", "left", "max_output")
+
+    def __init__(self, max_steps: int, max_output: int) -> None:
+        self.left = max_steps
+        self.depth = 0
+        self.max_output = max_output
+
+    def spend(self, steps: int) -> None:
+        """Takes the steps; raises `TemplateError` where there are not so many left."""
+        self.left -= steps
+        if self.left < 0:
+            raise TemplateError("the template takes too many steps", hint="loop over less")
+
+    def handle(self, value: Any) -> Any:
+        """The value, after its size was paid for."""
+        if isinstance(value, str):
+            self.spend(len(value) >> _CHARACTERS_A_STEP)
+        elif isinstance(value, (list, tuple, dict, range)):
+            self.spend(weigh(value, (self.left + 1) << _UNITS_A_STEP) >> _UNITS_A_STEP)
+        return value
+
+    def made(self, text: str) -> str:
+        """The text, if it is not too long, after it was paid for."""
+        self.fits(len(text))
+        self.spend(len(text) >> _CHARACTERS_A_STEP)
+        return text
+
+    def fits(self, length: int) -> None:
+        """Raises `TemplateError` for a text that would be longer than allowed; call it before making the text."""
+        if length > self.max_output:
+            raise TemplateError(f"the template makes a text of more than {self.max_output:,} characters")
+
+    def enter(self) -> None:
+        """Goes one call deeper; raises `TemplateError` where that is too deep."""
+        self.depth += 1
+        if self.depth > MAX_CALL_DEPTH:
+            raise TemplateError(f"calls or includes more than {MAX_CALL_DEPTH} deep", hint="does it call itself?")
+
+    def leave(self) -> None:
+        """Comes back from a call."""
+        self.depth -= 1
+
+
+def weigh(value: Any, limit: int) -> int:
+    """How many values there are in `value`, written out; stops counting above `limit`.
+
+    `{% set ns.x = [ns.x, ns.x] %}` doubles that at every turn although it stores next to nothing.
+    """
+    total = 0
+    stack = [value]
+    while stack and total <= limit:
+        item = stack.pop()
+        if isinstance(item, str):
+            total += len(item) >> _CHARACTERS_A_UNIT
+        elif isinstance(item, (list, tuple)):
+            total += len(item)
+            if total <= limit:
+                stack.extend(item)
+        elif isinstance(item, dict):
+            total += 2 * len(item)
+            if total <= limit:
+                stack.extend(item)
+                stack.extend(item.values())
+        elif isinstance(item, range):
+            total += len(item)
+    return total
+
+
+def kind_of(value: Any) -> str:
+    """What sort of value this is, with its article."""
+    if value is None:
+        return "null"
+    for types, name in (
+        (bool, "a truth value"),
+        (str, "a text"),
+        ((int, float), "a number"),
+        (Mapping, "a mapping"),
+        ((list, tuple, range), "a list"),
+    ):
+        if isinstance(value, types):
+            return name
+    return f"a {type(value).__name__.lower()}"
+
+
+def to_text(value: Any, budget: Budget) -> str:
+    """The text of a value that is put into text; raises `TemplateError` where nobody can have meant it.
+
+    A null or a mapping in a prompt (`None`, `{'id': 'panda'}`) is a mistake that costs money.
+    """
+    if isinstance(value, str):
+        return budget.made(value)
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    if isinstance(value, Undefined):
+        return str(value)  # raises: the undefined is a strict one
+    if value is None:
+        raise TemplateError("null has no text", hint="write `| default('...', true)` for a value that may be null")
+    if isinstance(value, Mapping):
+        keys = ", ".join(str(key) for key in list(value)[:8])
+        raise TemplateError("a mapping has no text of its own", hint=f"name one of its keys: {keys}"[:300])
+    if isinstance(value, (list, tuple, range)):
+        raise TemplateError("a list has no text of its own", hint="write `| join(', ')`")
+    raise TemplateError(f"{kind_of(value)} has no text", hint="does it lack a pair of parentheses?")
+
+
+def encodable(text: str) -> bool:
+    """Whether the text is one that UTF-8 can hold: without halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def whole(value: Any, what: str) -> int:
+    """The whole number that an argument must be."""
+    if not isinstance(value, int):
+        raise TemplateError(f"{what} must be a whole number, not {kind_of(value)}")
+    return int(value)
+
+
+def number(value: Any) -> Any:
+    if isinstance(value, (int, float)):
+        return value
+    raise TemplateError(f"{kind_of(value)} is no number")
+
+
+def sequence(value: Any) -> Any:
+    """The value, if it is one that can be looped over."""
+    if isinstance(value, (str, list, tuple, dict, range)):
+        return value
+    if isinstance(value, Undefined):
+        str(value)  # raises
+    raise TemplateError(f"{kind_of(value)} is nothing to loop over")
+
+
+_NUMBERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+}
+
+
+def binary(sign: str, left: Any, right: Any, budget: Budget) -> Any:
+    """`left sign right`, if its size is bounded and both have a type that has this operator."""
+    for side in (left, right):
+        if isinstance(side, Undefined):
+            str(side)  # raises
+    if isinstance(left, (int, float)) and isinstance(right, (int, float)):
+        return _arithmetic(sign, left, right)
+    if sign == "+" and isinstance(left, str) and isinstance(right, str):
+        budget.fits(len(left) + len(right))
+        return budget.made(left + right)
+    for kind in (list, tuple):
+        if sign == "+" and isinstance(left, kind) and isinstance(right, kind):
+            budget.handle((left, right))
+            return kind((*left, *right))
+    if sign == "%" and isinstance(left, str):
+        return percent(left, right, budget)
+    if sign == "*" and (isinstance(left, int) or isinstance(right, int)):
+        times, repeated = (left, right) if isinstance(left, int) else (right, left)
+        if isinstance(repeated, (str, list, tuple)):
+            return _repeated(repeated, times, budget)
+    hint = "write `~` to join texts" if sign == "+" else ""
+    raise TemplateError(f"`{sign}` does not work with {kind_of(left)} and {kind_of(right)}", hint=hint)
+
+
+def _repeated(value: str | list[Any] | tuple[Any, ...], times: int, budget: Budget) -> Any:
+    if isinstance(value, str):
+        budget.fits(len(value) * times)
+        return budget.made(value * times)
+    budget.spend(max(0, times) * (len(value) + weigh(value, budget.left << _UNITS_A_STEP)))
+    return value * times
+
+
+def _arithmetic(sign: str, left: float, right: float) -> Any:
+    if isinstance(left, int) and isinstance(right, int):
+        bits = max(left.bit_length(), right.bit_length())
+        if sign == "*":
+            bits = left.bit_length() + right.bit_length()
+        elif sign == "**" and right > 0:
+            bits = left.bit_length() * right
+        if bits > MAX_NUMBER_BITS and not (sign == "**" and abs(left) <= 1):
+            raise TemplateError("a number gets too large")
+    value = _NUMBERS[sign](left, right)
+    if not isinstance(value, (int, float)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise TemplateError(f"`{sign}` gives no number here")
+    return value
+
+
+_CONVERSION: Final = re.compile(
+    r"%(?:\((?P<key>[^()]*)\))?(?P<flags>[#0\- +]*)(?P<width>\d*)(?:\.(?P<precision>\d*))?(?P<type>.?)",
+    re.ASCII | re.DOTALL,
+)
+
+
+def percent(pattern: str, values: Any, budget: Budget) -> str:
+    """`pattern % values`, piece by piece, so that no width can ask for too much."""
+    by_name: Mapping[str, Any] = values if isinstance(values, dict) else {}
+    in_order: Sequence[Any] = values if isinstance(values, tuple) else (values,)
+    pieces: list[str] = []
+    used = length = end = 0
+    for match in _CONVERSION.finditer(pattern):
+        pieces.append(pattern[end : match.start()])
+        end = match.end()
+        letter, key = match["type"], match["key"]
+        if letter == "%":
+            pieces.append("%")
+        elif letter and letter in "diouxXeEfFgGs":
+            if max(int(match["width"][:9] or 0), int((match["precision"] or "")[:9] or 0)) > MAX_WIDTH:
+                raise TemplateError(f"a width of more than {MAX_WIDTH:,} in {match.group()[:40]!r}")
+            if key is not None:
+                if key not in by_name:
+                    raise TemplateError(f"there is no value for %({key})s")
+                value = by_name[key]
+            elif used < len(in_order):
+                value = in_order[used]
+                used += 1
+            else:
+                raise TemplateError(f"there are too few values for the pattern {pattern[:60]!r}")
+            value = to_text(value, budget) if letter == "s" or not isinstance(value, (int, float)) else value
+            spec = "%" + match.group()[1 + (len(key) + 2 if key is not None else 0) :]
+            pieces.append(spec % (value,))
+        else:
+            raise TemplateError(f"{match.group()[:40]!r} is no conversion", hint="write %% for a percent sign")
+        length += len(pieces[-1]) + len(pieces[-2])
+        budget.fits(length)
+    if used < len(in_order) and not by_name and not isinstance(values, dict):
+        raise TemplateError(f"there are more values than the pattern {pattern[:60]!r} takes")
+    return budget.made("".join(pieces) + pattern[end:])

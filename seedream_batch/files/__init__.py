@@ -1,0 +1,1 @@
+"""Everything that touches image files: atomic writes, checks of pictures, reference images."""

@@ -1,0 +1,168 @@
+"""The output folder: whole files under final names, or none."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from seedream_batch.errors import StorageError
+
+PART = ".seedream-"
+"""How the name of a file that is still being written starts; nothing else in the folder may start so."""
+
+
+class Occupied(StorageError):
+    """A file that this job did not make has the name that an image is to get."""
+
+
+class OutputFolder:
+    """Writes images below one folder, each first under a hidden name beside its place.
+
+    Every path given and returned is relative to the folder, with `/` between names. Links inside the folder are not
+    followed out of it. Methods block: the ones that write belong on a thread. All raise `StorageError`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._known: set[Path] = set()
+
+    def prepare(self) -> None:
+        """Makes the folder if need be, and proves that it can be written to."""
+        with _told(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f"{PART}{secrets.token_hex(8)}.part"
+            probe.write_bytes(b"")
+            probe.unlink()
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written there."""
+        with _told(self.root):
+            return shutil.disk_usage(self.root).free
+
+    def new_part(self, path: str) -> Path:
+        """A fresh hidden name in the folder where `path` will stand; the folder is made if need be."""
+        parent = self._resolve(path).parent
+        with _told(parent):
+            if parent not in self._known:
+                self._make(parent)
+                self._known.add(parent)
+            return parent / f"{PART}{secrets.token_hex(8)}.part"
+
+    def place(self, part: Path, path: str) -> None:
+        """Gives a whole, already synced file its final name, and syncs the folder.
+
+        Raises `Occupied` when something stands there already.
+        """
+        final = self._resolve(path)
+        with _told(final):
+            if os.path.lexists(final):
+                raise Occupied(f"{final} exists already and was not made by this job; move it away, then run again")
+            part.rename(final)
+            sync_folder(final.parent)
+
+    def move(self, old: str, new: str) -> None:
+        """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
+        source, final = self._resolve(old), self._resolve(new)
+        with _told(final):
+            if os.path.lexists(final):
+                raise Occupied(f"{final} exists already; move it away, then run again")
+            self._make(final.parent)
+            source.rename(final)
+            sync_folder(final.parent)
+            sync_folder(source.parent)
+        self._drop_empty(source.parent)
+
+    def exists(self, path: str) -> bool:
+        """Whether anything, a broken link included, stands at `path`."""
+        return os.path.lexists(self._resolve(path))
+
+    def sha256(self, path: str) -> str | None:
+        """The hash of the file at `path` in hex, or None where there is no ordinary file."""
+        file = self._resolve(path)
+        if file.is_symlink() or not file.is_file():
+            return None
+        with _told(file), file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def discard(self, part: Path) -> None:
+        """Removes a file that did not become whole."""
+        with suppress(FileNotFoundError), _told(part):
+            part.unlink()
+
+    def sweep(self, folders: set[str]) -> None:
+        """Removes what a killed run left under hidden names in these folders (relative, "" is the root)."""
+        for folder in sorted(folders):
+            path = self._resolve(folder) if folder else self.root
+            with _told(path):
+                if path.is_dir():
+                    for part in path.glob(f"{PART}*.part"):
+                        part.unlink(missing_ok=True)
+
+    def _resolve(self, path: str) -> Path:
+        final = self.root / path
+        if not final.parent.resolve().is_relative_to(self.root.resolve()):
+            raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
+        return final
+
+    def _make(self, folder: Path) -> None:
+        missing = []
+        at = folder
+        while not at.exists():
+            missing.append(at)
+            at = at.parent
+        for one in reversed(missing):
+            one.mkdir(exist_ok=True)
+            sync_folder(one.parent)
+
+    def _drop_empty(self, folder: Path) -> None:
+        while folder != self.root and folder.is_relative_to(self.root):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            self._known.discard(folder)
+            folder = folder.parent
+
+
+@contextmanager
+def writing(part: Path) -> Iterator[BinaryIO]:
+    """The part file open for writing; removed again when anything goes wrong."""
+    try:
+        with _told(part), part.open("xb", buffering=0) as stream:
+            yield stream  # type: ignore[misc]
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sync(stream: BinaryIO) -> None:
+    """Brings the file's bytes to the disk. A failure is final: the file has to be written anew."""
+    os.fsync(stream.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems do not sync folders, and say so with EINVAL.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

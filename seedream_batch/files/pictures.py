@@ -1,0 +1,99 @@
+"""Whether bytes are a whole picture, and what kind."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+FORMATS = {"JPEG": ("jpg", "image/jpeg"), "PNG": ("png", "image/png")}
+"""The formats the service gives and takes: their file extension and media type."""
+
+MAX_PIXELS = 64_000_000
+"""More than twice the largest image the model makes; anything above is a decompression bomb."""
+
+
+class BadPicture(ValueError):
+    """The bytes are no whole picture of a known format; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What a picture file is; `format` is JPEG or PNG, sizes in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+    @property
+    def extension(self) -> str:
+        """The file extension of the format, without a dot."""
+        return FORMATS[self.format][0]
+
+    @property
+    def media_type(self) -> str:
+        """The media type of the format."""
+        return FORMATS[self.format][1]
+
+
+def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
+    """What the picture is, after every check of it. Raises `BadPicture`, and `OSError` if it can't be read.
+
+    With `decode` the picture is decoded to the end: `verify()` alone takes a JPEG that is cut short, and
+    `load()` alone a PNG with a wrong checksum, so both run. Slow for large pictures: call it on a thread.
+    """
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    if not data:
+        raise BadPicture("is empty")
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # The bound on pixels below is ours, and an error; Pillow's own is a warning at another number.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
+                picture = Picture(str(image.format), image.width, image.height)
+                if picture.width * picture.height > max_pixels:
+                    raise BadPicture(
+                        f"has {picture.width} x {picture.height} = {picture.width * picture.height:,} pixels;"
+                        f" at most {max_pixels:,} are taken"
+                    )
+                if decode:
+                    image.verify()
+            if decode:
+                with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
+                    image.load()
+        except Image.UnidentifiedImageError:
+            raise BadPicture(f"is no JPEG or PNG picture ({_looks_like(data)})") from None
+        except BadPicture:
+            raise
+        # Pillow documents OSError, SyntaxError and ValueError for damaged files, and its decoders let these through.
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+            EOFError,
+            IndexError,
+            KeyError,
+            TypeError,
+            ArithmeticError,
+            AttributeError,
+            MemoryError,
+            Image.DecompressionBombError,
+        ) as error:
+            raise BadPicture(f"is damaged: {error}") from None
+    return picture
+
+
+def _looks_like(data: bytes) -> str:
+    start = data[:512].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
+        return "it looks like a web page"
+    if start.startswith((b"{", b"[")):
+        return "it looks like JSON"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "it is WebP"
+    if data.startswith(b"GIF8"):
+        return "it is GIF"
+    return f"it starts with {data[:8]!r}"

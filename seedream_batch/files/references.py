@@ -1,0 +1,106 @@
+"""Reference images: local files and data URIs, checked against the API's limits before anything is sent."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from pathlib import Path
+
+from seedream_batch.errors import StorageError
+from seedream_batch.files.pictures import BadPicture, inspect
+from seedream_batch.model.job import Reference
+
+# The limits of a reference image [Seedream 4.5 API documentation].
+MAX_BYTES = 10 * 1024 * 1024
+MAX_PIXELS = 6000 * 6000
+MIN_SIDE = 15
+MAX_RATIO = 3
+
+
+class BadReferenceImage(ValueError):
+    """The image is outside the API's limits; the message says which, and the measured value."""
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """The real path of a file named in a job file. Raises `StorageError` when it lies outside `folder`.
+
+    A job file is data that may come from others: it reads nothing outside its own folder, links included.
+    """
+    root = folder.resolve()
+    try:
+        path = (root / relative).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StorageError(f"{relative!r} is no usable path: {error}") from None
+    if not path.is_relative_to(root):
+        raise StorageError(f"{relative} lies outside the job file's folder {folder}")
+    return path
+
+
+def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -> bytes:
+    """The bytes of a file named in a job file. Raises `StorageError` with a reason for people."""
+    path = inside(folder, relative)
+    try:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise StorageError(f"{relative} is a folder")
+        if not path.is_file():
+            raise StorageError(f"{relative} is no ordinary file")
+        if size > limit:
+            raise StorageError(f"{relative} has {size:,} bytes; at most {limit:,} are read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise StorageError(f"there is no file {relative} in {folder}") from None
+    except OSError as error:
+        raise StorageError(f"{relative} cannot be read: {error.strerror or error}") from None
+
+
+def load_reference(text: str, folder: Path) -> Reference:
+    """The checked reference image that `text` (a path below `folder`, or a data URI) means.
+
+    Raises `BadReferenceImage` or `StorageError`.
+    """
+    data, file = reference_bytes(text, folder)
+    name = text if file else "the data URI"
+    if len(data) > MAX_BYTES:
+        raise BadReferenceImage(f"{name} has {len(data):,} bytes; a reference image may have at most {MAX_BYTES:,}")
+    try:
+        picture = inspect(data, max_pixels=MAX_PIXELS)
+    except BadPicture as error:
+        raise BadReferenceImage(f"{name} {error}; a reference image is a JPEG or PNG") from None
+    width, height = picture.width, picture.height
+    if min(width, height) < MIN_SIDE:
+        raise BadReferenceImage(f"{name} is {width} x {height}; both sides must have more than {MIN_SIDE - 1} pixels")
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise BadReferenceImage(
+            f"{name} is {width} x {height}, a ratio of {width / height:.2f}; it must be from 1:{MAX_RATIO} to {MAX_RATIO}:1"
+        )
+    return Reference(
+        sha256=hashlib.sha256(data).hexdigest(),
+        media_type=picture.media_type,
+        bytes=len(data),
+        width=width,
+        height=height,
+        text=text,
+        file=file,
+    )
+
+
+def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
+    """The bytes that a reference means, and its file (None for a data URI)."""
+    if not text.startswith("data:"):
+        return read_inside(folder, text), inside(folder, text)
+    head, comma, payload = text.partition(",")
+    if not comma or head not in {"data:image/jpeg;base64", "data:image/png;base64"}:
+        raise BadReferenceImage(
+            f"{head[:40]!r} is no data URI of an image; it must start with data:image/jpeg;base64, or data:image/png;base64,"
+        )
+    try:
+        return base64.b64decode(payload, validate=True), None
+    except (binascii.Error, ValueError):
+        raise BadReferenceImage("the data URI is not valid base64") from None
+
+
+def data_uri(reference: Reference, data: bytes) -> str:
+    """The data URI of the image; the same bytes always give the same text."""
+    return f"data:{reference.media_type};base64,{base64.b64encode(data).decode('ascii')}"

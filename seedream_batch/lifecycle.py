@@ -1,0 +1,129 @@
+"""What an outcome moves a task to, and how long to wait before trying again: all pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import assert_never
+
+from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
+from seedream_batch.model.task import TaskState
+
+NOT_FOUND_GRACE = 60.0
+"""Seconds after its submission in which a 404 does not yet mean that a task id is unknown."""
+
+MODERATION = ("sensitivecontentdetected", "safety_violations=", "content_policy", "moderation")
+"""Words by which a moderation refusal names itself; the same request again is of no use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a task goes, and why; `held` keeps an uncertain task for a person, `final` bars another attempt."""
+
+    to: TaskState
+    why: str
+    code: str = ""
+    held: bool = False
+    final: bool = False
+
+
+def is_moderation(code: str, message: str) -> bool:
+    """Whether a refusal comes from moderation, by the code and message the service gave."""
+    text = f"{code} {message}".lower()
+    return any(word in text for word in MODERATION)
+
+
+def after_submission(state: TaskState, submission: Submission) -> Move | None:
+    """What a submission's outcome moves a task to; None: it stays where it is.
+
+    `state` is `submitting` for a first send and `uncertain` for a resend under the same key. "Not executed" said of
+    a resend says nothing of the first send, so an uncertain task stays uncertain.
+    """
+    told = _told(submission)
+    first = state is TaskState.SUBMITTING
+    match submission.kind:
+        case Submitted.ACCEPTED:
+            return Move(TaskState.ACCEPTED, "replayed by the service" if submission.replayed else "accepted")
+        case Submitted.REFUSED:
+            final = is_moderation(submission.code, submission.message)
+            return Move(TaskState.FAILED, told, submission.code, final=final)
+        case (
+            Submitted.UNREACHABLE
+            | Submitted.RATE_LIMITED
+            | Submitted.UNAVAILABLE
+            | Submitted.UNAUTHORIZED
+            | Submitted.UNPAID
+        ):
+            return Move(TaskState.PLANNED, told, submission.code) if first else None
+        case Submitted.IN_PROGRESS | Submitted.UNKNOWN:
+            return Move(TaskState.UNCERTAIN, told, submission.code) if first else None
+        case Submitted.INDETERMINATE:
+            return Move(TaskState.UNCERTAIN, told, submission.code, held=True) if first else None
+    assert_never(submission.kind)
+
+
+def after_poll(poll: Poll, *, now: float, submitted_at: float, deadline: float) -> Move | None:
+    """What a look at an accepted task moves it to; None: keep polling. Times in unix seconds.
+
+    A 404 counts only after `NOT_FOUND_GRACE`; past its deadline a task that has not ended is lost, not failed,
+    because it may still be billed.
+    """
+    match poll.kind:
+        case Polled.COMPLETED:
+            if poll.images:
+                return Move(TaskState.SUCCEEDED, f"completed with {len(poll.images)} image(s)")
+            return Move(TaskState.LOST, "completed, but no image URL could be read from the answer")
+        case Polled.FAILED:
+            why = poll.message or poll.code or "failed without a word"
+            return Move(TaskState.FAILED, why, poll.code, final=is_moderation(poll.code, poll.message))
+        case Polled.NOT_FOUND if now - submitted_at >= NOT_FOUND_GRACE:
+            return Move(TaskState.LOST, "the service does not know this task id (404)")
+        case Polled.RUNNING | Polled.NOT_FOUND:
+            if now >= deadline:
+                return Move(TaskState.LOST, f"not ended {deadline - submitted_at:.0f} s after it was accepted")
+            return None
+        case Polled.UNAUTHORIZED | Polled.RATE_LIMITED | Polled.NO_ANSWER:
+            # Nothing was said of the task, so nothing is known that could end it.
+            return None
+    assert_never(poll.kind)
+
+
+def combine(polls: Sequence[Poll], age: float) -> Poll:
+    """The looks at all task ids of one submission as one look; `age` in seconds since the submission.
+
+    It has ended when every part has. What some parts delivered counts, though others failed.
+    """
+    if len(polls) == 1:
+        return polls[0]
+    for kind in (Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER, Polled.RUNNING):
+        for poll in polls:
+            if poll.kind is kind:
+                return poll
+    done = [poll for poll in polls if poll.kind is Polled.COMPLETED]
+    if not done or (len(done) < len(polls) and age < NOT_FOUND_GRACE and _any(polls, Polled.NOT_FOUND)):
+        return next((poll for poll in polls if poll.kind is Polled.NOT_FOUND), polls[0])
+    costs = [poll.cost for poll in done if poll.cost is not None]
+    lost = [f"a part {poll.kind}: {poll.message}" for poll in polls if poll.kind is not Polled.COMPLETED]
+    return Poll(
+        Polled.COMPLETED,
+        images=tuple(image for poll in done for image in poll.images),
+        cost=sum(costs) if len(costs) == len(done) else None,
+        status=done[0].status,
+        notes=(*(note for poll in done for note in poll.notes), *lost),
+    )
+
+
+def _any(polls: Sequence[Poll], kind: Polled) -> bool:
+    return any(poll.kind is kind for poll in polls)
+
+
+def backoff(tries: int, *, random: Random, base: float = 1.0, cap: float = 60.0) -> float:
+    """Seconds to wait after `tries` failures in a row: full jitter over an exponential, at least a tenth of it."""
+    ceiling = min(cap, base * 2.0 ** min(tries - 1, 30))
+    return ceiling * (0.1 + 0.9 * random.random())
+
+
+def _told(submission: Submission) -> str:
+    status = f"HTTP {submission.status}: " if submission.status else ""
+    return f"{status}{submission.message or submission.kind}"

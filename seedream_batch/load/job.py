@@ -1,0 +1,194 @@
+"""Loading a job file: read, check everything that can be checked, and only then give a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from seedream_batch.document import parse_table, parse_yaml
+from seedream_batch.errors import InvalidJob, StorageError
+from seedream_batch.expand.collect import file_order
+from seedream_batch.expand.matrix import count
+from seedream_batch.expand.tasks import BadReference, Expansion
+from seedream_batch.expand.templates import TemplateEngine, TemplateError
+from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
+from seedream_batch.load.build import build_job
+from seedream_batch.load.crosscheck import exclude_problems, name_problems, template_problems
+from seedream_batch.model.document import Document, Json, Position, Problem, dotted
+from seedream_batch.model.job import Axis, Job, Reference
+from seedream_batch.model.task import TaskSpec
+from seedream_batch.validate import RequestSchema, checked_job
+
+DEFAULT_MAX_TASKS = 1_000_000
+"""A job of more tasks is refused before it is expanded, unless the caller says otherwise."""
+
+MAX_JOB_FILE = 64 * 1024 * 1024
+
+
+class LoadedJob:
+    """A job whose file is in order. Its tasks are made anew, and checked, each time `tasks()` is read."""
+
+    def __init__(self, job: Job, expansion: Expansion) -> None:
+        self.job = job
+        self.expansion = expansion
+
+    def tasks(self) -> Iterator[TaskSpec]:
+        """Every task; at the end raises `InvalidJob` if any cell has a problem, so read it within a transaction."""
+        return iter(self.expansion)
+
+    @property
+    def references(self) -> Mapping[str, Reference]:
+        """The reference images of the tasks read so far, by SHA-256."""
+        return self.expansion.references
+
+    def check(self) -> int:
+        """Makes every task once; how many there are. Raises `InvalidJob` with every problem of every cell."""
+        return sum(1 for _ in self.expansion)
+
+
+def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJob:
+    """The job in a file. Raises `InvalidJob` with every problem that can be found without expanding it.
+
+    Where the file has problems that leave its cells intact, those of the cells are told, too.
+    """
+    file = Path(path)
+    document_problems: list[Problem] = []
+    document = parse_yaml(_read(file), str(path), document_problems)
+    schema_problems, value, dropped = checked_job(document)
+    problems = [*document_problems, *schema_problems]
+    # Names in the file as it was written: what was refused for another reason is still a known name.
+    written = document.value if isinstance(document.value, dict) else {}
+    problems += name_problems(written, document)
+    axes = _axes(value, document, file.parent, problems)
+    request = _request(value, document, file.parent, problems)
+    job = build_job(value, document, file.resolve(), tuple(axes.values()), request)
+    engine = TemplateEngine(_includes(file.parent))
+    expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=_References(file.parent))
+    problems += exclude_problems({**written, "exclude": list(job.exclude)}, document, axes)
+    problems += template_problems(expansion, written, document, job.include)
+    tasks = count(job)
+    if tasks > max_tasks:
+        told = f"expands to {tasks:,} tasks; at most {max_tasks:,} are allowed"
+        problems.append(Problem("matrix", told, document.position(("matrix",)), "raise --max-tasks if that is meant"))
+    elif problems and not any(_shapes_cells(problem) for problem in problems) and not _shaping(dropped):
+        problems += _cell_problems(expansion)
+    if problems:
+        raise InvalidJob(sorted(problems, key=file_order))
+    return LoadedJob(job, expansion)
+
+
+def _read(file: Path) -> bytes:
+    try:
+        if file.is_dir():
+            raise StorageError(f"{file} is a folder; name the job file in it")
+        if file.stat().st_size > MAX_JOB_FILE:
+            raise StorageError(f"{file} is larger than {MAX_JOB_FILE:,} bytes")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise StorageError(f"there is no job file {file}{_neighbours(file)}") from None
+    except OSError as error:
+        raise StorageError(f"{file} cannot be read: {error.strerror or error}") from None
+
+
+def _neighbours(file: Path) -> str:
+    try:
+        names = sorted(one.name for one in os.scandir(file.parent) if one.name.endswith((".yaml", ".yml")))
+    except OSError:
+        return ""
+    return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""
+
+
+def _axes(value: Mapping[str, Json], document: Document, folder: Path, problems: list[Problem]) -> dict[str, Axis]:
+    axes: dict[str, Axis] = {}
+    for name, values in value.get("matrix", {}).items():
+        path = ("matrix", name)
+        if isinstance(values, list):
+            places = [document.position((*path, index)) for index in range(len(values))]
+            axes[name] = Axis(name, values, places)
+            continue
+        shown = _shown(document.file, values["file"])
+        try:
+            table = parse_table(read_inside(folder, values["file"]), shown)
+        except StorageError as error:
+            problems.append(Problem(dotted((*path, "file")), str(error), document.position((*path, "file"))))
+        except InvalidJob as error:
+            problems += error.problems
+        else:
+            places = [Position(table.file, line, column) for line, column in table.positions]
+            axes[name] = Axis(name, table.values, places, table.typed)
+    return axes
+
+
+def _request(
+    value: Mapping[str, Json], document: Document, folder: Path, problems: list[Problem]
+) -> Mapping[str, Json]:
+    request = dict(value.get("request", {}))
+    prompt = request.get("prompt")
+    if isinstance(prompt, dict):
+        path = ("request", "prompt", "file")
+        try:
+            request["prompt"] = read_inside(folder, prompt["file"]).decode("utf-8-sig")
+        except StorageError as error:
+            problems.append(Problem(dotted(path), str(error), document.position(path)))
+            del request["prompt"]
+        except UnicodeDecodeError:
+            problems.append(Problem(dotted(path), f"{prompt['file']} is not UTF-8 text", document.position(path)))
+            del request["prompt"]
+    return request
+
+
+class _References:
+    """Looks each reference image up once, however many cells use it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, Reference | BadReference] = {}
+
+    def __call__(self, text: str) -> Reference:
+        known = self._known.get(text)
+        if known is None:
+            try:
+                known = load_reference(text, self._folder)
+            except (BadReferenceImage, StorageError) as error:
+                known = BadReference(str(error))
+            self._known[text] = known
+        if isinstance(known, BadReference):
+            raise known
+        return known
+
+
+def _includes(folder: Path):  # type: ignore[no-untyped-def]
+    def read(name: str) -> str:
+        try:
+            return read_inside(folder, name, limit=1024 * 1024).decode("utf-8-sig")
+        except (StorageError, UnicodeDecodeError) as error:
+            raise TemplateError(f"include: {error}") from error
+
+    return read
+
+
+def _cell_problems(expansion: Expansion) -> tuple[Problem, ...]:
+    try:
+        for _ in expansion:
+            pass
+    except InvalidJob as error:
+        return error.problems
+    return ()
+
+
+def _shapes_cells(problem: Problem) -> bool:
+    """Whether a problem is about what the cells are made of, so that theirs would only repeat or mask it."""
+    return problem.path == "" or problem.path.split(".")[0].split("[")[0] in _CELL_SECTIONS
+
+
+def _shaping(dropped: set[str]) -> bool:
+    return bool(dropped & _CELL_SECTIONS)
+
+
+_CELL_SECTIONS = {"matrix", "request", "vars", "include", "exclude", "repeat", "output"}
+
+
+def _shown(job_file: str, relative: str) -> str:
+    """How a file that a job names is shown: beside the job file as the user wrote it."""
+    return os.path.normpath(os.path.join(os.path.dirname(job_file), relative))  # noqa: PTH118, PTH120 - text, no file

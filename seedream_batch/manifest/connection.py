@@ -1,0 +1,93 @@
+"""One SQLite connection with its settings, its transactions and its errors in our words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seedream_batch.errors import ManifestError, StorageError
+
+_STORAGE_CODES = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+}
+
+
+class Connection:
+    """A connection to one manifest file; used by one thread at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        mode = "ro" if read_only else "rwc"
+        if not read_only:
+            _make_private(path)
+        with told(path):
+            self.raw = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=30,
+            )
+            if not read_only:
+                self.raw.execute("PRAGMA journal_mode = WAL")
+                # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
+                self.raw.execute("PRAGMA synchronous = FULL")
+                self.raw.execute("PRAGMA foreign_keys = ON")
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself."""
+        with told(self.path):
+            nested = self.raw.in_transaction
+            self.raw.execute("SAVEPOINT part" if nested else "BEGIN IMMEDIATE")
+            try:
+                yield self.raw
+            except BaseException:
+                if self.raw.in_transaction:
+                    # A full disk makes SQLite roll back by itself.
+                    if nested:
+                        self.raw.execute("ROLLBACK TO part")
+                        self.raw.execute("RELEASE part")
+                    else:
+                        self.raw.execute("ROLLBACK")
+                raise
+            try:
+                self.raw.execute("RELEASE part" if nested else "COMMIT")
+            except sqlite3.Error:
+                if not nested and self.raw.in_transaction:
+                    self.raw.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self.raw.close()
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """SQLite's errors as `StorageError` where the disk is to blame, else as `ManifestError`."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise
+    except sqlite3.Error as error:
+        # Extended codes carry the primary one in their low byte.
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+        kind = StorageError if code in _STORAGE_CODES else ManifestError
+        raise kind(f"{path}: {error} ({name})") from error
+
+
+def _make_private(path: Path) -> None:
+    """Makes the file before SQLite would: it has prompts and live links, and its journals copy its permissions."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

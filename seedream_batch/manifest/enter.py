@@ -1,0 +1,109 @@
+"""Bringing the manifest's tasks in line with the job's: new ones in, changed labels and paths noted, the rest dropped."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from seedream_batch.model.task import TaskSpec, image_path
+
+_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What a job changed in the manifest, in tasks."""
+
+    new: int = 0
+    known: int = 0
+    moved: int = 0
+    dropped: int = 0
+
+
+def enter(connection: sqlite3.Connection, specs: Iterable[TaskSpec], now: float) -> Entered:
+    """Makes the tasks of the job those of the manifest; runs inside a transaction.
+
+    Nothing is deleted: a task that the job no longer has loses its place in the job and keeps all else.
+    """
+    last = connection.execute("SELECT coalesce(max(id), 0) FROM tasks").fetchone()[0]
+    wanted_before = connection.execute("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL").fetchone()[0]
+    seen = bytearray(last // 8 + 1)
+    new = known = moved = seen_wanted = 0
+    source = iter(specs)
+    while batch := list(itertools.islice(source, _BATCH)):
+        rows = _rows(connection, [spec.fingerprint for spec in batch])
+        inserts = []
+        for spec in batch:
+            row = rows.get(spec.fingerprint)
+            if row is None:
+                inserts.append(_insert_values(spec, now))
+                new += 1
+                continue
+            number, ordinal, paths, cell, price = row
+            seen[number >> 3] |= 1 << (number & 7)
+            known += 1
+            seen_wanted += ordinal is not None
+            new_paths = json.dumps(spec.paths, ensure_ascii=False)
+            if (ordinal, paths, cell, price) != (spec.ordinal, new_paths, spec.cell, spec.price):
+                connection.execute(
+                    "UPDATE tasks SET ordinal = ?, paths = ?, cell = ?, price = ?, updated_at = ? WHERE id = ?",
+                    (spec.ordinal, new_paths, spec.cell, spec.price, now, number),
+                )
+            if paths != new_paths:
+                moved += _aim(connection, number, spec)
+        connection.executemany(_INSERT, inserts)
+    dropped = 0
+    if seen_wanted < wanted_before:
+        gone = [
+            (now, number)
+            for (number,) in connection.execute("SELECT id FROM tasks WHERE ordinal IS NOT NULL AND id <= ?", (last,))
+            if not seen[number >> 3] & (1 << (number & 7))
+        ]
+        connection.executemany("UPDATE tasks SET ordinal = NULL, updated_at = ? WHERE id = ?", gone)
+        dropped = len(gone)
+    return Entered(new, known, moved, dropped)
+
+
+_INSERT = (
+    "INSERT INTO tasks (fingerprint, ordinal, sample, state, body, images, paths, cell, model, size, resolution,"
+    " price, updated_at) VALUES (?, ?, ?, 'planned', ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+def _insert_values(spec: TaskSpec, now: float) -> tuple[object, ...]:
+    paths = json.dumps(spec.paths, ensure_ascii=False)
+    return (
+        *(spec.fingerprint, spec.ordinal, spec.sample, spec.body, spec.images, paths),
+        *(spec.cell, spec.model, spec.size, spec.resolution, spec.price, now),
+    )
+
+
+def _rows(
+    connection: sqlite3.Connection, fingerprints: Sequence[str]
+) -> dict[str, tuple[int, int | None, str, str, int]]:
+    marks = ",".join("?" * len(fingerprints))
+    found = connection.execute(
+        f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks})",  # noqa: S608
+        fingerprints,
+    )
+    return {row[0]: tuple(row[1:]) for row in found}
+
+
+def _aim(connection: sqlite3.Connection, number: int, spec: TaskSpec) -> int:
+    """Notes where the task's stored files have to move; whether there is any."""
+    aimed = 0
+    stored = connection.execute(
+        'SELECT "index", path FROM images WHERE task = ? AND path IS NOT NULL AND state = ?', (number, "stored")
+    ).fetchall()
+    for index, path in stored:
+        target = image_path(spec.paths, spec.images, index) + PurePosixPath(path).suffix
+        connection.execute(
+            'UPDATE images SET target = ? WHERE task = ? AND "index" = ?',
+            (target if target != path else None, number, index),
+        )
+        aimed += target != path
+    return int(aimed > 0)

@@ -1,0 +1,63 @@
+"""One run at a time: a lock of the operating system that dies with its process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seedream_batch.errors import ManifestError, ManifestLocked, StorageError
+from seedream_batch.manifest.reader import ManifestReader
+
+MANIFEST = "manifest.db"
+LOCK = "manifest.lock"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Holds the folder's manifest for this process. Raises `ManifestLocked` at once if another run holds it."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / LOCK, mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ManifestLocked(f"another run holds {folder / MANIFEST}: {_holder(folder)}") from None
+    except OSError as error:
+        raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(folder: Path) -> str:
+    try:
+        with ManifestReader(folder / MANIFEST) as reader:
+            run = reader.last_run()
+    except (ManifestError, StorageError):
+        run = None
+    if run is None or run.ended_at is not None:
+        return "it has only just started"
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at))
+    return f"pid {run.pid} on {run.host}, started {started}"
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a run holds the folder's manifest right now; takes nothing and makes nothing."""
+    import fcntl
+    import os
+
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        # A shared lock is refused exactly while a run holds its exclusive one, and is gone again at once.
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -1,0 +1,179 @@
+"""The manifest as anybody may read it, also while a run writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from seedream_batch.errors import ManifestError
+from seedream_batch.manifest.connection import Connection, told
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.manifest.schema import MIGRATIONS, check_version
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run, as it told of itself; times in unix seconds."""
+
+    id: int
+    started_at: float
+    ended_at: float | None
+    pid: int
+    host: str
+    version: str
+    service: str
+    outcome: str | None
+
+
+class ManifestReader:
+    """A read-only view. Raises `ManifestError` for a file that is no manifest of this version."""
+
+    def __init__(self, path: Path) -> None:
+        self._connection = Connection(path, read_only=True)
+        self._sql = self._connection.raw
+        try:
+            with told(path):
+                check_version(self._sql, str(path))
+                version = self._sql.execute("PRAGMA user_version").fetchone()[0]
+            if version < len(MIGRATIONS):
+                raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
+        except ManifestError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def snapshot(self) -> None:
+        """From here on every answer is of one moment, whatever a run writes meanwhile."""
+        self._sql.execute("BEGIN")
+        self._sql.execute("SELECT 1 FROM facts").fetchone()
+
+    def fact(self, name: str) -> str:
+        """A fact by its name, empty if it was never told."""
+        row = self._sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def last_run(self) -> RunRow | None:
+        """The newest run."""
+        row = self._sql.execute(
+            "SELECT id, started_at, ended_at, pid, host, version, service, outcome FROM runs ORDER BY id DESC LIMIT 1"
+        ).fetchone()
+        return RunRow(*row) if row else None
+
+    def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
+        """The known tasks among these (at most a few hundred at a time), by fingerprint."""
+        marks = ",".join("?" * len(fingerprints))
+        rows = self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)  # noqa: S608
+        return {row[1]: task_record(row) for row in rows}
+
+    def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
+        """The images of these tasks (at most a few hundred at a time), by task."""
+        marks = ",".join("?" * len(tasks))
+        found: dict[int, list[ImageRecord]] = {}
+        rows = self._sql.execute(
+            f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks}) ORDER BY task, "index"',
+            tasks,
+        )
+        for row in rows:
+            image = image_record(row)
+            found.setdefault(image.task, []).append(image)
+        return found
+
+    def by_path(self, first_paths: Sequence[str]) -> dict[str, TaskRecord]:
+        """Tasks by the JSON text of their paths, for telling what a changed cell was before."""
+        marks = ",".join("?" * len(first_paths))
+        rows = self._sql.execute(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE ordinal IS NOT NULL AND paths IN ({marks})",
+            first_paths,
+        )
+        return {row[7]: task_record(row) for row in rows}
+
+    def counts(self) -> dict[TaskState, int]:
+        """Tasks of the job by state; those that the job no longer has count only while they are in flight."""
+        rows = self._sql.execute(
+            "SELECT state, count(*) FROM tasks WHERE ordinal IS NOT NULL OR state IN"
+            " ('submitting', 'accepted', 'uncertain') GROUP BY state"
+        )
+        return {TaskState(state): number for state, number in rows}
+
+    def known(self) -> int:
+        """How many tasks the manifest has, those that the job no longer asks for included."""
+        return int(self._sql.execute("SELECT count(*) FROM tasks").fetchone()[0])
+
+    def dropped(self) -> int:
+        """How many tasks the manifest has that the job no longer asks for."""
+        return int(self._sql.execute("SELECT count(*) FROM tasks WHERE ordinal IS NULL").fetchone()[0])
+
+    def dropped_in_flight(self) -> int:
+        """How many of those are in flight: they are paid for, and collected all the same."""
+        sql = (
+            "SELECT count(*) FROM tasks WHERE ordinal IS NULL AND (state = 'accepted' OR id IN"
+            " (SELECT task FROM images WHERE state = 'announced'))"
+        )
+        return int(self._sql.execute(sql).fetchone()[0])
+
+    def wanted(self) -> tuple[int, int]:
+        """How many tasks, and images, the job asked for when it was last run."""
+        row = self._sql.execute(
+            "SELECT count(*), coalesce(sum(images), 0) FROM tasks WHERE ordinal IS NOT NULL"
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def image_counts(self) -> dict[ImageState, int]:
+        """Images of the job's tasks by state."""
+        rows = self._sql.execute(
+            "SELECT images.state, count(*) FROM images JOIN tasks ON tasks.id = images.task"
+            " WHERE tasks.ordinal IS NOT NULL OR images.state = 'announced' GROUP BY images.state"
+        )
+        return {ImageState(state): number for state, number in rows}
+
+    def stored_bytes(self) -> int:
+        """Bytes of all stored images."""
+        return int(self._sql.execute("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'").fetchone()[0])
+
+    def totals(self) -> Totals:
+        """What was spent, and what is held."""
+        return Totals(*self._sql.execute("SELECT reserved_images, reserved, images, cost FROM totals").fetchone())
+
+    def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
+        """Up to `limit` tasks in a state, in the order of the job."""
+        rows = self._sql.execute(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"  # noqa: S608
+            " ('submitting', 'accepted', 'uncertain')) ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
+            (state, limit),
+        )
+        return [task_record(row) for row in rows]
+
+    def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
+        """Images that were delivered and could not be stored, or are gone, with their tasks."""
+        rows = self._sql.execute(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE state IN ('rejected', 'expired', 'missing') LIMIT ?",
+            (limit,),
+        ).fetchall()
+        images = [image_record(row) for row in rows]
+        tasks = {image.task: self._task(image.task) for image in images}
+        return [(image, tasks[image.task]) for image in images]
+
+    def next_expiry(self) -> tuple[float, int] | None:
+        """When the first announced image expires (unix seconds), and how many do within an hour of that."""
+        row = self._sql.execute("SELECT min(expires_at) FROM images WHERE state = 'announced'").fetchone()
+        if row[0] is None:
+            return None
+        number = self._sql.execute(
+            "SELECT count(*) FROM images WHERE state = 'announced' AND expires_at <= ?", (row[0] + 3600,)
+        ).fetchone()[0]
+        return float(row[0]), int(number)
+
+    def _task(self, number: int) -> TaskRecord:
+        return task_record(self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone())  # noqa: S608

@@ -1,0 +1,33 @@
+"""Rows of the manifest <-> records of floor 0."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+
+TASK_COLUMNS = (
+    "id, fingerprint, ordinal, sample, state, body, images, paths, cell, model, size, resolution, price, attempt,"
+    " failures, not_before, task_ids, submitted_at, deadline, cost, code, reason, held, updated_at"
+)
+IMAGE_COLUMNS = (
+    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason'
+)
+
+
+def task_record(row: sqlite3.Row | tuple[object, ...]) -> TaskRecord:
+    """The record of a row of `TASK_COLUMNS`."""
+    values = list(row)
+    values[4] = TaskState(values[4])  # type: ignore[arg-type]
+    values[7] = tuple(json.loads(values[7]))  # type: ignore[arg-type]
+    values[16] = tuple(json.loads(values[16])) if values[16] else ()  # type: ignore[arg-type]
+    values[22] = bool(values[22])
+    return TaskRecord(*values)  # type: ignore[arg-type]
+
+
+def image_record(row: sqlite3.Row | tuple[object, ...]) -> ImageRecord:
+    """The record of a row of `IMAGE_COLUMNS`."""
+    values = list(row)
+    values[2] = ImageState(values[2])  # type: ignore[arg-type]
+    return ImageRecord(*values)  # type: ignore[arg-type]

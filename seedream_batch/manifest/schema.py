@@ -1,0 +1,176 @@
+"""The tables of the manifest, and the migrations that lead to them.
+
+`PRAGMA user_version` holds the version. A migration and its new version are one transaction, so a kill leaves
+either the old manifest or the new one. Times are unix seconds, money is millionths of a USD.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from seedream_batch.errors import ManifestError
+
+APPLICATION_ID = 0x5EED_BA7C
+"""Marks the file as ours (`PRAGMA application_id`), so that no other database is mistaken for a manifest."""
+
+_VERSION_1 = """
+CREATE TABLE facts (
+    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    started_at REAL NOT NULL,
+    ended_at REAL,
+    pid INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    version TEXT NOT NULL,      -- of seedream-batch
+    service TEXT NOT NULL,      -- the origin the run talked to
+    outcome TEXT                -- 'finished', or why it stopped
+) STRICT;
+
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY,
+    fingerprint TEXT NOT NULL UNIQUE,
+    ordinal INTEGER,            -- place in the job; NULL: the job no longer asks for it
+    sample INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN
+        ('planned', 'submitting', 'accepted', 'succeeded', 'failed', 'lost', 'uncertain')),
+    body TEXT NOT NULL,         -- the request; a local reference image stands in it by its hash
+    images INTEGER NOT NULL,    -- asked for
+    paths TEXT NOT NULL,        -- JSON list, without extensions
+    cell TEXT NOT NULL,         -- JSON object of axis values
+    model TEXT NOT NULL,
+    size TEXT NOT NULL,
+    resolution TEXT NOT NULL,
+    price INTEGER NOT NULL,     -- estimate for an image
+    attempt INTEGER NOT NULL DEFAULT 0,
+    failures INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0,
+    task_ids TEXT,              -- JSON list: one submission may be answered with several
+    submitted_at REAL,
+    deadline REAL,
+    ended_at REAL,
+    cost INTEGER,               -- of the last attempt, as the service said
+    code TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    held INTEGER NOT NULL DEFAULT 0,
+    updated_at REAL NOT NULL,
+    CHECK (state != 'accepted' OR task_ids IS NOT NULL)
+) STRICT;
+CREATE INDEX tasks_planned ON tasks (ordinal) WHERE state = 'planned' AND ordinal IS NOT NULL;
+CREATE INDEX tasks_open ON tasks (state) WHERE state IN ('submitting', 'accepted', 'uncertain');
+CREATE INDEX tasks_wrong ON tasks (state) WHERE state IN ('failed', 'lost');
+
+CREATE TABLE attempts (
+    key TEXT PRIMARY KEY,       -- the Idempotency-Key
+    task INTEGER NOT NULL REFERENCES tasks (id),
+    number INTEGER NOT NULL,    -- from 1
+    body TEXT,                  -- the exact request sent; NULL: the task's own body
+    opened_at REAL NOT NULL,
+    task_ids TEXT,
+    outcome TEXT NOT NULL DEFAULT 'open',
+    reserved_images INTEGER NOT NULL,
+    reserved INTEGER NOT NULL,  -- money held until the real cost is known
+    images INTEGER NOT NULL DEFAULT 0,
+    cost INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (task, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE images (
+    task INTEGER NOT NULL REFERENCES tasks (id),
+    "index" INTEGER NOT NULL,   -- from 1
+    state TEXT NOT NULL CHECK (state IN ('announced', 'stored', 'rejected', 'expired', 'missing')),
+    url TEXT NOT NULL,
+    expires_at REAL,
+    path TEXT,                  -- relative to the output folder
+    target TEXT,                -- where the file has to move
+    bytes INTEGER,
+    sha256 TEXT,
+    width INTEGER,
+    height INTEGER,
+    format TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '',
+    updated_at REAL NOT NULL,
+    PRIMARY KEY (task, "index"),
+    CHECK (state != 'stored' OR (path IS NOT NULL AND sha256 IS NOT NULL))
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX images_path ON images (path) WHERE state = 'stored';
+CREATE INDEX images_open ON images (expires_at) WHERE state = 'announced';
+CREATE INDEX images_wrong ON images (state) WHERE state IN ('rejected', 'expired', 'missing');
+CREATE INDEX images_moving ON images (task) WHERE target IS NOT NULL;
+
+CREATE TABLE uploads (
+    sha256 TEXT NOT NULL,
+    service TEXT NOT NULL,
+    url TEXT NOT NULL,
+    expires_at REAL NOT NULL,
+    PRIMARY KEY (sha256, service)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE totals (           -- the sums over attempts, kept in the same transactions
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    reserved_images INTEGER NOT NULL,
+    reserved INTEGER NOT NULL,
+    images INTEGER NOT NULL,
+    cost INTEGER NOT NULL
+) STRICT;
+INSERT INTO totals VALUES (1, 0, 0, 0, 0);
+
+CREATE TABLE events (           -- every transition, append-only
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    run INTEGER,
+    task INTEGER NOT NULL,
+    image INTEGER,
+    old TEXT NOT NULL,
+    new TEXT NOT NULL,
+    why TEXT NOT NULL
+) STRICT;
+CREATE TRIGGER events_are_not_changed BEFORE UPDATE ON events
+BEGIN SELECT RAISE(ABORT, 'the log of transitions is append-only'); END;
+CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
+BEGIN SELECT RAISE(ABORT, 'the log of transitions is append-only'); END;
+"""
+
+MIGRATIONS = (_VERSION_1,)
+"""`MIGRATIONS[i]` leads from version i to i + 1."""
+
+
+def migrate(connection: sqlite3.Connection, name: str) -> None:
+    """Brings the database to the newest version. Raises `ManifestError` if it is not ours or newer than this program."""
+    version, application = _versions(connection)
+    if version == 0 and application == 0 and not _empty(connection):
+        raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
+    check_version(connection, name)
+    if version == len(MIGRATIONS):
+        return
+    if version == 0:
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        # executescript commits first by itself, so the transaction is opened inside the script.
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def check_version(connection: sqlite3.Connection, name: str) -> None:
+    """Raises `ManifestError` for a database that is not ours or that a newer program wrote."""
+    version, application = _versions(connection)
+    if application not in {0, APPLICATION_ID} or (application == 0 and version != 0):
+        raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
+    if version > len(MIGRATIONS):
+        raise ManifestError(
+            f"{name} was written by a newer seedream-batch (manifest version {version}, this one knows up to"
+            f" {len(MIGRATIONS)}); upgrade seedream-batch"
+        )
+
+
+def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
+    return int(version), int(application)
+
+
+def _empty(connection: sqlite3.Connection) -> bool:
+    return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0

@@ -1,0 +1,469 @@
+"""The manifest as the one run that holds it sees it: whole transactions, guarded moves, reserved money."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.connection import Connection
+from seedream_batch.manifest.enter import Entered, enter
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.manifest.schema import migrate
+from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import (
+    EDGES,
+    IMAGE_EDGES,
+    ImageRecord,
+    ImageState,
+    TaskRecord,
+    TaskSpec,
+    TaskState,
+    Totals,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A submission that is about to be made: the task and, where it differs from the task's own, the exact body."""
+
+    task: int
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A committed intent: what may now be sent, and under which key."""
+
+    task: TaskRecord
+    key: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The intents that were committed, and why the rest was not, if the budget stopped them."""
+
+    claims: tuple[Claim, ...]
+    stopped_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a verified file."""
+
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+
+class Manifest:
+    """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
+
+    Every public method is one transaction, durable when it returns; within `group()` they share one. A write that
+    finds another state than it names changes nothing and raises `StaleTransition`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = Connection(path)
+        self._run: int | None = None
+        migrate(self._connection.raw, str(path))
+        self.group = self._connection.transaction
+        with self.group() as sql:
+            sql.execute("INSERT OR IGNORE INTO facts VALUES ('manifest_id', ?)", (secrets.token_hex(6),))
+        self.id = self.fact("manifest_id")
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    # facts and runs
+
+    def fact(self, name: str) -> str:
+        """A fact by its name, empty if it was never told."""
+        row = self._connection.raw.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def tell(self, facts: dict[str, str]) -> None:
+        """Stores facts: `job`, `job_file`, `service`, `created_at`."""
+        with self.group() as sql:
+            sql.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+
+    def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
+        """Records that a run began; later events name it."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?)",
+                (now, pid, host, version, service),
+            )
+            self._run = cursor.lastrowid
+        return int(self._run or 0)
+
+    def end_run(self, *, now: float, outcome: str) -> None:
+        """Records that the run ended, and why."""
+        with self.group() as sql:
+            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
+
+    def enter(self, specs: Iterable[TaskSpec], now: float) -> Entered:
+        """Makes the job's tasks those of the manifest, or changes nothing if the stream of tasks raises."""
+        with self.group() as sql:
+            return enter(sql, specs, now)
+
+    def recover(self, now: float) -> int:
+        """What a killed run left in the middle of a submission becomes uncertain; how many there were."""
+        with self.group() as sql:
+            left = [row[0] for row in sql.execute("SELECT id FROM tasks WHERE state = 'submitting'")]
+            for task in left:
+                why = "the run ended between sending and an answer"
+                self._move(sql, task, TaskState.SUBMITTING, TaskState.UNCERTAIN, why, now)
+        return len(left)
+
+    # reading what is to be done
+
+    def tasks(self, state: TaskState) -> list[TaskRecord]:
+        """All tasks in a state, in the order of the job."""
+        rows = self._connection.raw.execute(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id",
+            (state,),
+        )
+        return [task_record(row) for row in rows]
+
+    def task(self, number: int) -> TaskRecord:
+        """One task."""
+        row = self._connection.raw.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        return task_record(row)
+
+    def due(self, limit: int, now: float) -> list[TaskRecord]:
+        """Up to `limit` planned tasks of the job whose pause is over, in the order of the job."""
+        rows = self._connection.raw.execute(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= ?"  # noqa: S608
+            " ORDER BY ordinal LIMIT ?",
+            (now, limit),
+        )
+        return [task_record(row) for row in rows]
+
+    def next_due(self) -> float | None:
+        """When the first planned task of the job may be sent (unix seconds); None when there is none."""
+        sql = "SELECT min(not_before) FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
+        row = self._connection.raw.execute(sql).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def images(self, task: int) -> list[ImageRecord]:
+        """The images of a task."""
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'  # noqa: S608
+        return [image_record(row) for row in self._connection.raw.execute(sql, (task,))]
+
+    def announced(self) -> list[ImageRecord]:
+        """The images that wait to be fetched, the soonest to expire first."""
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'  # noqa: S608
+        return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.ANNOUNCED,))]
+
+    def moving(self) -> list[ImageRecord]:
+        """The stored images whose file has to move."""
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"  # noqa: S608
+        return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.STORED,))]
+
+    def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
+        """The stored image that has this path, and whether the job still asks for it."""
+        columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
+        row = self._connection.raw.execute(
+            f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"  # noqa: S608
+            " WHERE images.path = ? AND images.state = 'stored'",
+            (path,),
+        ).fetchone()
+        return (image_record(row[:-1]), row[-1] is not None) if row else None
+
+    def totals(self) -> Totals:
+        """What was spent, and what is held."""
+        sql = "SELECT reserved_images, reserved, images, cost FROM totals"
+        return Totals(*self._connection.raw.execute(sql).fetchone())
+
+    # submitting
+
+    def claim(self, intents: Sequence[Intent], budget: Budget, now: float) -> Claimed:
+        """Commits the intents, with their keys and what they may cost, as far as the budget goes.
+
+        Tasks that are no longer planned are passed over. Nothing may be sent before this returns.
+        """
+        claims: list[Claim] = []
+        with self.group() as sql:
+            for intent in intents:
+                task = self.task(intent.task)
+                if task.state is not TaskState.PLANNED:
+                    continue
+                refusal = self._over_budget(task, budget)
+                if refusal:
+                    return Claimed(tuple(claims), refusal)
+                claims.append(self._open_attempt(sql, task, intent.body, now))
+        return Claimed(tuple(claims))
+
+    def _over_budget(self, task: TaskRecord, budget: Budget) -> str:
+        totals = self.totals()
+        images = totals.images + totals.reserved_images + task.images
+        cost = totals.cost + totals.reserved + task.images * task.price
+        if budget.max_images is not None and images > budget.max_images:
+            return f"budget.max_images {budget.max_images}"
+        if budget.max_cost is not None and cost > budget.max_cost:
+            return f"budget.max_cost_usd {budget.max_cost / 1_000_000:g}"
+        return ""
+
+    def _open_attempt(self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, now: float) -> Claim:
+        reserved = task.images * task.price
+        number = task.attempt
+        row = sql.execute(
+            "SELECT key, body FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
+            (task.id, number),
+        ).fetchone()
+        if row is not None and row[1] == body:
+            # Provably nothing was executed: the same logical request, so the same key.
+            key = str(row[0])
+            sql.execute(
+                "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
+                (task.images, reserved, key),
+            )
+        else:
+            number += 1
+            # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
+            # same key again, and the service then recognises what it has done already.
+            key = f"sb-{self.id}-{task.fingerprint[:40]}-{number}"
+            sql.execute(
+                "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (key, task.id, number, body, now, task.images, reserved),
+            )
+        sql.execute(
+            "UPDATE totals SET reserved_images = reserved_images + ?, reserved = reserved + ?", (task.images, reserved)
+        )
+        self._move(sql, task.id, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
+        return Claim(task=self.task(task.id), key=key, body=body if body is not None else task.body)
+
+    def open_claim(self, task: TaskRecord) -> Claim | None:
+        """What was sent for an uncertain task, for a resend under the same key."""
+        row = self._connection.raw.execute(
+            "SELECT key, body FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+        ).fetchone()
+        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1])) if row else None
+
+    def accepted(
+        self, task: TaskRecord, task_ids: Sequence[str], *, deadline: float, why: str, now: float
+    ) -> TaskRecord:
+        """Task ids came back: they are durable before anything else happens to the task."""
+        ids = json.dumps(list(task_ids))
+        with self.group() as sql:
+            self._move(
+                sql, task.id, task.state, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
+                task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
+            )  # fmt: skip
+            self._attempt(sql, task, "accepted", task_ids=ids)
+        return self.task(task.id)
+
+    def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
+        """Provably nothing was executed: planned again under the same key, the money free again."""
+        with self.group() as sql:
+            self._move(sql, task.id, task.state, TaskState.PLANNED, why, now, not_before=not_before, reason=why)
+            self._release(sql, task, "not executed")
+
+    def refused(self, task: TaskRecord, *, why: str, code: str, now: float) -> None:
+        """A definite no to the submission."""
+        with self.group() as sql:
+            self._move(
+                sql, task.id, task.state, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0
+            )
+            self._release(sql, task, "refused")
+
+    def uncertain(self, task: TaskRecord, *, why: str, code: str, held: bool, now: float) -> None:
+        """Perhaps executed and paid: the reservation stays."""
+        with self.group() as sql:
+            self._move(sql, task.id, task.state, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
+            self._attempt(sql, task, "uncertain")
+
+    def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float) -> None:
+        """A resend of an uncertain task told nothing of the first send."""
+        with self.group() as sql:
+            sql.execute(
+                "UPDATE tasks SET reason = ?, held = max(held, ?), updated_at = ? WHERE id = ? AND state = 'uncertain'",
+                (why, int(held), now, task.id),
+            )
+
+    # ends
+
+    def succeeded(
+        self,
+        task: TaskRecord,
+        images: Sequence[ImageUrl],
+        *,
+        cost: int | None,
+        why: str,
+        now: float,
+        default_expiry: float,
+    ) -> list[ImageRecord]:
+        """The service delivered: the URLs are stored, the reservation becomes the real cost.
+
+        Without a `cost` the delivered images count at the estimated price.
+        """
+        spent = task.price * len(images) if cost is None else cost
+        with self.group() as sql:
+            self._move(
+                sql, task.id, TaskState.ACCEPTED, TaskState.SUCCEEDED, why, now,
+                cost=spent, ended_at=now, code="", reason=why if len(images) != task.images else "",
+            )  # fmt: skip
+            self._release(sql, task, "succeeded", images=len(images), cost=spent)
+            sql.executemany(
+                'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
+                [
+                    (task.id, index, ImageState.ANNOUNCED, image.url, image.expires_at or default_expiry, now)
+                    for index, image in enumerate(images, 1)
+                ],
+            )
+        return self.images(task.id)
+
+    def failed(self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float) -> None:
+        """The service failed the task and refunded it; with `retry_at` it is planned again, under a new key."""
+        with self.group() as sql:
+            self._move(
+                sql, task.id, TaskState.ACCEPTED, TaskState.FAILED, why, now,
+                reason=why, code=code, ended_at=now, failures=task.failures + 1,
+            )  # fmt: skip
+            self._release(sql, task, "failed")
+            if retry_at is not None:
+                again = f"trying again after failure {task.failures + 1}"
+                self._move(
+                    sql, task.id, TaskState.FAILED, TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None
+                )
+
+    def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
+        """The task id leads nowhere; the reservation stays, because it may have been paid."""
+        with self.group() as sql:
+            self._move(sql, task.id, TaskState.ACCEPTED, TaskState.LOST, why, now, reason=why, ended_at=now)
+            self._attempt(sql, task, "lost")
+
+    # images
+
+    def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
+        """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                "UPDATE images SET path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?, updated_at = ?"
+                ' WHERE task = ? AND "index" = ? AND state = ?',
+                (path, file.bytes, file.sha256, file.width, file.height, file.format, now,
+                 image.task, image.index, image.state),
+            )  # fmt: skip
+            _one(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+
+    def move_image(self, image: ImageRecord, to: ImageState, why: str, now: float, **columns: object) -> None:
+        """One image from its state to another; `columns` are set with it."""
+        with self.group() as sql:
+            if to not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {to}")
+            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **columns}
+            assignments = ", ".join(f"{name} = ?" for name in sets)
+            cursor = sql.execute(
+                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',  # noqa: S608
+                (*sets.values(), image.task, image.index, image.state),
+            )
+            _one(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+            self._log(sql, image.task, image.state, to, why, now, image=image.index)
+
+    def try_again(
+        self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
+    ) -> ImageRecord:
+        """A download went wrong and is to be tried again, under a fresh URL if one was had."""
+        with self.group() as sql:
+            sql.execute(
+                "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
+                ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
+                (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
+            )
+        return self.images(image.task)[image.index - 1]
+
+    def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
+        """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET path = ?, target = ?, updated_at = ? WHERE task = ? AND "index" = ? AND path = ?',
+                (path, target, now, image.task, image.index, image.path),
+            )
+            _one(cursor, f"image {image.index} of task {image.task} at {image.path}")
+
+    # uploads
+
+    def upload(self, sha256: str, service: str, good_until: float) -> str | None:
+        """The URL of an uploaded reference image that is good until then, if there is one."""
+        row = self._connection.raw.execute(
+            "SELECT url FROM uploads WHERE sha256 = ? AND service = ? AND expires_at > ?", (sha256, service, good_until)
+        ).fetchone()
+        return str(row[0]) if row else None
+
+    def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
+        """Remembers where a reference image was uploaded to."""
+        with self.group() as sql:
+            sql.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (sha256, service, url, expires_at))
+
+    # the parts of a transaction
+
+    def _move(
+        self,
+        sql: sqlite3.Connection,
+        task: int,
+        old: TaskState,
+        new: TaskState,
+        why: str,
+        now: float,
+        **columns: object,
+    ) -> None:
+        if new not in EDGES[old]:
+            raise StaleTransition(f"a task does not go from {old} to {new}")
+        sets = {"state": new, "updated_at": now, **columns}
+        assignments = ", ".join(f"{name} = ?" for name in sets)
+        cursor = sql.execute(
+            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608
+            (*sets.values(), task, old),
+        )
+        _one(cursor, f"task {task} in state {old}")
+        self._log(sql, task, old, new, why, now)
+
+    def _log(
+        self, sql: sqlite3.Connection, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None
+    ) -> None:
+        sql.execute(
+            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (now, self._run, task, image, old, new, why),
+        )
+
+    def _attempt(self, sql: sqlite3.Connection, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:
+        cursor = sql.execute(
+            "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
+            (outcome, task_ids, task.id, task.attempt),
+        )
+        _one(cursor, f"attempt {task.attempt} of task {task.id}")
+
+    def _release(
+        self, sql: sqlite3.Connection, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0
+    ) -> None:
+        """Ends the reservation of the task's attempt; what it really cost takes its place."""
+        held_images, held = sql.execute(
+            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+        ).fetchone()
+        sql.execute(
+            "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?"
+            " WHERE task = ? AND number = ?",
+            (outcome, images, cost, task.id, task.attempt),
+        )
+        sql.execute(
+            "UPDATE totals SET reserved_images = reserved_images - ?, reserved = reserved - ?,"
+            " images = images + ?, cost = cost + ?",
+            (held_images, held, images, cost),
+        )
+
+
+def _one(cursor: sqlite3.Cursor, what: str) -> None:
+    if cursor.rowcount != 1:
+        raise StaleTransition(f"{what} was not found; nothing was changed")

@@ -1,0 +1,93 @@
+"""What the service's answers mean to a task, whatever they looked like on the wire."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Submitted(StrEnum):
+    """What became of a submission. Only the kinds named "not executed" are safe to send again."""
+
+    ACCEPTED = "accepted"
+    """Executed: a task id came back."""
+    REFUSED = "refused"
+    """Not executed and never will be: a bad parameter (400), a body too large (413)."""
+    UNREACHABLE = "unreachable"
+    """Not executed: the request never left (DNS, connect, TLS handshake)."""
+    RATE_LIMITED = "rate limited"
+    """Not executed: 429."""
+    UNAVAILABLE = "unavailable"
+    """Not executed: the service says so itself (503 `idempotency_unavailable`)."""
+    UNAUTHORIZED = "unauthorized"
+    """Not executed: 401 or 403; nothing else will be accepted either."""
+    UNPAID = "unpaid"
+    """Not executed: 402, the balance is too low."""
+    IN_PROGRESS = "in progress"
+    """The same key is being worked on (409 `idempotency_in_progress`): ask again later with the same."""
+    INDETERMINATE = "indeterminate"
+    """The service cannot tell (409), or says that the key had another body: a person has to decide."""
+    UNKNOWN = "unknown"
+    """Anything else: perhaps executed and billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The outcome of one POST; `retry_after` in seconds from now, `status` the HTTP status if one came."""
+
+    kind: Submitted
+    task_ids: tuple[str, ...] = ()
+    message: str = ""
+    code: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    replayed: bool = False
+
+
+class Polled(StrEnum):
+    """What a look at a task showed."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    NOT_FOUND = "not found"
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate limited"
+    NO_ANSWER = "no answer"
+    """Nothing usable came back; for a GET that is simply asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageUrl:
+    """One delivered image; `expires_at` in unix seconds, None when the service gave none."""
+
+    url: str
+    expires_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """The outcome of one look at a task; `cost` in millionths of a USD, `notes` say what could not be used."""
+
+    kind: Polled
+    images: tuple[ImageUrl, ...] = ()
+    cost: int | None = None
+    message: str = ""
+    code: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    reached: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class Fetched(StrEnum):
+    """What became of a download."""
+
+    WHOLE = "whole"
+    """Every byte that was announced arrived."""
+    GONE = "gone"
+    """403, 404 or 410: the link is expired."""
+    BROKEN = "broken"
+    """Anything else: a cut body, a wrong status, a wrong type."""
+    REFUSED = "refused"
+    """The URL is one that must not be asked."""

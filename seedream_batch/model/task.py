@@ -1,0 +1,167 @@
+"""A task, its images and the states they pass through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TaskState(StrEnum):
+    """What is known of a task; `EDGES` says where it may go from there."""
+
+    PLANNED = "planned"
+    """Nothing was sent, or provably nothing was executed."""
+    SUBMITTING = "submitting"
+    """The intent and its key are committed, no answer is."""
+    ACCEPTED = "accepted"
+    """The service's task id is stored."""
+    SUCCEEDED = "succeeded"
+    """The URLs of the images are stored."""
+    FAILED = "failed"
+    """A definite no: refused, or failed by the service and refunded."""
+    LOST = "lost"
+    """The service does not know the task id, or the task's deadline passed."""
+    UNCERTAIN = "uncertain"
+    """Perhaps executed and paid; the task id is not known."""
+
+
+class ImageState(StrEnum):
+    """What is known of one image of a succeeded task. A download under way is no state."""
+
+    ANNOUNCED = "announced"
+    """A URL is known."""
+    STORED = "stored"
+    """The verified file stands under its final name."""
+    REJECTED = "rejected"
+    """The bytes were bad, and the tries are spent."""
+    EXPIRED = "expired"
+    """No URL that still works could be had."""
+    MISSING = "missing"
+    """It was stored, and the file is gone or changed."""
+
+
+EDGES: Mapping[TaskState, frozenset[TaskState]] = {
+    TaskState.PLANNED: frozenset({TaskState.SUBMITTING}),
+    TaskState.SUBMITTING: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED, TaskState.UNCERTAIN}),
+    TaskState.ACCEPTED: frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.LOST}),
+    TaskState.SUCCEEDED: frozenset(),
+    TaskState.FAILED: frozenset({TaskState.PLANNED}),
+    TaskState.LOST: frozenset({TaskState.PLANNED}),
+    TaskState.UNCERTAIN: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),
+}
+"""Every move a task may make. The manifest refuses any other."""
+
+IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
+    ImageState.ANNOUNCED: frozenset({ImageState.STORED, ImageState.REJECTED, ImageState.EXPIRED}),
+    ImageState.STORED: frozenset({ImageState.MISSING}),
+    ImageState.REJECTED: frozenset(),
+    ImageState.EXPIRED: frozenset({ImageState.ANNOUNCED}),
+    ImageState.MISSING: frozenset({ImageState.ANNOUNCED, ImageState.STORED}),
+}
+"""Every move an image may make."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """One task as the job asks for it.
+
+    `body` is the final request as JSON text; a local reference image stands in it as `sha256:HEX` until it is
+    sent. `images` is how many images the service is asked (and pre-charged) for. `paths` are relative to the
+    output folder and bear no extension: one for each image where the job's template uses `index`, else one.
+    `cell` is a JSON object of axis values. `price` is the estimate for one image in millionths of a USD.
+    """
+
+    fingerprint: str
+    ordinal: int
+    sample: int
+    body: str
+    images: int
+    paths: tuple[str, ...]
+    cell: str
+    model: str
+    size: str
+    resolution: str
+    price: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task as the manifest knows it; times are unix seconds, money millionths of a USD.
+
+    `ordinal` is None when the job no longer asks for it. The service may answer one submission with several
+    task ids; the task has ended when they all have. `attempt` counts the keys used so far and `failures`
+    the attempts that the service failed. `held` marks an uncertain task that only a person may decide.
+    """
+
+    id: int
+    fingerprint: str
+    ordinal: int | None
+    sample: int
+    state: TaskState
+    body: str
+    images: int
+    paths: tuple[str, ...]
+    cell: str
+    model: str
+    size: str
+    resolution: str
+    price: int
+    attempt: int
+    failures: int
+    not_before: float
+    task_ids: tuple[str, ...]
+    submitted_at: float | None
+    deadline: float | None
+    cost: int | None
+    code: str
+    reason: str
+    held: bool
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image as the manifest knows it; `index` counts from 1, `path` is relative to the output folder.
+
+    `sha256`, `bytes`, `width`, `height` and `format` are known from just before the file gets its final name.
+    `target` is where the file has to move, because the job's output path changed.
+    """
+
+    task: int
+    index: int
+    state: ImageState
+    url: str
+    expires_at: float | None
+    path: str | None
+    target: str | None
+    bytes: int | None
+    sha256: str | None
+    width: int | None
+    height: int | None
+    format: str | None
+    tries: int
+    reason: str
+
+
+def image_path(paths: tuple[str, ...], images: int, index: int) -> str:
+    """The path, without an extension, of image `index` (from 1) of a task that asks for `images`.
+
+    A task of one image has the bare path; of several, each gets `-1`, `-2`, ... unless the template used
+    `index` and so gave a path for each. More images than were asked for are numbered on.
+    """
+    if len(paths) > 1:
+        return paths[index - 1] if index <= len(paths) else f"{paths[-1]}-{index}"
+    if images == 1 and index == 1:
+        return paths[0]
+    return f"{paths[0]}-{index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all attempts cost so far, and what is held for those whose cost is not known; money in millionths of a USD."""
+
+    reserved_images: int = 0
+    reserved: int = 0
+    images: int = 0
+    cost: int = 0

@@ -1,0 +1,194 @@
+"""Tasks x manifest -> what a run would do with each, and why. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import assert_never
+
+from seedream_batch.model.document import Json
+from seedream_batch.model.task import (
+    ImageRecord,
+    ImageState,
+    TaskRecord,
+    TaskSpec,
+    TaskState,
+    image_path,
+)
+
+
+class Action(StrEnum):
+    """What a run would do with a task, in the order in which it would."""
+
+    FETCH = "fetch"
+    POLL = "poll"
+    RESEND = "resend"
+    SUBMIT = "submit"
+    MOVE = "move"
+    HOLD = "hold"
+    LEAVE = "leave"
+    KEEP = "keep"
+
+
+WORK = (Action.FETCH, Action.POLL, Action.RESEND, Action.SUBMIT, Action.MOVE)
+"""The actions that change something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What would happen to one task; `images` and `cost` are what it would buy (millionths of a USD)."""
+
+    action: Action
+    why: str
+    images: int = 0
+    cost: int = 0
+
+
+def decide(
+    spec: TaskSpec, known: TaskRecord | None, images: Sequence[ImageRecord], *, was: TaskRecord | None, resend: bool
+) -> Decision:
+    """What a run would do with a task of the job.
+
+    `known` is the manifest's record of it, `images` those it has, `was` the task that had its place in the output
+    before, and `resend` says whether uncertain tasks are sent again under their key.
+    """
+    if known is None:
+        why = "not made yet" if was is None else f"the request changed ({_difference(was.body, spec.body)})"
+        return Decision(Action.SUBMIT, why, spec.images, spec.images * spec.price)
+    match known.state:
+        case TaskState.PLANNED:
+            if not known.attempt:
+                why = "not made yet"
+            elif known.failures:
+                why = f"failed {known.failures} x, to be tried again"
+            else:
+                why = "not executed the last time"
+            return Decision(Action.SUBMIT, why, spec.images, spec.images * spec.price)
+        case TaskState.SUBMITTING | TaskState.UNCERTAIN:
+            if resend and not known.held:
+                return Decision(Action.RESEND, "no clear answer to its submission; the same key is sent again")
+            return Decision(Action.HOLD, "perhaps made and paid for; needs `seedream-batch resolve`")
+        case TaskState.ACCEPTED:
+            return Decision(Action.POLL, "submitted, the service is at work")
+        case TaskState.FAILED:
+            return Decision(Action.LEAVE, f"failed: {known.reason or known.code}")
+        case TaskState.LOST:
+            return Decision(Action.LEAVE, f"lost: {known.reason}")
+        case TaskState.SUCCEEDED:
+            return _of_images(spec, images)
+    assert_never(known.state)
+
+
+def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
+    states = Counter(image.state for image in images)
+    if states[ImageState.ANNOUNCED]:
+        return Decision(Action.FETCH, "made and paid for, not downloaded yet")
+    for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+        if states[state]:
+            first = next(image for image in images if image.state is state)
+            return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
+    if any(_target(spec, image) != image.path for image in images):
+        return Decision(Action.MOVE, "stored under another path")
+    return Decision(Action.KEEP, "stored")
+
+
+def _target(spec: TaskSpec, image: ImageRecord) -> str:
+    return image_path(spec.paths, spec.images, image.index) + PurePosixPath(image.path or "").suffix
+
+
+def _difference(old: str, new: str) -> str:
+    """The names of the request's fields that are not the same."""
+    before, after = json.loads(old), json.loads(new)
+    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    return ", ".join(names) or "another sample"
+
+
+@dataclass(slots=True)
+class Group:
+    """The tasks that share an action and its reason."""
+
+    action: Action
+    why: str
+    tasks: int = 0
+    images: int = 0
+    cost: int = 0
+    axes: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def add(self, decision: Decision, names: Mapping[str, str]) -> None:
+        """Counts one task; `names` are its axis values for people."""
+        self.tasks += 1
+        self.images += decision.images
+        self.cost += decision.cost
+        for axis, name in names.items():
+            self.axes.setdefault(axis, Counter())[name] += 1
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a run would do, by groups."""
+
+    groups: dict[tuple[Action, str], Group] = field(default_factory=dict)
+    tasks: int = 0
+    images: int = 0
+    dropped: int = 0
+    """Tasks of the manifest that the job no longer has; their files stay."""
+    collect: int = 0
+    """Those of them that are in flight: what is paid for is collected all the same."""
+
+    def add(self, spec: TaskSpec, decision: Decision, names: Mapping[str, str]) -> None:
+        """Counts one task of the job."""
+        key = (decision.action, decision.why)
+        group = self.groups.get(key)
+        if group is None:
+            group = self.groups[key] = Group(*key)
+        group.add(decision, names)
+        self.tasks += 1
+        self.images += spec.images
+
+    def ordered(self) -> list[Group]:
+        """The groups in the order in which a run would come to them."""
+        order = list(Action)
+        return sorted(self.groups.values(), key=lambda group: (order.index(group.action), -group.tasks, group.why))
+
+    def count(self, actions: Iterable[Action]) -> int:
+        """How many tasks have one of these actions."""
+        wanted = set(actions)
+        return sum(group.tasks for group in self.groups.values() if group.action in wanted)
+
+    @property
+    def work(self) -> bool:
+        """Whether a run would do anything."""
+        return self.collect > 0 or self.count(WORK) > 0
+
+    @property
+    def to_buy(self) -> tuple[int, int]:
+        """Images that would be bought, and their estimated cost in millionths of a USD."""
+        groups = self.groups.values()
+        return sum(group.images for group in groups), sum(group.cost for group in groups)
+
+
+def as_json(plan: Plan) -> Json:
+    """The plan for machines; money in USD."""
+    images, cost = plan.to_buy
+    return {
+        "tasks": plan.tasks,
+        "images": plan.images,
+        "work": plan.work,
+        "to_buy": {"images": images, "cost_usd": cost / 1_000_000},
+        "dropped": plan.dropped,
+        "groups": [
+            {
+                "action": str(group.action),
+                "why": group.why,
+                "tasks": group.tasks,
+                "images": group.images,
+                "cost_usd": group.cost / 1_000_000,
+                "axes": {axis: dict(counter) for axis, counter in group.axes.items()},
+            }
+            for group in plan.ordered()
+        ],
+    }

@@ -1,0 +1,193 @@
+"""What all parts of a run share: its settings, its edges, its counters, and how it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+
+from seedream_batch.api.images import ImageClient
+from seedream_batch.api.service import Service
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.manifest import ManifestWriter
+from seedream_batch.model.job import Job, Reference
+from seedream_batch.model.task import TaskRecord
+from seedream_batch.pacing import PollSchedule, SubmissionPace
+
+OUTAGE_LIMIT = 120.0
+"""Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
+
+MOST_UNCLEAR = 5
+"""Submissions in a row without a clear answer after which a run stops submitting: each one may have cost money."""
+
+
+class StopReason(StrEnum):
+    """Why a run submits no more."""
+
+    BUDGET = "budget"
+    BALANCE = "balance"
+    CREDENTIALS = "credentials"
+    TIME = "time limit"
+    OUTAGE = "outage"
+    UNCLEAR = "unclear answers"
+    STORAGE = "storage"
+    INTERRUPTED = "interrupted"
+
+
+class EventKind(StrEnum):
+    """What happened, for logs."""
+
+    SUBMITTED = "submitted"
+    STORED = "stored"
+    FAILED = "failed"
+    RETRY = "retry"
+    LOST = "lost"
+    UNCERTAIN = "uncertain"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    MOVED = "moved"
+    SLOWED = "slowed"
+    STOPPING = "stopping"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened; `fields` are for machines, `text` is a line for people."""
+
+    kind: EventKind
+    text: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What one run is to do; durations in seconds."""
+
+    limit: int | None = None
+    """At most so many new submissions."""
+    max_duration: float | None = None
+    collect: bool = False
+    """Finish what is in flight, submit nothing."""
+    submit_only: bool = False
+    """Submit, and leave polling and fetching to a later run."""
+    resend: bool = False
+    """Send uncertain tasks again under their key: the service is trusted to know it."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What this run did so far; money in millionths of a USD."""
+
+    submitted: int = 0
+    stored: int = 0
+    stored_bytes: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+    uncertain: int = 0
+    moved: int = 0
+    trouble: int = 0
+    cost: int = 0
+    in_flight: int = 0
+
+
+class Stopping(Exception):
+    """The run is to end: whatever waits gives up, whatever writes finishes first."""
+
+
+@dataclass(slots=True)
+class Context:
+    """The parts of one run."""
+
+    job: Job
+    options: RunOptions
+    writer: ManifestWriter
+    service: Service
+    images: ImageClient
+    folder: OutputFolder
+    references: Mapping[str, Reference]
+    schedule: PollSchedule
+    pace: SubmissionPace
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    random: Random
+    emit: Callable[[Event], None]
+    stats: Stats = field(default_factory=Stats)
+    stop_reason: StopReason | None = None
+    stop_text: str = ""
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: float = 0.0
+    unclear: int = 0
+    denied: int = 0
+
+    def stop_submitting(self, reason: StopReason, text: str) -> None:
+        """No more submissions; polling and fetching go on. The first reason stays."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            self.stop_text = text
+            self.emit(Event(EventKind.STOPPING, text, {"reason": str(reason)}))
+
+    def end(self, reason: StopReason, text: str) -> None:
+        """Nothing new at all: what waits gives up, what is being sent or written finishes."""
+        if not self.ending.is_set():
+            # Ctrl-C, a time limit or a full disk says more of how the run ended than why it stopped submitting before.
+            self.stop_reason = None
+            self.stop_submitting(reason, text)
+            self.ending.set()
+
+    def check(self) -> None:
+        """Raises `Stopping` when the run is to end."""
+        if self.ending.is_set():
+            raise Stopping
+
+    async def rest(self, seconds: float) -> None:
+        """Waits; raises `Stopping` as soon as the run is to end."""
+        self.check()
+        if seconds > 0:
+            try:
+                await asyncio.wait_for(self.ending.wait(), seconds)
+            except TimeoutError:
+                return
+            raise Stopping
+
+    async def until(self, happening: Awaitable[object]) -> None:
+        """Waits for something, or raises `Stopping` as soon as the run is to end."""
+        ending = asyncio.ensure_future(self.ending.wait())
+        waiting = asyncio.ensure_future(happening)
+        try:
+            await asyncio.wait({ending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            if not waiting.done():
+                waiting.cancel()
+        self.check()
+
+    def heard_from_service(self) -> None:
+        """A usable answer came."""
+        self.heard = self.monotonic()
+        self.denied = 0
+
+    def not_heard(self, why: str) -> None:
+        """An exchange got no usable answer; too long without one ends the run."""
+        if self.monotonic() - self.heard > OUTAGE_LIMIT:
+            self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
+
+
+def name(task: TaskRecord) -> str:
+    """A task for people: the path it will have in the output folder."""
+    return task.paths[0]
+
+
+def event(kind: EventKind, task: TaskRecord, text: str, **fields: object) -> Event:
+    """An event of one task."""
+    about = {
+        "task": task.fingerprint,
+        "path": task.paths[0],
+        "task_ids": list(task.task_ids),
+        "cell": json.loads(task.cell),
+    }
+    return Event(kind, f"{name(task)}: {text}", {**about, **fields})

@@ -1,0 +1,178 @@
+"""The order of work: what expires first, then what is in flight, then new submissions; never more than fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import PurePosixPath
+
+from seedream_batch.errors import StorageError
+from seedream_batch.model.task import TaskRecord, TaskState, image_path
+from seedream_batch.run.arrange import move_files
+from seedream_batch.run.collect import Collector
+from seedream_batch.run.context import Context, Stopping, StopReason
+from seedream_batch.run.submit import Submitter
+
+
+class Engine:
+    """Drives one run. Every task in flight, from its submission to its last file, has one of a bounded number of slots.
+
+    So a slow disk holds up downloads, those hold their slots, and nothing new is bought until one is free.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._submitter = Submitter(context)
+        self._collector = Collector(context)
+        self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
+        self._working: dict[int, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Works until nothing is left to do or the run is to end. Raises the first unexpected error."""
+        context = self._context
+        context.heard = context.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                try:
+                    await self._feed()
+                except Stopping:
+                    pass
+        except* StorageError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _feed(self) -> None:
+        context = self._context
+        await context.writer.do(lambda m: m.recover(context.clock()))
+        await self._sweep()
+        await move_files(context)
+        if not context.options.submit_only:
+            await self._collect_first()
+        if context.options.resend:
+            for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
+                if not task.held:
+                    await self._start(task.id, self._resend(task))
+        if not context.options.collect:
+            await self._submit_all()
+
+    async def _sweep(self) -> None:
+        context = self._context
+        folders = {""}
+        for image in await context.writer.do(lambda m: m.announced()):
+            task = await context.writer.do(lambda m, number=image.task: m.task(number))  # type: ignore[misc]
+            parent = str(PurePosixPath(image_path(task.paths, task.images, image.index)).parent)
+            folders.add("" if parent == "." else parent)
+        await asyncio.to_thread(context.folder.sweep, folders)
+
+    async def _collect_first(self) -> None:
+        """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
+        context = self._context
+        seen: set[int] = set()
+        for image in await context.writer.do(lambda m: m.announced()):
+            if image.task not in seen:
+                seen.add(image.task)
+                task = await context.writer.do(lambda m, number=image.task: m.task(number))  # type: ignore[misc]
+                await self._start(task.id, self._collector.fetch_all(task))
+        for task in await context.writer.do(lambda m: m.tasks(TaskState.ACCEPTED)):
+            await self._start(task.id, self._follow(task, at_once=True))
+
+    async def _submit_all(self) -> None:
+        context = self._context
+        left = context.options.limit
+        while context.stop_reason is None and left != 0:
+            now = context.clock()
+            # Planned tasks that are on their way to their claim still look planned; fetch enough to see past them.
+            tasks = await context.writer.do(lambda m: m.due(len(self._working) + 16, now))  # noqa: B023 - awaited here
+            fresh = [task for task in tasks if task.id not in self._working]
+            if not fresh:
+                if not await self._wait_for_more(now):
+                    return
+                continue
+            for task in fresh:
+                if context.stop_reason is not None or left == 0:
+                    return
+                await self._take_slot()
+                try:
+                    await self._submitter.wait_for_turn()
+                except BaseException:
+                    self._slots.release()
+                    raise
+                if context.stop_reason is not None:
+                    self._slots.release()
+                    return
+                self._spawn(task.id, self._make(task))
+                left = None if left is None else left - 1
+
+    async def _wait_for_more(self, now: float) -> bool:
+        """Waits until a task may be planned again; whether there is any hope of that."""
+        context = self._context
+        due = await context.writer.do(lambda m: m.next_due())
+        if due is not None and due > now:
+            self._changed.clear()
+            if self._working:
+                await self._either(due - now)
+            else:
+                await context.rest(due - now)
+            return True
+        if not self._working:
+            return due is not None
+        self._changed.clear()
+        await context.until(self._changed.wait())
+        return True
+
+    async def _either(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._context.until(self._changed.wait())
+        except TimeoutError:
+            return
+
+    async def _take_slot(self) -> None:
+        if self._slots.locked():
+            await self._context.until(self._slots.acquire())
+        else:
+            self._context.check()
+            await self._slots.acquire()
+
+    async def _start(self, number: int, work: Coroutine[object, object, None]) -> None:
+        try:
+            await self._take_slot()
+        except BaseException:
+            work.close()
+            raise
+        self._spawn(number, work)
+
+    def _spawn(self, number: int, work: Coroutine[object, object, None]) -> None:
+        """Starts work on a task in the slot that was just taken."""
+        self._working[number] = self._group.create_task(self._in_slot(number, work))
+        self._context.stats.in_flight = len(self._working)
+
+    async def _in_slot(self, number: int, work: Coroutine[object, object, None]) -> None:
+        try:
+            await work
+        except Stopping:
+            pass
+        except StorageError as error:
+            self._context.end(StopReason.STORAGE, str(error))
+            raise
+        finally:
+            self._slots.release()
+            self._working.pop(number, None)
+            self._context.stats.in_flight = len(self._working)
+            self._changed.set()
+
+    async def _make(self, task: TaskRecord) -> None:
+        accepted = await self._submitter.submit(task)
+        if accepted is not None and not self._context.options.submit_only:
+            await self._follow(accepted, at_once=False)
+
+    async def _resend(self, task: TaskRecord) -> None:
+        accepted = await self._submitter.resend(task)
+        if accepted is not None and not self._context.options.submit_only:
+            await self._follow(accepted, at_once=False)
+
+    async def _follow(self, task: TaskRecord, *, at_once: bool) -> None:
+        ended = await self._collector.poll_to_end(task, at_once=at_once)
+        if ended.state is TaskState.SUCCEEDED:
+            await self._collector.fetch_all(ended)

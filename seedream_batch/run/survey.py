@@ -1,0 +1,52 @@
+"""A look at a job and its manifest that changes nothing: what a run would do."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from seedream_batch.expand.matrix import name_of
+from seedream_batch.manifest import ManifestReader
+from seedream_batch.model.task import TaskRecord, TaskSpec
+from seedream_batch.plan import Plan, decide
+
+_BATCH = 500
+
+
+def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool) -> Plan:
+    """What a run of these tasks would do, given the manifest at that path, if there is one yet."""
+    plan = Plan()
+    if not manifest.exists():
+        for spec in specs:
+            plan.add(spec, decide(spec, None, (), was=None, resend=resend), _names(spec.cell))
+        return plan
+    with ManifestReader(manifest) as reader:
+        reader.snapshot()
+        known = 0
+        source = iter(specs)
+        while batch := list(itertools.islice(source, _BATCH)):
+            known += _survey_batch(plan, batch, reader, resend=resend)
+        plan.dropped = reader.known() - known
+        plan.collect = reader.dropped_in_flight()
+    return plan
+
+
+def _survey_batch(plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool) -> int:
+    records = reader.lookup([spec.fingerprint for spec in batch])
+    images = reader.images_of([record.id for record in records.values()])
+    unknown = [json.dumps(spec.paths, ensure_ascii=False) for spec in batch if spec.fingerprint not in records]
+    before: Mapping[str, TaskRecord] = reader.by_path(unknown)
+    for spec in batch:
+        record = records.get(spec.fingerprint)
+        was = before.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
+        found = images.get(record.id, []) if record else []
+        plan.add(spec, decide(spec, record, found, was=was, resend=resend), _names(spec.cell))
+    return len(records)
+
+
+@lru_cache(maxsize=4096)
+def _names(cell: str) -> Mapping[str, str]:
+    return {axis: name_of(value) for axis, value in json.loads(cell).items()}

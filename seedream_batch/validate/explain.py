@@ -1,0 +1,153 @@
+"""The errors of the schema library -> findings in words of our own.
+
+Beside JSON Schema's keywords it reads these notes from the schemas: `x-expected` (completes "must be ..."),
+`x-hints` (what to say to a certain value), `x-quoted` (why a quoted number is wrong), `x-empty` and
+`x-empty-hint` (what to say to an empty mapping or list), `x-max-items-hint`, `x-rule` (a rule that spans fields,
+see `rules`) and `x-aside` (a branch that is never the one to explain).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seedream_batch.model.document import Json, Path
+from seedream_batch.validate.hints import Schema, hint_for, types_of, unknown_key, usable_name
+from seedream_batch.validate.rules import broken_rule
+from seedream_batch.validate.words import bare, escaped, flow, path_text, shown
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+
+_KINDS = {
+    "object": "a mapping",
+    "array": "a list",
+    "string": "a text",
+    "integer": "an integer",
+    "number": "a number",
+    "boolean": "true or false",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong: the path, what is wrong, how to mend it, and whether the key itself is to blame.
+
+    `at` is the path of the value that was refused, where it is not `path`.
+    """
+
+    path: Path
+    message: str
+    hint: str = ""
+    key: bool = False
+    at: Path | None = None
+
+
+def findings(errors: Iterable[ValidationError], value: Json, root: Schema) -> list[Finding]:
+    """What the errors of the document `value` under the schema `root` say, each thing once, in their order.
+
+    A rule that spans fields is not told where one of its fields is wrong by itself.
+    """
+    found = list({(each.path, each.message): each for each in _explain_all(errors, value, root)}.values())
+    wrong = {each.path for each in found if each.at is None}
+    return [each for each in found if each.at is None or each.at not in wrong]
+
+
+def _explain_all(errors: Iterable[ValidationError], value: Json, root: Schema) -> Iterator[Finding]:
+    for error in errors:
+        yield from _explain(error, value, root)
+
+
+def _explain(error: ValidationError, value: Json, root: Schema) -> Iterator[Finding]:
+    schema = _schema(error)
+    path = tuple(error.absolute_path)
+    steps = tuple(error.relative_schema_path)
+    if "x-rule" in schema:
+        broken = broken_rule(schema["x-rule"], path, error.instance, value)
+        yield Finding(broken.path, broken.message, broken.hint, at=path)
+    elif steps[-2:-1] == ("propertyNames",):
+        name = str(error.instance)
+        yield Finding((*path, name), f"a name must be {_expected(schema)}", usable_name(schema, name), key=True)
+    elif error.validator == "anyOf":
+        yield from _explain_all(_fitting_branch(error), value, root)
+    elif error.validator in _EXPLAIN:
+        yield from _EXPLAIN[error.validator](path, schema, error.instance, root)
+    else:
+        yield _refused(path, schema, error.instance)
+
+
+def _schema(error: ValidationError) -> Schema:
+    return error.schema if isinstance(error.schema, dict) else {}
+
+
+def _fitting_branch(error: ValidationError) -> list[ValidationError]:
+    """The errors of the branch of an `anyOf` that the value was probably meant for: the first of its type."""
+    branches: dict[Json, list[ValidationError]] = {}
+    for child in error.context or ():
+        branches.setdefault(child.relative_schema_path[0], []).append(child)
+    told = [branch for branch in branches.values() if not any("x-aside" in _schema(child) for child in branch)]
+    of_type = [
+        branch for branch in told if not any(child.validator == "type" and not child.relative_path for child in branch)
+    ]
+    return (of_type or told or list(branches.values()))[0]
+
+
+def _refused(path: Path, schema: Schema, value: Json) -> Finding:
+    got = bare(value) if "enum" in schema else shown(value)
+    return Finding(path, f"must be {_expected(schema)}, got {got}", hint_for(schema, value))
+
+
+def _expected(schema: Schema) -> str:
+    if "x-expected" in schema:
+        return str(schema["x-expected"])
+    if "enum" in schema:
+        return "one of " + ", ".join(flow(choice) for choice in schema["enum"])
+    return " or ".join(_KINDS[name] for name in types_of(schema)) or "something else"
+
+
+def _missing(path: Path, schema: Schema, value: Json, _root: Schema) -> Iterator[Finding]:
+    if _is_other_mapping(schema, value):
+        yield _refused(path, schema, value)
+        return
+    for name in schema["required"]:
+        if name not in value:
+            examples = schema.get("properties", {}).get(name, {}).get("examples", ())
+            yield Finding(
+                (*path, name), "is required", f"for example `{name}: {flow(examples[0])}`" if examples else ""
+            )
+
+
+def _unknown(path: Path, schema: Schema, value: Json, root: Schema) -> Iterator[Finding]:
+    if _is_other_mapping(schema, value):
+        yield _refused(path, schema, value)
+        return
+    known = tuple(schema.get("properties", {}))
+    for key in value:
+        if key not in known:
+            name = str(key)
+            hint = unknown_key(escaped(name), known, root, path_text(path))
+            yield Finding((*path, name), "unknown key", hint, key=True)
+
+
+def _is_other_mapping(schema: Schema, value: Json) -> bool:
+    """Whether a mapping was written where one form among others is `{file: path}`, without anything of that form."""
+    return "x-expected" in schema and "required" in schema and not any(key in schema["properties"] for key in value)
+
+
+def _empty(path: Path, schema: Schema, _value: Json, _root: Schema) -> Iterator[Finding]:
+    yield Finding(path, schema.get("x-empty", "must not be empty"), schema.get("x-empty-hint", ""))
+
+
+def _too_many(path: Path, schema: Schema, value: Json, _root: Schema) -> Iterator[Finding]:
+    message = f"must have at most {schema['maxItems']} entries, got {len(value)}"
+    yield Finding(path, message, schema.get("x-max-items-hint", ""))
+
+
+_EXPLAIN: dict[str, Callable[[Path, Schema, Json, Schema], Iterator[Finding]]] = {
+    "required": _missing,
+    "additionalProperties": _unknown,
+    "minItems": _empty,
+    "minProperties": _empty,
+    "maxItems": _too_many,
+}

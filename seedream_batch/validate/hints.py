@@ -1,0 +1,130 @@
+"""What to write instead: a hint from a schema and the value that it refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from seedream_batch.model.document import Json
+from seedream_batch.validate.nearest import did_you_mean
+from seedream_batch.validate.words import LONGEST, bare, flow
+
+Schema = Mapping[str, Json]
+
+_INTEGER = re.compile(r"[0-9]{1,15}")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,15})?")
+_RATIO = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*[:xX×/*-]\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")  # noqa: RUF001
+_WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "false", "off": "false"}
+
+
+def types_of(schema: Schema) -> tuple[str, ...]:
+    """The JSON types that a schema names."""
+    named = schema.get("type", ())
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def hint_for(schema: Schema, value: Json) -> str:
+    """What to write instead of `value`; empty if nothing useful can be said."""
+    types = types_of(schema)
+    if "boolean" in types:
+        return _boolean(value)
+    if "enum" in schema:
+        return schema.get("x-hints", {}).get(value, "") or _choice(schema["enum"], value) if _simple(value) else ""
+    if isinstance(value, str) and {"integer", "number"} & {*types}:
+        return _unquoted(schema, value, whole="number" not in types)
+    return _form_hint(schema, types, value)
+
+
+def _form_hint(schema: Schema, types: tuple[str, ...], value: Json) -> str:
+    if types == ("string",) and _simple(value) and not isinstance(value, str):
+        return f'put it in quotes: "{bare(value)}"'
+    if types == ("object",) and "required" in schema:
+        return f"it needs {_listed(schema['required'])}"
+    if "array" in types and _simple(value) and value != "":
+        return f"write it as a list: [{flow(value)}]"
+    return ""
+
+
+def usable_name(schema: Schema, name: str) -> str:
+    """A name like `name` that the schema of names takes; empty if there is none so near."""
+    near = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
+    near = f"_{near}" if near[:1].isdigit() else near
+    return f"for example {near}" if re.search(schema["pattern"], near) and len(near) <= LONGEST else ""
+
+
+def unknown_key(key: str, known: Sequence[str], root: Schema, parent: str) -> str:
+    """Where an unknown key belongs, what it was meant to be, or the keys there are."""
+    homes = sorted({home for name, home in _homes(root, "") if name == key and home != parent}, key=len)
+    if homes:
+        places = [f"under `{home}`" if home else "at the top level" for home in homes]
+        return f"`{key}` belongs {' or '.join(places)}"
+    near = did_you_mean(key, known)
+    return f"did you mean `{near}`?" if near else f"known: {', '.join(known)}"
+
+
+def _homes(schema: Schema, home: str) -> Iterator[tuple[str, str]]:
+    """Each key that a schema of nested mappings knows, with the dotted path of the mapping it belongs to."""
+    for name, child in schema.get("properties", {}).items():
+        yield name, home
+        if types_of(child) == ("object",):
+            yield from _homes(child, f"{home}.{name}" if home else name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join((", ".join(names[:-1]), names[-1]) if len(names) > 1 else names)
+
+
+def _simple(value: Json) -> bool:
+    return isinstance(value, str | bool | int | float)
+
+
+def _unquoted(schema: Schema, text: str, *, whole: bool) -> str:
+    if not (_INTEGER if whole else _NUMBER).fullmatch(text):
+        return ""
+    if not schema.get("minimum", 0) <= float(text) <= schema.get("maximum", math.inf) or not float(text):
+        return ""
+    number = text.lstrip("0") if whole else text
+    because = schema.get("x-quoted")
+    return f"{because}: write {number}" if because else f"write {number} without quotes"
+
+
+def _boolean(value: Json) -> str:
+    if isinstance(value, str):
+        meant = _WORDS.get(value.casefold(), "")
+        return f"write {meant}" + (" without quotes" if value == meant else "") if meant else ""
+    if isinstance(value, int | float) and value in (0, 1):
+        return f"write {'true' if value else 'false'}"
+    return ""
+
+
+def _choice(choices: Sequence[str], value: Json) -> str:
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        ratio = f"{value // 60}:{value % 60}" if value < 6000 else ""
+        if ratio in choices:
+            return f'{value} is how YAML 1.1 reads an unquoted {ratio}: write "{ratio}"'
+    if not isinstance(value, str):
+        return ""
+    near = _nearest_ratio(choices, value)
+    if near:
+        return f"the nearest ratio is {near}"
+    word = did_you_mean(value.strip(), choices)
+    return f"did you mean {word}?" if word else ""
+
+
+def _nearest_ratio(choices: Sequence[str], text: str) -> str:
+    """The choice whose ratio is nearest to the one of `text`; empty if either side knows no ratios."""
+    wanted = _ratio(text)
+    ratios = {choice: ratio for choice in choices if (ratio := _ratio(choice)) is not None}
+    if wanted is None or not ratios:
+        return ""
+    return min(ratios, key=lambda choice: abs(ratios[choice] - wanted))
+
+
+def _ratio(text: str) -> float | None:
+    """The logarithm of width / height, so that tall and wide are as far from square."""
+    found = _RATIO.fullmatch(text.strip())
+    if not found:
+        return None
+    width, height = float(found[1]), float(found[2])
+    return math.log(width / height) if width and height else None

@@ -1,0 +1,81 @@
+"""A job file -> every problem that its schema finds, and what is left of it without those."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from seedream_batch.model.document import Document, Json, Path, Problem
+from seedream_batch.validate.explain import Finding, findings
+from seedream_batch.validate.schemas import schema, validator
+from seedream_batch.validate.words import path_text
+
+_WHOLE = ("exclude", "include")
+"""Lists of which an entry goes as a whole: half a pattern would match more than was meant."""
+
+
+def job_problems(document: Document) -> list[Problem]:
+    """Everything that the job schema refuses in a job file, at once and in file order."""
+    return _problems(document, _findings(document))
+
+
+def checked_job(document: Document) -> tuple[list[Problem], dict[str, Json], set[str]]:
+    """The problems, the job without the parts that are to blame, and the sections that lost something.
+
+    So the rest of a job file can be checked further, and all its mistakes told at once.
+    """
+    found = _findings(document)
+    if not isinstance(document.value, dict):
+        return _problems(document, found), {}, {"matrix", "request"}
+    if not found:
+        return [], document.value, set()
+    value = copy.deepcopy(document.value)
+    # From the back, so that the indexes of list entries stay what they are.
+    for path in sorted({_droppable(each.path) for each in found}, key=_order, reverse=True):
+        _drop(value, path)
+    matrix = value.get("matrix")
+    for name in [name for name, values in matrix.items() if values in ([], {})] if isinstance(matrix, dict) else ():
+        del matrix[name]
+    return _problems(document, found), value, {str(each.path[0]) for each in found if each.path}
+
+
+def _findings(document: Document) -> list[Finding]:
+    return findings(validator("job").iter_errors(document.value), document.value, schema("job"))
+
+
+def _problems(document: Document, found: Sequence[Finding]) -> list[Problem]:
+    problems = []
+    for each in found:
+        position = document.position(each.path, key=each.key)
+        problem = Problem(path_text(each.path), each.message, position, each.hint)
+        problems.append((position.line, position.column, problem))
+    problems.sort(key=lambda each: each[:2])
+    return [problem for _, _, problem in problems]
+
+
+def _droppable(path: Path) -> Path:
+    if path and path[0] in _WHOLE:
+        return path[:2]
+    # An axis with one bad part is no axis any more, unless the part is one of its values.
+    if path and path[0] == "matrix" and len(path) > 2 and not isinstance(path[2], int):
+        return path[:2]
+    return path[:3] if path and path[0] == "matrix" else path
+
+
+def _order(path: Path) -> list[tuple[int, int, str]]:
+    return [(1, step, "") if isinstance(step, int) else (0, 0, step) for step in path]
+
+
+def _drop(value: Json, path: Path) -> None:
+    at = value
+    for step in path[:-1]:
+        try:
+            at = at[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    if not path:
+        value.clear()
+    elif isinstance(at, dict):
+        at.pop(path[-1], None)
+    elif isinstance(at, list) and isinstance(path[-1], int) and path[-1] < len(at):
+        del at[path[-1]]

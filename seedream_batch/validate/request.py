@@ -1,0 +1,111 @@
+"""The limits of a request, from its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from seedream_batch.model.document import Json, Path
+from seedream_batch.validate.explain import findings
+from seedream_batch.validate.hints import types_of
+from seedream_batch.validate.schemas import schema, validator, validator_of
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+_FREE = "prompt"
+"""The field that differs from task to task and that no rule ties to another field."""
+
+_REMEMBERED = 4096
+"""How many verdicts are kept, and how many characters a body may have to be worth it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestProblem:
+    """Something that the API would refuse: the path in the request, what is wrong, how to mend it."""
+
+    path: Path
+    message: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        return self.message + (f" ({self.hint})" if self.hint else "")
+
+
+class RequestSchema:
+    """What the API takes in a submission, for the request schema called `name`.
+
+    The tasks of a matrix differ in their prompt and repeat the rest, so `is_valid` checks the prompt and
+    remembers its verdict on the rest.
+    """
+
+    def __init__(self, name: str = "request") -> None:
+        self._name = name
+        self._verdicts: dict[str, bool] = {}
+
+    def problems(self, body: Mapping[str, Json]) -> list[RequestProblem]:
+        """Everything wrong with a request body, each thing once; empty exactly when `is_valid`."""
+        if self.is_valid(body):
+            return []
+        found = findings(self._whole.iter_errors(_plain(body)), _plain(body), self._schema)
+        return [RequestProblem(each.path, each.message, each.hint) for each in found]
+
+    def is_valid(self, body: Mapping[str, Json]) -> bool:
+        """Whether the API would take this body."""
+        plain = _plain(body)
+        if not isinstance(plain, dict) or _FREE not in plain:
+            return self._whole.is_valid(plain)
+        rest = {**plain, _FREE: "x"}
+        # The repr tells 1, 1.0, True and "1" apart, which as keys of a dictionary would be one.
+        key = repr(rest)
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._whole.is_valid(rest)
+            if len(key) <= _REMEMBERED:
+                if len(self._verdicts) >= _REMEMBERED:
+                    self._verdicts.clear()
+                self._verdicts[key] = verdict
+        return verdict and self._prompt.is_valid(plain[_FREE])
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The fields of a request, in the order of the schema."""
+        return tuple(self._schema["properties"])
+
+    @cached_property
+    def field_types(self) -> Mapping[tuple[str, ...], str]:
+        """The JSON type of each field by its path, mappings and lists themselves included."""
+        return MappingProxyType({path: types_of(field)[0] for path, field in _fields(self._schema, ())})
+
+    @cached_property
+    def defaults(self) -> Mapping[tuple[str, ...], Json]:
+        """The API's default of each field that has one, by its path."""
+        return MappingProxyType(
+            {path: field["default"] for path, field in _fields(self._schema, ()) if "default" in field}
+        )
+
+    @property
+    def _schema(self) -> Mapping[str, Json]:
+        return schema(self._name)
+
+    @cached_property
+    def _whole(self) -> Validator:
+        return validator(self._name)
+
+    @cached_property
+    def _prompt(self) -> Validator:
+        return validator_of(self._schema["properties"][_FREE])
+
+
+def _plain(body: Mapping[str, Json]) -> Json:
+    """The body as the dictionary that the schema library takes for a mapping; anything else as it is."""
+    return dict(body) if isinstance(body, Mapping) and not isinstance(body, dict) else body
+
+
+def _fields(part: Mapping[str, Json], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Mapping[str, Json]]]:
+    for name, field in part.get("properties", {}).items():
+        yield (*path, name), field
+        yield from _fields(field, (*path, name))

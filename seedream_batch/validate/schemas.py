@@ -1,0 +1,83 @@
+"""The schema files: where they are, and validators made from them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seedream_batch.model.document import Json
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
+    from jsonschema.protocols import Validator
+
+_FILES = {"job": "job.schema.json", "request": "seedream-4.5.request.schema.json"}
+
+
+def schema_names() -> tuple[str, ...]:
+    """The names of the schemas that `schema_text` gives."""
+    return tuple(_FILES)
+
+
+def schema_text(name: str) -> str:
+    """The text of the schema called `name` ("job" or "request"). Raises `KeyError` for another name."""
+    package = Path(__file__).parents[1]
+    installed, source = package / "schemas" / _FILES[name], package.parent / "schemas" / _FILES[name]
+    return (installed if installed.is_file() else source).read_text(encoding="utf-8")
+
+
+@cache
+def schema(name: str) -> Mapping[str, Json]:
+    """The parsed schema called `name`; not to be changed."""
+    parsed: Mapping[str, Json] = json.loads(schema_text(name))
+    return parsed
+
+
+@cache
+def validator(name: str) -> Validator:
+    """The validator of the schema called `name`."""
+    return validator_of(schema(name))
+
+
+def validator_of(parsed: Mapping[str, Json]) -> Validator:
+    """A validator of a parsed schema of draft 2020-12.
+
+    It differs from the library's own in two points: `$` in a pattern is the very end, as JSON Schema has it, never
+    before a final newline, and NaN and the infinities, which JSON doesn't have, are no numbers.
+    """
+    return _validator_class()(parsed)
+
+
+@cache
+def _validator_class() -> type[Validator]:
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - slow to import, needed late or never
+    from jsonschema.validators import extend  # noqa: PLC0415
+
+    types = Draft202012Validator.TYPE_CHECKER.redefine("number", _is_number)
+    extended: type[Validator] = extend(  # type: ignore[no-untyped-call]
+        Draft202012Validator, {"pattern": _pattern}, type_checker=types
+    )
+    return extended
+
+
+def _is_number(_checker: object, value: Json) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _pattern(checker: Validator, pattern: str, value: Json, _schema: Mapping[str, Json]) -> Iterator[ValidationError]:
+    from jsonschema.exceptions import ValidationError  # noqa: PLC0415
+
+    if checker.is_type(value, "string") and not _compiled(pattern).search(value):
+        yield ValidationError("does not match the pattern")
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern.replace("$", r"\Z"))

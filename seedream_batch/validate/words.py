@@ -1,0 +1,71 @@
+"""Values and names as they stand in messages: short, on one line, without surprises for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from seedream_batch.model.document import Json, dotted
+
+LONGEST = 60
+"""Characters of a value that a message shows."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/+-]*(?<! )")
+_NOT_TEXT = re.compile(r"(?i)true|false|null|yes|no|on|off|[-+.]?[0-9][0-9_.,eE+-]*")
+
+
+def shown(value: Json) -> str:
+    """A value as it was written; a mapping or list by its kind alone."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, str):
+        return f'"{escaped(value)}"'
+    if isinstance(value, Sequence):
+        return "a list"
+    return _scalar(value)
+
+
+def bare(value: Json) -> str:
+    """`shown`, but a text that needs no quotes in YAML goes without."""
+    return value if isinstance(value, str) and len(value) <= LONGEST and _PLAIN.fullmatch(value) else shown(value)
+
+
+def escaped(text: str) -> str:
+    """A text shortened to `LONGEST` characters, with all that a terminal wouldn't simply print as an escape."""
+    short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return "".join(_character(character) for character in short)
+
+
+def flow(value: Json) -> str:
+    """A value in YAML's flow style, ready to be copied."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(item) for item in value) + "]"
+    if isinstance(value, str):
+        plain = _PLAIN.fullmatch(value) and ": " not in value and not _NOT_TEXT.fullmatch(value)
+        return value if plain else shown(value)
+    return "null" if value is None else _scalar(value)
+
+
+def path_text(path: Iterable[str | int]) -> str:
+    """`dotted`, safe to print whatever the keys are."""
+    return dotted([step if isinstance(step, int) else escaped(step) for step in path])
+
+
+def _scalar(value: Json) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return escaped(str(value))
+
+
+def _character(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
+    return named or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")

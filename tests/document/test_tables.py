@@ -1,0 +1,156 @@
+"""Tables and JSON: their values, where these stand, and every problem of a file at once."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedream_batch.document import parse_json, parse_table
+from seedream_batch.errors import InvalidJob
+from seedream_batch.model.document import Position
+
+
+def problems(data, file):
+    with pytest.raises(InvalidJob) as caught:
+        parse_table(data if isinstance(data, bytes) else data.encode(), file)
+    return caught.value.problems
+
+
+def table(text, file):
+    return parse_table(text.encode(), file)
+
+
+def test_csv():
+    found = table('\ufeffid, text\r\n1,"a ""big"" fox,\nasleep"\r\n\r\n2,no\r\n', "s.CSV")
+    assert found.values == [{"id": "1", "text": 'a "big" fox,\nasleep'}, {"id": "2", "text": "no"}]
+    assert found.positions == [(2, 1), (5, 1)]
+    assert found.position(1) == Position("s.CSV", 5, 1)
+    assert found.typed is False
+
+
+def test_tsv():
+    assert table("id\ttext\na\tb, c\n", "s.tsv").values == [{"id": "a", "text": "b, c"}]
+
+
+def test_txt():
+    found = table("a fox\n\n  a panda \r\n", "s.txt")
+    assert (found.values, found.positions, found.typed) == (["a fox", "a panda"], [(1, 1), (3, 3)], False)
+
+
+def test_jsonl():
+    found = table('{"id": 1}\n\n  "x"\r\n', "s.jsonl")
+    assert (found.values, found.positions, found.typed) == ([{"id": 1}, "x"], [(1, 1), (3, 3)], True)
+
+
+def test_json():
+    found = table('[1,\n  {"a": [null]}, "x"\n]\n', "s.json")
+    assert (found.values, found.positions, found.typed) == ([1, {"a": [None]}, "x"], [(1, 2), (2, 3), (2, 18)], True)
+
+
+def test_yaml():
+    found = table("- 16:9\n- {id: a}\n", "s.yml")
+    assert (found.values, found.positions, found.typed) == (["16:9", {"id": "a"}], [(1, 3), (2, 3)], True)
+
+
+@pytest.mark.parametrize(
+    ("data", "file", "line", "column", "message"),
+    [
+        ("a", "s.xlsx", 1, 1, "the suffix .xlsx"),
+        ("a", "s", 1, 1, "without a suffix"),
+        ("", "s.csv", 1, 1, "header row"),
+        ("a,b\n", "s.csv", 1, 1, "no values"),
+        ("a,,b\n1,2,3\n", "s.csv", 1, 1, "column 2 has no name"),
+        ("a,b,a\n1,2,3\n", "s.csv", 1, 1, "'a' is given 2 times"),
+        ('a\n"open\n', "s.csv", 2, 1, "never closed"),
+        ('a\n"x"y\n', "s.csv", 2, 1, "after a closing quote"),
+        ("a\n" + "x" * 200_000 + "\n", "s.csv", 2, 1, "longer than"),
+        ('"open\n', "s.csv", 1, 1, "never closed"),
+        ("a\nb\0\n", "s.csv", 2, 2, "NUL"),
+        ("a\nb\0\n", "s.txt", 2, 2, "NUL"),
+        ("\n \n", "s.txt", 1, 1, "no values"),
+        ("", "s.jsonl", 1, 1, "no values"),
+        ('{"a": 1} 2\n', "s.jsonl", 1, 10, "more text"),
+        ('{"a": 1, "a": 2}\n', "s.jsonl", 1, 1, "'a' is given twice"),
+        ("[]", "s.json", 1, 1, "no values"),
+        ("{}", "s.json", 1, 1, "must hold a list"),
+        ("[1,\n 2", "s.json", 2, 3, "comma or ]"),
+        ("[1,\n]", "s.json", 2, 1, "not JSON"),
+        ("[1] 2", "s.json", 1, 5, "more text"),
+        ("[1, NaN]", "s.json", 1, 5, "NaN"),
+        ("[1, -Infinity]", "s.json", 1, 5, "-Infinity"),
+        ("[1, 1e999]", "s.json", 1, 5, "1e999"),
+        ("[1, " + "1" * 5000 + "]", "s.json", 1, 5, "5000 digits"),
+        ('["\\ud800"]', "s.json", 1, 2, "surrogate"),
+        ("[" * 100_000, "s.json", 1, 2, "deeper than 100"),
+        ("[" * 150 + "]" * 150, "s.json", 1, 2, "deeper than 100"),
+        ("a: 1\n", "s.yaml", 1, 1, "must hold a list"),
+        ("- a\n- *b\n", "s.yaml", 2, 3, "no anchor"),
+        (b"a\n\xff\n", "s.txt", 2, 1, "not UTF-8"),
+        (b"\xff\xfea\0", "s.csv", 1, 1, "UTF-16"),
+    ],
+)  # fmt: skip
+def test_says_what_is_wrong_and_where(data, file, line, column, message):
+    (problem,) = problems(data, file)
+    assert message in problem.message
+    assert problem.position == Position(file, line, column)
+
+
+def test_an_unknown_suffix_lists_the_known_ones():
+    assert problems("", "s.xml")[0].hint == "known: .csv, .tsv, .txt, .jsonl, .json, .yaml, .yml"
+
+
+def test_every_bad_row_is_told():
+    found = problems('a,b\n1\n1,2\n1,2,3\n"x"y,2\n1,2,3,4\n', "s.csv")
+    assert [problem.position.line for problem in found] == [2, 4, 5, 6]
+    found = problems('1\n{"a"}\n[1,]\nNaN\n', "s.jsonl")
+    assert [problem.position.line for problem in found] == [2, 3, 4]
+
+
+def test_parse_json():
+    assert parse_json(b'\xef\xbb\xbf {"a": [1, 2.5, true, "\\ud83d\\ude00"]} ', "x.json") == {"a": [1, 2.5, True, "😀"]}
+    with pytest.raises(InvalidJob, match=r"x\.json:2:3: not JSON"):
+        parse_json('{"a": 1,\n  b: 2}', "x.json")
+    with pytest.raises(InvalidJob, match="more text after the value"):
+        parse_json("1 2", "x.json")
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(JSON, min_size=1), st.sampled_from([None, 2]), st.booleans())
+def test_what_json_writes_is_read_back(values, indent, ascii_only):
+    text = json.dumps(values, indent=indent, ensure_ascii=ascii_only)
+    assert list(table(text, "x.json").values) == values
+    lines = "\n".join(json.dumps(item, ensure_ascii=ascii_only) for item in values)
+    assert list(table(lines, "x.jsonl").values) == values
+
+
+@settings(max_examples=1_000)
+@given(
+    st.one_of(
+        st.binary(max_size=40),
+        st.text(max_size=40).map(lambda text: text.encode("utf-8", "surrogatepass")),
+        st.lists(st.sampled_from([*'[]{},:"\\\r\n\t\0 a1-', "NaN", "1e999", "true", "\\ud800", '"a"', "é"])).map(
+            lambda pieces: "".join(pieces).encode()
+        ),
+    ),
+    st.sampled_from([".csv", ".tsv", ".txt", ".jsonl", ".json", ".yaml"]),
+)
+def test_no_input_brings_anything_but_problems(data, suffix):
+    try:
+        found = parse_table(data, "x" + suffix)
+    except InvalidJob as caught:
+        for problem in caught.problems:
+            assert problem.message
+            assert problem.position.line >= 1
+            assert problem.position.column >= 1
+    else:
+        assert len(found.values) == len(found.positions) > 0
