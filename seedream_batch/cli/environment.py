@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seedream_batch.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.api.secret import ApiKey
 
 DEFAULT_BASE_URL = "https://api.apimart.ai"
 
@@ -17,7 +21,7 @@ def origin() -> str:
     return origin_of(os.environ.get("APIMART_BASE_URL") or DEFAULT_BASE_URL)
 
 
-def api_key():  # type: ignore[no-untyped-def]  # noqa: ANN201 - its type would import the HTTP client
+def api_key() -> ApiKey:
     """The key: `APIMART_API_KEY`, else the file named by `APIMART_API_KEY_FILE`. Raises `UsageError`."""
     from seedream_batch.api.secret import ApiKey
 

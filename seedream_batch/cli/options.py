@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-JOB: Any = click.argument("job", metavar="JOB", type=click.Path())
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-MAX_TASKS: Any = click.option(
+JOB: _Decorator = click.argument("job", metavar="JOB", type=click.Path())
+
+MAX_TASKS: _Decorator = click.option(
     "--max-tasks",
     type=click.IntRange(min=1),
     default=1_000_000,
@@ -17,7 +20,7 @@ MAX_TASKS: Any = click.option(
     help="Refuse a job that expands to more tasks.",
 )
 
-EMULATE: Any = click.option(
+EMULATE: _Decorator = click.option(
     "--emulate",
     is_flag=True,
     help="Use the emulator that comes with this program: no key, no network, no cost. Its images go to a folder of "
@@ -25,7 +28,7 @@ EMULATE: Any = click.option(
 )
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`90s`, `50m`, `1h30m`, or a number of seconds."""
 
     name = "duration"

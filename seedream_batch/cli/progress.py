@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from seedream_batch.cli.words import clean, number, usd
 from seedream_batch.run.context import Event, EventKind, Stats
@@ -46,7 +46,7 @@ class Bar:
     """A progress bar with counts and spend, on standard error."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         self._stats = Stats()
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:

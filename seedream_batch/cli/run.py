@@ -86,7 +86,16 @@ def command(
     )
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        result = run_job(loaded, service=service, key=key, options=options, emit=shown.event, started=shown.started)
+        result = run_job(
+            loaded.job,
+            tasks=loaded.tasks(),
+            references=loaded.references,
+            service=service,
+            key=key,
+            options=options,
+            emit=shown.event,
+            started=shown.started,
+        )
     finally:
         shown.close()
     code = of_run(result)

@@ -60,7 +60,7 @@ def _show_axes(axes: dict[str, Counter[str]]) -> None:
 def show_result(result: RunResult, job: Job, path: str) -> None:
     """What a run did, what is left, and what to do about it."""
     stats = result.stats
-    ended = {None: "done"}.get(result.stop_reason, f"stopped ({result.stop_text})")
+    ended = "done" if result.stop_reason is None else f"stopped ({result.stop_text})"
     if result.stop_reason is None and result.left:
         ended = "stopped with work left"
     say(wrapped(f"{job.name}: {ended}, {duration(result.seconds)}"))

@@ -186,7 +186,7 @@ class Account:
         resolution = str(order.body.get("resolution", "2K"))
         times = TaskTimes.parse(str((oddities or {}).get("task_seconds", config.task_seconds)))
         factor = 2 if resolution == "4K" else 1
-        dice = random.Random(f"{self._seed}/{self._count}")  # noqa: S311 - dice of a game, not a secret
+        dice = random.Random(f"{self._seed}/{self._count}")
         width, height = PIXELS[resolution][order.ratio]
         if config.image_size == "tiny":
             width, height = width // TINY, height // TINY

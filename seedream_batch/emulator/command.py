@@ -108,7 +108,7 @@ At run time:
 \b
 The ledger is STATE_DIR/ledger.jsonl, one JSON object a line. An emulator that
 is started again on the same folder knows its tasks, keys, balance and uploads.
-"""  # noqa: S608 - prose, no SQL
+"""
 
 
 def _actions() -> str:

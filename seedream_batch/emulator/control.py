@@ -34,9 +34,8 @@ class Control:
 
     async def ledger(self, request: web.Request) -> web.Response:
         """The entries so far, as a list; `?first=N` leaves out the first N."""
-        self._state.account.advance()
         first = request.query.get("first", "0")
-        return web.json_response(list(self._state.ledger.entries(int(first) if first.isdigit() else 0)))
+        return web.json_response(self._state.settled_ledger(int(first) if first.isdigit() else 0))
 
     async def stats(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
         """Requests by endpoint, and some counts more."""

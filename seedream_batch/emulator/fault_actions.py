@@ -56,6 +56,14 @@ def _choice(*allowed: str) -> Check:
     return check
 
 
+def _whole_of(*allowed: int) -> Check:
+    def check(value: Any) -> str | None:
+        fits = _number(value, least=0, whole=True) and value in allowed
+        return None if fits else f"one of {', '.join(map(str, allowed))}"
+
+    return check
+
+
 def _probability(value: Any) -> str | None:
     return None if _number(value, least=0) and value <= 1 else "a number from 0 to 1"
 
@@ -154,6 +162,10 @@ ACTIONS: Mapping[str, ActionSpec] = {
     "cut_body": ActionSpec(_ANY, {"keep": _probability}, defaults={"keep": 0.5}),
     "empty_body": ActionSpec(_ANY),
     "garbage_body": ActionSpec(_ANY),
+    "huge_body": ActionSpec(_ANY, {"bytes": _whole(1)}, defaults={"bytes": 64 * 1024 * 1024}),
+    "redirect": ActionSpec(
+        _ANY, {"url": _text, "status": _whole_of(301, 302, 303, 307, 308)}, ("url",), defaults={"status": 302}
+    ),
     "hang": ActionSpec(
         _ANY, {"at": _choice("before_bill", "after_bill", "mid_body")}, defaults={"at": "before_bill"}, ends=False
     ),
@@ -194,7 +206,6 @@ ACTIONS: Mapping[str, ActionSpec] = {
     ),
     "gzip": ActionSpec(_on("image"), {"declared": _flag}, defaults={"declared": True}),
     "redirect_loop": ActionSpec(_on("image")),
-    "redirect": ActionSpec(_on("image"), {"url": _text}, ("url",)),
     "slow": ActionSpec(_on("image"), {"bytes_per_second": _positive}, defaults={"bytes_per_second": 1}),
     "expired": ActionSpec(_on("image")),
 }

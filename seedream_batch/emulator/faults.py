@@ -120,7 +120,7 @@ def _rules(documents: list[Any], seed: int) -> list[Rule]:
             # What the run-time endpoint tells about a rule may be sent back to it as it is.
             kept = {name: value for name, value in document.items() if name not in {"met", "fired"}}
             prompt = re.compile(kept["prompt"]) if "prompt" in kept else None
-            dice = random.Random(f"{seed}/{number}")  # noqa: S311 - dice of a game, not a secret
+            dice = random.Random(f"{seed}/{number}")
             spec = ACTIONS[kept["action"]]
             rules.append(Rule(number, kept, spec, _endpoints(kept["on"]), dice, prompt=prompt))
     if mistakes:

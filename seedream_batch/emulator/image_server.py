@@ -96,8 +96,6 @@ async def _played(request: web.Request, answer: Answer, fault: Fault, state: Sta
         return await _slow(request, answer, fault.get("bytes_per_second"))
     if fault.action == "redirect_loop":
         return _hop(request)
-    if fault.action == "redirect":
-        return web.Response(status=302, headers={"Location": fault.get("url")})
     wire_bytes = _broken(answer, fault)
     if wire_bytes is not None:
         wire.send_raw(request, wire_bytes)

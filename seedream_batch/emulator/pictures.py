@@ -63,7 +63,7 @@ def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed
     data = buffer.getvalue()
     if pad is not None and pad > len(data):
         # Compressed pictures of gradients are small; padding that compresses as badly as noise makes them real.
-        noise = random.Random(seed).randbytes(pad - len(data))  # noqa: S311 - filling, not a secret
+        noise = random.Random(seed).randbytes(pad - len(data))
         data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
     return Picture(data, "image/png" if kind == "png" else "image/jpeg")
 
@@ -86,7 +86,7 @@ def _background(plan: Plan, index: int) -> Image.Image:
     """A gradient and some soft shapes in colours of the prompt; each image of a task has shapes of its own."""
     digest = hashlib.sha256(plan.prompt.encode(errors="replace")).digest()
     hue = digest[0] / 256
-    dice = random.Random(f"{digest.hex()}/{plan.ratio}/{index}")  # noqa: S311 - decoration
+    dice = random.Random(f"{digest.hex()}/{plan.ratio}/{index}")
     scale = min(1.0, _DRAWN_SIDE / max(plan.width, plan.height))
     size = (max(8, round(plan.width * scale)), max(8, round(plan.height * scale)))
     first, second = _colour(hue, 0.62, 0.62), _colour(hue + 0.08 + digest[1] / 1024, 0.7, 0.3)

@@ -77,13 +77,8 @@ class Emulator:
         return self._started.result()
 
     def ledger(self) -> list[dict[str, Any]]:
-        """The entries of the ledger so far."""
-
-        def read(state: State) -> list[dict[str, Any]]:
-            state.account.advance()
-            return list(state.ledger.entries())
-
-        return self._ask(read)
+        """The entries of the ledger so far; also after the end."""
+        return self._ask(lambda state: state.settled_ledger())
 
     def stats(self) -> dict[str, int]:
         """Requests by endpoint, and some counts more."""
@@ -127,10 +122,12 @@ class Emulator:
         self._ask(lambda state: state.reset())
 
     def _ask(self, question: Callable[[State], Result]) -> Result:
-        """Have a function called in the loop's thread, where the state belongs."""
+        """Have a function called in the loop's thread, where the state belongs; here, once that thread has ended."""
         if self._loop is None or self._state is None:
-            raise RuntimeError("the emulator is not running")
+            raise RuntimeError("the emulator was not started")
         state = self._state
+        if self._thread is None:
+            return question(state)
         answer: Future[Result] = Future()
 
         def call() -> None:

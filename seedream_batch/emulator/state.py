@@ -59,6 +59,7 @@ class State:
         self.stats: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTED, 0))
         self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT_REQUESTS)
         self.port = config.port
+        self._closed = False
         self._bucket = self._new_bucket()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
@@ -106,8 +107,16 @@ class State:
                 odd = replace(odd, **coerce({key: each for key, each in changes.items() if key != "task_seconds"}))
         return odd
 
+    def settled_ledger(self, first: int = 0) -> list[dict[str, Any]]:
+        """The entries of the ledger from a position on, with those of tasks that have ended just now."""
+        if not self._closed:
+            self.account.advance()
+        return list(self.ledger.entries(first))
+
     def close(self) -> None:
-        """Let go of files and threads."""
+        """Write what is still to be written, let go of files and threads. Reading goes on to work."""
+        self.account.advance()
+        self._closed = True
         self.room.release()
         self.gallery.close()
         self.ledger.close()

@@ -180,6 +180,8 @@ class Visit:
         """The answer that a fault gives in place of the real one."""
         if fault.action == "rate_limit" and at == "before_bill":
             return self.limited(fault.get("retry_after"))
+        if fault.action == "redirect" and at == "before_bill":
+            return Answer(fault.get("status"), b"", {"Location": fault.get("url")})
         if fault.get("at") != at:
             return None
         if fault.action == "idempotency":
@@ -213,6 +215,9 @@ def _spoiled(answer: Answer, fault: Fault) -> Answer:
         return replace(answer, body=b"")
     if fault.action == "garbage_body":
         return replace(answer, body=answers.GARBAGE)
+    if fault.action == "huge_body":
+        # White space at its end leaves a JSON document what it is.
+        return replace(answer, body=answer.body + b" " * fault.get("bytes"))
     if fault.action == "no_task_id" and answer.status < 300:
         return answers.without_task_id(answer)
     return answer

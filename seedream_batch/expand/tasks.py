@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -120,12 +121,11 @@ class Expansion:
         collector = ProblemCollector(self._job)
         prints = array("Q")
         names = array("Q")
-        for cell, sample, spec in self._specs(collector):
+        for _cell, _sample, spec in self._specs(collector):
             prints.append(int(spec.fingerprint[:16], 16))
             for index in range(1, spec.images + 1):
                 names.append(_hash(collision_key(image_path(spec.paths, spec.images, index))))
             yield spec
-            del cell, sample
         self._find_twins(collector, _doubles(prints), _doubles(names))
         problems = collector.problems()
         if problems:
@@ -133,7 +133,7 @@ class Expansion:
 
     def _specs(self, collector: ProblemCollector) -> Iterator[tuple[Mapping[str, Json], int, TaskSpec]]:
         job = self._job
-        default_path = None if self._path else _DefaultPath(job)
+        default_path = _DefaultPath(job)
         ordinal = 0
         for cell in cells(job):
             cell_text = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
@@ -158,7 +158,10 @@ class Expansion:
                     continue
                 images = images_asked(body)
                 try:
-                    paths = default_path.render(cell, sample) if default_path else self._paths(context, body, images)
+                    if self._path:
+                        paths = self._paths(self._path, context, body, images)
+                    else:
+                        paths = default_path.render(cell, sample)
                 except FieldError as error:
                     collector.add(error.path, error.message, hint=error.hint, cell=cell, sample=sample)
                     continue
@@ -169,7 +172,7 @@ class Expansion:
         self, body: dict[str, Json], ordinal: int, sample: int, images: int, paths: tuple[str, ...], cell: str
     ) -> TaskSpec:
         defaults = self._rules.defaults
-        resolution = body.get("resolution", defaults[("resolution",)])
+        resolution = str(body.get("resolution", defaults[("resolution",)]))
         sent = {"model": defaults[("model",)], **body}
         return TaskSpec(
             fingerprint=fingerprint(body, sample, defaults),
@@ -180,7 +183,7 @@ class Expansion:
             paths=paths,
             cell=cell,
             model=sent["model"],
-            size=body.get("size", defaults[("size",)]),
+            size=str(body.get("size", defaults[("size",)])),
             resolution=resolution,
             price=self._job.budget.price_of(resolution),
         )
@@ -215,9 +218,9 @@ class Expansion:
         body["image_urls"] = sent
         return {"model": self._rules.defaults[("model",)], **body, "image_urls": stand_ins}
 
-    def _paths(self, context: dict[str, Json], body: Mapping[str, Json], images: int) -> tuple[str, ...]:
-        template = self._path
-        assert template is not None
+    def _paths(
+        self, template: Template, context: dict[str, Json], body: Mapping[str, Json], images: int
+    ) -> tuple[str, ...]:
         path: Path = ("output", "path")
         defaults = self._rules.defaults
         known = {
@@ -233,7 +236,7 @@ class Expansion:
             raise FieldError(path, str(error)) from error
 
     def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
-        """Names the cells that make the same request or the same path; only runs over the job again if there are any."""
+        """Names the cells that make the same request or path; goes over the job again only if there are any."""
         if not prints and not names:
             return
         first_print: dict[str, str] = {}
@@ -322,4 +325,4 @@ def _hash(text: str) -> int:
 
 def _doubles(hashes: array[int]) -> set[int]:
     ordered = sorted(hashes)
-    return {one for one, following in zip(ordered, ordered[1:], strict=False) if one == following}
+    return {one for one, following in itertools.pairwise(ordered) if one == following}

@@ -132,7 +132,7 @@ def _indent(context: Context, value: Any, width: int | str = 4, first: bool = Fa
     return "\n".join([width + lines[0] if first else lines[0], *indented])
 
 
-def _truncate(  # noqa: PLR0917 - Jinja's signature
+def _truncate(
     context: Context,
     value: Any,
     length: int = 255,

@@ -136,7 +136,7 @@ def writing(part: Path) -> Iterator[BinaryIO]:
     """The part file open for writing; removed again when anything goes wrong."""
     try:
         with _told(part), part.open("xb", buffering=0) as stream:
-            yield stream  # type: ignore[misc]
+            yield stream
     except BaseException:
         part.unlink(missing_ok=True)
         raise

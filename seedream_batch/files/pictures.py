@@ -46,7 +46,7 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data:
         raise BadPicture("is empty")
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
     with warnings.catch_warnings():
         # The bound on pixels below is ours, and an error; Pillow's own is a warning at another number.
@@ -54,17 +54,13 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         try:
             with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
                 picture = Picture(str(image.format), image.width, image.height)
-                if picture.width * picture.height > max_pixels:
-                    raise BadPicture(
-                        f"has {picture.width} x {picture.height} = {picture.width * picture.height:,} pixels;"
-                        f" at most {max_pixels:,} are taken"
-                    )
+                _bounded(picture, max_pixels)
                 if decode:
                     image.verify()
             if decode:
                 with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
                     image.load()
-        except Image.UnidentifiedImageError:
+        except UnidentifiedImageError:
             raise BadPicture(f"is no JPEG or PNG picture ({_looks_like(data)})") from None
         except BadPicture:
             raise
@@ -84,6 +80,12 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         ) as error:
             raise BadPicture(f"is damaged: {error}") from None
     return picture
+
+
+def _bounded(picture: Picture, most: int) -> None:
+    pixels = picture.width * picture.height
+    if pixels > most:
+        raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are taken")
 
 
 def _looks_like(data: bytes) -> str:

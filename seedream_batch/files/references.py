@@ -73,7 +73,8 @@ def load_reference(text: str, folder: Path) -> Reference:
         raise BadReferenceImage(f"{name} is {width} x {height}; both sides must have more than {MIN_SIDE - 1} pixels")
     if max(width, height) > MAX_RATIO * min(width, height):
         raise BadReferenceImage(
-            f"{name} is {width} x {height}, a ratio of {width / height:.2f}; it must be from 1:{MAX_RATIO} to {MAX_RATIO}:1"
+            f"{name} is {width} x {height}, a ratio of {width / height:.2f};"
+            f" it must be from 1:{MAX_RATIO} to {MAX_RATIO}:1"
         )
     return Reference(
         sha256=hashlib.sha256(data).hexdigest(),
@@ -93,7 +94,8 @@ def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
     head, comma, payload = text.partition(",")
     if not comma or head not in {"data:image/jpeg;base64", "data:image/png;base64"}:
         raise BadReferenceImage(
-            f"{head[:40]!r} is no data URI of an image; it must start with data:image/jpeg;base64, or data:image/png;base64,"
+            f"{head[:40]!r} is no data URI of an image;"
+            " it must start with data:image/jpeg;base64, or data:image/png;base64,"
         )
     try:
         return base64.b64decode(payload, validate=True), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
@@ -158,7 +158,7 @@ class _References:
         return known
 
 
-def _includes(folder: Path):  # type: ignore[no-untyped-def]
+def _includes(folder: Path) -> Callable[[str], str]:
     def read(name: str) -> str:
         try:
             return read_inside(folder, name, limit=1024 * 1024).decode("utf-8-sig")

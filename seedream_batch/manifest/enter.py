@@ -1,4 +1,4 @@
-"""Bringing the manifest's tasks in line with the job's: new ones in, changed labels and paths noted, the rest dropped."""
+"""Bringing the manifest in line with the job: new tasks in, changed labels and paths noted, the rest dropped."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _rows(
 ) -> dict[str, tuple[int, int | None, str, str, int]]:
     marks = ",".join("?" * len(fingerprints))
     found = connection.execute(
-        f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks})",  # noqa: S608
+        f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks})",
         fingerprints,
     )
     return {row[0]: tuple(row[1:]) for row in found}

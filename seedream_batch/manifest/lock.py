@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from seedream_batch.errors import ManifestError, ManifestLocked, StorageError
 from seedream_batch.manifest.reader import ManifestReader
@@ -17,8 +21,6 @@ LOCK = "manifest.lock"
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Holds the folder's manifest for this process. Raises `ManifestLocked` at once if another run holds it."""
-    from filelock import FileLock, Timeout
-
     lock = FileLock(folder / LOCK, mode=0o600)
     try:
         lock.acquire(blocking=False)
@@ -46,9 +48,6 @@ def _holder(folder: Path) -> str:
 
 def is_locked(folder: Path) -> bool:
     """Whether a run holds the folder's manifest right now; takes nothing and makes nothing."""
-    import fcntl
-    import os
-
     try:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except OSError:

@@ -38,11 +38,12 @@ class ManifestReader:
             with told(path):
                 check_version(self._sql, str(path))
                 version = self._sql.execute("PRAGMA user_version").fetchone()[0]
-            if version < len(MIGRATIONS):
-                raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
         except ManifestError:
             self.close()
             raise
+        if version < len(MIGRATIONS):
+            self.close()
+            raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +75,7 @@ class ManifestReader:
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
         """The known tasks among these (at most a few hundred at a time), by fingerprint."""
         marks = ",".join("?" * len(fingerprints))
-        rows = self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)  # noqa: S608
+        rows = self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)
         return {row[1]: task_record(row) for row in rows}
 
     def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
@@ -149,7 +150,7 @@ class ManifestReader:
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
         """Up to `limit` tasks in a state, in the order of the job."""
         rows = self._sql.execute(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"  # noqa: S608
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"
             " ('submitting', 'accepted', 'uncertain')) ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
             (state, limit),
         )
@@ -176,4 +177,4 @@ class ManifestReader:
         return float(row[0]), int(number)
 
     def _task(self, number: int) -> TaskRecord:
-        return task_record(self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone())  # noqa: S608
+        return task_record(self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone())

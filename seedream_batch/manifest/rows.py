@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from typing import Any
 
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
@@ -18,16 +19,16 @@ IMAGE_COLUMNS = (
 
 def task_record(row: sqlite3.Row | tuple[object, ...]) -> TaskRecord:
     """The record of a row of `TASK_COLUMNS`."""
-    values = list(row)
-    values[4] = TaskState(values[4])  # type: ignore[arg-type]
-    values[7] = tuple(json.loads(values[7]))  # type: ignore[arg-type]
-    values[16] = tuple(json.loads(values[16])) if values[16] else ()  # type: ignore[arg-type]
+    values: list[Any] = list(row)
+    values[4] = TaskState(values[4])
+    values[7] = tuple(json.loads(values[7]))
+    values[16] = tuple(json.loads(values[16])) if values[16] else ()
     values[22] = bool(values[22])
-    return TaskRecord(*values)  # type: ignore[arg-type]
+    return TaskRecord(*values)
 
 
 def image_record(row: sqlite3.Row | tuple[object, ...]) -> ImageRecord:
     """The record of a row of `IMAGE_COLUMNS`."""
-    values = list(row)
-    values[2] = ImageState(values[2])  # type: ignore[arg-type]
-    return ImageRecord(*values)  # type: ignore[arg-type]
+    values: list[Any] = list(row)
+    values[2] = ImageState(values[2])
+    return ImageRecord(*values)

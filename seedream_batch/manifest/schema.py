@@ -140,7 +140,7 @@ MIGRATIONS = (_VERSION_1,)
 
 
 def migrate(connection: sqlite3.Connection, name: str) -> None:
-    """Brings the database to the newest version. Raises `ManifestError` if it is not ours or newer than this program."""
+    """Brings the database to the newest version. Raises `ManifestError` if it is not ours or too new."""
     version, application = _versions(connection)
     if version == 0 and application == 0 and not _empty(connection):
         raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
@@ -173,4 +173,4 @@ def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
 
 
 def _empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+    return bool(connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0)

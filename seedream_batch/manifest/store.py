@@ -138,13 +138,13 @@ class Manifest:
 
     def task(self, number: int) -> TaskRecord:
         """One task."""
-        row = self._connection.raw.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        row = self._connection.raw.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone()
         return task_record(row)
 
     def due(self, limit: int, now: float) -> list[TaskRecord]:
         """Up to `limit` planned tasks of the job whose pause is over, in the order of the job."""
         rows = self._connection.raw.execute(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= ?"  # noqa: S608
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= ?"
             " ORDER BY ordinal LIMIT ?",
             (now, limit),
         )
@@ -158,24 +158,24 @@ class Manifest:
 
     def images(self, task: int) -> list[ImageRecord]:
         """The images of a task."""
-        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'  # noqa: S608
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
         return [image_record(row) for row in self._connection.raw.execute(sql, (task,))]
 
     def announced(self) -> list[ImageRecord]:
         """The images that wait to be fetched, the soonest to expire first."""
-        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'  # noqa: S608
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'
         return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.ANNOUNCED,))]
 
     def moving(self) -> list[ImageRecord]:
         """The stored images whose file has to move."""
-        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"  # noqa: S608
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"
         return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.STORED,))]
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """The stored image that has this path, and whether the job still asks for it."""
         columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
         row = self._connection.raw.execute(
-            f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"  # noqa: S608
+            f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
             " WHERE images.path = ? AND images.state = 'stored'",
             (path,),
         ).fetchone()
@@ -366,7 +366,7 @@ class Manifest:
             sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **columns}
             assignments = ", ".join(f"{name} = ?" for name in sets)
             cursor = sql.execute(
-                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',  # noqa: S608
+                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
                 (*sets.values(), image.task, image.index, image.state),
             )
             _one(cursor, f"image {image.index} of task {image.task} in state {image.state}")
@@ -424,7 +424,7 @@ class Manifest:
         sets = {"state": new, "updated_at": now, **columns}
         assignments = ", ".join(f"{name} = ?" for name in sets)
         cursor = sql.execute(
-            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",  # noqa: S608
+            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",
             (*sets.values(), task, old),
         )
         _one(cursor, f"task {task} in state {old}")

@@ -159,7 +159,7 @@ def image_path(paths: tuple[str, ...], images: int, index: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all attempts cost so far, and what is held for those whose cost is not known; money in millionths of a USD."""
+    """What all attempts cost, and what is held for those whose cost is not known; money in millionths of a USD."""
 
     reserved_images: int = 0
     reserved: int = 0

@@ -160,7 +160,7 @@ class Collector:
         context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {image.reason}"))
 
     async def _again(self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int) -> ImageRecord | None:
-        """What to try next: the image with a fresh URL where one could be had; None when there is nothing more to try."""
+        """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
         context = self._context
         now = context.clock()
         if got.kind is Fetched.REFUSED:

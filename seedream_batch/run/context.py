@@ -124,6 +124,11 @@ class Context:
     unclear: int = 0
     denied: int = 0
 
+    @property
+    def may_submit(self) -> bool:
+        """Whether nothing has stopped submissions yet."""
+        return self.stop_reason is None
+
     def stop_submitting(self, reason: StopReason, text: str) -> None:
         """No more submissions; polling and fetching go on. The first reason stays."""
         if self.stop_reason is None:

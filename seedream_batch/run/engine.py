@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from seedream_batch.errors import StorageError
@@ -35,10 +36,8 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                try:
+                with suppress(Stopping):
                     await self._feed()
-                except Stopping:
-                    pass
         except* StorageError as errors:
             raise errors.exceptions[0] from None
 
@@ -80,7 +79,7 @@ class Engine:
     async def _submit_all(self) -> None:
         context = self._context
         left = context.options.limit
-        while context.stop_reason is None and left != 0:
+        while context.may_submit and left != 0:
             now = context.clock()
             # Planned tasks that are on their way to their claim still look planned; fetch enough to see past them.
             tasks = await context.writer.do(lambda m: m.due(len(self._working) + 16, now))  # noqa: B023 - awaited here
@@ -90,7 +89,7 @@ class Engine:
                     return
                 continue
             for task in fresh:
-                if context.stop_reason is not None or left == 0:
+                if not context.may_submit or left == 0:
                     return
                 await self._take_slot()
                 try:
@@ -98,7 +97,7 @@ class Engine:
                 except BaseException:
                     self._slots.release()
                     raise
-                if context.stop_reason is not None:
+                if not context.may_submit:
                     self._slots.release()
                     return
                 self._spawn(task.id, self._make(task))

@@ -7,7 +7,7 @@ import os
 import platform
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
@@ -19,11 +19,11 @@ from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service, is_loopback
 from seedream_batch.errors import UsageError
 from seedream_batch.files.folder import OutputFolder
-from seedream_batch.load import LoadedJob
 from seedream_batch.manifest import Manifest, ManifestReader, ManifestWriter
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import MANIFEST, run_lock
-from seedream_batch.model.task import ImageState, TaskState, Totals
+from seedream_batch.model.job import Job, Reference
+from seedream_batch.model.task import ImageState, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 from seedream_batch.run.context import Context, Event, RunOptions, Stats, StopReason
 from seedream_batch.run.engine import Engine
@@ -52,8 +52,10 @@ class RunResult:
 
 
 def run_job(
-    loaded: LoadedJob,
+    job: Job,
     *,
+    tasks: Iterable[TaskSpec],
+    references: Mapping[str, Reference],
     service: AbstractContextManager[str],
     key: ApiKey,
     options: RunOptions,
@@ -63,12 +65,12 @@ def run_job(
 ) -> RunResult:
     """Runs a job until nothing is left to do or something stops it.
 
-    `service` gives the origin of the service; it is entered under the lock and left with it.
+    `tasks` are entered into the manifest in one transaction; `references` holds the local images they use once they
+    are all read. `service` gives the origin of the service; it is entered under the lock and left with it.
 
     `emit` gets every event, `started` once the live counters, the images that the job asks for and those stored
     already. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
     """
-    job = loaded.job
     folder = OutputFolder(job.output_dir)
     folder.prepare()
     with run_lock(job.output_dir), service as origin:
@@ -82,8 +84,8 @@ def run_job(
                 facts["created_at"] = f"{now:.3f}"
             manifest.tell(facts)
             manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
-            entered = manifest.enter(loaded.tasks(), now)
-            runner = _Runner(loaded, manifest, folder, origin, key, options, emit, random or Random())
+            entered = manifest.enter(tasks, now)
+            runner = _Runner(job, references, manifest, folder, origin, key, options, emit, random or Random())
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
             outcome = "failed"
@@ -103,7 +105,8 @@ class _Runner:
 
     def __init__(
         self,
-        loaded: LoadedJob,
+        job: Job,
+        references: Mapping[str, Reference],
         manifest: Manifest,
         folder: OutputFolder,
         origin: str,
@@ -112,7 +115,8 @@ class _Runner:
         emit: Callable[[Event], None],
         random: Random,
     ) -> None:
-        self._loaded = loaded
+        self._job = job
+        self._references = references
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
@@ -126,7 +130,7 @@ class _Runner:
         self.signal: int | None = None
 
     async def run(self) -> None:
-        job = self._loaded.job
+        job = self._job
         writer = ManifestWriter(self._manifest)
         try:
             async with (
@@ -140,7 +144,7 @@ class _Runner:
                     service=service,
                     images=images,
                     folder=self._folder,
-                    references=self._loaded.references,
+                    references=self._references,
                     schedule=PollSchedule(self._random),
                     pace=SubmissionPace(job.run.rate),
                     clock=time.time,

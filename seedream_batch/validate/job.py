@@ -34,8 +34,8 @@ def checked_job(document: Document) -> tuple[list[Problem], dict[str, Json], set
     for path in sorted({_droppable(each.path) for each in found}, key=_order, reverse=True):
         _drop(value, path)
     matrix = value.get("matrix")
-    for name in [name for name, values in matrix.items() if values in ([], {})] if isinstance(matrix, dict) else ():
-        del matrix[name]
+    if isinstance(matrix, dict):
+        value["matrix"] = {name: values for name, values in matrix.items() if values not in ([], {})}
     return _problems(document, found), value, {str(each.path[0]) for each in found if each.path}
 
 

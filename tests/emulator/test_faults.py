@@ -156,6 +156,20 @@ def test_empty_and_garbage_bodies_and_no_task_id(api):
     assert bills(api) == 5
 
 
+def test_a_huge_body_is_still_json(api):
+    play(api, "huge_body", bytes=3_000_000)
+    answer = api.submit()
+    assert len(answer.content) > 3_000_000
+    assert answer.json()["code"] == 200
+
+
+def test_a_redirect_of_a_call_is_not_executed(api):
+    play(api, "redirect", url="http://localhost:1/", status=307)
+    answer = api.submit()
+    assert (answer.status_code, answer.headers["location"]) == (307, "http://localhost:1/")
+    assert bills(api) == 0
+
+
 @pytest.mark.parametrize(("at", "billed"), [("before_bill", 0), ("after_bill", 1), ("mid_body", 1)])
 def test_hang_until_released(api, at, billed):
     play(api, "hang", at=at)
@@ -388,6 +402,7 @@ def test_the_first_ending_wins_and_delays_add_up():
         ({"on": "submit", "action": "delay", "seconds": -1}, "a number of seconds"),
         ({"on": "submit", "action": "oddity", "set": {"honour_keys": False}}, "a mapping with some of versioned"),
         ({"on": "submit", "action": "oddity", "set": {"url_form": "tuple"}}, "is not one of list, string"),
+        ({"on": "poll", "action": "redirect", "url": "x", "status": 200}, "one of 301, 302"),
         ({"on": "poll", "action": "reset_after", "task": 0}, "a task id, or the number of a task"),
     ],
 )

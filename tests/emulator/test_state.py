@@ -222,9 +222,27 @@ def test_a_bucket_fills_with_time():
 
 
 def test_reading_from_an_emulator_that_was_not_started():
-    with pytest.raises(RuntimeError, match="not running"):
+    with pytest.raises(RuntimeError, match="was not started"):
         Emulator().ledger()
     Emulator().stop()
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_the_ledger_can_be_read_after_the_end(emulate, tmp_path, in_folder):
+    api = emulate(state_dir=tmp_path if in_folder else None, faults=({"on": "submit", "action": "fail"},))
+    api.ended(api.task())
+    api.emulator.stop()
+    assert [entry["event"] for entry in api.emulator.ledger()] == ["charge", "refund"]
+    assert api.emulator.stats()["submit"] == 1
+
+
+def test_an_emulator_can_be_started_again(emulate):
+    api = emulate()
+    api.task()
+    api.emulator.stop()
+    with api.emulator as again:
+        assert again.ledger() == []
+        assert api.bare.get(again.url + "/emulator/stats").json()["submit"] == 0
 
 
 @pytest.fixture
