@@ -124,7 +124,6 @@ class Context:
     unclear: int = 0
     denied: int = 0
 
-    @property
     def may_submit(self) -> bool:
         """Whether nothing has stopped submissions yet."""
         return self.stop_reason is None

@@ -79,7 +79,7 @@ class Engine:
     async def _submit_all(self) -> None:
         context = self._context
         left = context.options.limit
-        while context.may_submit and left != 0:
+        while context.may_submit() and left != 0:
             now = context.clock()
             # Planned tasks that are on their way to their claim still look planned; fetch enough to see past them.
             tasks = await context.writer.do(lambda m: m.due(len(self._working) + 16, now))  # noqa: B023 - awaited here
@@ -89,7 +89,7 @@ class Engine:
                     return
                 continue
             for task in fresh:
-                if not context.may_submit or left == 0:
+                if not context.may_submit() or left == 0:
                     return
                 await self._take_slot()
                 try:
@@ -97,7 +97,7 @@ class Engine:
                 except BaseException:
                     self._slots.release()
                     raise
-                if not context.may_submit:
+                if not context.may_submit():
                     self._slots.release()
                     return
                 self._spawn(task.id, self._make(task))
