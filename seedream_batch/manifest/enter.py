@@ -53,7 +53,8 @@ def enter(connection: sqlite3.Connection, specs: Iterable[TaskSpec], now: float)
                     "UPDATE tasks SET ordinal = ?, paths = ?, cell = ?, price = ?, updated_at = ? WHERE id = ?",
                     (spec.ordinal, new_paths, spec.cell, spec.price, now, number),
                 )
-            if paths != new_paths:
+            if paths != new_paths or ordinal is None:
+                # A task that comes back may have had to give up its place meanwhile.
                 moved += _aim(connection, number, spec)
         connection.executemany(_INSERT, inserts)
     dropped = 0

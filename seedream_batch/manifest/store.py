@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,19 +141,22 @@ class Manifest:
         row = self._connection.raw.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone()
         return task_record(row)
 
-    def due(self, limit: int, now: float) -> list[TaskRecord]:
-        """Up to `limit` planned tasks of the job whose pause is over, in the order of the job."""
+    def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
+        """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job."""
         rows = self._connection.raw.execute(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= ?"
-            " ORDER BY ordinal LIMIT ?",
-            (now, limit),
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= :now"
+            " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only))) ORDER BY ordinal LIMIT :limit",
+            {"now": now, "only": _ids(only), "limit": limit},
         )
         return [task_record(row) for row in rows]
 
-    def next_due(self) -> float | None:
-        """When the first planned task of the job may be sent (unix seconds); None when there is none."""
-        sql = "SELECT min(not_before) FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
-        row = self._connection.raw.execute(sql).fetchone()
+    def next_due(self, only: Collection[int] | None = None) -> float | None:
+        """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
+        row = self._connection.raw.execute(
+            "SELECT min(not_before) FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
+            " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only)))",
+            {"only": _ids(only)},
+        ).fetchone()
         return None if row[0] is None else float(row[0])
 
     def images(self, task: int) -> list[ImageRecord]:
@@ -462,6 +465,10 @@ class Manifest:
             " images = images + ?, cost = cost + ?",
             (held_images, held, images, cost),
         )
+
+
+def _ids(numbers: Collection[int] | None) -> str | None:
+    return None if numbers is None else json.dumps(sorted(numbers))
 
 
 def _one(cursor: sqlite3.Cursor, what: str) -> None:

@@ -98,7 +98,7 @@ class Collector:
         elif poll.kind is Polled.RATE_LIMITED:
             wait = poll.retry_after if poll.retry_after is not None else backoff(2, random=context.random)
             context.heard_from_service()
-            context.pace.refused(context.monotonic(), wait)
+            context.slow_down(wait, f"HTTP {poll.status}")
             await context.rest(wait)
         else:
             context.heard_from_service()

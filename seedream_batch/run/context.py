@@ -122,6 +122,7 @@ class Context:
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     heard: float = 0.0
     unclear: int = 0
+    over_budget: str = ""
     denied: int = 0
 
     def may_submit(self) -> bool:
@@ -142,6 +143,12 @@ class Context:
             self.stop_reason = None
             self.stop_submitting(reason, text)
             self.ending.set()
+
+    def slow_down(self, seconds: float, told: str) -> None:
+        """The service asked for a pause: everything waits."""
+        self.pace.refused(self.monotonic(), seconds)
+        text = f"the service asks for a pause of {seconds:.1f} s ({told})"
+        self.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
 
     def check(self) -> None:
         """Raises `Stopping` when the run is to end."""

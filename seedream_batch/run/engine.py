@@ -48,7 +48,7 @@ class Engine:
         await move_files(context)
         if not context.options.submit_only:
             await self._collect_first()
-        if context.options.resend:
+        if context.options.resend and not context.options.collect:
             for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
                 if not task.held:
                     await self._start(task.id, self._resend(task))
@@ -78,35 +78,48 @@ class Engine:
 
     async def _submit_all(self) -> None:
         context = self._context
-        left = context.options.limit
-        while context.may_submit() and left != 0:
+        limit = context.options.limit
+        begun: set[int] = set()
+        while context.may_submit():
+            if context.over_budget and not await self._budget_may_free():
+                return
+            # At the limit nothing new is begun, but what was begun and may be sent again is finished.
+            only = begun if limit is not None and len(begun) >= limit else None
             now = context.clock()
-            # Planned tasks that are on their way to their claim still look planned; fetch enough to see past them.
-            tasks = await context.writer.do(lambda m: m.due(len(self._working) + 16, now))  # noqa: B023 - awaited here
+            # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
+            most = len(self._working) + 16
+            tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
             fresh = [task for task in tasks if task.id not in self._working]
-            if not fresh:
-                if not await self._wait_for_more(now):
-                    return
-                continue
-            for task in fresh:
-                if not context.may_submit() or left == 0:
-                    return
+            if not fresh and not await self._wait_for_more(now, only):
+                return
+            for task in fresh[: None if limit is None or only is not None else limit - len(begun)]:
                 await self._take_slot()
                 try:
                     await self._submitter.wait_for_turn()
                 except BaseException:
                     self._slots.release()
                     raise
-                if not context.may_submit():
+                if not context.may_submit() or context.over_budget:
                     self._slots.release()
-                    return
+                    break
+                begun.add(task.id)
                 self._spawn(task.id, self._make(task))
-                left = None if left is None else left - 1
 
-    async def _wait_for_more(self, now: float) -> bool:
-        """Waits until a task may be planned again; whether there is any hope of that."""
+    async def _budget_may_free(self) -> bool:
+        """Waits until something in flight ends and settles its cost; False, for good, when nothing is in flight."""
         context = self._context
-        due = await context.writer.do(lambda m: m.next_due())
+        if not self._working:
+            context.stop_submitting(StopReason.BUDGET, f"the next task would pass {context.over_budget}")
+            return False
+        self._changed.clear()
+        await context.until(self._changed.wait())
+        context.over_budget = ""
+        return True
+
+    async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
+        """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
+        context = self._context
+        due = await context.writer.do(lambda m: m.next_due(only))
         if due is not None and due > now:
             self._changed.clear()
             if self._working:

@@ -61,7 +61,8 @@ class Submitter:
             now = context.clock()
             claimed = await context.writer.do(lambda m: m.claim([intent], context.job.budget, now))
             if claimed.stopped_by:
-                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {claimed.stopped_by}")
+                # Not the end yet: what is in flight may cost less than was held for it.
+                context.over_budget = claimed.stopped_by
                 return None
             if not claimed.claims:
                 return None
@@ -171,7 +172,7 @@ class Submitter:
                 context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({told})")
             case Submitted.RATE_LIMITED | Submitted.UNAVAILABLE:
                 wait = outcome.retry_after if outcome.retry_after is not None else backoff(2, random=context.random)
-                context.pace.refused(context.monotonic(), wait)
+                context.slow_down(wait, told)
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
                 text = f"{context.unclear} submissions in a row got no clear answer (the last: {told})"
                 context.stop_submitting(StopReason.UNCLEAR, text)

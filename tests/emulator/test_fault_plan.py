@@ -1,0 +1,109 @@
+"""Fault rules without a server: when they fire, and which mistakes in them are told; the same for settings."""
+
+import pytest
+
+from seedream_batch.emulator import ConfigError, EmulatorConfig, FaultError
+from seedream_batch.emulator.fault_actions import ACTIONS
+from seedream_batch.emulator.faults import FaultPlan, Occasion
+
+
+def fired(rule, count, seed=0):
+    plan = FaultPlan([{"on": "submit", "action": "reset_after", **rule}], seed=seed)
+    return [bool(plan.meet(Occasion("submit", f"prompt {index}"), headers_only=False)) for index in range(count)]
+
+
+def test_after_every_and_count():
+    assert fired({"count": 2}, 4) == [True, True, False, False]
+    assert fired({"after": 2}, 4) == [False, False, True, True]
+    assert fired({"every": 3}, 7) == [True, False, False, True, False, False, True]
+    assert fired({"after": 1, "every": 2, "count": 1}, 5) == [False, True, False, False, False]
+    assert fired({"prompt": "[13]"}, 4) == [False, True, False, True]
+
+
+def test_probability_repeats_with_the_seed():
+    one, two = fired({"probability": 0.3}, 500, seed=1), fired({"probability": 0.3}, 500, seed=2)
+    assert one == fired({"probability": 0.3}, 500, seed=1) != two
+    assert 100 < sum(one) < 200
+    assert not any(fired({"probability": 0}, 50))
+
+
+def test_the_first_ending_wins_and_delays_add_up():
+    plan = FaultPlan(
+        [
+            {"on": "submit", "action": "delay", "seconds": 1},
+            {"on": "submit", "action": "reset_after", "count": 1},
+            {"on": "submit", "action": "status", "status": 500, "count": 1},
+        ]
+    )
+    played = [[fault.action for fault in plan.meet(Occasion("submit"), headers_only=False)] for _ in range(3)]
+    assert played == [["delay", "reset_after"], ["delay", "status"], ["delay"]]
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("reset", "must be a mapping"),
+        ({"on": "submit"}, "action None is unknown; there are status, rate_limit"),
+        ({"on": "submit", "action": "explode"}, "'explode' is unknown"),
+        ({"action": "reset_after"}, "on: None is not one of submit, poll"),
+        ({"on": "everything", "action": "reset_after"}, "'everything' is not one of submit, poll"),
+        ({"on": [], "action": "reset_after"}, "on: [] is not one of"),
+        ({"on": "poll", "action": "reset_after_bill"}, "can be played on submit only"),
+        ({"on": "any", "action": "gzip"}, "can be played on image only"),
+        ({"on": "submit", "action": "status"}, "status needs 'status'"),
+        ({"on": "submit", "action": "status", "status": 99}, "an HTTP status from 200 to 599"),
+        ({"on": "submit", "action": "status", "status": 500, "body": "xml"}, "one of json, html, empty"),
+        ({"on": "submit", "action": "reset_after", "seconds": 3}, "'seconds' is unknown; reset_after takes nothing"),
+        ({"on": "submit", "action": "reset_after", "probability": 2}, "a number from 0 to 1"),
+        ({"on": "submit", "action": "reset_after", "count": True}, "a whole number of 1 or more"),
+        ({"on": "submit", "action": "reset_after", "prompt": "("}, "a regular expression"),
+        ({"on": "submit", "action": "reset_before", "prompt": "x"}, "before the body is read"),
+        ({"on": "submit", "action": "delay", "seconds": -1}, "a number of seconds"),
+        ({"on": "submit", "action": "oddity", "set": {"honour_keys": False}}, "a mapping with some of versioned"),
+        ({"on": "submit", "action": "oddity", "set": {"url_form": "tuple"}}, "is not one of list, string"),
+        ({"on": "poll", "action": "redirect", "url": "x", "status": 200}, "one of 301, 302"),
+        ({"on": "poll", "action": "reset_after", "task": 0}, "a task id, or the number of a task"),
+    ],
+)
+def test_mistakes_in_a_plan(api, rule, said):
+    with pytest.raises(FaultError, match="rule 2: ") as told:
+        FaultPlan([{"on": "poll", "action": "reset_after"}, rule])
+    assert said.replace("a task id, or", "a task id or") in str(told.value)
+    answer = api.bare.put(api.emulator.url + "/emulator/faults", json=[rule])
+    assert answer.status_code == 400
+    assert "rule 1: " in answer.json()["error"]
+
+
+def test_every_mistake_of_a_plan_is_told():
+    with pytest.raises(FaultError) as told:
+        FaultPlan([{"on": "submit", "action": "explode"}, {"on": "nowhere", "action": "delay"}])
+    assert len(str(told.value).splitlines()) == 3
+
+
+def test_every_action_with_its_defaults_is_a_good_rule():
+    needed = {"status": 500, "seconds": 1, "code": "in_progress", "set": {"deliver": 1}, "url": "http://127.0.0.1/"}
+    for name, spec in ACTIONS.items():
+        for endpoint in spec.endpoints:
+            rule = {"on": endpoint, "action": name, **spec.defaults}
+            rule |= {each: needed[each] for each in spec.needed}
+            assert FaultPlan([rule]).as_json() == [{**rule, "met": 0, "fired": 0}]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task_seconds": "soon"},
+        {"task_seconds": "uniform:3,1"},
+        {"rate_limit": "fast"},
+        {"rate_limit": "0/s"},
+        {"image_format": "gif"},
+        {"link_status": 500},
+        {"link_seconds": 0},
+        {"price_usd": -1},
+        {"omit": ("status",)},
+        {"url_form": "string", "image_grouping": "one_entry"},
+    ],
+)
+def test_settings_that_make_no_sense(settings):
+    with pytest.raises(ConfigError):
+        EmulatorConfig(**settings)
