@@ -1,0 +1,204 @@
+"""A folder with a job, an emulator on a real socket, and the command line run the way a user runs it."""
+
+import hashlib
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seedream_batch.cli import main
+from seedream_batch.emulator import Emulator, EmulatorConfig
+
+KEY = "canary-key-7f3a9b2c"
+
+JOB = """\
+version: 1
+name: test
+matrix:
+  subject:
+    - {id: panda, text: a panda in a bamboo forest}
+    - {id: fox, text: a fox in the snow}
+  size: [1:1, 16:9, 9:16]
+request:
+  prompt: "{{ subject.text }}, watercolour"
+output:
+  dir: out
+  path: "{{ subject.id }}/{{ size }}"
+"""
+
+
+class Done:
+    """What a command left behind."""
+
+    def __init__(self, code, out, err):
+        self.code = code
+        self.out = out
+        self.err = err
+
+    def __repr__(self):
+        return f"exit {self.code}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+class Bench:
+    """One job folder and the service it talks to."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder = folder
+        self.job = folder / "job.yaml"
+        self.out = folder / "out"
+        self.job.write_text(JOB)
+        self._monkeypatch = monkeypatch
+        self.emulator = None
+
+    def serve(self, emulator):
+        self.emulator = emulator
+        self._monkeypatch.setenv("APIMART_BASE_URL", emulator.url)
+        self._monkeypatch.setenv("APIMART_API_KEY", KEY)
+        return emulator
+
+    def write(self, text):
+        self.job.write_text(text)
+
+    def edit(self, old, new):
+        text = self.job.read_text()
+        assert old in text
+        self.job.write_text(text.replace(old, new))
+
+    def call(self, verb, *args):
+        """A command in this process: quick, with the real client on a real socket."""
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            try:
+                main([verb, str(self.job), *args])
+            except SystemExit as leave:
+                code = leave.code or 0
+        return Done(code, out.getvalue(), err.getvalue())
+
+    def run(self, *args):
+        return self.call("run", *args)
+
+    def start(self, *args):
+        """A run as a process of its own, to be killed."""
+        command = [sys.executable, "-m", "seedream_batch", "run", str(self.job), *args]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def rows(self, query, *values):
+        connection = sqlite3.connect(f"file:{self.out / 'manifest.db'}?mode=ro", uri=True)
+        try:
+            return connection.execute(query, values).fetchall()
+        finally:
+            connection.close()
+
+    def states(self):
+        return Counter(state for (state,) in self.rows("SELECT state FROM tasks WHERE ordinal IS NOT NULL"))
+
+    def files(self):
+        """The images under final names, by their path below the output folder."""
+        found = [path for path in self.out.rglob("*") if path.suffix in {".jpg", ".png"}]
+        return {path.relative_to(self.out).as_posix(): path for path in found}
+
+    def charges(self):
+        return [entry for entry in self.emulator.ledger() if entry["event"] == "charge"]
+
+    def requests(self):
+        """Requests that the service has seen so far, images included."""
+        return len(self.emulator.requests())
+
+    def check(self):
+        """What has to hold at any time, whatever happened."""
+        charges = self.charges()
+        keys = Counter(charge["key"] for charge in charges)
+        assert all(count == 1 for count in keys.values()) or not self.honours_keys, keys
+        attempts = dict(self.rows("SELECT key, outcome FROM attempts"))
+        known = {task_id for (ids,) in self.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL") for task_id in _ids(ids)}
+        for charge in charges:
+            assert charge["key"] in attempts, "a bill without an intent"
+            assert charge["task_id"] in known or attempts[charge["key"]] in {"uncertain", "open"}, attempts[charge["key"]]
+        totals = self.rows("SELECT reserved_images, reserved, images, cost FROM totals")[0]
+        sums = self.rows("SELECT sum(reserved_images), sum(reserved), sum(images), sum(cost) FROM attempts")[0]
+        assert totals == tuple(value or 0 for value in sums)
+        stored = self.rows("SELECT path, bytes, sha256, width, height FROM images WHERE state = 'stored'")
+        for path, size, sha256, width, height in stored:
+            data = (self.out / path).read_bytes()
+            assert len(data) == size
+            assert hashlib.sha256(data).hexdigest() == sha256
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                assert image.size == (width, height)
+        for path in self.out.rglob("*"):
+            if path.is_file():
+                assert KEY.encode() not in path.read_bytes(), path
+
+    @property
+    def honours_keys(self):
+        return self.emulator is not None and self.emulator_config.honour_keys
+
+
+def _ids(text):
+    import json
+
+    return json.loads(text)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Bench(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def serve(bench):
+    """Starts an emulator with these settings, and points the bench at it."""
+    started = []
+
+    def begin(**settings):
+        config = EmulatorConfig(**{"image_size": "tiny", "task_seconds": "fixed:0.05", **settings})
+        emulator = Emulator(config)
+        emulator.start()
+        started.append(emulator)
+        bench.emulator_config = config
+        return bench.serve(emulator)
+
+    yield begin
+    for emulator in started:
+        emulator.stop()
+
+
+def wait_for(condition, seconds=20.0):
+    """Waits until a condition of another process holds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+@pytest.fixture
+def until():
+    return wait_for
+
+
+@pytest.fixture
+def end():
+    """Ends processes that a test leaves behind."""
+    processes = []
+    yield processes.append
+    for process in processes:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.fixture
+def repository():
+    return Path(__file__).parents[2]
