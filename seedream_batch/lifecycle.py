@@ -13,6 +13,11 @@ from seedream_batch.model.task import TaskState
 NOT_FOUND_GRACE = 60.0
 """Seconds after its submission in which a 404 does not yet mean that a task id is unknown."""
 
+BACKOFF_BASE = 1.0
+"""Seconds that the first pause after a failure may have at most."""
+BACKOFF_CAP = 60.0
+"""Seconds that any such pause may have at most."""
+
 MODERATION = ("sensitivecontentdetected", "safety_violations=", "content_policy", "moderation")
 """Words by which a moderation refusal names itself; the same request again is of no use."""
 
@@ -118,9 +123,9 @@ def _any(polls: Sequence[Poll], kind: Polled) -> bool:
     return any(poll.kind is kind for poll in polls)
 
 
-def backoff(tries: int, *, random: Random, base: float = 1.0, cap: float = 60.0) -> float:
+def backoff(tries: int, *, random: Random) -> float:
     """Seconds to wait after `tries` failures in a row: full jitter over an exponential, at least a tenth of it."""
-    ceiling = min(cap, base * 2.0 ** min(tries - 1, 30))
+    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 30))
     return ceiling * (0.1 + 0.9 * random.random())
 
 

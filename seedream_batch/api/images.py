@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies
 
 import aiohttp
 import httpx
@@ -18,7 +18,8 @@ from aiohttp.resolver import DefaultResolver
 from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
-from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, describe, is_loopback
+from seedream_batch.api.proxies import proxy_for
+from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, ForbiddenAddress, describe, is_loopback
 from seedream_batch.model.outcome import Fetched
 
 MAX_IMAGE = 100 * 1024 * 1024
@@ -39,10 +40,6 @@ class Download:
     status: int | None = None
 
 
-class ForbiddenAddress(OSError):
-    """A host name resolved to an address that no result image lives at."""
-
-
 class PublicResolver(AbstractResolver):
     """Gives only public addresses: a result URL must not make this machine ask its own network."""
 
@@ -53,13 +50,31 @@ class PublicResolver(AbstractResolver):
         """Addresses of `host`. Raises `ForbiddenAddress` when one of them is not public."""
         found = await self._inner.resolve(host, port, family)  # type: ignore[arg-type]
         for one in found:
-            if not ipaddress.ip_address(one["host"].partition("%")[0]).is_global:
+            if not is_public(ipaddress.ip_address(one["host"].partition("%")[0])):
                 raise ForbiddenAddress(f"{host} resolves to {one['host']}, which is not public")
         return found
 
     async def close(self) -> None:
         """Ends the inner resolver."""
         await self._inner.close()
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of the public internet, also where it carries an IPv4 address inside."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address.teredo is not None:
+            inner = address.teredo[1]
+        elif address in _NAT64 or int(address) >> 32 == 0:
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(inner)
+    return address.is_global and not address.is_multicast
+
+
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 class ImageClient:
@@ -74,20 +89,23 @@ class ImageClient:
         self.calls = 0
         """Requests made so far."""
 
-        def session() -> aiohttp.ClientSession:
-            # With a proxy it is the proxy that resolves names, and its own address is often a private one.
-            direct = not self.local and "https" not in getproxies()
-            connector = aiohttp.TCPConnector(limit=connections, resolver=PublicResolver() if direct else None)
-            return aiohttp.ClientSession(
-                connector=connector, trust_env=not self.local, cookie_jar=aiohttp.DummyCookieJar()
+        def client(*, proxied: httpx.Proxy | None) -> httpx.AsyncClient:
+            def session() -> aiohttp.ClientSession:
+                # A proxy resolves names itself, and its own address is often a private one.
+                resolver = None if self.local or proxied else PublicResolver()
+                connector = aiohttp.TCPConnector(limit=connections, resolver=resolver)
+                return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+            return httpx.AsyncClient(
+                transport=AiohttpTransport(client=session, proxy=proxied),
+                headers={"User-Agent": f"seedream-batch/{__version__}", "Accept-Encoding": "identity"},
+                follow_redirects=False,
+                timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
             )
 
-        self._client = httpx.AsyncClient(
-            transport=AiohttpTransport(client=session),
-            headers={"User-Agent": f"seedream-batch/{__version__}", "Accept-Encoding": "identity"},
-            follow_redirects=False,
-            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
-        )
+        self._client = client(proxied=None)
+        proxy = None if self.local else proxy_for("https://")
+        self._proxied = client(proxied=proxy) if proxy else None
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,13 +114,16 @@ class ImageClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._client.aclose()
+        if self._proxied is not None:
+            await self._proxied.aclose()
 
     def refusal(self, url: str) -> str:
         """Why this URL must not be asked; empty if it may be."""
         try:
-            parts = urlsplit(url)
-            host = parts.hostname or ""
-        except ValueError:
+            # Read by the library that will ask it, which for example takes 127\u30020\u30020\u30021 for 127.0.0.1.
+            parts = httpx.URL(url)
+            host = parts.raw_host.decode("ascii")
+        except (httpx.InvalidURL, ValueError):
             return "the URL cannot be read"
         if not host or parts.scheme not in {"http", "https"}:
             return "the URL is no http(s) URL"
@@ -110,18 +131,19 @@ class ImageClient:
             return "" if is_loopback(host) else f"{host} is not on this machine, but the service is"
         if parts.scheme != "https":
             return "images are only fetched over https"
-        if host == "localhost":
-            return "localhost is not public"
         try:
-            public = ipaddress.ip_address(host).is_global
+            public = is_public(ipaddress.ip_address(host))
         except ValueError:
-            return ""  # a name: the resolver looks at its addresses
+            # A name: the resolver looks at its addresses. What ends in a number is an address in disguise.
+            public = bool(_NAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+            public = public and not f".{host.rstrip('.')}".endswith(".localhost")
         return "" if public else f"{host} is not a public address"
 
     async def fetch(self, url: str, take: Callable[[bytes], object]) -> Download:
         """Streams one image into `take`, which may raise what it likes; the failures of HTTP come back as outcomes."""
+        limit = asyncio.timeout(WHOLE_TIMEOUT)
         try:
-            async with asyncio.timeout(WHOLE_TIMEOUT):
+            async with limit:
                 for _ in range(MAX_REDIRECTS + 1):
                     refusal = self.refusal(url)
                     if refusal:
@@ -132,19 +154,22 @@ class ImageClient:
                     url = answer
             return Download(Fetched.BROKEN, message=f"more than {MAX_REDIRECTS} redirects")
         except TimeoutError:
+            if not limit.expired():
+                raise  # from `take`: a disk can time out, too
             return Download(Fetched.BROKEN, message=f"not whole after {WHOLE_TIMEOUT:.0f} s")
 
     async def _get(self, url: str, take: Callable[[bytes], object]) -> Download | str:
         """The download, or the URL that it was redirected to."""
         self.calls += 1
+        client = self._proxied if self._proxied is not None and proxy_for(url) else self._client
         try:
-            response = await self._client.send(self._client.build_request("GET", url), stream=True)
+            response = await client.send(client.build_request("GET", url), stream=True)
         except _FAILURES as error:
             return Download(Fetched.BROKEN, message=describe(error))
         try:
             status = response.status_code
             if response.is_redirect and "location" in response.headers:
-                return urljoin(url, response.headers["location"])
+                return _target(url, response.headers["location"])
             if status in {403, 404, 410}:
                 return Download(Fetched.GONE, message=f"HTTP {status}", status=status)
             if status != 200:
@@ -175,3 +200,10 @@ class ImageClient:
             told = f"{received:,} of {int(announced):,} bytes came"
             return Download(Fetched.BROKEN, received, told, response.status_code)
         return Download(Fetched.WHOLE, received, status=response.status_code)
+
+
+def _target(url: str, location: str) -> Download | str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return Download(Fetched.BROKEN, message="redirected to what is no URL")

@@ -7,7 +7,7 @@ import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -16,6 +16,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
 from seedream_batch.api import wire
+from seedream_batch.api.proxies import proxy_for
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.errors import CredentialsRefused, ServiceError, UsageError
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
@@ -45,24 +46,39 @@ _FAILURES = (
 )
 """What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
 
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_NOT_SENT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.InvalidURL,
+)
 """Raised before the first byte of a request: DNS, connect, TLS handshake. A reset after sending is none of them, though
 the transport calls it `ConnectTimeout`, too."""
 
 
+class ForbiddenAddress(OSError):
+    """A host name resolved to an address that no result image lives at."""
+
+
 def origin_of(base_url: str) -> str:
     """The origin of a base URL given with or without `/v1`. Raises `UsageError` for what is no http(s) URL."""
-    parts = urlsplit(base_url.strip())
     try:
+        parts = urlsplit(base_url.strip())
         port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username or port == -1:
-        raise UsageError(f"{base_url!r} is no base URL; it has to look like https://api.apimart.ai")
+        httpx.URL(base_url.strip())
+    except (ValueError, httpx.InvalidURL):
+        raise UsageError(f"{base_url!r} {_NO_BASE_URL}") from None
+    if "@" in parts.netloc:
+        raise UsageError("the base URL has a user name or a password in it; only the API key says who asks")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
+        raise UsageError(f"{base_url!r} {_NO_BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/v1")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise UsageError(f"{base_url!r} would send the API key unencrypted; only https is used, except on this machine")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+_NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
 
 
 def is_loopback(host: str) -> bool:
@@ -103,15 +119,14 @@ class Service:
         """Requests made so far."""
 
         def session() -> aiohttp.ClientSession:
-            # Proxies of the environment are for the outside; a service on this machine is reached directly.
             connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE)
-            return aiohttp.ClientSession(
-                connector=connector, trust_env=not loopback, cookie_jar=aiohttp.DummyCookieJar()
-            )
+            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
+        # Proxies of the environment are for the outside; a service on this machine is reached directly.
+        proxy = None if loopback else proxy_for(origin)
         self._client = httpx.AsyncClient(
             base_url=f"{origin}/v1",
-            transport=AiohttpTransport(client=session),
+            transport=AiohttpTransport(client=session, proxy=proxy),
             headers={"User-Agent": f"seedream-batch/{__version__}", "Accept": "application/json"},
             follow_redirects=False,
         )
@@ -155,8 +170,8 @@ class Service:
             raise ServiceError(f"uploading a reference image: {describe(error)}") from error
         url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
         if url is None:
-            self._refuse(answer, "uploading a reference image")
-        return str(url)
+            self._refuse(answer, "uploading a reference image", "no URL in the answer")
+        return url
 
     async def balance(self) -> wire.Balance:
         """What the account has left. Raises `CredentialsRefused` or `ServiceError`."""
@@ -166,12 +181,11 @@ class Service:
             raise ServiceError(f"asking {self.origin} for the balance: {describe(error)}") from error
         found = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
         if found is None:
-            self._refuse(answer, "asking for the balance")
-            raise ServiceError("asking for the balance: the answer has none")
+            self._refuse(answer, "asking for the balance", "no balance in the answer")
         return found
 
-    def _refuse(self, answer: wire.Answer, doing: str) -> None:
-        told = wire.fault_of(wire.parse(answer), answer).message
+    def _refuse(self, answer: wire.Answer, doing: str, lacking: str) -> NoReturn:
+        told = wire.fault_of(wire.parse(answer), answer).message or (lacking if 200 <= answer.status < 300 else "")
         kind = CredentialsRefused if answer.status in {401, 403} else ServiceError
         raise kind(f"{doing}: HTTP {answer.status}{': ' + told if told else ''}")
 
@@ -206,7 +220,7 @@ class Service:
                         whole = False
                         break
             except _FAILURES:
-                # The status line did come; a submission without a readable task id is unknown all the same.
+                # The status line did come. What there is of the body may still hold all of a task id that is paid for.
                 whole = False
             finally:
                 await response.aclose()
@@ -217,6 +231,8 @@ def describe(error: BaseException) -> str:
     """A failed exchange in a few words, without addresses of memory or of proxies."""
     cause = error.__cause__ or error
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        if isinstance(cause.os_error, ForbiddenAddress):
+            return str(cause.os_error)
         return f"the name {cause.host} cannot be resolved"
     if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return f"no TLS connection to {cause.host}: {cause}"
@@ -230,4 +246,5 @@ def describe(error: BaseException) -> str:
         return "the connection was closed without an answer"
     if isinstance(cause, ConnectionResetError):
         return "the connection was reset"
-    return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    told = wire.one_line(str(cause))
+    return f"{type(cause).__name__}: {told}" if told else type(cause).__name__

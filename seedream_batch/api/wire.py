@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import email.utils
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
@@ -37,6 +39,10 @@ class Fault:
     code: str = ""
     type: str = ""
     message: str = ""
+
+    def names(self, word: str) -> bool:
+        """Whether this is the fault of that name; where `error` is a plain string, the name is all it says."""
+        return word in (self.code, self.type, self.message)
 
 
 def submission(answer: Answer, now: float) -> Submission:
@@ -69,12 +75,12 @@ def submission(answer: Answer, now: float) -> Submission:
         case 429:
             return outcome(Submitted.RATE_LIMITED)
         case 409:
-            if "idempotency_in_progress" in (fault.code, fault.type):
+            if fault.names("idempotency_in_progress"):
                 return outcome(Submitted.IN_PROGRESS)
             return outcome(Submitted.INDETERMINATE)
         case 500 if fault.message.startswith("build_request_failed:"):
             return outcome(Submitted.REFUSED)
-        case 503 if "idempotency_unavailable" in (fault.code, fault.type):
+        case 503 if fault.names("idempotency_unavailable"):
             return outcome(Submitted.UNAVAILABLE)
         case _:
             return outcome(Submitted.UNKNOWN)
@@ -108,7 +114,7 @@ def _ended(task: Mapping[str, Json], status: int) -> Poll:
         return Poll(Polled.COMPLETED, images, cost, status=status, notes=tuple(notes))
     if word in _FAILED:
         fault = _fault(task.get("error"))
-        message = fault.message or _text(task.get("message")) or word
+        message = fault.message or one_line(task.get("message")) or word
         code = fault.code or fault.type or word
         return Poll(Polled.FAILED, (), cost, message, code, status, notes=tuple(notes))
     if word not in _RUNNING:
@@ -117,13 +123,16 @@ def _ended(task: Mapping[str, Json], status: int) -> Poll:
 
 
 def parse(answer: Answer) -> Json:
-    """The JSON of an answer, None where it is none or not whole."""
-    if not answer.whole:
-        return None
+    """The JSON of an answer, None where there is none.
+
+    An answer that was cut short counts if an object is there from its first brace to its last: nothing can be missing
+    in it, and the task id in it may have been paid for.
+    """
     try:
-        return json.loads(answer.body)
+        document = json.loads(answer.body)
     except (ValueError, RecursionError):
         return None
+    return document if answer.whole or isinstance(document, dict) else None
 
 
 def task_ids(document: Json) -> tuple[str, ...]:
@@ -175,13 +184,30 @@ def _images(result: Json, notes: list[str]) -> tuple[ImageUrl, ...]:
         urls = entry.get("url") if isinstance(entry, dict) else entry
         expires = _when(entry.get("expires_at"), notes) if isinstance(entry, dict) else None
         for url in urls if isinstance(urls, list) else [urls]:
-            if not isinstance(url, str) or not url.startswith(("http://", "https://")) or len(url) > 8192:
-                notes.append(f"an image URL that is none: {str(url)[:60]!r}")
+            if not _is_url(url):
+                notes.append(f"an image URL that is none: {_shown(url)}")
             elif url in found:
                 notes.append("the same image URL twice")
             else:
                 found[url] = ImageUrl(url, expires)
     return tuple(found.values())
+
+
+def _is_url(value: Json) -> TypeGuard[str]:
+    # What is not printable includes lone surrogates, which neither a database nor a socket takes.
+    return (
+        isinstance(value, str)
+        and value.startswith(("http://", "https://"))
+        and len(value) <= 8192
+        and value.isprintable()
+    )
+
+
+def _shown(value: Json) -> str:
+    """A value of an answer for a note, short whatever it is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return ascii(value)[:60]
 
 
 def _when(value: Json, notes: list[str]) -> float | None:
@@ -190,7 +216,7 @@ def _when(value: Json, notes: list[str]) -> float | None:
     number = number_of(value)
     # Unix seconds between 2001 and 5138; anything else is no time of day that links expire at.
     if number is None or not 1e9 < number < 1e11:
-        notes.append(f"an expires_at that is no time: {str(value)[:40]!r}")
+        notes.append(f"an expires_at that is no time: {_shown(value)}")
         return None
     return number
 
@@ -204,7 +230,7 @@ def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
         number = number_of(value)
         if number is not None and 0 <= number < 1e6:
             return round(number * unit)
-        notes.append(f"a {name} that is no amount: {str(value)[:40]!r}")
+        notes.append(f"a {name} that is no amount: {_shown(value)}")
     return None
 
 
@@ -223,32 +249,32 @@ def fault_of(document: Json, answer: Answer) -> Fault:
     """What an error answer says: `error` as an object or a string, `success: false` + `message`, or no JSON at all."""
     if isinstance(document, dict):
         fault = _fault(document.get("error"))
-        message = fault.message or _text(document.get("message")) or _text(document.get("detail"))
+        message = fault.message or one_line(document.get("message")) or one_line(document.get("detail"))
         return Fault(fault.code or _word(document.get("code")), fault.type, message)
     if 200 <= answer.status < 300 and not answer.whole:
         return Fault(message="the answer was cut short or too long")
     start = answer.body[:200].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):
         return Fault(message="a web page instead of an answer")
-    return Fault(message="an empty answer" if not answer.body else "an answer that is no JSON")
+    return Fault(message="an empty answer" if not answer.body else "an answer that is no JSON object")
 
 
 def _fault(error: Json) -> Fault:
     if isinstance(error, str):
-        return Fault(message=_text(error))
+        return Fault(message=one_line(error))
     if isinstance(error, dict):
-        return Fault(_word(error.get("code")), _word(error.get("type")), _text(error.get("message")))
+        return Fault(_word(error.get("code")), _word(error.get("type")), one_line(error.get("message")))
     return Fault()
 
 
 def _word(value: Json) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
         return ""
-    return _text(str(value)[:100] if isinstance(value, str) or abs(value) < 10**18 else "")
+    return one_line(str(value)[:100] if isinstance(value, str) or abs(value) < 10**18 else "")
 
 
-def _text(value: Json) -> str:
-    """One clean line for people: what a service sends is printed on terminals and written to logs."""
+def one_line(value: Json) -> str:
+    """The text as one clean line, empty for what is no text: answers are printed on terminals and written to logs."""
     if not isinstance(value, str):
         return ""
     return " ".join("".join(c if c.isprintable() else " " for c in value[:2000]).split())[:500]
@@ -262,7 +288,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
     number = number_of(text)
     if number is None:
         try:
-            number = email.utils.parsedate_to_datetime(text).timestamp() - now
+            date = email.utils.parsedate_to_datetime(text)
+            # An HTTP date is in GMT, also in its old forms, which do not all say so.
+            number = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp() - now
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
     return min(max(number, 0.0), LONGEST_WAIT)
@@ -297,6 +325,6 @@ def upload_url(document: Json) -> str | None:
     """The URL of an uploaded image, None where the answer has none."""
     for at in (document, document.get("data") if isinstance(document, dict) else None):
         url = at.get("url") if isinstance(at, dict) else None
-        if isinstance(url, str) and url.startswith(("http://", "https://")) and len(url) <= 8192:
+        if _is_url(url):
             return url
     return None

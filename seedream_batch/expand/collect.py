@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from seedream_batch.expand.matrix import label
 from seedream_batch.model.document import Document, Json, Path, Position, Problem, dotted
@@ -18,7 +19,9 @@ class ProblemCollector:
     def __init__(self, job: Job) -> None:
         self._document: Document = job.document
         self._axes: Mapping[str, Axis] = {axis.name: axis for axis in job.axes}
-        self._found: dict[tuple[Path, str, str], Problem] = {}
+        self._included = {id(cell): index for index, cell in enumerate(job.include)}
+        self._samples = job.repeat > 1
+        self._found: dict[tuple[Path, str, str], _Cause] = {}
 
     def add(
         self,
@@ -29,21 +32,24 @@ class ProblemCollector:
         cell: Mapping[str, Json] | None = None,
         sample: int | None = None,
     ) -> None:
-        """One problem at `path` of the job file, in `cell` where a cell is to blame."""
-        cause = (path, message, hint)
-        known = self._found.get(cause)
-        if known is None:
-            self._found[cause] = Problem(
+        """One problem at `path` of the job file, in `cell` where a cell is to blame.
+
+        The samples of a cell count as one; they follow each other.
+        """
+        if path[0] == "matrix" and id(cell) in self._included:
+            path = ("include", self._included[id(cell)], *path[1:])
+        found = self._found.setdefault((path, message, hint), _Cause())
+        if found.problem is None:
+            found.problem = Problem(
                 path=dotted(path),
                 message=message,
                 position=self._position(path, cell),
                 hint=hint,
-                cell=label(cell, sample) if cell is not None else "",
+                cell=label(cell, sample if self._samples else None) if cell is not None else "",
             )
-        else:
-            self._found[cause] = Problem(
-                known.path, known.message, known.position, known.hint, known.cell, known.count + 1
-            )
+        if found.cell is None or found.cell is not cell:
+            found.cells += 1
+            found.cell = cell
 
     @property
     def full(self) -> bool:
@@ -52,7 +58,8 @@ class ProblemCollector:
 
     def problems(self) -> list[Problem]:
         """All problems, in file order."""
-        return sorted(self._found.values(), key=file_order)
+        told = [replace(found.problem, count=found.cells) for found in self._found.values() if found.problem]
+        return sorted(told, key=file_order)
 
     def _position(self, path: Path, cell: Mapping[str, Json] | None) -> Position:
         # A value that came from an axis is to be mended there, in the job file or in the axis file.
@@ -63,6 +70,13 @@ class ProblemCollector:
                     if value is cell.get(axis.name):
                         return position
         return self._document.position(path)
+
+
+@dataclass(slots=True)
+class _Cause:
+    problem: Problem | None = None
+    cell: Mapping[str, Json] | None = None
+    cells: int = 0
 
 
 def file_order(problem: Problem) -> tuple[str, int, int]:

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from seedream_batch.model.document import Json
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def dumps(value: Json) -> str:
     """Canonical JSON text: sorted keys, no spaces, real characters instead of escapes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def tidy(value: Json) -> Json:

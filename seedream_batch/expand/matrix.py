@@ -44,7 +44,7 @@ def matches(value: Json, wanted: Json) -> bool:
     where the value is a mapping, its `id`.
     """
     if isinstance(wanted, list):
-        return value == wanted or any(matches(value, one) for one in wanted)
+        return _equal(value, wanted) or any(matches(value, one) for one in wanted)
     if isinstance(wanted, dict):
         return isinstance(value, dict) and all(key in value and matches(value[key], one) for key, one in wanted.items())
     if isinstance(value, dict):
@@ -54,11 +54,17 @@ def matches(value: Json, wanted: Json) -> bool:
 
 def _same(value: Json, wanted: Json) -> bool:
     # 1 == True in Python, not in a job file; and values from csv files are text whatever they look like.
+    if isinstance(value, str) and isinstance(wanted, bool):
+        return value.strip().lower() == str(wanted).lower()
     if isinstance(value, bool) or isinstance(wanted, bool):
         return value is wanted
-    return bool(value == wanted) or (
-        isinstance(value, str) and isinstance(wanted, int | float) and value == str(wanted)
-    )
+    if isinstance(value, str) and isinstance(wanted, int | float):
+        return value.strip() == str(wanted)
+    return bool(value == wanted)
+
+
+def _equal(value: Json, wanted: Json) -> bool:
+    return type(value) is type(wanted) and json.dumps(value, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 
 def fits_any(axis: Axis, wanted: Json) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _REFUSED = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f-\x9f\u2028\u2029]')
-_RESERVED = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$", re.IGNORECASE)
+_RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?$", re.IGNORECASE)
+_SPACES = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_PICTURE = re.compile(r"\.(png|jpe?g)\Z", re.IGNORECASE)
+_OWN = re.compile(r"^manifest\.", re.IGNORECASE)
 _MAX_COMPONENT = 220
 """Bytes of one name: 255 is what file systems take, less an image number and an extension."""
 _MAX_PATH = 1000
@@ -26,32 +30,56 @@ def safe_path(rendered: str) -> str:
     if not rendered:
         raise BadPath("is empty")
     if rendered.startswith("/") or re.match(r"^[A-Za-z]:[\\/]", rendered):
-        raise BadPath(f"{rendered!r} is absolute; output paths are relative to output.dir")
-    parts = []
-    for part in rendered.split("/"):
-        if part == "..":
-            raise BadPath(f"{rendered!r} has '..' in it; a path may not leave output.dir")
-        # Windows drops trailing dots and spaces; two names would become one there.
-        name = _REFUSED.sub("-", part).strip().rstrip(". ")
-        if not name:
-            raise BadPath(f"{rendered!r} has an empty name in it")
-        if name.startswith("."):
-            raise BadPath(f"{rendered!r} has a name that starts with a dot; those are hidden and kept for the runner")
-        if _RESERVED.match(name):
-            name = f"_{name}"
-        try:
-            size = len(name.encode())
-        except UnicodeEncodeError:
-            raise BadPath(f"{rendered!r} is not valid Unicode") from None
-        if size > _MAX_COMPONENT:
-            raise BadPath(f"the name {name[:40]!r}... has {size} bytes; at most {_MAX_COMPONENT} fit")
-        parts.append(name)
-    path = "/".join(parts)
-    if len(path.encode()) > _MAX_PATH:
-        raise BadPath(f"the path {path[:40]!r}... has {len(path.encode())} bytes; at most {_MAX_PATH} fit")
+        raise BadPath(f"{_short(rendered)} is absolute; output paths are relative to output.dir")
+    *folders, last = rendered.split("/")
+    try:
+        names = [_folder_name(_safe_name(part)) for part in folders]
+        names.append(_safe_name(last))
+        if folders and _OWN.match(names[0]):
+            # The manifest and its helpers stand beside the top folders.
+            names[0] = f"_{names[0]}"
+    except BadPath as error:
+        raise BadPath(f"{_short(rendered)} {error}") from None
+    path = "/".join(names)
+    size = len(path.encode())
+    if size > _MAX_PATH:
+        raise BadPath(f"{_short(rendered)} has {size} bytes; at most {_MAX_PATH} fit")
     return path
+
+
+@lru_cache(maxsize=4096)
+def _safe_name(part: str) -> str:
+    """One name of a path; the error tells what is wrong with the whole."""
+    if part == "..":
+        raise BadPath("has '..' in it; a path may not leave output.dir")
+    # Windows drops trailing dots and spaces; two names would become one there.
+    name = _REFUSED.sub("-", part).lstrip(_SPACES).rstrip(_SPACES + ".")
+    if not name:
+        raise BadPath("has an empty name in it")
+    if name.startswith("."):
+        raise BadPath("has a name that starts with a dot; those are hidden and kept for the runner")
+    if _RESERVED.match(name):
+        name = f"_{name}"
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadPath("is not valid Unicode") from None
+    if size > _MAX_COMPONENT:
+        raise BadPath(f"has a name of {size} bytes; at most {_MAX_COMPONENT} fit")
+    return name
+
+
+def _folder_name(name: str) -> str:
+    # A folder `a.png` would stand where the picture of the path `a` goes.
+    return _PICTURE.sub(r"-\1", name)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
 def collision_key(path: str) -> str:
     """What two paths share when some file system takes them for one: letter case and Unicode form do not count."""
+    if path.isascii():
+        return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

@@ -5,17 +5,20 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from seedream_batch.errors import StorageError
 
 PART = ".seedream-"
 """How the name of a file that is still being written starts; nothing else in the folder may start so."""
+
+_PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 
 
 class Occupied(StorageError):
@@ -86,28 +89,37 @@ class OutputFolder:
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""
         file = self._resolve(path)
-        if file.is_symlink() or not file.is_file():
-            return None
-        with _told(file), file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        with _told(file):
+            if file.is_symlink() or not file.is_file():
+                return None
+            with file.open("rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def discard(self, part: Path) -> None:
-        """Removes a file that did not become whole."""
-        with suppress(FileNotFoundError), _told(part):
-            part.unlink()
+        """Removes a file that did not become whole, if it is still there."""
+        with _told(part):
+            part.unlink(missing_ok=True)
 
     def sweep(self, folders: set[str]) -> None:
         """Removes what a killed run left under hidden names in these folders (relative, "" is the root)."""
         for folder in sorted(folders):
-            path = self._resolve(folder) if folder else self.root
+            # The folder itself may be a link that leads out, so it is the parent that is looked at.
+            path = self._resolve(f"{folder}/any" if folder else "any").parent
             with _told(path):
                 if path.is_dir():
-                    for part in path.glob(f"{PART}*.part"):
-                        part.unlink(missing_ok=True)
+                    for entry in os.scandir(path):
+                        if _PART_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                            Path(entry.path).unlink(missing_ok=True)
 
     def _resolve(self, path: str) -> Path:
         final = self.root / path
-        if not final.parent.resolve().is_relative_to(self.root.resolve()):
+        if not path or ".." in PurePosixPath(path).parts:
+            raise StorageError(f"{path!r} is no path of an image in {self.root}")
+        try:
+            inside = final.parent.resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
+        if not inside:
             raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
         return final
 
@@ -133,9 +145,12 @@ class OutputFolder:
 
 @contextmanager
 def writing(part: Path) -> Iterator[BinaryIO]:
-    """The part file open for writing; removed again when anything goes wrong."""
+    """The part file open for writing, which must not be there yet; removed again when anything goes wrong."""
+    # Buffered, because a write to a bare file may take less than it was given, and says so only in its result.
+    with _told(part):
+        stream = part.open("xb")
     try:
-        with _told(part), part.open("xb", buffering=0) as stream:
+        with _told(part), stream:
             yield stream
     except BaseException:
         part.unlink(missing_ok=True)
@@ -144,6 +159,7 @@ def writing(part: Path) -> Iterator[BinaryIO]:
 
 def sync(stream: BinaryIO) -> None:
     """Brings the file's bytes to the disk. A failure is final: the file has to be written anew."""
+    stream.flush()
     os.fsync(stream.fileno())
 
 

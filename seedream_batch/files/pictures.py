@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,38 +49,62 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         raise BadPicture("is empty")
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
-    with warnings.catch_warnings():
-        # The bound on pixels below is ours, and an error; Pillow's own is a warning at another number.
-        warnings.simplefilter("ignore")
+    with _QUIET:
         try:
             with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
-                picture = Picture(str(image.format), image.width, image.height)
+                # Cameras put several JPEGs into one file and call it MPO; the first one is the picture.
+                kind = "JPEG" if image.format == "MPO" else str(image.format)
+                picture = Picture(kind, image.width, image.height)
                 _bounded(picture, max_pixels)
                 if decode:
                     image.verify()
             if decode:
                 with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
                     image.load()
+                _ended(picture, data)
         except UnidentifiedImageError:
             raise BadPicture(f"is no JPEG or PNG picture ({_looks_like(data)})") from None
         except BadPicture:
             raise
-        # Pillow documents OSError, SyntaxError and ValueError for damaged files, and its decoders let these through.
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            EOFError,
-            IndexError,
-            KeyError,
-            TypeError,
-            ArithmeticError,
-            AttributeError,
-            MemoryError,
-            Image.DecompressionBombError,
-        ) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
             raise BadPicture(f"is damaged: {error}") from None
     return picture
+
+
+def _ended(picture: Picture, data: bytes) -> None:
+    # Decoders stop at the last row of pixels; a JPEG that is cut anywhere is noticed, the last chunk of a PNG is not.
+    if picture.format == "PNG" and _PNG_END not in data:
+        raise BadPicture("is damaged: the end is missing")
+
+
+class _Quiet:
+    """Holds warnings back while any thread is at work; the standard library's own way is made for one thread.
+
+    Pillow warns of damage and of size. The bound on pixels here is ours, and an error.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = warnings.catch_warnings()
+                self._before.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._before.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _bounded(picture: Picture, most: int) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from seedream_batch.errors import ManifestError, StorageError
 
@@ -22,7 +23,10 @@ _STORAGE_CODES = {
 class Connection:
     """A connection to one manifest file; used by one thread at a time."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, check: Callable[[sqlite3.Connection, str], None], read_only: bool = False
+    ) -> None:
+        """`check` gets the connection and the file's name before anything is written, and raises if it is not ours."""
         self.path = path
         mode = "ro" if read_only else "rwc"
         if not read_only:
@@ -35,11 +39,27 @@ class Connection:
                 check_same_thread=False,
                 timeout=30,
             )
-            if not read_only:
-                self.raw.execute("PRAGMA journal_mode = WAL")
-                # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
-                self.raw.execute("PRAGMA synchronous = FULL")
-                self.raw.execute("PRAGMA foreign_keys = ON")
+        try:
+            with told(path):
+                check(self.raw, str(path))
+                if not read_only:
+                    self.raw.execute("PRAGMA journal_mode = WAL")
+                    # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
+                    self.raw.execute("PRAGMA synchronous = FULL")
+                    self.raw.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            self.raw.close()
+            raise
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with told(self.path):
+            return self.raw.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+        """The first row of a query."""
+        found = self.rows(sql, values)
+        return found[0] if found else None
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

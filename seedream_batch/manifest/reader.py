@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from seedream_batch.errors import ManifestError
 from seedream_batch.manifest.connection import Connection, told
@@ -32,18 +32,14 @@ class ManifestReader:
     """A read-only view. Raises `ManifestError` for a file that is no manifest of this version."""
 
     def __init__(self, path: Path) -> None:
-        self._connection = Connection(path, read_only=True)
-        self._sql = self._connection.raw
+        self._connection = Connection(path, check=check_version, read_only=True)
         try:
-            with told(path):
-                check_version(self._sql, str(path))
-                version = self._sql.execute("PRAGMA user_version").fetchone()[0]
-        except ManifestError:
+            version = self._one("PRAGMA user_version")[0]
+            if version < len(MIGRATIONS):
+                raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
+        except BaseException:
             self.close()
             raise
-        if version < len(MIGRATIONS):
-            self.close()
-            raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
 
     def __enter__(self) -> Self:
         return self
@@ -57,32 +53,33 @@ class ManifestReader:
 
     def snapshot(self) -> None:
         """From here on every answer is of one moment, whatever a run writes meanwhile."""
-        self._sql.execute("BEGIN")
-        self._sql.execute("SELECT 1 FROM facts").fetchone()
+        with told(self._connection.path):
+            self._connection.raw.execute("BEGIN")
+        self._rows("SELECT 1 FROM facts LIMIT 1")
 
     def fact(self, name: str) -> str:
         """A fact by its name, empty if it was never told."""
-        row = self._sql.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row else ""
 
     def last_run(self) -> RunRow | None:
         """The newest run."""
-        row = self._sql.execute(
+        row = self._connection.row(
             "SELECT id, started_at, ended_at, pid, host, version, service, outcome FROM runs ORDER BY id DESC LIMIT 1"
-        ).fetchone()
+        )
         return RunRow(*row) if row else None
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
         """The known tasks among these (at most a few hundred at a time), by fingerprint."""
         marks = ",".join("?" * len(fingerprints))
-        rows = self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)
+        rows = self._rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)
         return {row[1]: task_record(row) for row in rows}
 
     def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
         """The images of these tasks (at most a few hundred at a time), by task."""
         marks = ",".join("?" * len(tasks))
         found: dict[int, list[ImageRecord]] = {}
-        rows = self._sql.execute(
+        rows = self._rows(
             f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks}) ORDER BY task, "index"',
             tasks,
         )
@@ -94,7 +91,7 @@ class ManifestReader:
     def by_path(self, first_paths: Sequence[str]) -> dict[str, TaskRecord]:
         """Tasks by the JSON text of their paths, for telling what a changed cell was before."""
         marks = ",".join("?" * len(first_paths))
-        rows = self._sql.execute(
+        rows = self._rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE ordinal IS NOT NULL AND paths IN ({marks})",
             first_paths,
         )
@@ -102,7 +99,7 @@ class ManifestReader:
 
     def counts(self) -> dict[TaskState, int]:
         """Tasks of the job by state; those that the job no longer has count only while they are in flight."""
-        rows = self._sql.execute(
+        rows = self._rows(
             "SELECT state, count(*) FROM tasks WHERE ordinal IS NOT NULL OR state IN"
             " ('submitting', 'accepted', 'uncertain') GROUP BY state"
         )
@@ -110,11 +107,11 @@ class ManifestReader:
 
     def known(self) -> int:
         """How many tasks the manifest has, those that the job no longer asks for included."""
-        return int(self._sql.execute("SELECT count(*) FROM tasks").fetchone()[0])
+        return int(self._one("SELECT count(*) FROM tasks")[0])
 
     def dropped(self) -> int:
         """How many tasks the manifest has that the job no longer asks for."""
-        return int(self._sql.execute("SELECT count(*) FROM tasks WHERE ordinal IS NULL").fetchone()[0])
+        return int(self._one("SELECT count(*) FROM tasks WHERE ordinal IS NULL")[0])
 
     def dropped_in_flight(self) -> int:
         """How many of those are in flight: they are paid for, and collected all the same."""
@@ -122,18 +119,18 @@ class ManifestReader:
             "SELECT count(*) FROM tasks WHERE ordinal IS NULL AND (state = 'accepted' OR id IN"
             " (SELECT task FROM images WHERE state = 'announced'))"
         )
-        return int(self._sql.execute(sql).fetchone()[0])
+        return int(self._one(sql)[0])
 
     def wanted(self) -> tuple[int, int]:
         """How many tasks, and images, the job asked for when it was last run."""
-        row = self._sql.execute(
+        row = self._rows(
             "SELECT count(*), coalesce(sum(images), 0) FROM tasks WHERE ordinal IS NOT NULL"
         ).fetchone()
         return int(row[0]), int(row[1])
 
     def image_counts(self) -> dict[ImageState, int]:
         """Images of the job's tasks by state."""
-        rows = self._sql.execute(
+        rows = self._rows(
             "SELECT images.state, count(*) FROM images JOIN tasks ON tasks.id = images.task"
             " WHERE tasks.ordinal IS NOT NULL OR images.state = 'announced' GROUP BY images.state"
         )
@@ -141,15 +138,15 @@ class ManifestReader:
 
     def stored_bytes(self) -> int:
         """Bytes of all stored images."""
-        return int(self._sql.execute("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'").fetchone()[0])
+        return int(self._rows("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'").fetchone()[0])
 
     def totals(self) -> Totals:
         """What was spent, and what is held."""
-        return Totals(*self._sql.execute("SELECT reserved_images, reserved, images, cost FROM totals").fetchone())
+        return Totals(*self._one("SELECT reserved_images, reserved, images, cost FROM totals"))
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
         """Up to `limit` tasks in a state, in the order of the job."""
-        rows = self._sql.execute(
+        rows = self._rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"
             " ('submitting', 'accepted', 'uncertain')) ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
             (state, limit),
@@ -158,23 +155,30 @@ class ManifestReader:
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
         """Images that were delivered and could not be stored, or are gone, with their tasks."""
-        rows = self._sql.execute(
+        rows = self._rows(
             f"SELECT {IMAGE_COLUMNS} FROM images WHERE state IN ('rejected', 'expired', 'missing') LIMIT ?",
             (limit,),
-        ).fetchall()
+        )
         images = [image_record(row) for row in rows]
         tasks = {image.task: self._task(image.task) for image in images}
         return [(image, tasks[image.task]) for image in images]
 
     def next_expiry(self) -> tuple[float, int] | None:
         """When the first announced image expires (unix seconds), and how many do within an hour of that."""
-        row = self._sql.execute("SELECT min(expires_at) FROM images WHERE state = 'announced'").fetchone()
+        row = self._one("SELECT min(expires_at) FROM images WHERE state = 'announced'")
         if row[0] is None:
             return None
-        number = self._sql.execute(
+        number = self._one(
             "SELECT count(*) FROM images WHERE state = 'announced' AND expires_at <= ?", (row[0] + 3600,)
-        ).fetchone()[0]
+        )[0]
         return float(row[0]), int(number)
 
     def _task(self, number: int) -> TaskRecord:
-        return task_record(self._sql.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone())
+        return task_record(self._one(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)))
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.rows(sql, values)
+
+    def _one(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...]:
+        """The one row of a query that always has one."""
+        return self._rows(sql, values)[0]

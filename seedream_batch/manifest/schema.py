@@ -141,10 +141,8 @@ MIGRATIONS = (_VERSION_1,)
 
 def migrate(connection: sqlite3.Connection, name: str) -> None:
     """Brings the database to the newest version. Raises `ManifestError` if it is not ours or too new."""
-    version, application = _versions(connection)
-    if version == 0 and application == 0 and not _empty(connection):
-        raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
     check_version(connection, name)
+    version, _ = _versions(connection)
     if version == len(MIGRATIONS):
         return
     if version == 0:
@@ -157,7 +155,7 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
 def check_version(connection: sqlite3.Connection, name: str) -> None:
     """Raises `ManifestError` for a database that is not ours or that a newer program wrote."""
     version, application = _versions(connection)
-    if application not in {0, APPLICATION_ID} or (application == 0 and version != 0):
+    if application != APPLICATION_ID and (application or version or not _empty(connection)):
         raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
     if version > len(MIGRATIONS):
         raise ManifestError(

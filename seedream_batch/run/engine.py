@@ -100,6 +100,7 @@ class Engine:
                     self._slots.release()
                     raise
                 if not context.may_submit() or context.over_budget:
+                    self._submitter.give_up_turn()
                     self._slots.release()
                     break
                 begun.add(task.id)

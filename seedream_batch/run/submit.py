@@ -36,20 +36,26 @@ class Submitter:
         self._answered = asyncio.Event()
 
     async def wait_for_turn(self) -> None:
-        """Waits until the next submission may go out; raises `Stopping`.
+        """Waits until the next submission may go out, and takes its turn; raises `Stopping`.
 
-        Few go out together at first: as long as nothing is known of the service, few are then in doubt.
+        Few go out together at first: as long as nothing is known of the service, few are then in doubt. The turn
+        ends with `submit`, or with `give_up_turn`.
         """
         context = self._context
         while self._unanswered >= self._most_unanswered:
             self._answered.clear()
             await context.until(self._answered.wait())
         await context.rest(context.pace.next_slot(context.monotonic()))
+        self._unanswered += 1
+
+    def give_up_turn(self) -> None:
+        """Ends a turn without a submission, or after its answer."""
+        self._unanswered -= 1
+        self._answered.set()
 
     async def submit(self, task: TaskRecord) -> TaskRecord | None:
-        """Sends a planned task; the accepted task, or None when it was not accepted."""
+        """Sends a planned task in its turn; the accepted task, or None when it was not accepted."""
         context = self._context
-        self._unanswered += 1
         try:
             try:
                 kept = await self._with_uploads(task)
@@ -71,8 +77,7 @@ class Submitter:
             outcome = await context.service.submit(body, claim.key)
             return await self._record(claim, outcome)
         finally:
-            self._unanswered -= 1
-            self._answered.set()
+            self.give_up_turn()
 
     async def resend(self, task: TaskRecord) -> TaskRecord | None:
         """Sends an uncertain task again, with the identical body under the same key, until its fate is known.

@@ -119,10 +119,16 @@ class Bench:
         keys = Counter(charge["key"] for charge in charges)
         assert all(count == 1 for count in keys.values()) or not self.honours_keys, keys
         attempts = dict(self.rows("SELECT key, outcome FROM attempts"))
-        known = {task_id for (ids,) in self.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL") for task_id in _ids(ids)}
+        known = {
+            task_id
+            for (ids,) in self.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL")
+            for task_id in _ids(ids)
+        }
         for charge in charges:
             assert charge["key"] in attempts, "a bill without an intent"
-            assert charge["task_id"] in known or attempts[charge["key"]] in {"uncertain", "open"}, attempts[charge["key"]]
+            assert charge["task_id"] in known or attempts[charge["key"]] in {"uncertain", "open"}, attempts[
+                charge["key"]
+            ]
         totals = self.rows("SELECT reserved_images, reserved, images, cost FROM totals")[0]
         sums = self.rows("SELECT sum(reserved_images), sum(reserved), sum(images), sum(cost) FROM attempts")[0]
         assert totals == tuple(value or 0 for value in sums)
@@ -151,6 +157,8 @@ def _ids(text):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
+    # Pauses after failures are a matter of seconds; what they are for does not depend on their length.
+    monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path, monkeypatch)
 

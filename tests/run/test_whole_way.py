@@ -23,7 +23,9 @@ def test_a_run_makes_every_image_once(bench, serve):
     serve()
     done = bench.run()
     assert done.code == 0, done
-    assert set(bench.files()) == {f"{subject}/{size}.jpg" for subject in ("panda", "fox") for size in ("1-1", "16-9", "9-16")}
+    assert set(bench.files()) == {
+        f"{subject}/{size}.jpg" for subject in ("panda", "fox") for size in ("1-1", "16-9", "9-16")
+    }
     assert bench.states() == {"succeeded": 6}
     assert len(bench.charges()) == 6
     assert "6 images, 6 of them new" in done.out
@@ -87,7 +89,7 @@ def test_index_in_the_path_names_each_image(bench, serve):
     Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
     bench.write(
         'version: 1\nmatrix: {mood: [calm]}\nrequest: {prompt: "{{ mood }}", n: 2, image_urls: [cup.png]}\n'
-        'references: {send: inline}\noutput: {dir: out, path: "{{ mood }}/view {{ \'%02d\' % index }}"}\n'
+        "references: {send: inline}\noutput: {dir: out, path: \"{{ mood }}/view {{ '%02d' % index }}\"}\n"
     )
     assert bench.run().code == 0
     assert set(bench.files()) == {"calm/view 01.jpg", "calm/view 02.jpg"}
@@ -181,7 +183,9 @@ class TestEdits:
         done = bench.run()
         assert done.code == 0
         assert "6 files" in done.out
-        assert set(bench.files()) == {f"{size}/{subject}.jpg" for subject in ("panda", "fox") for size in ("1-1", "16-9", "9-16")}
+        assert set(bench.files()) == {
+            f"{size}/{subject}.jpg" for subject in ("panda", "fox") for size in ("1-1", "16-9", "9-16")
+        }
         assert {path.read_bytes() for path in bench.files().values()} == before
         assert not (bench.out / "panda").exists()
         assert bench.requests() == requests
@@ -190,7 +194,10 @@ class TestEdits:
     def test_two_names_swapped(self, bench):
         panda, fox = (bench.files()[f"{name}/1-1.jpg"].read_bytes() for name in ("panda", "fox"))
         bench.write(
-            bench.job.read_text().replace("id: panda", "id: x").replace("id: fox", "id: panda").replace("id: x", "id: fox")
+            bench.job.read_text()
+            .replace("id: panda", "id: x")
+            .replace("id: fox", "id: panda")
+            .replace("id: x", "id: fox")
         )
         assert bench.run().code == 0
         assert bench.files()["panda/1-1.jpg"].read_bytes() == fox
@@ -203,7 +210,9 @@ class TestEdits:
         text = bench.job.read_text()
         matrix = text[text.index("matrix:") : text.index("request:")]
         subjects, sizes = matrix[matrix.index("  subject") : matrix.index("  size")], "  size: [9:16, 1:1, 16:9]\n"
-        bench.write("# a comment\n" + text.replace(matrix, "matrix:\n" + sizes + subjects).replace("name: test", "name: other"))
+        bench.write(
+            "# a comment\n" + text.replace(matrix, "matrix:\n" + sizes + subjects).replace("name: test", "name: other")
+        )
         requests = bench.requests()
         plan = bench.call("plan", "--detailed-exitcode")
         assert plan.code == 0, plan
@@ -212,7 +221,9 @@ class TestEdits:
         assert bench.requests() == requests
 
     def test_defaults_written_out_cost_nothing(self, bench):
-        bench.edit("request:\n", "request:\n  watermark: false\n  resolution: 2K\n  n: 1\n  model: doubao-seedance-4-5\n")
+        bench.edit(
+            "request:\n", "request:\n  watermark: false\n  resolution: 2K\n  n: 1\n  model: doubao-seedance-4-5\n"
+        )
         assert "Nothing to do." in bench.call("plan").out
 
     def test_fewer_cells_keep_their_files(self, bench):
