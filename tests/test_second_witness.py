@@ -10,7 +10,19 @@ REQUESTS = 25_000
 URLS = ["https://example.com/a.png", "http://example.com/b", "https://example.com/c.jpg?size=1#x"]
 DATA = ["data:image/png;base64,iVBORw0KGgo=", "data:image/jpeg;base64,/9j/4AAQ", "data:image/png;base64,AA=="]
 BROKEN_URLS = [
-    *("", "cup.png", "ftp://example.com/a.png", "https://", "http:///a", "HTTPS//x", "https://exa mple.com/a", 7, None, [], {}),
+    *(
+        "",
+        "cup.png",
+        "ftp://example.com/a.png",
+        "https://",
+        "http:///a",
+        "HTTPS//x",
+        "https://exa mple.com/a",
+        7,
+        None,
+        [],
+        {},
+    ),
     *("data:image/gif;base64,R0lGODlh", "data:image/png,AAAA", "data:image/png;base64,", "data:image/png;base64,A"),
     *("data:image/png;base64,AAA", "data:image/jpeg;base64,AA=", "data:image/png;base64,AA==\n", "https://a.b/c\n"),
     *("data:;base64,AAAA", "data:image/png;base64,AA*A", True, 1.5, "//example.com/a.png"),
@@ -56,7 +68,9 @@ def spoil(body, dice):
     elif kind == 1:
         del body[dice.choice(list(body))]
     elif kind == 2:
-        body[dice.choice(["quality", "N", "seed", "image_url", "Prompt", "output_format"])] = dice.choice(["x", 1, None])
+        body[dice.choice(["quality", "N", "seed", "image_url", "Prompt", "output_format"])] = dice.choice(
+            ["x", 1, None]
+        )
     elif kind == 3:
         body["n"] = dice.choice([0, 16, "3", "1", 2.5, -1, True, None, 100, 15])
     elif kind == 4:
@@ -68,7 +82,16 @@ def spoil(body, dice):
         body["resolution"] = dice.choice(["1K", "2k", "4k", "8K", 2, "", None])
     elif kind == 7:
         body["sequential_image_generation_options"] = dice.choice(
-            [{"max_images": 0}, {"max_images": 16}, {"max_images": "3"}, {"max": 3}, {"max_images": True}, [], "x", None]
+            [
+                {"max_images": 0},
+                {"max_images": 16},
+                {"max_images": "3"},
+                {"max": 3},
+                {"max_images": True},
+                [],
+                "x",
+                None,
+            ]
         )
     else:
         body["optimize_prompt_options"] = dice.choice([{"mode": "quick"}, {"mode": None}, {"speed": 1}, [], "fast"])

@@ -11,8 +11,6 @@ import click
 from seedream_batch import __version__
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
-ISSUES = "https://github.com/seedream-batch/seedream-batch/issues"
-
 _VERBS = {
     "validate": "Check job files; say everything that is wrong with them.",
     "plan": "Show what a run would do, and why; changes nothing.",
@@ -99,7 +97,8 @@ def main(args: list[str] | None = None) -> None:
     except Exception:  # noqa: BLE001 - a bug: say so, with what is needed to mend it
         traceback.print_exc()
         click.echo(
-            f"\nThis is a bug in seedream-batch {__version__}. Please report it with the lines above:\n{ISSUES}",
+            f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you have"
+            " it from. Nothing is lost: the manifest has all that was paid for.",
             err=True,
         )
         code = 1

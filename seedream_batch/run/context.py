@@ -13,7 +13,7 @@ from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import ManifestWriter
-from seedream_batch.model.job import Job, Reference
+from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
@@ -186,6 +186,11 @@ class Context:
         """An exchange got no usable answer; too long without one ends the run."""
         if self.monotonic() - self.heard > OUTAGE_LIMIT:
             self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
+
+
+def dollars(micro: int) -> str:
+    """Money for a line of a log."""
+    return f"{micro / MICRO:.2f} USD"
 
 
 def name(task: TaskRecord) -> str:

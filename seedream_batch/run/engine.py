@@ -7,11 +7,11 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import PurePosixPath
 
-from seedream_batch.errors import StorageError
+from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.model.task import TaskRecord, TaskState, image_path
 from seedream_batch.run.arrange import move_files
 from seedream_batch.run.collect import Collector
-from seedream_batch.run.context import Context, Stopping, StopReason
+from seedream_batch.run.context import Context, Event, EventKind, Stopping, StopReason, dollars
 from seedream_batch.run.submit import Submitter
 
 
@@ -79,6 +79,7 @@ class Engine:
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
+        await self._look_at_balance()
         begun: set[int] = set()
         while context.may_submit():
             if context.over_budget and not await self._budget_may_free():
@@ -105,6 +106,31 @@ class Engine:
                     break
                 begun.add(task.id)
                 self._spawn(task.id, self._make(task))
+
+    async def _look_at_balance(self) -> None:
+        """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
+        context = self._context
+        images, cost = await context.writer.do(lambda m: m.planned_cost(context.options.limit))
+        if not images:
+            return
+        try:
+            balance = await context.service.balance()
+        except CredentialsRefused as error:
+            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+            return
+        except ServiceError as error:
+            # Not every account may ask; a submission tells all that matters.
+            context.emit(Event(EventKind.WARNING, f"the balance is not known: {error}"))
+            return
+        left = balance.remaining
+        if left is None or left >= cost:
+            return
+        enough = max(0, left) * images // cost
+        text = f"the account has {dollars(left)}; the {images:,} images to buy cost about {dollars(cost)}"
+        if not enough:
+            context.stop_submitting(StopReason.BALANCE, text)
+        else:
+            context.emit(Event(EventKind.WARNING, f"{text}: it will do for about {enough:,} of them"))
 
     async def _budget_may_free(self) -> bool:
         """Waits until something in flight ends and settles its cost; False, for good, when nothing is in flight."""

@@ -119,16 +119,12 @@ class Bench:
         keys = Counter(charge["key"] for charge in charges)
         assert all(count == 1 for count in keys.values()) or not self.honours_keys, keys
         attempts = dict(self.rows("SELECT key, outcome FROM attempts"))
-        known = {
-            task_id
-            for (ids,) in self.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL")
-            for task_id in _ids(ids)
-        }
+        rows = self.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL")
+        known = {task_id for (ids,) in rows for task_id in json.loads(ids)}
         for charge in charges:
             assert charge["key"] in attempts, "a bill without an intent"
-            assert charge["task_id"] in known or attempts[charge["key"]] in {"uncertain", "open"}, attempts[
-                charge["key"]
-            ]
+            outcome = attempts[charge["key"]]
+            assert charge["task_id"] in known or outcome in {"uncertain", "open"}, outcome
         totals = self.rows("SELECT reserved_images, reserved, images, cost FROM totals")[0]
         sums = self.rows("SELECT sum(reserved_images), sum(reserved), sum(images), sum(cost) FROM attempts")[0]
         assert totals == tuple(value or 0 for value in sums)
@@ -147,12 +143,6 @@ class Bench:
     @property
     def honours_keys(self):
         return self.emulator is not None and self.emulator_config.honour_keys
-
-
-def _ids(text):
-    import json
-
-    return json.loads(text)
 
 
 @pytest.fixture

@@ -140,6 +140,36 @@ def test_what_moderation_refused_is_not_tried_again(one, serve):
     assert "OutputImageSensitiveContentDetected" in one.call("status").out
 
 
+def test_a_balance_for_nothing_buys_nothing(bench, serve):
+    serve(balance_usd=0.03)
+    done = bench.run()
+    assert done.code == 5, done
+    assert "the account has 0.03 USD; the 6 images to buy cost about 0.21 USD" in done.err
+    assert bench.emulator.stats().get("submit", 0) == 0
+
+
+@pytest.mark.parametrize(
+    "fault", [{"action": "status", "status": 404}, {"action": "reset_after"}, {"action": "garbage_body"}]
+)
+def test_a_balance_that_is_not_told_stops_nothing(bench, serve, fault):
+    serve()
+    bench.emulator.set_faults([{"on": "balance", **fault}])
+    done = bench.run()
+    assert done.code == 0, done
+    assert "the balance is not known" in done.err
+
+
+def test_a_wrong_key_is_found_before_anything_is_sent(bench, serve, monkeypatch):
+    serve()
+    monkeypatch.setenv("APIMART_API_KEY", "wrong-key")
+    done = bench.run()
+    assert done.code == 6, done
+    assert bench.emulator.stats().get("submit", 0) == 0
+    assert bench.states() == {"planned": 6}
+    shown = bench.call("balance")
+    assert shown.code == 2, "balance takes no job"
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_stops_submitting(bench, serve, status):
     serve()
@@ -158,6 +188,7 @@ def test_an_empty_account_stops_submitting_and_collects(bench, serve):
     serve(balance_usd=0.08)
     done = bench.run()
     assert done.code == 5, done
+    assert "it will do for about 2 of them" in done.err
     assert bench.states() == {"succeeded": 2, "planned": 4}
     assert len(bench.files()) == 2
     bench.emulator.configure(balance_usd=1.0)
@@ -271,7 +302,7 @@ def test_links_that_stay_dead_expire(one, serve):
     assert len(one.charges()) == 1
 
 
-def test_links_that_expired_before_the_next_run_are_renewed(one, serve, until):
+def test_links_that_expired_before_the_next_run_are_renewed(one, serve):
     serve(link_seconds=0.2)
     assert one.run("--submit-only").code == 0
     assert one.run().code == 0

@@ -6,6 +6,9 @@ import re
 import pytest
 from PIL import Image
 
+SUBJECTS = ("panda", "fox")
+SIZES = ("1-1", "16-9", "9-16")
+
 PIXELS = {
     "2K": {
         "1:1": (2048, 2048), "4:3": (2304, 1728), "3:4": (1728, 2304), "16:9": (2560, 1440), "9:16": (1440, 2560),
