@@ -97,8 +97,8 @@ def main(args: list[str] | None = None) -> None:
     except Exception:  # noqa: BLE001 - a bug: say so, with what is needed to mend it
         traceback.print_exc()
         click.echo(
-            f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you have"
-            " it from. Nothing is lost: the manifest has all that was paid for.",
+            f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you"
+            " have it from. Nothing is lost: the manifest has all that was paid for.",
             err=True,
         )
         code = 1
