@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from random import Random
 
-FIRST_LOOK = {"2K": 12.0, "4K": 30.0}
-"""Seconds after the submission of the first look; typical times are 15 to 60 s at 2K and up to 180 s at 4K."""
-
 
 class PollSchedule:
     """Learns how long tasks take, by resolution, and says when to look.
@@ -52,6 +49,7 @@ class SubmissionPace:
         self._next = 0.0
         self._resume = 0.0
         self._slowdown = 0.0
+        self._settled = 0.0
 
     def next_slot(self, now: float) -> float:
         """Takes the next slot; how long to wait for it."""
@@ -60,9 +58,14 @@ class SubmissionPace:
         return at - now
 
     def refused(self, now: float, retry_after: float) -> None:
-        """The service said "too many requests": everything waits, and goes on more slowly."""
+        """The service said "too many requests": everything waits, and goes on more slowly.
+
+        What was under way when it first said so is refused as well; that does not slow things down again.
+        """
         self._resume = max(self._resume, now + retry_after)
-        self._slowdown = min(max(2 * self._slowdown, 0.02), 5.0)
+        if now >= self._settled:
+            self._slowdown = min(max(2 * self._slowdown, 0.02), 5.0)
+            self._settled = max(self._resume, now + 1.0)
 
     def accepted(self) -> None:
         """The service took one: the slowdown wears off."""

@@ -87,12 +87,12 @@ def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
         return Decision(Action.FETCH, "made and paid for, not downloaded yet")
+    if any(image.state is ImageState.STORED and _target(spec, image) != image.path for image in images):
+        return Decision(Action.MOVE, "stored under another path")
     for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
         if states[state]:
             first = next(image for image in images if image.state is state)
             return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
-    if any(_target(spec, image) != image.path for image in images):
-        return Decision(Action.MOVE, "stored under another path")
     return Decision(Action.KEEP, "stored")
 
 
@@ -136,6 +136,8 @@ class Plan:
     images: int = 0
     dropped: int = 0
     """Tasks of the manifest that the job no longer has; their files stay."""
+    charged: bool = False
+    """Whether the prices are what the service charged before, and not only what the job says."""
     collect: int = 0
     """Those of them that are in flight: what is paid for is collected all the same."""
 

@@ -6,6 +6,7 @@ stands in the way of the API key, and a default one would go to every image host
 
 from __future__ import annotations
 
+import base64
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -24,7 +25,11 @@ def proxy_for(url: str) -> httpx.Proxy | None:
     if not address or proxy_bypass(parts.hostname or ""):
         return None
     try:
-        return httpx.Proxy(address if "://" in address else f"http://{address}")
+        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     except (httpx.InvalidURL, ValueError):
         # The address may hold a password, so it is not repeated.
         raise UsageError(f"the environment variable {parts.scheme}_proxy holds no http(s) URL") from None
+    if proxy.auth is None:
+        return proxy
+    password = base64.b64encode(":".join(proxy.auth).encode()).decode("ascii")
+    return httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {password}"})

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import quote, urlsplit
@@ -28,9 +30,14 @@ CONNECT_TIMEOUT = 15.0
 SUBMIT_TIMEOUT = 120.0
 """Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
 POLL_TIMEOUT = 30.0
+TRICKLE = 60.0
+"""Seconds that a whole exchange may take on top of its timeout."""
 KEEP_ALIVE = 5.0
 """Seconds an idle connection is kept. Short, because a POST on a connection that the service is just closing has an
 unknown outcome; servers keep theirs for 15 s and more."""
+
+PIECE = 256 * 1024
+"""Bytes of a request that are sent in one go: inlined reference images make bodies of many MB, and others wait."""
 
 UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds that an uploaded image can be used."""
@@ -65,19 +72,20 @@ def origin_of(base_url: str) -> str:
     try:
         parts = urlsplit(base_url.strip())
         port = parts.port
-        httpx.URL(base_url.strip())
+        host = httpx.URL(base_url.strip()).raw_host.decode("ascii")
     except (ValueError, httpx.InvalidURL):
         raise UsageError(f"{base_url!r} {_NO_BASE_URL}") from None
     if "@" in parts.netloc:
         raise UsageError("the base URL has a user name or a password in it; only the API key says who asks")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or parts.query or parts.fragment:
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
         raise UsageError(f"{base_url!r} {_NO_BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/v1")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(host):
         raise UsageError(f"{base_url!r} would send the API key unencrypted; only https is used, except on this machine")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
 
 
@@ -162,12 +170,10 @@ class Service:
     async def upload(self, data: bytes, media_type: str) -> str:
         """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
         name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
-        try:
-            answer = await self._exchange(
-                "POST", "/uploads/images", SUBMIT_TIMEOUT, files={"file": (name, data, media_type)}
-            )
-        except _FAILURES as error:
-            raise ServiceError(f"uploading a reference image: {describe(error)}") from error
+        files = {"file": (name, data, media_type)}
+        answer = await self._asked(
+            "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
+        )
         url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
         if url is None:
             self._refuse(answer, "uploading a reference image", "no URL in the answer")
@@ -175,14 +181,21 @@ class Service:
 
     async def balance(self) -> wire.Balance:
         """What the account has left. Raises `CredentialsRefused` or `ServiceError`."""
-        try:
-            answer = await self._exchange("GET", "/balance", POLL_TIMEOUT)
-        except _FAILURES as error:
-            raise ServiceError(f"asking {self.origin} for the balance: {describe(error)}") from error
+        answer = await self._asked(
+            f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
+        )
         found = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
         if found is None:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return found
+
+    async def _asked(self, doing: str, exchange: Awaitable[wire.Answer]) -> wire.Answer:
+        try:
+            return await exchange
+        except _FAILURES as error:
+            told = describe(error)
+        # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
+        raise ServiceError(f"{doing}: {told}")
 
     def _refuse(self, answer: wire.Answer, doing: str, lacking: str) -> NoReturn:
         told = wire.fault_of(wire.parse(answer), answer).message or (lacking if 200 <= answer.status < 300 else "")
@@ -200,16 +213,17 @@ class Service:
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
     ) -> wire.Answer:
         self.calls += 1
+        length = {} if content is None else {"Content-Length": str(len(content))}
         request = self._client.build_request(
             method,
             path,
-            headers={**(headers or {}), "Authorization": self._key.header()},
-            content=content,
+            headers={**(headers or {}), **length, "Authorization": self._key.header()},
+            content=content if content is None or len(content) <= PIECE else _pieces(content),
             files=files,
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
         )
-        # A body that trickles keeps the read timeout quiet for ever; this bound is on the whole exchange.
-        async with asyncio.timeout(timeout + 60):
+        # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
+        async with asyncio.timeout(timeout + TRICKLE):
             response = await self._client.send(request, stream=True)
             try:
                 body = bytearray()
@@ -218,6 +232,7 @@ class Service:
                     body += chunk
                     if len(body) > MAX_ANSWER:
                         whole = False
+                        body.clear()  # no answer of this service, so nothing in it is believed
                         break
             except _FAILURES:
                 # The status line did come. What there is of the body may still hold all of a task id that is paid for.
@@ -225,6 +240,11 @@ class Service:
             finally:
                 await response.aclose()
         return wire.Answer(response.status_code, response.headers, bytes(body), whole)
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
 
 
 def describe(error: BaseException) -> str:
@@ -244,7 +264,7 @@ def describe(error: BaseException) -> str:
         return "no answer in time"
     if isinstance(cause, aiohttp.ServerDisconnectedError):
         return "the connection was closed without an answer"
-    if isinstance(cause, ConnectionResetError):
+    if isinstance(cause, ConnectionResetError) or getattr(cause, "errno", None) in {errno.ECONNRESET, errno.EPIPE}:
         return "the connection was reset"
     told = wire.one_line(str(cause))
     return f"{type(cause).__name__}: {told}" if told else type(cause).__name__

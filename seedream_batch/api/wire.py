@@ -251,7 +251,7 @@ def fault_of(document: Json, answer: Answer) -> Fault:
         fault = _fault(document.get("error"))
         message = fault.message or one_line(document.get("message")) or one_line(document.get("detail"))
         return Fault(fault.code or _word(document.get("code")), fault.type, message)
-    if 200 <= answer.status < 300 and not answer.whole:
+    if not answer.whole:
         return Fault(message="the answer was cut short or too long")
     start = answer.body[:200].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):

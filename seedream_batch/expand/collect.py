@@ -21,7 +21,7 @@ class ProblemCollector:
         self._axes: Mapping[str, Axis] = {axis.name: axis for axis in job.axes}
         self._included = {id(cell): index for index, cell in enumerate(job.include)}
         self._samples = job.repeat > 1
-        self._found: dict[tuple[Path, str, str], _Cause] = {}
+        self._found: dict[tuple[Path, str], _Cause] = {}
 
     def add(
         self,
@@ -29,16 +29,18 @@ class ProblemCollector:
         message: str,
         *,
         hint: str = "",
+        cause: str = "",
         cell: Mapping[str, Json] | None = None,
         sample: int | None = None,
     ) -> None:
         """One problem at `path` of the job file, in `cell` where a cell is to blame.
 
-        The samples of a cell count as one; they follow each other.
+        `cause` is what tells one problem from another where the message speaks of the cell. The samples of a cell
+        count as one; they follow each other.
         """
         if path[0] == "matrix" and id(cell) in self._included:
             path = ("include", self._included[id(cell)], *path[1:])
-        found = self._found.setdefault((path, message, hint), _Cause())
+        found = self._found.setdefault((path, cause or message), _Cause())
         if found.problem is None:
             found.problem = Problem(
                 path=dotted(path),

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 from seedream_batch.model.document import Json
 
-
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -53,5 +52,42 @@ def fingerprint(body: Mapping[str, Json], sample: int, defaults: Mapping[tuple[s
     `body` has its reference images as `sha256:HEX`. Names, labels, order and output paths are not part of it, so
     changing those buys nothing.
     """
-    text = dumps({"request": canonical(body, defaults), "sample": sample})
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _hashed(dumps(canonical(body, defaults)), sample)
+
+
+def _hashed(request: str, sample: int) -> str:
+    return hashlib.sha256(f'{{"request":{request},"sample":{sample}}}'.encode()).hexdigest()
+
+
+class RequestTexts:
+    """The text and the fingerprint of each request of a job.
+
+    The tasks of a matrix differ in their prompt and repeat the rest, so the texts around the prompt are remembered.
+    """
+
+    _PROMPT = "prompt"
+    _HOLE = "\ue000the prompt\ue000"
+    _REMEMBERED = 1024
+
+    def __init__(self, defaults: Mapping[tuple[str, ...], Json]) -> None:
+        self._defaults = defaults
+        self._around: dict[str, tuple[list[str], list[str]]] = {}
+
+    def of(self, body: Mapping[str, Json], sample: int) -> tuple[str, str]:
+        """The canonical text of the body, and its `fingerprint`."""
+        # The repr tells 1, 1.0, True and "1" apart.
+        key = repr({**body, self._PROMPT: None})
+        around = self._around.get(key)
+        if around is None:
+            if len(self._around) >= self._REMEMBERED:
+                self._around.clear()
+            with_hole = {**body, self._PROMPT: self._HOLE}
+            hole = dumps(self._HOLE)
+            around = dumps(with_hole).split(hole), dumps(canonical(with_hole, self._defaults)).split(hole)
+            self._around[key] = around
+        prompt = body[self._PROMPT]
+        whole, request = around
+        if not isinstance(prompt, str) or len(whole) != 2 or len(request) != 2:
+            return dumps(body), fingerprint(body, sample, self._defaults)
+        text = dumps(prompt)
+        return f"{whole[0]}{text}{whole[1]}", _hashed(f"{request[0]}{text}{request[1]}", sample)

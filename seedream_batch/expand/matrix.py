@@ -67,6 +67,11 @@ def _equal(value: Json, wanted: Json) -> bool:
     return type(value) is type(wanted) and json.dumps(value, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 
+def fits_as_it_is(axis: Axis, wanted: Json) -> bool:
+    """Whether a value of the axis is exactly what is wanted: a list as a value, not as "any of"."""
+    return any(_equal(value, wanted) for value in axis.values)
+
+
 def fits_any(axis: Axis, wanted: Json) -> bool:
     """Whether at least one value of the axis fits."""
     return any(matches(value, wanted) for value in axis.values)

@@ -9,6 +9,7 @@ from functools import lru_cache
 _REFUSED = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f-\x9f\u2028\u2029]')
 _RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?$", re.IGNORECASE)
 _SPACES = " \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _PICTURE = re.compile(r"\.(png|jpe?g)\Z", re.IGNORECASE)
 _OWN = re.compile(r"^manifest\.", re.IGNORECASE)
 _MAX_COMPONENT = 220
@@ -18,7 +19,14 @@ _MAX_PATH = 1000
 
 
 class BadPath(ValueError):
-    """A rendered output path that no file may have; the message says why."""
+    """A rendered output path that no file may have; the message says why.
+
+    `cause` is the reason without the path, so the same for all paths of a job that have it.
+    """
+
+    def __init__(self, cause: str, rendered: str = "") -> None:
+        self.cause = cause
+        super().__init__(f"{_short(rendered)} {cause}" if rendered else cause)
 
 
 def safe_path(rendered: str) -> str:
@@ -29,21 +37,21 @@ def safe_path(rendered: str) -> str:
     rendered = unicodedata.normalize("NFC", rendered.strip())
     if not rendered:
         raise BadPath("is empty")
-    if rendered.startswith("/") or re.match(r"^[A-Za-z]:[\\/]", rendered):
-        raise BadPath(f"{_short(rendered)} is absolute; output paths are relative to output.dir")
+    if rendered.startswith("/") or _DRIVE.match(rendered):
+        raise BadPath("is absolute; output paths are relative to output.dir", rendered)
     *folders, last = rendered.split("/")
     try:
-        names = [_folder_name(_safe_name(part)) for part in folders]
+        names = [_safe_folder(part) for part in folders]
         names.append(_safe_name(last))
         if folders and _OWN.match(names[0]):
             # The manifest and its helpers stand beside the top folders.
             names[0] = f"_{names[0]}"
     except BadPath as error:
-        raise BadPath(f"{_short(rendered)} {error}") from None
+        raise BadPath(error.cause, rendered) from None
     path = "/".join(names)
     size = len(path.encode())
     if size > _MAX_PATH:
-        raise BadPath(f"{_short(rendered)} has {size} bytes; at most {_MAX_PATH} fit")
+        raise BadPath(f"has {size} bytes; at most {_MAX_PATH} fit", rendered)
     return path
 
 
@@ -69,9 +77,10 @@ def _safe_name(part: str) -> str:
     return name
 
 
-def _folder_name(name: str) -> str:
+@lru_cache(maxsize=4096)
+def _safe_folder(part: str) -> str:
     # A folder `a.png` would stand where the picture of the path `a` goes.
-    return _PICTURE.sub(r"-\1", name)
+    return _PICTURE.sub(r"-\1", _safe_name(part))
 
 
 def _short(text: str) -> str:

@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from seedream_batch.expand.identity import tidy
 from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
 from seedream_batch.model.document import Json, Path
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_INCLUDES = re.compile(r"\b(include|import|extends|from)\b")
+_REMEMBERED = 1024
+"""How many texts of a template are kept: most axes turn without changing the prompt."""
 _ABSENT = object()
 
 Context = Mapping[str, Json]
@@ -17,12 +21,16 @@ Render = Callable[[Context], Json]
 
 
 class FieldError(Exception):
-    """A field of the request could not be made; `path` is where in the job file the fault lies."""
+    """A field of the request could not be made; `path` is where in the job file the fault lies.
 
-    def __init__(self, path: Path, message: str, hint: str = "") -> None:
+    `cause` is the message without what differs from cell to cell.
+    """
+
+    def __init__(self, path: Path, message: str, hint: str = "", cause: str = "") -> None:
         self.path = path
         self.message = message
         self.hint = hint
+        self.cause = cause
         super().__init__(message)
 
 
@@ -81,7 +89,7 @@ class RequestTemplate:
 
         def render(context: Context) -> Json:
             value = context.get(name, _ABSENT)
-            return value if typed or not isinstance(value, str) else _as_type(value.strip(), wanted, path)
+            return tidy(value) if typed or not isinstance(value, str) else _as_type(value.strip(), wanted, path)
 
         return render
 
@@ -94,7 +102,8 @@ class RequestTemplate:
         if isinstance(value, dict):
             fields = {key: self._compile(item, (*path, key), (*field, key)) for key, item in value.items()}
             return lambda context: {key: item(context) for key, item in fields.items()}
-        return lambda _context: value
+        constant = tidy(value)
+        return lambda _context: constant
 
     def _compile_text(self, text: str, path: Path, field: tuple[str, ...]) -> Render:
         try:
@@ -108,14 +117,43 @@ class RequestTemplate:
             constant = text.strip() if strip else text
             return lambda _context: constant
         wanted = self._types.get(field, "string")
+        text_of = _remembering(template, path)
 
         def render(context: Context) -> Json:
-            rendered = render_at(template, context, path)
+            rendered = text_of(context)
             if wanted == "string":
                 return rendered.strip() if strip else rendered
             return _as_type(rendered.strip(), wanted, path)
 
         return render
+
+
+def _remembering(template: Template, path: Path) -> Callable[[Context], str]:
+    """`render_at`, which asks the template once for the same values; includes may read names it does not know of."""
+    if _INCLUDES.search(template.source):
+        return lambda context: render_at(template, context, path)
+    names = sorted(template.names)
+    # The values are kept, too, so that no other value gets the identity of one of them.
+    known: dict[tuple[object, ...], tuple[str, list[Json]]] = {}
+
+    def render(context: Context) -> str:
+        values = [context.get(name, _ABSENT) for name in names]
+        key = tuple([_key(value) for value in values])
+        found = known.get(key)
+        if found is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
+            found = known[key] = (render_at(template, context, path), values)
+        return found[0]
+
+    return render
+
+
+def _key(value: Json) -> object:
+    kind = type(value)
+    if kind is str:
+        return value
+    return (value,) if kind is int else id(value)
 
 
 def render_at(template: Template, context: Context, path: Path) -> str:
@@ -135,9 +173,14 @@ def _as_type(text: str, wanted: str, path: Path) -> Json:
     if wanted == "integer":
         if _INTEGER.fullmatch(text):
             return int(text)
-        raise FieldError(path, f"must give an integer, gave {text[:60]!r}")
+        raise _wrong_type(path, "must give an integer", text)
     if wanted == "boolean":
         if text.lower() in {"true", "false"}:
             return text.lower() == "true"
-        raise FieldError(path, f"must give true or false, gave {text[:60]!r}")
+        raise _wrong_type(path, "must give true or false", text)
     return text
+
+
+def _wrong_type(path: Path, message: str, text: str) -> FieldError:
+    # Each value of an axis is to be mended by itself, a template once.
+    return FieldError(path, f"{message}, gave {text[:60]!r}", cause="" if path[0] == "matrix" else message)

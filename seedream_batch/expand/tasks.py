@@ -6,12 +6,13 @@ import hashlib
 import itertools
 import json
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.expand.collect import ProblemCollector
-from seedream_batch.expand.identity import dumps, fingerprint, tidy
+from seedream_batch.expand.identity import RequestTexts, dumps
 from seedream_batch.expand.matrix import cells, label, name_of
 from seedream_batch.expand.paths import BadPath, collision_key, safe_path
 from seedream_batch.expand.request import FieldError, RequestTemplate, render_at
@@ -22,6 +23,8 @@ from seedream_batch.model.task import TaskSpec, image_path
 
 STAND_IN = "https://reference.invalid/"
 """What stands for a checked local reference while the rest of the request is checked."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 MAX_IMAGES = 15
 """References and images together, at most [Seedream 4.5 API documentation]."""
@@ -88,6 +91,7 @@ class Expansion:
         self._job = job
         self._rules = rules
         self._resolve = resolve
+        self._texts = RequestTexts(rules.defaults)
         filled_in = {
             axis.name: axis.typed
             for axis in job.axes
@@ -123,8 +127,7 @@ class Expansion:
         names = array("Q")
         for _cell, _sample, spec in self._specs(collector):
             prints.append(int(spec.fingerprint[:16], 16))
-            for index in range(1, spec.images + 1):
-                names.append(_hash(collision_key(image_path(spec.paths, spec.images, index))))
+            names.extend([_hash(collision_key(name)) for name in _image_paths(spec)])
             yield spec
         self._find_twins(collector, _doubles(prints), _doubles(names))
         problems = collector.problems()
@@ -134,19 +137,21 @@ class Expansion:
     def _specs(self, collector: ProblemCollector) -> Iterator[tuple[Mapping[str, Json], int, TaskSpec]]:
         job = self._job
         default_path = _DefaultPath(job)
+        cell_texts = _CellTexts(job)
         ordinal = 0
         for cell in cells(job):
-            cell_text = json.dumps(cell, ensure_ascii=False, separators=(",", ":"))
+            cell_text = cell_texts.of(cell)
             for sample in range(1, job.repeat + 1):
                 if collector.full:
                     raise InvalidJob(collector.problems())
                 ordinal += 1
                 context: dict[str, Json] = {**job.vars, **cell, "sample": sample}
                 try:
-                    body = tidy(self._request.render(context))
+                    body = self._request.render(context)
                 except FieldError as error:
-                    collector.add(error.path, error.message, hint=error.hint, cell=cell, sample=sample)
+                    _blame(collector, error, cell, sample)
                     continue
+                body.setdefault("model", self._rules.defaults[("model",)])
                 checked = self._with_references(body, collector, cell, sample)
                 if checked is None:
                     continue
@@ -163,7 +168,7 @@ class Expansion:
                     else:
                         paths = default_path.render(cell, sample)
                 except FieldError as error:
-                    collector.add(error.path, error.message, hint=error.hint, cell=cell, sample=sample)
+                    _blame(collector, error, cell, sample)
                     continue
                 spec = self._spec(body, ordinal, sample, images, paths, cell_text)
                 yield cell, sample, spec
@@ -173,16 +178,16 @@ class Expansion:
     ) -> TaskSpec:
         defaults = self._rules.defaults
         resolution = str(body.get("resolution", defaults[("resolution",)]))
-        sent = {"model": defaults[("model",)], **body}
+        text, print_ = self._texts.of(body, sample)
         return TaskSpec(
-            fingerprint=fingerprint(body, sample, defaults),
+            fingerprint=print_,
             ordinal=ordinal,
             sample=sample,
-            body=dumps(sent),
+            body=text,
             images=images,
             paths=paths,
             cell=cell,
-            model=sent["model"],
+            model=body["model"],
             size=str(body.get("size", defaults[("size",)])),
             resolution=resolution,
             price=self._job.budget.price_of(resolution),
@@ -194,7 +199,7 @@ class Expansion:
         """The request with stand-ins for local references, for checking; `body` gets their hashes instead."""
         urls = body.get("image_urls")
         if not isinstance(urls, list):
-            return {"model": self._rules.defaults[("model",)], **body}
+            return body
         sent: list[Json] = []
         stand_ins: list[Json] = []
         good = True
@@ -216,7 +221,7 @@ class Expansion:
         if not good:
             return None
         body["image_urls"] = sent
-        return {"model": self._rules.defaults[("model",)], **body, "image_urls": stand_ins}
+        return {**body, "image_urls": stand_ins}
 
     def _paths(
         self, template: Template, context: dict[str, Json], body: Mapping[str, Json], images: int
@@ -233,40 +238,71 @@ class Expansion:
         try:
             return tuple(safe_path(render_at(template, {**known, "index": index}, path)) for index in indexes)
         except BadPath as error:
-            raise FieldError(path, str(error)) from error
+            raise FieldError(path, str(error), cause=error.cause) from error
 
     def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
         """Names the cells that make the same request or path; goes over the job again only if there are any."""
         if not prints and not names:
             return
-        first_print: dict[str, str] = {}
-        first_name: dict[str, str] = {}
+        same_request = _Twins(
+            "makes the same request in two cells:",
+            "the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
+            " or use repeat for several samples of one prompt",
+        )
+        same_path = _Twins(
+            "gives one path to two images:", "use every axis in output.path, and sample where repeat is above 1"
+        )
         for cell, sample, spec in self._specs(ProblemCollector(self._job)):
             here = label(cell, sample if self._job.repeat > 1 else None)
-            if int(spec.fingerprint[:16], 16) in prints:
-                other = first_print.setdefault(spec.fingerprint, here)
-                if other is not here:
-                    collector.add(
-                        ("request",),
-                        f"makes the same request in two cells: {other}, and {here}",
-                        hint="the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
-                        " or use repeat for several samples of one prompt",
-                    )
-                    continue
-            for index in range(1, spec.images + 1):
-                name = image_path(spec.paths, spec.images, index)
+            if int(spec.fingerprint[:16], 16) in prints and same_request.again(spec.fingerprint, here):
+                continue
+            for index, name in enumerate(_image_paths(spec), start=1):
                 key = collision_key(name)
                 if _hash(key) in names:
-                    other = first_name.setdefault(key, here)
-                    if other is not here:
-                        collector.add(
-                            ("output", "path"),
-                            f"gives {name!r} to two cells: {other}, and {here}",
-                            hint="use every axis in output.path, and sample where repeat is above 1",
-                        )
+                    image = f" image={index}" if spec.images > 1 else ""
+                    if same_path.again(key, f"{name!r} of {here}{image}"):
                         break
-            if collector.full:
-                return
+        same_request.tell(collector, ("request",))
+        same_path.tell(collector, ("output", "path"))
+
+
+def _blame(collector: ProblemCollector, error: FieldError, cell: Mapping[str, Json], sample: int) -> None:
+    collector.add(error.path, error.message, hint=error.hint, cause=error.cause, cell=cell, sample=sample)
+
+
+class _Twins:
+    """What must be unique and is not: the first pairs, and how many more there are."""
+
+    _TOLD = 5
+
+    def __init__(self, what: str, hint: str) -> None:
+        self._what = what
+        self._hint = hint
+        self._first: dict[str, str] = {}
+        self._pairs: list[tuple[str, str]] = []
+        self._more = 0
+
+    def again(self, key: str, here: str) -> bool:
+        """Whether the key came before; `here` is where it is now."""
+        before = self._first.setdefault(key, here)
+        if before is here:
+            return False
+        if len(self._pairs) < self._TOLD:
+            self._pairs.append((before, here))
+        else:
+            self._more += 1
+        return True
+
+    def tell(self, collector: ProblemCollector, path: Path) -> None:
+        """Adds a problem for each pair; where there are many, the first one says how many."""
+        pairs = self._pairs[:1] if self._more else self._pairs
+        for before, here in pairs:
+            more = f", and {self._more + len(self._pairs) - 1:,} more times" if self._more else ""
+            collector.add(path, f"{self._what} {before}, and {here}{more}", hint=self._hint)
+
+
+def _image_paths(spec: TaskSpec) -> Iterator[str]:
+    return (image_path(spec.paths, spec.images, index) for index in range(1, spec.images + 1))
 
 
 def images_asked(body: Mapping[str, Json]) -> int:
@@ -284,39 +320,89 @@ def images_asked(body: Mapping[str, Json]) -> int:
     return wanted
 
 
+class _CellTexts:
+    """The JSON text of each cell, from the texts of the axis values, which are made once."""
+
+    def __init__(self, job: Job) -> None:
+        self._axes = {
+            axis.name: {id(value): f"{_encode(axis.name)}:{_encode(value)}" for value in axis.values}
+            for axis in job.axes
+        }
+
+    def of(self, cell: Mapping[str, Json]) -> str:
+        try:
+            return f"{{{','.join([self._axes[name][id(value)] for name, value in cell.items()])}}}"
+        except KeyError:
+            return _encode(cell)
+
+
 class _DefaultPath:
-    """The path of a job that names none: a folder for the first axis, the names of the other values in the file's."""
+    """The path of a job that names none: a folder for the first axis, the names of the other values in the file's.
+
+    The names are joined by `_`, which they do not have themselves, so that no two cells get one path.
+    """
+
+    _LONGEST = 150
+    """Bytes of one name after which it is cut."""
 
     def __init__(self, job: Job) -> None:
         self._sample = job.repeat > 1
-        self._clear: dict[str, set[str]] = {}
-        for axis in job.axes:
-            seen: dict[str, int] = {}
-            for value in axis.values:
-                slug = _slug(value)
-                seen[slug] = seen.get(slug, 0) + 1
-            self._clear[axis.name] = {slug for slug, times in seen.items() if times == 1 and not slug.endswith("…")}
+        self._axes = [axis.name for axis in job.axes]
+        values: dict[str, list[Json]] = {axis.name: list(axis.values) for axis in job.axes}
+        for cell in job.include:
+            for name, value in cell.items():
+                values.setdefault(name, []).append(value)
+        included = {name for cell in job.include for name in cell}
+        self._parts = {name: _parts(found, several=name in included) for name, found in values.items()}
 
     def render(self, cell: Mapping[str, Json], sample: int) -> tuple[str, ...]:
-        parts = [self._part(name, value) for name, value in cell.items()]
+        if len(cell) == len(self._axes) and all(name in cell for name in self._axes):
+            parts = [self._parts[name][id(cell[name])] for name in self._axes]
+        else:
+            names = [*self._axes, *sorted(cell.keys() - set(self._axes))]
+            parts = [f"{name}={self._parts[name][id(cell[name])]}" for name in names if name in cell]
         if self._sample:
             parts.append(str(sample))
-        rendered = parts[0] if len(parts) == 1 else f"{parts[0]}/{'-'.join(parts[1:])}"
+        rendered = parts[0]
+        if len(parts) > 1:
+            rendered += "/" + self._bounded("_".join(parts[1:]))
         try:
             return (safe_path(rendered),)
         except BadPath as error:
-            raise FieldError(("output", "path"), str(error), "set output.path") from error
+            raise FieldError(("output", "path"), str(error), "set output.path", error.cause) from error
 
-    def _part(self, axis: str, value: Json) -> str:
-        slug = _slug(value)
-        if slug in self._clear.get(axis, ()):
-            return slug
-        # Two values with one name, or a name cut short: a few digits of the value's hash tell them apart.
-        return f"{slug.rstrip('…')}-{hashlib.sha256(dumps(value).encode()).hexdigest()[:6]}"
+    def _bounded(self, name: str) -> str:
+        encoded = name.encode()
+        if len(encoded) <= self._LONGEST:
+            return name
+        short = encoded[: self._LONGEST].decode(errors="ignore")
+        return f"{short}-{hashlib.sha256(encoded).hexdigest()[:12]}"
+
+
+def _parts(values: Sequence[Json], *, several: bool) -> dict[int, str]:
+    """What stands for each value, by its identity; `several` says that equal values may come more than once."""
+    slugs = [_slug(value) for value in values]
+    keys = [collision_key(slug) for slug in slugs]
+    distinct = {dumps(value): key for value, key in zip(values, keys, strict=True)}.values() if several else keys
+    times = Counter(distinct)
+    return {
+        id(value): slug if times[key] == 1 and not slug.endswith("…") else _with_hash(slug, value)
+        for value, slug, key in zip(values, slugs, keys, strict=True)
+    }
+
+
+def _with_hash(slug: str, value: Json) -> str:
+    # Two values with one name, or a name cut short: a few digits of the value's hash tell them apart.
+    return f"{slug.rstrip('…')}-{hashlib.sha256(dumps(value).encode()).hexdigest()[:6]}"
 
 
 def _slug(value: Json) -> str:
-    return "-".join(name_of(value).replace("/", "-").split()).lstrip(".") or "value"
+    """The name of a value as a part of a file's name: no `/` and no `_` in it, and nothing a path replaces."""
+    text = "-".join(name_of(value).replace("/", "-").replace("_", "-").split()).lstrip(".")
+    try:
+        return safe_path(text) if text else "value"
+    except BadPath:
+        return "value"
 
 
 def _hash(text: str) -> int:

@@ -28,6 +28,8 @@ def inside(folder: Path, relative: str) -> Path:
     A job file is data that may come from others: it reads nothing outside its own folder, links included.
     """
     root = folder.resolve()
+    if not relative.strip():
+        raise StorageError("the path is empty")
     try:
         path = (root / relative).resolve()
     except (OSError, ValueError, RuntimeError) as error:

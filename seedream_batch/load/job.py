@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
 from seedream_batch.errors import InvalidJob, StorageError
 from seedream_batch.expand.collect import file_order
 from seedream_batch.expand.matrix import count
-from seedream_batch.expand.tasks import BadReference, Expansion
+from seedream_batch.expand.tasks import BadReference, Expansion, ResolveReference
 from seedream_batch.expand.templates import TemplateEngine, TemplateError
 from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
 from seedream_batch.load.build import build_job
-from seedream_batch.load.crosscheck import exclude_problems, name_problems, template_problems
-from seedream_batch.model.document import Document, Json, Position, Problem, dotted
+from seedream_batch.load.crosscheck import Written, exclude_problems, first_causes, name_problems, template_problems
+from seedream_batch.load.units import limit_problems, without
+from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
 from seedream_batch.model.job import Axis, Job, Reference
 from seedream_batch.model.task import TaskSpec
 from seedream_batch.validate import RequestSchema, checked_job
@@ -55,24 +57,31 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     file = Path(path)
     document_problems: list[Problem] = []
     document = parse_yaml(_read(file), str(path), document_problems)
-    schema_problems, value, dropped = checked_job(document)
-    problems = [*document_problems, *schema_problems]
+    schema_problems, value, _ = checked_job(document)
+    problems = first_causes(document_problems, schema_problems)
     # Names in the file as it was written: what was refused for another reason is still a known name.
-    written = document.value if isinstance(document.value, dict) else {}
-    problems += name_problems(written, document)
-    axes = _axes(value, document, file.parent, problems)
+    written = Written(document, document_problems, schema_problems)
+    limits = list(limit_problems(value, document))
+    problems += limits
+    value = without(value, limits)
+    problems += name_problems(written)
+    axes = _axes(value, written, file.parent, problems)
     request = _request(value, document, file.parent, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)
     engine = TemplateEngine(_includes(file.parent))
-    expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=_References(file.parent))
-    problems += exclude_problems({**written, "exclude": list(job.exclude)}, document, axes)
-    problems += template_problems(expansion, written, document, job.include)
+    references = _References(file.parent)
+    expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
+    problems += exclude_problems(written, job.exclude, axes)
+    problems += template_problems(expansion, written)
     tasks = count(job)
     if tasks > max_tasks:
-        told = f"expands to {tasks:,} tasks; at most {max_tasks:,} are allowed"
+        less = " before `exclude`" if job.exclude else ""
+        told = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
         problems.append(Problem("matrix", told, document.position(("matrix",)), "raise --max-tasks if that is meant"))
-    elif problems and not any(_shapes_cells(problem) for problem in problems) and not _shaping(dropped):
+    elif problems and job.axes and written.knows_names and not any(_shapes_cells(one) for one in problems):
         problems += _cell_problems(expansion)
+    elif problems:
+        problems += _reference_problems(request, references, document)
     if problems:
         raise InvalidJob(sorted(problems, key=file_order))
     return LoadedJob(job, expansion)
@@ -89,6 +98,8 @@ def _read(file: Path) -> bytes:
         raise StorageError(f"there is no job file {file}{_neighbours(file)}") from None
     except OSError as error:
         raise StorageError(f"{file} cannot be read: {error.strerror or error}") from None
+    except ValueError as error:
+        raise StorageError(f"{str(file)!r} is no usable path: {error}") from None
 
 
 def _neighbours(file: Path) -> str:
@@ -99,12 +110,13 @@ def _neighbours(file: Path) -> str:
     return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""
 
 
-def _axes(value: Mapping[str, Json], document: Document, folder: Path, problems: list[Problem]) -> dict[str, Axis]:
+def _axes(value: Mapping[str, Json], written: Written, folder: Path, problems: list[Problem]) -> dict[str, Axis]:
+    document = written.document
     axes: dict[str, Axis] = {}
     for name, values in value.get("matrix", {}).items():
         path = ("matrix", name)
         if isinstance(values, list):
-            places = [document.position((*path, index)) for index in range(len(values))]
+            places = [document.position((*path, index)) for index in written.kept(path)]
             axes[name] = Axis(name, values, places)
             continue
         shown = _shown(document.file, values["file"])
@@ -116,8 +128,16 @@ def _axes(value: Mapping[str, Json], document: Document, folder: Path, problems:
             problems += error.problems
         else:
             places = [Position(table.file, line, column) for line, column in table.positions]
-            axes[name] = Axis(name, table.values, places, table.typed)
+            axes[name] = Axis(name, _column(table, name), places, table.typed)
     return axes
+
+
+def _column(table: Table, name: str) -> Sequence[Json]:
+    """The values of an axis; of a csv or tsv file that has only the column of a field's name, the fields' texts."""
+    of_field = (name,) in RequestSchema().field_types
+    if of_field and not table.typed and all(isinstance(row, dict) and [*row] == [name] for row in table.values):
+        return [row[name] for row in table.values]
+    return table.values
 
 
 def _request(
@@ -154,7 +174,8 @@ class _References:
                 known = BadReference(str(error))
             self._known[text] = known
         if isinstance(known, BadReference):
-            raise known
+            # Anew each time: an exception that is raised again keeps every frame that it ever passed.
+            raise BadReference(str(known))
         return known
 
 
@@ -177,15 +198,31 @@ def _cell_problems(expansion: Expansion) -> tuple[Problem, ...]:
     return ()
 
 
+def _reference_problems(
+    request: Mapping[str, Json], resolve: ResolveReference, document: Document
+) -> Iterator[Problem]:
+    """What is wrong with the reference images that every cell has, where the cells themselves cannot be made."""
+    urls = request.get("image_urls")
+    for index, text in enumerate(urls if isinstance(urls, list) else ()):
+        if isinstance(text, str) and not _ELSEWHERE.match(text):
+            try:
+                resolve(text)
+            except BadReference as error:
+                path = ("request", "image_urls", index)
+                yield Problem(dotted(path), str(error), document.position(path), error.hint)
+
+
+_ELSEWHERE = re.compile(r"https?://|.*\{[{%#]", re.DOTALL)
+
+
 def _shapes_cells(problem: Problem) -> bool:
     """Whether a problem is about what the cells are made of, so that theirs would only repeat or mask it."""
+    if _AXIS_VALUE.match(problem.path):
+        return False  # the other values of the axis make cells as good as any
     return problem.path == "" or problem.path.split(".")[0].split("[")[0] in _CELL_SECTIONS
 
 
-def _shaping(dropped: set[str]) -> bool:
-    return bool(dropped & _CELL_SECTIONS)
-
-
+_AXIS_VALUE = re.compile(r"matrix\.[A-Za-z0-9_]+\[")
 _CELL_SECTIONS = {"matrix", "request", "vars", "include", "exclude", "repeat", "output"}
 
 

@@ -1,11 +1,12 @@
-"""Durations, rates and money as a job file writes them -> numbers."""
+"""Durations, rates and money as a job file writes them -> numbers, and how large these may be."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 
-from seedream_batch.model.document import Json
+from seedream_batch.model.document import Document, Json, Path, Problem, dotted
 from seedream_batch.model.job import MICRO
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -34,3 +35,42 @@ def per_second(value: Json) -> float:
 def micro_usd(value: int | float) -> int:  # noqa: PYI041 - both are what YAML gives
     """Dollars in millionths of a dollar, exactly as written."""
     return int((Decimal(str(value)) * MICRO).to_integral_value())
+
+
+_DAY = 86_400
+_LIMITS: tuple[tuple[Path, Callable[[Json], float], float, float, str], ...] = (
+    (("budget", "max_images"), lambda value: value, 0, 10**12, "at most 1,000,000,000,000"),
+    (("budget", "max_cost_usd"), lambda value: value, 0, 10**9, "at most 1,000,000,000"),
+    (("budget", "price_per_image_usd"), lambda value: value, 0, 1000, "at most 1,000"),
+    (("budget", "price_per_image_usd", "2K"), lambda value: value, 0, 1000, "at most 1,000"),
+    (("budget", "price_per_image_usd", "4K"), lambda value: value, 0, 1000, "at most 1,000"),
+    (("run", "rate"), per_second, 1 / _DAY, 10**6, "from one a day to 1,000,000 a second"),
+    (("run", "task_timeout"), seconds, 0, 365 * _DAY, "at most 365 days"),
+)
+
+
+def limit_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
+    """Numbers that are of the right kind and beyond anything that can be meant, stored or waited for."""
+    for path, measure, least, most, allowed in _LIMITS:
+        found: Json = value
+        for step in path:
+            found = found.get(step) if isinstance(found, dict) else None
+        if found is None or isinstance(found, dict):
+            continue
+        try:
+            good = least <= measure(found) <= most
+        except OverflowError:
+            good = False
+        if not good:
+            yield Problem(dotted(path), f"must be {allowed}", document.position(path))
+
+
+def without(value: Mapping[str, Json], problems: Iterable[Problem]) -> dict[str, Json]:
+    """The job without the numbers that are to blame."""
+    blamed = {problem.path.split(".")[1] for problem in problems}
+    return {
+        section: {name: one for name, one in found.items() if name not in blamed}
+        if blamed and section in {"budget", "run"}
+        else found
+        for section, found in value.items()
+    }

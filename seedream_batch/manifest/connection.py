@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,12 +51,12 @@ class Connection:
             self.raw.close()
             raise
 
-    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with told(self.path):
             return self.raw.execute(sql, values).fetchall()
 
-    def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
+    def row(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query."""
         found = self.rows(sql, values)
         return found[0] if found else None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from seedream_batch.model.task import TaskSpec, image_path
+from seedream_batch.model.task import ImageState, TaskSpec, image_path
 
 _BATCH = 500
 
@@ -95,16 +95,19 @@ def _rows(
 
 
 def _aim(connection: sqlite3.Connection, number: int, spec: TaskSpec) -> int:
-    """Notes where the task's stored files have to move; whether there is any."""
+    """Notes where the task's files have to move; whether any that is stored has to.
+
+    A file can stand under its name before the manifest calls it stored, and be missing for a while and come back.
+    """
     aimed = 0
-    stored = connection.execute(
-        'SELECT "index", path FROM images WHERE task = ? AND path IS NOT NULL AND state = ?', (number, "stored")
+    placed = connection.execute(
+        'SELECT "index", path, state FROM images WHERE task = ? AND path IS NOT NULL', (number,)
     ).fetchall()
-    for index, path in stored:
+    for index, path, state in placed:
         target = image_path(spec.paths, spec.images, index) + PurePosixPath(path).suffix
         connection.execute(
             'UPDATE images SET target = ? WHERE task = ? AND "index" = ?',
             (target if target != path else None, number, index),
         )
-        aimed += target != path
+        aimed += target != path and state == ImageState.STORED
     return int(aimed > 0)

@@ -16,14 +16,17 @@ from seedream_batch.manifest.reader import ManifestReader
 
 MANIFEST = "manifest.db"
 LOCK = "manifest.lock"
+PATIENCE = 0.2
+"""Seconds in which a run asks for the lock."""
 
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder's manifest for this process. Raises `ManifestLocked` at once if another run holds it."""
+    """Holds the folder's manifest for this process. Raises `ManifestLocked` soon if another run holds it."""
     lock = FileLock(folder / LOCK, mode=0o600)
     try:
-        lock.acquire(blocking=False)
+        # Not at the first try: `is_locked` has the lock for a moment, and a status must not turn a run away.
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
     except Timeout:
         raise ManifestLocked(f"another run holds {folder / MANIFEST}: {_holder(folder)}") from None
     except OSError as error:
@@ -49,7 +52,7 @@ def _holder(folder: Path) -> str:
 def is_locked(folder: Path) -> bool:
     """Whether a run holds the folder's manifest right now; takes nothing and makes nothing."""
     try:
-        handle = os.open(folder / LOCK, os.O_RDWR)
+        handle = os.open(folder / LOCK, os.O_RDONLY)
     except OSError:
         return False
     try:

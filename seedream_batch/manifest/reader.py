@@ -35,11 +35,12 @@ class ManifestReader:
         self._connection = Connection(path, check=check_version, read_only=True)
         try:
             version = self._one("PRAGMA user_version")[0]
-            if version < len(MIGRATIONS):
-                raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
         except BaseException:
             self.close()
             raise
+        if version < len(MIGRATIONS):
+            self.close()
+            raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +124,7 @@ class ManifestReader:
 
     def wanted(self) -> tuple[int, int]:
         """How many tasks, and images, the job asked for when it was last run."""
-        row = self._rows(
-            "SELECT count(*), coalesce(sum(images), 0) FROM tasks WHERE ordinal IS NOT NULL"
-        ).fetchone()
+        row = self._one("SELECT count(*), coalesce(sum(images), 0) FROM tasks WHERE ordinal IS NOT NULL")
         return int(row[0]), int(row[1])
 
     def image_counts(self) -> dict[ImageState, int]:
@@ -138,7 +137,11 @@ class ManifestReader:
 
     def stored_bytes(self) -> int:
         """Bytes of all stored images."""
-        return int(self._rows("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'").fetchone()[0])
+        return int(self._one("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'")[0])
+
+    def prices(self) -> dict[tuple[str, str], int]:
+        """What an image of each model and resolution really cost, the last time the service said."""
+        return {(row[0], row[1]): int(row[2]) for row in self._rows("SELECT model, resolution, price FROM prices")}
 
     def totals(self) -> Totals:
         """What was spent, and what is held."""

@@ -110,6 +110,13 @@ CREATE TABLE uploads (
     PRIMARY KEY (sha256, service)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE prices (           -- what an image really cost, the last time the service said
+    model TEXT NOT NULL,
+    resolution TEXT NOT NULL,
+    price INTEGER NOT NULL,
+    PRIMARY KEY (model, resolution)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE totals (           -- the sums over attempts, kept in the same transactions
     only INTEGER PRIMARY KEY CHECK (only = 1),
     reserved_images INTEGER NOT NULL,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.connection import Connection
+from seedream_batch.manifest.connection import Connection, told
 from seedream_batch.manifest.enter import Entered, enter
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
-from seedream_batch.manifest.schema import migrate
+from seedream_batch.manifest.schema import check_version, migrate
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import (
@@ -73,13 +73,18 @@ class Manifest:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = Connection(path)
+        self._connection = Connection(path, check=check_version)
         self._run: int | None = None
-        migrate(self._connection.raw, str(path))
         self.group = self._connection.transaction
-        with self.group() as sql:
-            sql.execute("INSERT OR IGNORE INTO facts VALUES ('manifest_id', ?)", (secrets.token_hex(6),))
-        self.id = self.fact("manifest_id")
+        try:
+            with told(path):
+                migrate(self._connection.raw, str(path))
+            with self.group() as sql:
+                sql.execute("INSERT OR IGNORE INTO facts VALUES ('manifest_id', ?)", (secrets.token_hex(6),))
+            self.id = self.fact("manifest_id")
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the connection."""
@@ -89,7 +94,7 @@ class Manifest:
 
     def fact(self, name: str) -> str:
         """A fact by its name, empty if it was never told."""
-        row = self._connection.raw.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row else ""
 
     def tell(self, facts: dict[str, str]) -> None:
@@ -120,17 +125,18 @@ class Manifest:
     def recover(self, now: float) -> int:
         """What a killed run left in the middle of a submission becomes uncertain; how many there were."""
         with self.group() as sql:
-            left = [row[0] for row in sql.execute("SELECT id FROM tasks WHERE state = 'submitting'")]
+            left = self.tasks(TaskState.SUBMITTING)
             for task in left:
                 why = "the run ended between sending and an answer"
-                self._move(sql, task, TaskState.SUBMITTING, TaskState.UNCERTAIN, why, now)
+                self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code="", held=0)
+                self._attempt(sql, task, "uncertain")
         return len(left)
 
     # reading what is to be done
 
     def tasks(self, state: TaskState) -> list[TaskRecord]:
         """All tasks in a state, in the order of the job."""
-        rows = self._connection.raw.execute(
+        rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id",
             (state,),
         )
@@ -138,12 +144,11 @@ class Manifest:
 
     def task(self, number: int) -> TaskRecord:
         """One task."""
-        row = self._connection.raw.execute(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)).fetchone()
-        return task_record(row)
+        return task_record(self._connection.rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,))[0])
 
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
         """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job."""
-        rows = self._connection.raw.execute(
+        rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= :now"
             " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only))) ORDER BY ordinal LIMIT :limit",
             {"now": now, "only": _ids(only), "limit": limit},
@@ -152,42 +157,52 @@ class Manifest:
 
     def next_due(self, only: Collection[int] | None = None) -> float | None:
         """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
-        row = self._connection.raw.execute(
+        row = self._connection.rows(
             "SELECT min(not_before) FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
             " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only)))",
             {"only": _ids(only)},
-        ).fetchone()
+        )[0]
         return None if row[0] is None else float(row[0])
+
+    def planned_cost(self, limit: int | None) -> tuple[int, int]:
+        """Images, and their estimated cost, of the planned tasks of the job; of the first `limit` of them, if given."""
+        row = self._connection.rows(
+            "SELECT coalesce(sum(images), 0), coalesce(sum(images * coalesce(prices.price, first.price)), 0) FROM"
+            " (SELECT images, price, model, resolution FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
+            " ORDER BY ordinal LIMIT ?) AS first LEFT JOIN prices USING (model, resolution)",
+            (-1 if limit is None else limit,),
+        )[0]
+        return int(row[0]), int(row[1])
 
     def images(self, task: int) -> list[ImageRecord]:
         """The images of a task."""
         sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
-        return [image_record(row) for row in self._connection.raw.execute(sql, (task,))]
+        return [image_record(row) for row in self._connection.rows(sql, (task,))]
 
     def announced(self) -> list[ImageRecord]:
         """The images that wait to be fetched, the soonest to expire first."""
         sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'
-        return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.ANNOUNCED,))]
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.ANNOUNCED,))]
 
     def moving(self) -> list[ImageRecord]:
         """The stored images whose file has to move."""
         sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"
-        return [image_record(row) for row in self._connection.raw.execute(sql, (ImageState.STORED,))]
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED,))]
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """The stored image that has this path, and whether the job still asks for it."""
         columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
-        row = self._connection.raw.execute(
+        row = self._connection.row(
             f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
             " WHERE images.path = ? AND images.state = 'stored'",
             (path,),
-        ).fetchone()
+        )
         return (image_record(row[:-1]), row[-1] is not None) if row else None
 
     def totals(self) -> Totals:
         """What was spent, and what is held."""
         sql = "SELECT reserved_images, reserved, images, cost FROM totals"
-        return Totals(*self._connection.raw.execute(sql).fetchone())
+        return Totals(*self._connection.rows(sql)[0])
 
     # submitting
 
@@ -211,15 +226,22 @@ class Manifest:
     def _over_budget(self, task: TaskRecord, budget: Budget) -> str:
         totals = self.totals()
         images = totals.images + totals.reserved_images + task.images
-        cost = totals.cost + totals.reserved + task.images * task.price
+        cost = totals.cost + totals.reserved + task.images * self._price(task)
         if budget.max_images is not None and images > budget.max_images:
             return f"budget.max_images {budget.max_images}"
         if budget.max_cost is not None and cost > budget.max_cost:
             return f"budget.max_cost_usd {budget.max_cost / 1_000_000:g}"
         return ""
 
+    def _price(self, task: TaskRecord) -> int:
+        """What an image of the task will probably cost: what the service charged the last time, else the estimate."""
+        row = self._connection.row(
+            "SELECT price FROM prices WHERE model = ? AND resolution = ?", (task.model, task.resolution)
+        )
+        return int(row[0]) if row else task.price
+
     def _open_attempt(self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, now: float) -> Claim:
-        reserved = task.images * task.price
+        reserved = task.images * self._price(task)
         number = task.attempt
         row = sql.execute(
             "SELECT key, body FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
@@ -245,14 +267,14 @@ class Manifest:
         sql.execute(
             "UPDATE totals SET reserved_images = reserved_images + ?, reserved = reserved + ?", (task.images, reserved)
         )
-        self._move(sql, task.id, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
+        self._move(sql, task, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
         return Claim(task=self.task(task.id), key=key, body=body if body is not None else task.body)
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
         """What was sent for an uncertain task, for a resend under the same key."""
-        row = self._connection.raw.execute(
+        row = self._connection.row(
             "SELECT key, body FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
-        ).fetchone()
+        )
         return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1])) if row else None
 
     def accepted(
@@ -262,7 +284,7 @@ class Manifest:
         ids = json.dumps(list(task_ids))
         with self.group() as sql:
             self._move(
-                sql, task.id, task.state, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
+                sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
                 task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
             )  # fmt: skip
             self._attempt(sql, task, "accepted", task_ids=ids)
@@ -271,30 +293,30 @@ class Manifest:
     def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
         """Provably nothing was executed: planned again under the same key, the money free again."""
         with self.group() as sql:
-            self._move(sql, task.id, task.state, TaskState.PLANNED, why, now, not_before=not_before, reason=why)
+            self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
             self._release(sql, task, "not executed")
 
     def refused(self, task: TaskRecord, *, why: str, code: str, now: float) -> None:
         """A definite no to the submission."""
         with self.group() as sql:
-            self._move(
-                sql, task.id, task.state, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0
-            )
+            self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
             self._release(sql, task, "refused")
 
     def uncertain(self, task: TaskRecord, *, why: str, code: str, held: bool, now: float) -> None:
         """Perhaps executed and paid: the reservation stays."""
         with self.group() as sql:
-            self._move(sql, task.id, task.state, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
+            self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
             self._attempt(sql, task, "uncertain")
 
     def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float) -> None:
         """A resend of an uncertain task told nothing of the first send."""
         with self.group() as sql:
-            sql.execute(
-                "UPDATE tasks SET reason = ?, held = max(held, ?), updated_at = ? WHERE id = ? AND state = 'uncertain'",
-                (why, int(held), now, task.id),
+            cursor = sql.execute(
+                "UPDATE tasks SET reason = ?, held = max(held, ?), updated_at = ?"
+                " WHERE id = ? AND state = 'uncertain' AND attempt = ?",
+                (why, int(held), now, task.id, task.attempt),
             )
+            _one(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
 
     # ends
 
@@ -310,15 +332,20 @@ class Manifest:
     ) -> list[ImageRecord]:
         """The service delivered: the URLs are stored, the reservation becomes the real cost.
 
-        Without a `cost` the delivered images count at the estimated price.
+        Without a `cost` the delivered images count at the price they were reserved at.
         """
-        spent = task.price * len(images) if cost is None else cost
         with self.group() as sql:
+            self._leaving(task, TaskState.ACCEPTED)
+            spent = self._reserved_price(sql, task) * len(images) if cost is None else cost
             self._move(
-                sql, task.id, TaskState.ACCEPTED, TaskState.SUCCEEDED, why, now,
+                sql, task, TaskState.SUCCEEDED, why, now,
                 cost=spent, ended_at=now, code="", reason=why if len(images) != task.images else "",
             )  # fmt: skip
             self._release(sql, task, "succeeded", images=len(images), cost=spent)
+            if cost and images:
+                # Rounded up: a reservation must not be too small by a fraction of a millionth.
+                price = -(-cost // len(images))
+                sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))
             sql.executemany(
                 'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
                 [
@@ -331,21 +358,21 @@ class Manifest:
     def failed(self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float) -> None:
         """The service failed the task and refunded it; with `retry_at` it is planned again, under a new key."""
         with self.group() as sql:
+            self._leaving(task, TaskState.ACCEPTED)
             self._move(
-                sql, task.id, TaskState.ACCEPTED, TaskState.FAILED, why, now,
+                sql, task, TaskState.FAILED, why, now,
                 reason=why, code=code, ended_at=now, failures=task.failures + 1,
             )  # fmt: skip
             self._release(sql, task, "failed")
             if retry_at is not None:
                 again = f"trying again after failure {task.failures + 1}"
-                self._move(
-                    sql, task.id, TaskState.FAILED, TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None
-                )
+                self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
 
     def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
         """The task id leads nowhere; the reservation stays, because it may have been paid."""
         with self.group() as sql:
-            self._move(sql, task.id, TaskState.ACCEPTED, TaskState.LOST, why, now, reason=why, ended_at=now)
+            self._leaving(task, TaskState.ACCEPTED)
+            self._move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)
             self._attempt(sql, task, "lost")
 
     # images
@@ -353,9 +380,12 @@ class Manifest:
     def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
         """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
         with self.group() as sql:
+            if ImageState.STORED not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {ImageState.STORED}")
+            # It goes where the job wants it now, so nothing is left to move.
             cursor = sql.execute(
-                "UPDATE images SET path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?, updated_at = ?"
-                ' WHERE task = ? AND "index" = ? AND state = ?',
+                "UPDATE images SET target = NULL, path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?,"
+                ' updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
                 (path, file.bytes, file.sha256, file.width, file.height, file.format, now,
                  image.task, image.index, image.state),
             )  # fmt: skip
@@ -380,29 +410,31 @@ class Manifest:
     ) -> ImageRecord:
         """A download went wrong and is to be tried again, under a fresh URL if one was had."""
         with self.group() as sql:
-            sql.execute(
+            cursor = sql.execute(
                 "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
                 ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
                 (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
             )
+            _one(cursor, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
         return self.images(image.task)[image.index - 1]
 
     def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
         """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
         with self.group() as sql:
             cursor = sql.execute(
-                'UPDATE images SET path = ?, target = ?, updated_at = ? WHERE task = ? AND "index" = ? AND path = ?',
-                (path, target, now, image.task, image.index, image.path),
+                'UPDATE images SET path = ?, target = ?, updated_at = ? WHERE task = ? AND "index" = ? AND path = ?'
+                " AND state = ?",
+                (path, target, now, image.task, image.index, image.path, ImageState.STORED),
             )
-            _one(cursor, f"image {image.index} of task {image.task} at {image.path}")
+            _one(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
 
     # uploads
 
     def upload(self, sha256: str, service: str, good_until: float) -> str | None:
         """The URL of an uploaded reference image that is good until then, if there is one."""
-        row = self._connection.raw.execute(
+        row = self._connection.row(
             "SELECT url FROM uploads WHERE sha256 = ? AND service = ? AND expires_at > ?", (sha256, service, good_until)
-        ).fetchone()
+        )
         return str(row[0]) if row else None
 
     def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
@@ -415,23 +447,35 @@ class Manifest:
     def _move(
         self,
         sql: sqlite3.Connection,
-        task: int,
-        old: TaskState,
+        task: TaskRecord,
         new: TaskState,
         why: str,
         now: float,
         **columns: object,
     ) -> None:
+        """From the state that the record names, and the attempt: an answer to an earlier one moves nothing."""
+        old = task.state
         if new not in EDGES[old]:
             raise StaleTransition(f"a task does not go from {old} to {new}")
         sets = {"state": new, "updated_at": now, **columns}
         assignments = ", ".join(f"{name} = ?" for name in sets)
         cursor = sql.execute(
-            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ?",
-            (*sets.values(), task, old),
+            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ? AND attempt = ?",
+            (*sets.values(), task.id, old, task.attempt),
         )
-        _one(cursor, f"task {task} in state {old}")
-        self._log(sql, task, old, new, why, now)
+        _one(cursor, f"task {task.id} in state {old}, attempt {task.attempt},")
+        self._log(sql, task.id, old, new, why, now)
+
+    def _leaving(self, task: TaskRecord, state: TaskState) -> None:
+        if task.state is not state:
+            raise StaleTransition(f"task {task.id} is {task.state}, not {state}; nothing was changed")
+
+    def _reserved_price(self, sql: sqlite3.Connection, task: TaskRecord) -> int:
+        """What an image was taken to cost when the attempt was opened; the job may say something else by now."""
+        images, held = sql.execute(
+            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+        ).fetchone() or (0, 0)
+        return int(held // images) if images else task.price
 
     def _log(
         self, sql: sqlite3.Connection, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None

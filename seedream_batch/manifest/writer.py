@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from seedream_batch.errors import SeedreamBatchError, StorageError
+from seedream_batch.errors import StorageError
 from seedream_batch.manifest.store import Manifest
 
 Result = TypeVar("Result")
@@ -65,17 +66,23 @@ class ManifestWriter:
             with self.manifest.group() as sql:
                 for call, future in batch:
                     try:
-                        outcomes.append((future, call(), None))
+                        # A savepoint of its own: a call that makes several changes makes all of them or none.
+                        with self.manifest.group():
+                            result = call()
+                        outcomes.append((future, result, None))
                     except StorageError:
                         raise
                     except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
                         outcomes.append((future, None, error))
-                    if not sql.in_transaction:
-                        # SQLite gave up the whole transaction by itself, what came before in it included.
-                        raise StorageError(f"{self.manifest.path}: the transaction was lost")
-        except SeedreamBatchError as error:
+                    self._still_in(sql)
+        except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
             return [(future, None, error) for _, future in batch]
         return outcomes
+
+    def _still_in(self, sql: sqlite3.Connection) -> None:
+        if not sql.in_transaction:
+            # SQLite gave up the whole transaction by itself, what came before in it included.
+            raise StorageError(f"{self.manifest.path}: the transaction was lost")
 
 
 def _give(outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:

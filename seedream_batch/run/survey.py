@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -26,12 +27,20 @@ def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool) -> Plan:
     with ManifestReader(manifest) as reader:
         reader.snapshot()
         known = 0
-        source = iter(specs)
+        prices = reader.prices()
+        plan.charged = bool(prices)
+        source = (_priced(spec, prices) for spec in specs)
         while batch := list(itertools.islice(source, _BATCH)):
             known += _survey_batch(plan, batch, reader, resend=resend)
         plan.dropped = reader.known() - known
         plan.collect = reader.dropped_in_flight()
     return plan
+
+
+def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:
+    """The task with what the service really charged, where that is known."""
+    price = prices.get((spec.model, spec.resolution), spec.price)
+    return spec if price == spec.price else dataclasses.replace(spec, price=price)
 
 
 def _survey_batch(plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool) -> int:

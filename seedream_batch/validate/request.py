@@ -45,6 +45,8 @@ class RequestSchema:
     def __init__(self, name: str = "request") -> None:
         self._name = name
         self._verdicts: dict[str, bool] = {}
+        self._last_prompt: Json = None
+        self._last_prompt_valid = False
 
     def problems(self, body: Mapping[str, Json]) -> list[RequestProblem]:
         """Everything wrong with a request body, each thing once; empty exactly when `is_valid`."""
@@ -68,7 +70,13 @@ class RequestSchema:
                 if len(self._verdicts) >= _REMEMBERED:
                     self._verdicts.clear()
                 self._verdicts[key] = verdict
-        return verdict and self._prompt.is_valid(plain[_FREE])
+        return verdict and self._takes_prompt(plain[_FREE])
+
+    def _takes_prompt(self, prompt: Json) -> bool:
+        if prompt is not self._last_prompt:
+            self._last_prompt_valid = self._prompt.is_valid(prompt)
+            self._last_prompt = prompt
+        return self._last_prompt_valid
 
     @cached_property
     def names(self) -> tuple[str, ...]:

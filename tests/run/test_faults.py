@@ -435,3 +435,33 @@ def test_the_budget_is_a_hard_cap(bench, serve, cap):
     assert bench.run().code == 5
     assert sum(entry["usd"] for entry in bench.emulator.ledger()) <= 1.00
     bench.check()
+
+
+def test_real_prices_win_over_the_estimate(bench, serve):
+    serve(price_usd=0.042)
+    assert bench.run("--limit", "1").code == 0
+    assert bench.rows("SELECT cost FROM totals") == [(42000,)]
+    plan = bench.call("plan")
+    assert "5 images, 0.21 USD" in plan.out
+    bench.write(bench.job.read_text() + "budget: {max_cost_usd: 0.16, price_per_image_usd: 0.035}\n")
+    done = bench.run()
+    assert done.code == 5, done
+    # Three at the real price fit under the cap, four at the stated one would have.
+    assert len(bench.charges()) == 3
+    assert "budget.max_cost_usd 0.16" in done.out
+
+
+def test_a_reference_of_many_tasks_is_uploaded_once(bench, serve):
+    from PIL import Image
+
+    serve()
+    Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
+    (bench.folder / "moods.txt").write_text("".join(f"mood {number}\n" for number in range(500)))
+    bench.write(
+        "version: 1\nmatrix: {mood: {file: moods.txt}}\n"
+        'request: {prompt: "a cup, {{ mood }}", image_urls: [cup.png]}\noutput: {dir: out, path: "{{ mood }}"}\n'
+    )
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 500
+    assert bench.emulator.stats()["upload"] == 1
+    bench.check()

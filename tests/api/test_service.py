@@ -1,0 +1,307 @@
+"""Polling, uploading and asking for the balance over real sockets, and where the client goes."""
+
+import asyncio
+import json
+
+import pytest
+
+from seedream_batch.api.proxies import proxy_for
+from seedream_batch.api.secret import ApiKey
+from seedream_batch.api.service import Service, is_loopback, origin_of
+from seedream_batch.emulator import Emulator, EmulatorConfig
+from seedream_batch.errors import CredentialsRefused, ServiceError, UsageError
+from seedream_batch.model.outcome import Polled, Submitted
+
+RUNNING = {"code": 200, "data": {"id": "task_1", "status": "processing", "progress": 40}}
+
+
+async def reset_after_the_request(wire):
+    await wire.request()
+    wire.reset()
+
+
+async def stay_silent(wire):
+    await wire.request()
+    await asyncio.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "reached"),
+    [
+        (200, RUNNING, Polled.RUNNING, True),
+        (404, {"error": {"code": 404}}, Polled.NOT_FOUND, True),
+        (401, b"", Polled.UNAUTHORIZED, True),
+        (403, b"", Polled.UNAUTHORIZED, True),
+        (429, b"", Polled.RATE_LIMITED, True),
+        (500, b"", Polled.NO_ANSWER, True),
+        (502, b"<html>", Polled.NO_ANSWER, True),
+        (200, b"<html>", Polled.NO_ANSWER, True),
+        (302, b"", Polled.NO_ANSWER, True),
+    ],
+)
+def test_a_look_at_a_task(talk, status, body, kind, reached):
+    poll = talk.poll(talk.answering(talk.http(status, body, headers=["Location: http://127.0.0.1:1/"])))
+    assert (poll.kind, poll.status, poll.reached) == (kind, status, reached)
+    [request] = talk.server.requests
+    assert (request.method, request.target) == ("GET", "/v1/tasks/task_1?language=en")
+    assert request.headers["authorization"] == f"Bearer {talk.KEY}"
+    assert "idempotency-key" not in request.headers
+
+
+@pytest.mark.parametrize("play", [reset_after_the_request, stay_silent])
+def test_a_look_that_gets_no_answer(talk, monkeypatch, play):
+    monkeypatch.setattr("seedream_batch.api.service.POLL_TIMEOUT", 0.1)
+    poll = talk.poll(play)
+    assert (poll.kind, poll.reached) == (Polled.NO_ANSWER, False)
+
+
+def test_a_look_goes_on_over_a_connection_that_the_server_closed(talk):
+    async def play(wire):
+        await wire.request()
+        await wire.send(talk.http(200, RUNNING))
+
+    async def thrice(service):
+        return [await service.poll("task_1") for _ in range(3)]
+
+    assert [poll.kind for poll in talk.run(play, thrice)] == [Polled.RUNNING] * 3
+
+
+@pytest.mark.parametrize(
+    ("task_id", "target"),
+    [
+        ("task_01K8", "task_01K8"),
+        ("a/b", "a%2Fb"),
+        ("../balance", "..%2Fbalance"),
+        ("a?b=c#d", "a%3Fb%3Dc%23d"),
+        ("a b+c", "a%20b%2Bc"),
+        ("%2e%2e", "%252e%252e"),
+        ("t\u00e4sk", "t%C3%A4sk"),
+        ("a:b@c;d,e", "a%3Ab%40c%3Bd%2Ce"),
+    ],
+)
+def test_any_task_id_is_one_part_of_the_path(talk, task_id, target):
+    talk.poll(talk.answering(talk.http(200, RUNNING)), task_id)
+    [request] = talk.server.requests
+    path, _, query = request.target.partition("?")
+    assert query == "language=en"
+    # Some characters may stand as they are: what counts is that the service reads the same id.
+    from urllib.parse import unquote
+
+    assert unquote(path) == f"/v1/tasks/{task_id}"
+    assert path.count("/") == target.count("/") + 3
+
+
+UPLOADED = {"url": "https://files.example.com/1.png", "filename": "reference.png", "bytes": 3, "created_at": 1}
+
+
+def upload(media_type="image/png"):
+    return lambda service: service.upload(b"\x89PNG", media_type)
+
+
+def test_an_upload(talk):
+    assert talk.run(talk.answering(talk.http(200, UPLOADED)), upload()) == UPLOADED["url"]
+    [request] = talk.server.requests
+    assert (request.method, request.target) == ("POST", "/v1/uploads/images")
+    assert request.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert b'name="file"; filename="reference.png"' in request.body
+    assert b"Content-Type: image/png\r\n\r\n\x89PNG\r\n" in request.body
+    talk.run(talk.answering(talk.http(200, UPLOADED)), upload("image/jpeg"))
+    assert b'filename="reference.jpg"' in talk.server.requests[0].body
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "said"),
+    [
+        (413, {"error": {"message": "too large"}}, ServiceError, "HTTP 413: too large"),
+        (401, {"error": {"message": "bad key"}}, CredentialsRefused, "HTTP 401: bad key"),
+        (403, b"", CredentialsRefused, "HTTP 403: an empty answer"),
+        (200, {}, ServiceError, "HTTP 200: no URL in the answer"),
+        (200, {"url": "ftp://x"}, ServiceError, "HTTP 200: no URL in the answer"),
+        (200, b"<html>", ServiceError, "HTTP 200: a web page"),
+        (500, b"\x00", ServiceError, "HTTP 500: an answer that is no JSON"),
+    ],
+)
+def test_an_upload_that_is_refused(talk, status, body, error, said):
+    with pytest.raises(error, match=said) as told:
+        talk.run(talk.answering(talk.http(status, body)), upload())
+    assert type(told.value) is error
+
+
+def test_an_upload_that_gets_no_answer(talk):
+    with pytest.raises(ServiceError, match=r"^uploading a reference image: the connection was"):
+        talk.run(reset_after_the_request, upload())
+
+
+def test_the_balance(talk):
+    answer = {"success": True, "remain_balance": 10.5, "used_balance": "1.25", "unlimited_quota": False}
+    balance = talk.run(talk.answering(talk.http(200, answer)), Service.balance)
+    assert (balance.remaining, balance.used) == (10_500_000, 1_250_000)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error", "said"),
+    [
+        (401, b"", CredentialsRefused, "HTTP 401"),
+        (200, {"success": True}, ServiceError, "HTTP 200: no balance in the answer"),
+        (503, b"<html>", ServiceError, "HTTP 503: a web page"),
+    ],
+)
+def test_a_balance_that_is_not_told(talk, status, body, error, said):
+    with pytest.raises(error, match=said):
+        talk.run(talk.answering(talk.http(status, body)), Service.balance)
+
+
+def test_a_balance_without_a_service(talk):
+    with pytest.raises(ServiceError, match=r"asking http://127.0.0.1:\d+ for the balance: the connection was"):
+        talk.run(reset_after_the_request, Service.balance)
+
+
+def test_against_the_emulator():
+    async def main(origin):
+        async with Service(origin, ApiKey("any")) as service:
+            accepted = await service.submit('{"model":"doubao-seedance-4-5","prompt":"a fox"}', "key-1")
+            again = await service.submit('{"model":"doubao-seedance-4-5","prompt":"a fox"}', "key-1")
+            other = await service.submit('{"model":"doubao-seedance-4-5","prompt":"a hare"}', "key-1")
+            refused = await service.submit('{"model":"doubao-seedance-4-5","prompt":""}', "key-2")
+            unknown = await service.poll("task_none")
+            return accepted, again, other, refused, unknown, (await service.balance()).remaining
+
+    with Emulator(EmulatorConfig(task_seconds="fixed:0", image_size="tiny")) as emulator:
+        accepted, again, other, refused, unknown, remaining = asyncio.run(main(emulator.url))
+    assert accepted.kind is Submitted.ACCEPTED
+    assert (again.task_ids, again.replayed) == (accepted.task_ids, True)
+    assert other.kind is Submitted.INDETERMINATE
+    assert refused.kind is Submitted.REFUSED
+    assert unknown.kind is Polled.NOT_FOUND
+    assert remaining == 99_965_000
+
+
+# Where the client goes
+
+
+@pytest.mark.parametrize(
+    ("text", "origin"),
+    [
+        ("https://api.apimart.ai", "https://api.apimart.ai"),
+        (" https://api.apimart.ai/v1/ ", "https://api.apimart.ai"),
+        ("https://gate.example.com:8443/apimart/v1", "https://gate.example.com:8443/apimart"),
+        ("http://127.0.0.1:8089", "http://127.0.0.1:8089"),
+        ("http://localhost:8089/v1", "http://localhost:8089"),
+        ("http://[::1]:8089", "http://[::1]:8089"),
+    ],
+)
+def test_base_urls(text, origin):
+    assert origin_of(text) == origin
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "api.apimart.ai",
+        "ftp://api.apimart.ai",
+        "https://",
+        "https://[::1",
+        "https://host:port",
+        "https://host:99999",
+        "https://exa mple.com",
+        "https://example.com/\x00",
+        "https://example.com?key=1",
+        "https://example.com#v1",
+        "https://user:word@example.com",
+        "https://:word@example.com",
+        "http://api.apimart.ai",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "http://2130706433",
+        "http://0.0.0.0:80",
+        "http://192.168.0.1",
+    ],
+)
+def test_what_is_no_base_url(text):
+    with pytest.raises(UsageError) as told:
+        origin_of(text)
+    assert "word@" not in str(told.value)
+
+
+def test_loopback():
+    assert all(map(is_loopback, ["localhost", "127.0.0.1", "127.9.9.9", "::1"]))
+    assert not any(map(is_loopback, ["", "localhost.", "0.0.0.0", "10.0.0.1", "example.com", "::"]))
+
+
+def test_passwords_of_netrc_stay_where_they_are(talk, tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login me password from-netrc\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    outcome = talk.submit(talk.answering(talk.http(200, RUNNING)), origin=lambda _: "https://service.invalid")
+    assert outcome.kind is Submitted.UNREACHABLE, outcome.message
+    talk.submit(talk.answering(talk.http(200, RUNNING)))
+    assert talk.server.requests[0].headers["authorization"] == f"Bearer {talk.KEY}"
+
+
+@pytest.fixture
+def clean_proxies(monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+def test_which_proxy(clean_proxies):
+    assert proxy_for("https://api.apimart.ai") is None
+    clean_proxies.setenv("https_proxy", "proxy.example.com:3128")
+    clean_proxies.setenv("no_proxy", "intern.example.com, .local")
+    assert str(proxy_for("https://api.apimart.ai").url) == "http://proxy.example.com:3128"
+    assert proxy_for("https://intern.example.com/x") is None
+    assert proxy_for("https://a.local/x") is None
+    assert proxy_for("http://127.0.0.1") is None
+    clean_proxies.setenv("https_proxy", "http://me:secret-word@proxy.example.com:3128")
+    proxy = proxy_for("https://api.apimart.ai")
+    assert proxy.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0LXdvcmQ="
+    assert "secret-word" not in repr(proxy)
+
+
+@pytest.mark.parametrize("address", ["socks4://x", "http://[::1", "ftp://proxy"])
+def test_a_proxy_that_cannot_be_used(clean_proxies, address):
+    clean_proxies.setenv("https_proxy", address)
+    with pytest.raises(UsageError, match="https_proxy"):
+        proxy_for("https://api.apimart.ai")
+
+
+async def refuse_to_connect(wire):
+    await wire.request()
+    await wire.send(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+
+async def pretend_to_connect(wire):
+    await wire.request()
+    await wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    await wire.read()
+    await wire.send(b"no TLS at all")
+
+
+@pytest.mark.parametrize("play", [refuse_to_connect, pretend_to_connect, stay_silent])
+def test_a_proxy_that_does_not_connect_gets_nothing(talk, clean_proxies, play):
+    clean_proxies.setattr("seedream_batch.api.service.CONNECT_TIMEOUT", 0.2)
+    clean_proxies.setattr("seedream_batch.api.service.SUBMIT_TIMEOUT", 0.2)
+    clean_proxies.setattr("seedream_batch.api.service.TRICKLE", 0.2)
+
+    def origin(server):
+        clean_proxies.setenv("https_proxy", f"http://me:secret-word@127.0.0.1:{server.port}")
+        return "https://service.invalid"
+
+    outcome = talk.submit(play, origin=origin)
+    assert outcome.kind in {Submitted.UNREACHABLE, Submitted.UNKNOWN}
+    if play is not stay_silent:
+        assert outcome.kind is Submitted.UNREACHABLE
+    assert talk.server.requests[0].method == "CONNECT"
+    assert talk.server.requests[0].headers["proxy-authorization"].startswith("Basic ")
+    assert talk.KEY.encode() not in talk.server.received
+    assert "secret-word" not in repr(outcome)
+
+
+def test_a_service_on_this_machine_is_reached_without_a_proxy(talk, clean_proxies):
+    clean_proxies.setenv("http_proxy", "http://proxy.invalid:3128")
+    clean_proxies.setenv("https_proxy", "http://proxy.invalid:3128")
+    assert talk.submit(talk.answering(talk.http(200, json.dumps(RUNNING).encode()))).status == 200

@@ -1,0 +1,68 @@
+"""Jobs on disk, and the tasks they make."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+
+import pytest
+from PIL import Image
+
+from seedream_batch.errors import InvalidJob
+from seedream_batch.load import load_job
+
+
+@pytest.fixture(scope="session")
+def job_file(tmp_path_factory):
+    """Writes a job (YAML text, or a value) and the files beside it into a folder of its own."""
+    base = tmp_path_factory.mktemp("jobs")
+    numbers = itertools.count()
+
+    def write(job, files=()):
+        folder = base / str(next(numbers))
+        folder.mkdir()
+        for name, content in dict(files).items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        file = folder / "job.yaml"
+        file.write_text(job if isinstance(job, str) else json.dumps(job, ensure_ascii=False), encoding="utf-8")
+        return file
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tasks(job_file):
+    """The tasks of a job."""
+
+    def expand(job, files=()):
+        return list(load_job(job_file(job, files)).tasks())
+
+    return expand
+
+
+@pytest.fixture(scope="session")
+def told(job_file):
+    """The problems of a job, as they are printed, with the paths of files from the job's folder on."""
+
+    def problems(job, files=(), **options):
+        file = job_file(job, files)
+        with pytest.raises(InvalidJob) as caught:
+            load_job(file, **options).check()
+        return [str(problem).replace(f"{file.parent}/", "") for problem in caught.value.problems]
+
+    return problems
+
+
+@pytest.fixture(scope="session")
+def picture():
+    """The bytes of a small picture."""
+
+    def make(width=20, height=20, color="red", form="PNG"):
+        data = io.BytesIO()
+        Image.new("RGB", (width, height), color).save(data, form)
+        return data.getvalue()
+
+    return make

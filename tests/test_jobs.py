@@ -1,0 +1,130 @@
+"""The example jobs are real: each is validated, planned and run, and a second run asks the service nothing."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from seedream_batch.emulator import Emulator, EmulatorConfig
+
+ROOT = Path(__file__).parents[1]
+JOBS = {
+    "quickstart": {"tasks": 6, "images": 6},
+    "product-shots": {"tasks": 11, "images": 22},
+    "dataset": {"tasks": 48, "images": 48},
+}
+LIMIT = 60_000
+"""Bytes of a reference image in this repository."""
+
+
+@pytest.fixture
+def jobs(tmp_path):
+    """A copy of the jobs to run in, and the schemas that their first lines name."""
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs", ignore=shutil.ignore_patterns("out"))
+    return tmp_path / "jobs"
+
+
+@pytest.fixture
+def emulator(tmp_path):
+    config = EmulatorConfig(task_seconds="fixed:0.05", image_size="tiny", state_dir=tmp_path / "emulator")
+    with Emulator(config) as running:
+        yield running
+
+
+def command(jobs, emulator, *arguments):
+    """What a command prints, run as a user would: in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "seedream_batch", *arguments],
+        cwd=jobs.parent, capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "test"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_there_is_no_example_that_is_not_tested():
+    assert {path.stem for path in (ROOT / "jobs").glob("*.yaml")} == set(JOBS)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_an_example_is_made_once(jobs, emulator, name):
+    job, wanted = f"jobs/{name}.yaml", JOBS[name]
+
+    assert f"{job}: valid, {wanted['tasks']} tasks" in command(jobs, emulator, "validate", job)
+    plan = json.loads(command(jobs, emulator, "plan", "--json", job))
+    assert (plan["tasks"], plan["to_buy"]["images"]) == (wanted["tasks"], wanted["images"])
+    assert not any(emulator.stats().values()), "validate and plan send nothing"
+
+    command(jobs, emulator, "run", job)
+    files = pictures(jobs.parent / "out" / name)
+    assert len(files) == wanted["images"]
+    assert len(set(files.values())) == len(files), "every image is another one"
+    assert bought(emulator) == wanted
+    DETAILS[name](emulator, files)
+
+    before = emulator.stats()
+    assert "none of them new" in command(jobs, emulator, "run", job)
+    assert emulator.stats() == before, "a second run makes no request"
+    assert pictures(jobs.parent / "out" / name) == files
+
+
+def pictures(folder):
+    """The images in a folder, by their path, with their bytes; each is a whole picture."""
+    found = {}
+    for path in sorted(folder.rglob("*.jpg")):
+        with Image.open(path) as image:
+            image.load()
+        found[path.relative_to(folder).as_posix()] = path.read_bytes()
+    return found
+
+
+def bought(emulator):
+    charges = [entry for entry in emulator.ledger() if entry["event"] == "charge"]
+    return {"tasks": len(charges), "images": sum(entry["images"] for entry in charges)}
+
+
+def of_quickstart(emulator, files):
+    assert set(files) == {
+        f"{animal}/{ratio}-2K.jpg" for animal in ("fox", "panda") for ratio in ("1-1", "16-9", "9-16")
+    }
+    assert emulator.stats()["upload"] == 0
+
+
+def of_product_shots(emulator, files):
+    """Each reference is uploaded once; the prompt's conditions leave no gaps."""
+    assert emulator.stats()["upload"] == 2
+    requests = [entry["request"] for entry in emulator.ledger() if entry["event"] == "charge"]
+    assert len({url for request in requests for url in request["image_urls"]}) == 2
+    (banner,) = [request for request in requests if request.get("size") == "21:9"]
+    assert "left third" in banner["prompt"]
+    assert not re.search(r"[{}]|\n\n|  ", banner["prompt"])
+    assert {"bottle/ridge-21-9-1.jpg", "bottle/ridge-21-9-2.jpg"} < set(files)
+    assert not [path for path in files if path.startswith("mug/trail")]
+
+
+def of_dataset(emulator, files):
+    """A folder for each label, in both splits; a row without a place makes a prompt without one."""
+    labels = ("red-fox", "grey-heron", "brown-hare")
+    folders = {path.rpartition("/")[0] for path in files}
+    assert folders == {f"{split}/{label}" for split in ("train", "test") for label in labels}
+    prompts = {entry["request"]["prompt"] for entry in emulator.ledger() if entry["event"] == "charge"}
+    assert len(prompts) == 24, "two samples of each"
+    assert not [prompt for prompt in prompts if ", ." in prompt or "{" in prompt]
+
+
+DETAILS = {"quickstart": of_quickstart, "product-shots": of_product_shots, "dataset": of_dataset}
+
+
+def test_the_reference_images_are_small_pictures():
+    found = sorted((ROOT / "jobs" / "references").iterdir())
+    assert [path.name for path in found] == ["bottle.jpg", "mug.jpg"]
+    for path in found:
+        assert path.stat().st_size < LIMIT
+        with Image.open(path) as image:
+            assert image.size == (768, 768)
