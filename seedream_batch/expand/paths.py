@@ -49,9 +49,8 @@ def safe_path(rendered: str) -> str:
     except BadPath as error:
         raise BadPath(error.cause, rendered) from None
     path = "/".join(names)
-    size = len(path.encode())
-    if size > _MAX_PATH:
-        raise BadPath(f"has {size} bytes; at most {_MAX_PATH} fit", rendered)
+    if len(path.encode()) > _MAX_PATH:
+        raise BadPath(f"is longer than {_MAX_PATH} bytes", rendered)
     return path
 
 
@@ -73,7 +72,7 @@ def _safe_name(part: str) -> str:
     except UnicodeEncodeError:
         raise BadPath("is not valid Unicode") from None
     if size > _MAX_COMPONENT:
-        raise BadPath(f"has a name of {size} bytes; at most {_MAX_COMPONENT} fit")
+        raise BadPath(f"has a name longer than {_MAX_COMPONENT} bytes")
     return name
 
 

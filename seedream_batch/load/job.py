@@ -104,7 +104,9 @@ def _read(file: Path) -> bytes:
 
 def _neighbours(file: Path) -> str:
     try:
-        names = sorted(one.name for one in os.scandir(file.parent) if one.name.endswith((".yaml", ".yml")))
+        names = sorted(
+            one.name for one in os.scandir(file.parent) if one.name.endswith((".yaml", ".yml")) and one.is_file()
+        )
     except OSError:
         return ""
     return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.connection import Connection, told
 from seedream_batch.manifest.enter import Entered, enter
+from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.manifest.schema import check_version, migrate
 from seedream_batch.model.job import Budget
@@ -131,6 +132,23 @@ class Manifest:
                 self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code="", held=0)
                 self._attempt(sql, task, "uncertain")
         return len(left)
+
+    def take_in(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
+        """Task ids that an earlier run could not store become those of their tasks; how many tasks that settles."""
+        taken = 0
+        with self.group() as sql:
+            for one in rescued:
+                row = sql.execute(
+                    "SELECT tasks.id FROM attempts JOIN tasks ON tasks.id = attempts.task"
+                    " WHERE attempts.key = ? AND attempts.number = tasks.attempt"
+                    " AND tasks.state IN ('submitting', 'uncertain')",
+                    (one.key,),
+                ).fetchone()
+                if row is not None:
+                    task = self.task(row[0])
+                    self.accepted(task, one.task_ids, deadline=one.at + timeout, why="rescued", now=now)
+                    taken += 1
+        return taken
 
     # reading what is to be done
 

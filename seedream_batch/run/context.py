@@ -13,6 +13,7 @@ from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import ManifestWriter
+from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
@@ -30,6 +31,7 @@ class StopReason(StrEnum):
     BUDGET = "budget"
     BALANCE = "balance"
     CREDENTIALS = "credentials"
+    FAULT = "fault"
     TIME = "time limit"
     OUTAGE = "outage"
     UNCLEAR = "unclear answers"
@@ -116,6 +118,7 @@ class Context:
     monotonic: Callable[[], float]
     random: Random
     emit: Callable[[Event], None]
+    rescue: RescueFile
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextlib import suppress
 from pathlib import PurePosixPath
 
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
@@ -13,6 +12,9 @@ from seedream_batch.run.arrange import move_files
 from seedream_batch.run.collect import Collector
 from seedream_batch.run.context import Context, Event, EventKind, Stopping, StopReason, dollars
 from seedream_batch.run.submit import Submitter
+
+LARGEST_IMAGE = 16 * 10**6
+"""Bytes that a 4K image of the service has at most."""
 
 
 class Engine:
@@ -28,18 +30,32 @@ class Engine:
         self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
         self._working: dict[int, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._failure: Exception | None = None
 
     async def run(self) -> None:
         """Works until nothing is left to do or the run is to end. Raises the first unexpected error."""
         context = self._context
         context.heard = context.monotonic()
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._group = group
-                with suppress(Stopping):
-                    await self._feed()
-        except* StorageError as errors:
-            raise errors.exceptions[0] from None
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                await self._feed()
+            except Stopping:
+                pass
+            except Exception as error:  # noqa: BLE001 - raised again below
+                self._fail(error)
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, error: Exception) -> None:
+        """Keeps the first error and ends the run: nothing new, but what is in the air is still answered and recorded.
+
+        Raised at once, it would cancel submissions that are sent already, and their task ids would be lost.
+        """
+        if self._failure is None:
+            self._failure = error
+        storage = isinstance(error, StorageError)
+        self._context.end(StopReason.STORAGE if storage else StopReason.FAULT, str(error) or type(error).__name__)
 
     async def _feed(self) -> None:
         context = self._context
@@ -79,7 +95,7 @@ class Engine:
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
-        await self._look_at_balance()
+        await self._look_before_buying()
         begun: set[int] = set()
         while context.may_submit():
             if context.over_budget and not await self._budget_may_free():
@@ -100,19 +116,35 @@ class Engine:
                 except BaseException:
                     self._slots.release()
                     raise
-                if not context.may_submit() or context.over_budget:
+                if not context.may_submit() or context.over_budget or not self._room_for(task):
                     self._submitter.give_up_turn()
                     self._slots.release()
                     break
                 begun.add(task.id)
                 self._spawn(task.id, self._make(task))
 
-    async def _look_at_balance(self) -> None:
-        """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
+    async def _look_before_buying(self) -> None:
+        """Whether there is room for what is bought, and money for it."""
         context = self._context
         images, cost = await context.writer.do(lambda m: m.planned_cost(context.options.limit))
-        if not images:
-            return
+        if images:
+            await asyncio.to_thread(context.rescue.prepare)
+            await self._look_at_balance(images, cost)
+
+    def _room_for(self, task: TaskRecord) -> bool:
+        """Whether the disk has room for all in flight and this task: what cannot be kept is not bought."""
+        context = self._context
+        needed = LARGEST_IMAGE * (len(self._working) + task.images)
+        free = context.folder.free_bytes()
+        if free < needed:
+            room = f"{context.folder.root} has {free // 10**6:,} MB left"
+            text = f"{room}; what is in flight may need {needed // 10**6:,} MB"
+            context.stop_submitting(StopReason.STORAGE, text)
+        return free >= needed
+
+    async def _look_at_balance(self, images: int, cost: int) -> None:
+        """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
+        context = self._context
         try:
             balance = await context.service.balance()
         except CredentialsRefused as error:
@@ -192,9 +224,8 @@ class Engine:
             await work
         except Stopping:
             pass
-        except StorageError as error:
-            self._context.end(StopReason.STORAGE, str(error))
-            raise
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._fail(error)
         finally:
             self._slots.release()
             self._working.pop(number, None)

@@ -22,6 +22,7 @@ from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader, ManifestWriter
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import MANIFEST, run_lock
+from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import ImageState, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
@@ -84,8 +85,11 @@ def run_job(
                 facts["created_at"] = f"{now:.3f}"
             manifest.tell(facts)
             manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
+            rescue = RescueFile(job.output_dir)
+            if manifest.take_in(rescue.read(), now, timeout=job.run.task_timeout):
+                rescue.drop()
             entered = manifest.enter(tasks, now)
-            runner = _Runner(job, references, manifest, folder, origin, key, options, emit, random or Random())
+            runner = _Runner(job, references, rescue, manifest, folder, origin, key, options, emit, random or Random())
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
             outcome = "failed"
@@ -94,6 +98,7 @@ def run_job(
                 stopped = runner.context.stop_reason if runner.context else None
                 outcome = str(stopped) if stopped else "finished"
             finally:
+                rescue.drop_if_empty()
                 manifest.end_run(now=time.time(), outcome=outcome)
             return _result(manifest, runner, entered, time.monotonic() - began)
         finally:
@@ -107,6 +112,7 @@ class _Runner:
         self,
         job: Job,
         references: Mapping[str, Reference],
+        rescue: RescueFile,
         manifest: Manifest,
         folder: OutputFolder,
         origin: str,
@@ -117,6 +123,7 @@ class _Runner:
     ) -> None:
         self._job = job
         self._references = references
+        self._rescue = rescue
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
@@ -151,6 +158,7 @@ class _Runner:
                     monotonic=time.monotonic,
                     random=self._random,
                     emit=self._emit,
+                    rescue=self._rescue,
                     stats=self.stats,
                 )
                 with self._signals(context), _time_limit(context):

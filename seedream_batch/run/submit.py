@@ -12,6 +12,7 @@ from seedream_batch.api.service import UPLOAD_LIFETIME
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage, data_uri, reference_bytes
 from seedream_batch.lifecycle import Move, after_submission, backoff
+from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.store import Claim, Intent, Manifest
 from seedream_batch.model.job import REFERENCE, Reference, Send
 from seedream_batch.model.outcome import Submission, Submitted
@@ -118,7 +119,7 @@ class Submitter:
             return None
         match move.to:
             case TaskState.ACCEPTED:
-                return await self._accepted(task, move, outcome, now)
+                return await self._accepted(claim, move, outcome, now)
             case TaskState.PLANNED:
                 wait = outcome.retry_after or backoff(1, random=context.random)
                 await context.writer.do(lambda m: m.not_executed(task, why=move.why, not_before=now + wait, now=now))
@@ -143,18 +144,36 @@ class Submitter:
                 assert_never(move.to)
         return None
 
-    async def _accepted(self, task: TaskRecord, move: Move, outcome: Submission, now: float) -> TaskRecord:
+    async def _accepted(self, claim: Claim, move: Move, outcome: Submission, now: float) -> TaskRecord:
         context = self._context
+        task = claim.task
         deadline = now + context.job.run.task_timeout
 
         def store(manifest: Manifest) -> TaskRecord:
             return manifest.accepted(task, outcome.task_ids, deadline=deadline, why=move.why, now=now)
 
-        accepted = await context.writer.do(store)
+        try:
+            accepted = await context.writer.do(store)
+        except Exception as error:
+            # Whatever the reason is: ids that are paid for must not go with it.
+            self._rescue(claim, outcome, now, error)
+            raise
         if task.state is TaskState.UNCERTAIN:
             context.stats.uncertain = max(0, context.stats.uncertain - 1)
         context.emit(event(EventKind.SUBMITTED, accepted, move.why))
         return accepted
+
+    def _rescue(self, claim: Claim, outcome: Submission, now: float, why: Exception) -> None:
+        """The manifest cannot take ids that are paid for: they go to the rescue file, or at least to the log."""
+        context = self._context
+        ids = " ".join(outcome.task_ids)
+        try:
+            context.rescue.add(Rescued(claim.key, outcome.task_ids, now))
+        except StorageError as error:
+            text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {error})"
+        else:
+            text = f"task id {ids} went to {context.rescue.path}, since the manifest cannot be written ({why})"
+        context.emit(event(EventKind.WARNING, claim.task, text))
 
     def _notice(self, outcome: Submission) -> None:
         """What an outcome tells of the service as a whole."""

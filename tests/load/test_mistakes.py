@@ -24,7 +24,7 @@ exclude:
 repeat: 0
 request:
   prompt: "{{ subject.text }}, {{ moood }}"
-  model: "{{ if }}"
+  model: "{% if %}"
   n: "3"
   watermark: no
   watermark: true
@@ -42,11 +42,11 @@ def test_fourteen_mistakes_are_told_at_once(told):
         "(the nearest ratio is 3:2)",
         "7:16: matrix.resolution[0]: must be one of 2K, 4K, got 1K (there is no 1K: the smallest is 2K)",
         "9:6: exclude[0].mod: there is no axis `mod` (did you mean `mood`?)",
-        "10:18: exclude[1].mood[1]: no value of the axis `mood` is clam (did you mean calm?)",
+        "10:19: exclude[1].mood[1]: no value of the axis `mood` is clam (did you mean calm?)",
         "11:5: exclude[2]: must name at least one axis (an empty entry would drop every cell)",
         "12:9: repeat: must be an integer from 1 to 10000, got 0",
         "14:11: request.prompt: `moood` is not defined (did you mean `mood`?)",
-        '15:10: request.model: expected token \'end of statement block\', got \'=\'',
+        "15:10: request.model: expected an expression, got 'end of statement block'",
         '16:6: request.n: must be an integer from 1 to 15, got "3" (a quoted number is refused by the API: write 3)',
         "18:3: request.watermark: repeated key, first given at line 17, column 3 (remove one of the two)",
         "19:13: run.rate: must be a number a second above 0, or a rate such as 5/s, 120/m or 1000/h, "
@@ -170,3 +170,153 @@ def test_one_mistake_is_one_problem(told, job_file, old, new, problem):
 
 def test_the_job_without_a_mistake(job_file):
     assert load_job(job_file(BASE)).check() == 4
+
+
+def test_cells_are_checked_beside_mistakes_that_leave_them_whole(told, picture):
+    job = """
+version: 1
+matrix:
+  subject: [{id: panda, ref: a.png}, {id: fox, ref: b.png}, {id: cat, ref: c.png}]
+  size: [1:1, 16:10]
+request: {prompt: "{{ subject.id }}", image_urls: ["{{ subject.ref }}"]}
+run: {rate: soon}
+"""
+    found = told(job, {"a.png": picture(), "c.png": picture(99, 20)})
+    assert [problem[:34] for problem in found] == [
+        "job.yaml:5:15: matrix.size[1]: mus",
+        "job.yaml:6:52: request.image_urls[",
+        "job.yaml:6:52: request.image_urls[",
+        "job.yaml:7:13: run.rate: must be a",
+    ]
+    assert [problem.rpartition("[")[2] for problem in found[1:3]] == [
+        "cell subject=fox size=1:1]",
+        "cell subject=cat size=1:1]",
+    ]
+
+
+def test_references_of_all_cells_are_checked_whatever_else_is_wrong(told):
+    job = """
+version: 1
+matrix: {subject: [panda]}
+request: {prompt: "{{ nobody }}", image_urls: [missing.png, "{{ subject }}.png", https://example.com/a.png]}
+"""
+    assert [problem.partition(" in /")[0] for problem in told(job)] == [
+        "job.yaml:4:19: request.prompt: `nobody` is not defined (there is sample, subject)",
+        "job.yaml:4:48: request.image_urls[0]: there is no file missing.png",
+    ]
+
+
+def test_a_problem_of_many_cells_is_one_with_a_count(told):
+    job = {
+        "version": 1,
+        "matrix": {"subject": [f"s{index}" for index in range(500)], "n": [1, 2, 3]},
+        "repeat": 3,
+        "request": {"prompt": "{{ subject }}"},
+    }
+    found = told(job)
+    assert [problem.partition(": matrix.n: ")[2] for problem in found] == [
+        f"several images (n {n}) need at least one reference image in image_urls "
+        "(for several pictures of one text without references use `repeat` in the job) "
+        f"[cell subject=s0 n={n} sample=1, and 499 more cells]"
+        for n in (2, 3)
+    ]
+    assert [problem.partition(": matrix")[0][-3:] for problem in found] == ["908", "911"] or found[0] < found[1]
+
+
+def test_a_problem_of_an_included_cell_is_told_there(told):
+    job = """
+version: 1
+matrix: {subject: [panda]}
+include:
+  - {subject: fox}
+  - {subject: cat,
+     n: 3}
+request: {prompt: "{{ subject }}"}
+"""
+    (problem,) = told(job)
+    assert problem.startswith("job.yaml:7:9: include[1].n: several images (n 3) need at least one reference image")
+
+
+def test_nobody_reads_more_than_a_hundred_causes(told):
+    rows = "".join(f"{index}\n" for index in range(100, 1000))
+    job = {"version": 1, "matrix": {"n": {"file": "n.txt"}}, "request": {"prompt": "a", "image_urls": ["https://x.org/a"]}}
+    found = told(job, {"n.txt": rows})
+    assert len(found) == 100
+    assert found[-1].startswith("n.txt:100:1: matrix.n: must be an integer from 1 to 15, got 199")
+
+
+def test_problems_of_a_table_point_into_it(told):
+    job = {"version": 1, "matrix": {"subject": {"file": "data/s.csv"}}, "request": {"prompt": "{{ subject.id }}"}}
+    assert told(job, {"data/s.csv": "id,text\na,b,c\nd,e\nf\n"}) == [
+        "data/s.csv:2:1: the row has 3 fields, the header 2 (quote a field that has the separator in it)",
+        "data/s.csv:4:1: the row has 1 fields, the header 2",
+    ]
+
+
+def test_too_many_tasks_are_refused_at_once_with_the_count(told):
+    axis = list(range(1000))
+    job = {"version": 1, "matrix": {"a": axis, "b": axis, "c": axis}, "repeat": 1000, "request": {"prompt": "{{ a }}"}}
+    start = time.monotonic()
+    (problem,) = told(job)
+    assert time.monotonic() - start < 5
+    assert problem.endswith(
+        ": matrix: expands to 1,000,000,000,000 tasks; at most 1,000,000 are allowed "
+        "(raise --max-tasks if that is meant)"
+    )
+    assert len(told({**job, "request": {"prompt": "{{ d }}"}, "run": {"rate": 0}})) == 3
+    assert "1,000,000,000,000 tasks before `exclude`;" in told({**job, "exclude": [{"a": axis[1:]}]})[0]
+
+
+def test_the_limit_is_the_callers(job_file):
+    job = job_file({"version": 1, "matrix": {"a": [1, 2, 3]}, "include": [{"a": 4}], "repeat": 2, "request": {"prompt": "{{ a }}"}})
+    assert load_job(job, max_tasks=8).check() == 8
+    with pytest.raises(InvalidJob, match="expands to 8 tasks; at most 7 are allowed"):
+        load_job(job, max_tasks=7)
+
+
+def test_files_that_are_no_job(tmp_path):
+    def refusal(name):
+        with pytest.raises((StorageError, InvalidJob)) as caught:
+            load_job(tmp_path / name)
+        return type(caught.value).__name__, str(caught.value).replace(f"{tmp_path}/", "")
+
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "other.yml").write_text("")
+    assert refusal("folder.yaml") == ("StorageError", "folder.yaml is a folder; name the job file in it")
+    assert refusal("missing") == ("StorageError", "there is no job file missing; in  there is other.yml")
+    assert refusal("folder.yaml/x") == ("StorageError", "there is no job file folder.yaml/x")
+    for name, data, problem in [
+        ("empty.yaml", b"", "empty.yaml:1:1: the file is empty"),
+        ("comment.yaml", b"# only\n", "comment.yaml:1:1: the file is empty"),
+        ("null.yaml", b"~", None),
+        ("list.yaml", b"- a", None),
+        ("text.yaml", b"hello", None),
+        ("binary.yaml", bytes(range(256)), None),
+        ("picture.yaml", b"\x89PNG\r\n\x1a\n\0\0", None),
+        ("utf16.yaml", "version: 1".encode("utf-16"), "utf16.yaml:1:1: the file is UTF-16, not UTF-8 (save it as UTF-8)"),
+        ("latin1.yaml", "version: 1\nname: caf\xe9".encode("latin-1"), None),
+        ("two.yaml", b"version: 1\n---\nversion: 1\n", None),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        kind, text = refusal(name)
+        assert (kind, "\n" in text) == ("InvalidJob", False), text
+        assert text.startswith(f"{name}:")
+        assert problem in (None, text)
+    (tmp_path / "file").write_text("x")
+    assert refusal("file/job.yaml")[0] == "StorageError"
+    assert refusal("a\0b.yaml")[0] == "StorageError"
+    assert refusal("x" * 300)[0] == "StorageError"
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    assert refusal("loop.yaml")[0] == "StorageError"
+    locked = tmp_path / "folder.yaml" / "big.yaml"
+    with locked.open("wb") as file:
+        file.truncate(64 * 1024 * 1024 + 1)
+    assert refusal("folder.yaml/big.yaml") == ("StorageError", "folder.yaml/big.yaml is larger than 67,108,864 bytes")
+
+
+def test_mistakes_are_told_for_the_path_that_was_given(job_file, monkeypatch):
+    file = job_file("version: 2")
+    monkeypatch.chdir(file.parent.parent)
+    with pytest.raises(InvalidJob) as caught:
+        load_job(f"{file.parent.name}/job.yaml")
+    assert str(caught.value.problems[0]).startswith(f"{file.parent.name}/job.yaml:1:")

@@ -1,0 +1,86 @@
+"""A last place for task ids that were paid for, when the manifest cannot take them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedream_batch.errors import StorageError
+
+NAME = "manifest.rescue"
+SIZE = 256 * 1024
+"""Bytes set aside before anything is sent: on a full disk, what is allocated already can still be written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """Task ids that came back for a submission, by its key; `at` in unix seconds."""
+
+    key: str
+    task_ids: tuple[str, ...]
+    at: float
+
+
+class RescueFile:
+    """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._end = 0
+
+    def prepare(self) -> None:
+        """Sets the space aside. Raises `StorageError`."""
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                os.pwrite(handle, bytes(SIZE), 0)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        self._end = 0
+
+    def add(self, rescued: Rescued) -> None:
+        """Writes one answer down, durable on return. Raises `StorageError`."""
+        record = {"key": rescued.key, "task_ids": list(rescued.task_ids), "at": rescued.at}
+        line = json.dumps(record).encode() + b"\n"
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
+            try:
+                os.pwrite(handle, line, self._end)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        self._end += len(line)
+
+    def read(self) -> Sequence[Rescued]:
+        """What an earlier run left here; a last line that was cut off is passed over."""
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        found = []
+        for line in data.split(b"\0", 1)[0].split(b"\n")[:-1]:
+            try:
+                record = json.loads(line)
+                found.append(Rescued(str(record["key"]), tuple(map(str, record["task_ids"])), float(record["at"])))
+            except (ValueError, TypeError, KeyError):
+                continue
+        return found
+
+    def drop_if_empty(self) -> None:
+        """Takes the file away unless it has something in it."""
+        if not self._end and not self.read():
+            self.drop()
+
+    def drop(self) -> None:
+        """Takes the file away: everything in it is in the manifest by now."""
+        self.path.unlink(missing_ok=True)

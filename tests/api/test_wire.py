@@ -1,0 +1,487 @@
+"""Answers of the service in every form that is known, and in forms that nobody has seen."""
+
+import email.utils
+import json
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedream_batch.api import wire
+from seedream_batch.api.wire import Answer, Balance
+from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
+
+NOW = 1_800_000_000.0
+LATER = 1_800_086_400
+
+
+def answer(body, status=200, headers=None, *, whole=True):
+    return Answer(status, headers or {}, body if isinstance(body, bytes) else json.dumps(body).encode(), whole)
+
+
+def submitted(body, status=200, headers=None, *, whole=True):
+    return wire.submission(answer(body, status, headers, whole=whole), NOW)
+
+
+def polled(body, status=200, headers=None):
+    return wire.poll(answer(body, status, headers), NOW)
+
+
+def task(**fields):
+    return {"code": 200, "data": {"id": "task_1", "status": "completed", **fields}}
+
+
+def images(*entries, **fields):
+    return task(result={"images": list(entries)}, **fields)
+
+
+# Submissions
+
+
+@pytest.mark.parametrize(
+    ("document", "ids"),
+    [
+        ({"code": 200, "data": [{"status": "submitted", "task_id": "task_1"}]}, ("task_1",)),
+        ({"code": "200", "data": [{"task_id": "task_1"}, {"task_id": "task_2"}]}, ("task_1", "task_2")),
+        (
+            {"data": [{"task_id": "task_1"}, {"status": "submitted"}, None, "x", {"task_id": "task_2"}]},
+            ("task_1", "task_2"),
+        ),
+        ({"data": [{"task_id": "task_1"}, {"task_id": "task_1"}]}, ("task_1",)),
+        ({"data": {"task_id": "task_1"}}, ("task_1",)),
+        ({"data": {"id": "task_1", "status": "pending"}}, ("task_1",)),
+        ({"request_id": "r", "data": {"object": "generation.task", "id": "task_1", "status": "pending"}}, ("task_1",)),
+        ({"data": {"request_id": "r", "data": {"id": "task_1"}}}, ("task_1",)),
+        ({"data": [{"task_id": "task_1", "id": "other"}]}, ("task_1",)),
+        ({"data": [{"task_id": " task_1 "}]}, ("task_1",)),
+        ({"data": [{"task_id": 12345}]}, ("12345",)),
+        ({"data": [{"task_id": "", "id": "task_1"}]}, ("task_1",)),
+        ({"data": [{"task_id": None}]}, ()),
+        ({"data": [{"task_id": True}]}, ()),
+        ({"data": [{"task_id": 1.5}]}, ()),
+        ({"data": [{"task_id": ["task_1"]}]}, ()),
+        ({"data": [{"task_id": "x" * 257}]}, ()),
+        ({"data": [{"task_id": "a\nb"}]}, ()),
+        ({"data": [{"task_id": "a\ud800b"}]}, ()),
+        ({"data": []}, ()),
+        ({"data": None}, ()),
+        ({}, ()),
+        ([{"task_id": "task_1"}], ()),
+        ("task_1", ()),
+        (None, ()),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 202])
+def test_task_ids(document, ids, status):
+    outcome = submitted(document, status)
+    assert outcome.task_ids == ids
+    assert outcome.kind is (Submitted.ACCEPTED if ids else Submitted.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "code"),
+    [
+        ({"error": {"code": 400, "message": "bad n", "type": "invalid_request_error"}}, "bad n", "400"),
+        ({"error": {"code": "bad_n", "message": "bad n", "param": "n", "request_id": "r"}}, "bad n", "bad_n"),
+        ({"error": {"message": "bad n", "type": "invalid_request_error"}}, "bad n", "invalid_request_error"),
+        ({"error": "bad n"}, "bad n", ""),
+        ({"error": "bad n", "code": 1234}, "bad n", "1234"),
+        ({"success": False, "message": "bad n"}, "bad n", ""),
+        ({"code": 400, "message": "bad n"}, "bad n", "400"),
+        ({"code": "invalid", "message": "bad n", "data": None}, "bad n", "invalid"),
+        ({"detail": "bad n"}, "bad n", ""),
+        ({"error": None}, "", ""),
+        ({"error": []}, "", ""),
+        ({"error": {"code": True, "message": 5}}, "", ""),
+        ({"error": {"message": "a\x1b[31m\nb\u202ec\ud800"}}, "a [31m b c", ""),
+        ({"error": {"message": "x" * 5000}}, "x" * 500, ""),
+        ({"error": {"code": 10**30, "message": ""}}, "", ""),
+        ({"error": {"code": "c" * 300}}, "", "c" * 100),
+        (b"<html>\n<body>502</body>", "a web page instead of an answer", ""),
+        (b"  <!DOCTYPE html>", "a web page instead of an answer", ""),
+        (b"", "an empty answer", ""),
+        (b"\x00\xff", "an answer that is no JSON object", ""),
+        (b"[]", "an answer that is no JSON object", ""),
+        (b'{"error": ', "an answer that is no JSON object", ""),
+    ],
+)
+def test_what_an_error_says(body, message, code):
+    outcome = submitted(body, 400)
+    assert (outcome.kind, outcome.message, outcome.code) == (Submitted.REFUSED, message, code)
+
+
+def test_an_answer_that_was_cut():
+    whole = json.dumps({"code": 200, "data": [{"task_id": "task_1"}]}).encode()
+    assert submitted(whole, whole=False).task_ids == ("task_1",), "nothing is missing in it"
+    for cut in range(len(whole)):
+        outcome = submitted(whole[:cut], whole=False)
+        assert (outcome.kind, outcome.message) == (Submitted.UNKNOWN, "the answer was cut short or too long")
+    # A number or a word can go on after the cut, an object can't.
+    assert wire.parse(answer(b"12", whole=False)) is None
+    assert wire.parse(answer(b"12")) == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "wait"),
+    [
+        ("0", 0.0),
+        ("3", 3.0),
+        (" 3 ", 3.0),
+        ("2.5", 2.5),
+        ("-5", 0.0),
+        ("600", 600.0),
+        ("601", 600.0),
+        ("31536000000", 600.0),
+        ("1e400", None),
+        ("nan", None),
+        ("inf", None),
+        ("", None),
+        ("soon", None),
+        ("5, 5", None),
+        (email.utils.formatdate(NOW + 90, usegmt=True), 90.0),
+        (email.utils.formatdate(NOW - 90, usegmt=True), 0.0),
+        (email.utils.formatdate(NOW + 10**7, usegmt=True), 600.0),
+        # The old forms of an HTTP date, which are in GMT, too.
+        ("Friday, 15-Jan-27 08:01:30 GMT", 90.0),
+        ("Fri Jan 15 08:01:30 2027", 90.0),
+        ("Fri, 15 Jan 2027 08:01:30", 90.0),
+        ("Fri, 15 Jan 2027 08:01:30 -0000", 90.0),
+        ("Fri, 15 Jan 99999 08:01:30 GMT", None),
+        ("Fri, 99 Jan 2027 08:01:30 GMT", None),
+    ],
+)
+def test_retry_after(text, wait, monkeypatch):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    assert wire.retry_after({"retry-after": text}, NOW) == wait
+
+
+# Looks at a task
+
+
+@pytest.mark.parametrize("word", ["submitted", "pending", "processing", "in_progress", " Processing "])
+def test_words_for_not_ended(word):
+    poll = polled(task(status=word))
+    assert (poll.kind, poll.notes) == (Polled.RUNNING, ())
+
+
+@pytest.mark.parametrize("word", ["", "reticulating", "complete", "\x1b[2J", "x" * 10_000])
+def test_unknown_words_mean_not_ended(word):
+    poll = polled(task(status=word))
+    assert poll.kind is Polled.RUNNING
+    assert len(poll.notes) == 1
+    assert poll.notes[0].isprintable()
+    assert len(poll.notes[0]) < 120
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "message"),
+    [
+        ({"error": {"code": "task_failed", "message": "no luck", "type": "t"}}, "task_failed", "no luck"),
+        ({"error": {"type": "OutputImageSensitiveContentDetected"}}, "OutputImageSensitiveContentDetected", "failed"),
+        ({"error": {"code": 1301, "message": "no"}}, "1301", "no"),
+        ({"error": "no luck"}, "failed", "no luck"),
+        ({"message": "no luck"}, "failed", "no luck"),
+        ({"error": None}, "failed", "failed"),
+        ({}, "failed", "failed"),
+        ({"error": ["x"]}, "failed", "failed"),
+    ],
+)
+def test_a_failed_task(fields, code, message):
+    poll = polled(task(status="failed", **fields))
+    assert (poll.kind, poll.code, poll.message) == (Polled.FAILED, code, message)
+
+
+def test_a_cancelled_task_is_a_failed_one():
+    assert polled(task(status="cancelled")).kind is Polled.FAILED
+
+
+A, B, C = "https://img.example.com/a.png", "https://img.example.com/b.png", "http://img.example.com/c"
+
+
+@pytest.mark.parametrize(
+    ("entries", "found", "notes"),
+    [
+        ([{"url": [A], "expires_at": LATER}], [(A, LATER)], 0),
+        ([{"url": A, "expires_at": LATER}], [(A, LATER)], 0),
+        ([{"url": [A]}], [(A, None)], 0),
+        ([{"url": [A], "expires_at": None}], [(A, None)], 0),
+        ([{"url": [A], "expires_at": str(LATER)}], [(A, LATER)], 0),
+        ([{"url": [A, B], "expires_at": LATER}], [(A, LATER), (B, LATER)], 0),
+        ([{"url": [A], "expires_at": LATER}, {"url": B}], [(A, LATER), (B, None)], 0),
+        ([{"url": [A, A]}], [(A, None)], 1),
+        ([{"url": [A], "expires_at": LATER}, {"url": [A], "expires_at": 1.9e9}], [(A, LATER)], 1),
+        ([A, {"url": C}], [(A, None), (C, None)], 0),
+        ([{"url": []}], [], 0),
+        ([{"url": None}], [], 1),
+        ([{}], [], 1),
+        ([None, 5, [A]], [], 3),
+        ([{"url": ["ftp://x/a.png", "", 5, None, {}, [A], A]}], [(A, None)], 6),
+        ([{"url": "javascript:alert(1)"}], [], 1),
+        ([{"url": "https://x/" + "y" * 9000}], [], 1),
+        ([{"url": "https://x/a\r\nHost: y"}], [], 1),
+        ([{"url": "https://x/\ud800"}], [], 1),
+        ([{"url": A, "expires_at": "tomorrow"}], [(A, None)], 1),
+        ([{"url": A, "expires_at": 0}], [(A, None)], 1),
+        ([{"url": A, "expires_at": -1}], [(A, None)], 1),
+        ([{"url": A, "expires_at": 1763174708000}], [(A, None)], 1),
+        ([{"url": A, "expires_at": 10**400}], [(A, None)], 1),
+        ([{"url": A, "expires_at": True}], [(A, None)], 1),
+        ([{"url": A, "expires_at": [LATER]}], [(A, None)], 1),
+    ],
+)
+def test_delivered_images(entries, found, notes):
+    poll = polled(images(*entries))
+    assert poll.kind is Polled.COMPLETED
+    assert poll.images == tuple(ImageUrl(url, expires) for url, expires in found)
+    assert len(poll.notes) == notes
+    assert all(note.isprintable() and len(note) < 120 for note in poll.notes)
+
+
+@pytest.mark.parametrize(
+    ("result", "found"),
+    [
+        ({"images": {"url": [A]}}, 1),
+        ({"images": A}, 1),
+        ({"images": []}, 0),
+        ({"images": None}, 0),
+        ({"images": 3}, 0),
+        ({}, 0),
+        ([], 0),
+        (None, 0),
+        ("x", 0),
+    ],
+)
+def test_other_forms_of_a_result(result, found):
+    poll = polled(task(result=result))
+    assert (poll.kind, len(poll.images)) == (Polled.COMPLETED, found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "cost", "notes"),
+    [
+        ({"cost": 0.035, "credits_cost": 0.35}, 35_000, 0),
+        ({"cost": "0.035"}, 35_000, 0),
+        ({"cost": 0}, 0, 0),
+        ({"credits_cost": 0.35}, 35_000, 0),
+        ({"credits_cost": "0.35"}, 35_000, 0),
+        ({"cost": None, "credits_cost": 1}, 100_000, 0),
+        ({"cost": "free", "credits_cost": 0.35}, 35_000, 1),
+        ({"cost": -1}, None, 1),
+        ({"cost": 1e9}, None, 1),
+        ({"cost": True}, None, 1),
+        ({"cost": "nan"}, None, 1),
+        ({"cost": {}}, None, 1),
+        ({}, None, 0),
+    ],
+)
+def test_what_it_cost(fields, cost, notes):
+    poll = polled(images({"url": [A]}, **fields))
+    assert poll.cost == cost
+    assert len(poll.notes) == notes
+
+
+@pytest.mark.parametrize("leave_out", ["progress", "created", "completed", "estimated_time", "actual_time", "id"])
+def test_fields_that_nobody_needs(leave_out):
+    fields = {"progress": "100", "created": "1", "completed": 2, "estimated_time": 60, "actual_time": None}
+    fields.pop(leave_out, None)
+    document = images({"url": [A]}, **fields)
+    if leave_out == "id":
+        del document["data"]["id"]
+    assert polled(document).images == (ImageUrl(A, None),)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        {"status": "processing"},
+        {"data": {"status": "processing"}},
+        {"data": [{"status": "processing"}]},
+        {"code": "success", "status": "success", "data": {"status": "processing"}},
+        {"request_id": "r", "data": {"data": {"status": "processing"}}},
+        [{"status": "processing"}],
+    ],
+)
+def test_wrappings_of_a_task(wrapped):
+    assert polled(wrapped).kind is Polled.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (200, b"", Polled.NO_ANSWER),
+        (200, b"<html>", Polled.NO_ANSWER),
+        (200, b"{}", Polled.NO_ANSWER),
+        (200, b'{"data": []}', Polled.NO_ANSWER),
+        (200, b'{"data": {"status": 3}}', Polled.NO_ANSWER),
+        (200, b'{"success": false, "message": "try later"}', Polled.NO_ANSWER),
+        (400, b"{}", Polled.NO_ANSWER),
+        (401, b"", Polled.UNAUTHORIZED),
+        (402, b"", Polled.NO_ANSWER),
+        (403, b"", Polled.UNAUTHORIZED),
+        (404, b"{}", Polled.NOT_FOUND),
+        (429, b"", Polled.RATE_LIMITED),
+        (500, json.dumps(task(status="failed")).encode(), Polled.NO_ANSWER),
+        (502, b"<html>", Polled.NO_ANSWER),
+        (503, b"", Polled.NO_ANSWER),
+        (504, b"", Polled.NO_ANSWER),
+    ],
+)
+def test_looks_that_show_no_task(status, body, kind):
+    poll = polled(body, status, {"retry-after": "4"})
+    assert (poll.kind, poll.status) == (kind, status)
+    assert poll.retry_after == (4.0 if kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED} else None)
+
+
+# Balance and uploads
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({"remain_balance": 10.5, "used_balance": 1.2}, Balance(10_500_000, 1_200_000)),
+        ({"remain_balance": "10.5", "used_balance": None}, Balance(10_500_000, None)),
+        ({"success": True, "data": {"remain_balance": 1}}, Balance(1_000_000, None)),
+        ({"remain_balance": -1, "used_balance": 2}, Balance(None, 2_000_000)),
+        ({"remain_balance": 0, "unlimited_quota": True}, Balance(None, None)),
+        ({"remain_balance": 0}, Balance(0, None)),
+        ({"remain_balance": -0.5}, Balance(-500_000, None)),
+        ({"remain_balance": 1e300}, None),
+        ({"remain_balance": "much"}, None),
+        ({"data": []}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_balances(document, found):
+    assert wire.balance(document) == found
+
+
+@pytest.mark.parametrize(
+    ("document", "url"),
+    [
+        ({"url": A, "filename": "a.png"}, A),
+        ({"data": {"url": A}}, A),
+        ({"url": None, "data": {"url": A}}, A),
+        ({"url": "a.png"}, None),
+        ({"url": "https://x/\n"}, None),
+        ({"url": "https://" + "x" * 9000}, None),
+        ({"data": [A]}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_uploads(document, url):
+    assert wire.upload_url(document) == url
+
+
+# Anything at all
+
+WORDS = st.sampled_from(
+    ["code", "data", "task_id", "id", "status", "result", "images", "url", "expires_at", "cost", "credits_cost",
+     "error", "message", "type", "success", "remain_balance", "used_balance", "unlimited_quota", "detail",
+     "completed", "failed", "processing", "submitted", A, B, "idempotency_in_progress", "build_request_failed: x"]
+)  # fmt: skip
+TEXTS = WORDS | st.text(st.characters(), max_size=20)
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400), LATER, str(LATER), 1e308, float("inf"), float("nan")])
+    | st.floats()
+    | TEXTS
+)
+JSON = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=5), max_leaves=25
+)
+# Documents that have the right form nearly everywhere reach deeper than any chance does.
+ENTRY = st.fixed_dictionaries({}, optional={"url": JSON | st.lists(TEXTS, max_size=3), "expires_at": JSON})
+TASK = st.fixed_dictionaries(
+    {"status": st.sampled_from(["completed", "failed", "processing", "odd"])},
+    optional={"result": JSON | st.fixed_dictionaries({"images": JSON | st.lists(ENTRY | JSON, max_size=3)}),
+              "cost": JSON, "credits_cost": JSON, "error": JSON, "message": JSON, "data": LEAVES},
+)  # fmt: skip
+DOCUMENTS = JSON | st.fixed_dictionaries({"data": TASK | st.lists(TASK | JSON, max_size=2)})
+STATUSES = st.sampled_from([200, 202, 204, 301, 400, 401, 402, 403, 404, 409, 413, 429, 500, 502, 503, 504, 599])
+HEADERS = st.fixed_dictionaries({}, optional={"retry-after": TEXTS | st.just("9" * 400), "idempotency-replayed": TEXTS})
+
+
+def taken(one):
+    """Every function that reads answers, on one answer; what they say is fit for a terminal and a database."""
+    submission, poll = wire.submission(one, NOW), wire.poll(one, NOW)
+    document = wire.parse(one)
+    balance, upload = wire.balance(document), wire.upload_url(document)
+    assert isinstance(submission, Submission)
+    assert isinstance(poll, Poll)
+    assert bool(submission.task_ids) == (submission.kind is Submitted.ACCEPTED)
+    assert submission.kind is not Submitted.UNREACHABLE
+    if submission.kind is Submitted.ACCEPTED:
+        assert 200 <= one.status < 300
+    for text in (
+        *(submission.message, submission.code, poll.message, poll.code, upload or ""),
+        *(*submission.task_ids, *poll.notes, *(image.url for image in poll.images)),
+    ):
+        assert text.isprintable()
+        assert len(text) <= 8192
+        text.encode()
+    for wait in (submission.retry_after, poll.retry_after):
+        assert wait is None or 0 <= wait <= wire.LONGEST_WAIT
+    assert poll.cost is None or 0 <= poll.cost < 2**63
+    assert len({image.url for image in poll.images}) == len(poll.images)
+    for image in poll.images:
+        assert image.expires_at is None or NOW / 2 < image.expires_at < 1e11
+    if balance is not None:
+        assert all(amount is None or abs(amount) < 2**63 for amount in (balance.remaining, balance.used))
+
+
+@settings(max_examples=2000, deadline=None)
+@given(document=DOCUMENTS, status=STATUSES, headers=HEADERS, whole=st.booleans())
+def test_no_json_raises(document, status, headers, whole):
+    taken(Answer(status, headers, json.dumps(document).encode(), whole))
+
+
+@settings(max_examples=2000, deadline=None)
+@given(body=st.binary(max_size=200), status=STATUSES, headers=HEADERS, whole=st.booleans())
+def test_no_bytes_raise(body, status, headers, whole):
+    taken(Answer(status, headers, body, whole))
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data())
+def test_no_cut_or_flipped_answer_raises(data):
+    body = bytearray(json.dumps(images({"url": [A, B], "expires_at": LATER}, cost=0.035)).encode())
+    for _ in range(data.draw(st.integers(0, 4))):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    taken(Answer(200, {}, bytes(body[: data.draw(st.integers(0, len(body)))]), whole=False))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"data":' * 100_000,
+        b'{"data": {"status": "completed", "result": ' + b"[" * 500 + b"]" * 500 + b"}}",
+        b'{"data": {"status": "completed", "cost": ' + b'{"a":' * 400 + b"1" + b"}" * 400 + b"}}",
+        b'{"data": {"status": "completed", "result": {"images": [' + b"[" * 800 + b"]" * 800 + b"]}}}",
+        b"1" * 5000,
+        b'{"error": {"code": ' + b"9" * 4299 + b"}}",
+        b'{"data": [{"task_id": ' + b"9" * 4299 + b"}]}",
+        b'{"error": "\\ud800"}',
+        "\ufeff{}".encode(),
+        '{"data": [{"task_id": "task_1"}]}'.encode("utf-16"),
+        '{"data": [{"task_id": "task_1"}]}'.encode("utf-32"),
+        b'{"a": NaN, "b": -Infinity}',
+    ],
+)
+def test_nasty_bodies(body):
+    taken(answer(body))
+    taken(answer(body, 400))
+
+
+def test_deep_values_are_not_written_out():
+    # A reader that is itself called from deep inside has less room to write a value out than to read it.
+    depths = range(1, sys.getrecursionlimit(), 7)
+    for depth in depths:
+        body = b'{"data": {"status": "completed", "cost": ' + b"[" * depth + b"]" * depth + b"}}"
+        taken(answer(body))
