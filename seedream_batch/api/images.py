@@ -19,7 +19,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
 from seedream_batch.api.proxies import proxy_for
-from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, ForbiddenAddress, describe, is_loopback
+from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, UNUSED, ForbiddenAddress, describe, is_loopback
 from seedream_batch.model.outcome import Fetched
 
 MAX_IMAGE = 100 * 1024 * 1024
@@ -69,6 +69,8 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(inner)
+        if address.is_site_local:
+            return False
     return address.is_global and not address.is_multicast
 
 
@@ -97,7 +99,7 @@ class ImageClient:
                 return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
             return httpx.AsyncClient(
-                transport=AiohttpTransport(client=session, proxy=proxied),
+                transport=AiohttpTransport(verify=UNUSED, client=session, proxy=proxied),
                 headers={"User-Agent": f"seedream-batch/{__version__}", "Accept-Encoding": "identity"},
                 follow_redirects=False,
                 timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),

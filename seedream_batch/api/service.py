@@ -6,6 +6,7 @@ import asyncio
 import errno
 import ipaddress
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
@@ -85,6 +86,9 @@ def origin_of(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For the transport, which would load certificates for connections that are not its own; this one trusts nobody."""
+
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
 
@@ -134,7 +138,7 @@ class Service:
         proxy = None if loopback else proxy_for(origin)
         self._client = httpx.AsyncClient(
             base_url=f"{origin}/v1",
-            transport=AiohttpTransport(client=session, proxy=proxy),
+            transport=AiohttpTransport(verify=UNUSED, client=session, proxy=proxy),
             headers={"User-Agent": f"seedream-batch/{__version__}", "Accept": "application/json"},
             follow_redirects=False,
         )

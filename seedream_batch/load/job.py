@@ -147,7 +147,9 @@ def _request(
 ) -> Mapping[str, Json]:
     request = dict(value.get("request", {}))
     prompt = request.get("prompt")
-    if isinstance(prompt, dict):
+    if isinstance(prompt, dict) and "file" not in prompt:
+        del request["prompt"]  # refused by the schema
+    elif isinstance(prompt, dict):
         path = ("request", "prompt", "file")
         try:
             request["prompt"] = read_inside(folder, prompt["file"]).decode("utf-8-sig")

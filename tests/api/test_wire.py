@@ -215,7 +215,7 @@ A, B, C = "https://img.example.com/a.png", "https://img.example.com/b.png", "htt
         ([{"url": []}], [], 0),
         ([{"url": None}], [], 1),
         ([{}], [], 1),
-        ([None, 5, [A]], [], 3),
+        ([None, 5, [A]], [(A, None)], 2),
         ([{"url": ["ftp://x/a.png", "", 5, None, {}, [A], A]}], [(A, None)], 6),
         ([{"url": "javascript:alert(1)"}], [], 1),
         ([{"url": "https://x/" + "y" * 9000}], [], 1),
@@ -393,7 +393,7 @@ LEAVES = (
     | TEXTS
 )
 JSON = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=5), max_leaves=25
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=8
 )
 # Documents that have the right form nearly everywhere reach deeper than any chance does.
 ENTRY = st.fixed_dictionaries({}, optional={"url": JSON | st.lists(TEXTS, max_size=3), "expires_at": JSON})

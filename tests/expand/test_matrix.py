@@ -52,7 +52,7 @@ def test_as_many_tasks_as_the_axes_multiply_to(data, job_file):
     )
     includes = [{"axis0": f"more-{index}"} for index in range(data.draw(st.integers(0, 3)))]
     repeat = data.draw(st.integers(1, 3))
-    prompt = " ".join("{{ %s }}" % name if name == "axis0" else "{{ %s | default('-') }}" % name for name in axes)
+    prompt = " ".join(f"{{{{ {name} }}}}" if name == "axis0" else f"{{{{ {name} | default('-') }}}}" for name in axes)
     job = {
         "version": 1,
         "matrix": axes,

@@ -15,7 +15,7 @@ from seedream_batch.load import load_job
 
 SAFE = [
     ("panda/16:9-2K-1", "panda/16-9-2K-1"),
-    ("a<b>c:d\"e\\f|g?h*i", "a-b-c-d-e-f-g-h-i"),
+    ('a<b>c:d"e\\f|g?h*i', "a-b-c-d-e-f-g-h-i"),
     ("tab\tand\nline\r", "tab-and-line"),
     ("nul\0byte", "nul-byte"),
     ("\x1b[31mred\x7f\x85\x9f", "-[31mred---"),
@@ -93,8 +93,30 @@ def test_a_bad_path_stops_at_once_however_long():
 
 
 PIECES = st.sampled_from(
-    ["..", ".", "/", "\\", ":", "con", "nul", "COM1", " ", "\xa0", "\0", "\n", "*", "a", "Z", "é", "e\u0301", "ß", "🐼"]
-    + [".png", "manifest.", "\u212b", "\u2028", "\u200b", "~", "$", "\u0338"]
+    [
+        *[
+            "..",
+            ".",
+            "/",
+            "\\",
+            ":",
+            "con",
+            "nul",
+            "COM1",
+            " ",
+            "\xa0",
+            "\0",
+            "\n",
+            "*",
+            "a",
+            "Z",
+            "é",
+            "e\u0301",
+            "ß",
+            "🐼",
+        ],
+        *[".png", "manifest.", "\u212b", "\u2028", "\u200b", "~", "$", "\u0338"],
+    ]
 )
 
 
@@ -227,8 +249,7 @@ def test_two_cells_with_one_request(told):
         "or use repeat for several samples of one prompt"
     )
     assert [problem.partition("request: ")[2] for problem in told(unused)] == [
-        "makes the same request in two cells: "
-        f"subject={name} mood=calm, and subject={name} mood=wild ({hint})"
+        f"makes the same request in two cells: subject={name} mood=calm, and subject={name} mood=wild ({hint})"
         for name in ("panda", "fox")
     ]
     unused["repeat"] = 2
@@ -262,8 +283,10 @@ def default_paths(specs):
 
 def test_the_default_path_is_readable(tasks):
     def paths(matrix, **more):
-        prompt = "".join("{{ %s%s }} " % (name, ".id" * isinstance(values[0], dict)) for name, values in matrix.items())
-        return default_paths(tasks({"version": 1, "matrix": matrix, "request": {"prompt": prompt + "{{ sample }}"}, **more}))
+        prompt = "".join(f"{{{{ {name}{'.id' * isinstance(values[0], dict)} }}}} " for name, values in matrix.items())
+        return default_paths(
+            tasks({"version": 1, "matrix": matrix, "request": {"prompt": prompt + "{{ sample }}"}, **more})
+        )
 
     subjects = [{"id": "panda", "text": "a panda"}, {"id": "red_fox", "text": "a fox"}]
     assert paths({"subject": subjects, "size": ["1:1", "16:9"], "resolution": ["4K"]}) == [
@@ -299,8 +322,42 @@ request: {prompt: "{{ subject.id }}"}
 
 
 TEXTS = st.sampled_from(
-    ["a", "b", "A", "a-b", "b-c", "a_b", "a b", "a/b", "a:b", "a?b", "..", ".a", "a.", "con", "é", "e\u0301", "x" * 50]
-    + ["x" * 49 + "y", "1", 1, True, "true", None, 1.5, {"id": "a"}, {"id": "a", "text": "b"}, ["a"], [], {}, "🐼" * 60]
+    [
+        *[
+            "a",
+            "b",
+            "A",
+            "a-b",
+            "b-c",
+            "a_b",
+            "a b",
+            "a/b",
+            "a:b",
+            "a?b",
+            "..",
+            ".a",
+            "a.",
+            "con",
+            "é",
+            "e\u0301",
+            "x" * 50,
+        ],
+        *[
+            "x" * 49 + "y",
+            "1",
+            1,
+            True,
+            "true",
+            None,
+            1.5,
+            {"id": "a"},
+            {"id": "a", "text": "b"},
+            ["a"],
+            [],
+            {},
+            "🐼" * 60,
+        ],
+    ]
 )
 
 
@@ -345,5 +402,6 @@ class Lenient:
             except StopIteration:
                 return
             except InvalidJob as error:
-                assert all("makes the same request" in problem.message for problem in error.problems)
+                if not all("makes the same request" in problem.message for problem in error.problems):
+                    raise
                 return

@@ -215,7 +215,7 @@ OUTSIDE = ["../secret.txt", "/etc/hostname", "a/../../secret.txt", "link.txt", "
 
 
 @pytest.fixture
-def beside_a_secret(job_file, picture):
+def beside_a_secret(job_file):
     def write(job):
         file = job_file(job)
         outside = file.parent.parent / f"outside-{file.parent.name}"
@@ -240,7 +240,7 @@ def beside_a_secret(job_file, picture):
         {"matrix": {"subject": ["NAME"]}, "request": {"prompt": "a", "image_urls": ["{{ subject }}"]}},
     ],
 )
-def test_nothing_outside_of_the_folder_is_read(beside_a_secret, told, name, job):
+def test_nothing_outside_of_the_folder_is_read(beside_a_secret, name, job):
     file = beside_a_secret({"version": 1, **json.loads(json.dumps(job).replace("NAME", name))})
     with pytest.raises(Exception, match="lies outside the job file's folder") as caught:
         load_job(file).check()
@@ -250,7 +250,9 @@ def test_nothing_outside_of_the_folder_is_read(beside_a_secret, told, name, job)
 
 
 def test_links_within_the_folder_are_followed(job_file):
-    file = job_file({"version": 1, "matrix": {"s": {"file": "link.txt"}}, "request": {"prompt": "{{ s }}"}}, {"a.txt": "x\n"})
+    file = job_file(
+        {"version": 1, "matrix": {"s": {"file": "link.txt"}}, "request": {"prompt": "{{ s }}"}}, {"a.txt": "x\n"}
+    )
     (file.parent / "link.txt").symlink_to("a.txt")
     assert load_job(file).check() == 1
 
@@ -271,7 +273,12 @@ def test_local_references_stand_by_the_hash_of_their_bytes(tasks, job_file, pict
     loaded.check()
     ((sha256, reference),) = loaded.references.items()
     assert first[0] == f"sha256:{sha256}"
-    assert (reference.media_type, reference.bytes, reference.width, reference.height) == ("image/png", len(data), 40, 30)
+    assert (reference.media_type, reference.bytes, reference.width, reference.height) == (
+        "image/png",
+        len(data),
+        40,
+        30,
+    )
 
 
 BAD_REFERENCES = [
@@ -321,7 +328,7 @@ def test_the_smallest_and_the_most_stretched_references(tasks, picture):
     assert len(tasks(job, files)) == 1
 
 
-def test_a_refused_reference_is_looked_at_once(job_file, told):
+def test_a_refused_reference_is_looked_at_once(told):
     job = {
         "version": 1,
         "matrix": {"a": [f"v{index}" for index in range(3000)]},

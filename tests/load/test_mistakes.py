@@ -9,7 +9,11 @@ import pytest
 from seedream_batch.errors import InvalidJob, StorageError
 from seedream_batch.load import load_job
 
-FOURTEEN = """\
+SIZES = "1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto"
+RATE = "a number a second above 0, or a rate such as 5/s, 120/m or 1000/h"
+TIME = "a time such as 90s, 30m or 1h30m, or a number of seconds above 0"
+
+FIFTEEN = """\
 version: 1
 nmae: cards
 matrix:
@@ -33,13 +37,12 @@ budget: {max_cost_usd: "20"}
 """
 
 
-def test_fourteen_mistakes_are_told_at_once(told):
-    found = told(FOURTEEN, {"subjects.csv": "id,text\na,b\n"})
+def test_fifteen_mistakes_are_told_at_once(told):
+    found = told(FIFTEEN, {"subjects.csv": "id,text\na,b\n"})
     assert [problem.replace("job.yaml:", "").partition(" /")[0] for problem in found] == [
         "2:1: nmae: unknown key (did you mean `name`?)",
         "4:19: matrix.subject.file: there is no file subjetcs.csv in",
-        "6:15: matrix.size[1]: must be one of 1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto, got 16:10 "
-        "(the nearest ratio is 3:2)",
+        f"6:15: matrix.size[1]: must be one of {SIZES}, got 16:10 (the nearest ratio is 3:2)",
         "7:16: matrix.resolution[0]: must be one of 2K, 4K, got 1K (there is no 1K: the smallest is 2K)",
         "9:6: exclude[0].mod: there is no axis `mod` (did you mean `mood`?)",
         "10:19: exclude[1].mood[1]: no value of the axis `mood` is clam (did you mean calm?)",
@@ -49,10 +52,8 @@ def test_fourteen_mistakes_are_told_at_once(told):
         "15:10: request.model: expected an expression, got 'end of statement block'",
         '16:6: request.n: must be an integer from 1 to 15, got "3" (a quoted number is refused by the API: write 3)',
         "18:3: request.watermark: repeated key, first given at line 17, column 3 (remove one of the two)",
-        "19:13: run.rate: must be a number a second above 0, or a rate such as 5/s, 120/m or 1000/h, "
-        'got "5 per second"',
-        "19:41: run.task_timeout: must be a time such as 90s, 30m or 1h30m, or a number of seconds above 0, "
-        'got "forever"',
+        f'19:13: run.rate: must be {RATE}, got "5 per second"',
+        f'19:41: run.task_timeout: must be {TIME}, got "forever"',
         '20:24: budget.max_cost_usd: must be a number of US dollars, 0 or more, got "20" (write 20 without quotes)',
     ]
 
@@ -85,9 +86,17 @@ ONE_MISTAKE = [
     ("vars: {style: ink}", "vars: [style]", "2:7: vars: must be a mapping, got a list"),
     ("vars: {style: ink}", "vras: {style: ink}", "2:1: vras: unknown key (did you mean `vars`?)"),
     ("vars: {style: ink}", "variables: {style: ink}", "2:1: variables: unknown key (known: version, name, vars"),
-    ("vars: {style: ink}", "vars: {styel: ink}", "11:11: request.prompt: `style` is not defined (did you mean `styel`?)"),
+    (
+        "vars: {style: ink}",
+        "vars: {styel: ink}",
+        "11:11: request.prompt: `style` is not defined (did you mean `styel`?)",
+    ),
     ("vars: {style: ink}", "vars: {style: ink, size: 3}", "2:20: vars.size: `size` is an axis already"),
-    ("vars: {style: ink}", "vars: {style: ink, sample: 3}", "2:20: vars.sample: `sample` is a name that templates have"),
+    (
+        "vars: {style: ink}",
+        "vars: {style: ink, sample: 3}",
+        "2:20: vars.sample: `sample` is a name that templates have",
+    ),
     ("vars: {style: ink}", "vars: {style: ink, style: oil}", "2:20: vars.style: repeated key, first given at line 2"),
     ("matrix:", "metrix:", "3:1: metrix: unknown key (did you mean `matrix`?)"),
     ("matrix:", "matrix: {subject: [a]}\nmatrix:", "4:1: matrix: repeated key"),
@@ -109,17 +118,27 @@ ONE_MISTAKE = [
     ("{subject: fox, size: 16:9}", "{size: [1:1, 9:16]}", "7:18: exclude[0].size[1]: no value of the axis `size` is"),
     ("- {subject: fox, size: 16:9}", "fox", "7:3: exclude: must be a list, got"),
     ("{subject: fox, size: 16:9}", "{}\n  - {subject: fox}", "7:5: exclude[0]: must name at least one axis"),
-    ("{subject: fox, size: 16:9}", "{}\n  - {subject: cat}", "2 PROBLEMS 8:15: exclude[1].subject: no value of the axis"),
+    (
+        "{subject: fox, size: 16:9}",
+        "{}\n  - {subject: cat}",
+        "2 PROBLEMS 8:15: exclude[1].subject: no value of the axis",
+    ),
     ("size: 21:9, mood", "size: 21:10, mood", "9:42: include[0].size: must be one of"),
     ("size: 21:9, mood", "request: x, mood", "9:36: include[0].request: `request` is a name that templates have"),
     ("size: 21:9, mood: calm}", "size: 21:9, mood: calm, n: 15}\n#", None),
     ("{{ style }}", "{{ stile }}", "11:11: request.prompt: `stile` is not defined (did you mean `style`?)"),
     ("{{ style }}", "{{ style }", "11:11: request.prompt: "),
     ("{{ style }}", "{{ style | uper }}", "11:11: request.prompt: there is no filter `uper` (did you mean `upper`?)"),
-    ("{{ style }}", "{{ index }}", "11:11: request.prompt: `index` is not defined (`index` is only known in output.path)"),
+    (
+        "{{ style }}",
+        "{{ index }}",
+        "11:11: request.prompt: `index` is not defined (`index` is only known in output.path)",
+    ),
     ("{{ subject.text }}", "{{ subject.txt }}", "11:11: request.prompt: `subject` has no `txt` (did you mean `text`?"),
     ("  prompt:", "  promt:", "11:3: request.promt: unknown key (did you mean `prompt`?)"),
     ("  prompt:", "  prompt: ''\n  prompt:", "12:3: request.prompt: repeated key"),
+    ("  prompt:", "  prompt: {file: 3}\n#", "11:18: request.prompt.file: must be the path of a file, got 3"),
+    ("  prompt:", "  prompt: {}\n#", "11:11: request.prompt: must be a text that is not empty, or {file: path}"),
     ("request:", "reqest:", "10:1: reqest: unknown key (did you mean `request`?)"),
     ("request:", "request: {prompt: a}\nrequest:", "11:1: request: repeated key"),
     ("  n: 2", '  n: "2"', '13:6: request.n: must be an integer from 1 to 15, got "2" (a quoted number'),
@@ -127,17 +146,33 @@ ONE_MISTAKE = [
     ("  n: 2", "  n: 1e999", "13:6: request.n: 1e999 is not a number that JSON has"),
     ("  n: 2", "  n: !!int two", "13:6: request.n: 'two' is not a whole number (!!int)"),
     ("  n: 2", "  n: '{{ style }}'", "13:6: request.n: must give an integer, gave 'ink' [cell subject=panda size=1:1,"),
-    ("  image_urls: [https", "  image_urls: [missing.png, https", "12:16: request.image_urls[0]: there is no file miss"),
+    (
+        "  image_urls: [https",
+        "  image_urls: [missing.png, https",
+        "12:16: request.image_urls[0]: there is no file miss",
+    ),
     ("  image_urls: [https://example.com/a.png]\n", "", "12:6: request.n: several images (n 2) need at least one"),
     ("  watermark: false", "  watermark: 'no'", '14:14: request.watermark: must be true or false, got "no"'),
-    ("  watermark: false", "  resolution: 1K", "14:15: request.resolution: must be one of 2K, 4K, got 1K (there is no 1K"),
+    (
+        "  watermark: false",
+        "  resolution: 1K",
+        "14:15: request.resolution: must be one of 2K, 4K, got 1K (there is no 1K",
+    ),
     ("  watermark: false", "  steps: 20", "14:3: request.steps: unknown key"),
-    ('path: "{{ subject.id }}/{{ size }}"', 'path: "{{ subject.id }}"', "16:9: output.path: gives one path to two images"),
+    (
+        'path: "{{ subject.id }}/{{ size }}"',
+        'path: "{{ subject.id }}"',
+        "16:9: output.path: gives one path to two images",
+    ),
     ('path: "{{ subject.id }}/{{ size }}"', 'path: "../{{ size }}"', "16:9: output.path: "),
     ('path: "{{ subject.id }}/', 'path: "{{ subjectt.id }}/', "16:9: output.path: `subjectt` is not defined"),
     ("  path:", "  pth:", "16:3: output.pth: unknown key (did you mean `path`?)"),
     ("{max_images: 100}", "{max_images: -1}", "17:22: budget.max_images: must be an integer, 0 or more, got -1"),
-    ("{max_images: 100}", "{max_images: 1" + "0" * 400 + "}", "17:22: budget.max_images: must be at most 1,000,000,000"),
+    (
+        "{max_images: 100}",
+        "{max_images: 1" + "0" * 400 + "}",
+        "17:22: budget.max_images: must be at most 1,000,000,000",
+    ),
     ("{max_images: 100}", "{max_cost_usd: 1e300}", "17:24: budget.max_cost_usd: must be at most 1,000,000,000"),
     ("{max_images: 100}", "{price_per_image_usd: 1e9}", "17:31: budget.price_per_image_usd: must be at most 1,000"),
     ("{max_images: 100}", "{price_per_image_usd: {4K: 1e9}}", "17:36: budget.price_per_image_usd.4K: must be at most"),
@@ -239,7 +274,11 @@ request: {prompt: "{{ subject }}"}
 
 def test_nobody_reads_more_than_a_hundred_causes(told):
     rows = "".join(f"{index}\n" for index in range(100, 1000))
-    job = {"version": 1, "matrix": {"n": {"file": "n.txt"}}, "request": {"prompt": "a", "image_urls": ["https://x.org/a"]}}
+    job = {
+        "version": 1,
+        "matrix": {"n": {"file": "n.txt"}},
+        "request": {"prompt": "a", "image_urls": ["https://x.org/a"]},
+    }
     found = told(job, {"n.txt": rows})
     assert len(found) == 100
     assert found[-1].startswith("n.txt:100:1: matrix.n: must be an integer from 1 to 15, got 199")
@@ -268,7 +307,9 @@ def test_too_many_tasks_are_refused_at_once_with_the_count(told):
 
 
 def test_the_limit_is_the_callers(job_file):
-    job = job_file({"version": 1, "matrix": {"a": [1, 2, 3]}, "include": [{"a": 4}], "repeat": 2, "request": {"prompt": "{{ a }}"}})
+    job = job_file(
+        {"version": 1, "matrix": {"a": [1, 2, 3]}, "include": [{"a": 4}], "repeat": 2, "request": {"prompt": "{{ a }}"}}
+    )
     assert load_job(job, max_tasks=8).check() == 8
     with pytest.raises(InvalidJob, match="expands to 8 tasks; at most 7 are allowed"):
         load_job(job, max_tasks=7)
@@ -293,7 +334,11 @@ def test_files_that_are_no_job(tmp_path):
         ("text.yaml", b"hello", None),
         ("binary.yaml", bytes(range(256)), None),
         ("picture.yaml", b"\x89PNG\r\n\x1a\n\0\0", None),
-        ("utf16.yaml", "version: 1".encode("utf-16"), "utf16.yaml:1:1: the file is UTF-16, not UTF-8 (save it as UTF-8)"),
+        (
+            "utf16.yaml",
+            "version: 1".encode("utf-16"),
+            "utf16.yaml:1:1: the file is UTF-16, not UTF-8 (save it as UTF-8)",
+        ),
         ("latin1.yaml", "version: 1\nname: caf\xe9".encode("latin-1"), None),
         ("two.yaml", b"version: 1\n---\nversion: 1\n", None),
     ]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def test_the_smallest_job_has_every_default(job_file):
     assert (job.vars, job.exclude, job.include) == ({}, (), ())
 
 
-def test_everything_given(job_file, tmp_path):
+def test_everything_given(job_file):
     file = job_file(
         {
             **SMALLEST,
@@ -65,7 +67,9 @@ def test_no_durations(text):
         seconds(text)
 
 
-@pytest.mark.parametrize(("text", "value"), [(5, 5), (0.5, 0.5), ("5/s", 5), ("120/m", 2), ("1800/h", 0.5), ("1.5/s", 1.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [(5, 5), (0.5, 0.5), ("5/s", 5), ("120/m", 2), ("1800/h", 0.5), ("1.5/s", 1.5)]
+)
 def test_rates(text, value):
     assert per_second(text) == value
 
@@ -87,3 +91,22 @@ def test_a_job_is_read_again_each_time(job_file):
     assert loaded.check() == loaded.check() == 2
     assert list(loaded.tasks()) == list(loaded.tasks())
     assert loaded.references == {}
+
+
+def test_a_table_of_thousands_of_rows_in_little_time_and_memory(job_file):
+    rows = "".join(f'k{index},"animal {index}, asleep"\n' for index in range(500))
+    job = {
+        "version": 1,
+        "matrix": {"subject": {"file": "s.csv"}, "size": ["1:1", "4:3", "3:4"], "resolution": ["2K", "4K"]},
+        "request": {"prompt": "{{ subject.text }}, ink"},
+        "output": {"path": "{{ subject.id }}/{{ size }}-{{ resolution }}"},
+    }
+    loaded = load_job(job_file(job, {"s.csv": "id,text\n" + rows}))
+    start = time.process_time()
+    assert loaded.check() == 3000
+    assert time.process_time() - start < 3
+    tracemalloc.start()
+    assert loaded.check() == 3000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2_000_000

@@ -1,0 +1,229 @@
+"""What each outcome makes of a task, and how long to wait before the next try: the tables are complete."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seedream_batch.lifecycle import (
+    BACKOFF_BASE,
+    BACKOFF_CAP,
+    NOT_FOUND_GRACE,
+    Move,
+    after_poll,
+    after_submission,
+    backoff,
+    combine,
+    is_moderation,
+)
+from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
+from seedream_batch.model.task import EDGES, TaskState
+
+PLANNED, SUBMITTING, ACCEPTED, SUCCEEDED, FAILED, LOST, UNCERTAIN = TaskState
+
+# Where a submission leads from `submitting` (a first send) and from `uncertain` (a resend), and whether it is held.
+SUBMISSIONS = {
+    Submitted.ACCEPTED: (ACCEPTED, ACCEPTED, False),
+    Submitted.REFUSED: (FAILED, FAILED, False),
+    Submitted.UNREACHABLE: (PLANNED, None, False),
+    Submitted.RATE_LIMITED: (PLANNED, None, False),
+    Submitted.UNAVAILABLE: (PLANNED, None, False),
+    Submitted.UNAUTHORIZED: (PLANNED, None, False),
+    Submitted.UNPAID: (PLANNED, None, False),
+    Submitted.IN_PROGRESS: (UNCERTAIN, None, False),
+    Submitted.INDETERMINATE: (UNCERTAIN, None, True),
+    Submitted.UNKNOWN: (UNCERTAIN, None, False),
+}
+
+
+def test_the_table_of_submissions_is_complete():
+    assert set(SUBMISSIONS) == set(Submitted)
+
+
+@pytest.mark.parametrize("kind", Submitted)
+def test_after_a_submission(kind):
+    first, again, held = SUBMISSIONS[kind]
+    submission = Submission(kind, ("task_1",), message="why", code="c", status=418)
+    move = after_submission(SUBMITTING, submission)
+    assert move is not None
+    assert (move.to, move.held) == (first, held)
+    assert move.why == ("accepted" if kind is Submitted.ACCEPTED else "HTTP 418: why")
+    assert move.code == ("" if kind is Submitted.ACCEPTED else "c")
+    move = after_submission(UNCERTAIN, submission)
+    assert (move.to if move else None) == again
+
+
+def test_what_is_said_of_a_submission():
+    assert after_submission(SUBMITTING, Submission(Submitted.ACCEPTED, ("t",), replayed=True)) == Move(
+        ACCEPTED, "replayed by the service"
+    )
+    assert after_submission(SUBMITTING, Submission(Submitted.UNKNOWN)) == Move(UNCERTAIN, "unknown")
+    assert after_submission(SUBMITTING, Submission(Submitted.REFUSED, message="bad", status=400)) == Move(
+        FAILED, "HTTP 400: bad"
+    )
+    refused = Submission(Submitted.REFUSED, code="InputTextSensitiveContentDetected", message="no", status=400)
+    assert after_submission(SUBMITTING, refused) == Move(
+        FAILED, "HTTP 400: no", "InputTextSensitiveContentDetected", final=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "moderation"),
+    [
+        ("OutputImageSensitiveContentDetected", "", True),
+        ("InputTextSensitiveContentDetected", "", True),
+        ("task_failed", "refused: safety_violations=[violence]", True),
+        ("task_failed", "the GPU fell asleep", False),
+        ("", "", False),
+    ],
+)
+def test_moderation(code, message, moderation):
+    assert is_moderation(code, message) is moderation
+    move = after_poll(Poll(Polled.FAILED, code=code, message=message), now=1, submitted_at=0, deadline=99)
+    assert move == Move(FAILED, message or code or "failed without a word", code, final=moderation)
+
+
+DEADLINE = 1800.0
+EARLY, LATER, PAST = 1.0, NOT_FOUND_GRACE, DEADLINE
+# Where a look leads before the grace for 404 is over, after it, and past the deadline.
+LOOKS = {
+    Polled.RUNNING: (None, None, LOST),
+    Polled.COMPLETED: (SUCCEEDED, SUCCEEDED, SUCCEEDED),
+    Polled.FAILED: (FAILED, FAILED, FAILED),
+    Polled.NOT_FOUND: (None, LOST, LOST),
+    Polled.UNAUTHORIZED: (None, None, None),
+    Polled.RATE_LIMITED: (None, None, None),
+    Polled.NO_ANSWER: (None, None, None),
+}
+IMAGES = (ImageUrl("https://example.com/0.png", 1.0), ImageUrl("https://example.com/1.png", None))
+
+
+def test_the_table_of_looks_is_complete():
+    assert set(LOOKS) == set(Polled)
+
+
+@pytest.mark.parametrize("kind", Polled)
+@pytest.mark.parametrize(("column", "age"), [(0, EARLY), (1, LATER), (2, PAST), (2, PAST + 1e6)])
+def test_after_a_look(kind, column, age):
+    move = after_poll(Poll(kind, images=IMAGES), now=1000 + age, submitted_at=1000, deadline=1000 + DEADLINE)
+    assert (move.to if move else None) == LOOKS[kind][column]
+
+
+def test_what_is_said_of_a_look():
+    def why(poll, now):
+        move = after_poll(poll, now=now, submitted_at=0, deadline=30)
+        return (move.to, move.why) if move else None
+
+    assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
+    assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but no image URL could be read from the answer")
+    assert why(Poll(Polled.RUNNING), 29.9) is None
+    assert why(Poll(Polled.RUNNING), 30) == (LOST, "not ended 30 s after it was accepted")
+    assert why(Poll(Polled.NOT_FOUND), 59.9) == (LOST, "not ended 30 s after it was accepted")
+    assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id (404)")
+
+
+SUBMISSION = st.builds(
+    Submission,
+    kind=st.sampled_from(Submitted),
+    task_ids=st.just(("t",)),
+    message=st.text(max_size=9),
+    code=st.sampled_from(["", "x", "moderation"]),
+    status=st.none() | st.integers(100, 599),
+    replayed=st.booleans(),
+)
+POLL = st.builds(
+    Poll,
+    kind=st.sampled_from(Polled),
+    images=st.lists(st.sampled_from(IMAGES), max_size=2).map(tuple),
+    cost=st.none() | st.integers(0, 10**6),
+    message=st.text(max_size=9),
+    code=st.sampled_from(["", "x", "moderation"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([SUBMITTING, UNCERTAIN]), SUBMISSION)
+def test_a_submission_moves_along_the_edges(state, submission):
+    move = after_submission(state, submission)
+    if move is None:
+        assert state is UNCERTAIN
+        return
+    assert move.to in EDGES[state]
+    assert move.why
+    # only where it is certain that nothing was executed may the task be sent again under a new key
+    if move.to is PLANNED:
+        assert state is SUBMITTING
+        assert submission.kind not in {Submitted.UNKNOWN, Submitted.IN_PROGRESS, Submitted.INDETERMINATE}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(POLL, min_size=1, max_size=4), st.floats(0, 1e6), st.floats(1, 1e5))
+def test_a_look_moves_along_the_edges(polls, age, limit):
+    move = after_poll(combine(polls, age), now=age, submitted_at=0.0, deadline=limit)
+    if move is not None:
+        assert move.to in EDGES[ACCEPTED]
+        assert move.why
+    kinds = {poll.kind for poll in polls}
+    if kinds & {Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER}:
+        assert move is None
+    elif Polled.RUNNING in kinds:
+        assert (move is None) is (age < limit)
+
+
+def looked(*kinds, age=NOT_FOUND_GRACE, **fields):
+    return combine([Poll(kind, **fields) for kind in kinds], age).kind
+
+
+COMBINED = [
+    ((Polled.COMPLETED,), Polled.COMPLETED),
+    ((Polled.NOT_FOUND,), Polled.NOT_FOUND),
+    ((Polled.COMPLETED, Polled.RUNNING), Polled.RUNNING),
+    ((Polled.FAILED, Polled.RUNNING), Polled.RUNNING),
+    ((Polled.COMPLETED, Polled.NO_ANSWER), Polled.NO_ANSWER),
+    ((Polled.COMPLETED, Polled.RATE_LIMITED, Polled.RUNNING), Polled.RATE_LIMITED),
+    ((Polled.COMPLETED, Polled.UNAUTHORIZED, Polled.RATE_LIMITED), Polled.UNAUTHORIZED),
+    ((Polled.COMPLETED, Polled.FAILED), Polled.COMPLETED),
+    ((Polled.FAILED, Polled.COMPLETED), Polled.COMPLETED),
+    ((Polled.FAILED, Polled.FAILED), Polled.FAILED),
+    ((Polled.FAILED, Polled.NOT_FOUND), Polled.NOT_FOUND),
+    ((Polled.COMPLETED, Polled.NOT_FOUND), Polled.COMPLETED),
+]
+
+
+@pytest.mark.parametrize(("kinds", "kind"), COMBINED)
+def test_several_task_ids_are_one_task(kinds, kind):
+    assert looked(*kinds) is kind
+
+
+def test_a_fresh_404_beside_a_finished_part_is_waited_for():
+    assert looked(Polled.COMPLETED, Polled.NOT_FOUND, age=NOT_FOUND_GRACE - 0.1) is Polled.NOT_FOUND
+
+
+def test_what_parts_delivered_is_put_together():
+    one = Poll(Polled.COMPLETED, images=IMAGES[:1], cost=5, status=200, notes=("n1",))
+    two = Poll(Polled.COMPLETED, images=IMAGES[1:], cost=7, status=200, notes=("n2",))
+    bad = Poll(Polled.FAILED, message="no")
+    assert combine([one, two], 0) == Poll(Polled.COMPLETED, images=IMAGES, cost=12, status=200, notes=("n1", "n2"))
+    assert combine([bad, one], 0) == Poll(
+        Polled.COMPLETED, images=IMAGES[:1], cost=5, status=200, notes=("n1", "a part failed: no")
+    )
+    assert combine([one, Poll(Polled.COMPLETED, images=IMAGES[1:])], 0).cost is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**9), st.integers())
+def test_the_backoff_is_bounded_and_spread(tries, seed):
+    ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 40))
+    assert 0.1 * ceiling <= backoff(tries, random=Random(seed)) <= ceiling
+
+
+def test_the_backoff_grows():
+    chance = Random(1)
+    means = [sum(backoff(tries, random=chance) for _ in range(400)) / 400 for tries in range(1, 9)]
+    assert means == sorted(means)
+    assert means[0] == pytest.approx(0.55 * BACKOFF_BASE, rel=0.1)
+    assert means[-1] == pytest.approx(0.55 * BACKOFF_CAP, rel=0.1)
+    assert len({backoff(3, random=chance) for _ in range(50)}) == 50
