@@ -7,6 +7,8 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     +-- InvalidJob            a job file with problems, all of them told at once
     +-- ServiceError          the service cannot be used as asked
     |   +-- CredentialsRefused
+    |   +-- BalanceTooLow
+    |   +-- RequestRefused
     +-- ManifestError         the manifest cannot be used
     |   +-- ManifestLocked    another run holds it
     |   +-- StaleTransition   a guarded write did not find the state it names
@@ -46,6 +48,14 @@ class ServiceError(SeedreamBatchError):
 
 class CredentialsRefused(ServiceError):
     """The service refused the API key (401) or the access (403)."""
+
+
+class BalanceTooLow(ServiceError):
+    """The account cannot pay (402)."""
+
+
+class RequestRefused(ServiceError):
+    """The service refuses this very request (4xx); asking again is of no use."""
 
 
 class ManifestError(SeedreamBatchError):

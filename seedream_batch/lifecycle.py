@@ -18,6 +18,9 @@ BACKOFF_BASE = 1.0
 BACKOFF_CAP = 60.0
 """Seconds that any such pause may have at most."""
 
+BELIEVED = 3
+"""Looks in a row that have to show an odd end before a task is given up for it."""
+
 MODERATION = ("sensitivecontentdetected", "safety_violations=", "content_policy", "moderation")
 """Words by which a moderation refusal names itself; the same request again is of no use."""
 
@@ -52,7 +55,7 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
             return Move(TaskState.ACCEPTED, "replayed by the service" if submission.replayed else "accepted")
         case Submitted.REFUSED:
             final = is_moderation(submission.code, submission.message)
-            return Move(TaskState.FAILED, told, submission.code, final=final)
+            return Move(TaskState.FAILED, told, submission.code, final=final) if first else None
         case (
             Submitted.UNREACHABLE
             | Submitted.RATE_LIMITED
@@ -68,39 +71,45 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
     assert_never(submission.kind)
 
 
-def after_poll(poll: Poll, *, now: float, submitted_at: float, deadline: float) -> Move | None:
-    """What a look at an accepted task moves it to; None: keep polling. Times in unix seconds.
+def after_poll(poll: Poll, *, age: float, overdue: bool, repeats: int) -> Move | None:
+    """What a look at an accepted task moves it to; None: keep polling.
 
-    A 404 counts only after `NOT_FOUND_GRACE`; past its deadline a task that has not ended is lost, not failed,
-    because it may still be billed.
+    `age` is the seconds since its submission, `overdue` whether its deadline passed, `repeats` how many looks in a
+    row, this one included, showed the same. One odd answer loses no task: it is believed when it is repeated. Past its
+    deadline a task that has not ended is lost, not failed, because it may still be billed.
     """
     match poll.kind:
         case Polled.COMPLETED:
             if poll.images:
                 return Move(TaskState.SUCCEEDED, f"completed with {len(poll.images)} image(s)")
-            return Move(TaskState.LOST, "completed, but no image URL could be read from the answer")
+            if repeats >= BELIEVED:
+                return Move(TaskState.LOST, "completed, but no image URL could be read from the answer")
+            return None
         case Polled.FAILED:
             why = poll.message or poll.code or "failed without a word"
-            return Move(TaskState.FAILED, why, poll.code, final=is_moderation(poll.code, poll.message))
-        case Polled.NOT_FOUND if now - submitted_at >= NOT_FOUND_GRACE:
+            # What was charged for all the same is not bought again by itself.
+            final = bool(poll.cost) or is_moderation(poll.code, poll.message)
+            return Move(TaskState.FAILED, why, poll.code, final=final)
+        case Polled.NOT_FOUND if age >= NOT_FOUND_GRACE and repeats >= BELIEVED:
             return Move(TaskState.LOST, "the service does not know this task id (404)")
         case Polled.RUNNING | Polled.NOT_FOUND:
-            if now >= deadline:
-                return Move(TaskState.LOST, f"not ended {deadline - submitted_at:.0f} s after it was accepted")
-            return None
+            return Move(TaskState.LOST, f"not ended {age:.0f} s after it was accepted") if overdue else None
         case Polled.UNAUTHORIZED | Polled.RATE_LIMITED | Polled.NO_ANSWER:
             # Nothing was said of the task, so nothing is known that could end it.
             return None
     assert_never(poll.kind)
 
 
-def combine(polls: Sequence[Poll], age: float) -> Poll:
+def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll:
     """The looks at all task ids of one submission as one look; `age` in seconds since the submission.
 
-    It has ended when every part has. What some parts delivered counts, though others failed.
+    It has ended when every part has. What some parts delivered counts, though others failed, or though the deadline
+    passed before they ended.
     """
     if len(polls) == 1:
         return polls[0]
+    if overdue and _any(polls, Polled.COMPLETED):
+        polls = [poll for poll in polls if poll.kind is not Polled.RUNNING]
     for kind in (Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER, Polled.RUNNING):
         for poll in polls:
             if poll.kind is kind:

@@ -22,6 +22,10 @@ class ApiKey:
         """The value of the Authorization header."""
         return f"Bearer {self._value}"
 
+    def removed_from(self, data: bytes) -> bytes:
+        """The bytes with stars wherever the key stands in them."""
+        return data.replace(self._value.encode(), b"***")
+
     def __repr__(self) -> str:
         return "ApiKey(***)"
 

@@ -21,7 +21,7 @@ from seedream_batch import __version__
 from seedream_batch.api import wire
 from seedream_batch.api.proxies import proxy_for
 from seedream_batch.api.secret import ApiKey
-from seedream_batch.errors import CredentialsRefused, ServiceError, UsageError
+from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, UsageError
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
 
 MAX_ANSWER = 4 * 1024 * 1024
@@ -31,6 +31,8 @@ CONNECT_TIMEOUT = 15.0
 SUBMIT_TIMEOUT = 120.0
 """Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
 POLL_TIMEOUT = 30.0
+SLOWEST_UPLOAD = 50_000.0
+"""Bytes a second that a large request may take; a request with inlined references has megabytes."""
 TRICKLE = 60.0
 """Seconds that a whole exchange may take on top of its timeout."""
 KEEP_ALIVE = 5.0
@@ -169,7 +171,7 @@ class Service:
             answer = await self._exchange("GET", f"/tasks/{quote(task_id, safe='')}?language=en", POLL_TIMEOUT)
         except _FAILURES as error:
             return Poll(Polled.NO_ANSWER, message=describe(error), reached=False)
-        return wire.poll(answer, self._clock())
+        return wire.poll(answer, self._clock(), task_id)
 
     async def upload(self, data: bytes, media_type: str) -> str:
         """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
@@ -203,7 +205,14 @@ class Service:
 
     def _refuse(self, answer: wire.Answer, doing: str, lacking: str) -> NoReturn:
         told = wire.fault_of(wire.parse(answer), answer).message or (lacking if 200 <= answer.status < 300 else "")
-        kind = CredentialsRefused if answer.status in {401, 403} else ServiceError
+        if answer.status in {401, 403}:
+            kind: type[ServiceError] = CredentialsRefused
+        elif answer.status == 402:
+            kind = BalanceTooLow
+        elif 400 <= answer.status < 500 and answer.status not in {404, 408, 409, 425, 429}:
+            kind = RequestRefused
+        else:
+            kind = ServiceError
         raise kind(f"{doing}: HTTP {answer.status}{': ' + told if told else ''}")
 
     async def _exchange(
@@ -227,7 +236,7 @@ class Service:
             timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
         )
         # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
-        async with asyncio.timeout(timeout + TRICKLE):
+        async with asyncio.timeout(timeout + TRICKLE + len(content or b"") / SLOWEST_UPLOAD):
             response = await self._client.send(request, stream=True)
             try:
                 body = bytearray()
@@ -243,7 +252,8 @@ class Service:
                 whole = False
             finally:
                 await response.aclose()
-        return wire.Answer(response.status_code, response.headers, bytes(body), whole)
+        # A service that repeats the key in a message must not bring it into logs and the manifest.
+        return wire.Answer(response.status_code, response.headers, self._key.removed_from(bytes(body)), whole)
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

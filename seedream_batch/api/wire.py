@@ -19,7 +19,7 @@ LONGEST_WAIT = 600.0
 
 _RUNNING = {"submitted", "pending", "processing", "in_progress", "queued", "running"}
 _COMPLETED = {"completed", "succeeded", "success"}
-_FAILED = {"failed", "cancelled", "canceled", "error"}
+_FAILED = {"failed", "cancelled", "canceled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +86,23 @@ def submission(answer: Answer, now: float) -> Submission:
             return outcome(Submitted.UNKNOWN)
 
 
-def poll(answer: Answer, now: float) -> Poll:
-    """What a look at a task showed; what could not be used is in its notes."""
+def poll(answer: Answer, now: float, task_id: str | None = None) -> Poll:
+    """What a look at a task showed; what could not be used is in its notes.
+
+    Only a document of that very task can end it: a success status on an error page, or another task's document, is
+    no answer, and neither is a 404 that the service did not write itself.
+    """
     status = answer.status
     document = parse(answer)
     fault = fault_of(document, answer)
-    if status == 404:
+    if status == 404 and isinstance(document, dict):
         return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status)
     if status in {401, 403}:
         return Poll(Polled.UNAUTHORIZED, message=fault.message, code=fault.code, status=status)
     if status == 429:
         wait = retry_after(answer.headers, now)
         return Poll(Polled.RATE_LIMITED, message=fault.message, status=status, retry_after=wait)
-    task = _task_of(document)
+    task = _task_of(document, task_id)
     if not 200 <= status < 300 or task is None:
         wait = retry_after(answer.headers, now)
         return Poll(Polled.NO_ANSWER, message=fault.message or "no task in the answer", status=status, retry_after=wait)
@@ -158,16 +162,18 @@ def task_ids(document: Json) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _task_of(document: Json) -> Mapping[str, Json] | None:
-    """The object that has the task's status, however it is wrapped."""
+def _task_of(document: Json, task_id: str | None) -> Mapping[str, Json] | None:
+    """The object that has the task's status, however it is wrapped; None where there is none of this task."""
     at = document
-    for _ in range(3):
+    for wraps in range(3):
         if isinstance(at, list):
             at = at[0] if at else None
         if not isinstance(at, dict):
             return None
         if isinstance(at.get("status"), str) and not isinstance(at.get("data"), dict | list):
-            return at
+            told = at.get("id", at.get("task_id"))
+            # Unwrapped, a status is one of anything; in the service's envelope the id may be missing.
+            return at if task_id is None or (told is None and wraps) or str(told) == task_id else None
         at = at.get("data")
     return None
 

@@ -42,7 +42,9 @@ _STOPPED = {
     StopReason.TIME: Exit.WORK_LEFT,
     StopReason.OUTAGE: Exit.WORK_LEFT,
     StopReason.UNCLEAR: Exit.SOME_UNCERTAIN,
+    StopReason.REFUSED: Exit.SOME_FAILED,
     StopReason.STORAGE: Exit.NO_STORAGE,
+    StopReason.FAULT: Exit.BUG,
 }
 
 

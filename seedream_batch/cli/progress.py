@@ -21,6 +21,7 @@ _NEWS = {
     EventKind.RETRY,
     EventKind.LOST,
     EventKind.UNCERTAIN,
+    EventKind.RESCUED,
     EventKind.REJECTED,
     EventKind.EXPIRED,
     EventKind.STOPPING,

@@ -65,6 +65,10 @@ class StoredFile:
     format: str
 
 
+_SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
+"""The states in which a task waits for the outcome of its submission."""
+
+
 class Manifest:
     """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
 
@@ -311,12 +315,14 @@ class Manifest:
     def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
         """Provably nothing was executed: planned again under the same key, the money free again."""
         with self.group() as sql:
+            self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
             self._release(sql, task, "not executed")
 
     def refused(self, task: TaskRecord, *, why: str, code: str, now: float) -> None:
         """A definite no to the submission."""
         with self.group() as sql:
+            self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
             self._release(sql, task, "refused")
 
@@ -484,9 +490,11 @@ class Manifest:
         _one(cursor, f"task {task.id} in state {old}, attempt {task.attempt},")
         self._log(sql, task.id, old, new, why, now)
 
-    def _leaving(self, task: TaskRecord, state: TaskState) -> None:
-        if task.state is not state:
-            raise StaleTransition(f"task {task.id} is {task.state}, not {state}; nothing was changed")
+    def _leaving(self, task: TaskRecord, *states: TaskState) -> None:
+        """The edges alone would let the outcome of a submission move a task that was looked at, and the other way."""
+        if task.state not in states:
+            expected = " or ".join(states)
+            raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")
 
     def _reserved_price(self, sql: sqlite3.Connection, task: TaskRecord) -> int:
         """What an image was taken to cost when the attempt was opened; the job may say something else by now."""

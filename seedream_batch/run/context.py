@@ -22,7 +22,10 @@ OUTAGE_LIMIT = 120.0
 """Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
 
 MOST_UNCLEAR = 5
-"""Submissions in a row without a clear answer after which a run stops submitting: each one may have cost money."""
+"""Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
+
+MOST_REFUSED = 20
+"""Tasks in a row that the service refused, other than for their content, after which something else must be wrong."""
 
 
 class StopReason(StrEnum):
@@ -35,6 +38,7 @@ class StopReason(StrEnum):
     TIME = "time limit"
     OUTAGE = "outage"
     UNCLEAR = "unclear answers"
+    REFUSED = "refusals"
     STORAGE = "storage"
     INTERRUPTED = "interrupted"
 
@@ -48,6 +52,7 @@ class EventKind(StrEnum):
     RETRY = "retry"
     LOST = "lost"
     UNCERTAIN = "uncertain"
+    RESCUED = "rescued"
     REJECTED = "rejected"
     EXPIRED = "expired"
     MOVED = "moved"
@@ -123,10 +128,12 @@ class Context:
     stop_reason: StopReason | None = None
     stop_text: str = ""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
-    heard: float = 0.0
+    silent_since: float | None = None
     unclear: int = 0
-    over_budget: str = ""
+    refused: int = 0
     denied: int = 0
+    may_poll: bool = True
+    """False once the key is refused: images need no key, so they are still fetched."""
 
     def may_submit(self) -> bool:
         """Whether nothing has stopped submissions yet."""
@@ -146,6 +153,10 @@ class Context:
             self.stop_reason = None
             self.stop_submitting(reason, text)
             self.ending.set()
+
+    def tell(self, text: str) -> None:
+        """A line for people."""
+        self.emit(Event(EventKind.WARNING, text))
 
     def slow_down(self, seconds: float, told: str) -> None:
         """The service asked for a pause: everything waits."""
@@ -182,12 +193,15 @@ class Context:
 
     def heard_from_service(self) -> None:
         """A usable answer came."""
-        self.heard = self.monotonic()
+        self.silent_since = None
         self.denied = 0
 
     def not_heard(self, why: str) -> None:
         """An exchange got no usable answer; too long without one ends the run."""
-        if self.monotonic() - self.heard > OUTAGE_LIMIT:
+        now = self.monotonic()
+        if self.silent_since is None:
+            self.silent_since = now
+        if now - self.silent_since > OUTAGE_LIMIT:
             self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
 
 

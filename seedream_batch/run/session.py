@@ -178,14 +178,13 @@ class _Runner:
         def stop(number: int) -> None:
             if self.signal is None:
                 self.signal = number
-                context.end(
-                    StopReason.INTERRUPTED,
-                    f"{signal.Signals(number).name}: finishing what is being sent or written; once more leaves at once",
-                )
+                name = signal.Signals(number).name
+                context.end(StopReason.INTERRUPTED, name)
+                context.tell(f"{name}: finishing what is being sent or written; once more leaves at once")
             elif main is not None:
                 main.cancel()
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         for number in numbers:
             # Only a main thread can have signal handlers; a library user elsewhere keeps their own.
             with suppress(ValueError, RuntimeError, NotImplementedError):

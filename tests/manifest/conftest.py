@@ -1,0 +1,169 @@
+"""A manifest in a temporary folder, task specs by number, and a second pair of eyes on the file."""
+
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.store import Intent, StoredFile
+from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import EDGES, ImageState, TaskSpec, TaskState
+
+NOW = 1_800_000_000.0
+PRICE = 35_000
+
+
+def spec(number, **changes):
+    """The task of the job with this number."""
+    plain = TaskSpec(
+        fingerprint=hashlib.sha256(str(number).encode()).hexdigest(),
+        ordinal=number,
+        sample=1,
+        body=json.dumps({"model": "doubao-seedance-4-5", "prompt": f"fox {number}"}),
+        images=1,
+        paths=(f"fox/{number}",),
+        cell=json.dumps({"number": number}),
+        model="doubao-seedance-4-5",
+        size="1:1",
+        resolution="2K",
+        price=PRICE,
+    )
+    return replace(plain, **changes)
+
+
+def file(mark="a", **changes):
+    """What is known of a verified file."""
+    return StoredFile(**{"bytes": 10, "sha256": mark * 64, "width": 4, "height": 3, "format": "PNG", **changes})
+
+
+class Book:
+    """The manifest under test, with the shortest words for what a run does to it."""
+
+    NOW = NOW
+    PRICE = PRICE
+    spec = staticmethod(spec)
+    file = staticmethod(file)
+
+    def __init__(self, path):
+        self.path = path
+        self.manifest = Manifest(path)
+
+    def close(self):
+        self.manifest.close()
+
+    def reopen(self):
+        self.manifest.close()
+        self.manifest = Manifest(self.path)
+
+    def enter(self, *specs):
+        return self.manifest.enter(specs, NOW)
+
+    def tasks(self, count=1, **changes):
+        """New planned tasks."""
+        specs = [spec(number, **changes) for number in range(1, count + 1)]
+        self.manifest.enter(specs, NOW)
+        return self.manifest.tasks(TaskState.PLANNED)
+
+    def claim(self, task, body=None, budget=None):
+        [claim] = self.manifest.claim([Intent(task.id, body)], budget or Budget(), NOW).claims
+        return claim
+
+    def at(self, state, **changes):
+        """A task that has come to some state the way a run brings it there."""
+        manifest = self.manifest
+        [task] = self.tasks(**changes)
+        if state is TaskState.PLANNED:
+            return task
+        task = self.claim(task).task
+        if state is TaskState.UNCERTAIN:
+            manifest.uncertain(task, why="no answer", code="", held=False, now=NOW)
+        elif state is not TaskState.SUBMITTING:
+            task = manifest.accepted(task, ["task_1"], deadline=NOW + 60, why="accepted", now=NOW)
+            if state is TaskState.SUCCEEDED:
+                self.deliver(task)
+            elif state is TaskState.FAILED:
+                manifest.failed(task, why="no", code="task_failed", retry_at=None, now=NOW)
+            elif state is TaskState.LOST:
+                manifest.lost(task, why="404", now=NOW)
+        task = manifest.task(task.id)
+        assert task.state is state
+        return task
+
+    def deliver(self, task, images=1, cost=PRICE, expires=NOW + 86_400):
+        urls = [ImageUrl(f"https://img.example.com/{task.id}-{number}", expires) for number in range(images)]
+        return self.manifest.succeeded(task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
+
+    def store(self, image, path, mark="a"):
+        """A fetched image under its name."""
+        self.manifest.placing(image, path, file(mark), NOW)
+        self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
+        return self.manifest.images(image.task)[image.index - 1]
+
+    def stored(self, path="fox/1.png", **changes):
+        """The stored image of a new task."""
+        task = self.at(TaskState.ACCEPTED, **changes)
+        [image] = self.deliver(task)
+        return self.store(image, path)
+
+    def peek(self, sql, *values):
+        """Rows as another process sees them."""
+        with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql, values).fetchall()
+
+    def dump(self):
+        """Everything in the manifest that a refused write must not change."""
+        tables = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "totals", "events")
+        return {table: self.peek(f"SELECT * FROM {table}") for table in tables}
+
+    def sound(self, budget=None):
+        """Asserts what always holds."""
+        [(held_images, held, images, cost)] = self.peek("SELECT reserved_images, reserved, images, cost FROM totals")
+        sums = "SELECT total(reserved_images), total(reserved), total(images), total(cost) FROM attempts"
+        assert self.peek(sums) == [(held_images, held, images, cost)], "the totals are not the sums over attempts"
+        if budget and budget.max_images is not None:
+            assert held_images + images <= budget.max_images
+        if budget and budget.max_cost is not None:
+            assert held + cost <= budget.max_cost
+        for old, new in self.peek("SELECT old, new FROM events WHERE image IS NULL"):
+            assert TaskState(new) in EDGES[TaskState(old)]
+        holding = "('submitting', 'accepted', 'uncertain', 'lost')"
+        assert (
+            self.peek(
+                f"SELECT task FROM attempts JOIN tasks ON tasks.id = task WHERE number = attempt AND"
+                f" (reserved_images > 0) != (state IN {holding})"
+            )
+            == []
+        ), "money is held exactly for what may still be paid"
+        latest = dict(self.peek("SELECT task, new FROM events WHERE image IS NULL ORDER BY id"))
+        states = dict(self.peek("SELECT id, state FROM tasks"))
+        assert {task: latest.get(task, "planned") for task in states} == states, "the log tells another story"
+        keys = [key for (key,) in self.peek("SELECT key FROM attempts")]
+        assert len(set(keys)) == len(keys)
+        assert all(0 < len(key) <= 191 and all("!" <= letter <= "~" for letter in key) for key in keys)
+
+
+@pytest.fixture
+def book(tmp_path):
+    book = Book(tmp_path / "manifest.db")
+    yield book
+    book.sound()
+    book.close()
+
+
+@pytest.fixture
+def open_book(tmp_path):
+    """Opens books, for tests that need several or build their own."""
+    opened = []
+
+    def make(name="other.db"):
+        opened.append(Book(tmp_path / name))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        one.close()

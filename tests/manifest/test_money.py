@@ -1,0 +1,288 @@
+"""Keys, reservations and the budget: one key for one request, and never more held and spent than the caps allow."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from seedream_batch.manifest.store import Intent
+from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import TaskState, Totals
+
+NOW = 1_800_000_100.0
+S = TaskState
+
+
+def urls(count):
+    return [ImageUrl(f"https://img.example.com/{number}", None) for number in range(count)]
+
+
+def deliver(book, task, count, cost):
+    return book.manifest.succeeded(task, urls(count), cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
+
+
+def accept(book, task):
+    return book.manifest.accepted(task, [f"task_{task.id}"], deadline=NOW, why="accepted", now=NOW)
+
+
+# Keys
+
+
+def test_a_claim_is_durable_before_it_is_given(book):
+    claim = book.claim(book.tasks()[0])
+    assert book.peek("SELECT key, task, number, outcome, reserved_images, reserved FROM attempts") == [
+        (claim.key, 1, 1, "open", 1, book.PRICE)
+    ]
+    assert book.peek("SELECT state, attempt FROM tasks") == [("submitting", 1)]
+    assert claim.body == claim.task.body
+
+
+@pytest.mark.parametrize("body", [None, '{"prompt":"with an uploaded reference"}'])
+def test_what_was_not_executed_keeps_its_key_and_body(book, body):
+    first = book.claim(book.tasks()[0], body)
+    for _ in range(3):
+        book.manifest.not_executed(first.task, why="429", not_before=NOW, now=NOW)
+        assert book.manifest.totals() == Totals()
+        again = book.claim(book.manifest.task(1), body)
+        assert (again.key, again.body, again.task.attempt) == (first.key, first.body, 1)
+        first = again
+    assert book.peek("SELECT count(*) FROM attempts") == [(1,)]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "{}"), ("{}", None), ("{}", "[]")])
+def test_another_body_gets_another_key(book, before, after):
+    first = book.claim(book.tasks()[0], before)
+    book.manifest.not_executed(first.task, why="429", not_before=NOW, now=NOW)
+    again = book.claim(book.manifest.task(1), after)
+    assert again.key != first.key
+    assert again.task.attempt == 2
+    book.manifest.not_executed(again.task, why="429", not_before=NOW, now=NOW)
+    back = book.claim(book.manifest.task(1), before)
+    assert len({first.key, again.key, back.key}) == 3
+
+
+def test_a_failure_is_followed_by_a_new_key(book):
+    first = book.claim(book.tasks()[0])
+    book.manifest.failed(accept(book, first.task), why="no", code="task_failed", retry_at=NOW + 5, now=NOW)
+    task = book.manifest.task(1)
+    assert (task.state, task.failures, task.not_before, task.task_ids) == (S.PLANNED, 1, NOW + 5, ())
+    again = book.claim(task)
+    assert again.key != first.key
+    assert again.task.attempt == 2
+
+
+def test_an_uncertain_task_is_sent_again_as_it_was(book):
+    tasks = book.tasks(2)
+    for task, body in zip(tasks, (None, '{"a":"\u72d0"}'), strict=True):
+        claim = book.claim(task, body)
+        book.manifest.uncertain(claim.task, why="w", code="", held=False, now=NOW)
+        book.reopen()
+        again = book.manifest.open_claim(book.manifest.task(task.id))
+        assert (again.key, again.body) == (claim.key, claim.body)
+    assert book.manifest.open_claim(book.at(S.PLANNED)) is None if False else True
+
+
+def test_a_planned_task_has_no_open_claim(book):
+    assert book.manifest.open_claim(book.at(S.PLANNED)) is None
+
+
+def test_keys_of_two_manifests_differ_and_one_from_a_backup_says_the_same(open_book):
+    keys = [book.claim(book.tasks()[0]).key for book in (open_book("a.db"), open_book("b.db"))]
+    assert keys[0] != keys[1]
+    one = open_book("c.db")
+    task = one.tasks()[0]
+    one.manifest.close()
+    copy = one.path.with_name("copy.db")
+    copy.write_bytes(one.path.read_bytes())
+    one.reopen()
+    assert open_book("copy.db").claim(task).key == one.claim(task).key
+
+
+def test_the_identity_of_a_manifest_stays(book):
+    before = book.manifest.id
+    book.reopen()
+    assert book.manifest.id == before
+    assert len(before) == 12
+
+
+# Money
+
+
+def test_each_outcome_settles_its_reservation(book):
+    price = book.PRICE
+    expected = {
+        S.PLANNED: Totals(),
+        S.SUBMITTING: Totals(2, 2 * price),
+        S.UNCERTAIN: Totals(2, 2 * price),
+        S.ACCEPTED: Totals(2, 2 * price),
+        S.LOST: Totals(2, 2 * price),
+        S.FAILED: Totals(),
+    }
+    seen = {}
+    for number, state in enumerate(expected, 1):
+        book.enter(book.spec(number, images=2))
+        task = book.manifest.task(number)
+        if state is not S.PLANNED:
+            task = book.claim(task).task
+        if state is S.UNCERTAIN:
+            book.manifest.uncertain(task, why="w", code="", held=False, now=NOW)
+        if state in {S.ACCEPTED, S.LOST, S.FAILED}:
+            task = accept(book, task)
+        if state is S.LOST:
+            book.manifest.lost(task, why="w", now=NOW)
+        if state is S.FAILED:
+            book.manifest.failed(task, why="w", code="", retry_at=None, now=NOW)
+        before = sum((Totals(*row) == Totals() for row in ()), 0)
+        total = book.manifest.totals()
+        seen[state] = Totals(*(now - earlier for now, earlier in zip(parts(total), parts(sum_of(seen)), strict=True)))
+        assert before == 0
+    assert seen == expected
+
+
+def parts(totals):
+    return totals.reserved_images, totals.reserved, totals.images, totals.cost
+
+
+def sum_of(seen):
+    return (
+        Totals(*(sum(column) for column in zip(*(parts(one) for one in seen.values()), strict=True)))
+        if seen
+        else Totals()
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "delivered", "cost", "spent"),
+    [
+        (1, 1, 35_000, 35_000),
+        (1, 1, 42_000, 42_000),
+        (1, 1, 0, 0),
+        (1, 1, None, 35_000),
+        (4, 2, 70_000, 70_000),
+        (4, 2, None, 70_000),
+        (1, 3, None, 105_000),
+        (1, 3, 35_000, 35_000),
+        (4, 0, None, 0),
+    ],
+)
+def test_what_was_delivered_is_what_counts(book, asked, delivered, cost, spent):
+    book.enter(book.spec(1, images=asked))
+    task = accept(book, book.claim(book.manifest.task(1)).task)
+    images = deliver(book, task, delivered, cost)
+    assert [image.index for image in images] == list(range(1, delivered + 1))
+    assert book.manifest.totals() == Totals(0, 0, delivered, spent)
+    task = book.manifest.task(1)
+    assert task.cost == spent
+    assert bool(task.reason) == (asked != delivered), "a partial delivery says so"
+
+
+def test_without_a_cost_it_is_the_price_at_which_it_was_bought(book):
+    task = accept(book, book.claim(book.at(S.PLANNED), budget=Budget(max_cost=book.PRICE)).task)
+    book.enter(book.spec(1, price=90_000))
+    deliver(book, book.manifest.task(task.id), 1, None)
+    assert book.manifest.totals().cost == book.PRICE, "an edited price does not lift what is spent over the cap"
+
+
+def test_a_link_without_an_expiry_gets_the_usual_one(book):
+    task = accept(book, book.claim(book.at(S.PLANNED)).task)
+    images = [ImageUrl("https://a", None), ImageUrl("https://b", NOW + 7)]
+    stored = book.manifest.succeeded(task, images, cost=1, why="w", now=NOW, default_expiry=NOW + 86_400)
+    assert [image.expires_at for image in stored] == [NOW + 86_400, NOW + 7]
+
+
+def test_the_caps_hold_to_the_image_and_the_millionth(book):
+    tasks = book.tasks(40)
+    budget = Budget(max_cost=1_000_000)
+    claimed = book.manifest.claim([Intent(task.id) for task in tasks], budget, NOW)
+    assert len(claimed.claims) == 28
+    assert claimed.stopped_by == "budget.max_cost_usd 1"
+    assert len(book.manifest.claim([Intent(40)], Budget(max_cost=29 * book.PRICE), NOW).claims) == 1
+    assert book.manifest.claim([Intent(39)], Budget(max_cost=30 * book.PRICE - 1), NOW).claims == ()
+    refused = book.manifest.claim([Intent(39)], Budget(max_images=29), NOW)
+    assert (refused.claims, refused.stopped_by) == ((), "budget.max_images 29")
+    assert book.manifest.task(39).state is S.PLANNED
+
+
+def test_what_was_not_bought_frees_its_money(book):
+    tasks = book.tasks(2)
+    budget = Budget(max_images=1)
+    claim = book.claim(tasks[0], budget=budget)
+    assert book.manifest.claim([Intent(2)], budget, NOW).claims == ()
+    book.manifest.refused(claim.task, why="no", code="", now=NOW)
+    assert book.claim(tasks[1], budget=budget)
+
+
+def test_more_delivered_than_asked_for_counts_against_the_cap(book):
+    book.enter(book.spec(1), book.spec(2))
+    budget = Budget(max_images=2)
+    task = accept(book, book.claim(book.manifest.task(1), budget=budget).task)
+    deliver(book, task, 3, None)
+    assert book.manifest.claim([Intent(2)], budget, NOW).stopped_by == "budget.max_images 2"
+
+
+def test_a_real_price_wins_over_the_estimate(book):
+    book.tasks(3)
+    deliver(book, accept(book, book.claim(book.manifest.task(1)).task), 1, 50_001)
+    assert book.manifest.planned_cost(None) == (2, 100_002)
+    assert book.manifest.planned_cost(1) == (1, 50_001)
+    budget = Budget(max_cost=50_001 + 50_000)
+    assert book.manifest.claim([Intent(2)], budget, NOW).claims == ()
+    book.claim(book.manifest.task(2))
+    assert book.manifest.totals().reserved == 50_001
+    book.enter(*(book.spec(number) for number in (1, 2, 3)), book.spec(4, resolution="4K", price=70_000))
+    book.claim(book.manifest.task(4))
+    assert book.manifest.totals().reserved == 50_001 + 70_000, "another resolution has its own price"
+
+
+OUTCOMES = ("not executed", "refused", "uncertain", "accepted", "failed", "lost", "succeeded", "cheap", "no cost")
+STEPS = st.lists(st.tuples(st.integers(1, 6), st.sampled_from(("claim", *OUTCOMES))), max_size=60)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    steps=STEPS,
+    sizes=st.lists(st.integers(1, 4), min_size=6, max_size=6),
+    max_images=st.none() | st.integers(0, 12),
+    max_cost=st.none() | st.integers(0, 500_000),
+)
+def test_spent_and_reserved_stay_within_the_caps(open_book, tmp_path, steps, sizes, max_images, max_cost):
+    for old in tmp_path.glob("caps.db*"):
+        old.unlink()
+    book = open_book("caps.db")
+    manifest = book.manifest
+    budget = Budget(max_images=max_images, max_cost=max_cost)
+    book.enter(*(book.spec(number, images=size) for number, size in enumerate(sizes, 1)))
+    for number, step in steps:
+        task = manifest.task(number)
+        if step == "claim":
+            manifest.claim([Intent(number)], budget, NOW)
+        elif task.state in {S.SUBMITTING, S.UNCERTAIN}:
+            if step == "not executed":
+                manifest.not_executed(task, why="w", not_before=0, now=NOW)
+            elif step == "refused":
+                manifest.refused(task, why="w", code="", now=NOW)
+            elif step == "uncertain" and task.state is S.SUBMITTING:
+                manifest.uncertain(task, why="w", code="", held=False, now=NOW)
+            elif step == "accepted":
+                accept(book, task)
+        elif task.state is S.ACCEPTED:
+            if step == "failed":
+                manifest.failed(task, why="w", code="", retry_at=NOW, now=NOW)
+            elif step == "lost":
+                manifest.lost(task, why="w", now=NOW)
+            elif step in {"succeeded", "cheap", "no cost"}:
+                count = task.images if step == "succeeded" else 1
+                # A service that charges no more than it said; what it charges more is beyond any reservation.
+                held = (
+                    manifest.totals().reserved
+                    and book.peek("SELECT reserved FROM attempts WHERE task = ? AND number = ?", task.id, task.attempt)[
+                        0
+                    ][0]
+                )
+                cost = {"succeeded": held, "cheap": held // 2, "no cost": None}[step]
+                deliver(book, task, count, cost)
+        totals = manifest.totals()
+        assert max_images is None or totals.reserved_images + totals.images <= max_images
+        assert max_cost is None or totals.reserved + totals.cost <= max_cost
+    book.sound(budget)
+    book.close()

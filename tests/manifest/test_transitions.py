@@ -1,0 +1,385 @@
+"""Guarded moves: each names the state it leaves, along the declared edges only, or changes nothing."""
+
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.store import Intent
+from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import EDGES, IMAGE_EDGES, ImageState, TaskState
+
+NOW = 1_800_000_100.0
+S = TaskState
+
+
+def deliver(manifest, task):
+    urls = [ImageUrl("https://img.example.com/0", None)]
+    manifest.succeeded(task, urls, cost=1, why="completed", now=NOW, default_expiry=NOW)
+
+
+# What each write moves a task to, and the states from which it may.
+WRITES = {
+    "accepted": (lambda m, t: m.accepted(t, ["task_9"], deadline=NOW, why="w", now=NOW), S.ACCEPTED),
+    "not_executed": (lambda m, t: m.not_executed(t, why="w", not_before=NOW, now=NOW), S.PLANNED),
+    "refused": (lambda m, t: m.refused(t, why="w", code="c", now=NOW), S.FAILED),
+    "uncertain": (lambda m, t: m.uncertain(t, why="w", code="c", held=False, now=NOW), S.UNCERTAIN),
+    "succeeded": (deliver, S.SUCCEEDED),
+    "failed": (lambda m, t: m.failed(t, why="w", code="c", retry_at=None, now=NOW), S.FAILED),
+    "failed, again": (lambda m, t: m.failed(t, why="w", code="c", retry_at=NOW, now=NOW), S.PLANNED),
+    "lost": (lambda m, t: m.lost(t, why="w", now=NOW), S.LOST),
+}
+LEAVES = {
+    "accepted": {S.SUBMITTING, S.UNCERTAIN},
+    # Not from failed or lost, though there is an edge: that would free the money of a lost task, and keep its key.
+    "not_executed": {S.SUBMITTING, S.UNCERTAIN},
+    "refused": {S.SUBMITTING, S.UNCERTAIN},
+    "uncertain": {S.SUBMITTING},
+    "succeeded": {S.ACCEPTED},
+    "failed": {S.ACCEPTED},
+    "failed, again": {S.ACCEPTED},
+    "lost": {S.ACCEPTED},
+}
+
+
+@pytest.mark.parametrize("state", S)
+@pytest.mark.parametrize("name", WRITES)
+def test_every_write_from_every_state(book, name, state):
+    write, to = WRITES[name]
+    task = book.at(state)
+    if state in LEAVES[name]:
+        assert to in EDGES[state] or name == "failed, again"
+        write(book.manifest, task)
+        assert book.manifest.task(task.id).state is to
+    else:
+        before = book.dump()
+        with pytest.raises(StaleTransition):
+            write(book.manifest, task)
+        assert book.dump() == before
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("state", S)
+def test_a_record_that_is_out_of_date_moves_nothing(book, name, state):
+    # The record says one thing, the row has gone on: to each state there is.
+    task = book.at(state)
+    for claimed in LEAVES[name] - {state}:
+        before = book.dump()
+        with pytest.raises(StaleTransition):
+            WRITES[name][0](book.manifest, replace(task, state=claimed))
+        assert book.dump() == before
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_an_answer_to_an_earlier_attempt_moves_nothing(book, name):
+    first = book.at(S.ACCEPTED)
+    book.manifest.failed(first, why="no", code="", retry_at=NOW, now=NOW)
+    second = book.claim(book.manifest.task(first.id)).task
+    assert (second.attempt, second.state) == (2, S.SUBMITTING)
+    if S.ACCEPTED in LEAVES[name]:
+        second = book.manifest.accepted(second, ["task_2"], deadline=NOW, why="w", now=NOW)
+        late = first
+    else:
+        late = replace(second, attempt=1)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        WRITES[name][0](book.manifest, late)
+    assert book.dump() == before
+
+
+def test_a_task_that_is_not_there(book):
+    task = replace(book.at(S.SUBMITTING), id=99)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.accepted(task, ["x"], deadline=NOW, why="w", now=NOW)
+    assert book.dump() == before
+
+
+def test_the_same_write_twice(book):
+    task = book.at(S.SUBMITTING)
+    book.manifest.accepted(task, ["task_1"], deadline=NOW, why="w", now=NOW)
+    with pytest.raises(StaleTransition):
+        book.manifest.accepted(task, ["task_2"], deadline=NOW, why="w", now=NOW)
+    assert book.manifest.task(task.id).task_ids == ("task_1",)
+
+
+@pytest.mark.parametrize("state", [state for state in S if state is not S.PLANNED])
+def test_a_task_in_another_state_is_passed_over(book, state):
+    task = book.at(state)
+    before = book.dump()
+    claimed = book.manifest.claim([Intent(task.id)], Budget(), NOW)
+    assert (claimed.claims, claimed.stopped_by) == ((), "")
+    assert book.dump() == before
+
+
+def test_a_claim_that_is_made_twice_is_given_once(book):
+    [task] = book.tasks()
+    claimed = book.manifest.claim([Intent(task.id), Intent(task.id)], Budget(), NOW)
+    assert len(claimed.claims) == 1
+
+
+# What the writes leave behind
+
+
+def test_the_fields_of_an_accepted_task(book):
+    task = book.at(S.SUBMITTING)
+    accepted = book.manifest.accepted(task, ["task_1", "task_2"], deadline=NOW + 5, why="replayed", now=NOW)
+    assert (accepted.state, accepted.task_ids) == (S.ACCEPTED, ("task_1", "task_2"))
+    assert (accepted.submitted_at, accepted.deadline, accepted.attempt) == (NOW, NOW + 5, 1)
+    assert book.peek("SELECT outcome, task_ids FROM attempts") == [("accepted", '["task_1", "task_2"]')]
+
+
+def test_an_uncertain_task_says_why_and_who_decides(book):
+    task = book.at(S.SUBMITTING)
+    book.manifest.uncertain(task, why="no answer", code="x", held=True, now=NOW)
+    task = book.manifest.task(task.id)
+    assert (task.reason, task.code, task.held) == ("no answer", "x", True)
+    book.manifest.still_uncertain(task, why="asked again: no answer", held=False, now=NOW)
+    task = book.manifest.task(task.id)
+    assert (task.reason, task.held) == ("asked again: no answer", True), "a person's task stays a person's"
+    accepted = book.manifest.accepted(task, ["task_1"], deadline=NOW, why="w", now=NOW)
+    assert (accepted.reason, accepted.code, accepted.held) == ("", "", False)
+
+
+@pytest.mark.parametrize("state", [state for state in S if state is not S.UNCERTAIN])
+def test_only_an_uncertain_task_is_still_uncertain(book, state):
+    task = book.at(state)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.still_uncertain(task, why="w", held=True, now=NOW)
+    assert book.dump() == before
+
+
+def test_a_task_that_was_not_executed_is_nobodys_to_decide(book):
+    task = book.at(S.SUBMITTING)
+    book.manifest.uncertain(task, why="no answer", code="x", held=True, now=NOW)
+    book.manifest.not_executed(book.manifest.task(task.id), why="not sent", not_before=NOW + 3, now=NOW)
+    task = book.manifest.task(task.id)
+    assert (task.state, task.held, task.code, task.reason, task.not_before) == (
+        S.PLANNED,
+        False,
+        "",
+        "not sent",
+        NOW + 3,
+    )
+
+
+def test_recovering(book):
+    tasks = book.tasks(4)
+    for task in tasks[:3]:
+        book.claim(task)
+    book.manifest.accepted(book.manifest.task(tasks[0].id), ["task_1"], deadline=NOW, why="w", now=NOW)
+    book.reopen()
+    assert book.manifest.recover(NOW) == 2
+    assert [task.state for task in map(book.manifest.task, range(1, 5))] == [
+        S.ACCEPTED,
+        S.UNCERTAIN,
+        S.UNCERTAIN,
+        S.PLANNED,
+    ]
+    left = book.manifest.task(2)
+    assert (left.reason, left.held) == ("the run ended between sending and an answer", False)
+    assert book.peek("SELECT outcome FROM attempts ORDER BY task") == [("accepted",), ("uncertain",), ("uncertain",)]
+    assert book.manifest.totals().reserved_images == 3, "what may have been paid stays reserved"
+    assert book.manifest.recover(NOW) == 0
+
+
+def test_due_tasks_come_in_the_order_of_the_job(book):
+    book.enter(*(book.spec(number) for number in (5, 3, 9, 1)))
+    assert [task.ordinal for task in book.manifest.due(10, NOW)] == [1, 3, 5, 9]
+    assert [task.ordinal for task in book.manifest.due(2, NOW)] == [1, 3]
+    first = book.claim(book.manifest.due(1, NOW)[0]).task
+    book.manifest.not_executed(first, why="w", not_before=NOW + 10, now=NOW)
+    assert [task.ordinal for task in book.manifest.due(10, NOW)] == [3, 5, 9]
+    assert [task.ordinal for task in book.manifest.due(10, NOW + 10)] == [1, 3, 5, 9]
+    assert book.manifest.next_due() == 0
+    book.enter()
+    assert book.manifest.due(10, NOW) == []
+    assert book.manifest.next_due() is None
+
+
+# Events
+
+
+def test_events_name_the_run_and_are_never_changed(book):
+    book.at(S.SUBMITTING)
+    run = book.manifest.begin_run(now=NOW, pid=7, host="h", version="v", service="s")
+    book.manifest.recover(NOW)
+    assert book.peek("SELECT run, old, new FROM events ORDER BY id") == [
+        (None, "planned", "submitting"),
+        (run, "submitting", "uncertain"),
+    ]
+    before = book.dump()
+    for change in ("UPDATE events SET why = ''", "DELETE FROM events", "UPDATE events SET id = id + 1"):
+        with (
+            closing(sqlite3.connect(book.path)) as other,
+            pytest.raises(sqlite3.IntegrityError, match="append-only"),
+        ):
+            other.execute(change)
+    assert book.dump() == before
+
+
+# Images
+
+
+def image_at(book, state):
+    task = book.at(S.ACCEPTED)
+    [image] = book.deliver(task)
+    if state in {ImageState.STORED, ImageState.MISSING}:
+        image = book.store(image, "fox/1.png")
+    if state is ImageState.MISSING:
+        book.manifest.move_image(image, state, "gone", NOW)
+    if state in {ImageState.REJECTED, ImageState.EXPIRED}:
+        book.manifest.move_image(image, state, "why", NOW)
+    [image] = book.manifest.images(task.id)
+    assert image.state is state
+    return image
+
+
+@pytest.mark.parametrize("old", ImageState)
+@pytest.mark.parametrize("new", ImageState)
+def test_every_move_of_an_image(book, old, new):
+    image = image_at(book, old)
+    if new is ImageState.STORED and old is ImageState.ANNOUNCED:
+        book.manifest.placing(image, "fox/1.png", book.file(), NOW)
+    before = book.dump()
+    if new in IMAGE_EDGES[old]:
+        book.manifest.move_image(image, new, "why", NOW)
+        [moved] = book.manifest.images(image.task)
+        assert (moved.state, moved.reason) == (new, "" if new is ImageState.STORED else "why")
+        assert book.peek("SELECT old, new FROM events WHERE image = 1 ORDER BY id DESC LIMIT 1") == [(old, new)]
+    else:
+        with pytest.raises(StaleTransition):
+            book.manifest.move_image(image, new, "why", NOW)
+        assert book.dump() == before
+
+
+@pytest.mark.parametrize("actual", ImageState)
+@pytest.mark.parametrize("claimed", ImageState)
+def test_an_image_record_that_is_out_of_date(book, actual, claimed):
+    if actual is claimed:
+        return
+    image = replace(image_at(book, actual), state=claimed)
+    before = book.dump()
+    for new in IMAGE_EDGES[claimed]:
+        with pytest.raises(StaleTransition):
+            book.manifest.move_image(image, new, "why", NOW)
+    with pytest.raises(StaleTransition):
+        book.manifest.placing(image, "fox/2.png", book.file("b"), NOW)
+    assert book.dump() == before
+
+
+def test_nothing_is_stored_that_was_not_placed(book):
+    image = image_at(book, ImageState.ANNOUNCED)
+    before = book.dump()
+    with pytest.raises(sqlite3.IntegrityError):
+        book.manifest.move_image(image, ImageState.STORED, "stored", NOW)
+    assert book.dump() == before
+
+
+@pytest.mark.parametrize("state", [ImageState.STORED, ImageState.REJECTED, ImageState.EXPIRED])
+def test_placing_what_cannot_be_stored(book, state):
+    image = image_at(book, state)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.placing(image, "fox/9.png", book.file("b"), NOW)
+    assert book.dump() == before
+
+
+def test_placing_twice_is_trying_again(book):
+    image = image_at(book, ImageState.ANNOUNCED)
+    book.manifest.placing(image, "fox/1.png", book.file("a"), NOW)
+    book.manifest.placing(image, "fox/1.jpg", book.file("b", format="JPEG"), NOW)
+    [image] = book.manifest.images(image.task)
+    assert (image.state, image.path, image.sha256, image.format) == (
+        ImageState.ANNOUNCED,
+        "fox/1.jpg",
+        "b" * 64,
+        "JPEG",
+    )
+
+
+def test_trying_again(book):
+    image = image_at(book, ImageState.ANNOUNCED)
+    image = book.manifest.try_again(image, why="cut", url=None, expires_at=None, now=NOW)
+    assert (image.tries, image.reason, image.url) == (1, "cut", "https://img.example.com/1-0")
+    image = book.manifest.try_again(image, why="gone", url="https://new.example.com/0", expires_at=NOW + 9, now=NOW)
+    assert (image.tries, image.url, image.expires_at) == (2, "https://new.example.com/0", NOW + 9)
+
+
+@pytest.mark.parametrize("state", [state for state in ImageState if state is not ImageState.ANNOUNCED])
+def test_only_an_announced_image_is_tried_again(book, state):
+    image = image_at(book, state)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.try_again(image, why="w", url="https://x", expires_at=None, now=NOW)
+    assert book.dump() == before
+
+
+def test_relocating(book):
+    image = image_at(book, ImageState.STORED)
+    book.manifest.relocate(image, "away/1.png", target="fox/2.png", now=NOW)
+    [moved] = book.manifest.images(image.task)
+    assert (moved.path, moved.target) == ("away/1.png", "fox/2.png")
+    assert book.manifest.moving() == [moved]
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.relocate(image, "elsewhere.png", target=None, now=NOW)
+    assert book.dump() == before
+    book.manifest.relocate(moved, "fox/2.png", target=None, now=NOW)
+    assert book.manifest.moving() == []
+
+
+@pytest.mark.parametrize("state", [state for state in ImageState if state is not ImageState.STORED])
+def test_only_a_stored_image_is_relocated(book, state):
+    image = image_at(book, state)
+    before = book.dump()
+    with pytest.raises(StaleTransition):
+        book.manifest.relocate(image, "away/1.png", target=None, now=NOW)
+    assert book.dump() == before
+
+
+def test_two_stored_images_have_two_paths(book):
+    tasks = book.tasks(2)
+    images = []
+    for task in tasks:
+        accepted = book.manifest.accepted(book.claim(task).task, [f"t{task.id}"], deadline=NOW, why="w", now=NOW)
+        images += book.deliver(accepted)
+    first = book.store(images[0], "fox/1.png", "a")
+    book.manifest.placing(images[1], "fox/1.png", book.file("b"), NOW)
+    before = book.dump()
+    with pytest.raises(sqlite3.IntegrityError):
+        book.manifest.move_image(images[1], ImageState.STORED, "stored", NOW)
+    assert book.dump() == before
+    second = book.store(images[1], "fox/2.png", "b")
+    before = book.dump()
+    with pytest.raises(sqlite3.IntegrityError):
+        book.manifest.relocate(second, "fox/1.png", target=None, now=NOW)
+    assert book.dump() == before
+    assert book.manifest.owner("fox/1.png") == (first, True)
+    assert book.manifest.owner("fox/3.png") is None
+
+
+def test_announced_images_come_soonest_first(book):
+    for number, expires in ((1, 300), (2, 100), (3, 200)):
+        [task] = [task for task in book.tasks(3) if task.ordinal == number]
+        accepted = book.manifest.accepted(book.claim(task).task, [f"t{number}"], deadline=NOW, why="w", now=NOW)
+        book.deliver(accepted, expires=NOW + expires)
+    assert [image.expires_at - NOW for image in book.manifest.announced()] == [100, 200, 300]
+
+
+# Uploads
+
+
+def test_uploads_are_remembered_for_each_service_until_they_end(book):
+    manifest = book.manifest
+    manifest.uploaded("a" * 64, "https://one", "https://files/1", NOW + 100)
+    assert manifest.upload("a" * 64, "https://one", NOW + 99) == "https://files/1"
+    assert manifest.upload("a" * 64, "https://one", NOW + 100) is None
+    assert manifest.upload("a" * 64, "https://two", NOW) is None
+    assert manifest.upload("b" * 64, "https://one", NOW) is None
+    manifest.uploaded("a" * 64, "https://one", "https://files/2", NOW + 200)
+    assert manifest.upload("a" * 64, "https://one", NOW + 150) == "https://files/2"
