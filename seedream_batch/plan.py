@@ -17,6 +17,7 @@ from seedream_batch.model.task import (
     TaskRecord,
     TaskSpec,
     TaskState,
+    Totals,
     image_path,
 )
 
@@ -97,7 +98,8 @@ def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
 
 
 def _target(spec: TaskSpec, image: ImageRecord) -> str:
-    return image_path(spec.paths, spec.images, image.index) + PurePosixPath(image.path or "").suffix
+    stem = image_path(spec.paths, spec.images, image.index, spec.fingerprint)
+    return stem + PurePosixPath(image.path or "").suffix
 
 
 def _difference(old: str, new: str) -> str:
@@ -136,6 +138,8 @@ class Plan:
     images: int = 0
     dropped: int = 0
     """Tasks of the manifest that the job no longer has; their files stay."""
+    totals: Totals = field(default_factory=Totals)
+    """What was spent and is held already."""
     charged: bool = False
     """Whether the prices are what the service charged before, and not only what the job says."""
     collect: int = 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from seedream_batch.lifecycle import (
     BACKOFF_BASE,
     BACKOFF_CAP,
+    BELIEVED,
     NOT_FOUND_GRACE,
     Move,
     after_poll,
@@ -27,7 +28,7 @@ PLANNED, SUBMITTING, ACCEPTED, SUCCEEDED, FAILED, LOST, UNCERTAIN = TaskState
 # Where a submission leads from `submitting` (a first send) and from `uncertain` (a resend), and whether it is held.
 SUBMISSIONS = {
     Submitted.ACCEPTED: (ACCEPTED, ACCEPTED, False),
-    Submitted.REFUSED: (FAILED, FAILED, False),
+    Submitted.REFUSED: (FAILED, None, False),
     Submitted.UNREACHABLE: (PLANNED, None, False),
     Submitted.RATE_LIMITED: (PLANNED, None, False),
     Submitted.UNAVAILABLE: (PLANNED, None, False),
@@ -82,21 +83,21 @@ def test_what_is_said_of_a_submission():
 )
 def test_moderation(code, message, moderation):
     assert is_moderation(code, message) is moderation
-    move = after_poll(Poll(Polled.FAILED, code=code, message=message), now=1, submitted_at=0, deadline=99)
+    move = after_poll(Poll(Polled.FAILED, code=code, message=message), age=1, overdue=False, repeats=1)
     assert move == Move(FAILED, message or code or "failed without a word", code, final=moderation)
 
 
-DEADLINE = 1800.0
-EARLY, LATER, PAST = 1.0, NOT_FOUND_GRACE, DEADLINE
-# Where a look leads before the grace for 404 is over, after it, and past the deadline.
+EARLY, LATER = NOT_FOUND_GRACE - 0.1, NOT_FOUND_GRACE
+# Where a look leads: at first, when it is repeated within the grace for 404 and after it, and past the deadline.
+SITUATIONS = [(EARLY, False, 1), (EARLY, False, BELIEVED), (LATER, False, BELIEVED), (LATER, True, 1)]
 LOOKS = {
-    Polled.RUNNING: (None, None, LOST),
-    Polled.COMPLETED: (SUCCEEDED, SUCCEEDED, SUCCEEDED),
-    Polled.FAILED: (FAILED, FAILED, FAILED),
-    Polled.NOT_FOUND: (None, LOST, LOST),
-    Polled.UNAUTHORIZED: (None, None, None),
-    Polled.RATE_LIMITED: (None, None, None),
-    Polled.NO_ANSWER: (None, None, None),
+    Polled.RUNNING: (None, None, None, LOST),
+    Polled.COMPLETED: (SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED),
+    Polled.FAILED: (FAILED, FAILED, FAILED, FAILED),
+    Polled.NOT_FOUND: (None, None, LOST, LOST),
+    Polled.UNAUTHORIZED: (None, None, None, None),
+    Polled.RATE_LIMITED: (None, None, None, None),
+    Polled.NO_ANSWER: (None, None, None, None),
 }
 IMAGES = (ImageUrl("https://example.com/0.png", 1.0), ImageUrl("https://example.com/1.png", None))
 
@@ -106,22 +107,37 @@ def test_the_table_of_looks_is_complete():
 
 
 @pytest.mark.parametrize("kind", Polled)
-@pytest.mark.parametrize(("column", "age"), [(0, EARLY), (1, LATER), (2, PAST), (2, PAST + 1e6)])
-def test_after_a_look(kind, column, age):
-    move = after_poll(Poll(kind, images=IMAGES), now=1000 + age, submitted_at=1000, deadline=1000 + DEADLINE)
-    assert (move.to if move else None) == LOOKS[kind][column]
+@pytest.mark.parametrize("situation", range(4))
+def test_after_a_look(kind, situation):
+    age, overdue, repeats = SITUATIONS[situation]
+    move = after_poll(Poll(kind, images=IMAGES), age=age, overdue=overdue, repeats=repeats)
+    assert (move.to if move else None) == LOOKS[kind][situation]
+
+
+def test_an_end_without_images_is_believed_when_it_is_repeated():
+    looks = [after_poll(Poll(Polled.COMPLETED), age=9.0, overdue=False, repeats=times) for times in range(1, 5)]
+    assert [move.to if move else None for move in looks] == [None] * (BELIEVED - 1) + [LOST] * (5 - BELIEVED)
+
+
+def test_one_404_after_the_grace_loses_nothing():
+    looks = [after_poll(Poll(Polled.NOT_FOUND), age=LATER, overdue=False, repeats=times) for times in range(1, 5)]
+    assert [move.to if move else None for move in looks] == [None] * (BELIEVED - 1) + [LOST] * (5 - BELIEVED)
+
+
+def test_what_failed_and_cost_all_the_same_is_not_bought_again_by_itself():
+    move = after_poll(Poll(Polled.FAILED, message="no", cost=35_000), age=9.0, overdue=False, repeats=1)
+    assert move == Move(FAILED, "no", final=True)
 
 
 def test_what_is_said_of_a_look():
-    def why(poll, now):
-        move = after_poll(poll, now=now, submitted_at=0, deadline=30)
+    def why(poll, age, *, overdue=False, repeats=BELIEVED):
+        move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
         return (move.to, move.why) if move else None
 
     assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
     assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but no image URL could be read from the answer")
-    assert why(Poll(Polled.RUNNING), 29.9) is None
-    assert why(Poll(Polled.RUNNING), 30) == (LOST, "not ended 30 s after it was accepted")
-    assert why(Poll(Polled.NOT_FOUND), 59.9) == (LOST, "not ended 30 s after it was accepted")
+    assert why(Poll(Polled.RUNNING), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
+    assert why(Poll(Polled.NOT_FOUND), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
     assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id (404)")
 
 
@@ -160,17 +176,19 @@ def test_a_submission_moves_along_the_edges(state, submission):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(POLL, min_size=1, max_size=4), st.floats(0, 1e6), st.floats(1, 1e5))
-def test_a_look_moves_along_the_edges(polls, age, limit):
-    move = after_poll(combine(polls, age), now=age, submitted_at=0.0, deadline=limit)
+@given(st.lists(POLL, min_size=1, max_size=4), st.floats(0, 1e6), st.booleans(), st.integers(1, 5))
+def test_a_look_moves_along_the_edges(polls, age, overdue, repeats):
+    move = after_poll(combine(polls, age, overdue=overdue), age=age, overdue=overdue, repeats=repeats)
     if move is not None:
         assert move.to in EDGES[ACCEPTED]
         assert move.why
     kinds = {poll.kind for poll in polls}
-    if kinds & {Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER}:
+    silent = kinds & {Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER}
+    if silent or (Polled.RUNNING in kinds and not overdue):
         assert move is None
-    elif Polled.RUNNING in kinds:
-        assert (move is None) is (age < limit)
+    elif kinds <= {Polled.RUNNING, Polled.NOT_FOUND} and overdue:
+        assert move is not None
+        assert move.to is LOST
 
 
 def looked(*kinds, age=NOT_FOUND_GRACE, **fields):
@@ -200,6 +218,14 @@ def test_several_task_ids_are_one_task(kinds, kind):
 
 def test_a_fresh_404_beside_a_finished_part_is_waited_for():
     assert looked(Polled.COMPLETED, Polled.NOT_FOUND, age=NOT_FOUND_GRACE - 0.1) is Polled.NOT_FOUND
+
+
+def test_past_the_deadline_what_parts_delivered_counts():
+    parts = [Poll(Polled.RUNNING), Poll(Polled.COMPLETED, images=IMAGES[:1])]
+    assert combine(parts, 2000.0).kind is Polled.RUNNING
+    found = combine(parts, 2000.0, overdue=True)
+    assert (found.kind, found.images) == (Polled.COMPLETED, IMAGES[:1])
+    assert combine(parts[:1] * 2, 2000.0, overdue=True).kind is Polled.RUNNING
 
 
 def test_what_parts_delivered_is_put_together():

@@ -98,7 +98,7 @@ def main(args: list[str] | None = None) -> None:
         traceback.print_exc()
         click.echo(
             f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you"
-            " have it from. Nothing is lost: the manifest has all that was paid for.",
+            " have it from.",
             err=True,
         )
         code = 1

@@ -20,12 +20,16 @@ def command() -> int:
     from seedream_batch.api.wire import Balance
     from seedream_batch.cli.environment import api_key, origin
     from seedream_batch.cli.words import say, usd
+    from seedream_batch.errors import CredentialsRefused
 
     async def ask() -> Balance:
         async with Service(origin(), api_key(), connections=1) as service:
             return await service.balance()
 
-    balance = asyncio.run(ask())
+    try:
+        balance = asyncio.run(ask())
+    except CredentialsRefused as error:
+        raise CredentialsRefused(f"the API key is refused ({error}); check APIMART_API_KEY") from None
     left = "unlimited" if balance.remaining is None else usd(balance.remaining)
     used = "" if balance.used is None else f", {usd(balance.used)} used"
     say(f"{left} left{used} ({origin()})")

@@ -33,8 +33,9 @@ def api_key() -> ApiKey:
         try:
             return ApiKey(Path(name).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
-            raise StorageError(f"APIMART_API_KEY_FILE: {name} cannot be read: {error}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            raise StorageError(f"APIMART_API_KEY_FILE: {name} cannot be read: {reason}") from None
     raise UsageError(
-        "there is no API key. Set APIMART_API_KEY (or APIMART_API_KEY_FILE, the name of a file with the key),"
-        " or try the job without one: --emulate"
+        "there is no API key. Set APIMART_API_KEY, or APIMART_API_KEY_FILE to the name of a file with the key"
+        " (a run needs none with --emulate)"
     )

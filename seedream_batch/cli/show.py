@@ -44,8 +44,26 @@ def show_plan(plan: Plan, job: Job) -> None:
         say(wrapped(f"A run would buy {number(images, 'image')} for about {usd(cost)}{price}."))
     elif plan.work:
         say("A run would buy nothing.")
+    elif plan.count((Action.HOLD, Action.LEAVE)):
+        say("A run would do nothing; some tasks need a decision.")
     else:
         say("Nothing to do.")
+    _show_budget(plan, job, images, cost)
+
+
+def _show_budget(plan: Plan, job: Job, images: int, cost: int) -> None:
+    """Says so when the budget will not do for what is to be bought."""
+    budget, totals = job.budget, plan.totals
+    if images and budget.max_images is not None:
+        left = max(0, budget.max_images - totals.images - totals.reserved_images)
+        if left < images:
+            say(
+                wrapped(f"budget.max_images {budget.max_images:,} leaves {number(left, 'image')}: the run stops there.")
+            )
+    if images and budget.max_cost is not None:
+        left = max(0, budget.max_cost - totals.cost - totals.reserved)
+        if left < cost:
+            say(wrapped(f"budget.max_cost_usd {usd(budget.max_cost)} leaves {usd(left)}: the run stops there."))
 
 
 def _show_axes(axes: dict[str, Counter[str]]) -> None:
@@ -111,7 +129,8 @@ def show_status(status: Status, *, emulated: bool) -> None:
     if status.running and run is not None and run.ended_at is None:
         going = f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
     elif run is not None and run.ended_at is not None:
-        going = f", last run {_clock(run.started_at)}, {run.outcome}"
+        ended = "finished" if run.outcome == "finished" else f"stopped: {run.outcome}"
+        going = f", last run {_clock(run.started_at)}, {ended}"
     elif run is not None:
         going = f", the last run ({_clock(run.started_at)}) was cut off"
     say(wrapped(f"{status.job}: {short(status.folder)}{going}"))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from seedream_batch.cli.options import MAX_TASKS
-from seedream_batch.errors import InvalidJob, StorageError
+from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.model.document import Problem
 
 _EPILOG = """\b
@@ -57,7 +57,7 @@ def _check(path: str, max_tasks: int) -> tuple[Sequence[Problem], int]:
         return (), load_job(path, max_tasks=max_tasks).check()
     except InvalidJob as error:
         return error.problems, 0
-    except StorageError as error:
+    except (StorageError, UsageError) as error:
         return (Problem("", str(error)),), 0
 
 

@@ -302,7 +302,7 @@ class _Twins:
 
 
 def _image_paths(spec: TaskSpec) -> Iterator[str]:
-    return (image_path(spec.paths, spec.images, index) for index in range(1, spec.images + 1))
+    return (image_path(spec.paths, spec.images, index, spec.fingerprint) for index in range(1, spec.images + 1))
 
 
 def images_asked(body: Mapping[str, Json]) -> int:

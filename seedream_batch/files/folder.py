@@ -65,16 +65,20 @@ class OutputFolder:
         """
         final = self._resolve(path)
         with _told(final):
-            if os.path.lexists(final):
-                raise Occupied(f"{final} exists already and was not made by this job; move it away, then run again")
-            part.rename(final)
+            self._make(final.parent)
+            try:
+                _give_name(part, final)
+            except FileExistsError:
+                told = f"{final} exists already and was not made by this job; move it away, then run again"
+                raise Occupied(told) from None
             sync_folder(final.parent)
 
     def move(self, old: str, new: str) -> None:
         """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
         source, final = self._resolve(old), self._resolve(new)
         with _told(final):
-            if os.path.lexists(final):
+            # On a file system without letter case, a name that differs in case only is the file's own.
+            if os.path.lexists(final) and not (source.exists() and source.samefile(final)):
                 raise Occupied(f"{final} exists already; move it away, then run again")
             self._make(final.parent)
             source.rename(final)
@@ -100,8 +104,13 @@ class OutputFolder:
         with _told(part):
             part.unlink(missing_ok=True)
 
-    def sweep(self, folders: set[str]) -> None:
-        """Removes what a killed run left under hidden names in these folders (relative, "" is the root)."""
+    def sweep(self, folders: set[str] | None = None) -> None:
+        """Removes what a killed run left under hidden names in these folders (relative, "" is the root), or in all."""
+        if folders is None:
+            with _told(self.root):
+                # Links to folders are not followed: what lies behind them is not ours.
+                walk = os.walk(self.root, followlinks=False)
+                folders = {os.path.relpath(path, self.root).removeprefix(".") for path, _, _ in walk}
         for folder in sorted(folders):
             # The folder itself may be a link that leads out, so it is the parent that is looked at.
             path = self._resolve(f"{folder}/any" if folder else "any").parent
@@ -141,6 +150,21 @@ class OutputFolder:
                 return
             self._known.discard(folder)
             folder = folder.parent
+
+
+def _give_name(part: Path, final: Path) -> None:
+    """Renames without ever overwriting: a link is refused by the system itself where something has the name."""
+    try:
+        os.link(part, final)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has links; there a look beforehand has to do.
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
+        part.rename(final)
+    else:
+        part.unlink()
 
 
 @contextmanager

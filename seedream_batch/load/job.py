@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
-from seedream_batch.errors import InvalidJob, StorageError
+from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.collect import file_order
 from seedream_batch.expand.matrix import count
 from seedream_batch.expand.tasks import BadReference, Expansion, ResolveReference
@@ -90,12 +90,12 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
 def _read(file: Path) -> bytes:
     try:
         if file.is_dir():
-            raise StorageError(f"{file} is a folder; name the job file in it")
+            raise UsageError(f"{file} is a folder; name the job file in it")
         if file.stat().st_size > MAX_JOB_FILE:
             raise StorageError(f"{file} is larger than {MAX_JOB_FILE:,} bytes")
         return file.read_bytes()
     except FileNotFoundError:
-        raise StorageError(f"there is no job file {file}{_neighbours(file)}") from None
+        raise UsageError(f"there is no job file {file}{_neighbours(file)}") from None
     except OSError as error:
         raise StorageError(f"{file} cannot be read: {error.strerror or error}") from None
     except ValueError as error:

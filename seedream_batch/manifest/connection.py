@@ -20,6 +20,10 @@ _STORAGE_CODES = {
 }
 
 
+_SMALLEST = 100
+"""Bytes of the header that every SQLite database has."""
+
+
 class Connection:
     """A connection to one manifest file; used by one thread at a time."""
 
@@ -31,6 +35,9 @@ class Connection:
         mode = "ro" if read_only else "rwc"
         if not read_only:
             _make_private(path)
+        if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
+            # SQLite would take it for an empty database and write over it.
+            raise ManifestError(f"{path} is no manifest of seedream-batch")
         with told(path):
             self.raw = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode={mode}",

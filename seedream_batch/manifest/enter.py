@@ -104,7 +104,7 @@ def _aim(connection: sqlite3.Connection, number: int, spec: TaskSpec) -> int:
         'SELECT "index", path, state FROM images WHERE task = ? AND path IS NOT NULL', (number,)
     ).fetchall()
     for index, path, state in placed:
-        target = image_path(spec.paths, spec.images, index) + PurePosixPath(path).suffix
+        target = image_path(spec.paths, spec.images, index, spec.fingerprint) + PurePosixPath(path).suffix
         connection.execute(
             'UPDATE images SET target = ? WHERE task = ? AND "index" = ?',
             (target if target != path else None, number, index),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,19 +31,28 @@ class RescueFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._end = 0
+        self._ready = False
 
     def prepare(self) -> None:
-        """Sets the space aside. Raises `StorageError`."""
+        """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
+        if self._ready:
+            return
+        found = self.path.read_bytes().split(b"\0", 1)[0] if self.path.exists() else b""
+        self._end = len(found)
+        if found and not found.endswith(b"\n"):
+            # A line that was cut off must not take the next one with it.
+            found += b"\n"
+            self._end += 1
         try:
             handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
-                os.pwrite(handle, bytes(SIZE), 0)
+                os.pwrite(handle, found.ljust(SIZE, b"\0"), 0)
                 os.fsync(handle)
             finally:
                 os.close(handle)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
-        self._end = 0
+        self._ready = True
 
     def add(self, rescued: Rescued) -> None:
         """Writes one answer down, durable on return. Raises `StorageError`."""
@@ -78,8 +88,9 @@ class RescueFile:
 
     def drop_if_empty(self) -> None:
         """Takes the file away unless it has something in it."""
-        if not self._end and not self.read():
-            self.drop()
+        with suppress(StorageError, OSError):
+            if not self.read():
+                self.drop()
 
     def drop(self) -> None:
         """Takes the file away: everything in it is in the manifest by now."""

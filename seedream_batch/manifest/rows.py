@@ -13,7 +13,7 @@ TASK_COLUMNS = (
     " failures, not_before, task_ids, submitted_at, deadline, cost, code, reason, held, updated_at"
 )
 IMAGE_COLUMNS = (
-    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason'
+    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason, via'
 )
 
 

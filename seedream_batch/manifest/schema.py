@@ -78,6 +78,8 @@ CREATE TABLE attempts (
     UNIQUE (task, number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX attempts_holding ON attempts (task) WHERE reserved_images > 0;
+
 CREATE TABLE images (
     task INTEGER NOT NULL REFERENCES tasks (id),
     "index" INTEGER NOT NULL,   -- from 1
@@ -86,6 +88,7 @@ CREATE TABLE images (
     expires_at REAL,
     path TEXT,                  -- relative to the output folder
     target TEXT,                -- where the file has to move
+    via TEXT,                   -- where it is being moved to right now
     bytes INTEGER,
     sha256 TEXT,
     width INTEGER,
@@ -101,6 +104,7 @@ CREATE UNIQUE INDEX images_path ON images (path) WHERE state = 'stored';
 CREATE INDEX images_open ON images (expires_at) WHERE state = 'announced';
 CREATE INDEX images_wrong ON images (state) WHERE state IN ('rejected', 'expired', 'missing');
 CREATE INDEX images_moving ON images (task) WHERE target IS NOT NULL;
+CREATE INDEX images_under_way ON images (task) WHERE via IS NOT NULL;
 
 CREATE TABLE uploads (
     sha256 TEXT NOT NULL,

@@ -44,6 +44,8 @@ class Claim:
     task: TaskRecord
     key: str
     body: str
+    opened_at: float
+    """When the key was first used, in unix seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,16 @@ class Manifest:
         """Stores facts: `job`, `job_file`, `service`, `created_at`."""
         with self.group() as sql:
             sql.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+
+    def was_cut_off(self) -> bool:
+        """Whether the last run ended without a word, and may have left unfinished files."""
+        row = self._connection.row("SELECT ended_at FROM runs ORDER BY id DESC LIMIT 1")
+        return row is not None and row[0] is None
+
+    def in_flight(self) -> int:
+        """Tasks that only the service they were sent to knows anything of."""
+        sql = "SELECT count(*) FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+        return int(self._connection.rows(sql)[0][0])
 
     def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
         """Records that a run began; later events name it."""
@@ -211,6 +223,11 @@ class Manifest:
         sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"
         return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED,))]
 
+    def under_way(self) -> list[ImageRecord]:
+        """The images whose file was being moved when a run was cut off."""
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
+        return [image_record(row) for row in self._connection.rows(sql)]
+
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """The stored image that has this path, and whether the job still asks for it."""
         columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
@@ -255,6 +272,11 @@ class Manifest:
             return f"budget.max_cost_usd {budget.max_cost / 1_000_000:g}"
         return ""
 
+    def price_is_known(self, task: TaskRecord) -> bool:
+        """Whether the service has said what an image like the task's costs."""
+        sql = "SELECT 1 FROM prices WHERE model = ? AND resolution = ?"
+        return self._connection.row(sql, (task.model, task.resolution)) is not None
+
     def _price(self, task: TaskRecord) -> int:
         """What an image of the task will probably cost: what the service charged the last time, else the estimate."""
         row = self._connection.row(
@@ -266,18 +288,18 @@ class Manifest:
         reserved = task.images * self._price(task)
         number = task.attempt
         row = sql.execute(
-            "SELECT key, body FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
+            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
             (task.id, number),
         ).fetchone()
         if row is not None and row[1] == body:
             # Provably nothing was executed: the same logical request, so the same key.
-            key = str(row[0])
+            key, opened_at = str(row[0]), float(row[2])
             sql.execute(
                 "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
                 (task.images, reserved, key),
             )
         else:
-            number += 1
+            number, opened_at = number + 1, now
             # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
             # same key again, and the service then recognises what it has done already.
             key = f"sb-{self.id}-{task.fingerprint[:40]}-{number}"
@@ -290,14 +312,16 @@ class Manifest:
             "UPDATE totals SET reserved_images = reserved_images + ?, reserved = reserved + ?", (task.images, reserved)
         )
         self._move(sql, task, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
-        return Claim(task=self.task(task.id), key=key, body=body if body is not None else task.body)
+        return Claim(self.task(task.id), key, body if body is not None else task.body, opened_at)
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
         """What was sent for an uncertain task, for a resend under the same key."""
         row = self._connection.row(
-            "SELECT key, body FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
         )
-        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1])) if row else None
+        if row is None:
+            return None
+        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
 
     def accepted(
         self, task: TaskRecord, task_ids: Sequence[str], *, deadline: float, why: str, now: float
@@ -370,6 +394,7 @@ class Manifest:
                 # Rounded up: a reservation must not be too small by a fraction of a millionth.
                 price = -(-cost // len(images))
                 sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))
+                self._hold_enough(sql, task, price)
             sql.executemany(
                 'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
                 [
@@ -379,15 +404,17 @@ class Manifest:
             )
         return self.images(task.id)
 
-    def failed(self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float) -> None:
-        """The service failed the task and refunded it; with `retry_at` it is planned again, under a new key."""
+    def failed(
+        self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0
+    ) -> None:
+        """The service failed the task, refunding all but `cost`; with `retry_at` it is planned anew, with a new key."""
         with self.group() as sql:
             self._leaving(task, TaskState.ACCEPTED)
             self._move(
                 sql, task, TaskState.FAILED, why, now,
                 reason=why, code=code, ended_at=now, failures=task.failures + 1,
             )  # fmt: skip
-            self._release(sql, task, "failed")
+            self._release(sql, task, "failed", cost=cost)
             if retry_at is not None:
                 again = f"trying again after failure {task.failures + 1}"
                 self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
@@ -446,11 +473,20 @@ class Manifest:
         """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
         with self.group() as sql:
             cursor = sql.execute(
-                'UPDATE images SET path = ?, target = ?, updated_at = ? WHERE task = ? AND "index" = ? AND path = ?'
-                " AND state = ?",
+                'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
+                " AND path = ? AND state = ?",
                 (path, target, now, image.task, image.index, image.path, ImageState.STORED),
             )
             _one(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
+
+    def heading(self, image: ImageRecord, path: str | None) -> None:
+        """The file is about to be renamed to `path`; None: it was not."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
+                (path, image.task, image.index, image.path),
+            )
+            _one(cursor, f"image {image.index} of task {image.task} at {image.path}")
 
     # uploads
 
@@ -495,6 +531,17 @@ class Manifest:
         if task.state not in states:
             expected = " or ".join(states)
             raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")
+
+    def _hold_enough(self, sql: sqlite3.Connection, task: TaskRecord, price: int) -> None:
+        """Raises what is held for tasks like this one that are in flight to what they will really cost."""
+        like = "SELECT id FROM tasks WHERE model = ? AND resolution = ?"
+        raised = sql.execute(
+            "UPDATE attempts SET reserved = reserved_images * ? WHERE reserved_images > 0"
+            f" AND reserved < reserved_images * ? AND task IN ({like})",
+            (price, price, task.model, task.resolution),
+        )
+        if raised.rowcount:
+            sql.execute("UPDATE totals SET reserved = (SELECT sum(reserved) FROM attempts)")
 
     def _reserved_price(self, sql: sqlite3.Connection, task: TaskRecord) -> int:
         """What an image was taken to cost when the attempt was opened; the job may say something else by now."""

@@ -28,6 +28,7 @@ class ManifestWriter:
         self._most = most_together
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="manifest-writer", daemon=True)
         self._thread.start()
 
@@ -36,12 +37,15 @@ class ManifestWriter:
 
         A cancelled wait does not undo the call: it is carried out all the same.
         """
+        if self._closed:
+            raise RuntimeError("the manifest's writer is closed")
         future: asyncio.Future[Result] = self._loop.create_future()
         self._calls.put((lambda: call(self.manifest), future))
         return await asyncio.shield(future)
 
     async def close(self) -> None:
         """Waits until every call is done and ends the thread; the manifest stays open."""
+        self._closed = True
         self._calls.put(None)
         await asyncio.to_thread(self._thread.join)
 

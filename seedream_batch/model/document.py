@@ -92,7 +92,9 @@ class Problem:
         if self.hint:
             text += f" ({self.hint})"
         if self.cell:
-            text += f" [cell {self.cell}" + (f", and {self.count - 1} more cells]" if self.count > 1 else "]")
+            others = self.count - 1
+            more = f", and {others:,} more {'cell' if others == 1 else 'cells'}" if others else ""
+            text += f" [cell {self.cell}{more}]"
         return text
 
 

@@ -125,7 +125,8 @@ class ImageRecord:
     """One image as the manifest knows it; `index` counts from 1, `path` is relative to the output folder.
 
     `sha256`, `bytes`, `width`, `height` and `format` are known from just before the file gets its final name.
-    `target` is where the file has to move, because the job's output path changed.
+    `target` is where the file has to move, because the job's output path changed, and `via` where it is being moved to
+    right now.
     """
 
     task: int
@@ -142,17 +143,21 @@ class ImageRecord:
     format: str | None
     tries: int
     reason: str
+    via: str | None = None
 
 
-def image_path(paths: tuple[str, ...], images: int, index: int) -> str:
+def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str) -> str:
     """The path, without an extension, of image `index` (from 1) of a task that asks for `images`.
 
     A task of one image has the bare path; of several, each gets `-1`, `-2`, ... unless the template used
-    `index` and so gave a path for each. More images than were asked for are numbered on.
+    `index` and so gave a path for each. More images than were asked for are numbered on, with a part of the
+    fingerprint, so that no other task can want the name.
     """
+    if index > images:
+        return f"{paths[-1]}-{index}-{fingerprint[:8]}"
     if len(paths) > 1:
-        return paths[index - 1] if index <= len(paths) else f"{paths[-1]}-{index}"
-    if images == 1 and index == 1:
+        return paths[index - 1]
+    if images == 1:
         return paths[0]
     return f"{paths[0]}-{index}"
 

@@ -1,4 +1,4 @@
-"""Files that have to move: because the output path changed, or because another picture takes their place."""
+"""Where files go: the place of a new picture, and moves of those whose place in the job changed."""
 
 from __future__ import annotations
 
@@ -6,73 +6,112 @@ import asyncio
 from pathlib import PurePosixPath
 
 from seedream_batch.files.folder import Occupied
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, image_path
 from seedream_batch.run.context import Context, Event, EventKind, StopReason
 
 SUPERSEDED = "superseded"
 """The folder, inside the output folder, for pictures that the job no longer asks for and whose place is taken."""
 
-_EXTENSIONS = (".jpg", ".png")
+STAGING = ".seedream-moving"
+"""The hidden folder for files that wait there until what stands in their new place has moved on."""
+
+EXTENSIONS = ("jpg", "png")
 
 
 async def move_files(context: Context) -> None:
     """Moves every stored file whose path in the job changed. What stands in the way steps aside first."""
-    waiting = await context.writer.do(lambda m: m.moving())
-    for image in waiting:
+    await _settle(context)
+    for image in await context.writer.do(lambda m: m.moving()):
         # A file that had to step aside for another one has a new place by now.
         current = (await context.writer.do(lambda m, task=image.task: m.images(task)))[image.index - 1]  # type: ignore[misc]
         target = current.target
         if target is None or current.state is not ImageState.STORED:
             continue
         try:
-            await _free(context, target)
-            await _relocate(context, current, target, None)
+            found = await context.writer.do(lambda m, path=target: m.owner(path))  # type: ignore[misc]
+            if found is not None:
+                await _step_aside(context, *found)
+            moved = await _relocate(context, current, target, None)
         except Occupied as error:
             context.stats.trouble += 1
             context.stop_submitting(StopReason.STORAGE, str(error))
         else:
-            context.stats.moved += 1
-            context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", {"old": current.path, "new": target}))
+            if moved:
+                context.stats.moved += 1
+                told = {"old": current.path, "new": target}
+                context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", told))
 
 
-async def make_room(context: Context, task: TaskRecord, path: str) -> None:
-    """Moves pictures of this job that have the place of a new one aside: those that it no longer asks for.
+async def place_for(context: Context, task: TaskRecord, image: ImageRecord, extension: str) -> str:
+    """The path of a new picture, free for it; raises `Occupied` when a file of nobody's stands there.
 
-    A picture of the same stem in the other format goes, too, or an old and a new one would stand side by side.
+    Pictures that the job no longer asks for step aside, also one of the same stem in the other format: an old and a
+    new one would stand side by side. A picture that the job stopped asking for while it was made never takes a place.
     """
-    stem = path.removesuffix(PurePosixPath(path).suffix)
-    for extension in _EXTENSIONS:
-        found = await context.writer.do(lambda m, name=stem + extension: m.owner(name))  # type: ignore[misc]
-        if found is not None and found[0].task != task.id and (not found[1] or stem + extension == path):
-            await _step_aside(context, *found)
+    stem = image_path(task.paths, task.images, image.index, task.fingerprint)
+    if task.ordinal is None:
+        return f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
+    path = f"{stem}.{extension}"
+    for one in EXTENSIONS:
+        found = await context.writer.do(lambda m, name=f"{stem}.{one}": m.owner(name))  # type: ignore[misc]
+        if found is None or found[0].task == task.id:
+            continue
+        owner, wanted = found
+        if not wanted or owner.target is not None:
+            await _step_aside(context, owner, wanted)
+        elif owner.path == path:
+            raise Occupied(f"{context.folder.root / path} belongs to another picture of this job")
+    return path
 
 
-async def _free(context: Context, path: str) -> None:
-    found = await context.writer.do(lambda m: m.owner(path))
-    if found is not None:
-        await _step_aside(context, *found)
+async def blocking(context: Context, task: TaskRecord) -> str:
+    """A file that this job did not make, in the place of an image that would be bought; empty if there is none."""
+    for index in range(1, task.images + 1):
+        stem = image_path(task.paths, task.images, index, task.fingerprint)
+        for one in EXTENSIONS:
+            path = f"{stem}.{one}"
+            if await asyncio.to_thread(context.folder.exists, path) and not await context.writer.do(
+                lambda m, name=path: m.owner(name)  # type: ignore[misc]
+            ):
+                return path
+    return ""
 
 
-async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - from one call
+async def _settle(context: Context) -> None:
+    """Ends the moves that a killed run had begun: the file is at its old place or at its new one."""
+    for image in await context.writer.do(lambda m: m.under_way()):
+        via = image.via or ""
+        if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
+            target = None if image.target == via else image.target
+            await context.writer.do(
+                lambda m, i=image, v=via, t=target: m.relocate(i, v, target=t, now=context.clock())  # type: ignore[misc]
+            )
+        else:
+            await context.writer.do(lambda m, i=image: m.heading(i, None))  # type: ignore[misc]
+
+
+async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
     path = image.path or ""
     suffix = PurePosixPath(path).suffix
     mark = f"{image.task}-{image.index}"
     if wanted:
         # It will move on to its own target, which may be the place of the one it makes room for.
-        await _relocate(context, image, f".seedream-moving/{mark}{suffix}", image.target or path)
+        await _relocate(context, image, f"{STAGING}/{mark}{suffix}", image.target or path)
     else:
         await _relocate(context, image, f"{SUPERSEDED}/{path.removesuffix(suffix)}-{mark}{suffix}", None)
 
 
-async def _relocate(context: Context, image: ImageRecord, path: str, target: str | None) -> None:
-    """Renames the file, then says so; a run that is killed in between finds the file by its hash."""
+async def _relocate(context: Context, image: ImageRecord, path: str, target: str | None) -> bool:
+    """Says where the file goes, renames it, says that it is there; whether there was a file to move."""
     old = image.path or ""
     folder = context.folder
-    if await asyncio.to_thread(folder.exists, old):
-        await asyncio.to_thread(folder.move, old, path)
-    elif await asyncio.to_thread(folder.sha256, path) != image.sha256:
+    if not await asyncio.to_thread(folder.exists, old):
         why = f"{old} is gone"
         await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))
+        context.stats.trouble += 1
         context.emit(Event(EventKind.WARNING, why, {"path": old}))
-        return
+        return False
+    await context.writer.do(lambda m: m.heading(image, path))
+    await asyncio.to_thread(folder.move, old, path)
     await context.writer.do(lambda m: m.relocate(image, path, target=target, now=context.clock()))
+    return True

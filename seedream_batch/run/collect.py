@@ -14,8 +14,8 @@ from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest.store import StoredFile
 from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
-from seedream_batch.run.arrange import make_room
-from seedream_batch.run.context import Context, EventKind, StopReason, event
+from seedream_batch.run.arrange import place_for
+from seedream_batch.run.context import Context, EventKind, Stopping, StopReason, event
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
 """Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""
@@ -25,6 +25,9 @@ MOST_TRIES = 5
 
 MOST_DENIED = 3
 """Looks in a row that may be refused (401, 403) before the run ends."""
+
+GRACE_AFTER_START = 60.0
+"""Seconds in which a task of an earlier run is followed though its deadline has passed."""
 
 PARALLEL_DOWNLOADS = 8
 
@@ -50,24 +53,41 @@ class Collector:
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> TaskRecord:
-        """Looks at an accepted task until it has ended; the task in its new state. Raises `Stopping`."""
+        """Looks at an accepted task until it has ended; the task in its new state. Raises `Stopping`.
+
+        With `at_once` it comes from an earlier run, and may have ended long ago. Its age is the clock's at the start
+        and a monotonic one's from there on, so that a clock that jumps loses no task.
+        """
         context = self._context
-        looks = 0
-        submitted_at = task.submitted_at or context.clock()
-        deadline = task.deadline or submitted_at + context.job.run.task_timeout
+        began = context.monotonic()
+        age_then = max(0.0, context.clock() - (task.submitted_at or context.clock()))
+        lifetime = (task.deadline or 0.0) - (task.submitted_at or 0.0)
+        if at_once:
+            # After a pause of any length, and whatever the clock says, it gets a while to show how it is.
+            lifetime = max(lifetime, age_then + GRACE_AFTER_START)
+        looks = repeats = 0
+        last: Polled | None = None
         while True:
-            age = max(0.0, context.clock() - submitted_at)
+            age = age_then + context.monotonic() - began
             if not (at_once and looks == 0):
                 await context.rest(context.schedule.wait(task.resolution, age, looks))
-            poll = await self._look(task, age)
+            if not context.may_poll:
+                raise Stopping
+            overdue = age >= lifetime
+            poll = await self._look(task, age, overdue=overdue)
             looks += 1
+            repeats = repeats + 1 if poll.kind is last else 1
+            last = poll.kind
             await self._notice(poll)
-            now = context.clock()
-            move = after_poll(poll, now=now, submitted_at=submitted_at, deadline=deadline)
+            move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
             if move is not None:
                 if not at_once or looks > 1:
-                    context.schedule.learn(task.resolution, now - submitted_at)
-                return await self._ended(task, poll, move, now)
+                    context.schedule.learn(task.resolution, age)
+                return await self._ended(task, poll, move, context.clock())
+            if overdue and poll.kind is Polled.NO_ANSWER:
+                context.stats.trouble += 1
+                context.emit(event(EventKind.WARNING, task, f"no answer about it past its deadline: {poll.message}"))
+                raise Stopping
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
@@ -78,10 +98,10 @@ class Collector:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _look(self, task: TaskRecord, age: float) -> Poll:
+    async def _look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """One look at every task id of a task."""
         polls = [await self._context.service.poll(task_id) for task_id in task.task_ids]
-        return combine(polls, age)
+        return combine(polls, age, overdue=overdue)
 
     async def _notice(self, poll: Poll) -> None:
         context = self._context
@@ -91,10 +111,9 @@ class Collector:
                 await context.rest(poll.retry_after)
         elif poll.kind is Polled.UNAUTHORIZED:
             context.denied += 1
-            text = f"the service refuses the API key (HTTP {poll.status})"
-            context.stop_submitting(StopReason.CREDENTIALS, text)
+            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})")
             if context.denied >= MOST_DENIED:
-                context.end(StopReason.CREDENTIALS, text)
+                context.may_poll = False
         elif poll.kind is Polled.RATE_LIMITED:
             wait = poll.retry_after if poll.retry_after is not None else backoff(2, random=context.random)
             context.heard_from_service()
@@ -125,11 +144,14 @@ class Collector:
                 again = not move.final and task.failures + 1 < context.job.run.attempts
                 retry_at = now + backoff(task.failures + 2, random=context.random) if again else None
                 await context.writer.do(
-                    lambda m: m.failed(task, why=move.why, code=move.code, retry_at=retry_at, now=now)
+                    lambda m: m.failed(
+                        task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
+                    )
                 )
+                stats.cost += poll.cost or 0
                 if again:
                     stats.retried += 1
-                    context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); trying again"))
+                    context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
                 else:
                     stats.failed += 1
                     context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
@@ -143,8 +165,7 @@ class Collector:
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
         context = self._context
-        if await self._adopt(task, image):
-            return
+        bad = 0
         for tries in range(1, MOST_TRIES + 1):
             async with self._downloads:
                 context.check()
@@ -152,48 +173,54 @@ class Collector:
                 if got.kind is Fetched.WHOLE:
                     await self._store(task, image, got)
                     return
+            bad += got.bad
+            if got.kind is Fetched.REFUSED or bad == MOST_TRIES:
+                await self._give_up(task, image, ImageState.REJECTED, got.message)
+                return
             fresh = await self._again(task, image, got, tries)
             if fresh is None:
                 return
             image = fresh
-        context.stats.trouble += 1
-        context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {image.reason}"))
+        self._leave(task, image, image.reason)
 
     async def _again(self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int) -> ImageRecord | None:
         """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
         context = self._context
-        now = context.clock()
-        if got.kind is Fetched.REFUSED:
-            await self._give_up(task, image, ImageState.REJECTED, got.message)
-            return None
-        if got.kind is Fetched.BROKEN and tries < 2:
-            await context.rest(backoff(tries, random=context.random))
-            return await context.writer.do(
-                lambda m: m.try_again(image, why=got.message, url=None, expires_at=None, now=now)
-            )
-        # The link is dead, or what it gives is no good: another look at the task may give fresh links, and is free.
-        poll = await self._look(task, context.clock() - (task.submitted_at or 0.0))
-        fresh = poll.images[image.index - 1] if len(poll.images) >= image.index else None
-        if poll.kind is Polled.FAILED:
-            context.emit(
-                event(EventKind.WARNING, task, "reported as failed after it was completed; the first word counts")
-            )
-        gone = got.kind is Fetched.GONE
-        no_more = poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}
-        if gone and no_more and (fresh is None or (fresh.url == image.url and tries > 1)):
-            await self._give_up(
-                task, image, ImageState.EXPIRED, f"the link is dead ({got.message}) and no other could be had"
-            )
-            return None
-        if got.bad and image.tries + 1 >= MOST_TRIES:
-            await self._give_up(task, image, ImageState.REJECTED, got.message)
-            return None
+        url, expires = None, None
+        if got.kind is not Fetched.BROKEN or tries > 1:
+            # The link is dead, or what it gives is no good: another look at the task may give fresh links, and is free.
+            poll = await self._look(task, context.clock() - (task.submitted_at or 0.0))
+            if poll.kind is Polled.FAILED:
+                told = "reported as failed after it was completed; the first word counts"
+                context.emit(event(EventKind.WARNING, task, told))
+            # Links are told apart by their place alone: a list of another length says nothing of this one.
+            known = await context.writer.do(lambda m: len(m.images(task.id)))
+            fresh = poll.images[image.index - 1] if len(poll.images) == known else None
+            if fresh is not None:
+                url, expires = fresh.url, fresh.expires_at
+            elif got.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
+                await self._without_link(task, image, got)
+                return None
+            if got.kind is Fetched.GONE and url == image.url and tries > 2:
+                await self._without_link(task, image, got)
+                return None
         await context.rest(backoff(tries, random=context.random))
-        url = fresh.url if fresh else None
-        expires = fresh.expires_at if fresh else None
         return await context.writer.do(
-            lambda m: m.try_again(image, why=got.message, url=url, expires_at=expires, now=now)
+            lambda m: m.try_again(image, why=got.message, url=url, expires_at=expires, now=context.clock())
         )
+
+    async def _without_link(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
+        """The link is dead and there is no other: final only once its time is over."""
+        told = f"the link is dead ({got.message}) and no other could be had"
+        if self._context.clock() >= (image.expires_at or 0.0):
+            await self._give_up(task, image, ImageState.EXPIRED, told)
+        else:
+            self._leave(task, image, told)
+
+    def _leave(self, task: TaskRecord, image: ImageRecord, why: str) -> None:
+        """The image stays announced: the next run tries again."""
+        self._context.stats.trouble += 1
+        self._context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}"))
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
         context = self._context
@@ -204,8 +231,8 @@ class Collector:
 
     async def _try(self, task: TaskRecord, image: ImageRecord) -> _Got:
         """One download into a hidden file beside its place, synced and looked at."""
-        stem = image_path(task.paths, task.images, image.index)
         folder = self._context.folder
+        stem = image_path(task.paths, task.images, image.index, task.fingerprint)
         part = await asyncio.to_thread(folder.new_part, stem)
         digest = hashlib.sha256()
         with writing(part) as stream:
@@ -222,9 +249,9 @@ class Collector:
             return _Got(download.kind, download.message)
         try:
             picture = await asyncio.to_thread(inspect, part)
-        except BadPicture as error:
+        except (BadPicture, OSError) as error:
             await asyncio.to_thread(folder.discard, part)
-            return _Got(Fetched.BROKEN, f"the downloaded file {error}", bad=True)
+            return _Got(Fetched.BROKEN, f"the downloaded file {error}", bad=isinstance(error, BadPicture))
         file = StoredFile(download.bytes, digest.hexdigest(), picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=part, file=file, picture=picture)
 
@@ -234,19 +261,24 @@ class Collector:
         part, file, picture = got.part, got.file, got.picture
         if part is None or file is None or picture is None:
             raise AssertionError("a whole download has a file")
-        path = f"{image_path(task.paths, task.images, image.index)}.{picture.extension}"
         try:
-            await make_room(context, task, path)
+            path = await place_for(context, task, image, picture.extension)
             await context.writer.do(lambda m: m.placing(image, path, file, context.clock()))
             await asyncio.to_thread(context.folder.place, part, path)
         except StorageError as error:
             await asyncio.to_thread(context.folder.discard, part)
-            context.stats.trouble += 1
             if not isinstance(error, Occupied):
                 raise
+            context.stats.trouble += 1
             context.stop_submitting(StopReason.STORAGE, str(error))
             return
         await self._stored(task, image, file)
+
+    async def adopt(self, task: TaskRecord) -> None:
+        """Images of a task that a killed run had given their names already: only the word is missing."""
+        for image in await self._context.writer.do(lambda m: m.images(task.id)):
+            if image.state is ImageState.ANNOUNCED:
+                await self._adopt(task, image)
 
     async def _stored(self, task: TaskRecord, image: ImageRecord, file: StoredFile) -> None:
         context = self._context
@@ -256,13 +288,10 @@ class Collector:
         context.stats.stored_bytes += file.bytes
         context.emit(event(EventKind.STORED, task, why, index=image.index))
 
-    async def _adopt(self, task: TaskRecord, image: ImageRecord) -> bool:
-        """Whether a killed run had already given the file its name: then only the word is missing."""
+    async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
         if image.path is None or image.sha256 is None:
-            return False
-        path = image.path
-        if await asyncio.to_thread(self._context.folder.sha256, path) != image.sha256:
-            return False
+            return
+        if await asyncio.to_thread(self._context.folder.sha256, image.path) != image.sha256:
+            return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
-        return True

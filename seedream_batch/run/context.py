@@ -124,6 +124,8 @@ class Context:
     random: Random
     emit: Callable[[Event], None]
     rescue: RescueFile
+    cut_off: bool
+    """Whether the run before this one was killed."""
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""

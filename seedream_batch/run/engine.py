@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from pathlib import PurePosixPath
 
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
-from seedream_batch.model.task import TaskRecord, TaskState, image_path
-from seedream_batch.run.arrange import move_files
+from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.run.arrange import blocking, move_files
 from seedream_batch.run.collect import Collector
-from seedream_batch.run.context import Context, Event, EventKind, Stopping, StopReason, dollars
+from seedream_batch.run.context import Context, Stopping, StopReason, dollars
 from seedream_batch.run.submit import Submitter
+
+MOST_UNPRICED = 4
+"""Tasks in flight under a cap on cost as long as no real price is known: the estimate may be wrong by a lot."""
 
 LARGEST_IMAGE = 16 * 10**6
 """Bytes that a 4K image of the service has at most."""
@@ -28,14 +30,15 @@ class Engine:
         self._submitter = Submitter(context)
         self._collector = Collector(context)
         self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
-        self._working: dict[int, asyncio.Task[None]] = {}
+        self._working: dict[int, tuple[asyncio.Task[None], int]] = {}
+        """The work on each task in flight, and the images it may bring."""
+        self._occupied: dict[int, str] = {}
+        """Tasks that cannot be bought because a file that nobody knows has their place."""
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Works until nothing is left to do or the run is to end. Raises the first unexpected error."""
-        context = self._context
-        context.heard = context.monotonic()
+        """Works until nothing is left to do or the run is to end. Raises the first unexpected error, at the end."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             try:
@@ -60,87 +63,117 @@ class Engine:
     async def _feed(self) -> None:
         context = self._context
         await context.writer.do(lambda m: m.recover(context.clock()))
-        await self._sweep()
+        if context.cut_off:
+            await asyncio.to_thread(context.folder.sweep)
+            await self._adopt()
         await move_files(context)
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
             for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
-                if not task.held:
+                if not task.held and context.may_submit():
                     await self._start(task.id, self._resend(task))
         if not context.options.collect:
             await self._submit_all()
 
-    async def _sweep(self) -> None:
+    async def _adopt(self) -> None:
+        """Files that a killed run had given their names: known before anything moves or is fetched."""
+        for task in await self._tasks_to_fetch():
+            await self._collector.adopt(task)
+
+    async def _tasks_to_fetch(self) -> list[TaskRecord]:
+        """Tasks with announced images, the one whose link expires first in front."""
         context = self._context
-        folders = {""}
-        for image in await context.writer.do(lambda m: m.announced()):
-            task = await context.writer.do(lambda m, number=image.task: m.task(number))  # type: ignore[misc]
-            parent = str(PurePosixPath(image_path(task.paths, task.images, image.index)).parent)
-            folders.add("" if parent == "." else parent)
-        await asyncio.to_thread(context.folder.sweep, folders)
+        numbers = dict.fromkeys(image.task for image in await context.writer.do(lambda m: m.announced()))
+        return [await context.writer.do(lambda m, n=number: m.task(n)) for number in numbers]  # type: ignore[misc]
 
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
-        context = self._context
-        seen: set[int] = set()
-        for image in await context.writer.do(lambda m: m.announced()):
-            if image.task not in seen:
-                seen.add(image.task)
-                task = await context.writer.do(lambda m, number=image.task: m.task(number))  # type: ignore[misc]
-                await self._start(task.id, self._collector.fetch_all(task))
-        for task in await context.writer.do(lambda m: m.tasks(TaskState.ACCEPTED)):
+        for task in await self._tasks_to_fetch():
+            await self._start(task.id, self._collector.fetch_all(task))
+        for task in await self._context.writer.do(lambda m: m.tasks(TaskState.ACCEPTED)):
             await self._start(task.id, self._follow(task, at_once=True))
 
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
-        await self._look_before_buying()
+        images, cost = await context.writer.do(lambda m: m.planned_cost(limit))
+        if images:
+            await self._look_at_balance(images, cost)
         begun: set[int] = set()
         while context.may_submit():
-            if context.over_budget and not await self._budget_may_free():
-                return
             # At the limit nothing new is begun, but what was begun and may be sent again is finished.
             only = begun if limit is not None and len(begun) >= limit else None
             now = context.clock()
             # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
-            most = len(self._working) + 16
+            most = len(self._working) + len(self._occupied) + 16
             tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
-            fresh = [task for task in tasks if task.id not in self._working]
+            fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
-                return
+                break
             for task in fresh[: None if limit is None or only is not None else limit - len(begun)]:
-                await self._take_slot()
-                try:
-                    await self._submitter.wait_for_turn()
-                except BaseException:
-                    self._slots.release()
-                    raise
-                if not context.may_submit() or context.over_budget or not self._room_for(task):
-                    self._submitter.give_up_turn()
-                    self._slots.release()
-                    break
+                if not await self._may_begin(task):
+                    continue
                 begun.add(task.id)
-                self._spawn(task.id, self._make(task))
+                self._spawn(task.id, self._make(task), task.images)
+        if self._occupied:
+            paths = sorted(self._occupied.values())
+            more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+            text = f"{context.folder.root / paths[0]}{more} exists already and was not made by this job; move it away"
+            context.stop_submitting(StopReason.STORAGE, text)
 
-    async def _look_before_buying(self) -> None:
-        """Whether there is room for what is bought, and money for it."""
+    async def _may_begin(self, task: TaskRecord) -> bool:
+        """Waits for a slot, room on the disk, room in the budget and a turn; whether the task may then be sent."""
         context = self._context
-        images, cost = await context.writer.do(lambda m: m.planned_cost(context.options.limit))
-        if images:
-            await asyncio.to_thread(context.rescue.prepare)
-            await self._look_at_balance(images, cost)
+        occupied = await blocking(context, task)
+        if occupied:
+            # Found before it is paid for: the picture could not be stored under its name.
+            self._occupied[task.id] = occupied
+            context.stats.trouble += 1
+            return False
+        await self._take_slot()
+        try:
+            while not (room := self._room_for(task)) and len(self._working) > 0:
+                await self._until_changed()
+            if not room:
+                context.stop_submitting(StopReason.STORAGE, self._shortage(task))
+            while self._submitter.blocked_by and self._working:
+                await self._until_changed()
+                self._submitter.blocked_by = ""
+            if self._submitter.blocked_by:
+                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
+            while context.job.budget.max_cost is not None and len(self._working) >= MOST_UNPRICED:
+                if await context.writer.do(lambda m: m.price_is_known(task)):
+                    break
+                await self._until_changed()
+            if context.may_submit():
+                await self._submitter.wait_for_turn()
+                if context.may_submit() and not self._submitter.blocked_by:
+                    return True
+                self._submitter.give_up_turn()
+        except BaseException:
+            self._slots.release()
+            raise
+        self._slots.release()
+        return False
+
+    async def _until_changed(self) -> None:
+        """Waits until a task in flight has ended."""
+        self._changed.clear()
+        if self._working:
+            await self._context.until(self._changed.wait())
 
     def _room_for(self, task: TaskRecord) -> bool:
         """Whether the disk has room for all in flight and this task: what cannot be kept is not bought."""
-        context = self._context
-        needed = LARGEST_IMAGE * (len(self._working) + task.images)
-        free = context.folder.free_bytes()
-        if free < needed:
-            room = f"{context.folder.root} has {free // 10**6:,} MB left"
-            text = f"{room}; what is in flight may need {needed // 10**6:,} MB"
-            context.stop_submitting(StopReason.STORAGE, text)
-        return free >= needed
+        return self._context.folder.free_bytes() >= self._needed(task)
+
+    def _needed(self, task: TaskRecord) -> int:
+        return LARGEST_IMAGE * (sum(images for _, images in self._working.values()) + task.images)
+
+    def _shortage(self, task: TaskRecord) -> str:
+        folder = self._context.folder
+        room = f"{folder.root} has {folder.free_bytes() // 10**6:,} MB left"
+        return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
 
     async def _look_at_balance(self, images: int, cost: int) -> None:
         """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
@@ -152,7 +185,7 @@ class Engine:
             return
         except ServiceError as error:
             # Not every account may ask; a submission tells all that matters.
-            context.emit(Event(EventKind.WARNING, f"the balance is not known: {error}"))
+            context.tell(f"the balance is not known: {error}")
             return
         left = balance.remaining
         if left is None or left >= cost:
@@ -162,18 +195,7 @@ class Engine:
         if not enough:
             context.stop_submitting(StopReason.BALANCE, text)
         else:
-            context.emit(Event(EventKind.WARNING, f"{text}: it will do for about {enough:,} of them"))
-
-    async def _budget_may_free(self) -> bool:
-        """Waits until something in flight ends and settles its cost; False, for good, when nothing is in flight."""
-        context = self._context
-        if not self._working:
-            context.stop_submitting(StopReason.BUDGET, f"the next task would pass {context.over_budget}")
-            return False
-        self._changed.clear()
-        await context.until(self._changed.wait())
-        context.over_budget = ""
-        return True
+            context.tell(f"{text}: it will do for about {enough:,} of them")
 
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
         """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
@@ -187,7 +209,8 @@ class Engine:
                 await context.rest(due - now)
             return True
         if not self._working:
-            return due is not None
+            # What is due and was not taken is in the way of something, or has just come back.
+            return due is not None and not self._occupied
         self._changed.clear()
         await context.until(self._changed.wait())
         return True
@@ -214,9 +237,9 @@ class Engine:
             raise
         self._spawn(number, work)
 
-    def _spawn(self, number: int, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, number: int, work: Coroutine[object, object, None], images: int = 1) -> None:
         """Starts work on a task in the slot that was just taken."""
-        self._working[number] = self._group.create_task(self._in_slot(number, work))
+        self._working[number] = (self._group.create_task(self._in_slot(number, work)), images)
         self._context.stats.in_flight = len(self._working)
 
     async def _in_slot(self, number: int, work: Coroutine[object, object, None]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from urllib.parse import urlsplit
 
@@ -17,7 +18,7 @@ from seedream_batch import __version__
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service, is_loopback
-from seedream_batch.errors import UsageError
+from seedream_batch.errors import StorageError, UsageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader, ManifestWriter
 from seedream_batch.manifest.enter import Entered
@@ -79,30 +80,44 @@ def run_job(
         manifest = Manifest(job.output_dir / MANIFEST)
         try:
             _same_service(manifest, origin)
+            _same_job(manifest, job)
             now = time.time()
             facts = {"job": job.name, "job_file": str(job.file), "service": origin}
             if not manifest.fact("created_at"):
                 facts["created_at"] = f"{now:.3f}"
             manifest.tell(facts)
+            cut_off = manifest.was_cut_off()
             manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
             rescue = RescueFile(job.output_dir)
-            if manifest.take_in(rescue.read(), now, timeout=job.run.task_timeout):
+            rescued = rescue.read()
+            if rescued:
+                manifest.take_in(rescued, now, timeout=job.run.task_timeout)
                 rescue.drop()
             entered = manifest.enter(tasks, now)
-            runner = _Runner(job, references, rescue, manifest, folder, origin, key, options, emit, random or Random())
+            runner = _Runner(
+                job, references, rescue, cut_off, manifest, folder, origin, key, options, emit, random or Random()
+            )
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
-            outcome = "failed"
+            failure = _work(runner)
+            rescue.drop_if_empty()
             try:
-                asyncio.run(runner.run())
-                stopped = runner.context.stop_reason if runner.context else None
-                outcome = str(stopped) if stopped else "finished"
-            finally:
-                rescue.drop_if_empty()
-                manifest.end_run(now=time.time(), outcome=outcome)
-            return _result(manifest, runner, entered, time.monotonic() - began)
+                manifest.end_run(now=time.time(), outcome=runner.outcome)
+                return _result(manifest, runner, entered, time.monotonic() - began)
+            except StorageError:
+                # The first failure says more than that the end could not be written down either.
+                raise failure or StorageError(f"{manifest.path} cannot be written") from None
         finally:
             manifest.close()
+
+
+def _work(runner: _Runner) -> StorageError | None:
+    """Runs; a full or broken disk ends a run in good order, and is told with its result."""
+    try:
+        asyncio.run(runner.run())
+    except StorageError as error:
+        return error
+    return None
 
 
 class _Runner:
@@ -113,6 +128,7 @@ class _Runner:
         job: Job,
         references: Mapping[str, Reference],
         rescue: RescueFile,
+        cut_off: bool,  # noqa: FBT001
         manifest: Manifest,
         folder: OutputFolder,
         origin: str,
@@ -124,17 +140,24 @@ class _Runner:
         self._job = job
         self._references = references
         self._rescue = rescue
+        self._cut_off = cut_off
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
         self._key = key
         self._options = options
-        self._emit = emit
+        self._emit = _Teller(emit)
         self._random = random
         self.stats = Stats()
         self.calls = 0
         self.context: Context | None = None
         self.signal: int | None = None
+
+    @property
+    def outcome(self) -> str:
+        """How the run ended, in a word."""
+        stopped = self.context.stop_reason if self.context else None
+        return str(stopped) if stopped else "finished"
 
     async def run(self) -> None:
         job = self._job
@@ -159,6 +182,7 @@ class _Runner:
                     random=self._random,
                     emit=self._emit,
                     rescue=self._rescue,
+                    cut_off=self._cut_off,
                     stats=self.stats,
                 )
                 with self._signals(context), _time_limit(context):
@@ -200,6 +224,20 @@ class _Runner:
                     loop.remove_signal_handler(number)
 
 
+class _Teller:
+    """Passes events on until that fails: a log that is full, or a terminal that is gone, must not stop a submission."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit: Callable[[Event], None] | None = emit
+
+    def __call__(self, event: Event) -> None:
+        if self._emit is not None:
+            try:
+                self._emit(event)
+            except (OSError, ValueError):
+                self._emit = None
+
+
 @contextmanager
 def _time_limit(context: Context) -> Iterator[None]:
     seconds = context.options.max_duration
@@ -214,13 +252,29 @@ def _time_limit(context: Context) -> Iterator[None]:
         handle.cancel()
 
 
+def _same_job(manifest: Manifest, job: Job) -> None:
+    """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
+    before = manifest.fact("job_file")
+    if before and Path(before) != job.file and Path(before).exists():
+        raise UsageError(f"{manifest.path} belongs to the job {before}; give {job.file} another output.dir")
+
+
 def _same_service(manifest: Manifest, origin: str) -> None:
-    """Refuses to mix what an emulator made with what was paid for: task ids of one mean nothing to the other."""
+    """Refuses to mix two services: task ids and keys of the one mean nothing to the other."""
     before = manifest.fact("service")
-    if before and _is_local(before) != _is_local(origin):
+    if not before or before == origin:
+        return
+    if _is_local(before) != _is_local(origin):
         raise UsageError(
             f"{manifest.path} belongs to {before}, and this run would go to {origin}: what one made the other does not"
             " know. Give the job another output.dir, or move that folder away"
+        )
+    # An emulator on this machine may come back on another port.
+    in_flight = 0 if _is_local(origin) else manifest.in_flight()
+    if in_flight:
+        raise UsageError(
+            f"{in_flight:,} tasks in {manifest.path} were sent to {before}, and {origin} knows nothing of them. Finish"
+            f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
         )
 
 

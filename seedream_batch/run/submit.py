@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-from collections.abc import Awaitable, Callable
 from typing import assert_never
 
-from seedream_batch.api.service import UPLOAD_LIFETIME
-from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
-from seedream_batch.files.references import BadReferenceImage, data_uri, reference_bytes
-from seedream_batch.lifecycle import Move, after_submission, backoff
+from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
+from seedream_batch.files.references import BadReferenceImage
+from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
 from seedream_batch.manifest.rescue import Rescued
-from seedream_batch.manifest.store import Claim, Intent, Manifest
-from seedream_batch.model.job import REFERENCE, Reference, Send
+from seedream_batch.manifest.store import Claim, Claimed, Intent, Manifest
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.context import MOST_UNCLEAR, Context, EventKind, StopReason, event
+from seedream_batch.run.context import MOST_REFUSED, MOST_UNCLEAR, Context, EventKind, StopReason, event
+from seedream_batch.run.references import ReferenceSender
 
 RESENDS = 4
 """How often one run sends an uncertain task again under its key."""
 
-UPLOAD_MARGIN = 2 * 3600.0
-"""Seconds of life that an uploaded reference must have left to be used: the service fetches it some time later."""
+KEY_LIFETIME = 20 * 3600.0
+"""Seconds in which a service is trusted to know a key; how long it really does is not documented, a day is usual."""
+
+MOST_UPLOADS = 5
+"""Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
 
 
 class Submitter:
@@ -31,16 +30,19 @@ class Submitter:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._uploading: dict[str, asyncio.Lock] = {}
+        self._references = ReferenceSender(context)
         self._most_unanswered = 4
         self._unanswered = 0
         self._answered = asyncio.Event()
+        self._bad_uploads = 0
+        self.blocked_by = ""
+        """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
 
     async def wait_for_turn(self) -> None:
         """Waits until the next submission may go out, and takes its turn; raises `Stopping`.
 
         Few go out together at first: as long as nothing is known of the service, few are then in doubt. The turn
-        ends with `submit`, or with `give_up_turn`.
+        ends with `submit` or `resend`, or with `give_up_turn`.
         """
         context = self._context
         while self._unanswered >= self._most_unanswered:
@@ -56,66 +58,98 @@ class Submitter:
 
     async def submit(self, task: TaskRecord) -> TaskRecord | None:
         """Sends a planned task in its turn; the accepted task, or None when it was not accepted."""
-        context = self._context
         try:
-            try:
-                kept = await self._with_uploads(task)
-                body = await self._with_inlined(kept or task.body)
-            except (ServiceError, StorageError, BadReferenceImage) as error:
-                self._not_prepared(error)
-                return None
-            intent = Intent(task.id, kept)
-            now = context.clock()
-            claimed = await context.writer.do(lambda m: m.claim([intent], context.job.budget, now))
-            if claimed.stopped_by:
-                # Not the end yet: what is in flight may cost less than was held for it.
-                context.over_budget = claimed.stopped_by
-                return None
-            if not claimed.claims:
-                return None
-            claim = claimed.claims[0]
-            context.stats.submitted += 1
-            outcome = await context.service.submit(body, claim.key)
-            return await self._record(claim, outcome)
+            sent = await self._send(task)
         finally:
             self.give_up_turn()
+        if sent is None:
+            return None
+        claim, outcome = sent
+        accepted = await self._record(claim, outcome)
+        uncertain = outcome.kind in {Submitted.UNKNOWN, Submitted.IN_PROGRESS}
+        if accepted is not None or not uncertain or not self._context.options.resend:
+            return accepted
+        await self._context.rest(outcome.retry_after or backoff(1, random=self._context.random))
+        return await self.resend(await self._context.writer.do(lambda m: m.task(task.id)))
 
     async def resend(self, task: TaskRecord) -> TaskRecord | None:
         """Sends an uncertain task again, with the identical body under the same key, until its fate is known.
 
-        The accepted task, or None when it stays uncertain or is refused. Only for services whose keys are trusted.
+        The accepted task, or None when it stays uncertain. Only for services whose keys are trusted, and only as long
+        as they can be expected to know the key.
         """
         context = self._context
         claim = await context.writer.do(lambda m: m.open_claim(task))
         if claim is None:
             return None
+        age = context.clock() - claim.opened_at
+        if age > KEY_LIFETIME:
+            await self._hold(task, f"sent {age / 3600:.0f} h ago: the service may have forgotten the key")
+            return None
         try:
-            body = await self._with_inlined(claim.body)
+            body = await self._references.with_inlined(claim.body)
         except (StorageError, BadReferenceImage) as error:
-            told = f"cannot be sent again as it was: {error}"
-            await context.writer.do(lambda m: m.still_uncertain(task, why=told, held=True, now=context.clock()))
+            await self._hold(task, f"cannot be sent again as it was: {error}")
             return None
         for tries in range(1, RESENDS + 1):
             if context.stop_reason is StopReason.CREDENTIALS:
                 return None
-            outcome = await context.service.submit(body, claim.key)
-            accepted = await self._record(claim, outcome)
-            if accepted is not None or outcome.kind is Submitted.REFUSED or outcome.kind is Submitted.INDETERMINATE:
+            await self.wait_for_turn()
+            try:
+                context.rescue.prepare()
+                outcome = await context.service.submit(body, claim.key)
+                self._notice(outcome, first=False)
+                accepted = await self._record(claim, outcome)
+            finally:
+                self.give_up_turn()
+            if accepted is not None or outcome.kind in {Submitted.REFUSED, Submitted.INDETERMINATE}:
                 return accepted
-            wait = backoff(tries, random=context.random)
-            await context.rest(max(wait, outcome.retry_after or 0.0))
+            await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
         return None
+
+    async def _send(self, task: TaskRecord) -> tuple[Claim, Submission] | None:
+        """The committed intent and the outcome of its POST; None when nothing was sent."""
+        context = self._context
+        try:
+            kept = await self._references.with_uploads(task)
+            body = await self._references.with_inlined(kept or task.body)
+        except (ServiceError, StorageError, BadReferenceImage) as error:
+            await self._not_prepared(task, error)
+            return None
+        self._bad_uploads = 0
+        # Uploads take their time; nothing is bought any more once the run is to end.
+        context.check()
+        if not context.may_submit():
+            return None
+        context.rescue.prepare()
+        claim = self._claim_of(await self._claim(Intent(task.id, kept)))
+        if claim is None:
+            return None
+        context.stats.submitted += 1
+        outcome = await context.service.submit(body, claim.key)
+        self._notice(outcome, first=True)
+        return claim, outcome
+
+    async def _claim(self, intent: Intent) -> Claimed:
+        context = self._context
+        return await context.writer.do(lambda m: m.claim([intent], context.job.budget, context.clock()))
+
+    def _claim_of(self, claimed: Claimed) -> Claim | None:
+        if claimed.stopped_by:
+            self.blocked_by = claimed.stopped_by
+        return claimed.claims[0] if claimed.claims else None
 
     async def _record(self, claim: Claim, outcome: Submission) -> TaskRecord | None:
         context = self._context
         task = claim.task
-        self._notice(outcome)
         move = after_submission(task.state, outcome)
         now = context.clock()
         if move is None:
-            held = outcome.kind is Submitted.INDETERMINATE
             told = f"sent again under the same key: {outcome.message or outcome.kind}"
-            await context.writer.do(lambda m: m.still_uncertain(task, why=told, held=held, now=now))
+            if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED}:
+                await self._hold(task, told)
+            else:
+                await context.writer.do(lambda m: m.still_uncertain(task, why=told, held=False, now=now))
             return None
         match move.to:
             case TaskState.ACCEPTED:
@@ -125,19 +159,13 @@ class Submitter:
                 await context.writer.do(lambda m: m.not_executed(task, why=move.why, not_before=now + wait, now=now))
                 context.stats.submitted -= 1
             case TaskState.FAILED:
-                await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now))
-                context.stats.failed += 1
-                context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+                await self._refused(task, move, now)
             case TaskState.UNCERTAIN:
                 await context.writer.do(
                     lambda m: m.uncertain(task, why=move.why, code=move.code, held=move.held, now=now)
                 )
                 context.stats.uncertain += 1
                 context.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
-                if context.options.resend and not move.held:
-                    uncertain = await context.writer.do(lambda m: m.task(task.id))
-                    await context.rest(outcome.retry_after or backoff(1, random=context.random))
-                    return await self.resend(uncertain)
             case TaskState.SUBMITTING | TaskState.SUCCEEDED | TaskState.LOST:
                 raise AssertionError(f"a submission does not lead to {move.to}")
             case _:
@@ -163,6 +191,18 @@ class Submitter:
         context.emit(event(EventKind.SUBMITTED, accepted, move.why))
         return accepted
 
+    async def _refused(self, task: TaskRecord, move: Move, now: float) -> None:
+        context = self._context
+        await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now))
+        context.stats.failed += 1
+        context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+
+    async def _hold(self, task: TaskRecord, why: str) -> None:
+        """From here on a person has to decide."""
+        now = self._context.clock()
+        await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now))
+        self._context.emit(event(EventKind.UNCERTAIN, task, why))
+
     def _rescue(self, claim: Claim, outcome: Submission, now: float, why: Exception) -> None:
         """The manifest cannot take ids that are paid for: they go to the rescue file, or at least to the log."""
         context = self._context
@@ -173,10 +213,10 @@ class Submitter:
             text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {error})"
         else:
             text = f"task id {ids} went to {context.rescue.path}, since the manifest cannot be written ({why})"
-        context.emit(event(EventKind.WARNING, claim.task, text))
+        context.emit(event(EventKind.RESCUED, claim.task, text))
 
-    def _notice(self, outcome: Submission) -> None:
-        """What an outcome tells of the service as a whole."""
+    def _notice(self, outcome: Submission, *, first: bool) -> None:
+        """What an outcome tells of the service as a whole; `first` for a task that was not sent before."""
         context = self._context
         kind = outcome.kind
         told = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
@@ -185,7 +225,10 @@ class Submitter:
             return
         if kind is not Submitted.UNKNOWN:
             context.heard_from_service()
-        context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
+        if first:
+            context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
+            odd = kind is Submitted.REFUSED and not is_moderation(outcome.code, outcome.message)
+            context.refused = context.refused + 1 if odd else 0
         match kind:
             case Submitted.ACCEPTED:
                 context.pace.accepted()
@@ -198,64 +241,31 @@ class Submitter:
                 wait = outcome.retry_after if outcome.retry_after is not None else backoff(2, random=context.random)
                 context.slow_down(wait, told)
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
-                text = f"{context.unclear} submissions in a row got no clear answer (the last: {told})"
+                text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
                 context.stop_submitting(StopReason.UNCLEAR, text)
+            case Submitted.REFUSED if context.refused >= MOST_REFUSED:
+                context.stop_submitting(StopReason.REFUSED, f"{context.refused} tasks in a row were refused ({told})")
             case _:
                 pass
 
-    def _not_prepared(self, error: Exception) -> None:
+    async def _not_prepared(self, task: TaskRecord, error: Exception) -> None:
+        """A reference image could not be made ready, so nothing was sent."""
         context = self._context
-        if isinstance(error, CredentialsRefused):
-            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
-        elif isinstance(error, ServiceError):
-            context.stop_submitting(StopReason.OUTAGE, str(error))
-        else:
-            context.stop_submitting(StopReason.STORAGE, f"a reference image: {error}")
-
-    async def _with_uploads(self, task: TaskRecord) -> str | None:
-        """The request with local references as URLs of uploads, where the job wants that; None: the task's own body.
-
-        It is kept with the intent, since a later upload gets another URL and a resend has to be identical.
-        """
-        if REFERENCE not in task.body or self._context.job.send is Send.INLINE:
-            return None
-        return await self._replace(task.body, self._uploaded)
-
-    async def _with_inlined(self, body: str) -> str:
-        """The request as it goes over the wire: references that stand by their hash become data URIs."""
-        return await self._replace(body, self._inlined) if REFERENCE in body else body
-
-    async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
-        body = json.loads(text)
-        urls = body.get("image_urls", [])
-        for index, url in enumerate(urls):
-            if url.startswith(REFERENCE):
-                reference = self._context.references.get(url.removeprefix(REFERENCE))
-                if reference is None:
-                    raise StorageError("its reference image is no longer in the job")
-                urls[index] = await sendable(reference)
-        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-    async def _inlined(self, reference: Reference) -> str:
-        return data_uri(reference, await asyncio.to_thread(self._bytes, reference))
-
-    async def _uploaded(self, reference: Reference) -> str:
-        context = self._context
-        origin = context.service.origin
-        # Tasks that share a reference wait for one upload instead of each making its own.
-        async with self._uploading.setdefault(reference.sha256, asyncio.Lock()):
-            good_until = context.clock() + UPLOAD_MARGIN
-            known = await context.writer.do(lambda m: m.upload(reference.sha256, origin, good_until))
-            if known is not None:
-                return known
-            data = await asyncio.to_thread(self._bytes, reference)
-            url = await context.service.upload(data, reference.media_type)
-            expires = context.clock() + UPLOAD_LIFETIME
-            await context.writer.do(lambda m: m.uploaded(reference.sha256, origin, url, expires))
-            return url
-
-    def _bytes(self, reference: Reference) -> bytes:
-        data, _ = reference_bytes(reference.text, self._context.job.folder)
-        if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise StorageError(f"the reference image {reference.text[:80]} changed while the run was going")
-        return data
+        match error:
+            case CredentialsRefused():
+                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+            case BalanceTooLow():
+                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
+            case RequestRefused():
+                # The service will not have this image: a definite no to the tasks that use it, and to no other.
+                claim = self._claim_of(await self._claim(Intent(task.id)))
+                if claim is not None:
+                    await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock())
+            case ServiceError():
+                self._bad_uploads += 1
+                if self._bad_uploads >= MOST_UPLOADS:
+                    context.stop_submitting(StopReason.OUTAGE, str(error))
+                else:
+                    await context.rest(backoff(self._bad_uploads, random=context.random))
+            case _:
+                context.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")

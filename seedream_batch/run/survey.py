@@ -28,6 +28,7 @@ def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool) -> Plan:
         reader.snapshot()
         known = 0
         prices = reader.prices()
+        plan.totals = reader.totals()
         plan.charged = bool(prices)
         source = (_priced(spec, prices) for spec in specs)
         while batch := list(itertools.islice(source, _BATCH)):

@@ -361,7 +361,7 @@ TEXTS = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_the_default_path_is_unique_and_keeps_when_values_are_reordered(data, job_file):
     def distinct(values):

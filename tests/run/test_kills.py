@@ -115,6 +115,7 @@ def test_a_file_that_got_its_name_just_before_the_kill_is_known_again(bench, ser
 
     with sqlite3.connect(bench.out / "manifest.db") as connection:
         connection.execute("UPDATE images SET state = 'announced', url = 'http://127.0.0.1:1/gone' WHERE task = 1")
+        connection.execute("UPDATE runs SET ended_at = NULL")
     before = bench.requests()
     done = bench.run()
     assert done.code == 0, done

@@ -1,0 +1,78 @@
+"""Reference images on their way out: as URLs of uploads, or inlined as data URIs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+
+from seedream_batch.api.service import UPLOAD_LIFETIME
+from seedream_batch.errors import StorageError
+from seedream_batch.files.references import data_uri, reference_bytes
+from seedream_batch.model.job import REFERENCE, Reference, Send
+from seedream_batch.model.task import TaskRecord
+from seedream_batch.run.context import Context
+
+UPLOAD_MARGIN = 2 * 3600.0
+"""Seconds of life that an uploaded reference must have left to be used: the service fetches it some time later."""
+
+
+class ReferenceSender:
+    """Puts what can be sent in place of the hashes that stand for reference images in a task's body."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._uploading: dict[str, asyncio.Lock] = {}
+
+    async def with_uploads(self, task: TaskRecord) -> str | None:
+        """The request with local references as URLs of uploads, where the job wants that; None: the task's own body.
+
+        It is kept with the intent, since a later upload gets another URL and a resend has to be identical. Raises
+        `ServiceError`, `StorageError` or `BadReferenceImage`.
+        """
+        if REFERENCE not in task.body or self._context.job.send is Send.INLINE:
+            return None
+        return await self._replace(task.body, self._uploaded)
+
+    async def with_inlined(self, body: str) -> str:
+        """The request as it goes over the wire: references that stand by their hash become data URIs.
+
+        Raises `StorageError` or `BadReferenceImage`.
+        """
+        return await self._replace(body, self._inlined) if REFERENCE in body else body
+
+    async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
+        body = json.loads(text)
+        urls = body.get("image_urls", [])
+        for index, url in enumerate(urls):
+            if url.startswith(REFERENCE):
+                reference = self._context.references.get(url.removeprefix(REFERENCE))
+                if reference is None:
+                    raise StorageError("its reference image is no longer in the job")
+                urls[index] = await sendable(reference)
+        return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    async def _inlined(self, reference: Reference) -> str:
+        return data_uri(reference, await asyncio.to_thread(self._bytes, reference))
+
+    async def _uploaded(self, reference: Reference) -> str:
+        context = self._context
+        origin = context.service.origin
+        # Tasks that share a reference wait for one upload instead of each making its own.
+        async with self._uploading.setdefault(reference.sha256, asyncio.Lock()):
+            good_until = context.clock() + UPLOAD_MARGIN
+            known = await context.writer.do(lambda m: m.upload(reference.sha256, origin, good_until))
+            if known is not None:
+                return known
+            data = await asyncio.to_thread(self._bytes, reference)
+            url = await context.service.upload(data, reference.media_type)
+            expires = context.clock() + UPLOAD_LIFETIME
+            await context.writer.do(lambda m: m.uploaded(reference.sha256, origin, url, expires))
+            return url
+
+    def _bytes(self, reference: Reference) -> bytes:
+        data, _ = reference_bytes(reference.text, self._context.job.folder)
+        if hashlib.sha256(data).hexdigest() != reference.sha256:
+            raise StorageError(f"the reference image {reference.text[:80]} changed while the run was going")
+        return data

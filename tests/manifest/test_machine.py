@@ -1,0 +1,212 @@
+"""Random legal events in any order, kills included: what always holds, holds after each of them."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from seedream_batch.manifest.store import Intent
+from seedream_batch.model.job import Budget
+from seedream_batch.model.task import ImageState, TaskState
+
+NOW = 1_800_000_000.0
+S = TaskState
+NUMBERS = st.integers(1, 8)
+BUDGET = Budget(max_images=9, max_cost=250_000)
+
+
+class Events(RuleBasedStateMachine):
+    open_book = None
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.book = self.open_book(self.folder / "manifest.db")
+        self.keys = {}
+
+    def teardown(self):
+        self.book.close()
+        shutil.rmtree(self.folder)
+
+    @property
+    def manifest(self):
+        return self.book.manifest
+
+    def some(self, number, *states):
+        """The task of this number among those in these states, None where there is none."""
+        tasks = [task for state in states for task in self.manifest.tasks(state)]
+        return tasks[number % len(tasks)] if tasks else None
+
+    def image(self, number, *states):
+        images = [image for task in range(1, 9) for image in self.manifest.images(task) if image.state in states]
+        return images[number % len(images)] if images else None
+
+    @initialize()
+    def begin(self):
+        self.book.enter(*(self.book.spec(number, images=number % 3 + 1) for number in range(1, 9)))
+
+    @rule(wanted=st.sets(NUMBERS), version=st.integers(0, 2), back=st.booleans())
+    def change_the_job(self, wanted, version, back):
+        specs = [
+            self.book.spec(number, images=number % 3 + 1, paths=(f"v{version}/{number}",))
+            for number in sorted(wanted | set(range(1, 9) if back else ()))
+        ]
+        before = self.book.peek("SELECT id, state, attempt FROM tasks ORDER BY id")
+        self.book.enter(*specs)
+        assert self.book.peek("SELECT id, state, attempt FROM tasks ORDER BY id") == before
+
+    @rule(number=NUMBERS, body=st.sampled_from([None, "{}"]))
+    def claim(self, number, body):
+        task = self.some(number, S.PLANNED)
+        if task is None:
+            return
+        for claim in self.manifest.claim([Intent(task.id, body)], BUDGET, NOW).claims:
+            sent = self.keys.setdefault(claim.key, claim.body)
+            assert sent == claim.body, "a key was used for another body"
+
+    @rule(number=NUMBERS, ids=st.integers(1, 3))
+    def accept(self, number, ids):
+        task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
+        if task is not None:
+            names = [f"t{task.id}-{part}" for part in range(ids)]
+            self.manifest.accepted(task, names, deadline=NOW, why="w", now=NOW)
+
+    @rule(number=NUMBERS)
+    def not_execute(self, number):
+        task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
+        if task is not None:
+            self.manifest.not_executed(task, why="429", not_before=NOW, now=NOW)
+
+    @rule(number=NUMBERS)
+    def refuse(self, number):
+        task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
+        if task is not None:
+            self.manifest.refused(task, why="400", code="", now=NOW)
+
+    @rule(number=NUMBERS, held=st.booleans())
+    def doubt(self, number, held):
+        task = self.some(number, S.SUBMITTING)
+        if task is not None:
+            self.manifest.uncertain(task, why="reset", code="", held=held, now=NOW)
+
+    @rule(number=NUMBERS)
+    def resend(self, number):
+        task = self.some(number, S.UNCERTAIN)
+        if task is not None:
+            claim = self.manifest.open_claim(task)
+            assert self.keys[claim.key] == claim.body
+            self.manifest.still_uncertain(task, why="again", held=False, now=NOW)
+
+    @rule(number=NUMBERS, fewer=st.booleans(), cost=st.sampled_from([None, 0, 1]))
+    def deliver(self, number, fewer, cost):
+        task = self.some(number, S.ACCEPTED)
+        if task is not None:
+            self.book.deliver(task, 1 if fewer else task.images, cost)
+
+    @rule(number=NUMBERS, again=st.booleans())
+    def fail(self, number, again):
+        task = self.some(number, S.ACCEPTED)
+        if task is not None:
+            self.manifest.failed(task, why="no", code="", retry_at=NOW if again else None, now=NOW)
+
+    @rule(number=NUMBERS)
+    def lose(self, number):
+        task = self.some(number, S.ACCEPTED)
+        if task is not None:
+            self.manifest.lost(task, why="404", now=NOW)
+
+    @rule(number=NUMBERS, word=st.booleans())
+    def fetch(self, number, word):
+        image = self.image(number, ImageState.ANNOUNCED)
+        if image is None:
+            return
+        path = f"{self.manifest.task(image.task).paths[0]}-{image.index}.png"
+        if self.manifest.owner(path) is None:
+            self.manifest.placing(image, path, self.book.file(), NOW)
+            if word:
+                self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
+
+    @rule(number=NUMBERS, to=st.sampled_from([ImageState.REJECTED, ImageState.EXPIRED]))
+    def give_up(self, number, to):
+        image = self.image(number, ImageState.ANNOUNCED)
+        if image is not None:
+            self.manifest.move_image(image, to, "why", NOW)
+
+    @rule(number=NUMBERS)
+    def miss(self, number):
+        image = self.image(number, ImageState.STORED)
+        if image is not None:
+            self.manifest.move_image(image, ImageState.MISSING, "gone", NOW)
+
+    @rule(number=NUMBERS)
+    def find_again(self, number):
+        image = self.image(number, ImageState.MISSING, ImageState.EXPIRED)
+        if image is not None:
+            self.manifest.move_image(image, ImageState.ANNOUNCED, "a fresh link", NOW)
+
+    @rule()
+    def move_files(self):
+        for image in self.manifest.moving():
+            if self.manifest.owner(image.target) is None:
+                self.manifest.relocate(image, image.target, target=None, now=NOW)
+
+    @rule(clean=st.booleans())
+    def start_again(self, clean):
+        if not clean:
+            # A copy of the files as they are is what a kill leaves behind.
+            copy = self.folder / "copy"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("copy"))
+            survivor = self.open_book(copy / "manifest.db")
+            assert survivor.dump() == self.book.dump()
+            survivor.sound(BUDGET)
+            survivor.close()
+        self.book.reopen()
+        left = len(self.manifest.tasks(S.SUBMITTING))
+        assert self.manifest.recover(NOW) == left
+        assert self.manifest.tasks(S.SUBMITTING) == []
+
+    @precondition(lambda self: self.manifest.tasks(S.PLANNED))
+    @rule()
+    def break_a_group(self):
+        before = self.book.dump()
+
+        def half():
+            with self.manifest.group():
+                task = self.manifest.tasks(S.PLANNED)[0]
+                self.manifest.claim([Intent(task.id)], Budget(), NOW)
+                raise RuntimeError
+
+        with pytest.raises(RuntimeError):
+            half()
+        assert self.book.dump() == before
+
+    @invariant()
+    def always(self):
+        self.book.sound(BUDGET)
+        paths = [path for (path,) in self.book.peek("SELECT path FROM images WHERE state = 'stored'")]
+        assert len(set(paths)) == len(paths)
+        for image in self.manifest.announced():
+            assert self.manifest.task(image.task).state is S.SUCCEEDED
+        for image in self.manifest.moving():
+            assert image.target != image.path
+
+
+def test_any_sequence_of_events(open_book):
+    run_state_machine_as_test(
+        type("Machine", (Events,), {"open_book": staticmethod(open_book)}),
+        settings=settings(
+            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )

@@ -1,0 +1,347 @@
+"""Opening: a new manifest, an old one, and every file that is none; reading beside a run that writes."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from contextlib import closing
+
+import pytest
+
+from seedream_batch.errors import ManifestError, StorageError
+from seedream_batch.manifest import Manifest, ManifestReader
+from seedream_batch.manifest.rescue import SIZE, Rescued, RescueFile
+from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
+from seedream_batch.model.task import ImageState, TaskState, Totals
+
+NOW = 1_800_000_000.0
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def made_by(path, *statements):
+    with closing(sqlite3.connect(path)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        connection.commit()
+    return path
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_new_manifest_is_private(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        manifest = Manifest(tmp_path / "manifest.db")
+        manifest.tell({"job": "a"})
+        modes = {path.name: mode(path) for path in tmp_path.iterdir()}
+        manifest.close()
+    finally:
+        os.umask(before)
+    assert modes == {"manifest.db": 0o600, "manifest.db-wal": 0o600, "manifest.db-shm": 0o600}
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.db"]
+
+
+def test_settings_of_the_file(book):
+    assert book.peek("PRAGMA journal_mode") == [("wal",)]
+    assert book.peek("PRAGMA user_version") == [(len(MIGRATIONS),)]
+    assert book.peek("PRAGMA application_id") == [(APPLICATION_ID,)]
+    assert book.peek("PRAGMA integrity_check") == [("ok",)]
+    settings = {name: book.manifest._connection.raw.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("synchronous", "foreign_keys")}  # fmt: skip
+    assert settings == {"synchronous": 2, "foreign_keys": 1}
+
+
+def test_an_empty_file_becomes_a_manifest(tmp_path):
+    path = tmp_path / "manifest.db"
+    path.touch()
+    with pytest.raises(ManifestError, match="next run brings it up to date"):
+        ManifestReader(path)
+    Manifest(path).close()
+    ManifestReader(path).close()
+
+
+def test_a_kill_before_the_first_migration_is_made_up_for(tmp_path):
+    path = made_by(tmp_path / "manifest.db", f"PRAGMA application_id = {APPLICATION_ID}")
+    Manifest(path).close()
+    with ManifestReader(path) as reader:
+        assert reader.known() == 0
+
+
+def test_a_migration_that_breaks_leaves_the_old_manifest(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.db"
+    Manifest(path).close()
+    before = path.read_bytes()
+    good = MIGRATIONS
+    monkeypatch.setattr(
+        "seedream_batch.manifest.schema.MIGRATIONS", (*good, "CREATE TABLE more (a); INSERT INTO nothing VALUES (1);")
+    )
+    with pytest.raises(ManifestError, match="nothing"):
+        Manifest(path)
+    monkeypatch.setattr("seedream_batch.manifest.schema.MIGRATIONS", good)
+    Manifest(path).close()
+    assert path.read_bytes() == before
+
+
+def test_a_migration_of_a_later_version(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.db"
+    first = Manifest(path)
+    first.close()
+    longer = (*MIGRATIONS, "CREATE TABLE more (a);")
+    for module in ("schema", "reader"):
+        monkeypatch.setattr(f"seedream_batch.manifest.{module}.MIGRATIONS", longer)
+    with pytest.raises(ManifestError, match="from an older seedream-batch"):
+        ManifestReader(path)
+    again = Manifest(path)
+    assert again.id == first.id
+    again.close()
+    monkeypatch.undo()
+    for opened in (Manifest, ManifestReader):
+        with pytest.raises(ManifestError, match=r"newer seedream-batch \(manifest version 2"):
+            opened(path)
+
+
+FOREIGN = {
+    "a foreign database": lambda path: made_by(path, "CREATE TABLE mine (a)", "INSERT INTO mine VALUES (1)"),
+    "one with a version": lambda path: made_by(path, "CREATE TABLE mine (a)", "PRAGMA user_version = 1"),
+    "one with only a version": lambda path: made_by(path, "PRAGMA user_version = 3"),
+    "one of another program": lambda path: made_by(path, "CREATE TABLE mine (a)", "PRAGMA application_id = 77"),
+    "an empty one of another program": lambda path: made_by(path, "PRAGMA application_id = 77"),
+    "a newer manifest": lambda path: made_by(
+        path, f"PRAGMA application_id = {APPLICATION_ID}", "PRAGMA user_version = 99", "CREATE TABLE tasks (a)"
+    ),
+    "a text": lambda path: path.write_text("these are my notes\n" * 100),
+    "a short text": lambda path: path.write_text("x"),
+    "a picture": lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(5000)),
+}
+
+
+@pytest.mark.parametrize("opened", [Manifest, ManifestReader])
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_what_is_no_manifest_is_refused_and_not_touched(tmp_path, make, opened):
+    path = tmp_path / "manifest.db"
+    make(path)
+    before = path.read_bytes(), mode(path)
+    with pytest.raises(ManifestError) as told:
+        opened(path)
+    assert str(path) in str(told.value)
+    assert (path.read_bytes(), mode(path)) == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["manifest.db"]
+
+
+@pytest.mark.parametrize("opened", [Manifest, ManifestReader])
+def test_a_folder_is_no_manifest(tmp_path, opened):
+    (tmp_path / "manifest.db").mkdir()
+    with pytest.raises(StorageError, match=r"manifest\.db"):
+        opened(tmp_path / "manifest.db")
+    assert list((tmp_path / "manifest.db").iterdir()) == []
+
+
+def test_reading_what_is_not_there_makes_nothing(tmp_path):
+    with pytest.raises(StorageError, match=r"none\.db"):
+        ManifestReader(tmp_path / "none.db")
+    with pytest.raises(StorageError):
+        Manifest(tmp_path / "none" / "manifest.db")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_manifest_is_told(open_book):
+    book = open_book("manifest.db")
+    book.enter(*(book.spec(number) for number in range(1, 300)))
+    book.close()
+    data = bytearray(book.path.read_bytes())
+    data[8192:] = b"\xff" * (len(data) - 8192)
+    book.path.write_bytes(data)
+
+    def read_all():
+        with ManifestReader(book.path) as reader:
+            reader.counts()
+            reader.totals()
+            reader.tasks(TaskState.PLANNED, 1000)
+
+    def write():
+        manifest = Manifest(book.path)
+        try:
+            manifest.tasks(TaskState.PLANNED)
+            manifest.enter([book.spec(1)], NOW)
+        finally:
+            manifest.close()
+
+    for call in (read_all, write):
+        with pytest.raises((ManifestError, StorageError), match=r"manifest\.db"):
+            call()
+
+
+def test_odd_names(tmp_path):
+    folder = tmp_path / "a b?c#d%20e"
+    folder.mkdir()
+    Manifest(folder / "manifest.db").close()
+    with ManifestReader(folder / "manifest.db") as reader:
+        assert reader.known() == 0
+    assert [path.name for path in folder.iterdir() if path.suffix == ".db"] == ["manifest.db"]
+
+
+# Reading beside a run
+
+
+def test_a_snapshot_is_of_one_moment(book):
+    book.tasks(2)
+    with ManifestReader(book.path) as frozen, ManifestReader(book.path) as live:
+        frozen.snapshot()
+        claim = book.claim(book.manifest.task(1))
+        assert (frozen.counts(), frozen.totals()) == ({TaskState.PLANNED: 2}, Totals())
+        assert live.counts() == {TaskState.PLANNED: 1, TaskState.SUBMITTING: 1}
+        assert live.totals() == Totals(1, book.PRICE)
+        book.manifest.accepted(claim.task, ["task_1"], deadline=NOW, why="w", now=NOW)
+        assert frozen.counts() == {TaskState.PLANNED: 2}
+    with ManifestReader(book.path) as reader:
+        assert reader.counts() == {TaskState.PLANNED: 1, TaskState.ACCEPTED: 1}
+
+
+def test_a_reader_sees_nothing_of_an_open_transaction(book):
+    with ManifestReader(book.path) as reader, book.manifest.group():
+        book.manifest.enter([book.spec(1)], NOW)
+        assert reader.known() == 0
+        assert book.manifest.task(1).ordinal == 1
+    with ManifestReader(book.path) as reader:
+        assert reader.known() == 1
+
+
+def test_readers_and_a_writer_do_not_wait_for_each_other(book):
+    tasks = book.tasks(60)
+    failures, done = [], threading.Event()
+
+    def read():
+        try:
+            while not done.is_set():
+                with ManifestReader(book.path) as reader:
+                    reader.snapshot()
+                    totals = reader.totals()
+                    counts = reader.counts()
+                    assert totals.reserved_images == counts.get(TaskState.SUBMITTING, 0)
+                    assert sum(counts.values()) == 60
+        except Exception as error:  # noqa: BLE001 - shown below
+            failures.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for task in tasks:
+        book.claim(task)
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+
+
+def test_a_manifest_without_its_wal_files(book):
+    book.tasks(1)
+    book.manifest.close()
+    assert not book.path.with_name("manifest.db-wal").exists()
+    with ManifestReader(book.path) as reader:
+        assert reader.known() == 1
+    book.reopen()
+
+
+def test_a_reader_after_a_killed_writer_sees_what_was_committed(tmp_path):
+    path = tmp_path / "manifest.db"
+    script = f"""
+import os, signal
+from pathlib import Path
+from seedream_batch.manifest import Manifest
+manifest = Manifest(Path({str(path)!r}))
+manifest.tell({{"job": "committed"}})
+with manifest.group():
+    manifest.tell({{"job": "not committed"}})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert path.with_name("manifest.db-wal").exists()
+    with ManifestReader(path) as reader:
+        assert reader.fact("job") == "committed"
+    manifest = Manifest(path)
+    assert manifest.fact("job") == "committed"
+    manifest.close()
+
+
+def test_what_a_reader_tells(book):
+    first, second, third = book.tasks(3)
+    run = book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
+    accepted = book.manifest.accepted(book.claim(first).task, ["t1"], deadline=NOW, why="w", now=NOW)
+    [image] = book.deliver(accepted)
+    stored = book.store(image, "fox/1.png")
+    book.manifest.lost(book.manifest.accepted(book.claim(second).task, ["t2"], deadline=NOW, why="w", now=NOW),
+                       why="404", now=NOW)  # fmt: skip
+    book.manifest.tell({"job": "foxes"})
+    book.enter(*(book.spec(number) for number in (1, 2)))
+    with ManifestReader(book.path) as reader:
+        assert reader.fact("job") == "foxes"
+        assert reader.fact("nothing") == ""
+        last = reader.last_run()
+        assert (last.id, last.pid, last.host, last.ended_at, last.outcome) == (run, 7, "box", None, None)
+        assert reader.counts() == {TaskState.SUCCEEDED: 1, TaskState.LOST: 1}
+        assert (reader.known(), reader.dropped(), reader.wanted()) == (3, 1, (2, 2))
+        assert reader.image_counts() == {ImageState.STORED: 1}
+        assert reader.stored_bytes() == 10
+        assert reader.next_expiry() is None
+        assert [task.id for task in reader.tasks(TaskState.LOST, 5)] == [second.id]
+        assert set(reader.lookup([first.fingerprint, "none"])) == {first.fingerprint}
+        assert reader.images_of([first.id, third.id]) == {first.id: [stored]}
+        assert set(reader.by_path(['["fox/1"]', '["fox/3"]'])) == {'["fox/1"]'}
+        assert reader.troubled_images(5) == []
+    book.manifest.move_image(stored, ImageState.MISSING, "gone", NOW)
+    book.manifest.end_run(now=NOW + 5, outcome="finished")
+    with ManifestReader(book.path) as reader:
+        [(image, task)] = reader.troubled_images(5)
+        assert (image.state, task.id) == (ImageState.MISSING, first.id)
+        assert reader.last_run().outcome == "finished"
+
+
+def test_a_reader_cannot_write(book):
+    with ManifestReader(book.path) as reader, pytest.raises(StorageError, match="readonly"):
+        reader._rows("UPDATE totals SET cost = 0")
+
+
+def test_what_expires_next(book):
+    book.tasks(3)
+    for number, expires in ((1, NOW + 100), (2, NOW + 3000), (3, NOW + 9000)):
+        claim = book.claim(book.manifest.task(number))
+        task = book.manifest.accepted(claim.task, [f"t{number}"], deadline=NOW, why="w", now=NOW)
+        book.deliver(task, expires=expires)
+    with ManifestReader(book.path) as reader:
+        assert reader.next_expiry() == (NOW + 100, 2)
+
+
+# Task ids that the manifest could not take
+
+
+def test_rescued_task_ids_come_home(book):
+    claim = book.claim(book.tasks()[0])
+    rescue = RescueFile(book.path.parent)
+    rescue.prepare()
+    rescue.add(Rescued(claim.key, ("task_1", "task_2"), NOW))
+    rescue.add(Rescued("another key", ("task_3",), NOW))
+    assert rescue.path.stat().st_size == SIZE
+    assert mode(rescue.path) == 0o600
+    book.reopen()
+    book.manifest.recover(NOW)
+    found = RescueFile(book.path.parent).read()
+    assert len(found) == 2
+    assert book.manifest.take_in(found, NOW, timeout=60) == 1
+    task = book.manifest.task(1)
+    assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
+    assert book.manifest.take_in(found, NOW, timeout=60) == 0
+    rescue.drop()
+    assert rescue.read() == ()
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 100, b'{"key": "k"', b'{"key": "k"}\n', b"\xff\n", b"[]\n3\nnull\n"])
+def test_a_rescue_file_that_was_cut(tmp_path, left):
+    rescue = RescueFile(tmp_path)
+    rescue.path.write_bytes(left)
+    assert list(rescue.read()) == []
+    rescue.drop_if_empty()
+    assert not rescue.path.exists()

@@ -1,0 +1,333 @@
+"""The writer thread: results only when they are durable, in order, and each call on its own."""
+
+import asyncio
+import sqlite3
+import threading
+
+import pytest
+
+from seedream_batch.errors import ManifestError, StaleTransition, StorageError
+from seedream_batch.manifest import ManifestWriter
+from seedream_batch.manifest.store import Intent
+from seedream_batch.model.job import Budget
+from seedream_batch.model.task import TaskState
+
+NOW = 1_800_000_000.0
+
+
+class Gate:
+    """Holds the writer's thread inside a call, so that what comes next is taken together."""
+
+    def __init__(self):
+        self._open = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self.reached = asyncio.Event()
+
+    def __call__(self, _):
+        self._loop.call_soon_threadsafe(self.reached.set)
+        assert self._open.wait(30)
+
+    def open(self):
+        self._open.set()
+
+
+def with_writer(book, work, **options):
+    async def main():
+        writer = ManifestWriter(book.manifest, **options)
+        try:
+            return await work(writer)
+        finally:
+            await writer.close()
+
+    return asyncio.run(main())
+
+
+async def together(writer, *calls):
+    """The outcomes of calls that arrive while the thread is busy, and so share one transaction."""
+    gate = Gate()
+    first = asyncio.create_task(writer.do(gate))
+    await gate.reached.wait()
+    waiting = [asyncio.create_task(writer.do(call)) for call in calls]
+    await asyncio.sleep(0)
+    gate.open()
+    await first
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def note(value):
+    def call(manifest):
+        manifest.tell({f"note {value}": str(value)})
+        return value
+
+    return call
+
+
+def noted(book):
+    return [name for (name,) in book.peek("SELECT name FROM facts WHERE name LIKE 'note%' ORDER BY name")]
+
+
+def commits(book):
+    """Counts the transactions that are committed from here on."""
+    seen = []
+    book.manifest._connection.raw.set_trace_callback(lambda sql: seen.append(sql) if sql == "COMMIT" else None)
+    return seen
+
+
+def test_a_result_comes_after_the_commit(book):
+    book.tasks(50)
+
+    async def work(writer):
+        async def one(number):
+            claimed = await writer.do(lambda m: m.claim([Intent(number)], Budget(), NOW))
+            key = claimed.claims[0].key
+            # Another connection sees it at the very moment in which the POST would go out.
+            assert book.peek("SELECT key FROM attempts WHERE task = ?", number) == [(key,)]
+
+        await asyncio.gather(*(one(number) for number in range(1, 51)))
+
+    with_writer(book, work)
+
+
+def test_results_of_a_shared_transaction_come_after_its_commit(book):
+    async def work(writer):
+        async def one(number):
+            assert await writer.do(note(number)) == number
+            return len(noted(book))
+
+        gate = Gate()
+        first = asyncio.create_task(writer.do(gate))
+        await gate.reached.wait()
+        waiting = [asyncio.create_task(one(number)) for number in range(10)]
+        await asyncio.sleep(0)
+        assert noted(book) == []
+        gate.open()
+        await first
+        assert await asyncio.gather(*waiting) == [10] * 10
+
+    with_writer(book, work)
+
+
+def test_calls_that_arrive_together_share_a_commit(book):
+    async def work(writer):
+        seen = commits(book)
+        assert await together(writer, *(note(number) for number in range(100))) == list(range(100))
+        return len(seen)
+
+    assert with_writer(book, work) == 2, "one for the gate, one for the hundred"
+    assert len(noted(book)) == 100
+
+
+@pytest.mark.parametrize("most", [1, 3, 7])
+def test_a_group_has_a_bound(book, most):
+    async def work(writer):
+        seen = commits(book)
+        assert await together(writer, *(note(number) for number in range(21))) == list(range(21))
+        return len(seen)
+
+    assert with_writer(book, work, most_together=most) == 1 + 21 // most
+
+
+def test_calls_keep_their_order(book):
+    order = []
+
+    async def work(writer):
+        calls = [(lambda _, number=number: order.append(number)) for number in range(500)]
+        await asyncio.gather(*(writer.do(call) for call in calls))
+
+    with_writer(book, work)
+    assert order == list(range(500))
+
+
+def test_a_call_that_fails_undoes_nothing_of_the_others(book):
+    def half(manifest):
+        manifest.tell({"note half": "x"})
+        raise ValueError("halfway")
+
+    def stale(manifest):
+        manifest.tell({"note stale": "x"})
+        manifest.recover(NOW)
+        manifest.lost(manifest.task(1), why="w", now=NOW)
+
+    def broken(manifest):
+        manifest.tell({"note broken": "x"})
+        manifest._connection.raw.execute("INSERT INTO facts VALUES ('note 1', 'again')")
+
+    def nonsense(manifest):
+        manifest._connection.raw.execute("SELECT * FROM nothing")
+
+    book.tasks(1)
+
+    async def work(writer):
+        return await together(writer, note(1), half, note(2), stale, broken, note(3), nonsense, note(4))
+
+    results = with_writer(book, work)
+    kinds = [result if isinstance(result, int) else type(result) for result in results]
+    assert kinds == [1, ValueError, 2, StaleTransition, sqlite3.IntegrityError, 3, ManifestError, 4]
+    assert noted(book) == ["note 1", "note 2", "note 3", "note 4"]
+
+
+def test_a_storage_error_fails_the_whole_group(book):
+    def full(_):
+        raise StorageError("no space left on device")
+
+    async def work(writer):
+        results = await together(writer, note(1), full, note(2))
+        return results, await writer.do(note(3))
+
+    results, later = with_writer(book, work)
+    assert [type(result) for result in results] == [StorageError] * 3
+    assert later == 3, "the next group has its own chance"
+    assert noted(book) == ["note 3"]
+
+
+def test_a_real_full_disk_fails_the_whole_group(book):
+    raw = book.manifest._connection.raw
+    [(pages,)] = raw.execute("PRAGMA page_count").fetchall()
+    [(most,)] = raw.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+
+    def much(manifest):
+        manifest.tell({f"note {number}": "x" * 10_000 for number in range(20)})
+
+    async def work(writer):
+        return await together(writer, note("a"), much, note("b"))
+
+    results = with_writer(book, work)
+    assert most == pages + 2
+    assert [type(result) for result in results] == [StorageError] * 3
+    assert noted(book) == []
+    raw.execute("PRAGMA max_page_count = 1000000")
+    assert with_writer(book, lambda writer: writer.do(note("c"))) == "c"
+
+
+def test_a_lost_transaction_is_no_success(book):
+    def rollback(manifest):
+        # What SQLite does by itself after some errors of the disk.
+        manifest._connection.raw.execute("ROLLBACK")
+
+    async def work(writer):
+        return await together(writer, note(1), rollback, note(2))
+
+    results = with_writer(book, work)
+    assert all(isinstance(result, (StorageError, ManifestError)) for result in results)
+    assert noted(book) == []
+    assert with_writer(book, lambda writer: writer.do(note(3))) == 3
+
+
+def test_a_locked_file_is_told_and_the_thread_lives_on(book):
+    book.manifest._connection.raw.execute("PRAGMA busy_timeout = 10")
+    other = sqlite3.connect(book.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def work(writer):
+        with pytest.raises(ManifestError, match="locked"):
+            await writer.do(note(1))
+        other.execute("ROLLBACK")
+        return await writer.do(note(2))
+
+    assert with_writer(book, work) == 2
+    other.close()
+    assert noted(book) == ["note 2"]
+
+
+def test_a_cancelled_wait_does_not_undo_the_call(book):
+    async def work(writer):
+        gate = Gate()
+        first = asyncio.create_task(writer.do(gate))
+        await gate.reached.wait()
+        waiting = asyncio.create_task(writer.do(note(1)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        gate.open()
+        await first
+
+    with_writer(book, work)
+    assert noted(book) == ["note 1"]
+
+
+def test_a_cancelled_wait_for_a_call_that_fails_is_quiet(book):
+    def fail(_):
+        raise ValueError("nobody waits for this")
+
+    async def work(writer):
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: pytest.fail(str(context)))
+        gate = Gate()
+        first = asyncio.create_task(writer.do(gate))
+        await gate.reached.wait()
+        waiting = asyncio.create_task(writer.do(fail))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        gate.open()
+        await first
+        await writer.do(note(1))
+        return waiting.cancelled()
+
+    assert with_writer(book, work)
+
+
+def test_closing_waits_for_every_call(book):
+    async def main():
+        writer = ManifestWriter(book.manifest)
+        waiting = [asyncio.create_task(writer.do(note(number))) for number in range(200)]
+        await asyncio.sleep(0)
+        await writer.close()
+        assert len(noted(book)) == 200
+        assert not writer._thread.is_alive()
+        assert await asyncio.gather(*waiting) == list(range(200))
+        await writer.close()
+
+    asyncio.run(main())
+    assert book.manifest.fact("note 1") == "1", "the manifest stays open"
+
+
+def test_a_call_after_the_end_does_not_wait_for_ever(book):
+    async def main():
+        writer = ManifestWriter(book.manifest)
+        await writer.close()
+        with pytest.raises(RuntimeError, match="closed"):
+            await writer.do(note(1))
+
+    asyncio.run(main())
+
+
+def test_the_loop_goes_on_while_the_disk_is_slow(book):
+    async def work(writer):
+        gate = Gate()
+        first = asyncio.create_task(writer.do(gate))
+        await gate.reached.wait()
+        turns = 0
+        for _ in range(1000):
+            await asyncio.sleep(0)
+            turns += 1
+        assert not first.done()
+        gate.open()
+        await first
+        return turns
+
+    assert with_writer(book, work) == 1000
+
+
+def test_a_run_through_the_writer(book):
+    book.tasks(20)
+    budget = Budget(max_images=15)
+
+    async def follow(writer, claim):
+        def accept(manifest):
+            return manifest.accepted(claim.task, [claim.key], deadline=NOW, why="w", now=NOW)
+
+        task = await writer.do(accept)
+        await writer.do(lambda m: m.lost(task, why="w", now=NOW))
+
+    async def one(writer, number):
+        claimed = await writer.do(lambda m: m.claim([Intent(number)], budget, NOW))
+        for claim in claimed.claims:
+            await follow(writer, claim)
+        return len(claimed.claims)
+
+    async def work(writer):
+        return await asyncio.gather(*(one(writer, number) for number in range(1, 21)))
+
+    assert sum(with_writer(book, work)) == 15
+    assert len(book.manifest.tasks(TaskState.LOST)) == 15
+    book.sound(budget)
