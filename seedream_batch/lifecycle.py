@@ -108,6 +108,7 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
     """
     if len(polls) == 1:
         return polls[0]
+    parts = len(polls)
     if overdue and _any(polls, Polled.COMPLETED):
         polls = [poll for poll in polls if poll.kind is not Polled.RUNNING]
     for kind in (Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER, Polled.RUNNING):
@@ -122,7 +123,8 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
     return Poll(
         Polled.COMPLETED,
         images=tuple(image for poll in done for image in poll.images),
-        cost=sum(costs) if len(costs) == len(done) else None,
+        # A part that was dropped may still be billed, so the estimate has to stand.
+        cost=sum(costs) if len(costs) == len(done) and len(polls) == parts else None,
         status=done[0].status,
         notes=(*(note for poll in done for note in poll.notes), *lost),
     )

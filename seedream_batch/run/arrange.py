@@ -82,7 +82,11 @@ async def _settle(context: Context) -> None:
     for image in await context.writer.do(lambda m: m.under_way()):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
-            target = None if image.target == via else image.target
+            # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
+            task = await context.writer.do(lambda m, i=image: m.task(i.task))  # type: ignore[misc]
+            stem = image_path(task.paths, task.images, image.index, task.fingerprint)
+            right = stem + PurePosixPath(via).suffix
+            target = None if task.ordinal is None or right == via else right
             await context.writer.do(
                 lambda m, i=image, v=via, t=target: m.relocate(i, v, target=t, now=context.clock())  # type: ignore[misc]
             )

@@ -1,0 +1,247 @@
+"""What is bought, what is held and what it really cost."""
+
+import threading
+
+import pytest
+from PIL import Image
+
+from seedream_batch.run import submit
+
+ONE = """\
+version: 1
+matrix: {subject: [panda]}
+request: {prompt: "a {{ subject }}"}
+output: {dir: out, path: "{{ subject }}"}
+run: {attempts: 3, on_unknown: %s}
+"""
+
+MANY = """\
+version: 1
+matrix: {number: {file: numbers.txt}}
+request: {prompt: "picture {{ number }}"}
+output: {dir: out, path: "{{ number }}"}
+"""
+
+
+@pytest.fixture
+def many(bench):
+    (bench.folder / "numbers.txt").write_text("".join(f"{number}\n" for number in range(60)))
+    bench.write(MANY)
+    return bench
+
+
+def spent(bench):
+    return sum(entry["usd"] for entry in bench.emulator.ledger())
+
+
+def test_a_price_far_above_the_estimate_does_not_pass_the_cap(many, serve):
+    serve(price_usd=0.10, task_seconds="fixed:0.3")
+    many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
+    done = many.run()
+    assert done.code == 5, done
+    assert spent(many) <= 1.00
+    many.check()
+
+
+def test_plan_says_where_the_budget_ends(many, serve):
+    serve()
+    many.write(MANY + "budget: {max_images: 20, max_cost_usd: 0.5, price_per_image_usd: 0.035}\n")
+    shown = many.call("plan").out
+    assert "budget.max_images 20 leaves 20 images" in shown
+    assert "budget.max_cost_usd 0.50 USD leaves 0.50 USD" in shown
+
+
+def test_a_failed_task_that_was_charged_is_not_bought_again(bench, serve):
+    bench.write(ONE % "hold")
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "never_end"}])
+    bench.run("--submit-only")
+    # The service's own document says failed and charged; the emulator refunds, so the word is put in its mouth.
+    with _liar(bench, {"status": "failed", "cost": 0.035, "error": {"message": "broken"}}):
+        done = bench.run()
+    assert done.code == 3, done
+    assert len(bench.charges()) == 1
+    assert bench.rows("SELECT cost, reserved FROM totals") == [(35000, 0)]
+
+
+def test_an_error_page_with_a_good_status_ends_no_task(bench, serve):
+    bench.write(ONE % "hold")
+    serve()
+    bench.run("--submit-only")
+    with _liar(bench, {"status": "error", "code": 500, "message": "try again"}, wrapped=False, times=3):
+        done = bench.run()
+    assert done.code == 0, done
+    assert len(bench.charges()) == 1
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_refused_resend_says_nothing_of_the_first_send(bench, serve, status):
+    bench.write(ONE % "resend")
+    serve()
+    bench.emulator.set_faults(
+        [
+            {"on": "submit", "action": "reset_after_bill", "count": 1},
+            {"on": "submit", "action": "status", "status": status, "body": "html", "count": 1},
+        ]
+    )
+    assert bench.run().code == 4
+    assert bench.states() == {"uncertain": 1}
+    assert bench.rows("SELECT reserved_images FROM totals") == [(1,)]
+    assert bench.run().code == 4, "from there on a person decides"
+    assert len(bench.charges()) == 1
+
+
+def test_a_key_is_not_trusted_for_ever(bench, serve, monkeypatch):
+    bench.write(ONE % "resend")
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill"}])
+    bench.run()
+    bench.emulator.set_faults([])
+    monkeypatch.setattr(submit, "KEY_LIFETIME", 0.0)
+    assert bench.run().code == 4
+    assert "may have forgotten the key" in bench.call("status").out
+    assert len(bench.charges()) == 1
+
+
+def test_nothing_is_bought_after_the_end_was_called(bench, serve, until, end):
+    serve()
+    Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
+    bench.edit("request:\n", "request:\n  image_urls: [cup.png]\n")
+    bench.emulator.set_faults([{"on": "upload", "action": "hang"}])
+    process = bench.start()
+    end(process)
+    until(bench.emulator.waiting)
+    process.terminate()
+    until(lambda: "SIGTERM" in process.stderr.readline())
+    bench.emulator.release()
+    process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert bench.charges() == []
+
+
+def test_a_file_in_the_way_is_found_before_anything_is_paid_for_it(bench, serve):
+    serve()
+    stranger = bench.out / "fox" / "1-1.png"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_bytes(b"mine")
+    done = bench.run()
+    assert done.code == 8, done
+    assert len(bench.charges()) == 5, "the others are made"
+    assert "fox/1-1.png exists already" in done.err
+    assert stranger.read_bytes() == b"mine"
+
+
+def test_a_reference_that_the_service_refuses_fails_its_tasks_only(bench, serve):
+    serve()
+    Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
+    bench.write(
+        "version: 1\nmatrix:\n  subject:\n    - {id: a, refs: [cup.png]}\n    - {id: b}\n"
+        'request: {prompt: "{{ subject.id }}", image_urls: ["{{ subject.refs[0] }}"]}\n'
+        'output: {dir: out, path: "{{ subject.id }}"}\n'
+    )
+    bench.edit("{id: b}", "{id: b, refs: ['https://example.com/b.png']}")
+    bench.emulator.set_faults([{"on": "upload", "action": "status", "status": 413}])
+    done = bench.run()
+    assert done.code == 3, done
+    assert bench.states() == {"failed": 1, "succeeded": 1}
+
+
+def test_an_upload_that_goes_wrong_is_tried_again(bench, serve):
+    serve()
+    Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
+    bench.edit("request:\n", "request:\n  image_urls: [cup.png]\n")
+    bench.emulator.set_faults([{"on": "upload", "action": "rate_limit", "count": 2}])
+    done = bench.run()
+    assert done.code == 0, done
+    assert len(bench.files()) == 6
+
+
+def test_tasks_in_flight_bind_a_job_to_its_service(bench, serve, monkeypatch):
+    serve()
+    bench.run("--submit-only")
+    from seedream_batch.run import session
+
+    # Both are on this machine; told apart as two services on the net would be.
+    monkeypatch.setattr(session, "_is_local", lambda _origin: False)
+    first = bench.emulator.url
+    serve()
+    done = bench.run()
+    assert done.code == 2, done
+    assert first in done.err
+    assert "--collect" in done.err
+
+
+def test_two_jobs_do_not_share_a_folder(bench, serve):
+    serve()
+    bench.run()
+    other = bench.folder / "other.yaml"
+    other.write_text(bench.job.read_text().replace("a fox", "a wolf"))
+    bench.job, first = other, bench.job
+    done = bench.run()
+    assert done.code == 2, done
+    assert "job.yaml" in done.err
+    # A job file that was renamed is the same job.
+    other.write_text(first.read_text())
+    first.unlink()
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 6
+
+
+class _liar:  # noqa: N801 - used like a function
+    """Stands between the client and the emulator and gives its own answer to looks at a task."""
+
+    def __init__(self, bench, document, *, wrapped=True, times=1):
+        import http.server
+        import json
+        import urllib.error
+        import urllib.request
+
+        target = bench.emulator.url
+        left = [times]
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                if self.path.startswith("/v1/tasks/") and left[0]:
+                    left[0] -= 1
+                    task_id = self.path.removeprefix("/v1/tasks/").partition("?")[0]
+                    told = {"code": 200, "data": {"id": task_id, **document}} if wrapped else document
+                    return self._send(200, json.dumps(told).encode())
+                return self._pass_on(None)
+
+            def do_POST(self):
+                self._pass_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+            def _pass_on(self, body):
+                headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
+                request = urllib.request.Request(target + self.path, body, headers, method=self.command)
+                try:
+                    with urllib.request.urlopen(request) as answer:
+                        self._send(answer.status, answer.read())
+                except urllib.error.HTTPError as error:
+                    with error:
+                        self._send(error.code, error.read())
+
+            def _send(self, status, body):
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._bench = bench
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+        self._bench._monkeypatch.setenv("APIMART_BASE_URL", f"http://127.0.0.1:{self._server.server_port}")
+
+    def __exit__(self, *_):
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self._bench._monkeypatch.setenv("APIMART_BASE_URL", self._bench.emulator.url)
