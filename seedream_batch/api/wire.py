@@ -171,9 +171,10 @@ def _task_of(document: Json, task_id: str | None) -> Mapping[str, Json] | None:
         if not isinstance(at, dict):
             return None
         if isinstance(at.get("status"), str) and not isinstance(at.get("data"), dict | list):
-            told = at.get("id", at.get("task_id"))
+            told = [at[name] for name in ("id", "task_id") if isinstance(at.get(name), str | int)]
             # Unwrapped, a status is one of anything; in the service's envelope the id may be missing.
-            return at if task_id is None or (told is None and wraps) or str(told) == task_id else None
+            fits = task_id is None or (not told and wraps) or any(str(one).strip() == task_id for one in told)
+            return at if fits else None
         at = at.get("data")
     return None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seedream_batch.cli.words import clean, number, usd
@@ -43,11 +45,36 @@ class Display(Protocol):
         """The run is over."""
 
 
+class _Ticker:
+    """Calls something now and then from a thread of its own, also while nothing happens."""
+
+    def __init__(self, seconds: float, tick: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._tick = tick
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._end.wait(self._seconds):
+            try:
+                self._tick()
+            except (OSError, ValueError):
+                # The terminal is gone; the run is not.
+                return
+
+
 class Bar:
     """A progress bar with counts and spend, on standard error."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
+        self._ticker: _Ticker | None = None
         self._stats = Stats()
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
@@ -59,7 +86,9 @@ class Bar:
             total=wanted, initial=stored, unit="img", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, leave=False,
             bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
         )  # fmt: skip
-        self._postfix()
+        self._redraw()
+        # Tasks take a minute; a clock that stands still looks like a program that does.
+        self._ticker = _Ticker(1.0, self._redraw)
 
     def event(self, event: Event) -> None:
         """Moves the bar; news are written above it."""
@@ -68,14 +97,21 @@ class Bar:
             return
         if event.kind in _NEWS:
             bar.write(_line(event), file=sys.stderr)
+        self._postfix()
         if event.kind is EventKind.STORED:
             bar.update()
-        self._postfix()
 
     def close(self) -> None:
         """Takes the bar away; the summary follows."""
+        if self._ticker is not None:
+            self._ticker.stop()
         if self._bar is not None:
             self._bar.close()
+
+    def _redraw(self) -> None:
+        self._postfix()
+        if self._bar is not None:
+            self._bar.refresh()
 
     def _postfix(self) -> None:
         stats = self._stats
@@ -92,30 +128,34 @@ class Lines:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
+        self._ticker: _Ticker | None = None
         self._stats = Stats()
         self._wanted = 0
         self._before = 0
-        self._last = time.monotonic()
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Remembers what to count against."""
+        """Says what is to be done."""
         self._stats = stats
         self._wanted = wanted
         self._before = stored
+        if not self._quiet:
+            self._progress()
+            self._ticker = _Ticker(LINE_EVERY, self._progress)
 
     def event(self, event: Event) -> None:
         """Prints news; a quiet run prints only what went wrong for good."""
         if event.kind in _NEWS and not (self._quiet and event.kind in {EventKind.RETRY, EventKind.WARNING}):
             print(_line(event), file=sys.stderr, flush=True)  # noqa: T201
-        now = time.monotonic()
-        if not self._quiet and now - self._last >= LINE_EVERY:
-            self._last = now
-            stats = self._stats
-            done = f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
-            print(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Ends the lines of progress."""
+        if self._ticker is not None:
+            self._ticker.stop()
+
+    def _progress(self) -> None:
+        stats = self._stats
+        done = f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
+        print(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 class JsonLines:

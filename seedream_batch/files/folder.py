@@ -77,8 +77,7 @@ class OutputFolder:
         """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
         source, final = self._resolve(old), self._resolve(new)
         with _told(final):
-            # On a file system without letter case, a name that differs in case only is the file's own.
-            if os.path.lexists(final) and not (source.exists() and source.samefile(final)):
+            if os.path.lexists(final) and not _one_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
             self._make(final.parent)
             source.rename(final)
@@ -165,6 +164,17 @@ def _give_name(part: Path, final: Path) -> None:
         part.rename(final)
     else:
         part.unlink()
+
+
+def _one_entry(one: Path, other: Path) -> bool:
+    """Whether two names are one: on a file system without letter case, a name in another case is the file's own.
+
+    A link to the file, of either kind, is an entry of its own that somebody else made.
+    """
+    if not os.path.lexists(one):
+        return False
+    status = one.lstat()
+    return status.st_nlink == 1 and os.path.samestat(status, other.lstat())
 
 
 @contextmanager

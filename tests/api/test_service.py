@@ -9,7 +9,7 @@ from seedream_batch.api.proxies import proxy_for
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service, is_loopback, origin_of
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.errors import CredentialsRefused, ServiceError, UsageError
+from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, UsageError
 from seedream_batch.model.outcome import Polled, Submitted
 
 RUNNING = {"code": 200, "data": {"id": "task_1", "status": "processing", "progress": 40}}
@@ -112,7 +112,11 @@ def test_an_upload(talk):
 @pytest.mark.parametrize(
     ("status", "body", "error", "said"),
     [
-        (413, {"error": {"message": "too large"}}, ServiceError, "HTTP 413: too large"),
+        (413, {"error": {"message": "too large"}}, RequestRefused, "HTTP 413: too large"),
+        (400, {"error": {"message": "bad"}}, RequestRefused, "HTTP 400: bad"),
+        (402, b"", BalanceTooLow, "HTTP 402"),
+        (404, b"", ServiceError, "HTTP 404"),
+        (429, b"", ServiceError, "HTTP 429"),
         (401, {"error": {"message": "bad key"}}, CredentialsRefused, "HTTP 401: bad key"),
         (403, b"", CredentialsRefused, "HTTP 403: an empty answer"),
         (200, {}, ServiceError, "HTTP 200: no URL in the answer"),
@@ -174,6 +178,26 @@ def test_against_the_emulator():
     assert refused.kind is Submitted.REFUSED
     assert unknown.kind is Polled.NOT_FOUND
     assert remaining == 99_965_000
+
+
+def test_a_key_that_the_service_repeats_goes_no_further(talk):
+    told = f"invalid key {talk.KEY}, sorry"
+    outcome = talk.submit(talk.answering(talk.http(401, {"error": {"code": talk.KEY, "message": told}})))
+    assert (outcome.message, outcome.code) == ("invalid key ***, sorry", "***")
+    document = {"data": {"id": "task_1", "status": "failed", "error": told}}
+    assert talk.KEY not in repr(talk.poll(talk.answering(talk.http(200, document))))
+    with pytest.raises(RequestRefused) as refused:
+        talk.run(talk.answering(talk.http(400, {"message": told})), upload())
+    assert talk.KEY not in str(refused.value)
+
+
+def test_a_key_for_the_emulator_changes_no_task_id(talk):
+    async def main():
+        answer = talk.http(200, {"data": [{"task_id": "task_any_1"}]})
+        async with talk.listening(talk.answering(answer)) as server, Service(server.origin, ApiKey("any")) as service:
+            return await service.submit("{}", "key-1")
+
+    assert asyncio.run(main()).task_ids == ("task_any_1",)
 
 
 # Where the client goes
@@ -286,6 +310,7 @@ def test_a_proxy_that_does_not_connect_gets_nothing(talk, clean_proxies, play):
     clean_proxies.setattr("seedream_batch.api.service.CONNECT_TIMEOUT", 0.2)
     clean_proxies.setattr("seedream_batch.api.service.SUBMIT_TIMEOUT", 0.2)
     clean_proxies.setattr("seedream_batch.api.service.TRICKLE", 0.2)
+    clean_proxies.setattr("seedream_batch.api.service.SLOWEST_UPLOAD", 1e9)
 
     def origin(server):
         clean_proxies.setenv("https_proxy", f"http://me:secret-word@127.0.0.1:{server.port}")

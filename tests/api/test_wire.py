@@ -307,9 +307,37 @@ def test_wrappings_of_a_task(wrapped):
 
 
 @pytest.mark.parametrize(
+    ("document", "ours"),
+    [
+        ({"data": {"id": "task_1", "status": "processing"}}, True),
+        ({"data": {"id": " task_1 ", "status": "processing"}}, True),
+        ({"data": {"task_id": "task_1", "status": "processing"}}, True),
+        ({"data": {"id": 77, "task_id": "task_1", "status": "processing"}}, True),
+        ({"data": {"id": None, "status": "processing"}}, True),
+        ({"data": {"status": "processing"}}, True),
+        ({"data": {"id": "task_2", "status": "processing"}}, False),
+        ({"data": {"id": "task_2", "status": "failed"}}, False),
+        ({"id": "task_1", "status": "processing"}, True),
+        ({"id": "task_2", "status": "processing"}, False),
+        ({"status": "failed", "message": "gateway"}, False),
+    ],
+)
+def test_only_the_document_of_the_task_itself_counts(document, ours):
+    poll = wire.poll(answer(document), NOW, "task_1")
+    assert poll.kind is (Polled.RUNNING if ours else Polled.NO_ANSWER)
+
+
+def test_a_task_id_that_is_a_number():
+    document = {"data": {"id": 12345, "status": "processing"}}
+    assert wire.poll(answer(document), NOW, "12345").kind is Polled.RUNNING
+
+
+@pytest.mark.parametrize(
     ("status", "body", "kind"),
     [
         (200, b"", Polled.NO_ANSWER),
+        (404, b"<html>nginx</html>", Polled.NO_ANSWER),
+        (404, b"", Polled.NO_ANSWER),
         (200, b"<html>", Polled.NO_ANSWER),
         (200, b"{}", Polled.NO_ANSWER),
         (200, b'{"data": []}', Polled.NO_ANSWER),
@@ -410,6 +438,7 @@ HEADERS = st.fixed_dictionaries({}, optional={"retry-after": TEXTS | st.just("9"
 def taken(one):
     """Every function that reads answers, on one answer; what they say is fit for a terminal and a database."""
     submission, poll = wire.submission(one, NOW), wire.poll(one, NOW)
+    assert wire.poll(one, NOW, "task_1").kind in {poll.kind, Polled.NO_ANSWER}
     document = wire.parse(one)
     balance, upload = wire.balance(document), wire.upload_url(document)
     assert isinstance(submission, Submission)
@@ -463,6 +492,7 @@ def test_no_cut_or_flipped_answer_raises(data):
         b'{"data":' * 100_000,
         b'{"data": {"status": "completed", "result": ' + b"[" * 500 + b"]" * 500 + b"}}",
         b'{"data": {"status": "completed", "cost": ' + b'{"a":' * 400 + b"1" + b"}" * 400 + b"}}",
+        b'{"data": {"status": "completed", "id": ' + b"[" * 900 + b"]" * 900 + b"}}",
         b'{"data": {"status": "completed", "result": {"images": [' + b"[" * 800 + b"]" * 800 + b"]}}}",
         b"1" * 5000,
         b'{"error": {"code": ' + b"9" * 4299 + b"}}",

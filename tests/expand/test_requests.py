@@ -319,7 +319,7 @@ def test_bad_references(told, picture, name, why):
     (problem,) = told(job, files)
     assert "request.image_urls[0]: " in problem
     assert why in problem
-    assert problem.endswith("[cell subject=panda, and 1 more cells]")
+    assert problem.endswith("[cell subject=panda, and 1 more cell]")
 
 
 def test_the_smallest_and_the_most_stretched_references(tasks, picture):
@@ -335,4 +335,4 @@ def test_a_refused_reference_is_looked_at_once(told):
         "request": {"prompt": "{{ a }}", "image_urls": ["missing.png"]},
     }
     (problem,) = told(job)
-    assert problem.endswith("[cell a=v0, and 2999 more cells]")
+    assert problem.endswith("[cell a=v0, and 2,999 more cells]")

@@ -232,11 +232,36 @@ def test_a_move_overwrites_nothing(folder, place, target):
     assert (folder.root / "2.png").read_bytes() == b"two"
 
 
-def test_a_move_onto_itself_is_refused(folder, place):
-    place("1.png")
-    with pytest.raises(Occupied):
-        folder.move("1.png", "1.png")
+def test_a_move_onto_itself_changes_nothing(folder, place):
+    place("1.png", b"one")
+    folder.move("1.png", "1.png")
+    assert (folder.root / "1.png").read_bytes() == b"one"
     assert tree(folder) == ["1.png"]
+
+
+@pytest.mark.parametrize("kind", ["symbolic", "hard"])
+def test_a_link_to_the_file_that_moves_is_somebody_elses(folder, place, kind):
+    source = place("1.png", b"one")
+    if kind == "hard":
+        os.link(source, folder.root / "2.png")
+    else:
+        (folder.root / "2.png").symlink_to(source)
+    with pytest.raises(Occupied):
+        folder.move("1.png", "2.png")
+    assert tree(folder) == ["1.png", "2.png"]
+    assert (folder.root / "2.png").is_symlink() == (kind == "symbolic")
+
+
+def test_where_no_links_can_be_made_nothing_is_overwritten_either(folder, place, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    place("1.png", b"one")
+    assert tree(folder) == ["1.png"]
+    with pytest.raises(Occupied):
+        place("1.png", b"two")
+    assert (folder.root / "1.png").read_bytes() == b"one"
 
 
 def test_moving_what_is_not_there(folder):
@@ -380,3 +405,15 @@ def test_a_sweep_stays_inside(folder, tmp_path):
     assert part.exists()
     (folder.root / "file").write_text("x")
     folder.sweep({"file"})
+    folder.sweep()
+    assert part.exists(), "a sweep of everything does not follow links"
+
+
+def test_a_sweep_of_everything(folder):
+    parts = [folder.new_part(path) for path in ("1.png", "a/1.png", "a/b/c/1.png", ".x/1.png")]
+    for part in parts:
+        part.write_bytes(b"half")
+    (folder.root / "a/b/2.png").write_text("of somebody else")
+    folder.sweep()
+    assert not any(part.exists() for part in parts)
+    assert (folder.root / "a/b/2.png").exists()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from seedream_batch.errors import InvalidJob, StorageError
+from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.load import load_job
 
 SIZES = "1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto"
@@ -317,15 +317,15 @@ def test_the_limit_is_the_callers(job_file):
 
 def test_files_that_are_no_job(tmp_path):
     def refusal(name):
-        with pytest.raises((StorageError, InvalidJob)) as caught:
+        with pytest.raises((StorageError, UsageError, InvalidJob)) as caught:
             load_job(tmp_path / name)
         return type(caught.value).__name__, str(caught.value).replace(f"{tmp_path}/", "")
 
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "other.yml").write_text("")
-    assert refusal("folder.yaml") == ("StorageError", "folder.yaml is a folder; name the job file in it")
-    assert refusal("missing") == ("StorageError", "there is no job file missing; in  there is other.yml")
-    assert refusal("folder.yaml/x") == ("StorageError", "there is no job file folder.yaml/x")
+    assert refusal("folder.yaml") == ("UsageError", "folder.yaml is a folder; name the job file in it")
+    assert refusal("missing") == ("UsageError", "there is no job file missing; in  there is other.yml")
+    assert refusal("folder.yaml/x") == ("UsageError", "there is no job file folder.yaml/x")
     for name, data, problem in [
         ("empty.yaml", b"", "empty.yaml:1:1: the file is empty"),
         ("comment.yaml", b"# only\n", "comment.yaml:1:1: the file is empty"),
