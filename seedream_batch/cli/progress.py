@@ -134,12 +134,11 @@ class Lines:
         self._before = 0
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Says what is to be done."""
+        """Begins to count."""
         self._stats = stats
         self._wanted = wanted
         self._before = stored
         if not self._quiet:
-            self._progress()
             self._ticker = _Ticker(LINE_EVERY, self._progress)
 
     def event(self, event: Event) -> None:

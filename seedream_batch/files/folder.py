@@ -109,10 +109,10 @@ class OutputFolder:
             with _told(self.root):
                 # Links to folders are not followed: what lies behind them is not ours.
                 walk = os.walk(self.root, followlinks=False)
-                folders = {os.path.relpath(path, self.root).removeprefix(".") for path, _, _ in walk}
+                folders = {os.path.relpath(path, self.root) for path, _, _ in walk}
         for folder in sorted(folders):
             # The folder itself may be a link that leads out, so it is the parent that is looked at.
-            path = self._resolve(f"{folder}/any" if folder else "any").parent
+            path = self._resolve(f"{folder or '.'}/any").parent
             with _told(path):
                 if path.is_dir():
                     for entry in os.scandir(path):

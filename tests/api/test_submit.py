@@ -239,6 +239,7 @@ def test_an_exchange_that_trickles_ends(talk, monkeypatch, silent):
     monkeypatch.setattr(service_module, "SUBMIT_TIMEOUT", 0.1)
     monkeypatch.setattr(service_module, "TRICKLE", 0.2)
     monkeypatch.setattr(service_module, "SLOWEST_UPLOAD", 1e9)
+    monkeypatch.setattr(service_module, "SLOWEST_UPLOAD", 1e9)
 
     async def play(wire):
         if silent == "while the request is sent":
@@ -349,6 +350,7 @@ def test_unreachable_only_where_no_byte_of_a_request_arrived(talk, monkeypatch, 
     monkeypatch.setattr(service_module, "CONNECT_TIMEOUT", 0.15)
     monkeypatch.setattr(service_module, "SUBMIT_TIMEOUT", 0.15)
     monkeypatch.setattr(service_module, "TRICKLE", 0.15)
+    monkeypatch.setattr(service_module, "SLOWEST_UPLOAD", 1e9)
     monkeypatch.setattr(service_module, "SLOWEST_UPLOAD", 1e9)
     outcome = talk.submit(PROOF[name], BIG, origin=lambda server: f"{scheme}://127.0.0.1:{server.port}")
     if outcome.kind is Submitted.UNREACHABLE:

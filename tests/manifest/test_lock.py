@@ -150,7 +150,7 @@ def test_a_look_turns_no_run_away(tmp_path):
     for thread in threads:
         thread.start()
     try:
-        assert all(acquired(tmp_path) for _ in range(200))
+        assert all(acquired(tmp_path) for _ in range(80))
     finally:
         done.set()
         for thread in threads:

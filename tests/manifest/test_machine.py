@@ -207,6 +207,6 @@ def test_any_sequence_of_events(open_book):
     run_state_machine_as_test(
         type("Machine", (Events,), {"open_book": staticmethod(open_book)}),
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
