@@ -11,7 +11,7 @@ from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import Occupied, sync, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
-from seedream_batch.manifest.store import StoredFile
+from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.run.arrange import place_for

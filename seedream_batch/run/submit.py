@@ -8,8 +8,9 @@ from typing import assert_never
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.rescue import Rescued
-from seedream_batch.manifest.store import Claim, Claimed, Intent, Manifest
+from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
 from seedream_batch.run.context import MOST_REFUSED, MOST_UNCLEAR, Context, EventKind, StopReason, event

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.store import Intent, StoredFile
+from seedream_batch.manifest.pictures import StoredFile
+from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import EDGES, ImageState, TaskSpec, TaskState

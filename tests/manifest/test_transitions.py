@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.store import Intent
+from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import EDGES, IMAGE_EDGES, ImageState, TaskState

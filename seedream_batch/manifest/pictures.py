@@ -1,0 +1,127 @@
+"""The way of an image: announced, placed, stored, moved; and of reference images that were uploaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.core import ManifestCore, one_row
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
+from seedream_batch.model.task import IMAGE_EDGES, ImageRecord, ImageState
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a verified file."""
+
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+
+class Pictures(ManifestCore):
+    """Images, their files, and uploads."""
+
+    def images(self, task: int) -> list[ImageRecord]:
+        """The images of a task."""
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
+        return [image_record(row) for row in self._connection.rows(sql, (task,))]
+
+    def announced(self) -> list[ImageRecord]:
+        """The images that wait to be fetched, the soonest to expire first."""
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.ANNOUNCED,))]
+
+    def moving(self) -> list[ImageRecord]:
+        """The stored images whose file has to move."""
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED,))]
+
+    def under_way(self) -> list[ImageRecord]:
+        """The images whose file was being moved when a run was cut off."""
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
+        return [image_record(row) for row in self._connection.rows(sql)]
+
+    def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
+        """The stored image that has this path, and whether the job still asks for it."""
+        columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
+        row = self._connection.row(
+            f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
+            " WHERE images.path = ? AND images.state = 'stored'",
+            (path,),
+        )
+        return (image_record(row[:-1]), row[-1] is not None) if row else None
+
+    def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
+        """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
+        with self.group() as sql:
+            if ImageState.STORED not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {ImageState.STORED}")
+            # It goes where the job wants it now, so nothing is left to move.
+            cursor = sql.execute(
+                "UPDATE images SET target = NULL, path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?,"
+                ' updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
+                (path, file.bytes, file.sha256, file.width, file.height, file.format, now,
+                 image.task, image.index, image.state),
+            )  # fmt: skip
+            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+
+    def move_image(self, image: ImageRecord, to: ImageState, why: str, now: float, **columns: object) -> None:
+        """One image from its state to another; `columns` are set with it."""
+        with self.group() as sql:
+            if to not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {to}")
+            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **columns}
+            assignments = ", ".join(f"{name} = ?" for name in sets)
+            cursor = sql.execute(
+                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
+                (*sets.values(), image.task, image.index, image.state),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+            self._log(sql, image.task, image.state, to, why, now, image=image.index)
+
+    def try_again(
+        self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
+    ) -> ImageRecord:
+        """A download went wrong and is to be tried again, under a fresh URL if one was had."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
+                ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
+                (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
+        return self.images(image.task)[image.index - 1]
+
+    def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
+        """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
+                " AND path = ? AND state = ?",
+                (path, target, now, image.task, image.index, image.path, ImageState.STORED),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
+
+    def heading(self, image: ImageRecord, path: str | None) -> None:
+        """The file is about to be renamed to `path`; None: it was not."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
+                (path, image.task, image.index, image.path),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} at {image.path}")
+
+    def upload(self, sha256: str, service: str, good_until: float) -> str | None:
+        """The URL of an uploaded reference image that is good until then, if there is one."""
+        row = self._connection.row(
+            "SELECT url FROM uploads WHERE sha256 = ? AND service = ? AND expires_at > ?", (sha256, service, good_until)
+        )
+        return str(row[0]) if row else None
+
+    def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
+        """Remembers where a reference image was uploaded to."""
+        with self.group() as sql:
+            sql.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (sha256, service, url, expires_at))

@@ -1,0 +1,207 @@
+"""The way of a task: claimed, sent, answered, ended."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedream_batch.manifest.accounts import Accounts
+from seedream_batch.manifest.core import one_row
+from seedream_batch.manifest.pictures import Pictures
+from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A submission that is about to be made: the task and, where it differs from the task's own, the exact body."""
+
+    task: int
+    body: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A committed intent: what may now be sent, and under which key."""
+
+    task: TaskRecord
+    key: str
+    body: str
+    opened_at: float
+    """When the key was first used, in unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The intents that were committed, and why the rest was not, if the budget stopped them."""
+
+    claims: tuple[Claim, ...]
+    stopped_by: str = ""
+
+
+_SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
+"""The states in which a task waits for the outcome of its submission."""
+
+
+class Submissions(Accounts, Pictures):
+    """Intents, outcomes and ends of tasks."""
+
+    def claim(self, intents: Sequence[Intent], budget: Budget, now: float) -> Claimed:
+        """Commits the intents, with their keys and what they may cost, as far as the budget goes.
+
+        Tasks that are no longer planned are passed over. Nothing may be sent before this returns.
+        """
+        claims: list[Claim] = []
+        with self.group() as sql:
+            for intent in intents:
+                task = self.task(intent.task)
+                if task.state is not TaskState.PLANNED:
+                    continue
+                refusal = self._over_budget(task, budget)
+                if refusal:
+                    return Claimed(tuple(claims), refusal)
+                claims.append(self._open_attempt(sql, task, intent.body, now))
+        return Claimed(tuple(claims))
+
+    def _open_attempt(self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, now: float) -> Claim:
+        reserved = task.images * self._price(task)
+        number = task.attempt
+        row = sql.execute(
+            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
+            (task.id, number),
+        ).fetchone()
+        if row is not None and row[1] == body:
+            # Provably nothing was executed: the same logical request, so the same key.
+            key, opened_at = str(row[0]), float(row[2])
+            sql.execute(
+                "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
+                (task.images, reserved, key),
+            )
+        else:
+            number, opened_at = number + 1, now
+            # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
+            # same key again, and the service then recognises what it has done already.
+            key = f"sb-{self.id}-{task.fingerprint[:40]}-{number}"
+            sql.execute(
+                "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (key, task.id, number, body, now, task.images, reserved),
+            )
+        sql.execute(
+            "UPDATE totals SET reserved_images = reserved_images + ?, reserved = reserved + ?", (task.images, reserved)
+        )
+        self._move(sql, task, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
+        return Claim(self.task(task.id), key, body if body is not None else task.body, opened_at)
+
+    def open_claim(self, task: TaskRecord) -> Claim | None:
+        """What was sent for an uncertain task, for a resend under the same key."""
+        row = self._connection.row(
+            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+        )
+        if row is None:
+            return None
+        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
+
+    def accepted(
+        self, task: TaskRecord, task_ids: Sequence[str], *, deadline: float, why: str, now: float
+    ) -> TaskRecord:
+        """Task ids came back: they are durable before anything else happens to the task."""
+        ids = json.dumps(list(task_ids))
+        with self.group() as sql:
+            self._move(
+                sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
+                task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
+            )  # fmt: skip
+            self._attempt(sql, task, "accepted", task_ids=ids)
+        return self.task(task.id)
+
+    def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
+        """Provably nothing was executed: planned again under the same key, the money free again."""
+        with self.group() as sql:
+            self._leaving(task, *_SENT)
+            self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
+            self._release(sql, task, "not executed")
+
+    def refused(self, task: TaskRecord, *, why: str, code: str, now: float) -> None:
+        """A definite no to the submission."""
+        with self.group() as sql:
+            self._leaving(task, *_SENT)
+            self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
+            self._release(sql, task, "refused")
+
+    def uncertain(self, task: TaskRecord, *, why: str, code: str, held: bool, now: float) -> None:
+        """Perhaps executed and paid: the reservation stays."""
+        with self.group() as sql:
+            self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
+            self._attempt(sql, task, "uncertain")
+
+    def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float) -> None:
+        """A resend of an uncertain task told nothing of the first send."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                "UPDATE tasks SET reason = ?, held = max(held, ?), updated_at = ?"
+                " WHERE id = ? AND state = 'uncertain' AND attempt = ?",
+                (why, int(held), now, task.id, task.attempt),
+            )
+            one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
+
+    def succeeded(
+        self,
+        task: TaskRecord,
+        images: Sequence[ImageUrl],
+        *,
+        cost: int | None,
+        why: str,
+        now: float,
+        default_expiry: float,
+    ) -> list[ImageRecord]:
+        """The service delivered: the URLs are stored, the reservation becomes the real cost.
+
+        Without a `cost` the delivered images count at the price they were reserved at.
+        """
+        with self.group() as sql:
+            self._leaving(task, TaskState.ACCEPTED)
+            spent = self._reserved_price(sql, task) * len(images) if cost is None else cost
+            self._move(
+                sql, task, TaskState.SUCCEEDED, why, now,
+                cost=spent, ended_at=now, code="", reason=why if len(images) != task.images else "",
+            )  # fmt: skip
+            self._release(sql, task, "succeeded", images=len(images), cost=spent)
+            if cost and images:
+                # Rounded up: a reservation must not be too small by a fraction of a millionth.
+                price = -(-cost // len(images))
+                sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))
+                self._hold_enough(sql, task, price)
+            sql.executemany(
+                'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
+                [
+                    (task.id, index, ImageState.ANNOUNCED, image.url, image.expires_at or default_expiry, now)
+                    for index, image in enumerate(images, 1)
+                ],
+            )
+        return self.images(task.id)
+
+    def failed(
+        self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0
+    ) -> None:
+        """The service failed the task, refunding all but `cost`; with `retry_at` it is planned anew, with a new key."""
+        with self.group() as sql:
+            self._leaving(task, TaskState.ACCEPTED)
+            self._move(
+                sql, task, TaskState.FAILED, why, now,
+                reason=why, code=code, ended_at=now, failures=task.failures + 1,
+            )  # fmt: skip
+            self._release(sql, task, "failed", cost=cost)
+            if retry_at is not None:
+                again = f"trying again after failure {task.failures + 1}"
+                self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
+
+    def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
+        """The task id leads nowhere; the reservation stays, because it may have been paid."""
+        with self.group() as sql:
+            self._leaving(task, TaskState.ACCEPTED)
+            self._move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)
+            self._attempt(sql, task, "lost")
