@@ -16,6 +16,8 @@ _VERBS = {
     "plan": "Show what a run would do, and why; changes nothing.",
     "run": "Make every image that a job asks for and that is not there yet.",
     "status": "Show what is stored, in flight, failed, and what it cost.",
+    "retry": "Plan failed and lost tasks again.",
+    "resolve": "Decide about tasks that were perhaps made and paid for.",
     "balance": "Show what the account has left; checks the API key.",
     "init": "Write a commented job file to start from.",
     "schema": "Print a JSON Schema, for editors and other tools.",

@@ -28,6 +28,14 @@ EMULATE: _Decorator = click.option(
 )
 
 
+SELECT: _Decorator = click.option(
+    "--select",
+    multiple=True,
+    metavar="AXIS=VALUE",
+    help="Only tasks with this axis value; several after commas, further axes with further --select.",
+)
+
+
 class Duration(click.ParamType[float]):
     """`90s`, `50m`, `1h30m`, or a number of seconds."""
 

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
-from seedream_batch.cli.exits import Exit
 from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, Duration
-from seedream_batch.errors import StorageError, UsageError
-
-if TYPE_CHECKING:
-    from seedream_batch.model.job import Job
+from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
 Examples:
@@ -66,17 +57,11 @@ def command(
         from seedream_batch.cli.plan import command as plan
 
         return int(ctx.invoke(plan, job=job, emulate=emulate, max_tasks=max_tasks))
-    from seedream_batch.api.secret import ApiKey
-    from seedream_batch.cli.environment import api_key, origin
-    from seedream_batch.cli.exits import of_run
-    from seedream_batch.cli.progress import display
-    from seedream_batch.cli.show import show_result
+    from seedream_batch.cli.running import run
     from seedream_batch.cli.target import load, trusts_keys
-    from seedream_batch.run import RunOptions, run_job
+    from seedream_batch.run import RunOptions
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
-    service: AbstractContextManager[str] = _emulator(loaded.job) if emulate else nullcontext(origin())
-    key = ApiKey("emulated") if emulate else api_key()
     options = RunOptions(
         limit=limit,
         max_duration=max_duration,
@@ -84,38 +69,4 @@ def command(
         submit_only=submit_only,
         resend=trusts_keys(loaded.job, emulate=emulate),
     )
-    shown = display(quiet=quiet, log_format=log_format)
-    try:
-        result = run_job(
-            loaded.job,
-            tasks=loaded.tasks(),
-            references=loaded.references,
-            service=service,
-            key=key,
-            options=options,
-            emit=shown.event,
-            started=shown.started,
-        )
-    finally:
-        shown.close()
-    code = of_run(result)
-    if not quiet or code != Exit.DONE:
-        show_result(result, loaded.job, job)
-    return code
-
-
-@contextmanager
-def _emulator(job: Job) -> Iterator[str]:
-    """The emulator, for as long as the run goes; what it knows is kept beside the images, for the next run."""
-    from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
-
-    state = Path(job.output_dir, ".emulator")
-    try:
-        emulator = Emulator(EmulatorConfig(state_dir=state))
-        emulator.start()
-    except (LedgerError, OSError) as error:
-        raise StorageError(f"the emulator cannot start: {error}") from error
-    try:
-        yield emulator.url
-    finally:
-        emulator.stop()
+    return run(loaded, job, emulate=emulate, options=options, quiet=quiet, log_format=log_format)

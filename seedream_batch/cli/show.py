@@ -109,6 +109,10 @@ def _advice(result: RunResult, path: str) -> list[str]:
     tasks = result.tasks
     if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)):
         lines.append(f"`seedream-batch status {path}` says what went wrong.")
+    if tasks.get(TaskState.FAILED) or tasks.get(TaskState.LOST):
+        lines.append(f"`seedream-batch retry {path}` plans failed and lost tasks again.")
+    if tasks.get(TaskState.UNCERTAIN):
+        lines.append(f"`seedream-batch resolve {path}` decides about uncertain ones.")
     if result.stop_reason is StopReason.CREDENTIALS:
         lines.append("Check APIMART_API_KEY. What was accepted is in the manifest; run again with a good key.")
     if result.stop_reason is StopReason.BALANCE:
@@ -118,6 +122,18 @@ def _advice(result: RunResult, path: str) -> list[str]:
     if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
         lines.append("Run again: it goes on where it stopped.")
     return lines
+
+
+def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> None:
+    """The tasks that a person decided about."""
+    if not tasks:
+        say(f"{none} that fits; nothing was changed")
+        return
+    for task in tasks[:20]:
+        say(f"  {task.paths[0]}")
+    if len(tasks) > 20:
+        say(f"  and {len(tasks) - 20:,} more")
+    say(wrapped(f"{number(len(tasks), 'task')} {what}" + (f"; {then}." if then else ".")))
 
 
 def show_status(status: Status, *, emulated: bool) -> None:

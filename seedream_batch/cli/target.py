@@ -45,6 +45,15 @@ def trusts_keys(job: Job, *, emulate: bool) -> bool:
     return job.run.on_unknown is OnUnknown.RESEND
 
 
+def made(path: str, *, emulate: bool) -> Job:
+    """The job, which has to have been run before. Raises `UsageError`."""
+    job = load(path, emulate=emulate, max_tasks=2**63).job
+    if not manifest_of(job).exists():
+        how = " --emulate" if emulate else ""
+        raise UsageError(f"{path} was never run{' with' + how if how else ''}: there is no {manifest_of(job)}")
+    return job
+
+
 def existing(job: Job, path: str) -> tuple[Job, Path, bool]:
     """The job and its manifest, the emulated one if there is no other. Raises `UsageError` if there is none."""
     manifest = manifest_of(job)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 
+from seedream_batch.manifest.decisions import Decisions
 from seedream_batch.manifest.enter import Entered, enter
 from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
-from seedream_batch.manifest.submissions import Submissions
 from seedream_batch.model.task import TaskRecord, TaskSpec, TaskState
 
 
-class Manifest(Submissions):
+class Manifest(Decisions):
     """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
 
     Every public method is one transaction, durable when it returns; within `group()` they share one. A write that

@@ -81,6 +81,8 @@ class RunOptions:
     """Finish what is in flight, submit nothing."""
     submit_only: bool = False
     """Submit, and leave polling and fetching to a later run."""
+    resend_only: frozenset[int] | None = None
+    """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
     resend: bool = False
     """Send uncertain tasks again under their key: the service is trusted to know it."""
 

@@ -71,7 +71,8 @@ class Engine:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
             for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
-                if not task.held and context.may_submit():
+                only = context.options.resend_only
+                if not task.held and context.may_submit() and (only is None or task.id in only):
                     await self._start(task.id, self._resend(task))
         if not context.options.collect:
             await self._submit_all()

@@ -1,0 +1,64 @@
+"""`seedream-batch resolve`."""
+
+from __future__ import annotations
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.errors import UsageError
+
+_EPILOG = """\b
+Examples:
+  seedream-batch status jobs/quickstart.yaml                            (which they are)
+  seedream-batch resolve jobs/quickstart.yaml --resend
+  seedream-batch resolve jobs/quickstart.yaml --select subject=fox --task-id task_01K8...
+  seedream-batch resolve jobs/quickstart.yaml --forget
+  seedream-batch resolve jobs/quickstart.yaml --give-up
+
+\b
+--resend    send the same bytes again under the same Idempotency-Key, now. A service that
+            honours keys answers with the first task; one that does not makes a second.
+--task-id   the id of the task, as the service's own pages or support name it
+--forget    plan it again under a new key: it may be paid for twice
+--give-up   count it as failed; what it may have cost stays counted against the budget"""
+
+
+@click.command("resolve", epilog=_EPILOG)
+@JOB
+@SELECT
+@click.option("--resend", "what", flag_value="resend", help="Send them again under the same key.")
+@click.option("--forget", "what", flag_value="forget", help="Buy them again, whatever became of the first.")
+@click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
+@click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
+@EMULATE
+def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | None, emulate: bool) -> int:  # noqa: FBT001
+    """Decide about uncertain tasks: those that were perhaps made and paid for."""
+    from seedream_batch.cli.running import run
+    from seedream_batch.cli.show import show_chosen
+    from seedream_batch.cli.target import load, made
+    from seedream_batch.expand.selection import selection
+    from seedream_batch.run import RunOptions, decide
+
+    if (what is None) == (task_id is None):
+        raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")
+    target, chooses = made(job, emulate=emulate), selection(select)
+    none = "there is no uncertain task"
+    next_run = f"`seedream-batch run {job}`"
+    if task_id is not None:
+        task = decide.identify_task(target, chooses, task_id)
+        show_chosen([task], "identified", f"{next_run} polls it", none)
+    elif what == "forget":
+        show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
+    elif what == "give-up":
+        show_chosen(
+            decide.give_up_tasks(target, chooses), "given up", "`seedream-batch retry` could take them up", none
+        )
+    else:
+        chosen = decide.let_resend_tasks(target, chooses)
+        show_chosen(chosen, "to be sent again", "", none)
+        if chosen:
+            only = frozenset(task.id for task in chosen)
+            options = RunOptions(limit=0, resend=True, resend_only=only)
+            loaded = load(job, emulate=emulate, max_tasks=2**63)
+            return run(loaded, job, emulate=emulate, options=options, quiet=False, log_format="text")
+    return 0

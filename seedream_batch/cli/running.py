@@ -1,0 +1,58 @@
+"""A run as the command line makes it: with a service, a key, a display, a summary and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+
+from seedream_batch.api.secret import ApiKey
+from seedream_batch.cli.environment import api_key, origin
+from seedream_batch.cli.exits import Exit, of_run
+from seedream_batch.cli.progress import display
+from seedream_batch.cli.show import show_result
+from seedream_batch.errors import StorageError
+from seedream_batch.load import LoadedJob
+from seedream_batch.model.job import Job
+from seedream_batch.run import RunOptions, run_job
+
+
+def run(loaded: LoadedJob, path: str, *, emulate: bool, options: RunOptions, quiet: bool, log_format: str) -> int:
+    """Runs the job, shows what happens and what came of it; the exit code."""
+    service: AbstractContextManager[str] = _emulator(loaded.job) if emulate else nullcontext(origin())
+    key = ApiKey("emulated") if emulate else api_key()
+    shown = display(quiet=quiet, log_format=log_format)
+    try:
+        result = run_job(
+            loaded.job,
+            tasks=loaded.tasks(),
+            references=loaded.references,
+            service=service,
+            key=key,
+            options=options,
+            emit=shown.event,
+            started=shown.started,
+        )
+    finally:
+        shown.close()
+    code = of_run(result)
+    if not quiet or code != Exit.DONE:
+        show_result(result, loaded.job, path)
+    return code
+
+
+@contextmanager
+def _emulator(job: Job) -> Iterator[str]:
+    """The emulator, for as long as the run goes; what it knows is kept beside the images, for the next run."""
+    from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
+
+    state = Path(job.output_dir, ".emulator")
+    try:
+        emulator = Emulator(EmulatorConfig(state_dir=state))
+        emulator.start()
+    except (LedgerError, OSError) as error:
+        raise StorageError(f"the emulator cannot start: {error}") from error
+    try:
+        yield emulator.url
+    finally:
+        emulator.stop()

@@ -1,0 +1,44 @@
+"""What a person decides about tasks that no run decides by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from seedream_batch.manifest.submissions import Submissions
+from seedream_batch.model.task import TaskRecord, TaskState
+
+
+class Decisions(Submissions):
+    """Moves that only a person asks for. Money held for a task in doubt stays held: it may have been paid."""
+
+    def retry(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Failed and lost tasks are planned again, as new attempts under new keys."""
+        with self.group() as sql:
+            for task in tasks:
+                self._move(
+                    sql, task, TaskState.PLANNED, "retry", now,
+                    failures=0, not_before=0, task_ids=None, code="", reason="",
+                )  # fmt: skip
+
+    def forget(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Uncertain tasks are planned again under new keys: they may be paid for twice."""
+        with self.group() as sql:
+            for task in tasks:
+                self._move(sql, task, TaskState.PLANNED, "forgotten", now, not_before=0, code="", reason="", held=0)
+                self._attempt(sql, task, "forgotten")
+
+    def give_up(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Uncertain tasks count as failed; what they may have cost stays held."""
+        with self.group() as sql:
+            for task in tasks:
+                why = f"given up; before that: {task.reason}"
+                self._move(sql, task, TaskState.FAILED, why, now, reason=why, held=0, ended_at=now)
+                self._attempt(sql, task, "given up")
+
+    def let_resend(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Uncertain tasks that were held may be sent again under their key."""
+        with self.group() as sql:
+            sql.executemany(
+                "UPDATE tasks SET held = 0, updated_at = ? WHERE id = ? AND state = 'uncertain'",
+                [(now, task.id) for task in tasks],
+            )

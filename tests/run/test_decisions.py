@@ -1,0 +1,112 @@
+"""What a person decides: retry and resolve."""
+
+import pytest
+
+
+@pytest.fixture
+def doubtful(bench, serve):
+    """Two of six tasks were billed, and their answers lost."""
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill", "prompt": "fox", "after": 1}])
+    assert bench.run().code == 4
+    bench.emulator.set_faults([])
+    assert bench.states() == {"succeeded": 4, "uncertain": 2}
+    return bench
+
+
+def test_resend_under_the_same_key(doubtful):
+    done = doubtful.call("resolve", "--resend")
+    assert done.code == 0, done
+    assert doubtful.states() == {"succeeded": 6}
+    assert len(doubtful.charges()) == 6
+    doubtful.check()
+
+
+def test_resend_of_some(doubtful):
+    sizes = [path.split("/")[1].replace("-", ":") for (path,) in _uncertain(doubtful)]
+    done = doubtful.call("resolve", "--resend", "--select", "subject=fox", "--select", f"size={sizes[0]}")
+    assert done.code == 4, done
+    assert doubtful.states() == {"succeeded": 5, "uncertain": 1}
+    assert len(doubtful.charges()) == 6
+
+
+def test_a_task_id_that_was_found(doubtful):
+    size = _uncertain(doubtful)[0][0].split("/")[1].replace("-", ":")
+    known = {text for (text,) in doubtful.rows("SELECT task_ids FROM attempts WHERE task_ids IS NOT NULL")}
+    lost = [charge for charge in doubtful.charges() if f'["{charge["task_id"]}"]' not in known]
+    task_id = next(charge["task_id"] for charge in lost if charge["request"].get("size") == size)
+    refused = doubtful.call("resolve", "--task-id", task_id)
+    assert refused.code == 2
+    assert "2 uncertain tasks are chosen" in refused.err
+    done = doubtful.call("resolve", "--task-id", task_id, "--select", f"size={size}")
+    assert done.code == 0, done
+    doubtful.run()
+    assert doubtful.states() == {"succeeded": 5, "uncertain": 1}
+    assert len(doubtful.charges()) == 6
+    doubtful.check()
+
+
+def test_forget_buys_again_and_says_so(doubtful):
+    done = doubtful.call("resolve", "--forget")
+    assert done.code == 0
+    assert "buys them anew" in done.out
+    assert doubtful.run().code == 0
+    assert len(doubtful.charges()) == 8
+    # What is in doubt stays held: it may have been paid.
+    assert doubtful.rows("SELECT reserved_images, images FROM totals") == [(2, 6)]
+
+
+def test_give_up_and_take_up_again(doubtful):
+    assert doubtful.call("resolve", "--give-up").code == 0
+    assert doubtful.states() == {"succeeded": 4, "failed": 2}
+    assert doubtful.run().code == 3
+    assert len(doubtful.charges()) == 6
+    assert "given up" in doubtful.call("status").out
+    done = doubtful.call("retry")
+    assert "2 tasks planned again" in done.out
+    assert doubtful.run().code == 0
+
+
+def test_retry_of_what_failed(bench, serve):
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "fail", "prompt": "fox"}])
+    assert bench.run().code == 3
+    bench.emulator.set_faults([])
+    assert bench.run().code == 3, "left alone until somebody says otherwise"
+    done = bench.call("retry", "--select", "size=1:1,16:9")
+    assert "2 tasks planned again" in done.out
+    assert bench.run().code == 3
+    assert bench.states() == {"succeeded": 5, "failed": 1}
+    assert bench.call("retry", "--select", "subject=panda").out.startswith("there is no failed or lost task")
+    assert bench.call("retry").code == 0
+    assert bench.run().code == 0
+    bench.check()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--resend", "--task-id", "x")])
+def test_one_decision_at_a_time(bench, serve, arguments):
+    serve()
+    done = bench.call("resolve", *arguments)
+    assert done.code == 2
+    assert "one of --resend, --task-id ID, --forget, --give-up" in done.err
+
+
+@pytest.mark.parametrize("text", ["subject", "=fox", "subject="])
+def test_a_selection_that_selects_nothing(bench, serve, text):
+    serve()
+    bench.run()
+    done = bench.call("retry", "--select", text)
+    assert done.code == 2
+    assert "AXIS=VALUE" in done.err
+
+
+def test_a_job_that_was_never_run(bench):
+    assert bench.call("retry").code == 2
+    assert bench.call("resolve", "--forget").code == 2
+    assert not bench.out.exists()
+
+
+def _uncertain(bench):
+    return [
+        (json_paths.strip('["]'),) for (json_paths,) in bench.rows("SELECT paths FROM tasks WHERE state = 'uncertain'")
+    ]
