@@ -464,13 +464,13 @@ def taken(one):
         assert all(amount is None or abs(amount) < 2**63 for amount in (balance.remaining, balance.used))
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(document=DOCUMENTS, status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_json_raises(document, status, headers, whole):
     taken(Answer(status, headers, json.dumps(document).encode(), whole))
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(body=st.binary(max_size=200), status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_bytes_raise(body, status, headers, whole):
     taken(Answer(status, headers, body, whole))

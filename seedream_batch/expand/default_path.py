@@ -1,0 +1,83 @@
+"""Where images go when the job does not say: readable paths from the names of axis values, and never two alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from seedream_batch.expand.identity import dumps
+from seedream_batch.expand.matrix import name_of
+from seedream_batch.expand.paths import BadPath, collision_key, safe_path
+from seedream_batch.expand.request import FieldError
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
+
+
+class DefaultPath:
+    """The path of a job that names none: a folder for the first axis, the names of the other values in the file's.
+
+    The names are joined by `_`, which they do not have themselves, so that no two cells get one path.
+    """
+
+    _LONGEST = 150
+    """Bytes of one name after which it is cut."""
+
+    def __init__(self, job: Job) -> None:
+        self._sample = job.repeat > 1
+        self._axes = [axis.name for axis in job.axes]
+        values: dict[str, list[Json]] = {axis.name: list(axis.values) for axis in job.axes}
+        for cell in job.include:
+            for name, value in cell.items():
+                values.setdefault(name, []).append(value)
+        included = {name for cell in job.include for name in cell}
+        self._parts = {name: _parts(found, several=name in included) for name, found in values.items()}
+
+    def render(self, cell: Mapping[str, Json], sample: int) -> tuple[str, ...]:
+        if len(cell) == len(self._axes) and all(name in cell for name in self._axes):
+            parts = [self._parts[name][id(cell[name])] for name in self._axes]
+        else:
+            names = [*self._axes, *sorted(cell.keys() - set(self._axes))]
+            parts = [f"{name}={self._parts[name][id(cell[name])]}" for name in names if name in cell]
+        if self._sample:
+            parts.append(str(sample))
+        rendered = parts[0]
+        if len(parts) > 1:
+            rendered += "/" + self._bounded("_".join(parts[1:]))
+        try:
+            return (safe_path(rendered),)
+        except BadPath as error:
+            raise FieldError(("output", "path"), str(error), "set output.path", error.cause) from error
+
+    def _bounded(self, name: str) -> str:
+        encoded = name.encode()
+        if len(encoded) <= self._LONGEST:
+            return name
+        short = encoded[: self._LONGEST].decode(errors="ignore")
+        return f"{short}-{hashlib.sha256(encoded).hexdigest()[:12]}"
+
+
+def _parts(values: Sequence[Json], *, several: bool) -> dict[int, str]:
+    """What stands for each value, by its identity; `several` says that equal values may come more than once."""
+    slugs = [_slug(value) for value in values]
+    keys = [collision_key(slug) for slug in slugs]
+    distinct = {dumps(value): key for value, key in zip(values, keys, strict=True)}.values() if several else keys
+    times = Counter(distinct)
+    return {
+        id(value): slug if times[key] == 1 and not slug.endswith("…") else _with_hash(slug, value)
+        for value, slug, key in zip(values, slugs, keys, strict=True)
+    }
+
+
+def _with_hash(slug: str, value: Json) -> str:
+    # Two values with one name, or a name cut short: a few digits of the value's hash tell them apart.
+    return f"{slug.rstrip('…')}-{hashlib.sha256(dumps(value).encode()).hexdigest()[:6]}"
+
+
+def _slug(value: Json) -> str:
+    """The name of a value as a part of a file's name: no `/` and no `_` in it, and nothing a path replaces."""
+    text = "-".join(name_of(value).replace("/", "-").replace("_", "-").split()).lstrip(".")
+    try:
+        return safe_path(text) if text else "value"
+    except BadPath:
+        return "value"
