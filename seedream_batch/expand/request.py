@@ -121,6 +121,10 @@ class RequestTemplate:
 
         def render(context: Context) -> Json:
             rendered = text_of(context)
+            if strip and "{{" in rendered:
+                # Nobody wants that drawn: a value was taken for a template, and would be paid for as it stands.
+                told = f"the rendered prompt still has a template in it: {_around(rendered)}"
+                raise FieldError(path, told, "values of axes and vars are not templates themselves")
             if wanted == "string":
                 return rendered.strip() if strip else rendered
             return _as_type(rendered.strip(), wanted, path)
@@ -154,6 +158,11 @@ def _key(value: Json) -> object:
     if kind is str:
         return value
     return (value,) if kind is int else id(value)
+
+
+def _around(text: str) -> str:
+    at = text.index("{{")
+    return repr(text[max(0, at - 20) : at + 40])
 
 
 def render_at(template: Template, context: Context, path: Path) -> str:

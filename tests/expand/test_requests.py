@@ -336,3 +336,15 @@ def test_a_refused_reference_is_looked_at_once(told):
     }
     (problem,) = told(job)
     assert problem.endswith("[cell a=v0, and 2,999 more cells]")
+
+
+def test_a_value_that_looks_like_a_template_is_not_bought_as_it_stands(told):
+    job = {
+        "version": 1,
+        "vars": {"style": "like {{ subject }}"},
+        "matrix": {"subject": ["a panda"]},
+        "request": {"prompt": "{{ subject }}, {{ style }}"},
+    }
+    (problem,) = told(job)
+    assert "request.prompt: the rendered prompt still has a template in it" in problem
+    assert "values of axes and vars are not templates themselves" in problem
