@@ -139,6 +139,8 @@ class Collector:
                         default_expiry=now + DEFAULT_LINK_LIFETIME,
                     )
                 )  # fmt: skip
+                if poll.cost is None:
+                    context.costless.add((task.model, task.resolution))
                 stats.cost += task.price * len(poll.images) if poll.cost is None else poll.cost
             case TaskState.FAILED:
                 again = not move.final and task.failures + 1 < context.job.run.attempts

@@ -143,9 +143,7 @@ class Engine:
                 self._submitter.blocked_by = ""
             if self._submitter.blocked_by:
                 context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-            while context.job.budget.max_cost is not None and len(self._working) >= MOST_UNPRICED:
-                if await context.writer.do(lambda m: m.price_is_known(task)):
-                    break
+            while len(self._working) >= MOST_UNPRICED and not await self._price_is_clear(task):
                 await self._until_changed()
             if context.may_submit():
                 await self._submitter.wait_for_turn()
@@ -157,6 +155,13 @@ class Engine:
             raise
         self._slots.release()
         return False
+
+    async def _price_is_clear(self, task: TaskRecord) -> bool:
+        """Whether nothing hangs on the price, or it is known, or the service does not tell it."""
+        context = self._context
+        if context.job.budget.max_cost is None or (task.model, task.resolution) in context.costless:
+            return True
+        return await context.writer.do(lambda m: m.price_is_known(task))
 
     async def _until_changed(self) -> None:
         """Waits until a task in flight has ended."""

@@ -245,3 +245,12 @@ class _liar:  # noqa: N801 - used like a function
         self._server.server_close()
         self._thread.join()
         self._bench._monkeypatch.setenv("APIMART_BASE_URL", self._bench.emulator.url)
+
+
+def test_a_service_that_names_no_cost_is_not_waited_for(many, serve):
+    serve(omit=("cost", "credits_cost"), task_seconds="fixed:0.2")
+    many.write(MANY + "budget: {max_cost_usd: 5, price_per_image_usd: 0.035}\n")
+    assert many.run().code == 0
+    assert many.rows("SELECT cost FROM totals") == [(60 * 35000,)]
+    assert many.rows("SELECT count(*) FROM prices") == [(0,)]
+    many.check()
