@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import assert_never
 
@@ -117,17 +117,26 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
                 return poll
     done = [poll for poll in polls if poll.kind is Polled.COMPLETED]
     if not done or (len(done) < len(polls) and age < NOT_FOUND_GRACE and _any(polls, Polled.NOT_FOUND)):
-        return next((poll for poll in polls if poll.kind is Polled.NOT_FOUND), polls[0])
-    costs = [poll.cost for poll in done if poll.cost is not None]
+        missing = next((poll for poll in polls if poll.kind is Polled.NOT_FOUND), None)
+        return missing or _all_failed(polls)
+    known = [poll.cost for poll in polls if poll.cost is not None]
+    whole = len(polls) == parts and all(poll.cost is not None for poll in done)
     lost = [f"a part {poll.kind}: {poll.message}" for poll in polls if poll.kind is not Polled.COMPLETED]
     return Poll(
         Polled.COMPLETED,
         images=tuple(image for poll in done for image in poll.images),
         # A part that was dropped may still be billed, so the estimate has to stand.
-        cost=sum(costs) if len(costs) == len(done) and len(polls) == parts else None,
+        cost=sum(known) if whole else None,
         status=done[0].status,
         notes=(*(note for poll in done for note in poll.notes), *lost),
     )
+
+
+def _all_failed(polls: Sequence[Poll]) -> Poll:
+    """One failure for all: what any part was charged counts, and a refusal by moderation says more than another."""
+    told = next((poll for poll in polls if is_moderation(poll.code, poll.message)), polls[0])
+    known = [poll.cost for poll in polls if poll.cost is not None]
+    return replace(told, cost=sum(known) if known else None)
 
 
 def _any(polls: Sequence[Poll], kind: Polled) -> bool:

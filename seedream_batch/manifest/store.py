@@ -35,21 +35,32 @@ class Manifest(Decisions):
         return len(left)
 
     def take_in(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
-        """Task ids that an earlier run could not store become those of their tasks; how many tasks that settles."""
-        taken = 0
+        """Task ids that an earlier run could not store go to their tasks; how many of these answers are known now."""
+        known = 0
         with self.group() as sql:
             for one in rescued:
                 row = sql.execute(
-                    "SELECT tasks.id FROM attempts JOIN tasks ON tasks.id = attempts.task"
-                    " WHERE attempts.key = ? AND attempts.number = tasks.attempt"
-                    " AND tasks.state IN ('submitting', 'uncertain')",
+                    "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
+                    " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?",
                     (one.key,),
                 ).fetchone()
-                if row is not None:
+                if row is None:
+                    continue
+                known += 1
+                if row[1]:
                     task = self.task(row[0])
                     self.accepted(task, one.task_ids, deadline=one.at + timeout, why="rescued", now=now)
-                    taken += 1
-        return taken
+                else:
+                    sql.execute(
+                        "UPDATE attempts SET task_ids = coalesce(task_ids, ?) WHERE key = ?",
+                        (json.dumps(list(one.task_ids)), one.key),
+                    )
+        return known
+
+    def knows_task_id(self, task_id: str) -> bool:
+        """Whether any attempt has this task id."""
+        sql = "SELECT 1 FROM attempts, json_each(attempts.task_ids) WHERE json_each.value = ?"
+        return self._connection.row(sql, (task_id,)) is not None
 
     def tasks(self, state: TaskState) -> list[TaskRecord]:
         """All tasks in a state, in the order of the job."""

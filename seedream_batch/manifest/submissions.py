@@ -170,7 +170,7 @@ class Submissions(Accounts, Pictures):
                 cost=spent, ended_at=now, code="", reason=why if len(images) != task.images else "",
             )  # fmt: skip
             self._release(sql, task, "succeeded", images=len(images), cost=spent)
-            if cost and images:
+            if cost and images and len(images) == task.images:
                 # Rounded up: a reservation must not be too small by a fraction of a millionth.
                 price = -(-cost // len(images))
                 sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))

@@ -84,7 +84,7 @@ class Collector:
                 if not at_once or looks > 1:
                     context.schedule.learn(task.resolution, age)
                 return await self._ended(task, poll, move, context.clock())
-            if overdue and poll.kind is Polled.NO_ANSWER:
+            if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED}:
                 context.stats.trouble += 1
                 context.emit(event(EventKind.WARNING, task, f"no answer about it past its deadline: {poll.message}"))
                 raise Stopping
@@ -116,7 +116,6 @@ class Collector:
                 context.may_poll = False
         elif poll.kind is Polled.RATE_LIMITED:
             wait = poll.retry_after if poll.retry_after is not None else backoff(2, random=context.random)
-            context.heard_from_service()
             context.slow_down(wait, f"HTTP {poll.status}")
             await context.rest(wait)
         else:
@@ -263,6 +262,7 @@ class Collector:
         part, file, picture = got.part, got.file, got.picture
         if part is None or file is None or picture is None:
             raise AssertionError("a whole download has a file")
+        path = ""
         try:
             path = await place_for(context, task, image, picture.extension)
             await context.writer.do(lambda m: m.placing(image, path, file, context.clock()))
@@ -271,6 +271,10 @@ class Collector:
             await asyncio.to_thread(context.folder.discard, part)
             if not isinstance(error, Occupied):
                 raise
+            if path and await asyncio.to_thread(context.folder.sha256, path) == file.sha256:
+                # A run that left at once had given it its name already.
+                await self._stored(task, image, file)
+                return
             context.stats.trouble += 1
             context.stop_submitting(StopReason.STORAGE, str(error))
             return

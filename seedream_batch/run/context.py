@@ -21,6 +21,9 @@ from seedream_batch.pacing import PollSchedule, SubmissionPace
 OUTAGE_LIMIT = 120.0
 """Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
 
+LIMITED_LIMIT = 1800.0
+"""Seconds with no other answer than "too many requests" after which a run gives up."""
+
 MOST_UNCLEAR = 5
 """Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
 
@@ -133,6 +136,7 @@ class Context:
     stop_text: str = ""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     silent_since: float | None = None
+    limited_since: float | None = None
     unclear: int = 0
     refused: int = 0
     denied: int = 0
@@ -165,7 +169,13 @@ class Context:
         self.emit(Event(EventKind.WARNING, text))
 
     def slow_down(self, seconds: float, told: str) -> None:
-        """The service asked for a pause: everything waits."""
+        """The service asked for a pause: everything waits. Too long with nothing but such answers ends the run."""
+        now = self.monotonic()
+        self.silent_since = None
+        if self.limited_since is None:
+            self.limited_since = now
+        if now - self.limited_since > LIMITED_LIMIT:
+            self.end(StopReason.OUTAGE, f"nothing but requests to wait for {LIMITED_LIMIT / 60:.0f} minutes ({told})")
         self.pace.refused(self.monotonic(), seconds)
         text = f"the service asks for a pause of {seconds:.1f} s ({told})"
         self.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
@@ -200,6 +210,7 @@ class Context:
     def heard_from_service(self) -> None:
         """A usable answer came."""
         self.silent_since = None
+        self.limited_since = None
         self.denied = 0
 
     def not_heard(self, why: str) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.lock import MANIFEST, run_lock
+from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskRecord, TaskState
@@ -20,7 +21,7 @@ Chooses = Callable[[Mapping[str, Json]], bool]
 def retry_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Plans the chosen failed and lost tasks of the job again; which they were."""
     with _open(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.FAILED, TaskState.LOST), chooses)
+        chosen = _of_job(_chosen(manifest, (TaskState.FAILED, TaskState.LOST), chooses))
         manifest.retry(chosen, time.time())
     return chosen
 
@@ -28,7 +29,7 @@ def retry_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Plans the chosen uncertain tasks again under new keys, which may pay for them twice; which they were."""
     with _open(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
+        chosen = _of_job(_chosen(manifest, (TaskState.UNCERTAIN,), chooses))
         manifest.forget(chosen, time.time())
     return chosen
 
@@ -57,9 +58,11 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
             names = ", ".join(task.paths[0] for task in chosen[:5])
             told = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
             raise UsageError(f"{told}; a task id belongs to one: choose it with --select")
+        if not task_id.strip() or manifest.knows_task_id(task_id.strip()):
+            raise UsageError(f"the task id {task_id!r} is empty, or belongs to another task of this job")
         now = time.time()
         deadline = now + job.run.task_timeout
-        return manifest.accepted(chosen[0], [task_id], deadline=deadline, why="identified", now=now)
+        return manifest.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)
 
 
 @contextmanager
@@ -67,11 +70,20 @@ def _open(job: Job) -> Iterator[Manifest]:
     with run_lock(job.output_dir):
         manifest = Manifest(job.output_dir / MANIFEST)
         try:
-            # What a killed run left in the middle of a submission is in doubt, too.
+            # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
+            rescue = RescueFile(job.output_dir)
+            rescued = rescue.read()
+            if rescued and manifest.take_in(rescued, time.time(), timeout=job.run.task_timeout) == len(rescued):
+                rescue.drop()
             manifest.recover(time.time())
             yield manifest
         finally:
             manifest.close()
+
+
+def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
+    """Those that the job still asks for: nothing else is ever bought."""
+    return [task for task in tasks if task.ordinal is not None]
 
 
 def _chosen(manifest: Manifest, states: Sequence[TaskState], chooses: Chooses) -> list[TaskRecord]:

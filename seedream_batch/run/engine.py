@@ -57,6 +57,7 @@ class Engine:
         """
         if self._failure is None:
             self._failure = error
+            self._context.tell(f"an error ends the run: {error or type(error).__name__}")
         storage = isinstance(error, StorageError)
         self._context.end(StopReason.STORAGE if storage else StopReason.FAULT, str(error) or type(error).__name__)
 
@@ -65,7 +66,7 @@ class Engine:
         await context.writer.do(lambda m: m.recover(context.clock()))
         if context.cut_off:
             await asyncio.to_thread(context.folder.sweep)
-            await self._adopt()
+        await self._adopt()
         await move_files(context)
         if not context.options.submit_only:
             await self._collect_first()
@@ -73,7 +74,7 @@ class Engine:
             for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
                 only = context.options.resend_only
                 if not task.held and context.may_submit() and (only is None or task.id in only):
-                    await self._start(task.id, self._resend(task))
+                    await self._start(task, self._resend(task))
         if not context.options.collect:
             await self._submit_all()
 
@@ -91,9 +92,9 @@ class Engine:
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
         for task in await self._tasks_to_fetch():
-            await self._start(task.id, self._collector.fetch_all(task))
+            await self._start(task, self._collector.fetch_all(task))
         for task in await self._context.writer.do(lambda m: m.tasks(TaskState.ACCEPTED)):
-            await self._start(task.id, self._follow(task, at_once=True))
+            await self._start(task, self._follow(task, at_once=True))
 
     async def _submit_all(self) -> None:
         context = self._context
@@ -143,7 +144,11 @@ class Engine:
                 self._submitter.blocked_by = ""
             if self._submitter.blocked_by:
                 context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-            while len(self._working) >= MOST_UNPRICED and not await self._price_is_clear(task):
+            while not await self._price_is_clear(task):
+                if not self._working:
+                    text = "what an image really costs is not known yet: collect what is in flight first"
+                    context.stop_submitting(StopReason.BUDGET, text)
+                    break
                 await self._until_changed()
             if context.may_submit():
                 await self._submitter.wait_for_turn()
@@ -157,11 +162,14 @@ class Engine:
         return False
 
     async def _price_is_clear(self, task: TaskRecord) -> bool:
-        """Whether nothing hangs on the price, or it is known, or the service does not tell it."""
+        """Whether little hangs on the price, or it is known, or the service does not tell it."""
         context = self._context
         if context.job.budget.max_cost is None or (task.model, task.resolution) in context.costless:
             return True
-        return await context.writer.do(lambda m: m.price_is_known(task))
+        if await context.writer.do(lambda m: m.price_is_known(task)):
+            return True
+        # Those of earlier runs count, too: what is submitted and not collected has no known cost either.
+        return max(len(self._working), await context.writer.do(lambda m: m.in_flight())) < MOST_UNPRICED
 
     async def _until_changed(self) -> None:
         """Waits until a task in flight has ended."""
@@ -235,15 +243,15 @@ class Engine:
             self._context.check()
             await self._slots.acquire()
 
-    async def _start(self, number: int, work: Coroutine[object, object, None]) -> None:
+    async def _start(self, task: TaskRecord, work: Coroutine[object, object, None]) -> None:
         try:
             await self._take_slot()
         except BaseException:
             work.close()
             raise
-        self._spawn(number, work)
+        self._spawn(task.id, work, task.images)
 
-    def _spawn(self, number: int, work: Coroutine[object, object, None], images: int = 1) -> None:
+    def _spawn(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
         """Starts work on a task in the slot that was just taken."""
         self._working[number] = (self._group.create_task(self._in_slot(number, work)), images)
         self._context.stats.in_flight = len(self._working)

@@ -90,8 +90,8 @@ def run_job(
             manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
             rescue = RescueFile(job.output_dir)
             rescued = rescue.read()
-            if rescued:
-                manifest.take_in(rescued, now, timeout=job.run.task_timeout)
+            # A line that belongs to no attempt here is somebody's task id all the same, and stays.
+            if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
                 rescue.drop()
             entered = manifest.enter(tasks, now)
             runner = _Runner(
@@ -102,7 +102,8 @@ def run_job(
             failure = _work(runner)
             rescue.drop_if_empty()
             try:
-                manifest.end_run(now=time.time(), outcome=runner.outcome)
+                if not runner.left_at_once:
+                    manifest.end_run(now=time.time(), outcome=runner.outcome)
                 return _result(manifest, runner, entered, time.monotonic() - began)
             except StorageError:
                 # The first failure says more than that the end could not be written down either.
@@ -152,6 +153,7 @@ class _Runner:
         self.calls = 0
         self.context: Context | None = None
         self.signal: int | None = None
+        self.left_at_once = False
 
     @property
     def outcome(self) -> str:
@@ -206,6 +208,8 @@ class _Runner:
                 context.end(StopReason.INTERRUPTED, name)
                 context.tell(f"{name}: finishing what is being sent or written; once more leaves at once")
             elif main is not None:
+                # As good as a kill: the next run looks for what was left half done.
+                self.left_at_once = True
                 main.cancel()
 
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -49,8 +49,12 @@ class Submitter:
         while self._unanswered >= self._most_unanswered:
             self._answered.clear()
             await context.until(self._answered.wait())
-        await context.rest(context.pace.next_slot(context.monotonic()))
         self._unanswered += 1
+        try:
+            await context.rest(context.pace.next_slot(context.monotonic()))
+        except BaseException:
+            self.give_up_turn()
+            raise
 
     def give_up_turn(self) -> None:
         """Ends a turn without a submission, or after its answer."""
@@ -221,10 +225,9 @@ class Submitter:
         context = self._context
         kind = outcome.kind
         told = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
-        if kind is Submitted.UNREACHABLE:
-            context.not_heard(outcome.message)
-            return
-        if kind is not Submitted.UNKNOWN:
+        if kind in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE}:
+            context.not_heard(told)
+        elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
             context.heard_from_service()
         if first:
             context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
@@ -238,9 +241,10 @@ class Submitter:
                 context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
             case Submitted.UNPAID:
                 context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({told})")
-            case Submitted.RATE_LIMITED | Submitted.UNAVAILABLE:
-                wait = outcome.retry_after if outcome.retry_after is not None else backoff(2, random=context.random)
-                context.slow_down(wait, told)
+            case Submitted.RATE_LIMITED:
+                context.slow_down(self._pause(outcome), told)
+            case Submitted.UNAVAILABLE:
+                context.pace.refused(context.monotonic(), self._pause(outcome))
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
                 text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
                 context.stop_submitting(StopReason.UNCLEAR, text)
@@ -248,6 +252,9 @@ class Submitter:
                 context.stop_submitting(StopReason.REFUSED, f"{context.refused} tasks in a row were refused ({told})")
             case _:
                 pass
+
+    def _pause(self, outcome: Submission) -> float:
+        return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)
 
     async def _not_prepared(self, task: TaskRecord, error: Exception) -> None:
         """A reference image could not be made ready, so nothing was sent."""

@@ -110,3 +110,42 @@ def _uncertain(bench):
     return [
         (json_paths.strip('["]'),) for (json_paths,) in bench.rows("SELECT paths FROM tasks WHERE state = 'uncertain'")
     ]
+
+
+def test_a_rescued_id_is_known_before_anything_is_decided(bench, serve):
+    import sqlite3
+
+    serve()
+    bench.run("--limit", "0")
+    with sqlite3.connect(bench.out / "manifest.db") as connection:
+        connection.execute(
+            "CREATE TRIGGER broken BEFORE UPDATE OF task_ids ON tasks BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    bench.run()
+    paid = len(bench.charges())
+    assert paid
+    with sqlite3.connect(bench.out / "manifest.db") as connection:
+        connection.execute("DROP TRIGGER broken")
+    bench.call("resolve", "--forget")
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 6
+    bench.check()
+
+
+def test_a_task_id_of_another_task_is_refused(doubtful):
+    (known,) = doubtful.rows("SELECT json_extract(task_ids, '$[0]') FROM attempts WHERE task_ids IS NOT NULL LIMIT 1")[
+        0
+    ]
+    size = _uncertain(doubtful)[0][0].split("/")[1].replace("-", ":")
+    for task_id in (known, " "):
+        done = doubtful.call("resolve", "--task-id", task_id, "--select", f"size={size}", "--select", "subject=fox")
+        assert done.code == 2, done
+
+
+def test_retry_leaves_tasks_alone_that_the_job_no_longer_has(bench, serve):
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "fail", "prompt": "fox"}])
+    bench.run()
+    bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
+    bench.run()
+    assert "1 task planned again" in bench.call("retry").out

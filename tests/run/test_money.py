@@ -254,3 +254,14 @@ def test_a_service_that_names_no_cost_is_not_waited_for(many, serve):
     assert many.rows("SELECT cost FROM totals") == [(60 * 35000,)]
     assert many.rows("SELECT count(*) FROM prices") == [(0,)]
     many.check()
+
+
+def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve):
+    serve(price_usd=0.10)
+    many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
+    done = many.run("--submit-only")
+    assert done.code == 5, done
+    assert "collect what is in flight first" in done.err
+    assert many.run().code == 5
+    assert spent(many) <= 1.00
+    many.check()

@@ -115,3 +115,14 @@ def test_a_file_that_is_gone_is_told(made):
     assert "fox/1-1.jpg is gone" in done.err
     assert "5 files" in done.out
     assert len(made.charges()) == 6
+
+
+def test_a_file_that_was_named_and_not_recorded_is_known_again_without_a_kill(made):
+    # As a second Ctrl-C leaves it when the rename is under way: the run says that it ended.
+    with sqlite3.connect(made.out / "manifest.db") as connection:
+        connection.execute("UPDATE images SET state = 'announced' WHERE path = 'fox/1-1.jpg'")
+    before = made.requests()
+    assert made.run().code == 0
+    assert made.requests() == before
+    assert len(made.files()) == 6
+    made.check()
