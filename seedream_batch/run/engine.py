@@ -12,8 +12,11 @@ from seedream_batch.run.collect import Collector
 from seedream_batch.run.context import Context, Stopping, StopReason, dollars
 from seedream_batch.run.submit import Submitter
 
+UNSURE = 10
+"""How many times its estimate an image may turn out to cost, as long as no real price is known."""
+
 MOST_UNPRICED = 4
-"""Tasks in flight under a cap on cost as long as no real price is known: the estimate may be wrong by a lot."""
+"""Tasks in flight under a cap on cost that would not hold at such a price, as long as no real one is known."""
 
 LARGEST_IMAGE = 16 * 10**6
 """Bytes that a 4K image of the service has at most."""
@@ -167,6 +170,9 @@ class Engine:
         if context.job.budget.max_cost is None or (task.model, task.resolution) in context.costless:
             return True
         if await context.writer.do(lambda m: m.price_is_known(task)):
+            return True
+        totals = await context.writer.do(lambda m: m.totals())
+        if totals.cost + UNSURE * (totals.reserved + task.images * task.price) <= context.job.budget.max_cost:
             return True
         # Those of earlier runs count, too: what is submitted and not collected has no known cost either.
         return max(len(self._working), await context.writer.do(lambda m: m.in_flight())) < MOST_UNPRICED
