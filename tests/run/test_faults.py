@@ -477,3 +477,30 @@ def test_a_reference_of_many_tasks_is_uploaded_once(bench, serve):
     assert len(bench.charges()) == 500
     assert bench.emulator.stats()["upload"] == 1
     bench.check()
+
+
+@pytest.mark.parametrize(("seconds", "soon"), [(1800, True), (7200, False)])
+def test_status_warns_of_links_that_expire_within_the_hour(one, serve, seconds, soon):
+    serve(link_seconds=seconds)
+    one.emulator.set_faults([{"on": "image", "action": "status", "status": 500}])
+    assert one.run().code == 7
+    shown = one.call("status").out
+    assert "to fetch   1 image; the first link expires in" in shown
+    assert ("soon: run now" in shown) is soon
+
+
+def test_an_upload_is_made_anew_before_its_time_is_over(bench, serve, monkeypatch):
+    from PIL import Image
+
+    from seedream_batch.run import references
+
+    serve()
+    Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
+    bench.edit("request:\n", "request:\n  image_urls: [cup.png]\n")
+    bench.run("--limit", "1")
+    bench.run("--limit", "1")
+    assert bench.emulator.stats()["upload"] == 1
+    # With less than the margin of its 72 hours left, it counts as gone.
+    monkeypatch.setattr(references, "UPLOAD_MARGIN", 72 * 3600.0)
+    bench.run("--limit", "1")
+    assert bench.emulator.stats()["upload"] == 2
