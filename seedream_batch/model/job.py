@@ -34,7 +34,7 @@ class OnUnknown(StrEnum):
 class Axis:
     """One axis of the matrix: its name and its values, in the order they were written.
 
-    `typed` is false for values from a file format that knows only text. `source` names the axis file, if any.
+    `typed` is false for values from a file format that knows only text.
     """
 
     name: str
