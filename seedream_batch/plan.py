@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import assert_never
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import (
+    NOT_THERE,
+    PRUNED,
     ImageRecord,
     ImageState,
     TaskRecord,
@@ -38,6 +41,9 @@ class Action(StrEnum):
 WORK = (Action.FETCH, Action.POLL, Action.RESEND, Action.SUBMIT, Action.MOVE)
 """The actions that change something."""
 
+PAID = (Action.FETCH, Action.POLL, Action.MOVE)
+"""The actions on what is paid for already: they are never left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -58,17 +64,13 @@ def decide(
     before, and `resend` says whether uncertain tasks are sent again under their key.
     """
     if known is None:
-        why = "not made yet" if was is None else f"the request changed ({_difference(was.body, spec.body)})"
+        if was is None:
+            return _new(spec.images, spec.price)
+        why = f"the request changed ({_difference(was.body, spec.body)})"
         return Decision(Action.SUBMIT, why, spec.images, spec.images * spec.price)
     match known.state:
         case TaskState.PLANNED:
-            if not known.attempt:
-                why = "not made yet"
-            elif known.failures:
-                why = f"failed {known.failures} x, to be tried again"
-            else:
-                why = "not executed the last time"
-            return Decision(Action.SUBMIT, why, spec.images, spec.images * spec.price)
+            return Decision(Action.SUBMIT, _why_planned(known, images), spec.images, spec.images * spec.price)
         case TaskState.SUBMITTING | TaskState.UNCERTAIN:
             if resend and not known.held:
                 return Decision(Action.RESEND, "no clear answer to its submission; the same key is sent again")
@@ -84,13 +86,30 @@ def decide(
     assert_never(known.state)
 
 
+@lru_cache(maxsize=64)
+def _new(images: int, price: int) -> Decision:
+    """What happens to a task that nobody knows of: in the first plan of a large job, a million times the same."""
+    return Decision(Action.SUBMIT, "not made yet", images, images * price)
+
+
+def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
+    if not known.attempt:
+        return "not made yet"
+    lacking = next((image for image in images if image.state in NOT_THERE), None)
+    if lacking is not None:
+        return f"to be made anew, as decided: image {lacking.state}"
+    if known.reason == PRUNED:
+        return f"made before; {PRUNED}"
+    return f"failed {known.failures} x, to be tried again" if known.failures else "not executed the last time"
+
+
 def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
         return Decision(Action.FETCH, "made and paid for, not downloaded yet")
     if any(image.state is ImageState.STORED and _target(spec, image) != image.path for image in images):
         return Decision(Action.MOVE, "stored under another path")
-    for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+    for state in NOT_THERE:
         if states[state]:
             first = next(image for image in images if image.state is state)
             return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
@@ -126,7 +145,10 @@ class Group:
         self.images += decision.images
         self.cost += decision.cost
         for axis, name in names.items():
-            self.axes.setdefault(axis, Counter())[name] += 1
+            counter = self.axes.get(axis)
+            if counter is None:
+                counter = self.axes[axis] = Counter()
+            counter[name] = counter.get(name, 0) + 1
 
 
 @dataclass(slots=True)
@@ -137,7 +159,9 @@ class Plan:
     tasks: int = 0
     images: int = 0
     dropped: int = 0
-    """Tasks of the manifest that the job no longer has; their files stay."""
+    """Tasks that the job no longer has and of which there is something: files that stay, or work in flight."""
+    left_out: int = 0
+    """Tasks of the job that were not chosen, and that a run passes over."""
     totals: Totals = field(default_factory=Totals)
     """What was spent and is held already."""
     charged: bool = False
@@ -145,13 +169,24 @@ class Plan:
     collect: int = 0
     """Those of them that are in flight: what is paid for is collected all the same."""
 
+    _last: tuple[Decision, Group] | None = field(default=None, init=False, repr=False, compare=False)
+    """What was added last: the next task mostly has the same."""
+
     def add(self, spec: TaskSpec, decision: Decision, names: Mapping[str, str]) -> None:
         """Counts one task of the job."""
-        key = (decision.action, decision.why)
-        group = self.groups.get(key)
-        if group is None:
-            group = self.groups[key] = Group(*key)
-        group.add(decision, names)
+        if self._last is None or decision is not self._last[0]:
+            key = (decision.action, decision.why)
+            group = self.groups.get(key)
+            if group is None:
+                group = self.groups[key] = Group(*key)
+            self._last = (decision, group)
+        self._last[1].add(decision, names)
+        self.tasks += 1
+        self.images += spec.images
+
+    def leave_out(self, spec: TaskSpec) -> None:
+        """Counts a task of the job that was not chosen."""
+        self.left_out += 1
         self.tasks += 1
         self.images += spec.images
 
@@ -186,6 +221,7 @@ def as_json(plan: Plan) -> Json:
         "work": plan.work,
         "to_buy": {"images": images, "cost_usd": cost / 1_000_000},
         "dropped": plan.dropped,
+        "left_out": plan.left_out,
         "groups": [
             {
                 "action": str(group.action),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
+from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
 from seedream_batch.plan import WORK, Action, Decision, Plan, as_json, decide
 
 SPEC = TaskSpec(
@@ -71,6 +71,7 @@ BUY = {"images": 2, "cost": 70_000}
 STATES = [
     (TaskState.PLANNED, {}, False, Action.SUBMIT, "not made yet"),
     (TaskState.PLANNED, {"attempt": 1}, False, Action.SUBMIT, "not executed the last time"),
+    (TaskState.PLANNED, {"attempt": 1, "reason": PRUNED}, False, Action.SUBMIT, "made before; its images were pruned"),
     (TaskState.PLANNED, {"attempt": 2, "failures": 2}, False, Action.SUBMIT, "failed 2 x, to be tried again"),
     (TaskState.SUBMITTING, {}, False, Action.HOLD, "perhaps made and paid for; needs `seedream-batch resolve`"),
     (TaskState.SUBMITTING, {}, True, Action.RESEND, "no clear answer to its submission; the same key is sent again"),
@@ -149,6 +150,19 @@ def test_each_state_of_the_images(images, action, why):
     assert decided(record(TaskState.SUCCEEDED), images, resend=True) == Decision(action, why)
 
 
+def test_what_is_to_be_made_anew_says_so():
+    images = [STORED[0], image(2, ImageState.MISSING, "panda/1-2.jpg", "gone")]
+    told = Decision(Action.SUBMIT, "to be made anew, as decided: image missing", **BUY)
+    assert decided(record(TaskState.PLANNED, attempt=1), images) == told
+    assert decided(record(TaskState.PLANNED, attempt=2, failures=1), images) == told
+
+
+def test_what_was_not_chosen_is_counted_apart():
+    plan = Plan()
+    plan.leave_out(SPEC)
+    assert (plan.tasks, plan.images, plan.left_out, plan.work, plan.to_buy) == (1, 2, 1, False, (0, 0))
+
+
 def test_a_plan_in_numbers_and_as_json():
     plan = Plan()
     assert (plan.work, plan.to_buy, plan.ordered()) == (False, (0, 0), [])
@@ -176,6 +190,7 @@ def test_a_plan_in_numbers_and_as_json():
         "work": True,
         "to_buy": {"images": 5, "cost_usd": 0.182},
         "dropped": 0,
+        "left_out": 0,
     }
     assert found["groups"][1] == {
         "action": "submit",

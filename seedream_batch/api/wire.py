@@ -145,7 +145,7 @@ def task_ids(document: Json) -> tuple[str, ...]:
         return ()
     data = document.get("data")
     entries = data if isinstance(data, list) else [data]
-    found: list[str] = []
+    found: dict[str, None] = {}  # an answer of a few MB may hold many
     for entry in entries:
         if not isinstance(entry, dict):
             continue
@@ -157,7 +157,7 @@ def task_ids(document: Json) -> tuple[str, ...]:
                 text = str(value).strip() if usable else ""
                 # An id becomes a part of a URL and a line of a log; nothing sane has more than this.
                 if 0 < len(text) <= 256 and text.isprintable() and text not in found:
-                    found.append(text)
+                    found[text] = None
                     break
     return tuple(found)
 
@@ -288,19 +288,30 @@ def one_line(value: Json) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`."""
+    """Seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`.
+
+    A date counts from the one that the answer itself has, so that a wrong clock here changes nothing.
+    """
     text = headers.get("retry-after", "").strip()
     if not text:
         return None
     number = number_of(text)
     if number is None:
-        try:
-            date = email.utils.parsedate_to_datetime(text)
-            # An HTTP date is in GMT, also in its old forms, which do not all say so.
-            number = (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp() - now
-        except (ValueError, TypeError, IndexError, OverflowError):
+        date = _http_date(text)
+        if date is None:
             return None
+        answered = _http_date(headers.get("date", ""))
+        number = date - (now if answered is None else answered)
     return min(max(number, 0.0), LONGEST_WAIT)
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # An HTTP date is in GMT, also in its old forms, which do not all say so.
+        return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,18 @@ def of_run(result: RunResult) -> int:
     return of_state(result)
 
 
+def of_verification(result: RunResult) -> int:
+    """The exit code of a run that verified: why it stopped, else what is not there."""
+    lacking = result.not_there
+    if result.signal is not None or result.stop_reason is not None:
+        return of_run(result)
+    if result.verified.unread:
+        return Exit.NO_STORAGE
+    if lacking is not None and lacking.count:
+        return Exit.SOME_FAILED
+    return Exit.WORK_LEFT if lacking is not None and lacking.waiting else Exit.DONE
+
+
 def of_state(result: RunResult) -> Exit:
     """The exit code by what the manifest says after a run that was not stopped."""
     tasks, images = result.tasks, result.images
@@ -95,7 +107,7 @@ Exit codes:
     0  done, or nothing to do
     1  a bug in seedream-batch
     2  wrong usage, or an invalid job
-    3  finished; some tasks failed or were lost
+    3  finished; some tasks failed or were lost, or images are not there
     4  finished; some tasks are uncertain
     5  stopped by the budget or the balance
     6  the service refuses the API key

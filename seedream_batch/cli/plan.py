@@ -6,11 +6,12 @@ import json
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS
+from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, SELECT
 
 _EPILOG = """\b
 Examples:
   seedream-batch plan jobs/quickstart.yaml
+  seedream-batch plan jobs/quickstart.yaml --select subject=fox --select size=1:1
   seedream-batch plan jobs/quickstart.yaml --json | jq .to_buy
   seedream-batch plan jobs/quickstart.yaml --detailed-exitcode; echo $?
 
@@ -19,12 +20,21 @@ Changes nothing, asks the service nothing, needs no key."""
 
 @click.command("plan", epilog=_EPILOG)
 @JOB
+@SELECT
 @EMULATE
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
 @click.option("--detailed-exitcode", is_flag=True, help="Leave with 10 when there is work to do, 0 when there is none.")
 @MAX_TASKS
-def command(job: str, emulate: bool, as_json: bool, detailed_exitcode: bool, max_tasks: int) -> int:  # noqa: FBT001
+def command(
+    job: str,
+    select: tuple[str, ...],
+    emulate: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    detailed_exitcode: bool,  # noqa: FBT001
+    max_tasks: int,
+) -> int:
     """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
+    from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.show import show_plan
     from seedream_batch.cli.target import load, manifest_of, trusts_keys
     from seedream_batch.cli.words import say
@@ -32,7 +42,12 @@ def command(job: str, emulate: bool, as_json: bool, detailed_exitcode: bool, max
     from seedream_batch.run import survey
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
-    plan = survey(loaded.tasks(), manifest_of(loaded.job), resend=trusts_keys(loaded.job, emulate=emulate))
+    plan = survey(
+        loaded.tasks(),
+        manifest_of(loaded.job),
+        resend=trusts_keys(loaded.job, emulate=emulate),
+        chooses=chosen(select, loaded.job) if select else None,
+    )
     if as_json:
         say(json.dumps(plan_json(plan), ensure_ascii=False, indent=2))
     else:

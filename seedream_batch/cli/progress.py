@@ -116,6 +116,7 @@ class Bar:
     def _postfix(self) -> None:
         stats = self._stats
         parts = [usd(stats.cost), f"{stats.in_flight} in flight"]
+        parts += [f"{stats.checked:,} checked"] if stats.checked else []
         parts += [
             f"{count} {word}" for count, word in ((stats.failed, "failed"), (stats.uncertain, "uncertain")) if count
         ]
@@ -153,7 +154,8 @@ class Lines:
 
     def _progress(self) -> None:
         stats = self._stats
-        done = f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
+        done = f"{stats.checked:,} checked, " if stats.checked else ""
+        done += f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
         print(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", file=sys.stderr, flush=True)  # noqa: T201
 
 

@@ -34,14 +34,18 @@ Examples:
 def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | None, emulate: bool) -> int:  # noqa: FBT001
     """Decide about uncertain tasks: those that were perhaps made and paid for."""
     from seedream_batch.cli.running import run
+    from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
-    from seedream_batch.cli.target import load, made
-    from seedream_batch.expand.selection import selection
+    from seedream_batch.cli.target import made, manifest_of
+    from seedream_batch.report import cells_in_doubt
     from seedream_batch.run import RunOptions, decide
 
     if (what is None) == (task_id is None):
         raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")
-    target, chooses = made(job, emulate=emulate), selection(select)
+    loaded = made(job, emulate=emulate)
+    target = loaded.job
+    # A task in doubt may be one that the job no longer has.
+    chooses = checked(select, target, also=cells_in_doubt(manifest_of(target)) if select else ())
     none = "there is no uncertain task"
     next_run = f"`seedream-batch run {job}`"
     if task_id is not None:
@@ -59,6 +63,5 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
         if chosen:
             only = frozenset(task.id for task in chosen)
             options = RunOptions(limit=0, resend=True, resend_only=only)
-            loaded = load(job, emulate=emulate, max_tasks=2**63)
             return run(loaded, job, emulate=emulate, options=options, quiet=False, log_format="text")
     return 0

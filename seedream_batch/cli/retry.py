@@ -10,22 +10,42 @@ _EPILOG = """\b
 Examples:
   seedream-batch retry jobs/quickstart.yaml
   seedream-batch retry jobs/quickstart.yaml --select subject=fox --select size=16:9,9:16
+  seedream-batch retry jobs/quickstart.yaml --missing
 
 The next run submits them, as new attempts that are paid for as such. What moderation refused will be refused
-again: change the prompt instead."""
+again: change the prompt instead.
+
+--missing pays again for images that were delivered once: those that are missing, expired or rejected, and that no link
+gives any more, as `seedream-batch verify` found. A task of several images is made anew whole; of its images, those
+that are stored stay as they are."""
 
 
 @click.command("retry", epilog=_EPILOG)
 @JOB
 @SELECT
+@click.option("--missing", is_flag=True, help="Make those anew whose images are not there and cannot be had again.")
 @EMULATE
-def command(job: str, select: tuple[str, ...], emulate: bool) -> int:  # noqa: FBT001
-    """Plan failed and lost tasks again."""
+def command(job: str, select: tuple[str, ...], missing: bool, emulate: bool) -> int:  # noqa: FBT001
+    """Plan failed and lost tasks again, or those whose images are not there."""
+    from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made
-    from seedream_batch.expand.selection import selection
-    from seedream_batch.run.decide import retry_tasks
+    from seedream_batch.cli.words import number, say, wrapped
+    from seedream_batch.run.decide import make_anew, retry_tasks
 
-    chosen = retry_tasks(made(job, emulate=emulate), selection(select))
-    show_chosen(chosen, "planned again", f"`seedream-batch run {job}` submits them", "there is no failed or lost task")
+    target = made(job, emulate=emulate).job
+    chooses = checked(select, target)
+    then = f"`seedream-batch run {job}` submits them"
+    if not missing:
+        show_chosen(retry_tasks(target, chooses), "planned again", then, "there is no failed or lost task")
+        return 0
+    anew, others = make_anew(target, chooses)
+    if anew:
+        images = number(sum(task.images for task in anew), "image")
+        show_chosen(anew, f"planned again, {images} to be paid for", then, "")
+    else:
+        say("no image is known to be beyond all links; nothing was changed")
+    if others:
+        told = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
+        say(wrapped(f"{told}: `seedream-batch verify {job}` asks for it."))
     return 0

@@ -5,14 +5,17 @@ from __future__ import annotations
 import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
-from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, Duration
+from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, SELECT, Duration
 from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
 Examples:
   seedream-batch run jobs/quickstart.yaml --emulate
   seedream-batch run jobs/postcards.yaml --limit 10
+  seedream-batch run jobs/postcards.yaml --select subject=fox --select size=1:1,16:9
   seedream-batch run jobs/postcards.yaml --quiet --max-duration 50m     (from cron)
+
+--select chooses what is bought, and what is sent again; what is in flight is paid for, and collected whole.
 
 May be stopped and started again at any moment: it goes on where it was. The API key is taken from APIMART_API_KEY, or
 from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address of the service.
@@ -22,6 +25,7 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 
 @click.command("run", epilog=_EPILOG)
 @JOB
+@SELECT
 @EMULATE
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N new tasks.")
 @click.option(
@@ -40,6 +44,7 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 def command(
     ctx: click.Context,
     job: str,
+    select: tuple[str, ...],
     emulate: bool,  # noqa: FBT001
     limit: int | None,
     max_duration: float | None,
@@ -56,8 +61,9 @@ def command(
     if dry_run:
         from seedream_batch.cli.plan import command as plan
 
-        return int(ctx.invoke(plan, job=job, emulate=emulate, max_tasks=max_tasks))
+        return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, max_tasks=max_tasks))
     from seedream_batch.cli.running import run
+    from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.target import load, trusts_keys
     from seedream_batch.run import RunOptions
 
@@ -68,5 +74,6 @@ def command(
         collect=collect,
         submit_only=submit_only,
         resend=trusts_keys(loaded.job, emulate=emulate),
+        chooses=chosen(select, loaded.job) if select else None,
     )
     return run(loaded, job, emulate=emulate, options=options, quiet=quiet, log_format=log_format)

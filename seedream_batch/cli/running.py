@@ -14,16 +14,30 @@ from seedream_batch.cli.show import show_result
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
-from seedream_batch.run import RunOptions, run_job
+from seedream_batch.run import RunOptions, RunResult, run_job
+
+EMULATED = ApiKey("emulated")
+"""The key for our own emulator, which takes any."""
 
 
 def run(loaded: LoadedJob, path: str, *, emulate: bool, options: RunOptions, quiet: bool, log_format: str) -> int:
     """Runs the job, shows what happens and what came of it; the exit code."""
+    key = EMULATED if emulate else api_key()
+    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet, log_format=log_format)
+    code = of_run(result)
+    if not quiet or code != Exit.DONE:
+        show_result(result, loaded.job, path)
+    return code
+
+
+def perform(
+    loaded: LoadedJob, key: ApiKey, *, emulate: bool, options: RunOptions, quiet: bool, log_format: str
+) -> RunResult:
+    """Runs the job and shows what happens; what came of it."""
     service: AbstractContextManager[str] = _emulator(loaded.job) if emulate else nullcontext(origin())
-    key = ApiKey("emulated") if emulate else api_key()
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        result = run_job(
+        return run_job(
             loaded.job,
             tasks=loaded.tasks(),
             references=loaded.references,
@@ -35,10 +49,6 @@ def run(loaded: LoadedJob, path: str, *, emulate: bool, options: RunOptions, qui
         )
     finally:
         shown.close()
-    code = of_run(result)
-    if not quiet or code != Exit.DONE:
-        show_result(result, loaded.job, path)
-    return code
 
 
 @contextmanager

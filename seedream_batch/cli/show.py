@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 import time
 from collections import Counter
 
-from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
+from seedream_batch.cli.words import clean, duration, number, say, short, size, usd, width, wrapped
+from seedream_batch.expand.matrix import label
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
-from seedream_batch.model.task import ImageState, TaskRecord, TaskState
+from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.plan import Action, Plan
 from seedream_batch.report import Status
 from seedream_batch.run import RunResult, StopReason
@@ -36,6 +39,8 @@ def show_plan(plan: Plan, job: Job) -> None:
     say()
     if plan.collect:
         say(wrapped(f"{number(plan.collect, 'task')} that the job no longer has will be collected: they are paid for."))
+    if plan.left_out:
+        say(wrapped(f"{number(plan.left_out, 'task')} of the job are not chosen by --select, and left alone."))
     if plan.dropped:
         say(wrapped(f"{number(plan.dropped, 'task')} in the manifest are no longer in the job; their files stay."))
     images, cost = plan.to_buy
@@ -91,7 +96,7 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
         count = result.tasks.get(state, 0)
         if count or state is not TaskState.LOST:
             say(f"  {state:<11}{number(count, 'task')}")
-    for image_state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+    for image_state in NOT_THERE:
         if result.images.get(image_state):
             say(f"  {image_state:<11}{number(result.images[image_state], 'image')}")
     left = result.left
@@ -113,6 +118,8 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(f"`seedream-batch retry {path}` plans failed and lost tasks again.")
     if tasks.get(TaskState.UNCERTAIN):
         lines.append(f"`seedream-batch resolve {path}` decides about uncertain ones.")
+    if any(result.images.get(state) for state in NOT_THERE):
+        lines.append(f"`seedream-batch verify {path}` asks again for images that are not there, free of charge.")
     if result.stop_reason is StopReason.CREDENTIALS:
         lines.append("Check APIMART_API_KEY. What was accepted is in the manifest; run again with a good key.")
     if result.stop_reason is StopReason.BALANCE:
@@ -136,8 +143,8 @@ def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> Non
     say(wrapped(f"{number(len(tasks), 'task')} {what}" + (f"; {then}." if then else ".")))
 
 
-def show_status(status: Status, *, emulated: bool) -> None:
-    """The state of a job."""
+def show_status(status: Status, path: str, *, emulated: bool) -> None:
+    """The state of a job; `path` is the job as it is given to commands."""
     if emulated:
         say(wrapped("There was no real run yet; this is the emulated one."))
     going = ""
@@ -157,7 +164,7 @@ def show_status(status: Status, *, emulated: bool) -> None:
     waiting = status.images.get(ImageState.ANNOUNCED, 0)
     if waiting:
         say(f"  to fetch   {number(waiting, 'image')}{_expiry(status)}")
-    for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING):
+    for state in NOT_THERE:
         if status.images.get(state):
             say(f"  {state:<11}{number(status.images[state], 'image')}")
     totals = status.totals
@@ -169,7 +176,7 @@ def show_status(status: Status, *, emulated: bool) -> None:
         say(f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay")
     _show_tasks("Failed", status.tasks.get(TaskState.FAILED, 0), status.failed)
     _show_tasks("Lost", status.tasks.get(TaskState.LOST, 0), status.lost)
-    _show_tasks("Uncertain: perhaps made and paid for", status.tasks.get(TaskState.UNCERTAIN, 0), status.uncertain)
+    _show_doubts(status, path)
     if status.troubled:
         say()
         say("Images that are not there:")
@@ -179,6 +186,7 @@ def show_status(status: Status, *, emulated: bool) -> None:
                     f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    "
                 )
             )
+        say(wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."))
 
 
 def _show_tasks(title: str, count: int, tasks: list[TaskRecord]) -> None:
@@ -191,6 +199,36 @@ def _show_tasks(title: str, count: int, tasks: list[TaskRecord]) -> None:
         say(wrapped(f"{task.paths[0]}: {code}{task.reason}", indent="  ", hanging="    "))
     if count > len(tasks):
         say(f"  and {count - len(tasks):,} more")
+
+
+def _show_doubts(status: Status, path: str) -> None:
+    """What a person needs to know to decide about each uncertain task."""
+    if not status.uncertain:
+        return
+    count = status.tasks.get(TaskState.UNCERTAIN, 0)
+    say()
+    say(f"Uncertain: perhaps made and paid for ({count:,}):")
+    for doubt in status.uncertain:
+        task = doubt.task
+        prompt = " ".join(clean(str(json.loads(task.body).get("prompt", ""))).split())
+        lines = textwrap.wrap(prompt, width() - 11, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+        say(wrapped(task.paths[0], indent="  ", hanging="    "))
+        say(wrapped(label(json.loads(task.cell), task.sample if task.sample > 1 else None), **_field("cell")))
+        say("\n".join(f"    {'prompt' if not number else '':<7}{line}" for number, line in enumerate(lines)))
+        say(f"    sent   {_clock(doubt.sent_at)}; it may have cost {usd(doubt.reserved)}")
+        say(wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("heard")))
+    if count > len(status.uncertain):
+        say(f"  and {count - len(status.uncertain):,} more")
+    say(
+        wrapped(
+            f"Look for them on the service's pages, then say what is to be done: `seedream-batch resolve {path}` with"
+            " --resend, --task-id ID, --forget or --give-up."
+        )
+    )
+
+
+def _field(name: str) -> dict[str, str]:
+    return {"indent": f"    {name:<7}", "hanging": " " * 11}
 
 
 def _expiry(status: Status) -> str:

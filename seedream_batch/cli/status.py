@@ -42,5 +42,5 @@ def command(job: str, emulate: bool, as_json: bool) -> int:  # noqa: FBT001
     if as_json:
         say(json.dumps(status_json(status), ensure_ascii=False, indent=2))
     else:
-        show_status(status, emulated=fallen_back)
+        show_status(status, f"{job} --emulate" if emulate or fallen_back else job, emulated=fallen_back)
     return 0

@@ -45,13 +45,14 @@ def trusts_keys(job: Job, *, emulate: bool) -> bool:
     return job.run.on_unknown is OnUnknown.RESEND
 
 
-def made(path: str, *, emulate: bool) -> Job:
+def made(path: str, *, emulate: bool) -> LoadedJob:
     """The job, which has to have been run before. Raises `UsageError`."""
-    job = load(path, emulate=emulate, max_tasks=2**63).job
-    if not manifest_of(job).exists():
+    loaded = load(path, emulate=emulate, max_tasks=2**63)
+    manifest = manifest_of(loaded.job)
+    if not manifest.exists():
         how = " --emulate" if emulate else ""
-        raise UsageError(f"{path} was never run{' with' + how if how else ''}: there is no {manifest_of(job)}")
-    return job
+        raise UsageError(f"{path} was never run{' with' + how if how else ''}: there is no {manifest}")
+    return loaded
 
 
 def existing(job: Job, path: str) -> tuple[Job, Path, bool]:

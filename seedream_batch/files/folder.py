@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -39,10 +39,12 @@ class OutputFolder:
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
         with _told(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f"{PART}{secrets.token_hex(8)}.part"
+            # Its own name has to survive as well, or a power cut takes the manifest with it.
+            self._make(self.root)
+            # Always the same name: what a kill right here leaves is gone with the next run.
+            probe = self.root / f"{PART}{'0' * 16}.part"
             probe.write_bytes(b"")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
         """Bytes that may still be written there."""
@@ -51,7 +53,7 @@ class OutputFolder:
 
     def new_part(self, path: str) -> Path:
         """A fresh hidden name in the folder where `path` will stand; the folder is made if need be."""
-        parent = self._resolve(path).parent
+        parent = self.locate(path).parent
         with _told(parent):
             if parent not in self._known:
                 self._make(parent)
@@ -63,7 +65,7 @@ class OutputFolder:
 
         Raises `Occupied` when something stands there already.
         """
-        final = self._resolve(path)
+        final = self.locate(path)
         with _told(final):
             self._make(final.parent)
             try:
@@ -75,7 +77,7 @@ class OutputFolder:
 
     def move(self, old: str, new: str) -> None:
         """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
-        source, final = self._resolve(old), self._resolve(new)
+        source, final = self.locate(old), self.locate(new)
         with _told(final):
             if os.path.lexists(final) and not _one_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
@@ -87,16 +89,36 @@ class OutputFolder:
 
     def exists(self, path: str) -> bool:
         """Whether anything, a broken link included, stands at `path`."""
-        return os.path.lexists(self._resolve(path))
+        return os.path.lexists(self.locate(path))
 
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""
-        file = self._resolve(path)
+        file = self.locate(path)
         with _told(file):
             if file.is_symlink() or not file.is_file():
                 return None
             with file.open("rb") as stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def unlink(self, path: str) -> None:
+        """Deletes a file; durable only once its folder is settled."""
+        file = self.locate(path)
+        with _told(file):
+            file.unlink(missing_ok=True)
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Makes it durable that files are gone from these places, and removes the folders left empty."""
+        folders = {self.locate(path).parent for path in paths}
+        for folder in folders:
+            with _told(folder):
+                if folder.is_dir():
+                    sync_folder(folder)
+        for folder in folders:
+            self._drop_empty(folder)
+
+    def drop_if_empty(self, name: str) -> None:
+        """Removes a folder in this one if it is there and empty."""
+        self._drop_empty(self.root / name)
 
     def discard(self, part: Path) -> None:
         """Removes a file that did not become whole, if it is still there."""
@@ -112,14 +134,15 @@ class OutputFolder:
                 folders = {os.path.relpath(path, self.root) for path, _, _ in walk}
         for folder in sorted(folders):
             # The folder itself may be a link that leads out, so it is the parent that is looked at.
-            path = self._resolve(f"{folder or '.'}/any").parent
+            path = self.locate(f"{folder or '.'}/any").parent
             with _told(path):
                 if path.is_dir():
                     for entry in os.scandir(path):
                         if _PART_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                             Path(entry.path).unlink(missing_ok=True)
 
-    def _resolve(self, path: str) -> Path:
+    def locate(self, path: str) -> Path:
+        """Where a path of an image lies; never outside of the folder."""
         final = self.root / path
         if not path or ".." in PurePosixPath(path).parts:
             raise StorageError(f"{path!r} is no path of an image in {self.root}")
@@ -145,6 +168,8 @@ class OutputFolder:
         while folder != self.root and folder.is_relative_to(self.root):
             try:
                 folder.rmdir()
+            except FileNotFoundError:
+                pass
             except OSError:
                 return
             self._known.discard(folder)
@@ -199,7 +224,11 @@ def sync(stream: BinaryIO) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Brings the names in a folder to the disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        # One may make a name in a folder that one may not read, and such a folder cannot be synced.
+        return
     try:
         os.fsync(handle)
     except OSError as error:

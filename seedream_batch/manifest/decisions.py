@@ -15,8 +15,22 @@ class Decisions(Submissions):
         """Failed and lost tasks are planned again, as new attempts under new keys."""
         with self.group() as sql:
             for task in tasks:
+                self._leaving(task, TaskState.FAILED, TaskState.LOST)
                 self._move(
                     sql, task, TaskState.PLANNED, "retry", now,
+                    failures=0, not_before=0, task_ids=None, code="", reason="",
+                )  # fmt: skip
+
+    def make_anew(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Succeeded tasks whose images are not there are planned again: what they cost stays counted, and is paid anew.
+
+        The rows of their images stay: what is stored is not replaced by the next attempt, the rest is.
+        """
+        with self.group() as sql:
+            for task in tasks:
+                self._leaving(task, TaskState.SUCCEEDED)
+                self._move(
+                    sql, task, TaskState.PLANNED, "retry of what is missing", now,
                     failures=0, not_before=0, task_ids=None, code="", reason="",
                 )  # fmt: skip
 

@@ -13,6 +13,22 @@ from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_reco
 from seedream_batch.manifest.schema import MIGRATIONS, check_version
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
+_SOMETHING = (
+    "(state IN ('submitting', 'accepted', 'uncertain') OR EXISTS"
+    " (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state IN ('announced', 'stored')))"
+)
+"""The condition on a row of `tasks` that there is more of it than its account: files, or work in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A task that is uncertain: the key it was `sent_at` (unix seconds) under, and what is held for it."""
+
+    task: TaskRecord
+    key: str
+    sent_at: float
+    reserved: int
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
@@ -106,13 +122,13 @@ class ManifestReader:
         )
         return {TaskState(state): number for state, number in rows}
 
-    def known(self) -> int:
-        """How many tasks the manifest has, those that the job no longer asks for included."""
-        return int(self._one("SELECT count(*) FROM tasks")[0])
+    def with_something(self) -> int:
+        """How many tasks have files or are in flight, those that the job no longer asks for included."""
+        return int(self._one(f"SELECT count(*) FROM tasks WHERE {_SOMETHING}")[0])
 
     def dropped(self) -> int:
-        """How many tasks the manifest has that the job no longer asks for."""
-        return int(self._one("SELECT count(*) FROM tasks WHERE ordinal IS NULL")[0])
+        """How many of them the job no longer asks for."""
+        return int(self._one(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_SOMETHING}")[0])
 
     def dropped_in_flight(self) -> int:
         """How many of those are in flight: they are paid for, and collected all the same."""
@@ -155,6 +171,16 @@ class ManifestReader:
             (state, limit),
         )
         return [task_record(row) for row in rows]
+
+    def doubts(self, limit: int) -> list[Doubt]:
+        """Up to `limit` uncertain tasks with the submission that is in doubt, in the order of the job."""
+        doubts = []
+        for task in self.tasks(TaskState.UNCERTAIN, limit):
+            row = self._one(
+                "SELECT key, opened_at, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+            )
+            doubts.append(Doubt(task, *row))
+        return doubts
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
         """Images that were delivered and could not be stored, or are gone, with their tasks."""

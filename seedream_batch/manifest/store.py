@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 
 from seedream_batch.manifest.decisions import Decisions
 from seedream_batch.manifest.enter import Entered, enter
 from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
+from seedream_batch.manifest.upkeep import Upkeep
 from seedream_batch.model.task import TaskRecord, TaskSpec, TaskState
 
 
-class Manifest(Decisions):
+class _TakenBack(Exception):
+    """Ends a transaction that is not to be kept."""
+
+
+class Manifest(Decisions, Upkeep):
     """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
 
     Every public method is one transaction, durable when it returns; within `group()` they share one. A write that
     finds another state than it names changes nothing and raises `StaleTransition`.
     """
+
+    @contextmanager
+    def taken_back(self) -> Iterator[None]:
+        """Whatever is written within is only there to be looked at within: afterwards nothing has changed."""
+        with suppress(_TakenBack), self.group():
+            yield
+            raise _TakenBack
 
     def enter(self, specs: Iterable[TaskSpec], now: float) -> Entered:
         """Makes the job's tasks those of the manifest, or changes nothing if the stream of tasks raises."""
@@ -69,35 +82,3 @@ class Manifest(Decisions):
             (state,),
         )
         return [task_record(row) for row in rows]
-
-    def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
-        """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job."""
-        rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL AND not_before <= :now"
-            " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only))) ORDER BY ordinal LIMIT :limit",
-            {"now": now, "only": _ids(only), "limit": limit},
-        )
-        return [task_record(row) for row in rows]
-
-    def next_due(self, only: Collection[int] | None = None) -> float | None:
-        """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
-        row = self._connection.rows(
-            "SELECT min(not_before) FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
-            " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only)))",
-            {"only": _ids(only)},
-        )[0]
-        return None if row[0] is None else float(row[0])
-
-    def planned_cost(self, limit: int | None) -> tuple[int, int]:
-        """Images, and their estimated cost, of the planned tasks of the job; of the first `limit` of them, if given."""
-        row = self._connection.rows(
-            "SELECT coalesce(sum(images), 0), coalesce(sum(images * coalesce(prices.price, first.price)), 0) FROM"
-            " (SELECT images, price, model, resolution FROM tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
-            " ORDER BY ordinal LIMIT ?) AS first LEFT JOIN prices USING (model, resolution)",
-            (-1 if limit is None else limit,),
-        )[0]
-        return int(row[0]), int(row[1])
-
-
-def _ids(numbers: Collection[int] | None) -> str | None:
-    return None if numbers is None else json.dumps(sorted(numbers))

@@ -12,7 +12,7 @@ from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +175,36 @@ class Submissions(Accounts, Pictures):
                 price = -(-cost // len(images))
                 sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))
                 self._hold_enough(sql, task, price)
-            sql.executemany(
-                'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
-                [
-                    (task.id, index, ImageState.ANNOUNCED, image.url, image.expires_at or default_expiry, now)
-                    for index, image in enumerate(images, 1)
-                ],
-            )
+            self._announce(sql, task, images, default_expiry, now)
         return self.images(task.id)
+
+    def _announce(
+        self, sql: sqlite3.Connection, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float
+    ) -> None:
+        """The links of an attempt. What is stored of an earlier one stays; what of it is not there is had anew."""
+        known = {image.index: image for image in self.images(task.id)}
+        earlier = 0
+        if task.attempt > 1:
+            # Those that were pruned have no rows any more, but the log tells of them.
+            earlier = sql.execute(
+                "SELECT coalesce(max(images), 0) FROM attempts WHERE task = ? AND outcome = 'succeeded' AND number < ?",
+                (task.id, task.attempt),
+            ).fetchone()[0]
+        why = f"made anew by attempt {task.attempt}"
+        for index, image in enumerate(images, 1):
+            expires_at = image.expires_at or default_expiry
+            row = known.get(index)
+            if row is None:
+                sql.execute(
+                    'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
+                    (task.id, index, ImageState.ANNOUNCED, image.url, expires_at, now),
+                )
+                if index <= earlier:
+                    self._log(sql, task.id, ImageState.MISSING, ImageState.ANNOUNCED, why, now, image=index)
+            elif row.state in NOT_THERE:
+                self.move_image(
+                    row, ImageState.ANNOUNCED, why, now, url=image.url, expires_at=expires_at, tries=0, reason=""
+                )
 
     def failed(
         self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0

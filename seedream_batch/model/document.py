@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -75,6 +76,8 @@ class Problem:
 
     `path` is the dotted path of the value (`request.n`, `matrix.subject[2].id`), empty for the whole file.
     `cell` names the first matrix cell to blame, and `count` says how many cells have this very cause.
+    Its texts are fit to print whatever names and values bring along: control characters and line breaks become
+    escapes, and what is beyond reading is cut.
     """
 
     path: str
@@ -83,6 +86,13 @@ class Problem:
     hint: str = ""
     cell: str = ""
     count: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("path", "message", "hint", "cell"):
+            text = getattr(self, name)
+            if len(text) > _LONGEST or not text.isprintable():
+                short = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
+                object.__setattr__(self, name, _CONTROL.sub(_escape, short))
 
     def __str__(self) -> str:
         text = f"{self.position}: " if self.position else ""
@@ -96,6 +106,14 @@ class Problem:
             more = f", and {others:,} more {'cell' if others == 1 else 'cells'}" if others else ""
             text += f" [cell {self.cell}{more}]"
         return text
+
+
+_LONGEST = 1000
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _escape(found: re.Match[str]) -> str:
+    return found.group().encode("unicode_escape").decode()
 
 
 def dotted(path: Sequence[str | int]) -> str:

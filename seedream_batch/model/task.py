@@ -42,10 +42,12 @@ class ImageState(StrEnum):
 
 
 EDGES: Mapping[TaskState, frozenset[TaskState]] = {
-    TaskState.PLANNED: frozenset({TaskState.SUBMITTING}),
+    # Back to succeeded: the files that were to be made anew came back before that was paid for.
+    TaskState.PLANNED: frozenset({TaskState.SUBMITTING, TaskState.SUCCEEDED}),
     TaskState.SUBMITTING: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED, TaskState.UNCERTAIN}),
     TaskState.ACCEPTED: frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.LOST}),
-    TaskState.SUCCEEDED: frozenset(),
+    # Only a person takes this way: to make anew what is not there any more, or to give up what the job dropped.
+    TaskState.SUCCEEDED: frozenset({TaskState.PLANNED}),
     TaskState.FAILED: frozenset({TaskState.PLANNED}),
     TaskState.LOST: frozenset({TaskState.PLANNED}),
     TaskState.UNCERTAIN: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),
@@ -55,11 +57,17 @@ EDGES: Mapping[TaskState, frozenset[TaskState]] = {
 IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
     ImageState.ANNOUNCED: frozenset({ImageState.STORED, ImageState.REJECTED, ImageState.EXPIRED}),
     ImageState.STORED: frozenset({ImageState.MISSING}),
-    ImageState.REJECTED: frozenset(),
+    ImageState.REJECTED: frozenset({ImageState.ANNOUNCED}),
     ImageState.EXPIRED: frozenset({ImageState.ANNOUNCED}),
     ImageState.MISSING: frozenset({ImageState.ANNOUNCED, ImageState.STORED}),
 }
 """Every move an image may make."""
+
+NOT_THERE = (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)
+"""The states of an image that was delivered and is not in the folder."""
+
+PRUNED = "its images were pruned"
+"""The reason of a task that a person pruned: should the job ask for it again, it is made anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """What the manifest says, for people and for machines."""
 
-from seedream_batch.report.status import Status, read_status
+from seedream_batch.report.status import Status, cells_in_doubt, read_status
 
-__all__ = ["Status", "read_status"]
+__all__ = ["Status", "cells_in_doubt", "read_status"]

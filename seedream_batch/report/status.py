@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.reader import RunRow
+from seedream_batch.manifest.reader import Doubt, RunRow
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
@@ -35,7 +36,7 @@ class Status:
     next_expiry: tuple[float, int] | None
     failed: list[TaskRecord]
     lost: list[TaskRecord]
-    uncertain: list[TaskRecord]
+    uncertain: list[Doubt]
     troubled: list[tuple[ImageRecord, TaskRecord]]
 
 
@@ -60,9 +61,16 @@ def read_status(manifest: Path, *, running: bool) -> Status:
             next_expiry=reader.next_expiry(),
             failed=reader.tasks(TaskState.FAILED, SHOWN),
             lost=reader.tasks(TaskState.LOST, SHOWN),
-            uncertain=reader.tasks(TaskState.UNCERTAIN, SHOWN),
+            uncertain=reader.doubts(SHOWN),
             troubled=reader.troubled_images(SHOWN),
         )
+
+
+def cells_in_doubt(manifest: Path) -> list[Mapping[str, Json]]:
+    """The cells of tasks that are uncertain, or will be: those that the job no longer has included."""
+    with ManifestReader(manifest) as reader:
+        states = (TaskState.UNCERTAIN, TaskState.SUBMITTING)
+        return [json.loads(task.cell) for state in states for task in reader.tasks(state, -1)]
 
 
 def status_json(status: Status) -> Json:
@@ -96,7 +104,15 @@ def status_json(status: Status) -> Json:
         "next_expiry": None if status.next_expiry is None else status.next_expiry[0],
         "failed": [_task_json(task) for task in status.failed],
         "lost": [_task_json(task) for task in status.lost],
-        "uncertain": [_task_json(task) for task in status.uncertain],
+        "uncertain": [
+            {
+                **_task_json(doubt.task),
+                "key": doubt.key,
+                "sent_at": doubt.sent_at,
+                "may_have_cost_usd": doubt.reserved / 1_000_000,
+            }
+            for doubt in status.uncertain
+        ],
         "images_in_trouble": [
             {**_task_json(task), "image": image.index, "state": str(image.state), "reason": image.reason}
             for image, task in status.troubled

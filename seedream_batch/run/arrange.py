@@ -20,7 +20,7 @@ EXTENSIONS = ("jpg", "png")
 
 async def move_files(context: Context) -> None:
     """Moves every stored file whose path in the job changed. What stands in the way steps aside first."""
-    await _settle(context)
+    await settle(context)
     for image in await context.writer.do(lambda m: m.moving()):
         # A file that had to step aside for another one has a new place by now.
         current = (await context.writer.do(lambda m, task=image.task: m.images(task)))[image.index - 1]  # type: ignore[misc]
@@ -67,17 +67,25 @@ async def place_for(context: Context, task: TaskRecord, image: ImageRecord, exte
 async def blocking(context: Context, task: TaskRecord) -> str:
     """A file that this job did not make, in the place of an image that would be bought; empty if there is none."""
     for index in range(1, task.images + 1):
-        stem = image_path(task.paths, task.images, index, task.fingerprint)
-        for one in EXTENSIONS:
-            path = f"{stem}.{one}"
-            if await asyncio.to_thread(context.folder.exists, path) and not await context.writer.do(
-                lambda m, name=path: m.owner(name)  # type: ignore[misc]
-            ):
-                return path
+        path = await in_the_way(context, task, index)
+        if path:
+            return path
     return ""
 
 
-async def _settle(context: Context) -> None:
+async def in_the_way(context: Context, task: TaskRecord, index: int) -> str:
+    """A file in the place of one image of a task that is no stored picture of this job; empty if there is none."""
+    stem = image_path(task.paths, task.images, index, task.fingerprint)
+    for one in EXTENSIONS:
+        path = f"{stem}.{one}"
+        if await asyncio.to_thread(context.folder.exists, path) and not await context.writer.do(
+            lambda m, name=path: m.owner(name)  # type: ignore[misc]
+        ):
+            return path
+    return ""
+
+
+async def settle(context: Context) -> None:
     """Ends the moves that a killed run had begun: the file is at its old place or at its new one."""
     for image in await context.writer.do(lambda m: m.under_way()):
         via = image.via or ""

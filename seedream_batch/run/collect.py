@@ -74,11 +74,11 @@ class Collector:
             if not context.may_poll:
                 raise Stopping
             overdue = age >= lifetime
-            poll = await self._look(task, age, overdue=overdue)
+            poll = await self.look(task, age, overdue=overdue)
             looks += 1
             repeats = repeats + 1 if poll.kind is last else 1
             last = poll.kind
-            await self._notice(poll)
+            await self.notice(poll)
             move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
             if move is not None:
                 if not at_once or looks > 1:
@@ -98,12 +98,13 @@ class Collector:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
+    async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """One look at every task id of a task."""
         polls = [await self._context.service.poll(task_id) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
-    async def _notice(self, poll: Poll) -> None:
+    async def notice(self, poll: Poll) -> None:
+        """What a look tells of the service as a whole; waits where it asks for that. Raises `Stopping`."""
         context = self._context
         if poll.kind is Polled.NO_ANSWER:
             context.not_heard(poll.message)
@@ -174,8 +175,9 @@ class Collector:
                 if got.kind is Fetched.WHOLE:
                     await self._store(task, image, got)
                     return
-            bad += got.bad
-            if got.kind is Fetched.REFUSED or bad == MOST_TRIES:
+            # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
+            bad += got.bad or got.kind is Fetched.REFUSED
+            if bad == MOST_TRIES:
                 await self._give_up(task, image, ImageState.REJECTED, got.message)
                 return
             fresh = await self._again(task, image, got, tries)
@@ -190,13 +192,13 @@ class Collector:
         url, expires = None, None
         if got.kind is not Fetched.BROKEN or tries > 1:
             # The link is dead, or what it gives is no good: another look at the task may give fresh links, and is free.
-            poll = await self._look(task, context.clock() - (task.submitted_at or 0.0))
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
                 told = "reported as failed after it was completed; the first word counts"
                 context.emit(event(EventKind.WARNING, task, told))
             # Links are told apart by their place alone: a list of another length says nothing of this one.
-            known = await context.writer.do(lambda m: len(m.images(task.id)))
-            fresh = poll.images[image.index - 1] if len(poll.images) == known else None
+            known = await context.writer.do(lambda m: m.delivered(task.id))
+            fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
                 url, expires = fresh.url, fresh.expires_at
             elif got.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
@@ -298,6 +300,9 @@ class Collector:
         if image.path is None or image.sha256 is None:
             return
         if await asyncio.to_thread(self._context.folder.sha256, image.path) != image.sha256:
+            return
+        if await self._context.writer.do(lambda m: m.owner(image.path or "")):
+            # Another picture with the same bytes: the place is its own.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)

@@ -14,6 +14,7 @@ from seedream_batch.api.service import Service
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import ManifestWriter
 from seedream_batch.manifest.rescue import RescueFile
+from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
@@ -74,6 +75,39 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Verification:
+    """A run that only looks at what is stored, and has again what is not there: it buys nothing."""
+
+    deep: bool = False
+    """Decode every picture, on top of its size, hash and header."""
+    ask: bool = True
+    """Whether there is a key to ask the service for links with."""
+    named: int | None = None
+    """How many images that are not there the result names; None: all."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What such a run found, in images."""
+
+    checked: int = 0
+    whole: int = 0
+    came_back: int = 0
+    """Missing before, and whole at their place now."""
+    broken: int = 0
+    """Stored, as far as was known, and not whole."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why files could not be read: the first of them."""
+    unread: int = 0
+    in_the_way: int = 0
+    """Not asked for, because a file that is not theirs has their place."""
+    to_ask: int = 0
+    """To be asked for, had there been a key."""
+    unanswered: int = 0
+    """Asked for, without a clear answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunOptions:
     """What one run is to do; durations in seconds."""
 
@@ -88,6 +122,11 @@ class RunOptions:
     """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
     resend: bool = False
     """Send uncertain tasks again under their key: the service is trusted to know it."""
+    chooses: Callable[[Mapping[str, Json]], bool] | None = None
+    """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
+    whole."""
+    verify: Verification | None = None
+    """Only look at what is stored, and have again what is not there."""
 
 
 @dataclass(slots=True)
@@ -105,6 +144,7 @@ class Stats:
     trouble: int = 0
     cost: int = 0
     in_flight: int = 0
+    checked: int = 0
 
 
 class Stopping(Exception):
@@ -142,6 +182,7 @@ class Context:
     denied: int = 0
     costless: set[tuple[str, str]] = field(default_factory=set)
     """Models and resolutions of which images came without a cost: there the estimate has to do."""
+    verified: Verified = field(default_factory=Verified)
     may_poll: bool = True
     """False once the key is refused: images need no key, so they are still fetched."""
 

@@ -4,31 +4,40 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.lock import MANIFEST, run_lock
-from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.run.opening import opened
 
 Chooses = Callable[[Mapping[str, Json]], bool]
 
 
 def retry_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Plans the chosen failed and lost tasks of the job again; which they were."""
-    with _open(job) as manifest:
+    with opened(job) as manifest:
         chosen = _of_job(_chosen(manifest, (TaskState.FAILED, TaskState.LOST), chooses))
         manifest.retry(chosen, time.time())
     return chosen
 
 
+def make_anew(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
+    """Plans the chosen tasks of the job again whose images are not there, and which no link gives.
+
+    Which they were, and how many more miss an image that a link may still give, which is free.
+    """
+    with opened(job) as manifest:
+        chosen = _fitting(manifest.to_make_anew(), chooses)
+        manifest.make_anew(chosen, time.time())
+        return chosen, len(_fitting(manifest.not_asked(), chooses))
+
+
 def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Plans the chosen uncertain tasks again under new keys, which may pay for them twice; which they were."""
-    with _open(job) as manifest:
+    with opened(job) as manifest:
         chosen = _of_job(_chosen(manifest, (TaskState.UNCERTAIN,), chooses))
         manifest.forget(chosen, time.time())
     return chosen
@@ -36,7 +45,7 @@ def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Counts the chosen uncertain tasks as failed; which they were."""
-    with _open(job) as manifest:
+    with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.give_up(chosen, time.time())
     return chosen
@@ -44,7 +53,7 @@ def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Lets the chosen uncertain tasks be sent again under their keys; which they are."""
-    with _open(job) as manifest:
+    with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.let_resend(chosen, time.time())
     return chosen
@@ -52,7 +61,7 @@ def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
     """The one chosen uncertain task gets the task id that the service knows it by. Raises `UsageError`."""
-    with _open(job) as manifest:
+    with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         if len(chosen) != 1:
             names = ", ".join(task.paths[0] for task in chosen[:5])
@@ -65,26 +74,14 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
         return manifest.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)
 
 
-@contextmanager
-def _open(job: Job) -> Iterator[Manifest]:
-    with run_lock(job.output_dir):
-        manifest = Manifest(job.output_dir / MANIFEST)
-        try:
-            # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
-            rescue = RescueFile(job.output_dir)
-            rescued = rescue.read()
-            if rescued and manifest.take_in(rescued, time.time(), timeout=job.run.task_timeout) == len(rescued):
-                rescue.drop()
-            manifest.recover(time.time())
-            yield manifest
-        finally:
-            manifest.close()
-
-
 def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
     """Those that the job still asks for: nothing else is ever bought."""
     return [task for task in tasks if task.ordinal is not None]
 
 
 def _chosen(manifest: Manifest, states: Sequence[TaskState], chooses: Chooses) -> list[TaskRecord]:
-    return [task for state in states for task in manifest.tasks(state) if chooses(json.loads(task.cell))]
+    return _fitting([task for state in states for task in manifest.tasks(state)], chooses)
+
+
+def _fitting(tasks: list[TaskRecord], chooses: Chooses) -> list[TaskRecord]:
+    return [task for task in tasks if chooses(json.loads(task.cell))]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 
+from seedream_batch.api.wire import LONGEST_WAIT
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.model.task import TaskRecord, TaskState
 from seedream_batch.run.arrange import blocking, move_files
 from seedream_batch.run.collect import Collector
 from seedream_batch.run.context import Context, Stopping, StopReason, dollars
 from seedream_batch.run.submit import Submitter
+from seedream_batch.run.verify import verify
 
 UNSURE = 10
 """How many times its estimate an image may turn out to cost, as long as no real price is known."""
@@ -37,6 +39,8 @@ class Engine:
         """The work on each task in flight, and the images it may bring."""
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because a file that nobody knows has their place."""
+        self._due_by = 0.0
+        """Until when tasks are due this once, whatever time it is."""
         self._changed = asyncio.Event()
         self._failure: Exception | None = None
 
@@ -70,13 +74,17 @@ class Engine:
         if context.cut_off:
             await asyncio.to_thread(context.folder.sweep)
         await self._adopt()
+        if context.options.verify is not None:
+            await verify(context, self._collector, context.options.verify, self._start)
+            return
         await move_files(context)
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
             for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
                 only = context.options.resend_only
-                if not task.held and context.may_submit() and (only is None or task.id in only):
+                chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+                if chosen and not task.held and context.may_submit() and (only is None or task.id in only):
                     await self._start(task, self._resend(task))
         if not context.options.collect:
             await self._submit_all()
@@ -109,7 +117,7 @@ class Engine:
         while context.may_submit():
             # At the limit nothing new is begun, but what was begun and may be sent again is finished.
             only = begun if limit is not None and len(begun) >= limit else None
-            now = context.clock()
+            now, self._due_by = max(context.clock(), self._due_by), 0.0
             # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
             most = len(self._working) + len(self._occupied) + 16
             tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
@@ -221,6 +229,10 @@ class Engine:
         """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
         context = self._context
         due = await context.writer.do(lambda m: m.next_due(only))
+        if due is not None and due > now + LONGEST_WAIT:
+            # No pause is as long as that: the clock was set back since.
+            self._due_by = due
+            return True
         if due is not None and due > now:
             self._changed.clear()
             if self._working:

@@ -10,25 +10,38 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
-from urllib.parse import urlsplit
 
 from seedream_batch import __version__
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.secret import ApiKey
-from seedream_batch.api.service import Service, is_loopback
-from seedream_batch.errors import StorageError, UsageError
+from seedream_batch.api.service import Service
+from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader, ManifestWriter
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import MANIFEST, run_lock
 from seedream_batch.manifest.rescue import RescueFile
+from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.model.job import Job, Reference
-from seedream_batch.model.task import ImageState, TaskSpec, TaskState, Totals
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.run.context import Context, Event, RunOptions, Stats, StopReason
+from seedream_batch.run.context import Context, Event, RunOptions, Stats, StopReason, Verified
 from seedream_batch.run.engine import Engine
+from seedream_batch.run.opening import same_job, same_service, take_in_rescued
+
+
+@dataclass(frozen=True, slots=True)
+class NotThere:
+    """What of the chosen tasks of the job is not in the folder once a run ended, in images."""
+
+    count: int
+    images: list[tuple[ImageRecord, TaskRecord]]
+    """The images with their tasks: all of them, or the first, as was asked for."""
+    waiting: int
+    """With a link, to be fetched."""
+    lost: Lost
+    """Those that no link gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +58,9 @@ class RunResult:
     stop_reason: StopReason | None
     stop_text: str
     signal: int | None
+    verified: Verified
+    not_there: NotThere | None
+    """None for a run that did not verify."""
 
     @property
     def left(self) -> int:
@@ -79,8 +95,8 @@ def run_job(
         began = time.monotonic()
         manifest = Manifest(job.output_dir / MANIFEST)
         try:
-            _same_service(manifest, origin)
-            _same_job(manifest, job)
+            same_service(manifest, origin)
+            same_job(manifest, job)
             now = time.time()
             facts = {"job": job.name, "job_file": str(job.file), "service": origin}
             if not manifest.fact("created_at"):
@@ -88,12 +104,10 @@ def run_job(
             manifest.tell(facts)
             cut_off = manifest.was_cut_off()
             manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
-            rescue = RescueFile(job.output_dir)
-            rescued = rescue.read()
-            # A line that belongs to no attempt here is somebody's task id all the same, and stays.
-            if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
-                rescue.drop()
+            rescue = take_in_rescued(manifest, job, now)
             entered = manifest.enter(tasks, now)
+            if options.chooses is not None:
+                manifest.choose(options.chooses)
             runner = _Runner(
                 job, references, rescue, cut_off, manifest, folder, origin, key, options, emit, random or Random()
             )
@@ -146,7 +160,7 @@ class _Runner:
         self._folder = folder
         self._origin = origin
         self._key = key
-        self._options = options
+        self.options = options
         self._emit = _Teller(emit)
         self._random = random
         self.stats = Stats()
@@ -171,7 +185,7 @@ class _Runner:
             ):
                 context = self.context = Context(
                     job=job,
-                    options=self._options,
+                    options=self.options,
                     writer=writer,
                     service=service,
                     images=images,
@@ -179,7 +193,7 @@ class _Runner:
                     references=self._references,
                     schedule=PollSchedule(self._random),
                     pace=SubmissionPace(job.run.rate),
-                    clock=time.time,
+                    clock=_steady_clock(),
                     monotonic=time.monotonic,
                     random=self._random,
                     emit=self._emit,
@@ -242,6 +256,14 @@ class _Teller:
                 self._emit = None
 
 
+def _steady_clock() -> Callable[[], float]:
+    """Unix seconds that go on evenly from here, over a sleep as well, whatever becomes of the machine's clock."""
+    # The plain monotonic clock of Linux stands still while the machine sleeps.
+    kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    offset = time.time() - time.clock_gettime(kind)
+    return lambda: offset + time.clock_gettime(kind)
+
+
 @contextmanager
 def _time_limit(context: Context) -> Iterator[None]:
     seconds = context.options.max_duration
@@ -256,36 +278,6 @@ def _time_limit(context: Context) -> Iterator[None]:
         handle.cancel()
 
 
-def _same_job(manifest: Manifest, job: Job) -> None:
-    """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
-    before = manifest.fact("job_file")
-    if before and Path(before) != job.file and Path(before).exists():
-        raise UsageError(f"{manifest.path} belongs to the job {before}; give {job.file} another output.dir")
-
-
-def _same_service(manifest: Manifest, origin: str) -> None:
-    """Refuses to mix two services: task ids and keys of the one mean nothing to the other."""
-    before = manifest.fact("service")
-    if not before or before == origin:
-        return
-    if _is_local(before) != _is_local(origin):
-        raise UsageError(
-            f"{manifest.path} belongs to {before}, and this run would go to {origin}: what one made the other does not"
-            " know. Give the job another output.dir, or move that folder away"
-        )
-    # An emulator on this machine may come back on another port.
-    in_flight = 0 if _is_local(origin) else manifest.in_flight()
-    if in_flight:
-        raise UsageError(
-            f"{in_flight:,} tasks in {manifest.path} were sent to {before}, and {origin} knows nothing of them. Finish"
-            f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
-        )
-
-
-def _is_local(origin: str) -> bool:
-    return is_loopback(urlsplit(origin).hostname or "")
-
-
 def _progress(manifest: Manifest) -> tuple[int, int]:
     with ManifestReader(manifest.path) as reader:
         return reader.image_counts().get(ImageState.STORED, 0), reader.wanted()[1]
@@ -293,6 +285,7 @@ def _progress(manifest: Manifest) -> tuple[int, int]:
 
 def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: float) -> RunResult:
     context = runner.context
+    verify = runner.options.verify
     with ManifestReader(manifest.path) as reader:
         return RunResult(
             stats=runner.stats,
@@ -305,4 +298,8 @@ def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: floa
             stop_reason=context.stop_reason if context else None,
             stop_text=context.stop_text if context else "",
             signal=runner.signal,
+            verified=context.verified if context else Verified(),
+            not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.beyond_links())
+            if verify is not None
+            else None,
         )

@@ -5,24 +5,33 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.model.task import TaskRecord, TaskSpec
-from seedream_batch.plan import Plan, decide
+from seedream_batch.model.document import Json
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
+from seedream_batch.plan import PAID, Decision, Plan, decide
 
 _BATCH = 500
 
 
-def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool) -> Plan:
-    """What a run of these tasks would do, given the manifest at that path, if there is one yet."""
+Chooses = Callable[[Mapping[str, Json]], bool]
+
+_IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
+
+
+def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool, chooses: Chooses | None = None) -> Plan:
+    """What a run of these tasks would do, given the manifest at that path, if there is one yet.
+
+    `chooses` takes the cells of those that may be bought or sent again; what is paid for is collected all the same.
+    """
     plan = Plan()
     if not manifest.exists():
         for spec in specs:
-            plan.add(spec, decide(spec, None, (), was=None, resend=resend), _names(spec.cell))
+            _add(plan, spec, decide(spec, None, (), was=None, resend=resend), chooses)
         return plan
     with ManifestReader(manifest) as reader:
         reader.snapshot()
@@ -32,8 +41,8 @@ def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool) -> Plan:
         plan.charged = bool(prices)
         source = (_priced(spec, prices) for spec in specs)
         while batch := list(itertools.islice(source, _BATCH)):
-            known += _survey_batch(plan, batch, reader, resend=resend)
-        plan.dropped = reader.known() - known
+            known += _survey_batch(plan, batch, reader, resend=resend, chooses=chooses)
+        plan.dropped = reader.with_something() - known
         plan.collect = reader.dropped_in_flight()
     return plan
 
@@ -44,7 +53,17 @@ def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:
     return spec if price == spec.price else dataclasses.replace(spec, price=price)
 
 
-def _survey_batch(plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool) -> int:
+def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None) -> None:
+    if chooses is None or decision.action in PAID or chooses(json.loads(spec.cell)):
+        plan.add(spec, decision, _names(spec.cell))
+    else:
+        plan.leave_out(spec)
+
+
+def _survey_batch(
+    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, chooses: Chooses | None
+) -> int:
+    """Adds these tasks to the plan; how many of them have files or are in flight."""
     records = reader.lookup([spec.fingerprint for spec in batch])
     images = reader.images_of([record.id for record in records.values()])
     unknown = [json.dumps(spec.paths, ensure_ascii=False) for spec in batch if spec.fingerprint not in records]
@@ -53,8 +72,13 @@ def _survey_batch(plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, 
         record = records.get(spec.fingerprint)
         was = before.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
         found = images.get(record.id, []) if record else []
-        plan.add(spec, decide(spec, record, found, was=was, resend=resend), _names(spec.cell))
-    return len(records)
+        _add(plan, spec, decide(spec, record, found, was=was, resend=resend), chooses)
+    return sum(_has_something(record, images.get(record.id, [])) for record in records.values())
+
+
+def _has_something(record: TaskRecord, images: list[ImageRecord]) -> bool:
+    there = (ImageState.ANNOUNCED, ImageState.STORED)
+    return record.state in _IN_FLIGHT or any(image.state in there for image in images)
 
 
 @lru_cache(maxsize=4096)

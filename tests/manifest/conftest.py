@@ -133,10 +133,12 @@ class Book:
         for old, new in self.peek("SELECT old, new FROM events WHERE image IS NULL"):
             assert TaskState(new) in EDGES[TaskState(old)]
         holding = "('submitting', 'accepted', 'uncertain', 'lost')"
+        # What a person decided to try again is in doubt as before.
+        doubtful = "('lost', 'forgotten', 'given up')"
         assert (
             self.peek(
                 f"SELECT task FROM attempts JOIN tasks ON tasks.id = task WHERE number = attempt AND"
-                f" (reserved_images > 0) != (state IN {holding})"
+                f" (reserved_images > 0) != (state IN {holding} OR outcome IN {doubtful})"
             )
             == []
         ), "money is held exactly for what may still be paid"

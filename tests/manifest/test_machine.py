@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 
 from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import ImageState, TaskState
 
 NOW = 1_800_000_000.0
@@ -151,9 +152,42 @@ class Events(RuleBasedStateMachine):
 
     @rule(number=NUMBERS)
     def find_again(self, number):
-        image = self.image(number, ImageState.MISSING, ImageState.EXPIRED)
+        image = self.image(number, ImageState.MISSING, ImageState.EXPIRED, ImageState.REJECTED)
+        # Only tasks that have succeeded are asked for links.
+        if image is not None and self.manifest.task(image.task).state is S.SUCCEEDED:
+            self.manifest.announce_again(
+                image, ImageUrl("https://img.example.com/x", None), default_expiry=NOW, now=NOW
+            )
+
+    @rule(number=NUMBERS)
+    def take_back(self, number):
+        image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.move_image(image, ImageState.ANNOUNCED, "a fresh link", NOW)
+            self.manifest.take_back(image, NOW)
+            self.manifest.whole_again(NOW)
+
+    @rule(number=NUMBERS)
+    def ask_in_vain(self, number):
+        image = self.image(number, ImageState.MISSING)
+        if image is not None:
+            self.manifest.remark(image, "no link", NOW, link=False)
+
+    @rule()
+    def make_anew(self):
+        stored = self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'")
+        self.manifest.make_anew(self.manifest.to_make_anew(), NOW)
+        assert self.manifest.to_make_anew() == []
+        assert self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'") == stored
+
+    @rule()
+    def prune(self):
+        money = self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")
+        flight = "SELECT * FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+        before = self.book.peek(flight), self.manifest.announced()
+        self.manifest.prune([task for task, _ in self.manifest.to_prune(0, 100)], NOW)
+        assert (self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")) == money
+        assert (self.book.peek(flight), self.manifest.announced()) == before
+        assert self.manifest.dropped().files == 0
 
     @rule()
     def move_files(self):

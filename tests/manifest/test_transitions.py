@@ -31,6 +31,8 @@ WRITES = {
     "failed": (lambda m, t: m.failed(t, why="w", code="c", retry_at=None, now=NOW), S.FAILED),
     "failed, again": (lambda m, t: m.failed(t, why="w", code="c", retry_at=NOW, now=NOW), S.PLANNED),
     "lost": (lambda m, t: m.lost(t, why="w", now=NOW), S.LOST),
+    "retry": (lambda m, t: m.retry([t], NOW), S.PLANNED),
+    "make_anew": (lambda m, t: m.make_anew([t], NOW), S.PLANNED),
 }
 LEAVES = {
     "accepted": {S.SUBMITTING, S.UNCERTAIN},
@@ -42,6 +44,9 @@ LEAVES = {
     "failed": {S.ACCEPTED},
     "failed, again": {S.ACCEPTED},
     "lost": {S.ACCEPTED},
+    # What failed is another decision than what succeeded and is not there any more: the one must not do the other.
+    "retry": {S.FAILED, S.LOST},
+    "make_anew": {S.SUCCEEDED},
 }
 
 

@@ -1,5 +1,8 @@
 """What a person decides: retry and resolve."""
 
+import json
+import time
+
 import pytest
 
 
@@ -49,7 +52,7 @@ def test_a_task_id_that_was_found(doubtful):
 def test_forget_buys_again_and_says_so(doubtful):
     done = doubtful.call("resolve", "--forget")
     assert done.code == 0
-    assert "buys them anew" in done.out
+    assert "buys them anew" in " ".join(done.out.split())
     assert doubtful.run().code == 0
     assert len(doubtful.charges()) == 8
     # What is in doubt stays held: it may have been paid.
@@ -149,3 +152,54 @@ def test_retry_leaves_tasks_alone_that_the_job_no_longer_has(bench, serve):
     bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
     bench.run()
     assert "1 task planned again" in bench.call("retry").out
+
+
+def test_status_says_what_is_needed_to_decide(doubtful):
+    shown = doubtful.call("status").out
+    place = _uncertain(doubtful)[0][0]
+    size = place.split("/")[1].replace("-", ":")
+    opened = doubtful.rows(
+        "SELECT opened_at FROM attempts JOIN tasks ON tasks.id = task WHERE outcome = 'uncertain' ORDER BY ordinal"
+    )[0][0]
+    sent = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(opened))
+    assert "Uncertain: perhaps made and paid for (2):" in shown
+    assert f"  {place}\n    cell   subject=fox size={size}\n    prompt a fox in the snow, watercolour\n" in shown
+    assert f"    sent   {sent}; it may have cost 0.035 USD\n    heard  the connection was" in shown
+    assert f"`seedream-batch resolve {doubtful.job}` with" in " ".join(shown.split())
+    assert all(len(line) <= 80 for line in shown.splitlines() if str(doubtful.job) not in line)
+
+
+def test_status_tells_machines_what_is_needed_to_decide(doubtful):
+    found = json.loads(doubtful.call("status", "--json").out)["uncertain"]
+    rows = doubtful.rows(
+        "SELECT key, opened_at FROM attempts JOIN tasks ON tasks.id = task WHERE outcome = 'uncertain' ORDER BY ordinal"
+    )
+    assert [(one["key"], one["sent_at"], one["may_have_cost_usd"]) for one in found] == [(*row, 0.035) for row in rows]
+    assert found[0]["prompt"] == "a fox in the snow, watercolour"
+
+
+def test_status_cuts_long_prompts_and_keeps_control_characters_out(bench, serve):
+    serve()
+    bench.edit("a fox in the snow", '"a fox\\e[31m ' + "in the deep snow " * 40 + '"')
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill"}])
+    assert bench.run("--limit", "4").code == 4
+    shown = bench.call("status").out
+    assert "\x1b" not in shown
+    assert "in the deep snow" in shown
+    assert shown.count("deep snow") < 20
+    assert " ..." in shown
+
+
+def test_status_names_twenty_of_those_in_doubt(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 4\n")
+    bench.edit("{{ size }}", "{{ size }}-{{ sample }}")
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill"}])
+    for _ in range(12):
+        bench.run()
+        if bench.states()["uncertain"] == 24:
+            break
+    shown = bench.call("status").out
+    assert shown.count("it may have cost") == 20
+    assert "and 4 more" in shown
+    assert "sample=2" in shown

@@ -159,10 +159,10 @@ def test_an_upload_that_goes_wrong_is_tried_again(bench, serve):
 def test_tasks_in_flight_bind_a_job_to_its_service(bench, serve, monkeypatch):
     serve()
     bench.run("--submit-only")
-    from seedream_batch.run import session
+    from seedream_batch.run import opening
 
     # Both are on this machine; told apart as two services on the net would be.
-    monkeypatch.setattr(session, "_is_local", lambda _origin: False)
+    monkeypatch.setattr(opening, "_is_local", lambda _origin: False)
     first = bench.emulator.url
     serve()
     done = bench.run()

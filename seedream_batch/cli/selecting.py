@@ -1,0 +1,39 @@
+"""`--select`, checked against the job: a slip of the pen must not choose nothing in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from seedream_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.expand.selection import Selection
+    from seedream_batch.model.document import Json
+    from seedream_batch.model.job import Job
+
+
+def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]] = ()) -> Selection:
+    """The test for cells that the texts describe.
+
+    Each value has to fit a cell of the job, or one of `also`: cells that the job no longer has. Raises `UsageError`.
+    """
+    from seedream_batch.expand.selection import fits_a_cell, parsed, selection
+    from seedream_batch.validate import did_you_mean
+
+    wanted = parsed(texts)
+    axes = dict.fromkeys([axis.name for axis in job.axes])
+    axes.update(dict.fromkeys(name for cell in (*job.include, *also) for name in cell))
+    for one in wanted:
+        if one.axis not in axes:
+            near = did_you_mean(one.axis, axes)
+            more = f"did you mean `{near}`?" if near else f"its axes are {', '.join(axes)}"
+            raise UsageError(f"--select {one.text}: the job has no axis `{one.axis}` ({more})")
+        for value in one.values:
+            single = (replace(one, values=(value,)),)
+            if not fits_a_cell(job, single) and not any(map(selection(single), also)):
+                raise UsageError(f"--select {one.text}: no cell of the job has {value or 'an empty value'}")
+    if len(wanted) > 1 and not fits_a_cell(job, wanted) and not any(map(selection(wanted), also)):
+        raise UsageError(f"no cell of the job fits all of --select {' --select '.join(texts)}")
+    return selection(wanted)

@@ -1,0 +1,66 @@
+"""Whether a stored file is still what was stored."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+
+from seedream_batch.errors import StorageError
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.pictures import BadPicture, inspect
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is known of a file: its path in the output folder, bytes, hash in hex, and pixels."""
+
+    path: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What stands at the place of a file: `there` says whether anything does, `wrong` why it is not the file."""
+
+    there: bool
+    wrong: str = ""
+
+
+def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
+    """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
+
+    Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
+    """
+    file = folder.locate(recorded.path)
+    try:
+        status = file.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Found(there=False, wrong="the file is gone")
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        return Found(there=True, wrong="what stands there is no file")
+    if status.st_size != recorded.bytes:
+        # Said without reading it: what somebody put there may have any size.
+        return Found(there=True, wrong=f"{status.st_size:,} bytes instead of {recorded.bytes:,}")
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(handle, "rb") as stream:
+            data = stream.read(recorded.bytes + 1)
+    except OSError as error:
+        raise StorageError(f"{file}: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != recorded.sha256:
+        return Found(there=True, wrong="other bytes than were stored")
+    try:
+        picture = inspect(data, decode=deep)
+    except BadPicture as error:
+        return Found(there=True, wrong=f"the picture {error}")
+    if (picture.width, picture.height) != (recorded.width, recorded.height):
+        told = f"{picture.width} x {picture.height} pixels instead of {recorded.width} x {recorded.height}"
+        return Found(there=True, wrong=told)
+    return Found(there=True)

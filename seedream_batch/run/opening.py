@@ -1,0 +1,70 @@
+"""What has to hold before a manifest is worked on: the same job, the same service, and every rescued id known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from seedream_batch.api.service import is_loopback
+from seedream_batch.errors import UsageError
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.lock import MANIFEST, run_lock
+from seedream_batch.manifest.rescue import RescueFile
+from seedream_batch.model.job import Job
+
+
+@contextmanager
+def opened(job: Job) -> Iterator[Manifest]:
+    """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
+    with run_lock(job.output_dir):
+        manifest = Manifest(job.output_dir / MANIFEST)
+        try:
+            # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
+            take_in_rescued(manifest, job, time.time())
+            manifest.recover(time.time())
+            yield manifest
+        finally:
+            manifest.close()
+
+
+def take_in_rescued(manifest: Manifest, job: Job, now: float) -> RescueFile:
+    """Brings task ids that an earlier run could not store into the manifest; the file they were in."""
+    rescue = RescueFile(job.output_dir)
+    rescued = rescue.read()
+    # A line that belongs to no attempt here is somebody's task id all the same, and stays.
+    if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
+        rescue.drop()
+    return rescue
+
+
+def same_job(manifest: Manifest, job: Job) -> None:
+    """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
+    before = manifest.fact("job_file")
+    if before and Path(before) != job.file and Path(before).exists():
+        raise UsageError(f"{manifest.path} belongs to the job {before}; give {job.file} another output.dir")
+
+
+def same_service(manifest: Manifest, origin: str) -> None:
+    """Refuses to mix two services: task ids and keys of the one mean nothing to the other."""
+    before = manifest.fact("service")
+    if not before or before == origin:
+        return
+    if _is_local(before) != _is_local(origin):
+        raise UsageError(
+            f"{manifest.path} belongs to {before}, and this run would go to {origin}: what one made the other does not"
+            " know. Give the job another output.dir, or move that folder away"
+        )
+    # An emulator on this machine may come back on another port.
+    in_flight = 0 if _is_local(origin) else manifest.in_flight()
+    if in_flight:
+        raise UsageError(
+            f"{in_flight:,} tasks in {manifest.path} were sent to {before}, and {origin} knows nothing of them. Finish"
+            f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
+        )
+
+
+def _is_local(origin: str) -> bool:
+    return is_loopback(urlsplit(origin).hostname or "")

@@ -1,0 +1,110 @@
+"""Pruning: the files and rows of what the job no longer has. Nothing goes that the manifest does not know."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from seedream_batch.errors import StorageError
+from seedream_batch.files.check import Recorded, check
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.upkeep import Dropped
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec
+from seedream_batch.run.arrange import SUPERSEDED
+from seedream_batch.run.opening import opened, same_job
+
+BATCH = 200
+"""Tasks whose files go before their rows do, in one transaction."""
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What a job no longer has, and what of it was deleted; `bytes` in bytes."""
+
+    found: Dropped
+    done: bool
+    """Whether anything was to be deleted, and not only shown."""
+    paths: list[str] = field(default_factory=list)
+    """The files that were deleted, or would be; all of them, or the first, as was asked for."""
+    files: int = 0
+    bytes: int = 0
+    changed: list[str] = field(default_factory=list)
+    """Files that are not what was stored: they stay, and belong to whoever changed them. Known once it is done."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why files could not be read or deleted; their tasks stay as they are."""
+
+
+def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | None) -> Pruned:
+    """Finds what the job no longer has, and with `delete` deletes it; else nothing changes.
+
+    `tasks` are those of the job; `named` bounds the paths in the result. Raises `ManifestLocked`, `InvalidJob`,
+    `UsageError`, `StorageError`.
+    """
+    folder = OutputFolder(job.output_dir)
+    with opened(job) as manifest:
+        # To another job file, every picture of this folder would be one that it does not have.
+        same_job(manifest, job)
+        with manifest.group() if delete else manifest.taken_back():
+            manifest.enter(tasks, time.time())
+            pruned = Pruned(manifest.dropped(), done=delete)
+            if not delete:
+                _go_through(manifest, folder, pruned, named)
+        if delete:
+            _go_through(manifest, folder, pruned, named)
+            manifest.prune_never_sent()
+            folder.drop_if_empty(SUPERSEDED)
+        return pruned
+
+
+def _go_through(manifest: Manifest, folder: OutputFolder, pruned: Pruned, named: int | None) -> None:
+    """Batch by batch: first the files, then, once they are surely gone, the rows."""
+    after = 0
+    while batch := manifest.to_prune(after, BATCH):
+        after = batch[-1][0].id
+        cleared: list[TaskRecord] = []
+        emptied: list[str] = []
+        for task, images in batch:
+            try:
+                for image in images:
+                    emptied += _prune_image(manifest, folder, image, pruned, named)
+            except StorageError as error:
+                # The task stays until that is mended; what of it went already is seen to be gone by the next time.
+                pruned.unreadable.append(str(error))
+            else:
+                cleared.append(task)
+        if pruned.done:
+            folder.settle(emptied)
+            manifest.prune(cleared, time.time())
+
+
+def _prune_image(
+    manifest: Manifest, folder: OutputFolder, image: ImageRecord, pruned: Pruned, named: int | None
+) -> list[str]:
+    """Deletes the file of an image if it is what was stored; the paths where it is not any more."""
+    gone = []
+    # A move that was cut off left the file at its old place or at its new one.
+    for path in dict.fromkeys(path for path in (image.path, image.via) if path):
+        owner = manifest.owner(path)
+        if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
+            continue
+        if pruned.done:
+            recorded = Recorded(path, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
+            found = check(folder, recorded, deep=False)
+            if found.there and found.wrong:
+                if image.state is ImageState.STORED and path == image.path:
+                    pruned.changed.append(path)
+                continue
+            gone.append(path)
+            if not found.there:
+                continue
+            folder.unlink(path)
+        elif image.state is not ImageState.STORED or not folder.exists(path):
+            continue
+        pruned.files += 1
+        pruned.bytes += image.bytes or 0
+        if named is None or len(pruned.paths) < named:
+            pruned.paths.append(path)
+    return gone
