@@ -121,17 +121,18 @@ def parse_array(text: str, file: str) -> tuple[list[Json], list[tuple[int, int]]
 def _elements(text: str) -> tuple[list[Json], list[tuple[int, int]]]:
     values: list[Json] = []
     positions: list[tuple[int, int]] = []
-    line, counted = 1, 0
+    line, start, counted = 1, 0, 0  # of a file that is one long line, no part is looked at twice
     index = skip_space(text, 0)
     if text[index : index + 1] != "[":
         raise JsonProblem("the file must hold a list: [..., ...]", index)
     index = skip_space(text, index + 1)
     while text[index : index + 1] != "]" or values:
         line += text.count("\n", counted, index)
+        start = max(start, text.rfind("\n", counted, index) + 1)
         counted = index
         value, end = value_at(text, index)
         values.append(value)
-        positions.append((line, index - text.rfind("\n", 0, index)))
+        positions.append((line, index - start + 1))
         index = skip_space(text, end)
         if text[index : index + 1] != ",":
             break

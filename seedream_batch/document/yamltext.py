@@ -14,13 +14,16 @@ from typing import Any, Final
 import yaml
 
 from seedream_batch.document.scalars import NUMERIC_START, WORDS, BadScalar, check_collection_tag, number, tagged
-from seedream_batch.document.source import MAX_DEPTH, decoded, encodable, located, refusal
+from seedream_batch.document.source import MAX_BYTES, MAX_DEPTH, decoded, encodable, located, refusal
 from seedream_batch.document.syntax import QUOTE_TEMPLATE, syntax_problem, template_at
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Document, Json, Mark, Position, Problem, dotted
 
 MAX_VALUES: Final = 5_000_000
 """The most values a document may have with its aliases written out: a bomb is a few lines long."""
+
+MAX_ALIASED: Final = MAX_BYTES
+"""The most characters that aliases may bring: a long text, a few thousand times, fills any memory once written out."""
 
 MAX_MERGED: Final = 500_000
 """The most keys that merge keys may bring: unlike aliases they are copied."""
@@ -84,15 +87,21 @@ class _Fatal(Exception):
 
 
 class _Anchored:
-    """What an alias stands for; `mark` is None as long as the value is still open."""
+    """What an alias stands for; `mark` is None as long as the value is still open.
 
-    __slots__ = ("height", "mark", "size", "text", "value")
+    `size` is in values and `length` in characters at most, both with the aliases in it written out.
+    """
 
-    def __init__(self, value: Json, mark: Mark | None, size: int, height: int, text: str | None = None) -> None:
+    __slots__ = ("height", "length", "mark", "size", "text", "value")
+
+    def __init__(
+        self, value: Json, mark: Mark | None, size: int, height: int, length: int, text: str | None = None
+    ) -> None:
         self.value = value
         self.mark = mark
         self.size = size
         self.height = height
+        self.length = length
         self.text = text
 
 
@@ -100,16 +109,17 @@ class _Frame:
     """A list or mapping that is still open.
 
     A mapping waits for a key while `key` is None; `merge` is None until a merge key came, and then holds what it
-    brought. `before` is the count of values when it was opened.
+    brought. `before` is the count of values when it was opened, `start` that of characters.
     """
 
-    __slots__ = ("anchor", "before", "height", "is_map", "key", "mark", "merge", "merging", "value")
+    __slots__ = ("anchor", "before", "height", "is_map", "key", "mark", "merge", "merging", "start", "value")
 
-    def __init__(self, value: Json, mark: Mark, anchor: str | None, before: int) -> None:
+    def __init__(self, value: Json, mark: Mark, anchor: str | None, before: int, start: int) -> None:
         self.value = value
         self.mark = mark
         self.anchor = anchor
         self.before = before
+        self.start = start
         self.is_map = isinstance(value, dict)
         self.height = 1
         self.key: str | None = None
@@ -125,6 +135,7 @@ class _Builder:
         self.anchors: dict[str, _Anchored] = {}
         self.frames: list[_Frame] = []
         self.count = 0
+        self.aliased = 0  # characters
         self.merged = 0
         self.escapes = _SURROGATE_ESCAPE.search(text) is not None  # only the parser in Python lets them pass
 
@@ -186,7 +197,7 @@ class _Builder:
                     value = self._scalar(event.tag, text, line, column)
                 mark = Mark(line, column)
                 if event.anchor is not None:
-                    self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, text)
+                    self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, len(text), text)
             elif kind is map_event or kind is list_event:
                 self.count += 1
                 frame = self._open(event, frame, line, column)
@@ -212,7 +223,8 @@ class _Builder:
                     self._merge(closed)
                     value = closed.value
                 if closed.anchor is not None:
-                    self.anchors[closed.anchor] = _Anchored(value, mark, self.count - closed.before, height)
+                    length = event.end_mark.index + self.aliased - closed.start
+                    self.anchors[closed.anchor] = _Anchored(value, mark, self.count - closed.before, height, length)
                 frame = frames[-1] if frames else None
             if self.count > MAX_VALUES:
                 message = f"more than {MAX_VALUES:,} values with the aliases written out"
@@ -247,8 +259,8 @@ class _Builder:
         mark = Mark(line, column, {}, {}) if is_map else Mark(line, column, [])
         value: Json = {} if is_map else []
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(value, None, 0, 0)
-        return _Frame(value, mark, event.anchor, self.count - 1)
+            self.anchors[event.anchor] = _Anchored(value, None, 0, 0, 0)
+        return _Frame(value, mark, event.anchor, self.count - 1, event.start_mark.index + self.aliased)
 
     def _scalar(self, tag: str | None, text: str, line: int, column: int) -> Json:
         try:
@@ -260,7 +272,7 @@ class _Builder:
     def _key(self, frame: _Frame, event: Any, text: str, line: int, column: int) -> None:
         """Takes a scalar as the key of the value to come."""
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(text, Mark(line, column), 1, 0, text)
+            self.anchors[event.anchor] = _Anchored(text, Mark(line, column), 1, 0, len(text), text)
         if event.tag is not None:
             self._scalar(event.tag, text, line, column)
         elif not event.style:
@@ -295,6 +307,10 @@ class _Builder:
         if anchored.mark is None:
             raise self._fatal(f"*{name} stands inside of the value &{name} itself", (line, column))
         self.count += anchored.size
+        self.aliased += anchored.length
+        if self.aliased > MAX_ALIASED:
+            message = f"aliases bring more than {MAX_ALIASED:,} characters"
+            raise self._fatal(message, (line, column), "use fewer aliases")
         return anchored
 
     def _merged(self, frame: _Frame, value: Json, mark: Mark, at: tuple[int, int]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from seedream_batch.expand.identity import dumps
 from seedream_batch.expand.matrix import name_of
-from seedream_batch.expand.paths import BadPath, collision_key, safe_path
+from seedream_batch.expand.paths import BadPath, collision_key, is_harmless, safe_path
 from seedream_batch.expand.request import FieldError
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
@@ -32,8 +32,22 @@ class DefaultPath:
                 values.setdefault(name, []).append(value)
         included = {name for cell in job.include for name in cell}
         self._parts = {name: _parts(found, several=name in included) for name, found in values.items()}
+        # Of parts that are harmless and short, a path that is made in the usual way is harmless and short as well.
+        short = self._LONGEST // (len(self._axes) + 4)
+        self._harmless = [(name, _harmless(self._parts[name], short)) for name in self._axes]
 
     def render(self, cell: Mapping[str, Json], sample: int) -> tuple[str, ...]:
+        if len(cell) == len(self._harmless) > 0:
+            try:
+                first, *others = [parts[id(cell[name])] for name, parts in self._harmless]
+            except KeyError:
+                return self._rendered(cell, sample)
+            if self._sample:
+                others.append(str(sample))
+            return (first + "/" + "_".join(others) if others else first,)
+        return self._rendered(cell, sample)
+
+    def _rendered(self, cell: Mapping[str, Json], sample: int) -> tuple[str, ...]:
         if len(cell) == len(self._axes) and all(name in cell for name in self._axes):
             parts = [self._parts[name][id(cell[name])] for name in self._axes]
         else:
@@ -67,6 +81,11 @@ def _parts(values: Sequence[Json], *, several: bool) -> dict[int, str]:
         id(value): slug if times[key] == 1 and not slug.endswith("…") else _with_hash(slug, value)
         for value, slug, key in zip(values, slugs, keys, strict=True)
     }
+
+
+def _harmless(parts: Mapping[int, str], short: int) -> dict[int, str]:
+    """The parts that stay as they are, be it as a folder or in a file's name."""
+    return {key: part for key, part in parts.items() if len(part) < short and is_harmless(f"{part}/{part}")}
 
 
 def _with_hash(slug: str, value: Json) -> str:

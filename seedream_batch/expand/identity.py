@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 
 from seedream_batch.model.document import Json
 
@@ -59,6 +61,21 @@ def _hashed(request: str, sample: int) -> str:
     return hashlib.sha256(f'{{"request":{request},"sample":{sample}}}'.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """The texts before and after the prompt, in the request and in its canonical form."""
+
+    before: str
+    after: str
+    canonical_before: str
+    canonical_after: str
+
+    def of(self, prompt: str, sample: int) -> tuple[str, str]:
+        """The canonical text of the request with this prompt, and its `fingerprint`."""
+        text = _quoted(prompt)
+        return self.before + text + self.after, _hashed(self.canonical_before + text + self.canonical_after, sample)
+
+
 class RequestTexts:
     """The text and the fingerprint of each request of a job.
 
@@ -71,23 +88,32 @@ class RequestTexts:
 
     def __init__(self, defaults: Mapping[tuple[str, ...], Json]) -> None:
         self._defaults = defaults
-        self._around: dict[str, tuple[list[str], list[str]]] = {}
+        self._around: dict[str, Around | None] = {}
 
     def of(self, body: Mapping[str, Json], sample: int) -> tuple[str, str]:
         """The canonical text of the body, and its `fingerprint`."""
+        prompt = body[self._PROMPT]
+        around = self.around(body)
+        if around is None or not isinstance(prompt, str):
+            return dumps(body), fingerprint(body, sample, self._defaults)
+        return around.of(prompt, sample)
+
+    def around(self, body: Mapping[str, Json]) -> Around | None:
+        """The texts around the prompt of this body, whatever the prompt is; None in the rare case that it is hidden."""
         # The repr tells 1, 1.0, True and "1" apart.
         key = repr({**body, self._PROMPT: None})
-        around = self._around.get(key)
-        if around is None:
+        try:
+            return self._around[key]
+        except KeyError:
             if len(self._around) >= self._REMEMBERED:
                 self._around.clear()
-            with_hole = {**body, self._PROMPT: self._HOLE}
-            hole = dumps(self._HOLE)
-            around = dumps(with_hole).split(hole), dumps(canonical(with_hole, self._defaults)).split(hole)
-            self._around[key] = around
-        prompt = body[self._PROMPT]
-        whole, request = around
-        if not isinstance(prompt, str) or len(whole) != 2 or len(request) != 2:
-            return dumps(body), fingerprint(body, sample, self._defaults)
-        text = dumps(prompt)
-        return f"{whole[0]}{text}{whole[1]}", _hashed(f"{request[0]}{text}{request[1]}", sample)
+            around = self._around[key] = self._made({**body, self._PROMPT: self._HOLE})
+            return around
+
+    def _made(self, with_hole: Mapping[str, Json]) -> Around | None:
+        hole = dumps(self._HOLE)
+        texts = [tuple(dumps(one).split(hole)) for one in (with_hole, canonical(with_hole, self._defaults))]
+        match texts:
+            case [(before, after), (first, last)]:
+                return Around(before, after, first, last)
+        return None

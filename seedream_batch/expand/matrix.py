@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Axis, Job
 
 LABEL_KEYS = ("id", "name", "key", "slug", "title", "text")
 """The keys of a mapping that may name it for people, best first."""
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 
 
 def count(job: Job) -> int:
@@ -21,20 +23,44 @@ def count(job: Job) -> int:
     return (cells + len(job.include)) * job.repeat
 
 
+def turning(job: Job) -> frozenset[str]:
+    """The names whose values are not the same in all tasks: those of axes, of what `include` adds, and the sample."""
+    return frozenset({"sample"}.union((axis.name for axis in job.axes), *job.include))
+
+
 def cells(job: Job) -> Iterator[Mapping[str, Json]]:
     """Every cell of the job: a mapping from axis to value. The last axis turns fastest; `include` comes last."""
     names = [axis.name for axis in job.axes]
-    drop = [_matcher(pattern) for pattern in job.exclude]
-    for values in itertools.product(*(axis.values for axis in job.axes)):
-        cell = dict(zip(names, values, strict=True))
-        if not any(matches(cell) for matches in drop):
-            yield cell
+    excluded = [_fitting(pattern, job.axes) for pattern in job.exclude if pattern.keys() <= set(names)]
+    *outer, inner = [axis.values for axis in job.axes] or [()]
+    for values in itertools.product(*outer):
+        row = dict(zip(names, values, strict=False))  # all but the last axis, which turns at each step
+        for value in inner:
+            if not excluded or not _fits_one((*values, value), excluded):
+                yield {**row, names[-1]: value}
     yield from job.include
 
 
-def _matcher(pattern: Mapping[str, Json]) -> Callable[[Mapping[str, Json]], bool]:
-    items = list(pattern.items())
-    return lambda cell: all(name in cell and matches(cell[name], wanted) for name, wanted in items)
+_Fitting = list[tuple[int, set[int]]]
+"""For each axis that a pattern names, by its number, the identities of the values that fit."""
+
+
+def _fitting(pattern: Mapping[str, Json], axes: Sequence[Axis]) -> _Fitting:
+    return [
+        (number, {id(value) for value in axis.values if matches(value, pattern[axis.name])})
+        for number, axis in enumerate(axes)
+        if axis.name in pattern
+    ]
+
+
+def _fits_one(values: Sequence[Json], patterns: Sequence[_Fitting]) -> bool:
+    for pattern in patterns:
+        for number, fitting in pattern:
+            if id(values[number]) not in fitting:
+                break
+        else:
+            return True
+    return False
 
 
 def matches(value: Json, wanted: Json) -> bool:
@@ -83,9 +109,22 @@ def name_of(value: Json) -> str:
         for key in LABEL_KEYS:
             if key in value and not isinstance(value[key], dict | list):
                 return name_of(value[key])
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    if isinstance(value, dict | list):
+        text = _start_of(value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
     text = " ".join(text.split())
     return text if len(text) <= 40 else text[:39] + "…"
+
+
+def _start_of(value: Json) -> str:
+    """What is enough of the JSON text of a value: aliases make values of millions of parts in a file of a few lines."""
+    text = ""
+    for piece in _ENCODER.iterencode(value):
+        text += piece
+        if len(text) > 1000:
+            return f"{text}…"
+    return text
 
 
 def label(cell: Mapping[str, Json], sample: int | None = None) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from seedream_batch.expand.identity import tidy
-from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
+from seedream_batch.expand.remembering import ABSENT, RememberingTemplate
+from seedream_batch.expand.templates import TemplateEngine, TemplateError
 from seedream_batch.model.document import Json, Path
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
-_INCLUDES = re.compile(r"\b(include|import|extends|from)\b")
-_REMEMBERED = 1024
-"""How many texts of a template are kept: most axes turn without changing the prompt."""
-_ABSENT = object()
+
+PROMPT = "prompt"
+"""The field that differs from cell to cell; the others mostly repeat."""
 
 Context = Mapping[str, Json]
 Render = Callable[[Context], Json]
@@ -45,7 +46,8 @@ class RequestTemplate:
 
     `types` maps a path in the request to the JSON type that a template there has to give. `axes` maps each axis that
     fills in a field the job's `request` does not set to whether its values have types of their own; text from
-    an untyped file is read as the type of the field. What does not compile is in `errors`; `names` holds the free
+    an untyped file is read as the type of the field. `turning` are the names whose values are not the same in all
+    cells. What does not compile is in `errors`; `names` holds the free
     variables of each template.
     """
 
@@ -55,24 +57,31 @@ class RequestTemplate:
         axes: Mapping[str, bool],
         engine: TemplateEngine,
         types: Mapping[tuple[str, ...], str],
+        turning: AbstractSet[str],
     ) -> None:
         self.errors: list[FieldError] = []
         self.names: list[tuple[Path, frozenset[str]]] = []
+        self.rest_reads: set[str] | None = set(axes.keys() - {PROMPT})
+        """The names that the fields other than the prompt depend on; None where that is not known."""
         self._engine = engine
         self._types = types
+        self._turning = turning
         self._fields: dict[str, _Field] = {}
         for name, value in request.items():
             path: Path = ("request", name)
             self._fields[name] = _Field(self._compile(value, path, (name,)), path)
         for name, typed in axes.items():
             self._fields[name] = _Field(self._from_axis(name, typed=typed), ("matrix", name))
+        field = self._fields.get(PROMPT)
+        self.prompt: Render = field.render if field else lambda _context: ABSENT
+        """The prompt of one cell, `ABSENT` where it has none. Raises `FieldError`."""
 
-    def render(self, context: Context) -> dict[str, Json]:
-        """The request of one cell. Raises `FieldError`."""
+    def render(self, context: Context, prompt: Json = ABSENT) -> dict[str, Json]:
+        """The request of one cell, with this prompt where one is given. Raises `FieldError`."""
         body = {}
         for name, field in self._fields.items():
-            value = field.render(context)
-            if value is not _ABSENT:
+            value = prompt if name == PROMPT and prompt is not ABSENT else field.render(context)
+            if value is not ABSENT:
                 body[name] = value
         return body
 
@@ -88,7 +97,7 @@ class RequestTemplate:
         path: Path = ("matrix", name)
 
         def render(context: Context) -> Json:
-            value = context.get(name, _ABSENT)
+            value = context.get(name, ABSENT)
             return tidy(value) if typed or not isinstance(value, str) else _as_type(value.strip(), wanted, path)
 
         return render
@@ -112,15 +121,20 @@ class RequestTemplate:
             self.errors.append(_field_error(path, error, text))
             return lambda _context: None
         self.names.append((path, template.names))
-        strip = field == ("prompt",)
+        strip = field == (PROMPT,)
+        if not strip and self.rest_reads is not None:
+            self.rest_reads = None if template.includes else self.rest_reads | template.reads
         if template.is_constant:
             constant = text.strip() if strip else text
             return lambda _context: constant
         wanted = self._types.get(field, "string")
-        text_of = _remembering(template, path)
+        remembering = RememberingTemplate(template, self._turning)
 
         def render(context: Context) -> Json:
-            rendered = text_of(context)
+            try:
+                rendered = remembering.render(context)
+            except TemplateError as error:
+                raise _field_error(path, error, text) from error
             if strip and "{{" in rendered:
                 # Nobody wants that drawn: a value was taken for a template, and would be paid for as it stands.
                 told = f"the rendered prompt still has a template in it: {_around(rendered)}"
@@ -132,40 +146,12 @@ class RequestTemplate:
         return render
 
 
-def _remembering(template: Template, path: Path) -> Callable[[Context], str]:
-    """`render_at`, which asks the template once for the same values; includes may read names it does not know of."""
-    if _INCLUDES.search(template.source):
-        return lambda context: render_at(template, context, path)
-    names = sorted(template.names)
-    # The values are kept, too, so that no other value gets the identity of one of them.
-    known: dict[tuple[object, ...], tuple[str, list[Json]]] = {}
-
-    def render(context: Context) -> str:
-        values = [context.get(name, _ABSENT) for name in names]
-        key = tuple([_key(value) for value in values])
-        found = known.get(key)
-        if found is None:
-            if len(known) >= _REMEMBERED:
-                known.clear()
-            found = known[key] = (render_at(template, context, path), values)
-        return found[0]
-
-    return render
-
-
-def _key(value: Json) -> object:
-    kind = type(value)
-    if kind is str:
-        return value
-    return (value,) if kind is int else id(value)
-
-
 def _around(text: str) -> str:
     at = text.index("{{")
     return repr(text[max(0, at - 20) : at + 40])
 
 
-def render_at(template: Template, context: Context, path: Path) -> str:
+def render_at(template: RememberingTemplate, context: Context, path: Path) -> str:
     """What the template gives for one cell. Raises `FieldError` that names `path`."""
     try:
         return template.render(context)

@@ -77,8 +77,10 @@ def _getter(context: Context, attribute: Any) -> Function:
     if attribute is None:
         return lambda item: item
     steps = [int(step) if step.isdecimal() else step for step in str(attribute).split(".")]
+    budget = budget_of(context)
 
     def get(item: Any) -> Any:
+        budget.spend(len(steps))
         for step in steps:
             item = context.environment.getitem(item, step)
         return item
@@ -240,7 +242,7 @@ def _sort(
         for part in ("" if attribute is None else str(attribute)).split(",")
     ]
     items = list(sequence(value))
-    budget_of(context).spend(len(items))
+    budget_of(context).spend(len(items) * len(gets))
     return sorted(items, key=lambda item: [get(item) for get in gets], reverse=reverse)
 
 
@@ -296,6 +298,7 @@ def _batch(context: Context, value: Any, linecount: int, fill_with: Any = None) 
     items, size = list(sequence(value)), whole(linecount, "the size")
     if size < 1:
         raise TemplateError("the size must be at least 1")
+    budget_of(context).spend(len(items) // size)
     rows = [items[start : start + size] for start in range(0, len(items), size)]
     if rows and fill_with is not None:
         missing = size - len(rows[-1])

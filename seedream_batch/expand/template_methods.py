@@ -10,6 +10,8 @@ from seedream_batch.expand.template_bounds import Budget, TemplateError, kind_of
 
 Run = Callable[..., Any]
 
+_COMPARISONS_A_STEP: Final = 13  # as a power of 2
+
 
 class Method:
     """A method of a value, not called yet; no tuple, which a template could take apart."""
@@ -32,6 +34,18 @@ def _padded(method: Callable[..., str]) -> Run:
         return method(text, width, *fill)
 
     return pad
+
+
+def _backwards(method: Callable[..., Any]) -> Run:
+    """A method that searches from the end: what nearly is there, Python compares anew at every place."""
+
+    def search(budget: Budget, text: str, *args: Any, **kwargs: Any) -> Any:
+        for wanted in (*args, *kwargs.values()):
+            if isinstance(wanted, str):
+                budget.spend(len(text) * len(wanted) >> _COMPARISONS_A_STEP)
+        return method(text, *args, **kwargs)
+
+    return search
 
 
 def _replace(budget: Budget, text: str, old: str, new: str, count: int = -1) -> str:
@@ -66,10 +80,11 @@ TEXT: Final[Mapping[str, Run]] = {
         for name in (
             *("capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdecimal"),
             *("isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition"),
-            *("removeprefix", "removesuffix", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split"),
-            *("splitlines", "startswith", "strip", "swapcase", "title", "upper"),
+            *("removeprefix", "removesuffix", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase"),
+            *("title", "upper"),
         )
     },
+    **{name: _backwards(getattr(str, name)) for name in ("rfind", "rindex", "rpartition", "rsplit")},
     **{name: _padded(getattr(str, name)) for name in ("center", "ljust", "rjust", "zfill")},
     "join": _join,
     "replace": _replace,

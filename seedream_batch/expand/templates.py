@@ -16,12 +16,13 @@ from types import TracebackType
 from typing import Any, Final
 
 import jinja2
-from jinja2 import meta, nodes
+from jinja2 import nodes
 from jinja2.runtime import Context
 from jinja2.utils import missing
 
 from seedream_batch.expand.template_bounds import Budget, TemplateError, encodable, kind_of
 from seedream_batch.expand.template_filters import budget_of
+from seedream_batch.expand.template_pieces import pieces_of, reads_of
 from seedream_batch.expand.template_rewrite import prepare
 from seedream_batch.expand.template_sandbox import BUDGET, GLOBALS, BoundedEnvironment, UndefinedLookup
 from seedream_batch.model.document import Json
@@ -94,52 +95,87 @@ class TemplateEngine:
             self._included[name] = included
         return included
 
-    def _context(self, context: Mapping[str, Json]) -> dict[str, Any]:
-        return {**GLOBALS, **context, BUDGET: Budget(self.max_steps, self.max_output)}
-
 
 class Template:
     """A compiled template.
 
-    `is_constant` says that it has no markup at all; `names` are the variables it reads, not those of its includes.
+    `is_constant` says that it has no markup at all; `names` are the variables it reads, not those of its includes and
+    not the functions that every template has. `reads` has those as well, for values of the context go before them.
+    `includes` says that it has an include, which may read anything. `cost` is what its own nodes take of the budget,
+    in steps.
     """
 
-    __slots__ = ("_compiled", "_engine", "is_constant", "names", "source")
+    __slots__ = ("_compiled", "_engine", "cost", "includes", "is_constant", "names", "reads", "source")
 
     def __init__(self, source: str, engine: TemplateEngine, compiled: _Compiled | None) -> None:
         self.source = source
         self.is_constant = compiled is None
-        self.names: frozenset[str] = frozenset() if compiled is None else compiled.names
+        self.reads: frozenset[str] = frozenset() if compiled is None else compiled.reads
+        self.names = self.reads - GLOBALS.keys()
+        self.includes = compiled is not None and compiled.includes
+        self.cost = 0 if compiled is None else compiled.cost
         self._engine = engine
         self._compiled = compiled
 
-    def render(self, context: Mapping[str, Json]) -> str:
-        """The text for these values; raises `TemplateError`."""
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The most steps of one rendering, and the most characters of its text."""
+        return self._engine.max_steps, self._engine.max_output
+
+    def pieces(self, turns: Callable[[str], bool]) -> list[str | Template] | None:
+        """Texts and templates whose renderings, joined, are that of this template; None where it is one whole.
+
+        A piece reads fewer of the variables that turn, as `turns` says, so its text can be kept for longer.
+        """
         compiled = self._compiled
         if compiled is None:
-            return self.source
-        values = self._engine._context(context)  # noqa: SLF001 - the two are one module's business
+            return None
         try:
-            return compiled.environment.concat(compiled.run(compiled.context(values)))
+            trees = pieces_of(compiled.environment.parse(self.source), turns)
+            if trees is None:
+                return None
+            return [
+                tree if isinstance(tree, str) else Template("", self._engine, _Compiled(compiled.environment, tree))
+                for tree in trees
+            ]
+        except (TemplateError, *_ERRORS):
+            return None  # the whole could be compiled, and that is enough
+
+    def render(self, context: Mapping[str, Json]) -> str:
+        """The text for these values; raises `TemplateError`."""
+        return self.measured(context)[0]
+
+    def measured(self, context: Mapping[str, Json]) -> tuple[str, int]:
+        """The text for these values, and the steps it took; raises `TemplateError`."""
+        compiled = self._compiled
+        if compiled is None:
+            return self.source, 0
+        engine = self._engine
+        budget = Budget(engine.max_steps, engine.max_output)
+        values = {**GLOBALS, **context, BUDGET: budget}
+        try:
+            text = compiled.environment.concat(compiled.run(compiled.context(values)))
         except TemplateError as error:
             if error.line is None:
                 error.line = compiled.line_of(error.__traceback__)
             raise
         except _ERRORS as error:
             raise _translated(error, compiled.line_of(error.__traceback__), values) from None
+        return text, engine.max_steps - budget.left
 
 
 class _Compiled:
-    """The code of one template."""
+    """The code of one template, from its text or from its parsed form."""
 
-    def __init__(self, environment: BoundedEnvironment, source: str) -> None:
+    def __init__(self, environment: BoundedEnvironment, source: str | nodes.Template) -> None:
         self.environment = environment
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python warns of odd code, such as a call of a number
-                tree = environment.parse(source)
+                tree = environment.parse(source) if isinstance(source, str) else source
                 self.cost = prepare(tree, environment)
-                self.names = _free_names(tree)
+                self.reads = reads_of(tree)
+                self.includes = tree.find(nodes.Include) is not None
                 code = environment.compile(tree)
                 self.template = jinja2.Template.from_code(environment, code, {})
         except jinja2.TemplateSyntaxError as error:
@@ -206,10 +242,6 @@ def _inside(name: str, error: TemplateError) -> TemplateError:
     line = f", line {error.line}" if error.line else ""
     message = error.message if error.message.startswith("in ") else f"in {name!r}{line}: {error.message}"
     return TemplateError(message, None, error.hint)
-
-
-def _free_names(tree: nodes.Template) -> frozenset[str]:
-    return frozenset(meta.find_undeclared_variables(tree) - set(GLOBALS))
 
 
 def _syntax_error(error: jinja2.TemplateSyntaxError) -> TemplateError:

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -212,7 +212,9 @@ def writing(part: Path) -> Iterator[BinaryIO]:
         with _told(part), stream:
             yield stream
     except BaseException:
-        part.unlink(missing_ok=True)
+        # What went wrong first says more than that the rest of it could not be removed either.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise
 
 

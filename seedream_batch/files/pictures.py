@@ -14,6 +14,12 @@ FORMATS = {"JPEG": ("jpg", "image/jpeg"), "PNG": ("png", "image/png")}
 MAX_PIXELS = 64_000_000
 """More than twice the largest image the model makes; anything above is a decompression bomb."""
 
+MAX_SCANS = 200
+"""Passes over the pixels of a JPEG: an encoder makes ten or so, and each costs up to 60 ms whatever little is in it."""
+
+MAX_EXIFS = 1000
+"""Parts of a file with notes of a camera: one a picture is usual, and the decoder copies them all for each one more."""
+
 
 class BadPicture(ValueError):
     """The bytes are no whole picture of a known format; the message says why."""
@@ -47,6 +53,8 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data:
         raise BadPicture("is empty")
+    if data.count(_EXIF) > MAX_EXIFS:
+        raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
     with _QUIET:
@@ -55,7 +63,7 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
                 # Cameras put several JPEGs into one file and call it MPO; the first one is the picture.
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
                 picture = Picture(kind, image.width, image.height)
-                _bounded(picture, max_pixels)
+                _bounded(picture, data, max_pixels)
                 if decode:
                     image.verify()
             if decode:
@@ -104,13 +112,17 @@ class _Quiet:
 
 
 _QUIET = _Quiet()
+_JPEG_SCAN = b"\xff\xda"
+_EXIF = b"Exif\0\0"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def _bounded(picture: Picture, most: int) -> None:
+def _bounded(picture: Picture, data: bytes, most: int) -> None:
     pixels = picture.width * picture.height
     if pixels > most:
         raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are taken")
+    if picture.format == "JPEG" and data.count(_JPEG_SCAN) > MAX_SCANS:
+        raise BadPicture(f"has more than {MAX_SCANS} scans")
 
 
 def _looks_like(data: bytes) -> str:

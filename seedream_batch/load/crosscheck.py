@@ -80,16 +80,16 @@ def first_causes(document_problems: Sequence[Problem], schema_problems: Sequence
     A misspelt key is not missing as well, and neither is what stands in the first of two sections of one name; a
     number that could not be read is not a wrong value as well.
     """
-    told = {problem.path for problem in document_problems}
     misspelt = {
         (_parent(problem.path), problem.hint) for problem in schema_problems if problem.message == "unknown key"
     }
     twice = {problem.path for problem in document_problems if problem.message.startswith("repeated key")}
+    told = {problem.path for problem in document_problems} - twice
     found = list(document_problems)
     for problem in schema_problems:
         parent = _parent(problem.path)
         name = problem.path.removeprefix(f"{parent}.")
-        if problem.path in told - twice:
+        if problem.path in told:
             continue
         if problem.message == "is required" and (parent in twice or (parent, f"did you mean `{name}`?") in misspelt):
             continue
@@ -167,7 +167,7 @@ def template_problems(expansion: Expansion, written: Written) -> Iterator[Proble
 
 
 def _values(axis: Axis, wanted: Json) -> str:
-    names = [name_of(one) for one in axis.values]
+    names = [name_of(one) for one in axis.values[:1000]]
     near = did_you_mean(name_of(wanted), names)
     if near:
         return f"did you mean {near}?"

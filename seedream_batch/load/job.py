@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
-from seedream_batch.expand.collect import file_order
+from seedream_batch.expand.collect import MOST_CAUSES, file_order
 from seedream_batch.expand.matrix import count
 from seedream_batch.expand.tasks import BadReference, Expansion, ResolveReference
 from seedream_batch.expand.templates import TemplateEngine, TemplateError
@@ -71,8 +72,8 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     engine = TemplateEngine(_includes(file.parent))
     references = _References(file.parent)
     expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
-    problems += exclude_problems(written, job.exclude, axes)
-    problems += template_problems(expansion, written)
+    problems += islice(exclude_problems(written, job.exclude, axes), MOST_CAUSES)
+    problems += islice(template_problems(expansion, written), MOST_CAUSES)
     tasks = count(job)
     if tasks > max_tasks:
         less = " before `exclude`" if job.exclude else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The one of `known` nearest to `word`, whatever the letter case and the kind of dash; empty if none is near."""
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake is worth the import
 
-    by_form = {_form(name): name for name in reversed(tuple(known))}
+    by_form = {_form(name): name for name in reversed(tuple(islice(known, 1000)))}
     near = get_close_matches(_form(word[:100]), by_form, n=1, cutoff=0.7)
     return by_form[near[0]] if near else ""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
+from seedream_batch.validate.bulk import accepts
 from seedream_batch.validate.explain import findings
 from seedream_batch.validate.hints import types_of
-from seedream_batch.validate.schemas import schema, validator, validator_of
+from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -45,8 +46,6 @@ class RequestSchema:
     def __init__(self, name: str = "request") -> None:
         self._name = name
         self._verdicts: dict[str, bool] = {}
-        self._last_prompt: Json = None
-        self._last_prompt_valid = False
 
     def problems(self, body: Mapping[str, Json]) -> list[RequestProblem]:
         """Everything wrong with a request body, each thing once; empty exactly when `is_valid`."""
@@ -59,24 +58,21 @@ class RequestSchema:
         """Whether the API would take this body."""
         plain = _plain(body)
         if not isinstance(plain, dict) or _FREE not in plain:
-            return self._whole.is_valid(plain)
+            return self._accepts(plain)
         rest = {**plain, _FREE: "x"}
         # The repr tells 1, 1.0, True and "1" apart, which as keys of a dictionary would be one.
         key = repr(rest)
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = self._whole.is_valid(rest)
+            verdict = self._accepts(rest)
             if len(key) <= _REMEMBERED:
                 if len(self._verdicts) >= _REMEMBERED:
                     self._verdicts.clear()
                 self._verdicts[key] = verdict
-        return verdict and self._takes_prompt(plain[_FREE])
+        return verdict and self.takes_prompt(plain[_FREE])
 
-    def _takes_prompt(self, prompt: Json) -> bool:
-        if prompt is not self._last_prompt:
-            self._last_prompt_valid = self._prompt.is_valid(prompt)
-            self._last_prompt = prompt
-        return self._last_prompt_valid
+    def _accepts(self, plain: Json) -> bool:
+        return accepts(self._name)(plain) or self._whole.is_valid(plain)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -104,8 +100,10 @@ class RequestSchema:
         return validator(self._name)
 
     @cached_property
-    def _prompt(self) -> Validator:
-        return validator_of(self._schema["properties"][_FREE])
+    def takes_prompt(self) -> Callable[[Json], bool]:
+        """The test whether the API would take a prompt, in whatever body."""
+        field = self._schema["properties"][_FREE]
+        return text_test(field) or validator_of(field).is_valid
 
 
 def _plain(body: Mapping[str, Json]) -> Json:

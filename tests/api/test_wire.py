@@ -3,6 +3,7 @@
 import email.utils
 import json
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -507,6 +508,13 @@ def test_no_cut_or_flipped_answer_raises(data):
 def test_nasty_bodies(body):
     taken(answer(body))
     taken(answer(body, 400))
+
+
+def test_an_answer_full_of_task_ids_takes_no_time():
+    started = time.process_time()
+    outcome = submitted({"data": [{"task_id": number} for number in range(20_000)]})
+    assert len(outcome.task_ids) == 20_000
+    assert time.process_time() - started < 1
 
 
 def test_deep_values_are_not_written_out():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -122,6 +123,14 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
     max_leaves=10,
 )
+
+
+def test_a_json_file_that_is_one_long_line():
+    started = time.process_time()
+    found = table(json.dumps(["x" * 96] * 40_000), "s.json")
+    assert time.process_time() - started < 1
+    assert found.positions[:3] == [(1, 2), (1, 102), (1, 202)]
+    assert found.positions[-1] == (1, 3_999_902)
 
 
 @settings(max_examples=50)

@@ -177,6 +177,17 @@ def test_an_alias_bomb_is_refused_at_once():
     assert "more than 5,000,000 values" in problem.message
 
 
+def test_a_bomb_of_long_texts_is_refused_too():
+    lines = [f"a0: &a0 {'x' * 50_000}", "b0: &b0 ['" + "x" * 50_000 + "']"]
+    lines += [f"{n}{i}: &{n}{i} [{', '.join([f'*{n}{i - 1}'] * 10)}]" for n in "ab" for i in range(1, 5)]
+    for name in "ab":
+        text = "\n".join(line for line in lines if line.startswith(name))
+        assert value(text.rpartition("\n")[0])
+        (problem,) = problems(text)
+        assert "aliases bring more than 67,108,864 characters" in problem.message
+        assert problem.position.line == 5
+
+
 def test_a_merge_bomb_is_refused_too():
     wide = "{" + ", ".join(f"k{i}: 1" for i in range(5000)) + "}"
     (problem,) = problems(f"a: &a {wide}\nb:\n" + "  - {<<: *a}\n" * 110)

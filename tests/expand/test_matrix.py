@@ -206,3 +206,10 @@ def test_cells_are_made_one_after_the_other(job_file):
 def test_names_for_people(value, name):
     assert name_of(value) == name
     assert label({"axis": value}, 2) == f"axis={name} sample=2"
+
+
+def test_the_name_of_a_value_that_aliases_make_large():
+    value = [1, "a"]
+    for _ in range(30):
+        value = [value, {"k": value}]
+    assert name_of(value) == "[" * 31 + '1, "a"],…'

@@ -253,6 +253,11 @@ BOMBS = {
     "{% for i in range(90000) %}{% if s == t %}{% endif %}{% endfor %}",
     "search": "{% set s = range(9999) | list %}{% for i in range(90000) %}{% if -1 in s %}{% endif %}{% endfor %}",
     "sorts": "{% set s = range(9999) | list %}{% for i in range(90000) %}{% set q = s | sort %}{% endfor %}",
+    "long attribute": "{{ ('a' * 9999) | map(attribute='0' ~ '.0' * 49999) | list | length }}",
+    "many attributes": "{{ range(9999) | sort(attribute=',' * 99999) | length }}",
+    "search from the end": "{% set s = 'a' * 99999 %}{% set t = 'ab' ~ 'a' * 49999 %}"
+    "{% for i in range(99) %}{{ s.rfind(t) }}{{ s.rsplit(sep=t) | length }}{% endfor %}",
+    "batches": "{% set s = 'a' * 99999 %}{% for i in range(99) %}{% set q = s | batch(1) %}{% endfor %}",
     "batch": "{{ xs | batch(10 ** 9, 'x') }}",
     "slice": "{{ xs | slice(10 ** 9) }}",
     "integer": "{{ " + "9" * 5000 + " }}",

@@ -170,6 +170,23 @@ def test_the_bound_on_pixels():
     assert MAX_PIXELS > 6198 * 3520
 
 
+@pytest.mark.parametrize("decode", [True, False])
+def test_a_jpeg_that_is_painted_over_and_over(decode):
+    data = saved(Image.new("L", (6000, 6000), 128), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda")) : -2]
+    assert inspect(data[:-2] + last * 9 + data[-2:], decode=decode) == Picture("JPEG", 6000, 6000)
+    with pytest.raises(BadPicture, match="has more than 200 scans"):
+        inspect(data[:-2] + last * 5_000 + data[-2:], decode=decode)
+
+
+def test_a_jpeg_full_of_notes():
+    data = GOOD["jpeg with exif"]
+    note = b"\xff\xe1\0\x08Exif\0\0"
+    assert inspect(data[:2] + note * 900 + data[2:]) == Picture("JPEG", 40, 30)
+    with pytest.raises(BadPicture, match="more than 1000 Exif parts"):
+        inspect(data[:2] + note * 500_000 + data[2:])
+
+
 @pytest.mark.parametrize(("width", "height"), [(0, 10), (10, 0), (0, 0)])
 def test_pictures_of_nothing(width, height):
     with pytest.raises(BadPicture):

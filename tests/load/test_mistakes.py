@@ -359,6 +359,36 @@ def test_files_that_are_no_job(tmp_path):
     assert refusal("folder.yaml/big.yaml") == ("StorageError", "folder.yaml/big.yaml is larger than 67,108,864 bytes")
 
 
+def test_names_cannot_break_a_line_nor_steer_a_terminal(told):
+    job = """
+version: 1
+"a\\nb": 1
+"a\\nb": 2
+matrix: {s: {file: "no\\e[31m\\n.csv"}}
+request: {prompt: {file: "\\x07\\u2028.txt"}}
+"""
+    texts = told(job)
+    assert all(text.isprintable() for text in texts)
+    assert any("a\\nb: repeated key" in text for text in texts)
+    assert any("there is no file no\\x1b[31m\\n.csv in" in text for text in texts)
+
+
+def test_names_that_nobody_can_read_are_cut(told):
+    (text,) = told(f"version: 1\nmatrix: {{a: {{file: {'n' * 100_000}}}}}\nrequest: {{prompt: '{{{{ a }}}}'}}\n")
+    assert "nnn…nnn" in text
+    assert text.endswith(" cannot be read: File name too long")
+    assert len(text) < 1100
+
+
+def test_thousands_of_slips_in_excludes_take_no_time(told):
+    values = ", ".join(f"{{id: a{number}}}" for number in range(2_000))
+    slips = ", ".join(f"{{s: b{number}}}" for number in range(2_000))
+    started = time.process_time()
+    texts = told(f"version: 1\nmatrix: {{s: [{values}]}}\nexclude: [{slips}]\nrequest: {{prompt: '{{{{ s.id }}}}'}}\n")
+    assert len(texts) == 100
+    assert time.process_time() - started < 10
+
+
 def test_mistakes_are_told_for_the_path_that_was_given(job_file, monkeypatch):
     file = job_file("version: 2")
     monkeypatch.chdir(file.parent.parent)

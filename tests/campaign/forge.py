@@ -1,0 +1,163 @@
+"""Runs the command line in forked children of one warmed-up process: a start costs milliseconds, a kill is a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import pkgutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import shim
+from shim import Blow
+
+PATIENCE = 60.0
+"""Seconds after which a command that should have ended is a violation."""
+
+_WARM = ("httpx_aiohttp", "jsonschema", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.ImageDraw", "PIL.ImageFont")
+"""What the command line imports late, beside its own modules."""
+
+FASTER = 0.05
+"""Pauses are shortened to this part: what they are for does not depend on their length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a command ended; `code` is negative for the signal that killed it, `calls` is known unless one did."""
+
+    code: int
+    calls: int
+    out: str
+    err: str
+
+    @property
+    def killed(self) -> bool:
+        """Whether the blow met it."""
+        return self.code == -signal.SIGKILL
+
+
+@dataclass(slots=True)
+class Child:
+    """A command at work in a process of its own."""
+
+    pid: int
+    pipe: int
+    out: Path
+    err: Path
+    _ended: Ended | None = field(default=None)
+
+    def wait(self, patience: float = PATIENCE) -> Ended:
+        """How it ended. Raises `TimeoutError`, and ends it, when it does not."""
+        if self._ended is None:
+            deadline = time.monotonic() + patience
+            while True:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    break
+                if time.monotonic() > deadline:
+                    self.kill()
+                    raise TimeoutError(f"the command did not end within {patience:.0f} s")
+                time.sleep(0.001)
+            told = os.read(self.pipe, 64)
+            os.close(self.pipe)
+            self._ended = Ended(os.waitstatus_to_exitcode(status), int(told or b"-1"), _text(self.out), _text(self.err))
+        return self._ended
+
+    def signal(self, number: int) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> Ended:
+        """Ends it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        return self.wait()
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def warm_up() -> None:
+    """Imports what a command needs, once; the children have it."""
+    package = importlib.import_module("seedream_batch")
+    for module in pkgutil.walk_packages(package.__path__, "seedream_batch."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for name in _WARM:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def shorten_pauses() -> None:
+    """Pauses of this process become short; set in every child, never in the code."""
+    lifecycle = importlib.import_module("seedream_batch.lifecycle")
+    lifecycle.BACKOFF_BASE = 1.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.BACKOFF_CAP = 2.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
+    collect = importlib.import_module("seedream_batch.run.collect")
+    collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
+    schedule = importlib.import_module("seedream_batch.pacing").PollSchedule
+    plain = schedule.wait
+    schedule.wait = lambda self, *of: plain(self, *of) * FASTER
+
+
+def fork(
+    arguments: Sequence[str],
+    *,
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str],
+    blow: Blow | None = None,
+    before: Callable[[], None] | None = None,
+) -> Child:
+    """Starts the command line in a child that works in `folder`; `before` is called in it first.
+
+    What it prints goes to files beside `log`.
+    """
+    out, err = log.with_suffix(".out"), log.with_suffix(".err")
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return Child(pid, reading, out, err)
+    code = 70
+    try:
+        os.close(reading)
+        os.setsid()
+        os.chdir(folder)
+        os.environ.update(environment)
+        for number, path in ((1, out), (2, err)):
+            handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+            os.dup2(handle, number)
+            os.close(handle)
+        shorten_pauses()
+        if before is not None:
+            before()
+        main = importlib.import_module("seedream_batch.cli.app").main
+        shim.arm(blow or Blow())
+        code = _leave(lambda: main(list(arguments)))
+        os.write(writing, str(shim.counted()).encode())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _leave(main: Callable[[], None]) -> int:
+    try:
+        main()
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else 1
+    return 70

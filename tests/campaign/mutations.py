@@ -1,0 +1,270 @@
+"""Whether the campaign has teeth: the program is broken on purpose, once for each promise, and has to be caught.
+
+Each mutation is one small edit in a copy of the package; the parts that should notice are run against the copy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """A text of a file of the package, which has to be there exactly once, and what takes its place."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """Edits that break a promise, and where that should be noticed.
+
+    `runs` are parts, each with a text in the name of its units; `told` has to be in a violation.
+    """
+
+    name: str
+    told: str
+    runs: tuple[tuple[str, str], ...]
+    edits: tuple[Edit, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "I1 an unclear answer counts as a failure, and is tried anew",
+        "I1",
+        (("network", "reset_after_bill"),),
+        (
+            Edit(
+                "lifecycle.py",
+                "return Move(TaskState.UNCERTAIN, told, submission.code) if first else None\n        case Submitted.IND",
+                "return Move(TaskState.PLANNED, told) if first else None\n        case Submitted.IND",
+            ),
+            # As the usual retry library has it: a new try, as if nothing had been sent.
+            Edit("manifest/submissions.py", '            self._release(sql, task, "not executed")', "            pass"),
+        ),
+    ),
+    Mutation(
+        "I1 what was being sent when the run was killed is planned anew",
+        "I1",
+        (("crashes", "run, keys not honoured"),),
+        (
+            Edit(
+                "manifest/store.py",
+                "self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why",
+                "self._move(sql, task, TaskState.PLANNED, why, now, reason=why",
+            ),
+        ),
+    ),
+    Mutation(
+        "I1 a resend gets a key of its own",
+        "I1",
+        (("crashes", "resolve --resend 1"),),
+        (
+            Edit(
+                "run/submit.py",
+                "claim.key)\n                self._notice(outcome, first=False)",
+                'claim.key + "-again")\n                self._notice(outcome, first=False)',
+            ),
+        ),
+    ),
+    Mutation(
+        "I2 the manifest is not synced",
+        "I2",
+        (("powerloss", "run"),),
+        (Edit("manifest/connection.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
+    ),
+    Mutation(
+        "I2 the folder of the manifest is not synced",
+        "I2",
+        (("powerloss", "run"),),
+        (Edit("files/folder.py", "            sync_folder(one.parent)\n", ""),),
+    ),
+    Mutation(
+        "I2 an attempt that was cut off by a kill counts as not executed",
+        "I2",
+        (("crashes", "run, in doubt is held"),),
+        (
+            Edit(
+                "manifest/store.py",
+                'self._attempt(sql, task, "uncertain")\n        return len(left)',
+                'self._attempt(sql, task, "not executed")\n        return len(left)',
+            ),
+        ),
+    ),
+    Mutation(
+        "I2 ids that the manifest cannot take are not rescued",
+        "left 4",
+        (("crashes", "run with rescued ids, held"),),
+        (Edit("run/submit.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
+    ),
+    Mutation(
+        "I3 nothing is reserved",
+        "I3",
+        (("crashes", "run 1"),),
+        (Edit("manifest/submissions.py", "reserved = task.images * self._price(task)", "reserved = 0"),),
+    ),
+    Mutation(
+        "I3 what a task in doubt may have cost is set free when it is given up",
+        "I3",
+        (("crashes", "resolve --give-up"),),
+        (
+            Edit(
+                "manifest/decisions.py", 'self._attempt(sql, task, "given up")', 'self._release(sql, task, "given up")'
+            ),
+        ),
+    ),
+    Mutation(
+        "I4 a file gets its name without being synced",
+        "I4",
+        (("powerloss", "run"),),
+        (Edit("run/collect.py", "await asyncio.to_thread(sync, stream)", "stream.flush()"),),
+    ),
+    Mutation(
+        "I4 pictures are not decoded",
+        "I4",
+        (("network", "truncated_image"),),
+        (
+            Edit("files/pictures.py", "                if decode:\n                    image.verify()\n", ""),
+            Edit("files/pictures.py", "            if decode:\n", "            if not decode:\n"),
+        ),
+    ),
+    Mutation(
+        "I4 an image is told as stored before it has its name",
+        "I4",
+        (("crashes", "run, one at a time 1"),),
+        (
+            Edit(
+                "run/collect.py",
+                "            await asyncio.to_thread(context.folder.place, part, path)\n",
+                "            await self._stored(task, image, file)\n"
+                "            await asyncio.to_thread(context.folder.place, part, path)\n"
+                "            return\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "I5 what is given up counts as lost",
+        "I5",
+        (("crashes", "resolve --give-up"),),
+        (
+            Edit(
+                "model/task.py",
+                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),",
+                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.LOST}),",
+            ),
+            Edit(
+                "manifest/decisions.py",
+                "self._move(sql, task, TaskState.FAILED, why",
+                "self._move(sql, task, TaskState.LOST, why",
+            ),
+        ),
+    ),
+    Mutation(
+        "I6 the balance is asked for also when nothing is to be bought",
+        "I6",
+        (("crashes", "run, one at a time 1"),),
+        (
+            Edit(
+                "run/engine.py",
+                "        if images:\n            await self._look_at_balance",
+                "        if True:\n            await self._look_at_balance",
+            ),
+        ),
+    ),
+    Mutation(
+        "I7 what a killed run left is not swept",
+        "I7",
+        (("crashes", "run 1"),),
+        (Edit("run/engine.py", "            await asyncio.to_thread(context.folder.sweep)\n", "            pass\n"),),
+    ),
+    Mutation(
+        "I7 files that got their names just before a kill are not known again",
+        "I",
+        (("crashes", "run 1"),),
+        (
+            Edit("run/engine.py", "        await self._adopt()\n", ""),
+            Edit(
+                "run/collect.py",
+                "if path and await asyncio.to_thread(context.folder.sha256, path) == file.sha256:",
+                "if not path:",
+            ),
+        ),
+    ),
+    Mutation(
+        "I8 the sweep takes every hidden file",
+        "I8",
+        (("crashes", "run 1"),),
+        (Edit("files/folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'),),
+    ),
+    Mutation(
+        "I9 the manifest notes the key",
+        "I9",
+        (("secrecy", "all commands"),),
+        (Edit("run/session.py", 'facts = {"job": job.name,', 'facts = {"key": key.header(), "job": job.name,'),),
+    ),
+    Mutation(
+        "I9 a key shows itself",
+        "I9",
+        (("secrecy", "a bug"),),
+        (Edit("api/secret.py", 'return "ApiKey(***)"', "return self._value"),),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One mutation, by its name."""
+
+    name: str
+
+
+def cells() -> list[Cell]:
+    """All mutations."""
+    return [Cell(mutation.name) for mutation in MUTATIONS]
+
+
+def run(cell: Cell, root: Path, port: int) -> list[str]:
+    """What is wrong: the mutation could not be made, or nobody noticed it."""
+    del port
+    mutation = next(one for one in MUTATIONS if one.name == cell.name)
+    copy = root / "copy"
+    package = Path(_package())
+    shutil.copytree(package, copy / "seedream_batch", ignore=shutil.ignore_patterns("__pycache__"))
+    if (package.parent / "schemas").is_dir():
+        shutil.copytree(package.parent / "schemas", copy / "schemas")
+    for edit in mutation.edits:
+        file = copy / "seedream_batch" / edit.file
+        text = file.read_text()
+        if text.count(edit.old) != 1:
+            return [f"{edit.file} has {text.count(edit.old)} times what is to be changed: {edit.old!r}"]
+        file.write_text(text.replace(edit.old, edit.new))
+    noticed: list[str] = []
+    for part, match in mutation.runs:
+        noticed += _violations(copy, part, match, root / "table.json")
+    return [] if any(mutation.told in one for one in noticed) else [f"not noticed; told was {noticed[:3]}"]
+
+
+def _package() -> str:
+    import seedream_batch
+
+    return str(Path(seedream_batch.__file__).parent)
+
+
+def _violations(copy: Path, part: str, match: str, table: Path) -> list[str]:
+    command = [sys.executable, str(Path(__file__).parent), "--only", part, "--match", match, "--jobs", "1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), os.environ.get("PYTHONPATH", "")])}
+    command += ["--json", str(table), "--few"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if not table.exists():
+        return [f"the campaign did not run: {done.stderr[-500:]}"]
+    told: list[str] = json.loads(table.read_text())["parts"][part]["violations"]
+    table.unlink()
+    return told

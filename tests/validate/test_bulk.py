@@ -1,0 +1,130 @@
+"""The fast reader of the request schema may say yes only where `jsonschema` does; on plain JSON they say the same."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.bulk import accepts, simple, spelt_out
+from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
+
+ACCEPTS = accepts("request")
+VALIDATOR = validator("request")
+URL = "https://example.com/a.png"
+DATA = "data:image/png;base64,iVBORw0KGgo="
+# What counts as a space differs between Python, ECMAScript and Unicode.
+SPACES = [*"\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u180e\u2000\u200a\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"]
+
+numbers = st.one_of(
+    st.integers(-2, 17),
+    st.integers(),
+    st.sampled_from([2**53, 2**53 + 1, 2**63, 2**64, -(2**63) - 1, 10**40, 1e300, 1.0, 15.0, 1.5, -0.0, 5e-324]),
+    st.floats(),
+    st.booleans(),
+)
+texts = st.one_of(
+    st.text(max_size=6),
+    st.text(st.sampled_from([*SPACES, "x", "é", "\0"]), max_size=4),
+    st.sampled_from(["2K", "4K", "1K", "1:1", "16:9", "auto", "disabled", "fast", "doubao-seedance-4-5", "\ud800"]),
+)
+urls = st.one_of(
+    st.sampled_from([URL, "http://a", "https://", "https:///x", "ftp://a/b", DATA, DATA + "\n", URL + "\n", "cup.png"]),
+    st.builds("{}{}{}".format, st.sampled_from(["https://", "http://a", DATA]), st.sampled_from(SPACES), texts),
+    st.builds("https://{}".format, texts),
+    texts,
+)
+odd = st.recursive(
+    st.one_of(st.none(), numbers, texts),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.tuples(inner),
+        st.dictionaries(st.one_of(st.text(max_size=2), st.integers(0, 1)), inner, max_size=2),
+    ),
+    max_leaves=3,
+)
+lists = st.one_of(st.lists(urls, max_size=16), st.lists(st.just(URL), max_size=15), st.tuples(urls))
+FIELDS = {
+    "model": st.sampled_from(schema("request")["properties"]["model"]["enum"]),
+    "prompt": texts,
+    "size": st.sampled_from(["1:1", "16:9", "auto"]),
+    "resolution": st.sampled_from(["2K", "4K"]),
+    "n": numbers,
+    "image_urls": lists,
+    "optimize_prompt_options": st.dictionaries(st.sampled_from(["mode", "x"]), st.sampled_from(["fast", "slow", 1])),
+    "sequential_image_generation": st.sampled_from(["auto", "disabled"]),
+    "sequential_image_generation_options": st.dictionaries(st.sampled_from(["max_images"]), numbers),
+    "watermark": st.booleans(),
+}
+usual = st.fixed_dictionaries({name: FIELDS.pop(name) for name in ("model", "prompt")}, optional=FIELDS)
+anything = st.dictionaries(st.sampled_from([*schema("request")["properties"], "y"]), odd, max_size=3)
+bodies = st.one_of(usual, st.builds(lambda body, more: {**body, **more}, usual, anything), anything, odd)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(bodies)
+@example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": (URL,)})
+@example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": [URL, "https://a\x1cb"]})
+@example({"model": "doubao-seedance-4-5", "prompt": "x", "n": True})
+@example({"model": "doubao-seedance-4-5", "prompt": "x", 1: 2})
+def test_both_readers_of_the_schema_agree(body):
+    slow = VALIDATOR.is_valid(body)
+    if simple(body) and encodable(body):
+        assert ACCEPTS(body) is slow
+    else:
+        assert not ACCEPTS(body)
+    assert RequestSchema().is_valid(body) == slow
+
+
+def encodable(body):
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("text", ["https://a{}b", "https://{}b", "https://a/{}", "https://a/b{}c", DATA + "{}"])
+def test_both_know_the_same_spaces(space, text):
+    body = {"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": [text.format(space)]}
+    assert ACCEPTS(body) is VALIDATOR.is_valid(body)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.one_of(texts, st.text(), odd))
+def test_the_prompt_alone_is_judged_as_in_a_request(prompt):
+    field = schema("request")["properties"]["prompt"]
+    assert text_test(field)
+    assert RequestSchema().takes_prompt(prompt) is text_test(field)(prompt) is validator_of(field).is_valid(prompt)
+    body = {"model": "doubao-seedance-4-5", "prompt": prompt}
+    assert VALIDATOR.is_valid(body) is text_test(field)(prompt)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{"type": "string"}, {"type": "string", "pattern": "a", "minLength": 2}, {"type": ["string"], "pattern": "a"}, {}],
+)
+def test_only_a_schema_of_a_pattern_is_judged_by_it_alone(part):
+    assert text_test(part) is None
+
+
+def test_spaces_are_spelt_out_in_and_outside_of_classes():
+    for pattern in (r"^\s*[^\s/?#]+\S$", r"[\]\s]x", r"\\s", r"\S\S"):
+        plainer = spelt_out(pattern)
+        for space in [*SPACES, "x", "s", "\\", "]", "["]:
+            for text in (space, f"{space}x", f"{space}{space}", f"a{space}b", f"\\{space}"):
+                assert bool(re.search(pattern, text)) == bool(re.search(plainer, text)), (pattern, text)
+    with pytest.raises(ValueError, match="spell out"):
+        spelt_out(r"[\Sx]")
+
+
+def test_all_patterns_of_the_request_can_be_spelt_out():
+    found = re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', json.dumps(schema("request")))
+    assert len(found) == 2
+    for pattern in found:
+        assert not re.search(r"(?<!\\)\\[sSwWdDbB]", spelt_out(json.loads(pattern)))
