@@ -40,6 +40,8 @@ async def move_files(context: Context) -> None:
                 context.stats.moved += 1
                 told = {"old": current.path, "new": target}
                 context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", told))
+    # The last move takes it away, but for a kill right before that.
+    await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
 
 
 async def place_for(context: Context, task: TaskRecord, image: ImageRecord, extension: str) -> str:

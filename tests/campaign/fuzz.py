@@ -921,7 +921,10 @@ def campaign(name, arguments):
     for turn in itertools.count():
         left = arguments.seconds - (time.monotonic() - started) if arguments.seconds else 0
         shared = Shared(work / "shared", create=True)
-        code = one_child(name, work, failures, arguments.executions - done, arguments.seed + turn, left, shared)
+        try:
+            code = one_child(name, work, failures, arguments.executions - done, arguments.seed + turn, left, shared)
+        except KeyboardInterrupt:  # what was done until then counts
+            code = 0
         count, data = shared.look()
         done += count
         log = (work / "log").read_text(errors="replace")
@@ -992,6 +995,7 @@ def main():
             Shared(Path(work, "shared"), create=True)
             fuzz(arguments.target, Path(work), Path(work), arguments)
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = campaign(arguments.target, arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")

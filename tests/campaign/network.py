@@ -398,7 +398,11 @@ def _image_faults() -> list[Fault]:
         ("expired", Kind.DEAD, "delay", {"seconds": 0.5, "service": {"link_seconds": 0.3}}),
         (
             "expired, not renewed", Kind.EXPIRED, "delay",
-            {"seconds": 1.2, "service": {"link_seconds": 0.6, "renew_links": False}, "often": ("once", "always")},
+            {
+                "seconds": 1.2, "service": {"link_seconds": 0.6, "renew_links": False}, "often": ("once", "always"),
+                # Where images wait already, their links have got the usual time.
+                "moments": tuple(name for name, moment in MOMENTS.items() if moment.prepare is not _some_of_all),
+            },
         ),
     ]  # fmt: skip
     return [_on("image", name, kind, action, **more) for name, kind, action, more in image]
@@ -457,7 +461,10 @@ def _odd_faults() -> list[Fault]:
 
 
 def _other_faults() -> list[Fault]:
-    faults = [_on("upload", name, Kind.NO_UPLOAD, **rule) for name, rule in _BROKEN_ANSWERS]
+    # A 4xx is a no to the very image, and so to the tasks that use it.
+    faults = [
+        _on("upload", name, Kind.REFUSED if name == "418" else Kind.NO_UPLOAD, **rule) for name, rule in _BROKEN_ANSWERS
+    ]
     faults += [
         _on("upload", "429", Kind.NO_UPLOAD, "rate_limit", retry_after="0.1"),
         _on("upload", "no answer in time", Kind.NO_UPLOAD, "hang", limits=_QUICK),
@@ -723,8 +730,19 @@ def _struck(cell: Cell, fault: Fault, world: World, reference: Pictures) -> list
     world.service.ask("DELETE", "waiting")
     world.service.ask("PATCH", "config", {name: settings[name] for name in fault.service})
     world.before = None
+    if fault.kind is Kind.LATE:
+        return wrong + _first_word_counts(world)
     alone = world.variant is TRUSTED and fault.kind not in _FOR_PERSONS
     return wrong + conclude(world, reference if fault.as_usual else None, alone=alone)
+
+
+def _first_word_counts(world: World) -> list[str]:
+    """The image of a task that was completed and then failed is not to be had; the task is not bought again for it."""
+    sent = len(posts(world))
+    wrong = _given(world, "run", code=7) + world.violations()
+    if set(states := world.manifest().states()) != {"succeeded"} or len(posts(world)) != sent:
+        wrong.append(f"the first word does not count: {dict(states)}, {len(posts(world)) - sent} submissions")
+    return wrong
 
 
 def _cut_off(cell: Cell, line: Line, world: World, reference: Pictures) -> list[str]:
@@ -807,7 +825,7 @@ def _codes(look: Look) -> set[int]:
             return {failed, usual} if resends else {failed}
     always: dict[Kind | None, int] = {
         Kind.UNCLEAR: 4, Kind.INDETERMINATE: 4, Kind.NO_ACCESS: 6, Kind.DENIED: 6, Kind.NO_MONEY: 5,
-        Kind.RUNNING: failed, Kind.EXPIRED: failed,
+        Kind.RUNNING: failed, Kind.EXPIRED: failed, Kind.LATE: left,
     }  # fmt: skip
     return {always.get(look.kind, usual)}
 
@@ -947,9 +965,9 @@ def _look_up(world: World, manifest: Manifest, doubts: set[int]) -> list[str]:
     return wrong
 
 
-def _given(world: World, *command: str) -> list[str]:
+def _given(world: World, *command: str, code: int = 0) -> list[str]:
     ended = world.call(*command)
-    return [] if ended.code == 0 else [f"{' '.join(command)} left {ended.code}: {ended.out} {ended.err}"]
+    return [] if ended.code == code else [f"{' '.join(command)} left {ended.code}: {ended.out} {ended.err}"]
 
 
 # Tools.

@@ -134,7 +134,7 @@ FUZZED = ("job", "template", "response", "image")
 
 
 def _fuzz_units(*, sample: bool) -> list[Unit]:
-    return [Unit(target, (target, 15_000 if sample else 1_000_000)) for target in FUZZED]
+    return [Unit(target, (target, 3_000 if sample else 1_000_000)) for target in FUZZED]
 
 
 def _fuzz(unit: Unit, root: Path, port: int) -> Result:
@@ -160,12 +160,12 @@ PARTS = {
     "crashes": Part("a kill before every call of a command", _single_units, _single),
     "compound": Part("a kill before every call, then one before every call of the resume", _compound_units, _compound),
     "powerloss": Part("what is durable whenever something leaves the machine", _loss_units, _loss),
-    "kills": _cells(kills, 8),
-    "network": _cells(network, 16),
-    "storage": _cells(storage, 60),
-    "clock": _cells(clock, 1),
+    "kills": _cells(kills, 40),
+    "network": _cells(network, 160),
+    "storage": _cells(storage, 200),
+    "clock": _cells(clock, 48),
     "secrecy": _cells(secrecy, 1),
     "fuzz": Part("job files, templates, answers and pictures by a fuzzer, in executions", _fuzz_units, _fuzz),
-    "mutations": _cells(mutations, 7),
+    "mutations": _cells(mutations, 10),
     "cron": Part("a run a minute against a flaky service", _cron_units, _cron),
 }
