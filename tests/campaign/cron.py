@@ -78,13 +78,13 @@ def run(minutes: int, seed: int, root: Path, port: int) -> tuple[int, list[str]]
             if dice.random() < 0.05:
                 second = world.call("run", "--quiet")
                 starts += 1
-                if second.code not in {0, 7, 75, 3} or "Traceback" in second.err:
+                if second.code not in {0, 3, 4, 7, 75} or "Traceback" in second.err:
                     wrong.append(f"minute {minute}: a second run left {second.code}: {second.err[-500:]}")
             ended = child.wait()
             if down:
                 world.service.start()
                 world.service.set_faults(FLAKY)
-            if not ended.killed and (ended.code not in {0, 7, 75, 3} or "Traceback" in ended.err):
+            if not ended.killed and (ended.code not in {0, 3, 4, 7, 75} or "Traceback" in ended.err):
                 wrong.append(f"minute {minute}: a run left {ended.code}: {ended.err[-500:]}")
             if minute % 10 == 0:
                 wrong += [f"minute {minute}: {one}" for one in world.violations()]
