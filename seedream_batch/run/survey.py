@@ -6,10 +6,9 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 
-from seedream_batch.expand.matrix import name_of
+from seedream_batch.expand.cell_names import CellNames
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
@@ -81,6 +80,4 @@ def _has_something(record: TaskRecord, images: list[ImageRecord]) -> bool:
     return record.state in _IN_FLIGHT or any(image.state in there for image in images)
 
 
-@lru_cache(maxsize=4096)
-def _names(cell: str) -> Mapping[str, str]:
-    return {axis: name_of(value) for axis, value in json.loads(cell).items()}
+_names = CellNames().of

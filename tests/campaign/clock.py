@@ -17,9 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import asked, posts, wait_for
+from conclusion import conclude, undisturbed
 from forge import Ended
-from network import MOMENTS, ROOMY, VARIANTS, asked, conclude, posts, undisturbed, wait_for
-from world import KEY, World
+from moments import MOMENTS
+from world import KEY, VARIANTS, World
 
 JUMPS = {"two hours on": "+2h", "two hours back": "-2h", "a year on": "+1y", "a year back": "-1y"}
 """Jumps as libfaketime takes them."""
@@ -152,7 +154,7 @@ def run(cell: Cell, root: Path, port: int) -> list[str]:
     point = POINTS[what] if during == "while" else None
     world = World(root / "world", port, VARIANTS[cell.variant])
     try:
-        world.make(ROOMY)
+        world.make()
         wrong = _during(cell, point, world) if point else _between(cell, what.removeprefix("runs: "), world)
         return wrong + conclude(world, reference, alone=_alone(cell))
     except TimeoutError as error:

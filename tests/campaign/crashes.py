@@ -27,12 +27,6 @@ class Tally:
     """Cells that were run to their end; the others left a state that one before them had left."""
     wrong: list[str] = field(default_factory=list)
 
-    def add(self, other: Tally) -> None:
-        """Takes in what another process tried."""
-        self.cells += other.cells
-        self.finished += other.finished
-        self.wrong += other.wrong
-
 
 class Crashes:
     """The crash points of one scenario, or every n-th of them."""

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import oracle
+from bench import in_state, wait_for
+from conclusion import conclude, undisturbed
 from forge import Child, Ended
-from network import ROOMY, VARIANTS, conclude, in_state, undisturbed, wait_for
 from oracle import Manifest
-from world import World
+from world import VARIANTS, World
 
 POINTS = {
     "submit": (("before_bill", "after_bill", "mid_body"), 5),
@@ -73,7 +74,7 @@ def run(cell: Cell, root: Path, port: int) -> list[str]:
     reference = undisturbed(root, port)
     world = World(root / "world", port, VARIANTS[cell.variant])
     try:
-        world.make(ROOMY)
+        world.make()
         world.service.set_faults(
             [{"on": cell.on, "action": "hang", "at": cell.at, "after": cell.number - 1, "count": 1}]
         )

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import shutil
 import sqlite3
 import tempfile
@@ -60,7 +59,6 @@ IMAGE_EDGES = {
 }
 IN_DOUBT = {"open", "uncertain", "lost", "given up", "forgotten"}
 """Outcomes of an attempt that may have been billed without a task id being known."""
-OURS = re.compile(r"manifest\.(db|db-wal|db-shm|db-journal|lock|rescue)|\.seedream-[0-9a-f]{16}\.part")
 
 
 @dataclass(frozen=True, slots=True)

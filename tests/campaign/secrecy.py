@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import oracle
+from bench import wait_for
 from forge import Child
 from world import HELD, KEY, World
 
@@ -105,7 +105,7 @@ def _wrong_key(world: World) -> list[str]:
 def _processes(world: World) -> list[str]:
     world.service.set_faults([{"on": "submit", "action": "hang", "at": "after_bill"}])
     child = world.start("run")
-    _until(lambda: bool(world.service.ask("GET", "waiting")))
+    wait_for(lambda: bool(world.service.ask("GET", "waiting")))
     wrong = _visible(child)
     child.kill()
     world.service.set_faults([])
@@ -170,17 +170,9 @@ def _hostile(world: World) -> list[str]:
 def _killed(world: World) -> list[str]:
     world.service.set_faults([{"on": "image", "action": "hang", "at": "mid_body"}])
     child = world.start("run", "--log-format", "json")
-    _until(lambda: bool(world.service.ask("GET", "waiting")))
+    wait_for(lambda: bool(world.service.ask("GET", "waiting")))
     child.kill()
     return []
-
-
-def _until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError("it did not happen")
-        time.sleep(0.005)
 
 
 class _Listener:

@@ -21,10 +21,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from bench import with_limits
+from conclusion import conclude, undisturbed
 from forge import Ended
-from network import MOMENTS, ROOMY, VARIANTS, conclude, undisturbed, with_limits
+from moments import MOMENTS
 from shim import DISK, Blow, Strike
-from world import World
+from world import VARIANTS, World
 
 MOST_CALLS = 520
 """Calls by which a run of five tasks changes the disk, and a few more; how many there are is a matter of chance."""
@@ -116,7 +118,7 @@ def run(cell: Cell, root: Path, port: int) -> list[str]:
     with contextlib.ExitStack() as ends:
         ends.callback(world.close)
         try:
-            world.make(ROOMY)
+            world.make()
             if cell.what in {"full disk", "read-only folder"}:
                 ends.enter_context(_mounted(world))
             wrong = kinds.get(cell.what, _failing_calls)(cell, world)

@@ -70,7 +70,7 @@ TRUSTED = Variant("keys trusted and honoured", "resend", honour_keys=True)
 HELD = Variant("in doubt is held", "hold", honour_keys=True)
 NO_KEYS = Variant("keys not honoured", "hold", honour_keys=False)
 ONE_BY_ONE = Variant("trusted, one at a time", "resend", honour_keys=True, in_flight=1)
-VARIANTS = {"trusted": TRUSTED, "held": HELD, "no-keys": NO_KEYS, "one-by-one": ONE_BY_ONE}
+VARIANTS = {"trusted": TRUSTED, "held": HELD, "no keys": NO_KEYS}
 
 
 class World:
