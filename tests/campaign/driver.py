@@ -50,6 +50,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the campaign; the exit code."""
     options = _options(arguments)
+    units = {name: _units(name, options) for name in options.only}
     shim.preload(shim.build())
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
     root = Path(tempfile.mkdtemp(prefix="seedream-batch-campaign-", dir=base))
@@ -57,8 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     try:
         for name in options.only:
-            units = [unit for unit in PARTS[name].units(sample=options.sample) if options.match in unit.name]
-            results[name] = _run(name, units, root, options)
+            results[name] = _run(name, units[name], root, options)
             _tell(name, results[name])
     finally:
         shutil.rmtree(root, ignore_errors=True)
@@ -67,6 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         table = {name: result.as_json() for name, result in results.items()}
         options.json.write_text(json.dumps({"sample": options.sample, "parts": table}, indent=2))
     return int(any(result.wrong for result in results.values()))
+
+
+def _units(name: str, options: argparse.Namespace) -> list[Unit]:
+    """What of a part is to be tried. Nothing at all is a mistake, and no result without violations."""
+    units = [unit for unit in PARTS[name].units(sample=options.sample) if options.match in unit.name]
+    if not units:
+        sys.exit(f"tests/campaign/run: nothing in {name} has {options.match!r} in its name")
+    return units
 
 
 def _run(name: str, units: Sequence[Unit], root: Path, options: argparse.Namespace) -> Result:

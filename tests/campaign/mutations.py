@@ -40,7 +40,7 @@ MUTATIONS = (
     Mutation(
         "I1 an unclear answer counts as a failure, and is tried anew",
         "I1",
-        (("network", "reset_after_bill"),),
+        (("network", "submit: reset after the bill, once"),),
         (
             Edit(
                 "lifecycle.py",
@@ -130,7 +130,7 @@ MUTATIONS = (
     Mutation(
         "I4 pictures are not decoded",
         "I4",
-        (("network", "truncated_image"),),
+        (("network", "image: truncated, once"),),
         (
             Edit("files/pictures.py", "                if decode:\n                    image.verify()\n", ""),
             Edit("files/pictures.py", "            if decode:\n", "            if not decode:\n"),
