@@ -170,7 +170,7 @@ class Service:
         try:
             answer = await self._exchange("GET", f"/tasks/{quote(task_id, safe='')}?language=en", POLL_TIMEOUT)
         except _FAILURES as error:
-            return Poll(Polled.NO_ANSWER, message=describe(error), reached=False)
+            return Poll(Polled.NO_ANSWER, message=describe(error))
         return wire.poll(answer, self._clock(), task_id)
 
     async def upload(self, data: bytes, media_type: str) -> str:

@@ -115,12 +115,12 @@ def _ended(task: Mapping[str, Json], status: int) -> Poll:
     cost = cost_of(task, notes)
     if word in _COMPLETED:
         images = _images(task.get("result"), notes)
-        return Poll(Polled.COMPLETED, images, cost, status=status, notes=tuple(notes))
+        return Poll(Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes))
     if word in _FAILED:
         fault = _fault(task.get("error"))
         message = fault.message or one_line(task.get("message")) or word
         code = fault.code or fault.type or word
-        return Poll(Polled.FAILED, (), cost, message, code, status, notes=tuple(notes))
+        return Poll(Polled.FAILED, (), cost, message, code, status, took=took_of(task), notes=tuple(notes))
     if word not in _RUNNING:
         notes.append(f"unknown task status {word[:40]!r}")
     return Poll(Polled.RUNNING, status=status, notes=tuple(notes))
@@ -239,6 +239,13 @@ def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
             return round(number * unit)
         notes.append(f"a {name} that is no amount: {_shown(value)}")
     return None
+
+
+def took_of(task: Mapping[str, Json]) -> float | None:
+    """The seconds from `created` to `completed`, else `actual_time`; a hint, so what makes no sense is passed over."""
+    created, completed = number_of(task.get("created")), number_of(task.get("completed"))
+    took = completed - created if created and completed else number_of(task.get("actual_time"))
+    return took if took is not None and 0 <= took < 1e9 else None
 
 
 def number_of(value: Json) -> float | None:

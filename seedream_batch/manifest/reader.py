@@ -19,6 +19,9 @@ _SOMETHING = (
 )
 """The condition on a row of `tasks` that there is more of it than its account: files, or work in flight."""
 
+_RECENT = 10_000
+"""Events that are looked through for how long tasks take: a task has a few."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -162,6 +165,25 @@ class ManifestReader:
     def totals(self) -> Totals:
         """What was spent, and what is held."""
         return Totals(*self._one("SELECT reserved_images, reserved, images, cost FROM totals"))
+
+    def task_times(self) -> dict[str, list[float]]:
+        """How many seconds the tasks of the last runs took from their submission to their end, by resolution.
+
+        Of the newest ones, in the order in which they ended, and only of those that ended in the run that sent them:
+        others may have ended long before anybody looked.
+        """
+        rows = self._rows(
+            "SELECT tasks.resolution, last.at - tasks.submitted_at"
+            " FROM (SELECT * FROM events ORDER BY id DESC LIMIT ?) AS last"
+            " JOIN tasks ON tasks.id = last.task JOIN runs ON runs.id = last.run"
+            " WHERE last.image IS NULL AND last.old = 'accepted' AND last.new IN ('succeeded', 'failed')"
+            " AND tasks.submitted_at BETWEEN runs.started_at AND last.at ORDER BY last.id",
+            (_RECENT,),
+        )
+        found: dict[str, list[float]] = {}
+        for resolution, seconds in rows:
+            found.setdefault(resolution, []).append(seconds)
+        return found
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
         """Up to `limit` tasks in a state, in the order of the job."""

@@ -67,7 +67,10 @@ class ImageUrl:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """The outcome of one look at a task; `cost` in millionths of a USD, `notes` say what could not be used."""
+    """The outcome of one look at a task; `cost` in millionths of a USD, `notes` say what could not be used.
+
+    `took` is how many seconds a task that has ended was at work, where the service says so.
+    """
 
     kind: Polled
     images: tuple[ImageUrl, ...] = ()
@@ -76,7 +79,7 @@ class Poll:
     code: str = ""
     status: int | None = None
     retry_after: float | None = None
-    reached: bool = True
+    took: float | None = None
     notes: tuple[str, ...] = ()
 
 

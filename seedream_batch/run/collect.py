@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
+from seedream_batch.pacing import Watch
 from seedream_batch.run.arrange import place_for
 from seedream_batch.run.context import Context, EventKind, Stopping, StopReason, event
 
@@ -51,6 +54,8 @@ class Collector:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+        self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        """Set for each resolution once it is known how long its tasks take."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> TaskRecord:
         """Looks at an accepted task until it has ended; the task in its new state. Raises `Stopping`.
@@ -65,29 +70,46 @@ class Collector:
         if at_once:
             # After a pause of any length, and whatever the clock says, it gets a while to show how it is.
             lifetime = max(lifetime, age_then + GRACE_AFTER_START)
-        looks = repeats = 0
+        repeats = 0
         last: Polled | None = None
-        while True:
-            age = age_then + context.monotonic() - began
-            if not (at_once and looks == 0):
-                await context.rest(context.schedule.wait(task.resolution, age, looks))
-            if not context.may_poll:
-                raise Stopping
-            overdue = age >= lifetime
-            poll = await self.look(task, age, overdue=overdue)
-            looks += 1
-            repeats = repeats + 1 if poll.kind is last else 1
-            last = poll.kind
-            await self.notice(poll)
-            move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
-            if move is not None:
-                if not at_once or looks > 1:
-                    context.schedule.learn(task.resolution, age)
-                return await self._ended(task, poll, move, context.clock())
-            if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED}:
-                context.stats.trouble += 1
-                context.emit(event(EventKind.WARNING, task, f"no answer about it past its deadline: {poll.message}"))
-                raise Stopping
+        with closing(context.schedule.watch(task.resolution)) as watch:
+            while True:
+                age = age_then + context.monotonic() - began
+                if last is not None or not at_once:
+                    await self._wait(watch, task.resolution, age)
+                if not context.may_poll:
+                    raise Stopping
+                age = age_then + context.monotonic() - began
+                overdue = age >= lifetime
+                poll = await self.look(task, age, overdue=overdue)
+                repeats = repeats + 1 if poll.kind is last else 1
+                if poll.kind is Polled.RUNNING:
+                    watch.looked(age)
+                elif poll.kind in {Polled.COMPLETED, Polled.FAILED} and (last is not None or not at_once):
+                    self._learn(watch, task.resolution, age, poll)
+                last = poll.kind
+                await self.notice(poll)
+                move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
+                if move is not None:
+                    return await self._ended(task, poll, move, context.clock())
+                if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED}:
+                    context.stats.trouble += 1
+                    told = f"no answer about it past its deadline: {poll.message}"
+                    context.emit(event(EventKind.WARNING, task, told))
+                    raise Stopping
+
+    async def _wait(self, watch: Watch, resolution: str, age: float) -> None:
+        """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward."""
+        wait = watch.wait(age)
+        if watch.depends_on_others:
+            await self._context.rest_unless(wait, self._told[resolution])
+        else:
+            await self._context.rest(wait)
+
+    def _learn(self, watch: Watch, resolution: str, age: float, poll: Poll) -> None:
+        watch.ended(age, poll.took)
+        if self._context.schedule.knows(resolution):
+            self._told[resolution].set()
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
@@ -152,7 +174,6 @@ class Collector:
                 )
                 stats.cost += poll.cost or 0
                 if again:
-                    stats.retried += 1
                     context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
                 else:
                     stats.failed += 1

@@ -137,7 +137,6 @@ class Stats:
     stored: int = 0
     stored_bytes: int = 0
     failed: int = 0
-    retried: int = 0
     lost: int = 0
     uncertain: int = 0
     moved: int = 0
@@ -231,10 +230,19 @@ class Context:
         self.check()
         if seconds > 0:
             try:
-                await asyncio.wait_for(self.ending.wait(), seconds)
+                async with asyncio.timeout(seconds):
+                    await self.ending.wait()
             except TimeoutError:
                 return
             raise Stopping
+
+    async def rest_unless(self, seconds: float, happening: asyncio.Event) -> None:
+        """Waits so long, or until something happens; raises `Stopping` as soon as the run is to end."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.until(happening.wait())
+        except TimeoutError:
+            return
 
     async def until(self, happening: Awaitable[object]) -> None:
         """Waits for something, or raises `Stopping` as soon as the run is to end."""

@@ -236,7 +236,7 @@ class Engine:
         if due is not None and due > now:
             self._changed.clear()
             if self._working:
-                await self._either(due - now)
+                await context.rest_unless(due - now, self._changed)
             else:
                 await context.rest(due - now)
             return True
@@ -246,13 +246,6 @@ class Engine:
         self._changed.clear()
         await context.until(self._changed.wait())
         return True
-
-    async def _either(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._context.until(self._changed.wait())
-        except TimeoutError:
-            return
 
     async def _take_slot(self) -> None:
         if self._slots.locked():

@@ -191,7 +191,7 @@ class _Runner:
                     images=images,
                     folder=self._folder,
                     references=self._references,
-                    schedule=PollSchedule(self._random),
+                    schedule=self._schedule(),
                     pace=SubmissionPace(job.run.rate),
                     clock=_steady_clock(),
                     monotonic=time.monotonic,
@@ -208,6 +208,14 @@ class _Runner:
                         self.calls = service.calls + images.calls
         finally:
             await writer.close()
+
+    def _schedule(self) -> PollSchedule:
+        """When to look at tasks, by what earlier runs tell."""
+        schedule = PollSchedule(self._random)
+        with ManifestReader(self._manifest.path) as reader:
+            for resolution, seconds in reader.task_times().items():
+                schedule.learn(resolution, seconds)
+        return schedule
 
     @contextmanager
     def _signals(self, context: Context) -> Iterator[None]:

@@ -235,7 +235,7 @@ class Submitter:
             context.refused = context.refused + 1 if odd else 0
         match kind:
             case Submitted.ACCEPTED:
-                context.pace.accepted()
+                context.pace.accepted(context.monotonic())
                 self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight)
             case Submitted.UNAUTHORIZED:
                 context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")

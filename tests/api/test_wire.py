@@ -282,6 +282,25 @@ def test_what_it_cost(fields, cost, notes):
     assert len(poll.notes) == notes
 
 
+@pytest.mark.parametrize(
+    ("fields", "took"),
+    [
+        ({"created": 1763088289, "completed": 1763088308, "actual_time": 7}, 19),
+        ({"created": "1763088289", "completed": "1763088308.5"}, 19.5),
+        ({"actual_time": 19}, 19),
+        ({"created": 1763088289, "completed": None, "actual_time": 19}, 19),
+        ({"created": 1763088289, "completed": 0, "actual_time": 19}, 19),
+        ({"created": 1763088308, "completed": 1763088289, "actual_time": 19}, None),
+        ({"created": 1763088289, "completed": 1763088308000}, None),
+        ({"created": [], "completed": "soon", "actual_time": True}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("word", ["completed", "failed"])
+def test_how_long_it_was_at_work(word, fields, took):
+    assert polled(images({"url": [A]}, **{**fields, "status": word})).took == took
+
+
 @pytest.mark.parametrize("leave_out", ["progress", "created", "completed", "estimated_time", "actual_time", "id"])
 def test_fields_that_nobody_needs(leave_out):
     fields = {"progress": "100", "created": "1", "completed": 2, "estimated_time": 60, "actual_time": None}

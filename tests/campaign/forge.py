@@ -105,9 +105,9 @@ def shorten_pauses() -> None:
     lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
     collect = importlib.import_module("seedream_batch.run.collect")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
-    schedule = importlib.import_module("seedream_batch.pacing").PollSchedule
-    plain = schedule.wait
-    schedule.wait = lambda self, *of: plain(self, *of) * FASTER
+    watch = importlib.import_module("seedream_batch.pacing").Watch
+    plain = watch.wait
+    watch.wait = lambda self, age: plain(self, age) * FASTER
 
 
 def fork(
