@@ -87,9 +87,9 @@ class OutputFolder:
             sync_folder(source.parent)
         self._drop_empty(source.parent)
 
-    def exists(self, path: str) -> bool:
-        """Whether anything, a broken link included, stands at `path`."""
-        return os.path.lexists(self.locate(path))
+    def existing(self, paths: Iterable[str]) -> list[str]:
+        """Those of these paths at which anything stands, a broken link included."""
+        return [path for path in paths if os.path.lexists(self.locate(path))]
 
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""

@@ -39,13 +39,18 @@ class Accounts(ManifestCore):
             return f"budget.max_cost_usd {budget.max_cost / 1_000_000:g}"
         return ""
 
-    def _hold_enough(self, sql: sqlite3.Connection, task: TaskRecord, price: int) -> None:
-        """Raises what is held for tasks like this one that are in flight to what they will really cost."""
-        like = "SELECT id FROM tasks WHERE model = ? AND resolution = ?"
+    def _charged(self, sql: sqlite3.Connection, task: TaskRecord, price: int) -> None:
+        """An image of the task was charged at a price: a new one raises what is held for tasks like it in flight."""
+        kind = (task.model, task.resolution)
+        known = sql.execute("SELECT price FROM prices WHERE model = ? AND resolution = ?", kind).fetchone()
+        if known is not None and known[0] == price:
+            return
+        sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (*kind, price))
+        like = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
         raised = sql.execute(
             "UPDATE attempts SET reserved = reserved_images * ? WHERE reserved_images > 0"
-            f" AND reserved < reserved_images * ? AND task IN ({like})",
-            (price, price, task.model, task.resolution),
+            f" AND reserved < reserved_images * ? AND EXISTS ({like})",
+            (price, price, *kind),
         )
         if raised.rowcount:
             sql.execute("UPDATE totals SET reserved = (SELECT sum(reserved) FROM attempts)")

@@ -173,8 +173,7 @@ class Submissions(Accounts, Pictures):
             if cost and images and len(images) == task.images:
                 # Rounded up: a reservation must not be too small by a fraction of a millionth.
                 price = -(-cost // len(images))
-                sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (task.model, task.resolution, price))
-                self._hold_enough(sql, task, price)
+                self._charged(sql, task, price)
             self._announce(sql, task, images, default_expiry, now)
         return self.images(task.id)
 

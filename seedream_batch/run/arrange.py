@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from seedream_batch.files.folder import Occupied
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, image_path
 from seedream_batch.run.context import Context, Event, EventKind, StopReason
 
@@ -44,45 +47,50 @@ async def move_files(context: Context) -> None:
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
 
 
-async def place_for(context: Context, task: TaskRecord, image: ImageRecord, extension: str) -> str:
-    """The path of a new picture, free for it; raises `Occupied` when a file of nobody's stands there.
+async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, file: StoredFile, extension: str) -> str:
+    """The path of a new picture, noted as its own; raises `Occupied` when another one that stays has it.
 
     Pictures that the job no longer asks for step aside, also one of the same stem in the other format: an old and a
     new one would stand side by side. A picture that the job stopped asking for while it was made never takes a place.
     """
     stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-    if task.ordinal is None:
-        return f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
     path = f"{stem}.{extension}"
-    for one in EXTENSIONS:
-        found = await context.writer.do(lambda m, name=f"{stem}.{one}": m.owner(name))  # type: ignore[misc]
-        if found is None or found[0].task == task.id:
-            continue
-        owner, wanted = found
-        if not wanted or owner.target is not None:
-            await _step_aside(context, owner, wanted)
-        elif owner.path == path:
+    stems = [f"{stem}.{one}" for one in EXTENSIONS]
+    if task.ordinal is None:
+        path = f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
+        stems = []
+
+    def note(manifest: Manifest) -> tuple[ImageRecord, bool] | None:
+        """Notes the path, or gives the picture that is in its way."""
+        for name in stems:
+            found = manifest.owner(name)
+            if found is not None and found[0].task != task.id and (_gives_way(*found) or name == path):
+                return found
+        manifest.placing(image, path, file, context.clock())
+        return None
+
+    while (found := await context.writer.do(note)) is not None:
+        if not _gives_way(*found):
             raise Occupied(f"{context.folder.root / path} belongs to another picture of this job")
+        await _step_aside(context, *found)
     return path
+
+
+def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as the manifest says
+    return not wanted or image.target is not None
 
 
 async def blocking(context: Context, task: TaskRecord) -> str:
     """A file that this job did not make, in the place of an image that would be bought; empty if there is none."""
-    for index in range(1, task.images + 1):
-        path = await in_the_way(context, task, index)
-        if path:
-            return path
-    return ""
+    return await in_the_way(context, task, range(1, task.images + 1))
 
 
-async def in_the_way(context: Context, task: TaskRecord, index: int) -> str:
-    """A file in the place of one image of a task that is no stored picture of this job; empty if there is none."""
-    stem = image_path(task.paths, task.images, index, task.fingerprint)
-    for one in EXTENSIONS:
-        path = f"{stem}.{one}"
-        if await asyncio.to_thread(context.folder.exists, path) and not await context.writer.do(
-            lambda m, name=path: m.owner(name)  # type: ignore[misc]
-        ):
+async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int]) -> str:
+    """A file in the place of an image of a task that is no stored picture of this job; empty if there is none."""
+    stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
+    paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
+    for path in await asyncio.to_thread(context.folder.existing, paths):
+        if not await context.writer.do(lambda m, name=path: m.owner(name)):  # type: ignore[misc]
             return path
     return ""
 
@@ -119,7 +127,7 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
     """Says where the file goes, renames it, says that it is there; whether there was a file to move."""
     old = image.path or ""
     folder = context.folder
-    if not await asyncio.to_thread(folder.exists, old):
+    if not await asyncio.to_thread(folder.existing, [old]):
         why = f"{old} is gone"
         await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))
         context.stats.trouble += 1

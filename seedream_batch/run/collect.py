@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import Occupied, sync, writing
@@ -17,7 +19,7 @@ from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.pacing import Watch
-from seedream_batch.run.arrange import place_for
+from seedream_batch.run.arrange import assign_place
 from seedream_batch.run.context import Context, EventKind, Stopping, StopReason, event
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
@@ -57,8 +59,8 @@ class Collector:
         self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         """Set for each resolution once it is known how long its tasks take."""
 
-    async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> TaskRecord:
-        """Looks at an accepted task until it has ended; the task in its new state. Raises `Stopping`.
+    async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
+        """Looks at an accepted task until it has ended; its images, if it succeeded. Raises `Stopping`.
 
         With `at_once` it comes from an earlier run, and may have ended long ago. Its age is the clock's at the start
         and a monotonic one's from there on, so that a clock that jumps loses no task.
@@ -113,7 +115,10 @@ class Collector:
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
-        images = await self._context.writer.do(lambda m: m.images(task.id))
+        await self.fetch(task, await self._context.writer.do(lambda m: m.images(task.id)))
+
+    async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
+        """Fetches those of these images of a task that are not there yet. Raises `Stopping`."""
         waiting = [image for image in images if image.state is ImageState.ANNOUNCED]
         results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
         for result in results:
@@ -144,9 +149,10 @@ class Collector:
         else:
             context.heard_from_service()
 
-    async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> TaskRecord:
+    async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
         context = self._context
         stats = context.stats
+        images: list[ImageRecord] = []
         for note in poll.notes:
             context.emit(event(EventKind.WARNING, task, note))
         match move.to:
@@ -155,7 +161,7 @@ class Collector:
                     context.emit(
                         event(EventKind.WARNING, task, f"{len(poll.images)} of {task.images} images were delivered")
                     )
-                await context.writer.do(
+                images = await context.writer.do(
                     lambda m: m.succeeded(
                         task, poll.images, cost=poll.cost, why=move.why, now=now,
                         default_expiry=now + DEFAULT_LINK_LIFETIME,
@@ -184,7 +190,7 @@ class Collector:
                 context.emit(event(EventKind.LOST, task, move.why))
             case _:
                 raise AssertionError(f"a look at a task does not lead to {move.to}")
-        return await context.writer.do(lambda m: m.task(task.id))
+        return images
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
         context = self._context
@@ -259,6 +265,7 @@ class Collector:
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
         part = await asyncio.to_thread(folder.new_part, stem)
         digest = hashlib.sha256()
+        wrong: BadPicture | OSError | None = None
         with writing(part) as stream:
 
             def take(chunk: bytes) -> None:
@@ -267,15 +274,13 @@ class Collector:
 
             download = await self._context.images.fetch(image.url, take)
             if download.kind is Fetched.WHOLE:
-                await asyncio.to_thread(sync, stream)
+                picture, wrong = await asyncio.to_thread(_finish, stream, part)
         if download.kind is not Fetched.WHOLE:
             await asyncio.to_thread(folder.discard, part)
             return _Got(download.kind, download.message)
-        try:
-            picture = await asyncio.to_thread(inspect, part)
-        except (BadPicture, OSError) as error:
+        if picture is None:
             await asyncio.to_thread(folder.discard, part)
-            return _Got(Fetched.BROKEN, f"the downloaded file {error}", bad=isinstance(error, BadPicture))
+            return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
         file = StoredFile(download.bytes, digest.hexdigest(), picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=part, file=file, picture=picture)
 
@@ -287,8 +292,7 @@ class Collector:
             raise AssertionError("a whole download has a file")
         path = ""
         try:
-            path = await place_for(context, task, image, picture.extension)
-            await context.writer.do(lambda m: m.placing(image, path, file, context.clock()))
+            path = await assign_place(context, task, image, file, picture.extension)
             await asyncio.to_thread(context.folder.place, part, path)
         except StorageError as error:
             await asyncio.to_thread(context.folder.discard, part)
@@ -327,3 +331,12 @@ class Collector:
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
+
+
+def _finish(stream: BinaryIO, part: Path) -> tuple[Picture | None, BadPicture | OSError | None]:
+    """A file whose bytes are all written is synced, then looked at: what it is, or why it is of no use."""
+    sync(stream)
+    try:
+        return inspect(part), None
+    except (BadPicture, OSError) as error:
+        return None, error

@@ -20,6 +20,9 @@ UNSURE = 10
 MOST_UNPRICED = 4
 """Tasks in flight under a cap on cost that would not hold at such a price, as long as no real one is known."""
 
+AHEAD = 64
+"""Planned tasks that are read together."""
+
 LARGEST_IMAGE = 16 * 10**6
 """Bytes that a 4K image of the service has at most."""
 
@@ -37,6 +40,8 @@ class Engine:
         self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
         self._working: dict[int, tuple[asyncio.Task[None], int]] = {}
         """The work on each task in flight, and the images it may bring."""
+        self._sending: set[int] = set()
+        """Those that may still be planned, as far as the manifest knows."""
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because a file that nobody knows has their place."""
         self._due_by = 0.0
@@ -119,7 +124,7 @@ class Engine:
             only = begun if limit is not None and len(begun) >= limit else None
             now, self._due_by = max(context.clock(), self._due_by), 0.0
             # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
-            most = len(self._working) + len(self._occupied) + 16
+            most = len(self._sending) + len(self._occupied) + AHEAD
             tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
             fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
@@ -128,6 +133,7 @@ class Engine:
                 if not await self._may_begin(task):
                     continue
                 begun.add(task.id)
+                self._sending.add(task.id)
                 self._spawn(task.id, self._make(task), task.images)
         if self._occupied:
             paths = sorted(self._occupied.values())
@@ -281,7 +287,10 @@ class Engine:
             self._changed.set()
 
     async def _make(self, task: TaskRecord) -> None:
-        accepted = await self._submitter.submit(task)
+        try:
+            accepted = await self._submitter.submit(task)
+        finally:
+            self._sending.discard(task.id)
         if accepted is not None and not self._context.options.submit_only:
             await self._follow(accepted, at_once=False)
 
@@ -291,6 +300,4 @@ class Engine:
             await self._follow(accepted, at_once=False)
 
     async def _follow(self, task: TaskRecord, *, at_once: bool) -> None:
-        ended = await self._collector.poll_to_end(task, at_once=at_once)
-        if ended.state is TaskState.SUCCEEDED:
-            await self._collector.fetch_all(ended)
+        await self._collector.fetch(task, await self._collector.poll_to_end(task, at_once=at_once))

@@ -101,7 +101,7 @@ def _prune_image(
             if not found.there:
                 continue
             folder.unlink(path)
-        elif image.state is not ImageState.STORED or not folder.exists(path):
+        elif image.state is not ImageState.STORED or not folder.existing([path]):
             continue
         pruned.files += 1
         pruned.bytes += image.bytes or 0

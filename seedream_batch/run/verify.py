@@ -112,7 +112,7 @@ class _Verifier:
         for image in await context.writer.do(lambda m: m.images(task.id)):
             if image.state not in NOT_THERE:
                 continue
-            if await in_the_way(context, task, image.index):
+            if await in_the_way(context, task, [image.index]):
                 context.verified.in_the_way += 1
             else:
                 wanted.append(image)

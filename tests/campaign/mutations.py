@@ -125,7 +125,7 @@ MUTATIONS = (
         "I4 a file gets its name without being synced",
         "I4",
         (("powerloss", "run"),),
-        (Edit("run/collect.py", "await asyncio.to_thread(sync, stream)", "stream.flush()"),),
+        (Edit("run/collect.py", "    sync(stream)\n", "    stream.flush()\n"),),
     ),
     Mutation(
         "I4 pictures are not decoded",
