@@ -13,13 +13,13 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import httpx
+import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
-from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
 from seedream_batch.api.proxies import proxy_for
-from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, UNUSED, ForbiddenAddress, describe, is_loopback
+from seedream_batch.api.service import _FAILURES, CONNECT_TIMEOUT, ForbiddenAddress, describe, is_loopback
 from seedream_batch.model.outcome import Fetched
 
 MAX_IMAGE = 100 * 1024 * 1024
@@ -28,6 +28,8 @@ READ_TIMEOUT = 30.0
 WHOLE_TIMEOUT = 600.0
 """Seconds for one image: 100 MB at less than 2 Mbit/s."""
 MAX_REDIRECTS = 5
+BUFFER = 256 * 1024
+"""Bytes of an image that wait to be taken before the sender is held up; they come in pieces of up to twice that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +93,9 @@ class ImageClient:
         self.calls = 0
         """Requests made so far."""
 
-        def client(*, proxied: httpx.Proxy | None) -> httpx.AsyncClient:
-            def session() -> aiohttp.ClientSession:
-                # A proxy resolves names itself, and its own address is often a private one.
-                resolver = None if self.local or proxied else PublicResolver()
-                connector = aiohttp.TCPConnector(limit=connections, resolver=resolver)
-                return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-            return httpx.AsyncClient(
-                transport=AiohttpTransport(verify=UNUSED, client=session, proxy=proxied),
-                headers={"User-Agent": f"seedream-batch/{__version__}", "Accept-Encoding": "identity"},
-                follow_redirects=False,
-                timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT, pool=None),
-            )
-
-        self._client = client(proxied=None)
-        proxy = None if self.local else proxy_for("https://")
-        self._proxied = client(proxied=proxy) if proxy else None
+        self._connections = connections
+        self._proxy = None if self.local else proxy_for("https://")
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,18 +103,31 @@ class ImageClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
-        if self._proxied is not None:
-            await self._proxied.aclose()
+        for session in self._sessions.values():
+            await session.close()
+
+    def _session(self, *, proxied: bool) -> aiohttp.ClientSession:
+        """The connections through the proxy, or the direct ones."""
+        if proxied not in self._sessions:
+            # A proxy resolves names itself, and its own address is often a private one.
+            resolver = None if self.local or proxied else PublicResolver()
+            self._sessions[proxied] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections, resolver=resolver),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": f"seedream-batch/{__version__}", "Accept-Encoding": "identity"},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
+                auto_decompress=False,
+                read_bufsize=BUFFER,
+            )
+        return self._sessions[proxied]
 
     def refusal(self, url: str) -> str:
         """Why this URL must not be asked; empty if it may be."""
         try:
-            # Read by the library that will ask it, which for example takes 127\u30020\u30020\u30021 for 127.0.0.1.
-            parts = httpx.URL(url)
-            host = parts.raw_host.decode("ascii")
-        except (httpx.InvalidURL, ValueError):
+            parts = _read(url)
+        except ValueError:
             return "the URL cannot be read"
+        host = parts.raw_host or ""
         if not host or parts.scheme not in {"http", "https"}:
             return "the URL is no http(s) URL"
         if self.local:
@@ -163,14 +164,19 @@ class ImageClient:
     async def _get(self, url: str, take: Callable[[bytes], object]) -> Download | str:
         """The download, or the URL that it was redirected to."""
         self.calls += 1
-        client = self._proxied if self._proxied is not None and proxy_for(url) else self._client
+        proxy = self._proxy if self._proxy is not None and proxy_for(url) else None
         try:
-            response = await client.send(client.build_request("GET", url), stream=True)
+            response = await self._session(proxied=proxy is not None).get(
+                _read(url),
+                allow_redirects=False,
+                proxy=None if proxy is None else str(proxy.url),
+                proxy_headers=None if proxy is None else proxy.headers,
+            )
         except _FAILURES as error:
             return Download(Fetched.BROKEN, message=describe(error))
         try:
-            status = response.status_code
-            if response.is_redirect and "location" in response.headers:
+            status = response.status
+            if status in {301, 302, 303, 307, 308} and "location" in response.headers:
                 return _target(url, response.headers["location"])
             if status in {403, 404, 410}:
                 return Download(Fetched.GONE, message=f"HTTP {status}", status=status)
@@ -180,28 +186,38 @@ class ImageClient:
                 return Download(Fetched.BROKEN, message="the image came compressed", status=status)
             return await self._stream(response, take)
         finally:
-            await response.aclose()
+            # What was read to its end has given its connection back already.
+            response.close()
 
-    async def _stream(self, response: httpx.Response, take: Callable[[bytes], object]) -> Download:
+    async def _stream(self, response: aiohttp.ClientResponse, take: Callable[[bytes], object]) -> Download:
         announced = response.headers.get("content-length", "")
         received = 0
-        chunks = response.aiter_raw()
         while True:
             # Only the network's failures are outcomes; what `take` raises (a full disk) is the caller's.
             try:
-                chunk = await anext(chunks, b"")
+                chunk = await response.content.readany()
             except _FAILURES as error:
-                return Download(Fetched.BROKEN, received, describe(error), response.status_code)
+                return Download(Fetched.BROKEN, received, describe(error), response.status)
             if not chunk:
                 break
             received += len(chunk)
             if received > MAX_IMAGE:
-                return Download(Fetched.BROKEN, received, f"more than {MAX_IMAGE:,} bytes", response.status_code)
+                return Download(Fetched.BROKEN, received, f"more than {MAX_IMAGE:,} bytes", response.status)
             take(chunk)
         if announced.isdecimal() and int(announced) != received:
             told = f"{received:,} of {int(announced):,} bytes came"
-            return Download(Fetched.BROKEN, received, told, response.status_code)
-        return Download(Fetched.WHOLE, received, status=response.status_code)
+            return Download(Fetched.BROKEN, received, told, response.status)
+        return Download(Fetched.WHOLE, received, status=response.status)
+
+
+def _read(url: str) -> yarl.URL:
+    """A URL as it will be asked: signed ones must not be written in another way. Raises `ValueError`."""
+    try:
+        # Names in other letters are written in ASCII here, so that what is looked at is what will be asked: a full
+        # stop of other scripts, for example, makes 127.0.0.1 of 127\u30020\u30020\u30021.
+        return yarl.URL(str(httpx.URL(url)), encoded=True)
+    except httpx.InvalidURL as error:
+        raise ValueError(str(error)) from None
 
 
 def _target(url: str, location: str) -> Download | str:

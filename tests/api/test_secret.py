@@ -90,13 +90,14 @@ def test_clients_and_requests_show_no_key(talk):
             service._client.event_hooks = {"request": [keep], "response": []}
             async with service, images:
                 await service.poll("task_1")
+                session = images._session(proxied=False)
                 return [
                     *shown(service),
                     *shown(images),
                     *shown(service._client),
-                    *shown(images._client),
+                    *shown(session),
                     repr(service._client.headers),
-                    repr(images._client.headers),
+                    repr(session.headers),
                 ]
 
     texts = asyncio.run(main())
