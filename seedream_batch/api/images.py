@@ -121,18 +121,14 @@ class ImageClient:
             )
         return self._sessions[proxied]
 
-    def refusal(self, url: str) -> str:
+    def refusal(self, url: yarl.URL) -> str:
         """Why this URL must not be asked; empty if it may be."""
-        try:
-            parts = _read(url)
-        except ValueError:
-            return "the URL cannot be read"
-        host = parts.raw_host or ""
-        if not host or parts.scheme not in {"http", "https"}:
+        host = url.raw_host or ""
+        if not host or url.scheme not in {"http", "https"}:
             return "the URL is no http(s) URL"
         if self.local:
             return "" if is_loopback(host) else f"{host} is not on this machine, but the service is"
-        if parts.scheme != "https":
+        if url.scheme != "https":
             return "images are only fetched over https"
         try:
             public = is_public(ipaddress.ip_address(host))
@@ -148,10 +144,11 @@ class ImageClient:
         try:
             async with limit:
                 for _ in range(MAX_REDIRECTS + 1):
-                    refusal = self.refusal(url)
-                    if refusal:
+                    asked = read_url(url)
+                    refusal = "the URL cannot be read" if asked is None else self.refusal(asked)
+                    if asked is None or refusal:
                         return Download(Fetched.REFUSED, message=refusal)
-                    answer = await self._get(url, take)
+                    answer = await self._get(asked, take)
                     if isinstance(answer, Download):
                         return answer
                     url = answer
@@ -161,13 +158,13 @@ class ImageClient:
                 raise  # from `take`: a disk can time out, too
             return Download(Fetched.BROKEN, message=f"not whole after {WHOLE_TIMEOUT:.0f} s")
 
-    async def _get(self, url: str, take: Callable[[bytes], object]) -> Download | str:
+    async def _get(self, url: yarl.URL, take: Callable[[bytes], object]) -> Download | str:
         """The download, or the URL that it was redirected to."""
         self.calls += 1
-        proxy = self._proxy if self._proxy is not None and proxy_for(url) else None
+        proxy = self._proxy if self._proxy is not None and proxy_for(str(url)) else None
         try:
             response = await self._session(proxied=proxy is not None).get(
-                _read(url),
+                url,
                 allow_redirects=False,
                 proxy=None if proxy is None else str(proxy.url),
                 proxy_headers=None if proxy is None else proxy.headers,
@@ -177,7 +174,7 @@ class ImageClient:
         try:
             status = response.status
             if status in {301, 302, 303, 307, 308} and "location" in response.headers:
-                return _target(url, response.headers["location"])
+                return _target(str(url), response.headers["location"])
             if status in {403, 404, 410}:
                 return Download(Fetched.GONE, message=f"HTTP {status}", status=status)
             if status != 200:
@@ -210,14 +207,14 @@ class ImageClient:
         return Download(Fetched.WHOLE, received, status=response.status)
 
 
-def _read(url: str) -> yarl.URL:
-    """A URL as it will be asked: signed ones must not be written in another way. Raises `ValueError`."""
+def read_url(url: str) -> yarl.URL | None:
+    """A URL as it will be asked, and not written in another way again, for it may be signed; None: it is none."""
     try:
         # Names in other letters are written in ASCII here, so that what is looked at is what will be asked: a full
         # stop of other scripts, for example, makes 127.0.0.1 of 127\u30020\u30020\u30021.
         return yarl.URL(str(httpx.URL(url)), encoded=True)
-    except httpx.InvalidURL as error:
-        raise ValueError(str(error)) from None
+    except (httpx.InvalidURL, ValueError):
+        return None
 
 
 def _target(url: str, location: str) -> Download | str:

@@ -138,12 +138,14 @@ class Service:
 
         # Proxies of the environment are for the outside; a service on this machine is reached directly.
         proxy = None if loopback else proxy_for(origin)
-        self._client = httpx.AsyncClient(
-            base_url=f"{origin}/v1",
-            transport=AiohttpTransport(verify=UNUSED, client=session, proxy=proxy),
-            headers={"User-Agent": f"seedream-batch/{__version__}", "Accept": "application/json"},
-            follow_redirects=False,
-        )
+        # The bare transport: what a client of httpx adds to it, redirects, cookies and credentials of its own, is not
+        # wanted here, and takes longer than the exchange.
+        self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=proxy)
+        self._headers = {
+            "User-Agent": f"seedream-batch/{__version__}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip, deflate",
+        }
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,7 +153,7 @@ class Service:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def submit(self, body: str, key: str) -> Submission:
         """Sends one generation request under its Idempotency-Key."""
@@ -227,17 +229,17 @@ class Service:
     ) -> wire.Answer:
         self.calls += 1
         length = {} if content is None else {"Content-Length": str(len(content))}
-        request = self._client.build_request(
+        request = httpx.Request(
             method,
-            path,
-            headers={**(headers or {}), **length, "Authorization": self._key.header()},
+            f"{self.origin}/v1{path}",
+            headers={**self._headers, **(headers or {}), **length, "Authorization": self._key.header()},
             content=content if content is None or len(content) <= PIECE else _pieces(content),
             files=files,
-            timeout=httpx.Timeout(timeout, connect=CONNECT_TIMEOUT, pool=None),
+            extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": timeout}},
         )
         # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
         async with asyncio.timeout(timeout + TRICKLE + len(content or b"") / SLOWEST_UPLOAD):
-            response = await self._client.send(request, stream=True)
+            response = await self._transport.handle_async_request(request)
             try:
                 body = bytearray()
                 whole = True

@@ -13,7 +13,7 @@ LOOKS = 2.85
 KEPT = 512
 """Task times that are kept; older ones are forgotten."""
 
-POINTS = 40
+POINTS = 32
 """Steps in which the known times are taken when the looks are laid out."""
 
 BEHIND = 1.2
@@ -40,12 +40,12 @@ class TaskTimes:
         self._next: list[int] = []
 
     def learn(self, seconds: Iterable[float]) -> None:
-        """So long did tasks take; the looks are laid out anew once an eighth of what is known is new."""
+        """So long did tasks take; the looks are laid out anew once a quarter of what is known is new."""
         for one in seconds:
             self._kept.append(max(one, 0.0))
             self.count += 1
             self._new += 1
-        if 8 * self._new >= len(self._kept) > 0:
+        if 4 * self._new >= len(self._kept) > 0:
             self._new = 0
             self._points, self._next = _plan(sorted(self._kept), sorted(self._running.values()))
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import pytest
 
 from seedream_batch.api import images as images_module
-from seedream_batch.api.images import MAX_REDIRECTS, ImageClient, PublicResolver, is_public
+from seedream_batch.api.images import MAX_REDIRECTS, ImageClient, PublicResolver, is_public, read_url
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import ForbiddenAddress, Service
 from seedream_batch.emulator import Emulator, EmulatorConfig
@@ -218,7 +218,9 @@ client = functools.cache(ImageClient)
 
 
 def refusal(url, origin=PUBLIC):
-    return client(origin).refusal(url)
+    """Why a URL is not asked, empty if it is."""
+    asked = read_url(url)
+    return "the URL cannot be read" if asked is None else client(origin).refusal(asked)
 
 
 @pytest.mark.parametrize(

@@ -84,19 +84,21 @@ def test_clients_and_requests_show_no_key(talk):
         async with talk.listening(talk.answering(talk.http(200, {"data": {"status": "processing"}}))) as server:
             service, images = Service(server.origin, ApiKey(CANARY)), ImageClient(server.origin)
 
+            exchange = service._transport.handle_async_request
+
             async def keep(request):
                 requests.append(request)
+                return await exchange(request)
 
-            service._client.event_hooks = {"request": [keep], "response": []}
+            service._transport.handle_async_request = keep
             async with service, images:
                 await service.poll("task_1")
                 session = images._session(proxied=False)
                 return [
                     *shown(service),
                     *shown(images),
-                    *shown(service._client),
+                    *shown(service._transport),
                     *shown(session),
-                    repr(service._client.headers),
                     repr(session.headers),
                 ]
 
