@@ -10,13 +10,16 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 from seedream_batch.errors import StorageError
 
 PART = ".seedream-"
 """How the name of a file that is still being written starts; nothing else in the folder may start so."""
+
+MOST_KNOWN = 4096
+"""Folders that are kept in mind."""
 
 _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 
@@ -35,6 +38,9 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._known: set[Path] = set()
+        """Folders that were made."""
+        self._inside: set[Path] = set()
+        """Folders that are there, and do not lead out of the root."""
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
@@ -57,6 +63,8 @@ class OutputFolder:
         with _told(parent):
             if parent not in self._known:
                 self._make(parent)
+                if len(self._known) >= MOST_KNOWN:
+                    self._known.clear()
                 self._known.add(parent)
             return parent / f"{PART}{secrets.token_hex(8)}.part"
 
@@ -144,14 +152,20 @@ class OutputFolder:
     def locate(self, path: str) -> Path:
         """Where a path of an image lies; never outside of the folder."""
         final = self.root / path
-        if not path or ".." in PurePosixPath(path).parts:
+        if not path or ".." in path.split("/"):
             raise StorageError(f"{path!r} is no path of an image in {self.root}")
-        try:
-            inside = final.parent.resolve().is_relative_to(self.root.resolve())
-        except (OSError, RuntimeError, ValueError) as error:
-            raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
-        if not inside:
-            raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
+        if final.parent not in self._inside:
+            try:
+                inside = final.parent.resolve().is_relative_to(self.root.resolve())
+            except (OSError, RuntimeError, ValueError) as error:
+                raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
+            if not inside:
+                raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
+            if os.path.isdir(final.parent):  # noqa: PTH112 - unlike the other, false for what is no name at all
+                # Followed once a run: it takes a look at every folder above, and many images have the same ones.
+                if len(self._inside) >= MOST_KNOWN:
+                    self._inside.clear()
+                self._inside.add(final.parent)
         return final
 
     def _make(self, folder: Path) -> None:
@@ -173,6 +187,7 @@ class OutputFolder:
             except OSError:
                 return
             self._known.discard(folder)
+            self._inside.discard(folder)
             folder = folder.parent
 
 

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from seedream_batch.errors import ManifestError, StorageError
@@ -60,56 +61,95 @@ class Connection:
 
     def rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with told(self.path):
+        try:
             return self.raw.execute(sql, values).fetchall()
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise told_of(self.path, error) from error
 
     def row(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query."""
         found = self.rows(sql, values)
         return found[0] if found else None
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Transaction:
         """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself."""
-        with told(self.path):
-            nested = self.raw.in_transaction
-            self.raw.execute("SAVEPOINT part" if nested else "BEGIN IMMEDIATE")
-            try:
-                yield self.raw
-            except BaseException:
-                if self.raw.in_transaction:
-                    # A full disk makes SQLite roll back by itself.
-                    if nested:
-                        self.raw.execute("ROLLBACK TO part")
-                        self.raw.execute("RELEASE part")
-                    else:
-                        self.raw.execute("ROLLBACK")
-                raise
-            try:
-                self.raw.execute("RELEASE part" if nested else "COMMIT")
-            except sqlite3.Error:
-                if not nested and self.raw.in_transaction:
-                    self.raw.execute("ROLLBACK")
-                raise
+        return Transaction(self)
 
     def close(self) -> None:
         """Ends the connection."""
         self.raw.close()
 
 
+class Transaction:
+    """What `Connection.transaction` gives: a task needs dozens, which a generator in its place would slow down."""
+
+    __slots__ = ("_connection", "_nested")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._nested = False
+
+    def __enter__(self) -> sqlite3.Connection:
+        raw = self._connection.raw
+        self._nested = raw.in_transaction
+        try:
+            raw.execute("SAVEPOINT part" if self._nested else "BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise told_of(self._connection.path, error) from error
+        return raw
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with told(self._connection.path):
+            if error is None:
+                self._keep()
+            else:
+                self._take_back()
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise told_of(self._connection.path, error) from error
+
+    def _keep(self) -> None:
+        raw = self._connection.raw
+        try:
+            raw.execute("RELEASE part" if self._nested else "COMMIT")
+        except sqlite3.Error:
+            if not self._nested and raw.in_transaction:
+                raw.execute("ROLLBACK")
+            raise
+
+    def _take_back(self) -> None:
+        raw = self._connection.raw
+        # A full disk makes SQLite roll back by itself.
+        if raw.in_transaction:
+            if self._nested:
+                raw.execute("ROLLBACK TO part")
+                raw.execute("RELEASE part")
+            else:
+                raw.execute("ROLLBACK")
+
+
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """SQLite's errors as `StorageError` where the disk is to blame, else as `ManifestError`."""
+    """SQLite's errors in our words, as `told_of` has them."""
     try:
         yield
     except sqlite3.IntegrityError:
+        # A guard of ours that held.
         raise
     except sqlite3.Error as error:
-        # Extended codes carry the primary one in their low byte.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-        kind = StorageError if code in _STORAGE_CODES else ManifestError
-        raise kind(f"{path}: {error} ({name})") from error
+        raise told_of(path, error) from error
+
+
+def told_of(path: Path, error: sqlite3.Error) -> Exception:
+    """An error of SQLite as `StorageError` where the disk is to blame, else as `ManifestError`."""
+    # Extended codes carry the primary one in their low byte.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
+    kind = StorageError if code in _STORAGE_CODES else ManifestError
+    return kind(f"{path}: {error} ({name})")
 
 
 def _make_private(path: Path) -> None:

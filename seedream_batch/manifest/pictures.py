@@ -21,6 +21,9 @@ class StoredFile:
     format: str
 
 
+_OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
+
+
 class Pictures(ManifestCore):
     """Images, their files, and uploads."""
 
@@ -46,9 +49,8 @@ class Pictures(ManifestCore):
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """The stored image that has this path, and whether the job still asks for it."""
-        columns = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
         row = self._connection.row(
-            f"SELECT {columns}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
+            f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
             " WHERE images.path = ? AND images.state = 'stored'",
             (path,),
         )
