@@ -78,6 +78,8 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_PLAIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII)
+"""URLs in which there is nothing to write in another way: most are, and looking closer takes a while."""
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -209,6 +211,8 @@ class ImageClient:
 
 def read_url(url: str) -> yarl.URL | None:
     """A URL as it will be asked, and not written in another way again, for it may be signed; None: it is none."""
+    if _PLAIN.fullmatch(url):
+        return yarl.URL(url, encoded=True)
     try:
         # Names in other letters are written in ASCII here, so that what is looked at is what will be asked: a full
         # stop of other scripts, for example, makes 127.0.0.1 of 127\u30020\u30020\u30021.

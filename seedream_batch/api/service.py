@@ -42,6 +42,8 @@ unknown outcome; servers keep theirs for 15 s and more."""
 PIECE = 256 * 1024
 """Bytes of a request that are sent in one go: inlined reference images make bodies of many MB, and others wait."""
 
+SUBMIT = "/images/generations"
+
 UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds that an uploaded image can be used."""
 
@@ -141,6 +143,7 @@ class Service:
         # The bare transport: what a client of httpx adds to it, redirects, cookies and credentials of its own, is not
         # wanted here, and takes longer than the exchange.
         self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=proxy)
+        self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
         self._headers = {
             "User-Agent": f"seedream-batch/{__version__}",
             "Accept": "application/json",
@@ -159,9 +162,7 @@ class Service:
         """Sends one generation request under its Idempotency-Key."""
         headers = {"Content-Type": "application/json", "Idempotency-Key": key}
         try:
-            answer = await self._exchange(
-                "POST", "/images/generations", SUBMIT_TIMEOUT, headers=headers, content=body.encode()
-            )
+            answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
         except _FAILURES as error:
             kind = Submitted.UNREACHABLE if not_sent(error) else Submitted.UNKNOWN
             return Submission(kind, message=describe(error))
@@ -231,7 +232,7 @@ class Service:
         length = {} if content is None else {"Content-Length": str(len(content))}
         request = httpx.Request(
             method,
-            f"{self.origin}/v1{path}",
+            self._submit if path == SUBMIT else f"{self.origin}/v1{path}",
             headers={**self._headers, **(headers or {}), **length, "Authorization": self._key.header()},
             content=content if content is None or len(content) <= PIECE else _pieces(content),
             files=files,

@@ -217,12 +217,16 @@ def _one_entry(one: Path, other: Path) -> bool:
     return status.st_nlink == 1 and os.path.samestat(status, other.lstat())
 
 
-@contextmanager
-def writing(part: Path) -> Iterator[BinaryIO]:
-    """The part file open for writing, which must not be there yet; removed again when anything goes wrong."""
+def begin(part: Path) -> BinaryIO:
+    """The part file open for writing; it must not be there yet."""
     # Buffered, because a write to a bare file may take less than it was given, and says so only in its result.
     with _told(part):
-        stream = part.open("xb")
+        return part.open("xb")
+
+
+@contextmanager
+def writing(part: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
+    """A part file that is being written, closed at the end, and removed again when anything goes wrong."""
     try:
         with _told(part), stream:
             yield stream

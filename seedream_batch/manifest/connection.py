@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +34,8 @@ class Connection:
     ) -> None:
         """`check` gets the connection and the file's name before anything is written, and raises if it is not ours."""
         self.path = path
+        self.in_part = self.broken = False
+        """Whether a part of a transaction is open, and whether something failed within it."""
         mode = "ro" if read_only else "rwc"
         if not read_only:
             _make_private(path)
@@ -74,7 +77,10 @@ class Connection:
         return found[0] if found else None
 
     def transaction(self) -> Transaction:
-        """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself."""
+        """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself.
+
+        A part within a part fails with it: its error must not be caught before it has left the outer one.
+        """
         return Transaction(self)
 
     def close(self) -> None:
@@ -82,49 +88,69 @@ class Connection:
         self.raw.close()
 
 
-class Transaction:
-    """What `Connection.transaction` gives: a task needs dozens, which a generator in its place would slow down."""
+class _Level(Enum):
+    WHOLE = "whole"
+    PART = "part"
+    INSIDE = "inside"
 
-    __slots__ = ("_connection", "_nested")
+
+class Transaction:
+    """What `Connection.transaction` gives. A task needs dozens, so it is no generator, and a part has no parts."""
+
+    __slots__ = ("_connection", "_level")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._nested = False
+        self._level = _Level.INSIDE
 
     def __enter__(self) -> sqlite3.Connection:
-        raw = self._connection.raw
-        self._nested = raw.in_transaction
-        try:
-            raw.execute("SAVEPOINT part" if self._nested else "BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise told_of(self._connection.path, error) from error
-        return raw
+        connection = self._connection
+        with told(connection.path):
+            if not connection.raw.in_transaction:
+                self._level = _Level.WHOLE
+                connection.raw.execute("BEGIN IMMEDIATE")
+            elif not connection.in_part:
+                self._level = _Level.PART
+                connection.raw.execute("SAVEPOINT part")
+                connection.in_part, connection.broken = True, False
+        return connection.raw
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with told(self._connection.path):
-            if error is None:
+        connection = self._connection
+        with told(connection.path):
+            if self._level is _Level.INSIDE:
+                connection.broken |= error is not None
+            elif error is None and not (self._level is _Level.PART and connection.broken):
                 self._keep()
             else:
                 self._take_back()
+                if error is None:
+                    raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
         if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
             raise told_of(self._connection.path, error) from error
 
     def _keep(self) -> None:
         raw = self._connection.raw
+        if self._level is _Level.PART:
+            self._connection.in_part = False
+            raw.execute("RELEASE part")
+            return
         try:
-            raw.execute("RELEASE part" if self._nested else "COMMIT")
+            raw.execute("COMMIT")
         except sqlite3.Error:
-            if not self._nested and raw.in_transaction:
+            if raw.in_transaction:
                 raw.execute("ROLLBACK")
             raise
 
     def _take_back(self) -> None:
         raw = self._connection.raw
+        if self._level is _Level.PART:
+            self._connection.in_part = False
         # A full disk makes SQLite roll back by itself.
         if raw.in_transaction:
-            if self._nested:
+            if self._level is _Level.PART:
                 raw.execute("ROLLBACK TO part")
                 raw.execute("RELEASE part")
             else:

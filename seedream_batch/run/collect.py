@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import Occupied, sync, writing
+from seedream_batch.files.folder import Occupied, OutputFolder, begin, sync, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest.pictures import StoredFile
@@ -263,10 +263,10 @@ class Collector:
         """One download into a hidden file beside its place, synced and looked at."""
         folder = self._context.folder
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-        part = await asyncio.to_thread(folder.new_part, stem)
+        part, stream = await asyncio.to_thread(_begin, folder, stem)
         digest = hashlib.sha256()
         wrong: BadPicture | OSError | None = None
-        with writing(part) as stream:
+        with writing(part, stream):
 
             def take(chunk: bytes) -> None:
                 digest.update(chunk)
@@ -331,6 +331,11 @@ class Collector:
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
+
+
+def _begin(folder: OutputFolder, stem: str) -> tuple[Path, BinaryIO]:
+    part = folder.new_part(stem)
+    return part, begin(part)
 
 
 def _finish(stream: BinaryIO, part: Path) -> tuple[Picture | None, BadPicture | OSError | None]:

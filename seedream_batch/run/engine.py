@@ -38,8 +38,10 @@ class Engine:
         self._submitter = Submitter(context)
         self._collector = Collector(context)
         self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
-        self._working: dict[int, tuple[asyncio.Task[None], int]] = {}
-        """The work on each task in flight, and the images it may bring."""
+        self._working: dict[int, asyncio.Task[None]] = {}
+        """The work on each task in flight."""
+        self._images = 0
+        """Images that they may bring."""
         self._sending: set[int] = set()
         """Those that may still be planned, as far as the manifest knows."""
         self._occupied: dict[int, str] = {}
@@ -202,7 +204,7 @@ class Engine:
         return self._context.folder.free_bytes() >= self._needed(task)
 
     def _needed(self, task: TaskRecord) -> int:
-        return LARGEST_IMAGE * (sum(images for _, images in self._working.values()) + task.images)
+        return LARGEST_IMAGE * (self._images + task.images)
 
     def _shortage(self, task: TaskRecord) -> str:
         folder = self._context.folder
@@ -270,10 +272,11 @@ class Engine:
 
     def _spawn(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
         """Starts work on a task in the slot that was just taken."""
-        self._working[number] = (self._group.create_task(self._in_slot(number, work)), images)
+        self._working[number] = self._group.create_task(self._in_slot(number, work, images))
+        self._images += images
         self._context.stats.in_flight = len(self._working)
 
-    async def _in_slot(self, number: int, work: Coroutine[object, object, None]) -> None:
+    async def _in_slot(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
         try:
             await work
         except Stopping:
@@ -283,6 +286,7 @@ class Engine:
         finally:
             self._slots.release()
             self._working.pop(number, None)
+            self._images -= images
             self._context.stats.in_flight = len(self._working)
             self._changed.set()
 

@@ -105,6 +105,8 @@ def shorten_pauses() -> None:
     lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
     collect = importlib.import_module("seedream_batch.run.collect")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
+    submitting = importlib.import_module("seedream_batch.pacing.submitting")
+    submitting.START = 8.0 / FASTER  # type: ignore[attr-defined]
     watch = importlib.import_module("seedream_batch.pacing").Watch
     plain = watch.wait
     watch.wait = lambda self, age: plain(self, age) * FASTER

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import PART, Occupied, OutputFolder, sync, sync_folder, writing
+from seedream_batch.files.folder import PART, Occupied, OutputFolder, begin, sync, sync_folder, writing
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def folder(tmp_path):
 def place(folder):
     def make(path, data=b"a picture"):
         part = folder.new_part(path)
-        with writing(part) as stream:
+        with writing(part, begin(part)) as stream:
             stream.write(data)
             sync(stream)
         folder.place(part, path)
@@ -43,7 +43,7 @@ def test_a_file_gets_its_name_when_it_is_whole(folder):
     part = folder.new_part("panda/1.png")
     assert part.parent == folder.root / "panda"
     assert part.name.startswith(PART)
-    with writing(part) as stream:
+    with writing(part, begin(part)) as stream:
         stream.write(b"half")
         assert folder.existing(["panda/1.png"]) == []
         stream.write(b"whole")
@@ -134,7 +134,7 @@ def test_a_part_goes_when_anything_goes_wrong(folder, error):
     part = folder.new_part("1.png")
 
     def fail():
-        with writing(part) as stream:
+        with writing(part, begin(part)) as stream:
             stream.write(b"half")
             raise error
 
@@ -146,7 +146,7 @@ def test_a_part_goes_when_anything_goes_wrong(folder, error):
 def test_a_part_that_is_there_is_neither_written_nor_removed(folder):
     part = folder.new_part("1.png")
     part.write_bytes(b"of another writer")
-    with pytest.raises(StorageError, match="File exists"), writing(part):
+    with pytest.raises(StorageError, match="File exists"), writing(part, begin(part)):
         pass
     assert part.read_bytes() == b"of another writer"
 
@@ -167,7 +167,7 @@ def test_a_write_that_takes_only_a_part_is_no_success(folder, chunks):
     part = folder.new_part("1.png")
 
     def write():
-        with writing(part) as stream:
+        with writing(part, begin(part)) as stream:
             for size in chunks:
                 stream.write(b"x" * size)
             sync(stream)

@@ -146,6 +146,12 @@ class Bench:
         return self.emulator is not None and self.emulator_config.honour_keys
 
 
+@pytest.fixture(autouse=True)
+def in_haste(monkeypatch):
+    """Runs in this process do not begin gently: a few tasks would take a second for that alone."""
+    monkeypatch.setattr("seedream_batch.pacing.submitting.START", 500.0)
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     # Pauses after failures are a matter of seconds; what they are for does not depend on their length.

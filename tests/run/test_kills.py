@@ -95,7 +95,7 @@ def test_killed_in_the_middle_of_an_image(bench, serve, until, end):
     bench.emulator.set_faults([{"on": "image", "action": "hang", "at": "mid_body", "count": 2}])
     process = bench.start()
     end(process)
-    until(lambda: len(bench.emulator.waiting()) == 2)
+    until(lambda: len(bench.emulator.waiting()) == 2 and bench.states()["succeeded"] == 6)
     kill(process)
     assert list(bench.out.rglob(".seedream-*.part"))
     bench.check()
