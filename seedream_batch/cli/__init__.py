@@ -1,5 +1,19 @@
 """The command line: arguments, environment, printing, exit codes."""
 
-from seedream_batch.cli.app import main
+from __future__ import annotations
+
+import sys
 
 __all__ = ["main"]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Runs the command line and leaves with its exit code."""
+    if (sys.argv[1:] if args is None else args) in (["--help"], ["-h"]):
+        from seedream_batch.cli.overview import text
+
+        sys.stdout.write(f"{text()}\n")
+        sys.exit(0)
+    from seedream_batch.cli.app import main as run
+
+    run(args)

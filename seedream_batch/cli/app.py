@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Any
 
 import click
 
 from seedream_batch import __version__
+from seedream_batch.cli.overview import VERBS, text
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
-
-_VERBS = {
-    "validate": "Check job files; say everything that is wrong with them.",
-    "plan": "Show what a run would do, and why; changes nothing.",
-    "run": "Make every image that a job asks for and that is not there yet.",
-    "status": "Show what is stored, in flight, failed, and what it cost.",
-    "verify": "Check stored images against the manifest; fetch what is not there.",
-    "retry": "Plan failed and lost tasks again, or those whose images are missing.",
-    "resolve": "Decide about tasks that were perhaps made and paid for.",
-    "prune": "Delete the images that a job no longer asks for.",
-    "balance": "Show what the account has left; checks the API key.",
-    "init": "Write a commented job file to start from.",
-    "schema": "Print a JSON Schema, for editors and other tools.",
-    "emulator": "Play the image service on this machine, with faults on demand.",
-}
-"""The verbs and what they do, so that `--help` loads none of them."""
 
 
 class _Verbs(click.Group):
@@ -33,11 +17,11 @@ class _Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(_VERBS)
+        return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in _VERBS:
+        if cmd_name not in VERBS:
             return None
         if cmd_name == "emulator":
             from seedream_batch.emulator.command import command as emulator
@@ -47,36 +31,27 @@ class _Verbs(click.Group):
 
         return import_module(f"seedream_batch.cli.{cmd_name}").command  # type: ignore[no-any-return]
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def get_help(self, ctx: click.Context) -> str:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_VERBS.items()))
+        return text()
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in _VERBS and not name.startswith("-"):
+        if name not in VERBS and not name.startswith("-"):
             from seedream_batch.validate import did_you_mean
 
-            near = did_you_mean(name, _VERBS)
-            more = f" Did you mean `{near}`?" if near else f" There is {', '.join(_VERBS)}."
+            near = did_you_mean(name, VERBS)
+            more = f" Did you mean `{near}`?" if near else f" There is {', '.join(VERBS)}."
             ctx.fail(f"There is no command `{name}`.{more}")
         return super().resolve_command(ctx, args)
 
 
-@click.group(
-    cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="""\b
-Example:
-  seedream-batch run jobs/quickstart.yaml --emulate
-
-`seedream-batch COMMAND --help` has an example of each command.""",
-)
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="seedream-batch")
 def cli() -> None:
-    """Make images by the thousand from job files: resumable, checked, and paid for once."""
+    """Make images from job files."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -99,6 +74,8 @@ def main(args: list[str] | None = None) -> None:
         sys.stderr.close()
         code = 0
     except Exception:  # noqa: BLE001 - a bug: say so, with what is needed to mend it
+        import traceback
+
         traceback.print_exc()
         click.echo(
             f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from seedream_batch.errors import (
     CredentialsRefused,
@@ -16,7 +17,10 @@ from seedream_batch.errors import (
     UsageError,
 )
 from seedream_batch.model.task import ImageState, TaskState
-from seedream_batch.run import RunResult, StopReason
+from seedream_batch.run.values import StopReason
+
+if TYPE_CHECKING:
+    from seedream_batch.run.session import RunResult
 
 
 class Exit(IntEnum):

@@ -39,7 +39,7 @@ def command(
     from seedream_batch.cli.target import load, manifest_of, trusts_keys
     from seedream_batch.cli.words import say
     from seedream_batch.plan import as_json as plan_json
-    from seedream_batch.run import survey
+    from seedream_batch.run.survey import survey
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
     plan = survey(

@@ -14,7 +14,8 @@ from seedream_batch.cli.show import show_result
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
-from seedream_batch.run import RunOptions, RunResult, run_job
+from seedream_batch.run.session import RunResult, run_job
+from seedream_batch.run.values import RunOptions
 
 EMULATED = ApiKey("emulated")
 """The key for our own emulator, which takes any."""

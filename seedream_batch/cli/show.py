@@ -6,6 +6,7 @@ import json
 import textwrap
 import time
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from seedream_batch.cli.words import clean, duration, number, say, short, size, usd, width, wrapped
 from seedream_batch.expand.matrix import label
@@ -13,8 +14,11 @@ from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.plan import Action, Plan
-from seedream_batch.report import Status
-from seedream_batch.run import RunResult, StopReason
+from seedream_batch.run.values import StopReason
+
+if TYPE_CHECKING:
+    from seedream_batch.report import Status
+    from seedream_batch.run.session import RunResult
 
 _INDENT = " " * 10
 

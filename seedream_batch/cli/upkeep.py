@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job
 from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path
-from seedream_batch.run import RunResult
-from seedream_batch.run.prune import Pruned
+
+if TYPE_CHECKING:
+    from seedream_batch.run.prune import Pruned
+    from seedream_batch.run.session import RunResult
 
 SHOWN = 20
 """Files that are named; the counts are always whole."""

@@ -1,7 +1,6 @@
-"""The manifest: the only place that speaks SQL, in whole transactions."""
+"""The manifest: the only place that speaks SQL, in whole transactions. Its `writer` belongs to an event loop."""
 
 from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.manifest.store import Manifest
-from seedream_batch.manifest.writer import ManifestWriter
 
-__all__ = ["Manifest", "ManifestReader", "ManifestWriter"]
+__all__ = ["Manifest", "ManifestReader"]

@@ -20,7 +20,8 @@ from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.pacing import Watch
 from seedream_batch.run.arrange import assign_place
-from seedream_batch.run.context import Context, EventKind, Stopping, StopReason, event
+from seedream_batch.run.context import Context, Stopping, event
+from seedream_batch.run.values import EventKind, StopReason
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
 """Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""

@@ -6,18 +6,17 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
 from seedream_batch.files.folder import OutputFolder
-from seedream_batch.manifest import ManifestWriter
 from seedream_batch.manifest.rescue import RescueFile
-from seedream_batch.model.document import Json
+from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
+from seedream_batch.run.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 
 OUTAGE_LIMIT = 120.0
 """Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
@@ -30,120 +29,6 @@ MOST_UNCLEAR = 5
 
 MOST_REFUSED = 20
 """Tasks in a row that the service refused, other than for their content, after which something else must be wrong."""
-
-
-class StopReason(StrEnum):
-    """Why a run submits no more."""
-
-    BUDGET = "budget"
-    BALANCE = "balance"
-    CREDENTIALS = "credentials"
-    FAULT = "fault"
-    TIME = "time limit"
-    OUTAGE = "outage"
-    UNCLEAR = "unclear answers"
-    REFUSED = "refusals"
-    STORAGE = "storage"
-    INTERRUPTED = "interrupted"
-
-
-class EventKind(StrEnum):
-    """What happened, for logs."""
-
-    SUBMITTED = "submitted"
-    STORED = "stored"
-    FAILED = "failed"
-    RETRY = "retry"
-    LOST = "lost"
-    UNCERTAIN = "uncertain"
-    RESCUED = "rescued"
-    REJECTED = "rejected"
-    EXPIRED = "expired"
-    MOVED = "moved"
-    SLOWED = "slowed"
-    STOPPING = "stopping"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One thing that happened; `fields` are for machines, `text` is a line for people."""
-
-    kind: EventKind
-    text: str
-    fields: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """A run that only looks at what is stored, and has again what is not there: it buys nothing."""
-
-    deep: bool = False
-    """Decode every picture, on top of its size, hash and header."""
-    ask: bool = True
-    """Whether there is a key to ask the service for links with."""
-    named: int | None = None
-    """How many images that are not there the result names; None: all."""
-
-
-@dataclass(slots=True)
-class Verified:
-    """What such a run found, in images."""
-
-    checked: int = 0
-    whole: int = 0
-    came_back: int = 0
-    """Missing before, and whole at their place now."""
-    broken: int = 0
-    """Stored, as far as was known, and not whole."""
-    unreadable: list[str] = field(default_factory=list)
-    """Why files could not be read: the first of them."""
-    unread: int = 0
-    in_the_way: int = 0
-    """Not asked for, because a file that is not theirs has their place."""
-    to_ask: int = 0
-    """To be asked for, had there been a key."""
-    unanswered: int = 0
-    """Asked for, without a clear answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunOptions:
-    """What one run is to do; durations in seconds."""
-
-    limit: int | None = None
-    """At most so many new submissions."""
-    max_duration: float | None = None
-    collect: bool = False
-    """Finish what is in flight, submit nothing."""
-    submit_only: bool = False
-    """Submit, and leave polling and fetching to a later run."""
-    resend_only: frozenset[int] | None = None
-    """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
-    resend: bool = False
-    """Send uncertain tasks again under their key: the service is trusted to know it."""
-    chooses: Callable[[Mapping[str, Json]], bool] | None = None
-    """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
-    whole."""
-    verify: Verification | None = None
-    """Only look at what is stored, and have again what is not there."""
-
-
-@dataclass(slots=True)
-class Stats:
-    """What this run did so far; money in millionths of a USD."""
-
-    submitted: int = 0
-    stored: int = 0
-    stored_bytes: int = 0
-    failed: int = 0
-    lost: int = 0
-    uncertain: int = 0
-    moved: int = 0
-    trouble: int = 0
-    cost: int = 0
-    in_flight: int = 0
-    checked: int = 0
 
 
 class Stopping(Exception):

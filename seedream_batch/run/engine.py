@@ -10,8 +10,9 @@ from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.model.task import TaskRecord, TaskState
 from seedream_batch.run.arrange import blocking, move_files
 from seedream_batch.run.collect import Collector
-from seedream_batch.run.context import Context, Stopping, StopReason, dollars
+from seedream_batch.run.context import Context, Stopping, dollars
 from seedream_batch.run.submit import Submitter
+from seedream_batch.run.values import StopReason
 from seedream_batch.run.verify import verify
 
 UNSURE = 10

@@ -18,17 +18,19 @@ from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
-from seedream_batch.manifest import Manifest, ManifestReader, ManifestWriter
+from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import MANIFEST, run_lock
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.upkeep import Lost
+from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.run.context import Context, Event, RunOptions, Stats, StopReason, Verified
+from seedream_batch.run.context import Context
 from seedream_batch.run.engine import Engine
 from seedream_batch.run.opening import same_job, same_service, take_in_rescued
+from seedream_batch.run.values import Event, RunOptions, Stats, StopReason, Verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.context import MOST_REFUSED, MOST_UNCLEAR, Context, EventKind, StopReason, event
+from seedream_batch.run.context import MOST_REFUSED, MOST_UNCLEAR, Context, event
 from seedream_batch.run.references import ReferenceSender
+from seedream_batch.run.values import EventKind, StopReason
 
 RESENDS = 4
 """How often one run sends an uncertain task again under its key."""

@@ -14,7 +14,8 @@ from seedream_batch.model.outcome import ImageUrl, Poll, Polled
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord
 from seedream_batch.run.arrange import in_the_way, settle
 from seedream_batch.run.collect import DEFAULT_LINK_LIFETIME, Collector
-from seedream_batch.run.context import Context, EventKind, Verification, event
+from seedream_batch.run.context import Context, event
+from seedream_batch.run.values import EventKind, Verification
 
 PAGE = 256
 """Images that are looked at together; so many records, and not their files, are in memory."""

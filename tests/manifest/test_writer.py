@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from seedream_batch.errors import ManifestError, StaleTransition, StorageError
-from seedream_batch.manifest import ManifestWriter
 from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskState
 

@@ -1,0 +1,123 @@
+"""What a run is told to do, and what it tells: options, events, counters, and why it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from seedream_batch.model.document import Json
+
+
+class StopReason(StrEnum):
+    """Why a run submits no more."""
+
+    BUDGET = "budget"
+    BALANCE = "balance"
+    CREDENTIALS = "credentials"
+    FAULT = "fault"
+    TIME = "time limit"
+    OUTAGE = "outage"
+    UNCLEAR = "unclear answers"
+    REFUSED = "refusals"
+    STORAGE = "storage"
+    INTERRUPTED = "interrupted"
+
+
+class EventKind(StrEnum):
+    """What happened, for logs."""
+
+    SUBMITTED = "submitted"
+    STORED = "stored"
+    FAILED = "failed"
+    RETRY = "retry"
+    LOST = "lost"
+    UNCERTAIN = "uncertain"
+    RESCUED = "rescued"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    MOVED = "moved"
+    SLOWED = "slowed"
+    STOPPING = "stopping"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened; `fields` are for machines, `text` is a line for people."""
+
+    kind: EventKind
+    text: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A run that only looks at what is stored, and has again what is not there: it buys nothing."""
+
+    deep: bool = False
+    """Decode every picture, on top of its size, hash and header."""
+    ask: bool = True
+    """Whether there is a key to ask the service for links with."""
+    named: int | None = None
+    """How many images that are not there the result names; None: all."""
+
+
+@dataclass(slots=True)
+class Verified:
+    """What such a run found, in images."""
+
+    checked: int = 0
+    whole: int = 0
+    came_back: int = 0
+    """Missing before, and whole at their place now."""
+    broken: int = 0
+    """Stored, as far as was known, and not whole."""
+    unreadable: list[str] = field(default_factory=list)
+    """Why files could not be read: the first of them."""
+    unread: int = 0
+    in_the_way: int = 0
+    """Not asked for, because a file that is not theirs has their place."""
+    to_ask: int = 0
+    """To be asked for, had there been a key."""
+    unanswered: int = 0
+    """Asked for, without a clear answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What one run is to do; durations in seconds."""
+
+    limit: int | None = None
+    """At most so many new submissions."""
+    max_duration: float | None = None
+    collect: bool = False
+    """Finish what is in flight, submit nothing."""
+    submit_only: bool = False
+    """Submit, and leave polling and fetching to a later run."""
+    resend_only: frozenset[int] | None = None
+    """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
+    resend: bool = False
+    """Send uncertain tasks again under their key: the service is trusted to know it."""
+    chooses: Callable[[Mapping[str, Json]], bool] | None = None
+    """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
+    whole."""
+    verify: Verification | None = None
+    """Only look at what is stored, and have again what is not there."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What this run did so far; money in millionths of a USD."""
+
+    submitted: int = 0
+    stored: int = 0
+    stored_bytes: int = 0
+    failed: int = 0
+    lost: int = 0
+    uncertain: int = 0
+    moved: int = 0
+    trouble: int = 0
+    cost: int = 0
+    in_flight: int = 0
+    checked: int = 0
