@@ -11,6 +11,7 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- RequestRefused
     +-- ManifestError         the manifest cannot be used
     |   +-- ManifestLocked    another run holds it
+    |   +-- ManifestBusy      another program writes into it
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
 
@@ -64,6 +65,10 @@ class ManifestError(SeedreamBatchError):
 
 class ManifestLocked(ManifestError):
     """Another run holds the manifest; the message names its pid and start time."""
+
+
+class ManifestBusy(ManifestError):
+    """Another program writes into the manifest, and did not end within the time that it was given."""
 
 
 class StaleTransition(ManifestError):

@@ -78,7 +78,9 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-_PLAIN = re.compile(r"https?://[a-z0-9.-]{1,253}(:[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII)
+_PLAIN = re.compile(
+    r"https?://[a-z0-9.-]{1,253}(:[1-5]?[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII
+)
 """URLs in which there is nothing to write in another way: most are, and looking closer takes a while."""
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 

@@ -9,6 +9,7 @@ import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import lru_cache
 from types import TracebackType
 from typing import NoReturn, Self
 from urllib.parse import quote, urlsplit
@@ -97,6 +98,7 @@ _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
 
 
+@lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
     """Whether a host name means this machine."""
     if host == "localhost":

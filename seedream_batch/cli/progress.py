@@ -169,7 +169,7 @@ class JsonLines:
 
     def event(self, event: Event) -> None:
         """One line for the event."""
-        self._print(str(event.kind), event.text, dict(event.fields))
+        self._print(str(event.kind), event.text, event.fields)
 
     def close(self) -> None:
         """Nothing to take away."""

@@ -37,10 +37,10 @@ class OutputFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: set[Path] = set()
-        """Folders that were made."""
-        self._inside: set[Path] = set()
-        """Folders that are there, and do not lead out of the root."""
+        self._made: set[str] = set()
+        """Folders that were made, by their path in the root."""
+        self._inside: dict[str, Path] = {}
+        """Folders that are there, and do not lead out of the root, by their path in it."""
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
@@ -57,16 +57,21 @@ class OutputFolder:
         with _told(self.root):
             return shutil.disk_usage(self.root).free
 
+    def knows(self, path: str) -> bool:
+        """Whether the folder in which `path` will stand was made, so that a new part there needs no sync of it."""
+        return path.rpartition("/")[0] in self._made
+
     def new_part(self, path: str) -> Path:
         """A fresh hidden name in the folder where `path` will stand; the folder is made if need be."""
         parent = self.locate(path).parent
-        with _told(parent):
-            if parent not in self._known:
+        folder = path.rpartition("/")[0]
+        if folder not in self._made:
+            with _told(parent):
                 self._make(parent)
-                if len(self._known) >= MOST_KNOWN:
-                    self._known.clear()
-                self._known.add(parent)
-            return parent / f"{PART}{secrets.token_hex(8)}.part"
+            if len(self._made) >= MOST_KNOWN:
+                self._made.clear()
+            self._made.add(folder)
+        return parent / f"{PART}{secrets.token_hex(8)}.part"
 
     def place(self, part: Path, path: str) -> None:
         """Gives a whole, already synced file its final name, and syncs the folder.
@@ -151,21 +156,25 @@ class OutputFolder:
 
     def locate(self, path: str) -> Path:
         """Where a path of an image lies; never outside of the folder."""
+        folder, _, name = path.rpartition("/")
+        parent = self._inside.get(folder)
+        if parent is not None and name not in {"", ".", ".."}:
+            return parent / name
         final = self.root / path
         if not path or ".." in path.split("/"):
             raise StorageError(f"{path!r} is no path of an image in {self.root}")
-        if final.parent not in self._inside:
-            try:
-                inside = final.parent.resolve().is_relative_to(self.root.resolve())
-            except (OSError, RuntimeError, ValueError) as error:
-                raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
-            if not inside:
-                raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
-            if os.path.isdir(final.parent):  # noqa: PTH112 - unlike the other, false for what is no name at all
-                # Followed once a run: it takes a look at every folder above, and many images have the same ones.
-                if len(self._inside) >= MOST_KNOWN:
-                    self._inside.clear()
-                self._inside.add(final.parent)
+        try:
+            inside = final.parent.resolve().is_relative_to(self.root.resolve())
+        except (OSError, RuntimeError, ValueError) as error:
+            raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
+        if not inside:
+            raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
+        # Unlike the method of a path, `isdir` says no to what is no name at all.
+        if final.parent == self.root / folder and os.path.isdir(final.parent):  # noqa: PTH112
+            # Followed once a run: it takes a look at every folder above, and many images have the same ones.
+            if len(self._inside) >= MOST_KNOWN:
+                self._inside.clear()
+            self._inside[folder] = final.parent
         return final
 
     def _make(self, folder: Path) -> None:
@@ -186,8 +195,8 @@ class OutputFolder:
                 pass
             except OSError:
                 return
-            self._known.discard(folder)
-            self._inside.discard(folder)
+            self._made.discard(folder.relative_to(self.root).as_posix())
+            self._inside.pop(folder.relative_to(self.root).as_posix(), None)
             folder = folder.parent
 
 

@@ -29,10 +29,12 @@ class Accounts(ManifestCore):
         )
         return int(row[0]) if row else task.price
 
-    def _over_budget(self, task: TaskRecord, budget: Budget) -> str:
+    def _over_budget(self, task: TaskRecord, budget: Budget, price: int) -> str:
+        if budget.max_images is None and budget.max_cost is None:
+            return ""
         totals = self.totals()
         images = totals.images + totals.reserved_images + task.images
-        cost = totals.cost + totals.reserved + task.images * self._price(task)
+        cost = totals.cost + totals.reserved + task.images * price
         if budget.max_images is not None and images > budget.max_images:
             return f"budget.max_images {budget.max_images}"
         if budget.max_cost is not None and cost > budget.max_cost:

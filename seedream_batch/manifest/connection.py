@@ -11,7 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from seedream_batch.errors import ManifestError, StorageError
+from seedream_batch.errors import ManifestBusy, ManifestError, StorageError
+
+PATIENCE = 30.0
+"""Seconds to wait for another program that writes into the manifest."""
 
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL,
@@ -48,7 +51,7 @@ class Connection:
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
-                timeout=30,
+                timeout=PATIENCE,
             )
         try:
             with told(path):
@@ -83,6 +86,10 @@ class Connection:
         """
         return Transaction(self)
 
+    def wait_for_lock(self, seconds: float = PATIENCE) -> None:
+        """From here on waits so long, at most, for another program that writes into the file."""
+        self.rows(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
     def close(self) -> None:
         """Ends the connection."""
         self.raw.close()
@@ -105,7 +112,7 @@ class Transaction:
 
     def __enter__(self) -> sqlite3.Connection:
         connection = self._connection
-        with told(connection.path):
+        try:
             if not connection.raw.in_transaction:
                 self._level = _Level.WHOLE
                 connection.raw.execute("BEGIN IMMEDIATE")
@@ -113,13 +120,15 @@ class Transaction:
                 self._level = _Level.PART
                 connection.raw.execute("SAVEPOINT part")
                 connection.in_part, connection.broken = True, False
+        except sqlite3.Error as error:
+            raise told_of(connection.path, error) from error
         return connection.raw
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         connection = self._connection
-        with told(connection.path):
+        try:
             if self._level is _Level.INSIDE:
                 connection.broken |= error is not None
             elif error is None and not (self._level is _Level.PART and connection.broken):
@@ -128,8 +137,13 @@ class Transaction:
                 self._take_back()
                 if error is None:
                     raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
+        except sqlite3.IntegrityError:
+            # A guard of ours that held.
+            raise
+        except sqlite3.Error as failure:
+            raise told_of(connection.path, failure) from failure
         if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-            raise told_of(self._connection.path, error) from error
+            raise told_of(connection.path, error) from error
 
     def _keep(self) -> None:
         raw = self._connection.raw
@@ -174,7 +188,9 @@ def told_of(path: Path, error: sqlite3.Error) -> Exception:
     # Extended codes carry the primary one in their low byte.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    kind = StorageError if code in _STORAGE_CODES else ManifestError
+    kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
+    if code == sqlite3.SQLITE_BUSY:
+        kind = ManifestBusy
     return kind(f"{path}: {error} ({name})")
 
 

@@ -21,6 +21,7 @@ class ManifestCore:
         self._connection = Connection(path, check=check_version)
         self._run: int | None = None
         self.group = self._connection.transaction
+        self.wait_for_lock = self._connection.wait_for_lock
         try:
             with told(path):
                 migrate(self._connection.raw, str(path))

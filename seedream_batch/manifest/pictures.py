@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
@@ -49,12 +50,17 @@ class Pictures(ManifestCore):
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """The stored image that has this path, and whether the job still asks for it."""
-        row = self._connection.row(
+        found = self.owners([path])
+        return found[0] if found else None
+
+    def owners(self, paths: Sequence[str]) -> list[tuple[ImageRecord, bool]]:
+        """The stored images that have these paths, and whether the job still asks for them."""
+        rows = self._connection.rows(
             f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
-            " WHERE images.path = ? AND images.state = 'stored'",
-            (path,),
+            f" WHERE images.path IN ({','.join('?' * len(paths))}) AND images.state = 'stored'",
+            paths,
         )
-        return (image_record(row[:-1]), row[-1] is not None) if row else None
+        return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
 
     def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
         """The verified file is about to get its final name: a kill in between is then recognised by the hash."""

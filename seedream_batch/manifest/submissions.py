@@ -60,19 +60,24 @@ class Submissions(Accounts, Pictures):
                 task = self.task(intent.task)
                 if task.state is not TaskState.PLANNED:
                     continue
-                refusal = self._over_budget(task, budget)
+                price = self._price(task)
+                refusal = self._over_budget(task, budget, price)
                 if refusal:
                     return Claimed(tuple(claims), refusal)
-                claims.append(self._open_attempt(sql, task, intent.body, now))
+                claims.append(self._open_attempt(sql, task, intent.body, price, now))
         return Claimed(tuple(claims))
 
-    def _open_attempt(self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, now: float) -> Claim:
-        reserved = task.images * self._price(task)
+    def _open_attempt(
+        self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, price: int, now: float
+    ) -> Claim:
+        reserved = task.images * price
         number = task.attempt
-        row = sql.execute(
-            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
-            (task.id, number),
-        ).fetchone()
+        row = None
+        if number:
+            row = sql.execute(
+                "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
+                (task.id, number),
+            ).fetchone()
         if row is not None and row[1] == body:
             # Provably nothing was executed: the same logical request, so the same key.
             key, opened_at = str(row[0]), float(row[2])
@@ -181,9 +186,10 @@ class Submissions(Accounts, Pictures):
         self, sql: sqlite3.Connection, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float
     ) -> None:
         """The links of an attempt. What is stored of an earlier one stays; what of it is not there is had anew."""
-        known = {image.index: image for image in self.images(task.id)}
+        known: dict[int, ImageRecord] = {}
         earlier = 0
         if task.attempt > 1:
+            known = {image.index: image for image in self.images(task.id)}
             # Those that were pruned have no rows any more, but the log tells of them.
             earlier = sql.execute(
                 "SELECT coalesce(max(images), 0) FROM attempts WHERE task = ? AND outcome = 'succeeded' AND number < ?",

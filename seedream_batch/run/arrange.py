@@ -56,16 +56,15 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
     """
     stem = image_path(task.paths, task.images, image.index, task.fingerprint)
     path = f"{stem}.{extension}"
-    stems = [f"{stem}.{one}" for one in EXTENSIONS]
+    places = [f"{stem}.{one}" for one in EXTENSIONS]
     if task.ordinal is None:
         path = f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
-        stems = []
+        places = []
 
     def note(manifest: Manifest) -> tuple[ImageRecord, bool] | None:
         """Notes the path, or gives the picture that is in its way."""
-        for name in stems:
-            found = manifest.owner(name)
-            if found is not None and found[0].task != task.id and (_gives_way(*found) or name == path):
+        for found in manifest.owners(places):
+            if found[0].task != task.id and (_gives_way(*found) or found[0].path == path):
                 return found
         manifest.placing(image, path, file, context.clock())
         return None
@@ -90,7 +89,7 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
     """A file in the place of an image of a task that is no stored picture of this job; empty if there is none."""
     stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
     paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
-    for path in await asyncio.to_thread(context.folder.existing, paths):
+    for path in context.folder.existing(paths):
         if not await context.writer.do(lambda m, name=path: m.owner(name)):  # type: ignore[misc]
             return path
     return ""

@@ -264,7 +264,8 @@ class Collector:
         """One download into a hidden file beside its place, synced and looked at."""
         folder = self._context.folder
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-        part, stream = await asyncio.to_thread(_begin, folder, stem)
+        # Only the making of a folder takes its time.
+        part, stream = _begin(folder, stem) if folder.knows(stem) else await asyncio.to_thread(_begin, folder, stem)
         digest = hashlib.sha256()
         wrong: BadPicture | OSError | None = None
         with writing(part, stream):

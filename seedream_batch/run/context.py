@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -59,6 +58,8 @@ class Context:
     stop_reason: StopReason | None = None
     stop_text: str = ""
     ending: asyncio.Event = field(default_factory=asyncio.Event)
+    _sleepers: set[asyncio.Future[None]] = field(default_factory=set, init=False)
+    """Those who rest; there may be a thousand, and each of them rests several times."""
     silent_since: float | None = None
     limited_since: float | None = None
     unclear: int = 0
@@ -88,6 +89,8 @@ class Context:
             self.stop_reason = None
             self.stop_submitting(reason, text)
             self.ending.set()
+            for sleeper in self._sleepers:
+                _wake(sleeper)
 
     def tell(self, text: str) -> None:
         """A line for people."""
@@ -113,13 +116,18 @@ class Context:
     async def rest(self, seconds: float) -> None:
         """Waits; raises `Stopping` as soon as the run is to end."""
         self.check()
-        if seconds > 0:
-            try:
-                async with asyncio.timeout(seconds):
-                    await self.ending.wait()
-            except TimeoutError:
-                return
-            raise Stopping
+        if seconds <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        sleeper: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _wake, sleeper)
+        self._sleepers.add(sleeper)
+        try:
+            await sleeper
+        finally:
+            timer.cancel()
+            self._sleepers.discard(sleeper)
+        self.check()
 
     async def rest_unless(self, seconds: float, happening: asyncio.Event) -> None:
         """Waits so long, or until something happens; raises `Stopping` as soon as the run is to end."""
@@ -156,6 +164,11 @@ class Context:
             self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
 
 
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
 def dollars(micro: int) -> str:
     """Money for a line of a log."""
     return f"{micro / MICRO:.2f} USD"
@@ -168,10 +181,4 @@ def name(task: TaskRecord) -> str:
 
 def event(kind: EventKind, task: TaskRecord, text: str, **fields: object) -> Event:
     """An event of one task."""
-    about = {
-        "task": task.fingerprint,
-        "path": task.paths[0],
-        "task_ids": list(task.task_ids),
-        "cell": json.loads(task.cell),
-    }
-    return Event(kind, f"{name(task)}: {text}", {**about, **fields})
+    return Event(kind, f"{name(task)}: {text}", fields, task)

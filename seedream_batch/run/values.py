@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from seedream_batch.model.document import Json
+from seedream_batch.model.task import TaskRecord
 
 
 class StopReason(StrEnum):
@@ -44,11 +46,25 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened; `fields` are for machines, `text` is a line for people."""
+    """One thing that happened; `text` is a line for people, `details` and the `task` are for machines."""
 
     kind: EventKind
     text: str
-    fields: Mapping[str, object] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
+    task: TaskRecord | None = None
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """All of it for machines; made when it is asked for, since mostly nobody does."""
+        if self.task is None:
+            return dict(self.details)
+        about = {
+            "task": self.task.fingerprint,
+            "path": self.task.paths[0],
+            "task_ids": list(self.task.task_ids),
+            "cell": json.loads(self.task.cell),
+        }
+        return {**about, **self.details}
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ MUTATIONS = (
         "I3 nothing is reserved",
         "I3",
         (("crashes", "run 1"),),
-        (Edit("manifest/submissions.py", "reserved = task.images * self._price(task)", "reserved = 0"),),
+        (Edit("manifest/submissions.py", "reserved = task.images * price\n", "reserved = 0\n"),),
     ),
     Mutation(
         "I3 what a task in doubt may have cost is set free when it is given up",

@@ -1,4 +1,4 @@
-"""The writer thread: results only when they are durable, in order, and each call on its own."""
+"""The writer: results only when they are durable, in order, and each call on its own."""
 
 import asyncio
 import sqlite3
@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from seedream_batch.errors import ManifestError, StaleTransition, StorageError
+from seedream_batch.errors import ManifestBusy, ManifestError, StaleTransition, StorageError
+from seedream_batch.manifest import connection
 from seedream_batch.manifest.submissions import Intent
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Budget
@@ -16,16 +17,20 @@ NOW = 1_800_000_000.0
 
 
 class Gate:
-    """Holds the writer's thread inside a call, so that what comes next is taken together."""
+    """Holds the writer's thread inside the next commit, as a slow disk does; counts the commits."""
 
-    def __init__(self):
+    def __init__(self, book):
         self._open = threading.Event()
         self._loop = asyncio.get_running_loop()
         self.reached = asyncio.Event()
+        self.commits = 0
+        book.manifest._connection.raw.set_trace_callback(self._meet)
 
-    def __call__(self, _):
-        self._loop.call_soon_threadsafe(self.reached.set)
-        assert self._open.wait(30)
+    def _meet(self, sql):
+        if sql == "COMMIT":
+            self.commits += 1
+            self._loop.call_soon_threadsafe(self.reached.set)
+            assert self._open.wait(30)
 
     def open(self):
         self._open.set()
@@ -43,15 +48,8 @@ def with_writer(book, work, **options):
 
 
 async def together(writer, *calls):
-    """The outcomes of calls that arrive while the thread is busy, and so share one transaction."""
-    gate = Gate()
-    first = asyncio.create_task(writer.do(gate))
-    await gate.reached.wait()
-    waiting = [asyncio.create_task(writer.do(call)) for call in calls]
-    await asyncio.sleep(0)
-    gate.open()
-    await first
-    return await asyncio.gather(*waiting, return_exceptions=True)
+    """The outcomes of calls that are made at once, and so share one transaction."""
+    return await asyncio.gather(*map(writer.do, calls), return_exceptions=True)
 
 
 def note(value):
@@ -94,17 +92,30 @@ def test_results_of_a_shared_transaction_come_after_its_commit(book):
             assert await writer.do(note(number)) == number
             return len(noted(book))
 
-        gate = Gate()
-        first = asyncio.create_task(writer.do(gate))
-        await gate.reached.wait()
+        gate = Gate(book)
         waiting = [asyncio.create_task(one(number)) for number in range(10)]
-        await asyncio.sleep(0)
+        await gate.reached.wait()
         assert noted(book) == []
+        assert not any(task.done() for task in waiting)
         gate.open()
-        await first
         assert await asyncio.gather(*waiting) == [10] * 10
 
     with_writer(book, work)
+
+
+def test_calls_that_are_made_during_a_commit_share_the_next_one(book):
+    async def work(writer):
+        gate = Gate(book)
+        first = asyncio.create_task(writer.do(note("first")))
+        await gate.reached.wait()
+        waiting = [asyncio.create_task(writer.do(note(number))) for number in range(100)]
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, *waiting)
+        return gate.commits
+
+    assert with_writer(book, work) == 2
+    assert len(noted(book)) == 101
 
 
 def test_calls_that_arrive_together_share_a_commit(book):
@@ -113,7 +124,7 @@ def test_calls_that_arrive_together_share_a_commit(book):
         assert await together(writer, *(note(number) for number in range(100))) == list(range(100))
         return len(seen)
 
-    assert with_writer(book, work) == 2, "one for the gate, one for the hundred"
+    assert with_writer(book, work) == 1
     assert len(noted(book)) == 100
 
 
@@ -124,7 +135,7 @@ def test_a_group_has_a_bound(book, most):
         assert await together(writer, *(note(number) for number in range(21))) == list(range(21))
         return len(seen)
 
-    assert with_writer(book, work, most_together=most) == 1 + 21 // most
+    assert with_writer(book, work, most_together=most) == 21 // most
 
 
 def test_calls_keep_their_order(book):
@@ -213,13 +224,13 @@ def test_a_lost_transaction_is_no_success(book):
     assert with_writer(book, lambda writer: writer.do(note(3))) == 3
 
 
-def test_a_locked_file_is_told_and_the_thread_lives_on(book):
-    book.manifest._connection.raw.execute("PRAGMA busy_timeout = 10")
+def test_a_locked_file_is_told_and_the_writer_lives_on(book, monkeypatch):
+    monkeypatch.setattr(connection.Connection.wait_for_lock, "__defaults__", (0.01,))
     other = sqlite3.connect(book.path, isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
 
     async def work(writer):
-        with pytest.raises(ManifestError, match="locked"):
+        with pytest.raises(ManifestBusy, match="locked"):
             await writer.do(note(1))
         other.execute("ROLLBACK")
         return await writer.do(note(2))
@@ -229,10 +240,38 @@ def test_a_locked_file_is_told_and_the_thread_lives_on(book):
     assert noted(book) == ["note 2"]
 
 
+def test_the_loop_goes_on_while_the_file_is_locked(book):
+    other = sqlite3.connect(book.path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+
+    async def work(writer):
+        waiting = asyncio.create_task(writer.do(note(1)))
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        other.execute("ROLLBACK")
+        return await waiting
+
+    assert with_writer(book, work) == 1
+    other.close()
+
+
+def test_a_call_that_only_reads_waits_for_no_commit_of_its_own(book):
+    book.tasks(3)
+
+    async def work(writer):
+        threads = set()
+        book.manifest._connection.raw.set_trace_callback(lambda sql: threads.add((sql, threading.current_thread())))
+        assert len(await writer.do(lambda m: m.tasks(TaskState.PLANNED))) == 3
+        return {thread for sql, thread in threads if sql == "COMMIT"}
+
+    assert with_writer(book, work) == {threading.main_thread()}
+
+
 def test_a_cancelled_wait_does_not_undo_the_call(book):
     async def work(writer):
-        gate = Gate()
-        first = asyncio.create_task(writer.do(gate))
+        gate = Gate(book)
+        first = asyncio.create_task(writer.do(note(0)))
         await gate.reached.wait()
         waiting = asyncio.create_task(writer.do(note(1)))
         await asyncio.sleep(0)
@@ -243,7 +282,7 @@ def test_a_cancelled_wait_does_not_undo_the_call(book):
         await first
 
     with_writer(book, work)
-    assert noted(book) == ["note 1"]
+    assert noted(book) == ["note 0", "note 1"]
 
 
 def test_a_cancelled_wait_for_a_call_that_fails_is_quiet(book):
@@ -252,8 +291,8 @@ def test_a_cancelled_wait_for_a_call_that_fails_is_quiet(book):
 
     async def work(writer):
         asyncio.get_running_loop().set_exception_handler(lambda _, context: pytest.fail(str(context)))
-        gate = Gate()
-        first = asyncio.create_task(writer.do(gate))
+        gate = Gate(book)
+        first = asyncio.create_task(writer.do(note(0)))
         await gate.reached.wait()
         waiting = asyncio.create_task(writer.do(fail))
         await asyncio.sleep(0)
@@ -273,7 +312,7 @@ def test_closing_waits_for_every_call(book):
         await asyncio.sleep(0)
         await writer.close()
         assert len(noted(book)) == 200
-        assert not writer._thread.is_alive()
+        assert not any(thread.name.startswith("manifest-writer") for thread in threading.enumerate())
         assert await asyncio.gather(*waiting) == list(range(200))
         await writer.close()
 
@@ -293,8 +332,8 @@ def test_a_call_after_the_end_does_not_wait_for_ever(book):
 
 def test_the_loop_goes_on_while_the_disk_is_slow(book):
     async def work(writer):
-        gate = Gate()
-        first = asyncio.create_task(writer.do(gate))
+        gate = Gate(book)
+        first = asyncio.create_task(writer.do(note(1)))
         await gate.reached.wait()
         turns = 0
         for _ in range(1000):
