@@ -1,0 +1,160 @@
+"""Tasks a second through a service that answers at once: a real run beside loops that make the same HTTP calls.
+
+The runner is a process from its start to its exit, with its manifest, its checks and its files. The others are loops of
+a POST, a look at the task and a GET of the image, with 64 tasks at a time, and only their loops are timed. All of them
+meet `instant.py`, because the emulator, which draws every image, keeps up with fewer tasks a second than the bare loop
+does; a row of its own shows the runner on the emulator. For each contestant the notes tell how busy the service was: it
+must not be what is measured.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runs import write_job
+from processes import HERE, cores, run
+from rows import Options, Row, middle, missing, ratios
+from services import ServiceProcess, emulator, instant
+
+ROWS = ("throughput-bare", "throughput-httpx", "throughput-requests", "throughput-emulator")
+
+CONCURRENCY = 64
+SETTINGS = {"max_in_flight": CONCURRENCY}
+
+
+@dataclass
+class Rates:
+    """What one contestant did in each round: tasks a second, and how much of a core the service took meanwhile."""
+
+    tasks: int
+    rates: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    ceilings: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float, service_cpu: float) -> None:
+        """A round in which all tasks took so long."""
+        self.rates.append(self.tasks / seconds)
+        self.busy.append(service_cpu / seconds)
+        self.ceilings.append(self.tasks / max(service_cpu, 1e-3))
+
+    def __str__(self) -> str:
+        busy = statistics.median(self.busy)
+        return (
+            f"{middle(self.rates)} tasks/s over {self.tasks:,} tasks, service {busy:.0%} busy"
+            f" (a core of it would do {middle(self.ceilings)} tasks/s)"
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """All rounds."""
+        return {"tasks": self.tasks, "rates": self.rates, "service_busy": self.busy, "service_ceiling": self.ceilings}
+
+
+Serving = Callable[[], AbstractContextManager[ServiceProcess]]
+
+
+def measure(options: Options) -> list[Row]:
+    """The runner against the bare loop, plain httpx, and a script on requests; and on the emulator."""
+    rows: list[Row] = []
+    if any(options.wants(name) for name in ROWS[:3]):
+        rows += _against_others(options)
+    if options.wants("throughput-emulator"):
+        rows.append(_on_emulator(options))
+    return rows
+
+
+def _against_others(options: Options) -> list[Row]:
+    scripts = {"bare": "bare.py", "httpx": "plain_httpx.py", "requests": "requests_pool.py"}
+    has_requests = importlib.util.find_spec("requests") is not None
+    wanted = [name for name in scripts if options.wants(f"throughput-{name}") and (name != "requests" or has_requests)]
+    runner = Rates(options.size(5000, 60))
+    net: list[float] = []
+    starts: list[float] = []
+    others = {name: Rates(options.size(5000 if name == "bare" else 500, 60)) for name in wanted}
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            seconds, start = _run(instant, folder, runner)
+            starts.append(start)
+            net.append(runner.tasks / max(seconds - start, 1e-3))
+            for contestant in wanted:
+                _loop(instant, scripts[contestant], others[contestant], folder / contestant)
+    rows = []
+    for name, what, least in (
+        ("bare", "runner / bare loop of the same calls on the same clients, tasks/s", 0.6),
+        ("httpx", "runner / httpx with its own transport and default limits, tasks/s", 5.0),
+        ("requests", "runner / pool of threads on requests, tasks/s", None),
+    ):
+        row = f"throughput-{name}"
+        if name == "requests" and not has_requests and options.wants(row):
+            rows.append(missing(row, what, "requests is not installed; see requirements.txt"))
+        if name not in others:
+            continue
+        without = ratios(net, others[name].rates)
+        rows.append(
+            Row(
+                name=row,
+                measured=what,
+                runs=ratios(runner.rates, others[name].rates),
+                at_least=least,
+                notes=(
+                    f"runner: {runner}",
+                    f"{name}: {others[name]}",
+                    f"without a run of 1 task, {middle(starts)} s: {middle(without)} x, {middle(net)} tasks/s",
+                ),
+                details={
+                    "runner": runner.as_json(),
+                    name: others[name].as_json(),
+                    "start_up_seconds": starts,
+                    "rates_without_start_up": net,
+                    "ratios_without_start_up": without,
+                },
+            )
+        )
+    return rows
+
+
+def _on_emulator(options: Options) -> Row:
+    runner, bare = Rates(options.size(2000, 60)), Rates(options.size(2000, 60))
+
+    def serving() -> AbstractContextManager[ServiceProcess]:
+        return emulator("--task-seconds", "fixed:0", "--image-size", "tiny")
+
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as name:
+            _run(serving, Path(name), runner)
+            _loop(serving, "bare.py", bare, Path(name))
+    return Row(
+        name="throughput-emulator",
+        measured="runner on the emulator / bare loop on the emulator, which may be what holds up either",
+        runs=ratios(runner.rates, bare.rates),
+        notes=(f"runner: {runner}", f"bare: {bare}"),
+        details={"runner": runner.as_json(), "bare": bare.as_json()},
+    )
+
+
+def _run(serving: Serving, folder: Path, rates: Rates) -> tuple[float, float]:
+    """A run of all tasks, and one of a single task: the seconds of both."""
+    clients = cores()[1]
+    with serving() as service:
+        job = write_job(folder / "all", rates.tasks, **SETTINGS)
+        before = service.cpu
+        finished = job.run(service, on=clients)
+        rates.add(finished.seconds, service.cpu - before)
+        start = write_job(folder / "one", 1, **SETTINGS).run(service, on=clients)
+    return finished.seconds, start.seconds
+
+
+def _loop(serving: Serving, script: str, rates: Rates, folder: Path) -> None:
+    arguments = [str(rates.tasks), str(CONCURRENCY), str(folder)]
+    with serving() as service:
+        before = service.cpu
+        command: Sequence[str] = [sys.executable, str(HERE / "contestants" / script), service.url, *arguments]
+        finished = run(command, on=cores()[1])
+        rates.add(float(finished.output), service.cpu - before)
