@@ -35,7 +35,7 @@ def picture(size: int | None) -> bytes:
     side = 128 if size is None else 2048
     bands = [Image.effect_noise((side, side), NOISE).filter(ImageFilter.GaussianBlur(0.6)) for _ in range(3)]
     buffer = io.BytesIO()
-    quality = 85
+    quality = 85 if size is None else 96
     while True:
         buffer.seek(0)
         buffer.truncate()
@@ -44,7 +44,7 @@ def picture(size: int | None) -> bytes:
         # A comment has at least its head of 4 bytes.
         if left is None or left >= 4 or quality == 1:
             break
-        quality -= 4 if quality > 4 else 1
+        quality -= 5 if quality > 5 else 1
     data = buffer.getvalue()[2:]
     while left:
         part = left if left <= MOST_COMMENT else min(MOST_COMMENT, left - 4)

@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runs import write_job
 from processes import HERE, cores, run
 from rows import Options, Row, middle, missing, ratios
+from runs import write_job
 from services import ServiceProcess, emulator, instant
 
 ROWS = ("throughput-bare", "throughput-httpx", "throughput-requests", "throughput-emulator")
