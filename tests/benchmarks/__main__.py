@@ -22,7 +22,7 @@ from pathlib import Path
 
 from rows import Options, Row
 
-GROUPS = ("throughput", "downloads")
+GROUPS = ("throughput", "downloads", "pacing", "polling", "memory")
 """Modules with `ROWS`, the names of their rows, and `measure(options)`, which gives those that are wanted."""
 
 WIDTH = 120

@@ -66,7 +66,7 @@ class Speeds:
 
 def measure(options: Options) -> list[Row]:
     """Fetching without decoding against curl, fetching as it is, and img2dataset."""
-    count = options.size(400, 6)
+    count = options.size(400, 3)
     has_curl = shutil.which("curl") is not None
     has_img2dataset = importlib.util.find_spec("img2dataset") is not None
     wants_curl = options.wants("downloads-curl") and has_curl

@@ -45,6 +45,8 @@ def picture(size: int | None) -> bytes:
         if left is None or left >= 4 or quality == 1:
             break
         quality -= 5 if quality > 5 else 1
+    if left is not None and left < 4:
+        raise ValueError(f"2048 x 2048 pixels of noise do not fit into {size} bytes")
     data = buffer.getvalue()[2:]
     while left:
         part = left if left <= MOST_COMMENT else min(MOST_COMMENT, left - 4)

@@ -73,10 +73,10 @@ def _against_others(options: Options) -> list[Row]:
     scripts = {"bare": "bare.py", "httpx": "plain_httpx.py", "requests": "requests_pool.py"}
     has_requests = importlib.util.find_spec("requests") is not None
     wanted = [name for name in scripts if options.wants(f"throughput-{name}") and (name != "requests" or has_requests)]
-    runner = Rates(options.size(5000, 60))
+    runner = Rates(options.size(5000, 40))
     net: list[float] = []
     starts: list[float] = []
-    others = {name: Rates(options.size(5000 if name == "bare" else 500, 60)) for name in wanted}
+    others = {name: Rates(options.size(5000 if name == "bare" else 500, 40)) for name in wanted}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -121,7 +121,7 @@ def _against_others(options: Options) -> list[Row]:
 
 
 def _on_emulator(options: Options) -> Row:
-    runner, bare = Rates(options.size(2000, 60)), Rates(options.size(2000, 60))
+    runner, bare = Rates(options.size(2000, 40)), Rates(options.size(2000, 40))
 
     def serving() -> AbstractContextManager[ServiceProcess]:
         return emulator("--task-seconds", "fixed:0", "--image-size", "tiny")
