@@ -31,15 +31,17 @@ SETTINGS = {"max_in_flight": CONCURRENCY}
 
 @dataclass
 class Rates:
-    """What one contestant did in each round: tasks a second, and how much of a core the service took meanwhile."""
+    """What one contestant did in each round: tasks a second, and the processor time of both sides."""
 
     tasks: int
     rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
     busy: list[float] = field(default_factory=list)
     ceilings: list[float] = field(default_factory=list)
 
-    def add(self, seconds: float, service_cpu: float) -> None:
-        """A round in which all tasks took so long."""
+    def add(self, seconds: float, cpu: float, service_cpu: float) -> None:
+        """A round in which all tasks took so long; of the processor, with the start of the process."""
+        self.cpu.append(cpu)
         self.rates.append(self.tasks / seconds)
         self.busy.append(service_cpu / seconds)
         self.ceilings.append(self.tasks / max(service_cpu, 1e-3))
@@ -47,13 +49,20 @@ class Rates:
     def __str__(self) -> str:
         busy = statistics.median(self.busy)
         return (
-            f"{middle(self.rates)} tasks/s over {self.tasks:,} tasks, service {busy:.0%} busy"
+            f"{middle(self.rates)} tasks/s over {self.tasks:,} tasks, {middle(self.cpu)} s of the processor; service"
+            f" {busy:.0%} busy"
             f" (a core of it would do {middle(self.ceilings)} tasks/s)"
         )
 
     def as_json(self) -> dict[str, object]:
         """All rounds."""
-        return {"tasks": self.tasks, "rates": self.rates, "service_busy": self.busy, "service_ceiling": self.ceilings}
+        return {
+            "tasks": self.tasks,
+            "rates": self.rates,
+            "cpu_seconds": self.cpu,
+            "service_busy": self.busy,
+            "service_ceiling": self.ceilings,
+        }
 
 
 Serving = Callable[[], AbstractContextManager[ServiceProcess]]
@@ -146,7 +155,7 @@ def _run(serving: Serving, folder: Path, rates: Rates) -> tuple[float, float]:
         job = write_job(folder / "all", rates.tasks, **SETTINGS)
         before = service.cpu
         finished = job.run(service, on=clients)
-        rates.add(finished.seconds, service.cpu - before)
+        rates.add(finished.seconds, finished.cpu, service.cpu - before)
         start = write_job(folder / "one", 1, **SETTINGS).run(service, on=clients)
     return finished.seconds, start.seconds
 
@@ -157,4 +166,4 @@ def _loop(serving: Serving, script: str, rates: Rates, folder: Path) -> None:
         before = service.cpu
         command: Sequence[str] = [sys.executable, str(HERE / "contestants" / script), service.url, *arguments]
         finished = run(command, on=cores()[1])
-        rates.add(float(finished.output), service.cpu - before)
+        rates.add(float(finished.output), finished.cpu, service.cpu - before)
