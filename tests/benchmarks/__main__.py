@@ -42,6 +42,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME,...", help="only these rows, or groups of rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="sizes of seconds: to see that everything works")
+    parser.add_argument("--unpinned", action="store_true", help="throughput: let service and clients use any core")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     arguments = parser.parse_args()
     chosen = arguments.only.split(",") if arguments.only else list(GROUPS)
@@ -49,7 +50,8 @@ def main() -> int:
         parser.error(f"no row is called {', '.join(unknown)}")
     if arguments.rounds < 1:
         parser.error("--rounds has to be at least 1")
-    options = Options(arguments.rounds, arguments.small, {row for name in chosen for row in known[name]})
+    only = {row for name in chosen for row in known[name]}
+    options = Options(arguments.rounds, arguments.small, only, pinned=not arguments.unpinned)
 
     rows: list[Row] = []
     for module in modules.values():
@@ -83,6 +85,7 @@ def write(file: Path, options: Options, rows: list[Row]) -> None:
     document = {
         "rounds": options.rounds,
         "small": options.small,
+        "pinned": options.pinned,
         "python": platform.python_version(),
         "cores": os.cpu_count(),
         "versions": versions,

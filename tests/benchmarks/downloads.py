@@ -4,7 +4,7 @@
 `run --submit-only`; what is timed is `run --collect`, a process from its start to its exit: it looks at each task,
 downloads, hashes, decodes, syncs and renames. Beside it, of the same URLs: `curl --parallel`, then `sha256sum`, then
 `sync` of each file; and img2dataset, which neither decodes here nor syncs. The row beside curl is measured without
-decoding, which curl does not do either; see `contestants/without_decoding.py`. Service and clients may use all cores.
+decoding, which curl does not do either; see `contestants/without_decoding.py`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure(options: Options) -> list[Row]:
     wants_img2dataset = options.wants("downloads-img2dataset") and has_img2dataset
     plain, whole, curl, img2dataset = (Speeds(count * IMAGE_BYTES / 1e6) for _ in range(4))
     for _ in range(options.rounds):
-        with instant("--image-bytes", str(IMAGE_BYTES), pinned=False) as service:
+        with instant("--image-bytes", str(IMAGE_BYTES)) as service:
             if wants_curl:
                 _collect(service, count, WITHOUT_DECODING, plain)
                 _curl(service, count, curl)

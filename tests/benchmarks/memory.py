@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import RUNNER, cores, resident, start, wait
+from processes import RUNNER, resident, start, wait
 from rows import Options, Row
 from runs import write_job
 from services import instant
@@ -67,7 +67,7 @@ def _run(tasks: int, every: float) -> Held:
         job = write_job(Path(name) / "job", tasks)
         command = [*RUNNER, "run", str(job.file), "--quiet"]
         begin = time.perf_counter()
-        process, printed = start(command, env=service.env, cwd=job.file.parent, on=cores()[1])
+        process, printed = start(command, env=service.env, cwd=job.file.parent)
         samples = []
         # A process that has ended holds nothing, and stays in the table until `wait` asks for it.
         while held := resident(process.pid):

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processes import cores
 from rows import Options, Row
 from runs import BenchmarkJob, write_job
 from services import emulator
@@ -134,7 +133,7 @@ def _run(load: Load, **settings: str) -> Paced:
     options = ("--task-seconds", f"fixed:{load.seconds}", "--rate-limit", f"{load.limit}/s", "--image-size", "tiny")
     with tempfile.TemporaryDirectory() as name, emulator(*options) as service:
         job = write_job(Path(name) / "job", load.tasks, max_in_flight=MOST_IN_FLIGHT, **settings)
-        finished = job.run(service, on=cores()[1])
+        finished = job.run(service)
         charged = [entry["at"] for entry in service.ask("ledger") if entry["event"] == "charge"]
         stats = service.ask("stats")
         last = job.asked("SELECT max(at) FROM events WHERE new = 'stored'")[0][0]

@@ -13,7 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from processes import cores
 from rows import Options, Row
 from runs import write_job
 from services import emulator
@@ -73,7 +72,7 @@ def _run(tasks: int, times: str, seed: int) -> Looked:
     options = ("--task-seconds", times, "--seed", str(seed), "--image-size", "tiny")
     with tempfile.TemporaryDirectory() as name, emulator(*options) as service:
         job = write_job(Path(name) / "job", tasks)
-        job.run(service, on=cores()[1])
+        job.run(service)
         plans = [plan for entry in service.ask("ledger") if entry["event"] == "charge" for plan in entry["tasks"]]
         looks = service.ask("stats")["poll"]
         noticed = {

@@ -69,6 +69,8 @@ class Options:
     rounds: int
     small: bool
     only: Collection[str] | None = None
+    pinned: bool = True
+    """Whether service and client get cores of their own where a row compares rates of requests."""
 
     def wants(self, name: str) -> bool:
         """Whether a row is wanted."""

@@ -44,14 +44,14 @@ class ServiceProcess:
 
 
 @contextlib.contextmanager
-def emulator(*options: str, pinned: bool = True) -> Iterator[ServiceProcess]:
+def emulator(*options: str, pinned: bool = False) -> Iterator[ServiceProcess]:
     """The emulator, with these options of its command."""
     with _serving([*RUNNER, "emulator", "--port", "0", "--balance-usd", "-1", *options], pinned=pinned) as service:
         yield service
 
 
 @contextlib.contextmanager
-def instant(*options: str, pinned: bool = True) -> Iterator[ServiceProcess]:
+def instant(*options: str, pinned: bool = False) -> Iterator[ServiceProcess]:
     """The service that answers at once; see `instant.py`."""
     with _serving([sys.executable, str(HERE / "instant.py"), *options], pinned=pinned) as service:
         yield service

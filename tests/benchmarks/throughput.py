@@ -4,7 +4,8 @@ The runner is a process from its start to its exit, with its manifest, its check
 a POST, a look at the task and a GET of the image, with 64 tasks at a time, and only their loops are timed. All of them
 meet `instant.py`, because the emulator, which draws every image, keeps up with fewer tasks a second than the bare loop
 does; a row of its own shows the runner on the emulator. For each contestant the notes tell how busy the service was: it
-must not be what is measured.
+must not be what is measured. The service has the first core and the client the others, which all of its threads share,
+unless `--unpinned` is given.
 """
 
 from __future__ import annotations
@@ -82,18 +83,23 @@ def _against_others(options: Options) -> list[Row]:
     scripts = {"bare": "bare.py", "httpx": "plain_httpx.py", "requests": "requests_pool.py"}
     has_requests = importlib.util.find_spec("requests") is not None
     wanted = [name for name in scripts if options.wants(f"throughput-{name}") and (name != "requests" or has_requests)]
+    clients = cores()[1] if options.pinned else None
     runner = Rates(options.size(5000, 40))
     net: list[float] = []
     starts: list[float] = []
     others = {name: Rates(options.size(5000 if name == "bare" else 500, 40)) for name in wanted}
+
+    def serving() -> AbstractContextManager[ServiceProcess]:
+        return instant(pinned=options.pinned)
+
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            seconds, start = _run(instant, folder, runner)
+            seconds, start = _run(serving, folder, runner, clients)
             starts.append(start)
             net.append(runner.tasks / max(seconds - start, 1e-3))
             for contestant in wanted:
-                _loop(instant, scripts[contestant], others[contestant], folder / contestant)
+                _loop(serving, scripts[contestant], others[contestant], folder / contestant, clients)
     rows = []
     for name, what, least in (
         ("bare", "runner / bare loop of the same calls on the same clients, tasks/s", 0.6),
@@ -130,15 +136,16 @@ def _against_others(options: Options) -> list[Row]:
 
 
 def _on_emulator(options: Options) -> Row:
+    clients = cores()[1] if options.pinned else None
     runner, bare = Rates(options.size(2000, 40)), Rates(options.size(2000, 40))
 
     def serving() -> AbstractContextManager[ServiceProcess]:
-        return emulator("--task-seconds", "fixed:0", "--image-size", "tiny")
+        return emulator("--task-seconds", "fixed:0", "--image-size", "tiny", pinned=options.pinned)
 
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory() as name:
-            _run(serving, Path(name), runner)
-            _loop(serving, "bare.py", bare, Path(name))
+            _run(serving, Path(name), runner, clients)
+            _loop(serving, "bare.py", bare, Path(name), clients)
     return Row(
         name="throughput-emulator",
         measured="runner on the emulator / bare loop on the emulator, which may be what holds up either",
@@ -148,9 +155,8 @@ def _on_emulator(options: Options) -> Row:
     )
 
 
-def _run(serving: Serving, folder: Path, rates: Rates) -> tuple[float, float]:
+def _run(serving: Serving, folder: Path, rates: Rates, clients: set[int] | None) -> tuple[float, float]:
     """A run of all tasks, and one of a single task: the seconds of both."""
-    clients = cores()[1]
     with serving() as service:
         job = write_job(folder / "all", rates.tasks, **SETTINGS)
         before = service.cpu
@@ -160,10 +166,10 @@ def _run(serving: Serving, folder: Path, rates: Rates) -> tuple[float, float]:
     return finished.seconds, start.seconds
 
 
-def _loop(serving: Serving, script: str, rates: Rates, folder: Path) -> None:
+def _loop(serving: Serving, script: str, rates: Rates, folder: Path, clients: set[int] | None) -> None:
     arguments = [str(rates.tasks), str(CONCURRENCY), str(folder)]
     with serving() as service:
         before = service.cpu
         command: Sequence[str] = [sys.executable, str(HERE / "contestants" / script), service.url, *arguments]
-        finished = run(command, on=cores()[1])
+        finished = run(command, on=clients)
         rates.add(float(finished.output), finished.cpu, service.cpu - before)
