@@ -1,11 +1,13 @@
 """Measures how fast the program is beside other ways to do the same, and says whether it is fast enough.
 
-    python tests/benchmarks [--only NAME,...] [--rounds N] [--small] [--json FILE]
+    python tests/benchmarks [--only NAME,...] [--rounds N] [--small] [--unpinned] [--json FILE]
 
 Every ratio is measured in one go on one machine: in each round the contestants take turns, and a row's figure is the
-median of the rounds. It needs Linux with two cores and nothing else to do; some rows also need what is in
-requirements.txt beside this file, and curl. All rows take about an hour; `--small` looks in a minute whether all of
-them work, and its figures mean nothing.
+median of the rounds. It needs Linux with two cores and nothing else to do: what else runs takes turns with the threads
+of the contestants, and favours those that have many. Some rows also need curl and what is in requirements.txt beside
+this file. Files are written to the folder for temporary ones; TMPDIR chooses another, which should be on a real disk.
+
+All rows take about an hour. `--small` looks in a minute or two whether all of them work, and its figures mean nothing.
 """
 
 from __future__ import annotations
