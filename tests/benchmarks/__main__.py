@@ -7,7 +7,8 @@ median of the rounds. It needs Linux with two cores and nothing else to do: what
 of the contestants, and favours those that have many. Some rows also need curl and what is in requirements.txt beside
 this file. Files are written to the folder for temporary ones; TMPDIR chooses another, which should be on a real disk.
 
-All rows take about an hour. `--small` looks in a minute or two whether all of them work, and its figures mean nothing.
+All rows take about an hour. `--small` looks in a minute or two whether all of them work; its figures mean nothing, and
+are not judged.
 """
 
 from __future__ import annotations
@@ -60,16 +61,16 @@ def main() -> int:
         if any(options.wants(name) for name in module.ROWS):
             for row in module.measure(options):
                 rows.append(row)
-                show(row)
+                show(row, judged=not options.small)
     if arguments.json:
         write(arguments.json, options, rows)
     return 0
 
 
-def show(row: Row) -> None:
-    """Prints one row: what was measured, its target, its figure and rounds; its notes below."""
+def show(row: Row, *, judged: bool) -> None:
+    """Prints one row: its figure, its target, whether that is met, the rounds; below, what was measured, and notes."""
     figure = "not measured" if row.figure is None else f"{_short(row.figure)} {row.unit}"
-    verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
+    verdict = {True: "met", False: "NOT MET", None: ""}[row.met if judged else None]
     rounds = " ".join(_short(one) for one in row.runs)
     print(f"{row.name:<24}{figure:>14}  {row.target:<12}{verdict:<9}{rounds}")
     for text in (row.measured, *row.notes):
