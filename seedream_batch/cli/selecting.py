@@ -1,8 +1,9 @@
-"""`--select`, checked against the job: a slip of the pen must not choose nothing in silence."""
+"""`--select` and `--group-by`, checked against the job: a slip of the pen must not choose nothing in silence."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,3 +38,32 @@ def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]]
     if len(wanted) > 1 and not fits_a_cell(job, wanted) and not any(map(selection(wanted), also)):
         raise UsageError(f"no cell of the job fits all of --select {' --select '.join(texts)}")
     return selection(wanted)
+
+
+def grouping(text: str, job: Job) -> tuple[str, ...]:
+    """The way into a cell that `--group-by` names: an axis, or a key of its values. Raises `UsageError`."""
+    from seedream_batch.validate import did_you_mean
+
+    known: dict[str, None] = {}
+    for path in itertools.chain.from_iterable(map(_paths, _values(job))):
+        if path == text:
+            return tuple(text.split("."))
+        known[path] = None
+    near = did_you_mean(text, known)
+    more = f"did you mean `{near}`?" if near else f"there is {', '.join(list(known)[:20])}"
+    raise UsageError(f"--group-by {text}: no cell of the job has that ({more})")
+
+
+def _values(job: Job) -> Iterator[Mapping[str, Json]]:
+    for axis in job.axes:
+        yield from ({axis.name: value} for value in axis.values)
+    yield from job.include
+
+
+def _paths(values: Mapping[str, Json], before: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        # A dot in a key would be read as a way into it.
+        if "." not in name:
+            yield f"{before}{name}"
+            if isinstance(value, dict):
+                yield from _paths(value, f"{before}{name}.")

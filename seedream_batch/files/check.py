@@ -31,10 +31,10 @@ class Found:
     wrong: str = ""
 
 
-def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
-    """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
+def glance(folder: OutputFolder, recorded: Recorded) -> Found:
+    """Compares what can be seen without reading the file: whether it is there, a file, and of the right size.
 
-    Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
+    Raises `StorageError` where not even that can be seen.
     """
     file = folder.locate(recorded.path)
     try:
@@ -48,6 +48,18 @@ def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
     if status.st_size != recorded.bytes:
         # Said without reading it: what somebody put there may have any size.
         return Found(there=True, wrong=f"{status.st_size:,} bytes instead of {recorded.bytes:,}")
+    return Found(there=True)
+
+
+def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
+    """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
+
+    Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
+    """
+    seen = glance(folder, recorded)
+    if seen.wrong:
+        return seen
+    file = folder.locate(recorded.path)
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
         with os.fdopen(handle, "rb") as stream:

@@ -44,7 +44,7 @@ class OutputFolder:
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
-        with _told(self.root):
+        with telling(self.root):
             # Its own name has to survive as well, or a power cut takes the manifest with it.
             self._make(self.root)
             # Always the same name: what a kill right here leaves is gone with the next run.
@@ -54,7 +54,7 @@ class OutputFolder:
 
     def free_bytes(self) -> int:
         """Bytes that may still be written there."""
-        with _told(self.root):
+        with telling(self.root):
             return shutil.disk_usage(self.root).free
 
     def knows(self, path: str) -> bool:
@@ -66,7 +66,7 @@ class OutputFolder:
         parent = self.locate(path).parent
         folder = path.rpartition("/")[0]
         if folder not in self._made:
-            with _told(parent):
+            with telling(parent):
                 self._make(parent)
             if len(self._made) >= MOST_KNOWN:
                 self._made.clear()
@@ -79,7 +79,7 @@ class OutputFolder:
         Raises `Occupied` when something stands there already.
         """
         final = self.locate(path)
-        with _told(final):
+        with telling(final):
             self._make(final.parent)
             try:
                 _give_name(part, final)
@@ -91,7 +91,7 @@ class OutputFolder:
     def move(self, old: str, new: str) -> None:
         """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
         source, final = self.locate(old), self.locate(new)
-        with _told(final):
+        with telling(final):
             if os.path.lexists(final) and not _one_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
             self._make(final.parent)
@@ -107,7 +107,7 @@ class OutputFolder:
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""
         file = self.locate(path)
-        with _told(file):
+        with telling(file):
             if file.is_symlink() or not file.is_file():
                 return None
             with file.open("rb") as stream:
@@ -116,14 +116,14 @@ class OutputFolder:
     def unlink(self, path: str) -> None:
         """Deletes a file; durable only once its folder is settled."""
         file = self.locate(path)
-        with _told(file):
+        with telling(file):
             file.unlink(missing_ok=True)
 
     def settle(self, paths: Iterable[str]) -> None:
         """Makes it durable that files are gone from these places, and removes the folders left empty."""
         folders = {self.locate(path).parent for path in paths}
         for folder in folders:
-            with _told(folder):
+            with telling(folder):
                 if folder.is_dir():
                     sync_folder(folder)
         for folder in folders:
@@ -135,20 +135,20 @@ class OutputFolder:
 
     def discard(self, part: Path) -> None:
         """Removes a file that did not become whole, if it is still there."""
-        with _told(part):
+        with telling(part):
             part.unlink(missing_ok=True)
 
     def sweep(self, folders: set[str] | None = None) -> None:
         """Removes what a killed run left under hidden names in these folders (relative, "" is the root), or in all."""
         if folders is None:
-            with _told(self.root):
+            with telling(self.root):
                 # Links to folders are not followed: what lies behind them is not ours.
                 walk = os.walk(self.root, followlinks=False)
                 folders = {os.path.relpath(path, self.root) for path, _, _ in walk}
         for folder in sorted(folders):
             # The folder itself may be a link that leads out, so it is the parent that is looked at.
             path = self.locate(f"{folder or '.'}/any").parent
-            with _told(path):
+            with telling(path):
                 if path.is_dir():
                     for entry in os.scandir(path):
                         if _PART_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -229,7 +229,7 @@ def _one_entry(one: Path, other: Path) -> bool:
 def begin(part: Path) -> BinaryIO:
     """The part file open for writing; it must not be there yet."""
     # Buffered, because a write to a bare file may take less than it was given, and says so only in its result.
-    with _told(part):
+    with telling(part):
         return part.open("xb")
 
 
@@ -237,7 +237,7 @@ def begin(part: Path) -> BinaryIO:
 def writing(part: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
     """A part file that is being written, closed at the end, and removed again when anything goes wrong."""
     try:
-        with _told(part), stream:
+        with telling(part), stream:
             yield stream
     except BaseException:
         # What went wrong first says more than that the rest of it could not be removed either.
@@ -270,7 +270,8 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def telling(path: Path) -> Iterator[None]:
+    """Errors of the system as `StorageError` about a path."""
     try:
         yield
     except OSError as error:

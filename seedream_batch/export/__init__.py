@@ -1,0 +1,5 @@
+"""Datasets from what is stored: read beside a run, written whole or not at all."""
+
+from seedream_batch.export.dataset import DEFAULT_SHARD_SIZE, Exported, ExportOptions, Format, export
+
+__all__ = ["DEFAULT_SHARD_SIZE", "ExportOptions", "Exported", "Format", "export"]

@@ -1,0 +1,154 @@
+"""An export from the manifest's rows to a folder that is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from seedream_batch.errors import UsageError
+from seedream_batch.export.imagefolder import ImageFolder
+from seedream_batch.export.names import KINDS, Layout
+from seedream_batch.export.parquet import Parquet, arrow
+from seedream_batch.export.pictures import Chooses, Pictures
+from seedream_batch.export.splits import Splits
+from seedream_batch.export.survey import Survey, survey
+from seedream_batch.export.tables import Csv, JsonLines
+from seedream_batch.export.webdataset import WebDataset
+from seedream_batch.export.writer import Plan, Sources, Writer
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.whole import WholeFolder
+from seedream_batch.manifest.deliveries import DeliveryReader
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import TaskSpec
+
+MARKER = ".seedream-export.json"
+"""The file by which an export is known again."""
+
+DEFAULT_SHARD_SIZE = 1_000_000_000
+"""Bytes of a tar file."""
+
+
+class Format(StrEnum):
+    """What an export is made of."""
+
+    IMAGEFOLDER = "imagefolder"
+    WEBDATASET = "webdataset"
+    PARQUET = "parquet"
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+_WRITERS: Mapping[Format, type[Writer]] = {
+    Format.IMAGEFOLDER: ImageFolder,
+    Format.WEBDATASET: WebDataset,
+    Format.PARQUET: Parquet,
+    Format.CSV: Csv,
+    Format.JSONL: JsonLines,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """How to export: `told` is what the marker says of it. `shard_size` in bytes."""
+
+    format: Format
+    to: Path
+    splits: Splits | None = None
+    chooses: Chooses | None = None
+    link: bool = True
+    embed: bool = True
+    verify: bool = False
+    replace: bool = False
+    shard_size: int = DEFAULT_SHARD_SIZE
+    told: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was exported, and where to; `splits` are empty where there are none."""
+
+    to: Path
+    images: int
+    not_stored: int
+    bytes: int
+    splits: Mapping[str, int]
+
+
+def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, options: ExportOptions) -> Exported:
+    """Exports the stored images of the job's tasks. Nothing of it is seen before all of it is there.
+
+    Raises `UsageError`, `StorageError`, `ManifestError`, `InvalidJob`.
+    """
+    _check(options)
+    target = WholeFolder(options.to, MARKER, replace=options.replace)
+    _apart(target.final, job.output_dir)
+    folder = OutputFolder(job.output_dir)
+    with DeliveryReader(manifest) as reader:
+        reader.snapshot()
+        pictures = Pictures(reader, tasks, options.chooses)
+        found = survey(pictures, folder, options.splits, verify=options.verify)
+        if not found.images:
+            raise UsageError(
+                f"there is nothing to export: of {found.not_stored:,} images none is stored; `seedream-batch run` makes"
+                " them"
+            )
+        layout = Layout.SPLIT if options.splits else found.names.layout
+        splits = options.splits
+        with target:
+            plan = Plan(
+                job=job.name,
+                target=target,
+                sources=Sources(folder, link=options.link),
+                columns=found.learner.columns(),
+                layout=layout,
+                splits=splits.names if splits else ("",),
+                embed=options.embed,
+                shard_size=options.shard_size,
+            )
+            with _WRITERS[options.format](plan) as writer:
+                for picture in pictures:
+                    writer.add(picture, splits.of(picture.cell) if splits else "")
+            if options.format is Format.IMAGEFOLDER and layout is Layout.OWN:
+                found.splits = found.names.own
+            target.keep(_about(job, found, options))
+    return Exported(target.final, found.images, found.not_stored, found.bytes, found.splits)
+
+
+def _check(options: ExportOptions) -> None:
+    """What has to hold before anything is read."""
+    if options.format is Format.PARQUET:
+        arrow()
+    if options.format is Format.IMAGEFOLDER and options.splits:
+        seen: dict[str, str] = {}
+        for name in options.splits.names:
+            kind = KINDS.get(name)
+            if kind is None:
+                raise UsageError(
+                    f"--split {name}: an imagefolder has the splits train, validation and test; `datasets` would put"
+                    " another one among the training images"
+                )
+            if kind in seen:
+                raise UsageError(f"--split {name}: `datasets` takes it and `{seen[kind]}` for the same split, {kind}")
+            seen[kind] = name
+
+
+def _apart(final: Path, output: Path) -> None:
+    """Keeps an export out of the folder of the images, where a run could want its name for one."""
+    if final.is_relative_to(output.resolve()):
+        raise UsageError(f"{final} is in the job's output folder; export to a folder outside of {output}")
+
+
+def _about(job: Job, found: Survey, options: ExportOptions) -> Json:
+    return {
+        "seedream_batch_export": 1,
+        "job": job.name,
+        "format": str(options.format),
+        "options": dict(options.told),
+        "images": found.images,
+        "not_stored": found.not_stored,
+        "bytes": found.bytes,
+        "splits": found.splits,
+    }

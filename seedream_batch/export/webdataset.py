@@ -1,0 +1,80 @@
+"""Tar files of a bounded size, two members a sample: the image and its row as JSON."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from seedream_batch.export.pictures import Picture
+from seedream_batch.export.rows import nested
+from seedream_batch.export.writer import Plan, Writer
+
+_ALL = "train"
+"""The split of images that are in none."""
+
+
+@dataclass(slots=True)
+class _Shards:
+    """The shards of one split: how many are done, and the one that is open with its bytes so far."""
+
+    done: int = 0
+    file: BinaryIO | None = None
+    size: int = 0
+
+
+class WebDataset(Writer):
+    """Writes `JOB-SPLIT-000000.tar` and on; the same job and files always give the same bytes."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._splits: dict[str, _Shards] = {}
+
+    def add(self, picture: Picture, split: str) -> None:
+        """Adds a sample to the open shard of its split, or to a new one where it would pass the size."""
+        plan = self.plan
+        split = split or _ALL
+        name, ending = sample_name(picture.path)
+        row = json.dumps(nested(picture, name + ending), ensure_ascii=False).encode()
+        sample = _member(name + ending, plan.sources.read(picture)) + _member(f"{name}.json", row)
+        shards = self._splits.setdefault(split, _Shards())
+        if shards.file is not None and _ended(shards.size + len(sample)) > plan.shard_size:
+            self._end(shards)
+        if shards.file is None:
+            shards.file = plan.target.open(f"{plan.job}-{split}-{shards.done:06d}.tar")
+        plan.target.write(shards.file, sample)
+        shards.size += len(sample)
+
+    def finish(self) -> None:
+        """Ends the last shards."""
+        for shards in self._splits.values():
+            self._end(shards)
+
+    def _end(self, shards: _Shards) -> None:
+        if shards.file is not None:
+            self.plan.target.write(shards.file, bytes(_ended(shards.size) - shards.size))
+            self.plan.target.close(shards.file)
+        shards.done, shards.file, shards.size = shards.done + 1, None, 0
+
+
+def sample_name(path: str) -> tuple[str, str]:
+    """The name and the ending of a sample: a name ends at its first dot for all that read it, so it may have none."""
+    pure = PurePosixPath(path)
+    name = pure.stem.replace("%", "%25").replace(".", "%2E")
+    return str(pure.with_name(name)), pure.suffix
+
+
+def _member(name: str, data: bytes) -> bytes:
+    """A member as it stands in the archive: nothing in it tells of the machine, the person or the hour."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode, info.mtime = len(data), 0o644, 0
+    head = info.tobuf(tarfile.PAX_FORMAT)
+    return head + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def _ended(size: int) -> int:
+    """The bytes of an archive with its end: two empty blocks, and zeros up to a whole record."""
+    records, rest = divmod(size + 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE)
+    return (records + bool(rest)) * tarfile.RECORDSIZE

@@ -1,0 +1,76 @@
+"""What the writers of all formats have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from seedream_batch.export.columns import Columns
+from seedream_batch.export.names import Layout
+from seedream_batch.export.pictures import Picture
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.whole import WholeFolder, whole
+
+IMAGES = "images"
+"""The folder of the images beside a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the bytes of the images come from, and whether files are linked instead of copied."""
+
+    folder: OutputFolder
+    link: bool
+
+    def put(self, target: WholeFolder, picture: Picture, name: str) -> None:
+        """Puts the file into the export."""
+        target.put(self.folder.locate(picture.file.path), name, picture.file.bytes, link=self.link)
+
+    def read(self, picture: Picture) -> bytes:
+        """The bytes of the file."""
+        return whole(self.folder.locate(picture.file.path), picture.file.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a writer needs to know beforehand: `splits` are those to write, "" stands for all images together."""
+
+    job: str
+    target: WholeFolder
+    sources: Sources
+    columns: Columns
+    layout: Layout
+    splits: tuple[str, ...]
+    embed: bool
+    shard_size: int
+
+
+class Writer(ABC):
+    """Writes one format. Leaving it in good order brings all of it to the disk; in disorder, everything is dropped."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    @abstractmethod
+    def add(self, picture: Picture, split: str) -> None:
+        """Adds an image to a split."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Writes what is left."""
+
+    def drop(self) -> None:  # noqa: B027 - most formats have nothing to let go of
+        """Lets go of what is half written."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish()
+        else:
+            self.drop()
