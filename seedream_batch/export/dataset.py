@@ -49,6 +49,9 @@ _WRITERS: Mapping[Format, type[Writer]] = {
     Format.JSONL: JsonLines,
 }
 
+_NESTED = (Format.WEBDATASET, Format.JSONL)
+"""The formats whose rows have no columns."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
@@ -89,7 +92,8 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, op
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
         pictures = Pictures(reader, tasks, options.chooses)
-        found = survey(pictures, folder, options.splits, verify=options.verify)
+        flat = options.format not in _NESTED
+        found = survey(pictures, folder, options.splits, flat=flat, verify=options.verify)
         if not found.images:
             raise UsageError(
                 f"there is nothing to export: of {found.not_stored:,} images none is stored; `seedream-batch run` makes"

@@ -28,8 +28,11 @@ class Survey:
     learner: Learner = field(default_factory=Learner)
 
 
-def survey(pictures: Pictures, folder: OutputFolder, splits: Splits | None, *, verify: bool) -> Survey:
-    """Looks at every file: its size, and with `verify` its bytes. Raises `StorageError` with those in disorder."""
+def survey(pictures: Pictures, folder: OutputFolder, splits: Splits | None, *, flat: bool, verify: bool) -> Survey:
+    """Looks at every file: its size, and with `verify` its bytes; with `flat` at the columns, too.
+
+    Raises `StorageError` with the files that are in disorder, `UsageError` for columns that cannot be.
+    """
     found = Survey(splits=dict.fromkeys(splits.names, 0) if splits else {})
     wrong: list[str] = []
     count = 0
@@ -39,7 +42,8 @@ def survey(pictures: Pictures, folder: OutputFolder, splits: Splits | None, *, v
             found.images += 1
             found.bytes += picture.file.bytes
             found.names.learn(picture.path)
-            found.learner.learn(picture)
+            if flat:
+                found.learner.learn(picture)
             if splits:
                 found.splits[splits.of(picture.cell)] += 1
             why = _disorder(folder, picture, verify=verify)

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from seedream_batch.errors import StorageError, UsageError
-from seedream_batch.files.folder import sync, sync_folder, telling
+from seedream_batch.files.folder import MOST_KNOWN, sync, sync_folder, telling
 from seedream_batch.model.document import Json
 
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
@@ -37,6 +37,8 @@ class WholeFolder:
         self._marker = marker
         self._replace = replace
         self._streams: list[BinaryIO] = []
+        self._known: set[Path] = set()
+        """Folders that were made."""
         self._claim()
 
     def __enter__(self) -> Self:
@@ -121,8 +123,12 @@ class WholeFolder:
 
     def _place(self, name: str) -> Path:
         path = self._temp / name
-        with telling(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.parent not in self._known:
+            with telling(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known.add(path.parent)
         return path
 
     def _claim(self) -> None:

@@ -1,0 +1,211 @@
+"""An export is there whole or not at all, and touches nothing that is not its own."""
+
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedream_batch.files.whole import WholeFolder
+
+
+def tree(folder):
+    """What is in a folder, hidden names included."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+
+
+def beside(bench):
+    """The names in the folder where exports go, but for those that the job has there."""
+    return {path.name for path in bench.folder.iterdir()} - {"job.yaml", "out"}
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def test_files_are_linked(made, export):
+    export("imagefolder")
+    assert all(Path(made.folder / "data" / name).samefile(path) for name, path in made.files().items())
+    # And the job goes on with them as before.
+    assert made.call("verify").code == 0
+    made.edit('path: "{{ subject.id }}/{{ size }}"', 'path: "{{ size }}/{{ subject.id }}"')
+    assert made.run().code == 0
+    assert "1-1/fox.jpg" in made.files()
+    assert (made.folder / "data" / "fox" / "1-1.jpg").is_file()
+
+
+def test_files_are_copied(made, export):
+    export("imagefolder", "--copy")
+    for name, path in made.files().items():
+        copy = made.folder / "data" / name
+        assert copy.read_bytes() == path.read_bytes()
+        assert not copy.samefile(path)
+    assert json.loads((made.folder / "data" / ".seedream-export.json").read_text())["options"] == {"copy": True}
+
+
+def test_across_file_systems_files_are_copied(made, export, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(os, "link", refused)
+    export("csv", "--link")
+    for name, path in made.files().items():
+        copy = made.folder / "data" / "images" / name
+        assert copy.read_bytes() == path.read_bytes()
+        assert not copy.samefile(path)
+
+
+FORMATS = ("imagefolder", "webdataset", "parquet", "csv", "jsonl")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_files_in_disorder_are_named_and_nothing_is_exported(made, export, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    (made.out / "fox" / "1-1.jpg").unlink()
+    with (made.out / "panda" / "16-9.jpg").open("ab") as file:
+        file.write(b"x")
+    (made.out / "panda" / "9-16.jpg").unlink()
+    (made.out / "panda" / "9-16.jpg").symlink_to(made.out / "panda" / "1-1.jpg")
+    done = export(form, code=8)
+    assert "nothing was exported" in done.err
+    assert f"{made.out / 'fox' / '1-1.jpg'}: the file is gone" in done.err
+    assert f"{made.out / 'panda' / '16-9.jpg'}: " in done.err
+    assert " bytes instead of " in done.err
+    assert f"{made.out / 'panda' / '9-16.jpg'}: what stands there is no file" in done.err
+    assert beside(made) == set()
+
+
+def test_other_bytes_of_the_same_size_are_found_by_their_hash(made, export):
+    path = made.out / "fox" / "1-1.jpg"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    done = export("csv", "--verify", code=8)
+    assert f"{path}: other bytes than were stored" in done.err
+    assert beside(made) == set()
+    export("csv")
+
+
+def test_a_link_is_not_followed_out_of_the_output_folder(made, export):
+    shutil.move(made.out / "fox", made.folder / "elsewhere")
+    (made.out / "fox").symlink_to(made.folder / "elsewhere")
+    assert "a link in that folder leads out of it" in export("csv", code=8).err
+    assert beside(made) == {"elsewhere"}
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder", "an empty folder", "a link to an export", "a broken link"])
+def test_what_stands_there_is_never_touched(made, export, what):
+    place = made.folder / "data"
+    if what == "a file":
+        place.write_text("mine")
+    elif "folder" in what:
+        place.mkdir()
+        if what == "a folder":
+            (place / "mine.txt").write_text("mine")
+    else:
+        if what == "a link to an export":
+            export("csv", to="real")
+        place.symlink_to(made.folder / "real")
+    before = tree(made.folder)
+    for more in ((), ("--replace",)):
+        done = export("jsonl", *more, code=2)
+        assert "exists and was not made by an export, so it is left alone" in words(done.err)
+    assert tree(made.folder) == before
+    assert place.is_symlink() == ("link" in what)
+
+
+def test_an_earlier_export_is_replaced_only_if_that_is_said(made, export):
+    export("csv")
+    assert "--replace replaces it" in words(export("jsonl", code=2).err)
+    assert (made.folder / "data" / "images.csv").is_file()
+    export("jsonl", "--replace")
+    assert not (made.folder / "data" / "images.csv").exists()
+    assert (made.folder / "data" / "images.jsonl").is_file()
+    assert beside(made) == {"data"}
+    about = json.loads((made.folder / "data" / ".seedream-export.json").read_text())
+    assert (about["job"], about["format"], about["images"]) == ("test", "jsonl", 6)
+
+
+def test_an_export_that_fails_leaves_the_earlier_one(made, export):
+    export("csv")
+    before = tree(made.folder / "data")
+    (made.out / "fox" / "1-1.jpg").unlink()
+    export("csv", "--replace", code=8)
+    assert tree(made.folder / "data") == before
+    assert beside(made) == {"data"}
+
+
+@pytest.mark.parametrize("to", ["out/data", "out/deeper/data"])
+def test_the_output_folder_is_no_place_for_it(made, export, to):
+    assert "is in the job's output folder" in words(export("csv", to=to, code=2).err)
+    assert not (made.out / "deeper").exists()
+
+
+def test_folders_above_it_are_made(made, export):
+    export("csv", to="a/b/data")
+    assert (made.folder / "a" / "b" / "data" / "images.csv").is_file()
+    assert tree(made.folder / "a" / "b") >= {"data", "data/images.csv"}
+    assert {path.name for path in (made.folder / "a" / "b").iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_when_a_file_cannot_be_written_nothing_is_left(bench, serve, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    serve(image_bytes=100_000)
+    assert bench.run().code == 0
+    command = [sys.executable, "-m", "seedream_batch", "export", str(bench.job), "--format", form, "--to", "data"]
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        # More than SQLite needs beside a manifest, and less than an image.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+
+    copy = [] if form in {"webdataset", "parquet"} else ["--copy"]
+    done = subprocess.run(
+        [*command, *copy], cwd=bench.folder, preexec_fn=limited, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 8, done
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr
+    assert beside(bench) == set()
+
+
+def test_what_a_killed_export_left_is_cleared(made, export):
+    left = made.folder / ".data.0123456789abcdef.making"
+    left.mkdir()
+    (left / "images.csv").write_text("half")
+    others = (".other.0123456789abcdef.making", ".data.mine.making", ".data.0123456789abcdef.kept")
+    for name in others:
+        (made.folder / name).mkdir()
+    export("csv")
+    assert beside(made) == {"data", *others}
+
+
+def test_a_replacement_that_was_cut_off_is_taken_back(made, export):
+    export("csv")
+    (made.folder / "data").rename(made.folder / ".data.0123456789abcdef.replaced")
+    (made.out / "fox" / "1-1.jpg").unlink()
+    # The export that comes next fails before it writes anything; the one after that puts things right.
+    export("csv", code=8)
+    made.call("verify")
+    export("csv", "--replace")
+    assert beside(made) == {"data"}
+
+
+def test_one_that_is_going_is_left_alone(tmp_path):
+    with WholeFolder(tmp_path / "data", "marker", replace=False) as first:
+        first.close(first.open("file"))
+        with WholeFolder(tmp_path / "data", "marker", replace=False) as second:
+            second.keep({})
+        assert (tmp_path / "data" / "marker").is_file()
+        with pytest.raises(Exception, match="--replace replaces it"):
+            first.keep({})
+    assert tree(tmp_path) == {"data", "data/marker"}
