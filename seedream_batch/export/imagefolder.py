@@ -13,6 +13,9 @@ from seedream_batch.model.document import Json
 
 METADATA = "metadata.jsonl"
 
+_READ_AS_FILES = ("_file_name", "_file_names")
+"""How the names of columns end whose values `datasets` opens as images."""
+
 
 class ImageFolder(Writer):
     """The images, and the rows of each split beside them."""
@@ -51,6 +54,8 @@ class ImageFolder(Writer):
         """
         gappy = self.plan.columns.gappy
         return {
-            name: ("" if value is None else converted(value, str)) if name in gappy else value
+            name + "_" * name.endswith(_READ_AS_FILES): ("" if value is None else converted(value, str))
+            if name in gappy
+            else value
             for name, value in row.items()
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -34,6 +35,8 @@ class WholeFolder:
         # Without following it: a link at the place is not ours.
         final = Path(os.path.abspath(final))  # noqa: PTH100 - the other would follow it
         self.final = final.parent.resolve() / final.name
+        # The name itself may be as long as a name can be.
+        self._stem = f".seedream-export-{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}"
         self._marker = marker
         self._replace = replace
         self._streams: list[BinaryIO] = []
@@ -45,6 +48,7 @@ class WholeFolder:
         with telling(self.final.parent):
             self.final.parent.mkdir(parents=True, exist_ok=True)
             self._clear()
+            self._claim()
             self._temp = self._hidden("making")
             self._temp.mkdir()
             # Held as long as this process lives, so that only what a killed one left is cleared.
@@ -141,11 +145,11 @@ class WholeFolder:
             raise UsageError(f"{final} is an earlier export; --replace replaces it, with everything that is in it")
 
     def _hidden(self, what: str) -> Path:
-        return self.final.parent / f".{self.final.name[:200]}.{secrets.token_hex(8)}.{what}"
+        return self.final.parent / f"{self._stem}.{secrets.token_hex(8)}.{what}"
 
     def _clear(self) -> None:
         """Removes what a killed export left, and takes back what it was about to replace."""
-        pattern = re.compile(rf"\.{re.escape(self.final.name[:200])}\.[0-9a-f]{{16}}\.(making|replaced)")
+        pattern = re.compile(rf"{re.escape(self._stem)}\.[0-9a-f]{{16}}\.(making|replaced)")
         for entry in list(os.scandir(self.final.parent)):
             found = pattern.fullmatch(entry.name)
             if found is None or not entry.is_dir(follow_symlinks=False):

@@ -88,7 +88,7 @@ def test_paths_that_only_look_like_a_split(bench, serve, export, load, path):
 def test_gaps_do_not_trouble_the_loader(bench, serve, export, load):
     serve()
     bench.edit("{id: panda, text:", "{id: panda, place: china, weight: 110.5, text:")
-    bench.edit("{id: fox, text:", "{id: fox, legs: 4, text:")
+    bench.edit("{id: fox, text:", "{id: fox, legs: 4, old_file_name: a.jpg, text:")
     assert bench.run().code == 0
     export("imagefolder", "--split", "train=0.5,test=0.5", "--group-by", "subject.id")
     loaded = load("imagefolder", data_dir=str(bench.folder / "data"))
@@ -96,6 +96,8 @@ def test_gaps_do_not_trouble_the_loader(bench, serve, export, load):
     names = ("subject.place", "subject.weight", "subject.legs")
     assert [found["test"][name] for name in names] == ["china", "110.5", ""]
     assert [found["train"][name] for name in names] == ["", "", "4"]
+    # Else the loader would open a file of that name.
+    assert found["train"]["subject.old_file_name_"] == "a.jpg"
 
 
 @pytest.mark.usefixtures("made")

@@ -207,6 +207,18 @@ def test_it_works_beside_a_run_and_asks_nothing(made, export, monkeypatch):
     assert len(table(made)) == 6
 
 
+def test_it_tells_one_moment_of_a_run_that_is_going(bench, serve, export, until):
+    serve(task_seconds="uniform:0.1,1.5")
+    with bench.start() as run:
+        until(lambda: bench.files() and bench.rows("SELECT 1 FROM images WHERE state = 'stored'"))
+        done = export("csv", "--json")
+        assert run.wait(60) == 0, run.stderr.read()
+    told = json.loads(done.out)
+    assert told["images"] + told["not_stored"] == 6
+    assert len(table(bench)) == told["images"]
+    bench.check()
+
+
 def test_the_emulated_images(bench, export):
     bench.edit("dir: out", "dir: pictures")
     assert bench.run("--emulate").code == 0

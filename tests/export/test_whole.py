@@ -61,6 +61,11 @@ def test_across_file_systems_files_are_copied(made, export, monkeypatch):
         assert not copy.samefile(path)
 
 
+def hidden(place, what):
+    """A name that an export to a place has while it is not whole, or is being replaced."""
+    return WholeFolder(place, ".seedream-export.json", replace=True)._hidden(what)
+
+
 FORMATS = ("imagefolder", "webdataset", "parquet", "csv", "jsonl")
 
 
@@ -179,10 +184,10 @@ def test_when_a_file_cannot_be_written_nothing_is_left(bench, serve, form):
 
 
 def test_what_a_killed_export_left_is_cleared(made, export):
-    left = made.folder / ".data.0123456789abcdef.making"
+    left = hidden(made.folder / "data", "making")
     left.mkdir()
     (left / "images.csv").write_text("half")
-    others = (".other.0123456789abcdef.making", ".data.mine.making", ".data.0123456789abcdef.kept")
+    others = {hidden(made.folder / "other", "making").name, f"{left.name}.mine", left.name.replace("making", "kept")}
     for name in others:
         (made.folder / name).mkdir()
     export("csv")
@@ -191,13 +196,35 @@ def test_what_a_killed_export_left_is_cleared(made, export):
 
 def test_a_replacement_that_was_cut_off_is_taken_back(made, export):
     export("csv")
-    (made.folder / "data").rename(made.folder / ".data.0123456789abcdef.replaced")
-    (made.out / "fox" / "1-1.jpg").unlink()
-    # The export that comes next fails before it writes anything; the one after that puts things right.
-    export("csv", code=8)
-    made.call("verify")
-    export("csv", "--replace")
+    (made.folder / "data").rename(hidden(made.folder / "data", "replaced"))
+    assert "--replace replaces it" in words(export("jsonl", code=2).err)
+    assert (made.folder / "data" / "images.csv").is_file()
     assert beside(made) == {"data"}
+    # Cut off a moment later, the new one is there already, and the old one goes.
+    shutil.copytree(made.folder / "data", hidden(made.folder / "data", "replaced"))
+    export("jsonl", "--replace")
+    assert beside(made) == {"data"}
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "webdataset"])
+def test_a_kill_leaves_all_of_it_or_nothing_that_can_be_seen(bench, serve, export, until, form):
+    serve(image_bytes=3_000_000)
+    assert bench.run().code == 0
+    copy = ["--copy"] if form == "imagefolder" else []
+    command = [sys.executable, "-m", "seedream_batch", "export", str(bench.job), "--format", form, "--to", "data"]
+    with subprocess.Popen([*command, *copy], cwd=bench.folder, stdout=subprocess.DEVNULL) as process:
+        until(lambda: beside(bench))
+        process.kill()
+    place = bench.folder / "data"
+    assert not place.exists() or (place / ".seedream-export.json").is_file()
+    export(form, *copy, "--replace")
+    assert beside(bench) == {"data"}
+
+
+def test_a_name_may_be_long(made, export):
+    name = "ü" * 127
+    export("csv", to=name)
+    assert (made.folder / name / "images.csv").is_file()
 
 
 def test_one_that_is_going_is_left_alone(tmp_path):
