@@ -87,6 +87,15 @@ def test_files_in_disorder_are_named_and_nothing_is_exported(made, export, form)
     assert beside(made) == set()
 
 
+def test_of_many_files_in_disorder_some_are_named(made, export, monkeypatch):
+    monkeypatch.setattr("seedream_batch.export.survey.SHOWN", 2)
+    for path in list(made.files().values())[:5]:
+        path.unlink()
+    told = export("csv", code=8).err.splitlines()
+    assert [line.endswith("the file is gone") for line in told[1:3]] == [True, True]
+    assert told[3:] == ["  and 3 more"]
+
+
 def test_other_bytes_of_the_same_size_are_found_by_their_hash(made, export):
     path = made.out / "fox" / "1-1.jpg"
     data = bytearray(path.read_bytes())
