@@ -11,6 +11,7 @@ VERBS = {
     "retry": "Plan failed and lost tasks again, or those of missing images.",
     "resolve": "Decide about tasks that were perhaps made and paid for.",
     "prune": "Delete the images that a job no longer asks for.",
+    "report": "Write a page that shows all images: to look, compare, choose.",
     "export": "Make a dataset: imagefolder, webdataset, parquet, csv or jsonl.",
     "balance": "Show what the account has left; checks the API key.",
     "init": "Write a commented job file to start from.",

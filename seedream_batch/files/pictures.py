@@ -57,7 +57,7 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
-    with _QUIET:
+    with QUIET:
         try:
             with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
                 # Cameras put several JPEGs into one file and call it MPO; the first one is the picture.
@@ -111,7 +111,7 @@ class _Quiet:
                 self._before.__exit__(None, None, None)
 
 
-_QUIET = _Quiet()
+QUIET = _Quiet()
 _JPEG_SCAN = b"\xff\xda"
 _EXIF = b"Exif\0\0"
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +20,15 @@ _SOMETHING = (
     " (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state IN ('announced', 'stored')))"
 )
 """The condition on a row of `tasks` that there is more of it than its account: files, or work in flight."""
+
+
+class Step(StrEnum):
+    """A step on the way of a task that a chart of the run counts."""
+
+    SUBMITTED = "submitted"
+    ENDED = "ended"
+    STORED = "stored"
+
 
 _RECENT = 10_000
 """Events that are looked through for how long tasks take: a task has a few."""
@@ -45,6 +56,15 @@ class RunRow:
     version: str
     service: str
     outcome: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A task as a report shows it: when it ended, and its images, each with the time of its last change."""
+
+    task: TaskRecord
+    ended_at: float | None
+    images: list[tuple[ImageRecord, float]]
 
 
 class ManifestReader:
@@ -213,6 +233,45 @@ class ManifestReader:
         images = [image_record(row) for row in rows]
         tasks = {image.task: self._task(image.task) for image in images}
         return [(image, tasks[image.task]) for image in images]
+
+    def wanted_ids(self) -> list[int]:
+        """The numbers of all tasks of the job, in its order."""
+        return [row[0] for row in self._rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL ORDER BY ordinal")]
+
+    def shown(self, tasks: Sequence[int]) -> list[Shown]:
+        """These tasks (at most a few hundred at a time) with their images, in the order they are given."""
+        marks = ",".join("?" * len(tasks))
+        images: dict[int, list[tuple[ImageRecord, float]]] = {}
+        for row in self._rows(
+            f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks}) ORDER BY task, "index"', tasks
+        ):
+            image = image_record(row[:-1])
+            images.setdefault(image.task, []).append((image, row[-1]))
+        rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks})", tasks)
+        found = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
+        return [found[number] for number in tasks if number in found]
+
+    def stretches(self) -> list[tuple[float, float]]:
+        """When each run that changed anything began and ended to do so, in order."""
+        rows = self._rows("SELECT min(at), max(at) FROM events WHERE run IS NOT NULL GROUP BY run ORDER BY min(at)")
+        return [(row[0], row[1]) for row in rows]
+
+    def steps(self) -> Iterator[tuple[float, Step, int]]:
+        """What the log tells of the way of all tasks, in order: when, what, and what it cost (millionths of a USD)."""
+        costs = {(row[0], row[1]): row[2] for row in self._rows("SELECT task, number, cost FROM attempts WHERE cost")}
+        attempts: Counter[int] = Counter()
+        with told(self._connection.path):
+            for at, task, image, old, new in self._connection.raw.execute(
+                "SELECT at, task, image, old, new FROM events WHERE run IS NOT NULL ORDER BY id"
+            ):
+                if image is not None:
+                    if new == ImageState.STORED and old == ImageState.ANNOUNCED:
+                        yield at, Step.STORED, 0
+                elif new == TaskState.SUBMITTING:
+                    attempts[task] += 1
+                    yield at, Step.SUBMITTED, 0
+                elif old == TaskState.ACCEPTED:
+                    yield at, Step.ENDED, costs.get((task, attempts[task]), 0)
 
     def next_expiry(self) -> tuple[float, int] | None:
         """When the first announced image expires (unix seconds), and how many do within an hour of that."""

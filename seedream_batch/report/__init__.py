@@ -1,5 +1,6 @@
 """What the manifest says, for people and for machines."""
 
+from seedream_batch.report.gallery import Gallery, write_gallery
 from seedream_batch.report.status import Status, cells_in_doubt, read_status
 
-__all__ = ["Status", "cells_in_doubt", "read_status"]
+__all__ = ["Gallery", "Status", "cells_in_doubt", "read_status", "write_gallery"]

@@ -1,0 +1,90 @@
+"""`seedream-batch report`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, SELECT
+
+_EPILOG = """\b
+Examples:
+  seedream-batch report jobs/quickstart.yaml
+  seedream-batch report jobs/quickstart.yaml --select subject=fox --to fox-gallery
+
+Open the index.html that it names in a browser. Works beside a run that is going. Asks the service nothing, needs no
+key. Give it again to bring the gallery up to date: only what is new is made."""
+
+
+@click.command("report", epilog=_EPILOG)
+@JOB
+@click.option(
+    "--to",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder of the gallery; else it stands beside the output folder, with -report behind its name.",
+)
+@SELECT
+@EMULATE
+@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
+def command(job: str, to: Path | None, select: tuple[str, ...], emulate: bool, as_json: bool) -> int:  # noqa: FBT001
+    """Write a page that shows all images of JOB: to look, search, compare and choose."""
+    from seedream_batch.cli.selecting import chosen
+    from seedream_batch.cli.target import existing, load, manifest_of
+    from seedream_batch.cli.words import number, say, short
+    from seedream_batch.errors import UsageError
+    from seedream_batch.manifest.lock import is_locked
+    from seedream_batch.report import write_gallery
+
+    target = load(job, emulate=emulate, max_tasks=2**63).job
+    if emulate:
+        manifest = manifest_of(target)
+        if not manifest.exists():
+            raise UsageError(f"{job} was never run with --emulate: there is no {manifest}")
+    else:
+        target, manifest, _ = existing(target, job)
+    folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")
+    chooses = chosen(select, target)
+    with _bar() as progress:
+        gallery = write_gallery(
+            manifest,
+            folder,
+            chooses=(lambda cell: chooses(json.loads(cell))) if select else lambda _: True,
+            running=is_locked(manifest.parent),
+            progress=progress,
+        )
+    if as_json:
+        told = {
+            "index": str(gallery.index),
+            "cells": gallery.cells,
+            "tasks": gallery.tasks,
+            "images": gallery.images,
+            "thumbnails_made": gallery.thumbnails,
+        }
+        say(json.dumps(told, ensure_ascii=False, indent=2))
+    else:
+        what = f"{number(gallery.cells, 'cell')} ({number(gallery.images, 'image')})"
+        say(f"report of {what} in {short(gallery.index)}")
+    return 0
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal: thousands of thumbnails take minutes. Nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _whole: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(desc="report", unit=" tasks", leave=False) as bar:
+
+        def progress(done: int, whole: int) -> None:
+            bar.total = whole
+            bar.update(done - bar.n)
+
+        yield progress
