@@ -15,17 +15,21 @@ FORMAT = "seedream_batch_choice"
 
 VERSION = 1
 
-_FINGERPRINT = re.compile("[0-9a-f]{64}")
+_HEX = re.compile("[0-9a-f]{64}")
 _SHOWN = 10
 """Problems that are told; how many there are is always told."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Picked:
-    """One image: the fingerprint of its task, and its index in it, from 1."""
+    """One image: the fingerprint of its task, its index in it (from 1), and its SHA-256 in hex where that is told.
+
+    The hash tells the picture that was looked at from one that was made instead of it since.
+    """
 
     fingerprint: str
     index: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,11 @@ def parse_choice(text: str | bytes, name: str) -> Choice:
         if key not in {FORMAT, "job", "keep", "reject"}
     ]
     keep, reject = (_picked(value, key, problems) for key in ("keep", "reject"))
+    kept = {(one.fingerprint, one.index) for one in keep}
     problems += [
-        f"keep and reject both have image {one.index} of {one.fingerprint[:12]}..." for one in sorted(keep & reject)
+        f"keep and reject both have image {one.index} of {one.fingerprint[:12]}..."
+        for one in sorted(reject)
+        if (one.fingerprint, one.index) in kept
     ]
     if problems:
         more = [f"and {len(problems) - _SHOWN:,} more"] if len(problems) > _SHOWN else []
@@ -77,7 +84,7 @@ def _picked(value: Mapping[str, Json], key: str, problems: list[str]) -> frozens
         if told:
             problems.append(f"{key}[{place}]{told}")
         else:
-            found.add(Picked(entry["fingerprint"], entry["index"]))
+            found.add(Picked(entry["fingerprint"], entry["index"], entry.get("sha256", "")))
     return frozenset(found)
 
 
@@ -85,9 +92,11 @@ def _wrong(entry: Json) -> str:
     """What is wrong with one entry; empty if nothing is."""
     if not isinstance(entry, Mapping):
         return f': must be {{"fingerprint": ..., "index": ...}}, got {_quoted(entry)}'
-    fingerprint, index = entry.get("fingerprint"), entry.get("index")
-    if not isinstance(fingerprint, str) or not _FINGERPRINT.fullmatch(fingerprint):
-        return f".fingerprint: must be 64 hexadecimal digits, got {_quoted(fingerprint)}"
+    for key in ("fingerprint", "sha256") if "sha256" in entry else ("fingerprint",):
+        digits = entry.get(key)
+        if not isinstance(digits, str) or not _HEX.fullmatch(digits):
+            return f".{key}: must be 64 hexadecimal digits, got {_quoted(digits)}"
+    index = entry.get("index")
     if not isinstance(index, int) or isinstance(index, bool) or index < 1:
         return f".index: must be a whole number from 1, got {_quoted(index)}"
     return ""

@@ -8,7 +8,7 @@ VERBS = {
     "run": "Make every image that a job asks for and that is not there yet.",
     "status": "Show what is stored, in flight, failed, and what it cost.",
     "verify": "Check stored images against the manifest; fetch what is not there.",
-    "retry": "Plan failed and lost tasks again, or those of missing images.",
+    "retry": "Plan failed and lost tasks again, or missing and rejected images.",
     "resolve": "Decide about tasks that were perhaps made and paid for.",
     "prune": "Delete the images that a job no longer asks for.",
     "report": "Write a page that shows all images: to look, compare, choose.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, SELECT
@@ -11,31 +13,49 @@ Examples:
   seedream-batch retry jobs/quickstart.yaml
   seedream-batch retry jobs/quickstart.yaml --select subject=fox --select size=16:9,9:16
   seedream-batch retry jobs/quickstart.yaml --missing
+  seedream-batch retry jobs/quickstart.yaml --choice quickstart-choice.json
 
 The next run submits them, as new attempts that are paid for as such. What moderation refused will be refused
 again: change the prompt instead.
 
 --missing pays again for images that were delivered once: those that are missing, expired or rejected, and that no link
 gives any more, as `seedream-batch verify` found. A task of several images is made anew whole; of its images, those
-that are stored stay as they are."""
+that are stored stay as they are.
+
+--choice pays again for the images that were rejected in the gallery (`seedream-batch report`), as its exported file
+says. Their files go to superseded/ and stay there. Images that were made anew since are left alone."""
 
 
 @click.command("retry", epilog=_EPILOG)
 @JOB
 @SELECT
 @click.option("--missing", is_flag=True, help="Make those anew whose images are not there and cannot be had again.")
+@click.option(
+    "--choice",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
+)
 @EMULATE
-def command(job: str, select: tuple[str, ...], missing: bool, emulate: bool) -> int:  # noqa: FBT001
-    """Plan failed and lost tasks again, or those whose images are not there."""
+def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | None, emulate: bool) -> int:  # noqa: FBT001
+    """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
+    from seedream_batch.cli.choosing import read_choice, show_rejected
     from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made
     from seedream_batch.cli.words import number, say, wrapped
+    from seedream_batch.errors import UsageError
     from seedream_batch.run.decide import make_anew, retry_tasks
+    from seedream_batch.run.reject import reject_images
 
+    if missing and choice is not None:
+        raise UsageError("give --missing or --choice, not both")
     target = made(job, emulate=emulate).job
     chooses = checked(select, target)
     then = f"`seedream-batch run {job}` submits them"
+    if choice is not None:
+        show_rejected(reject_images(target, read_choice(choice, target).reject, chooses), then)
+        return 0
     if not missing:
         show_chosen(retry_tasks(target, chooses), "planned again", then, "there is no failed or lost task")
         return 0

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seedream_batch.manifest.submissions import Submissions
-from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+
+REJECTED = "a person rejected it, and wants another"
+"""Why an image is missing whose file is in `superseded/`, and why its task is planned again."""
 
 
 class Decisions(Submissions):
@@ -33,6 +36,21 @@ class Decisions(Submissions):
                     sql, task, TaskState.PLANNED, "retry of what is missing", now,
                     failures=0, not_before=0, task_ids=None, code="", reason="",
                 )  # fmt: skip
+
+    def reject(self, task: TaskRecord, images: Iterable[tuple[ImageRecord, str]], now: float) -> None:
+        """A succeeded task is planned again, since a person rejected these stored images of it.
+
+        Each comes with its place in the job, which is free now. What they cost stays counted, and is paid anew.
+        """
+        with self.group() as sql:
+            for image, home in images:
+                # Without a link, so that nobody asks the service for the picture that was rejected.
+                self.move_image(image, ImageState.MISSING, REJECTED, now, path=home, target=None, url="")
+            self._leaving(task, TaskState.SUCCEEDED)
+            self._move(
+                sql, task, TaskState.PLANNED, REJECTED, now,
+                failures=0, not_before=0, task_ids=None, code="", reason=REJECTED,
+            )  # fmt: skip
 
     def forget(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Uncertain tasks are planned again under new keys: they may be paid for twice."""

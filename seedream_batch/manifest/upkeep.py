@@ -133,6 +133,13 @@ class Upkeep(Chosen, Pictures):
 
     # Making it anew
 
+    def of_job(self, fingerprint: str) -> TaskRecord | None:
+        """The task of the job with this fingerprint."""
+        row = self._connection.row(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,)
+        )
+        return task_record(row) if row else None
+
     def beyond_links(self) -> Lost:
         """What of the job no link gives any more, and what it would cost to make its tasks anew."""
         row = self._connection.rows(

@@ -54,7 +54,7 @@
     if (line.kind === 'group') {
       const label = `${data.job.axes[view.groups].name}: ${data.word(view.groups, line.value)}`;
       const count = line.count.toLocaleString('en');
-      node.append(el('div', { class: 'group-name', role: 'rowheader' }, label, el('small', null, count)));
+      node.append(el('div', { class: 'group-name', role: 'rowheader' }, `${label} `, el('small', null, count)));
       return node;
     }
     if (line.first && view.rows >= 0) {

@@ -1,0 +1,108 @@
+"""Buying anew what a person looked at and rejected: the file steps aside, and its task is planned again."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import PurePosixPath
+
+from seedream_batch.choice import Picked
+from seedream_batch.files.folder import OutputFolder
+from seedream_batch.manifest import Manifest
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
+from seedream_batch.run.arrange import SUPERSEDED
+from seedream_batch.run.opening import opened
+
+
+@dataclass(slots=True)
+class Rejected:
+    """The tasks that are planned again; what was left alone, by its path or fingerprint, and why."""
+
+    tasks: list[TaskRecord] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Where the rejected files are now, relative to the output folder."""
+    left: list[str] = field(default_factory=list)
+
+
+def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mapping[str, Json]], bool]) -> Rejected:
+    """Plans the tasks of these images again, those whose cell `chooses` takes; the files go to `superseded/`.
+
+    A kill in between loses nothing: a file that has stepped aside and is still stored goes back with the next run, and
+    giving the command again goes on. Raises `ManifestLocked`, `StorageError`.
+    """
+    folder = OutputFolder(job.output_dir)
+    found = Rejected()
+    with opened(job) as manifest:
+        for fingerprint, group in _by_task(rejected):
+            task = manifest.of_job(fingerprint)
+            if task is None:
+                found.left.append(f"{fingerprint[:12]}...: the job has no such task")
+            elif not chooses(json.loads(task.cell)):
+                continue
+            elif task.state is not TaskState.SUCCEEDED:
+                found.left.append(f"{task.paths[0]}: it is {task.state} already")
+            else:
+                _reject(manifest, folder, task, group, found)
+    return found
+
+
+def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
+    for fingerprint, group in groupby(sorted(rejected), lambda one: one.fingerprint):
+        yield fingerprint, list(group)
+
+
+def _reject(manifest: Manifest, folder: OutputFolder, task: TaskRecord, picked: list[Picked], found: Rejected) -> None:
+    """Brings the files of one task out of the way, then notes in one transaction that it is made anew."""
+    images = {image.index: image for image in manifest.images(task.id)}
+    if any(image.state is ImageState.ANNOUNCED for image in images.values()):
+        found.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
+        return
+    gone = []
+    for one in picked:
+        image = images.get(one.index)
+        why = _kept(folder, image, one)
+        if image is None or why:
+            found.left.append(f"{task.paths[0]}, image {one.index}: {why}")
+            continue
+        home = _home(task, image)
+        found.files.append(_step_aside(manifest, folder, task, image, home))
+        gone.append((manifest.images(task.id)[image.index - 1], home))
+    if gone:
+        manifest.reject(task, gone, time.time())
+        found.tasks.append(task)
+
+
+def _kept(folder: OutputFolder, image: ImageRecord | None, one: Picked) -> str:
+    """Why an image is left alone; empty if it is the one that was rejected."""
+    if image is None or image.state is not ImageState.STORED:
+        return "it is not stored"
+    if one.sha256 and one.sha256 != image.sha256:
+        return "it is another picture by now than the one that was rejected"
+    places = [path for path in (image.path, image.via) if path and folder.existing([path])]
+    if any(folder.sha256(path) != image.sha256 for path in places):
+        return "its file was changed; move it away first"
+    return ""
+
+
+def _home(task: TaskRecord, image: ImageRecord) -> str:
+    """The place of the image in the job, wherever it stands right now."""
+    stem = image_path(task.paths, task.images, image.index, task.fingerprint)
+    return stem + PurePosixPath(image.path or "").suffix
+
+
+def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, image: ImageRecord, home: str) -> str:
+    """Moves the file, each step noted before it is done; where it is now."""
+    suffix = PurePosixPath(home).suffix
+    # The attempt makes the name a new one, should the picture that comes instead be rejected as well.
+    aside = f"{SUPERSEDED}/{home.removesuffix(suffix)}-{task.id}-{image.index}-{task.attempt}{suffix}"
+    if image.path != aside:
+        manifest.heading(image, aside)
+        if folder.existing([image.path or ""]):
+            folder.move(image.path or "", aside)
+        manifest.relocate(image, aside, target=None, now=time.time())
+    return aside

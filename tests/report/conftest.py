@@ -1,0 +1,156 @@
+"""A job that was really run, its gallery, and a real browser to look at it with."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+
+from seedream_batch.cli import main
+from seedream_batch.emulator import Emulator, EmulatorConfig
+
+JOB = """\
+version: 1
+name: postcards
+matrix:
+  subject:
+    - {id: panda, text: a panda playing in a bamboo forest}
+    - {id: fox, text: a fox asleep in the snow}
+  size: [1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21]
+  resolution: [2K, 4K]
+request: {prompt: "{{ subject.text }}, watercolour"}
+output: {dir: out/postcards}
+"""
+
+FAULTS = [
+    {"on": "submit", "action": "fail", "code": "OutputImageSensitiveContentDetected", "prompt": "fox", "every": 7,
+     "count": 2},
+    {"on": "submit", "action": "reset_after_bill", "prompt": "panda", "after": 5, "count": 1},
+]  # fmt: skip
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+class Studio:
+    """A folder with a job, and commands on it."""
+
+    def __init__(self, folder, job=JOB):
+        self.folder = folder
+        self.job = folder / "job.yaml"
+        self.job.write_text(job, encoding="utf-8")
+
+    def call(self, verb, *args):
+        """The exit code, and what was printed."""
+        out = io.StringIO()
+        with redirect_stdout(out), redirect_stderr(out):
+            try:
+                main([verb, str(self.job), *map(str, args)])
+            except SystemExit as leave:
+                return leave.code or 0, out.getvalue()
+        return 0, out.getvalue()
+
+    def run(self, emulator, *args):
+        """A run as a process of its own: playwright's loop has this one."""
+        command = [sys.executable, "-m", "seedream_batch", "run", str(self.job), *args]
+        environment = {**os.environ, "APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "any"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def report(self, *args):
+        """What `report --json` tells."""
+        code, text = self.call("report", "--json", *args)
+        assert code == 0, text
+        return json.loads(text)
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory):
+    """Makes a folder with a job that was run against an emulator."""
+    def make(job=JOB, faults=(), *args):
+        made = Studio(tmp_path_factory.mktemp("studio"), job)
+        with Emulator(EmulatorConfig(image_size="tiny", task_seconds="fixed:0.05")) as emulator:
+            emulator.set_faults(list(faults))
+            made.ran = made.run(emulator, *args)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def postcards(studio):
+    """33 of 36 images, two that failed, one that is uncertain; and their gallery. Nobody may change it."""
+    made = studio(JOB, FAULTS)
+    assert made.ran[0] == 4, made.ran
+    made.told = made.report()
+    return made
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="the gallery is tested with playwright")
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on this machine")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Window:
+    """A page of its own, which may not complain and may not ask the network for anything."""
+
+    def __init__(self, context):
+        self.context = context
+        self.page = context.new_page()
+        self.complaints = []
+        self.expects_complaints = False
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", self._asked)
+
+    def _asked(self, request):
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            self.complaints.append(f"asked {request.url}")
+
+    def open(self, index):
+        self.page.goto(Path(index).absolute().as_uri())
+        self.page.wait_for_selector("html[data-ready]")
+        return self.page
+
+
+@pytest.fixture
+def look(chromium):
+    """Opens a gallery in a window of a size; at the end nothing may have been complained of."""
+    windows = []
+
+    def begin(index, width=1440, height=900, complains=False, **options):
+        context = chromium.new_context(viewport={"width": width, "height": height}, **options)
+        context.set_default_timeout(10_000)
+        window = Window(context)
+        window.expects_complaints = complains
+        windows.append(window)
+        return window.open(index)
+
+    yield begin
+    complaints = [text for window in windows if not window.expects_complaints for text in window.complaints]
+    for window in windows:
+        window.context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(look, postcards):
+    return look(postcards.told["index"])
