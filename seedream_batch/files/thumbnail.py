@@ -26,8 +26,10 @@ def thumbnail(data: bytes, side: int) -> bytes:
             with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
                 # A JPEG is decoded at a fraction of its size, which is most of the work saved.
                 image.draft("RGB", (2 * side, 2 * side))
-                image.thumbnail((side, side), reducing_gap=2.0)
-                image.convert("RGB").save(small, "WEBP", quality=_QUALITY, method=3)
+                # Colours of a palette cannot be mixed.
+                shrunk = image if image.mode == "RGB" else image.convert("RGB")
+                shrunk.thumbnail((side, side), reducing_gap=2.0)
+                shrunk.save(small, "WEBP", quality=_QUALITY, method=3)
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
             raise BadPicture(f"is damaged: {error}") from None
     return small.getvalue()

@@ -79,6 +79,7 @@ class Studio:
 @pytest.fixture(scope="session")
 def studio(tmp_path_factory):
     """Makes a folder with a job that was run against an emulator."""
+
     def make(job=JOB, faults=(), *args):
         made = Studio(tmp_path_factory.mktemp("studio"), job)
         with Emulator(EmulatorConfig(image_size="tiny", task_seconds="fixed:0.05")) as emulator:
@@ -98,8 +99,9 @@ def postcards(studio):
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """Not for the session: while playwright is at work, this thread has a loop, and no other test could start one."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the gallery is tested with playwright")
     if CHROMIUM is None:
         pytest.skip("there is no chromium on this machine")
@@ -136,7 +138,7 @@ def look(chromium):
     """Opens a gallery in a window of a size; at the end nothing may have been complained of."""
     windows = []
 
-    def begin(index, width=1440, height=900, complains=False, **options):
+    def begin(index, width=1440, height=900, *, complains=False, **options):
         context = chromium.new_context(viewport={"width": width, "height": height}, **options)
         context.set_default_timeout(10_000)
         window = Window(context)

@@ -232,7 +232,7 @@ def test_filter_by_state_choice_and_value(page):
 # The choice
 
 
-def test_marks_are_shown_in_words_and_remembered(page, postcards):
+def test_marks_are_shown_in_words_and_remembered(page):
     tile(page, "panda, 1:1, 2K").focus()
     page.keyboard.press("k")
     page.keyboard.press("ArrowRight")

@@ -152,7 +152,7 @@ def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
 def test_several_images_of_one_task(bench, serve):
     serve()
     bench.write(
-        'version: 1\nname: test\nmatrix: {subject: [fox]}\n'
+        "version: 1\nname: test\nmatrix: {subject: [fox]}\n"
         'request: {prompt: "{{ subject }}", n: 3, image_urls: ["https://example.com/a.png"]}\noutput: {dir: out}\n'
     )
     assert bench.run().code == 0

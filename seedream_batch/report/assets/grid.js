@@ -20,12 +20,12 @@
   let onOpen = () => {};
   const drawn = new Map();
 
+  // Measured once for each arrangement: to measure between changes makes the browser lay out the page each time.
+  let slim = false;
+  let beside = 0;
+
   function narrow() {
     return grid.clientWidth <= NARROW;
-  }
-
-  function nameWidth() {
-    return narrow() ? 12 : view.rows < 0 ? 14 : 148;
   }
 
   function drawHead() {
@@ -34,12 +34,12 @@
     if (head.hidden) return;
     const names = [view.rows, view.columns].filter((axis) => axis >= 0).map((axis) => data.job.axes[axis].name);
     const corner = el('div', { class: 'corner', role: 'columnheader' }, el('span', null, names.join(' × ')));
-    corner.style.width = `${nameWidth()}px`;
+    corner.style.width = `${beside}px`;
     head.append(corner);
     plan.columns.forEach((value, at) => {
       const label = data.word(view.columns, value);
       const node = el('div', { role: 'columnheader', title: label, 'aria-colindex': at + 2 }, el('span', null, label));
-      node.style.left = `${nameWidth() + at * plan.column}px`;
+      node.style.left = `${beside + at * plan.column}px`;
       node.style.width = `${plan.column}px`;
       head.append(node);
     });
@@ -60,8 +60,8 @@
     if (line.first && view.rows >= 0) {
       const label = data.word(view.rows, line.value);
       const name = el('div', { class: 'row-name', role: 'rowheader', title: label }, el('span', null, label));
-      if (!narrow()) {
-        name.style.width = `${nameWidth()}px`;
+      if (!slim) {
+        name.style.width = `${beside}px`;
         name.style.height = `${line.height - 2}px`;
       }
       node.append(name);
@@ -72,13 +72,13 @@
 
   // Only the columns in sight: there may be as many as images.
   function drawCells(line, node) {
-    const left = grid.scrollLeft - AHEAD - nameWidth();
+    const left = grid.scrollLeft - AHEAD - beside;
     const first = Math.max(0, Math.floor(left / plan.column));
     const last = Math.floor((grid.scrollLeft + grid.clientWidth + AHEAD) / plan.column);
     for (let at = first; at <= Math.min(last, line.parts.length - 1); at += 1) {
       if (!line.parts[at].length) continue;
       const cell = el('div', { class: 'cell', role: 'gridcell', 'aria-colindex': at + 2 });
-      cell.style.left = `${nameWidth() + at * plan.column}px`;
+      cell.style.left = `${beside + at * plan.column}px`;
       cell.style.top = `${line.named}px`;
       cell.append(...line.parts[at].map((item) => drawTile(item, line)));
       node.append(cell);
@@ -141,7 +141,7 @@
   // Whether columns came into sight since the line was drawn.
   function moved(node) {
     if (!node.columns) return false;
-    const first = Math.max(0, Math.floor((grid.scrollLeft - nameWidth()) / plan.column));
+    const first = Math.max(0, Math.floor((grid.scrollLeft - beside) / plan.column));
     const last = Math.min(plan.columns.length - 1, Math.floor((grid.scrollLeft + grid.clientWidth) / plan.column));
     return first < node.columns[0] || last > node.columns[1];
   }
@@ -178,7 +178,7 @@
     if (top < grid.scrollTop) grid.scrollTop = top;
     else if (top + line.height > grid.scrollTop + room) grid.scrollTop = top + line.height - room;
     const left = item.place.cell * plan.column;
-    const wide = grid.clientWidth - nameWidth();
+    const wide = grid.clientWidth - beside;
     if (left < grid.scrollLeft) grid.scrollLeft = left;
     else if (left + plan.column > grid.scrollLeft + wide) grid.scrollLeft = left + plan.column - wide;
   }
@@ -244,17 +244,18 @@
     show(items, arrangement, size) {
       const focused = grid.contains(document.activeElement) && document.activeElement !== grid;
       view = arrangement;
-      const gap = GAP;
+      slim = narrow();
+      beside = slim ? 12 : view.rows < 0 ? 14 : 148;
       rest = arrange.rest(view);
-      const room = grid.clientWidth - nameWidth() - 12;
-      grid.classList.toggle('narrow', narrow());
+      const room = grid.clientWidth - beside - 12;
+      grid.classList.toggle('narrow', slim);
       order.forEach((item) => (item.place = null));
-      plan = arrange.lines(items, view, { room, size, gap, narrow: narrow(), name: 30 });
+      plan = arrange.lines(items, view, { room, size, gap: GAP, narrow: slim, name: 30 });
       order = plan.lines.flatMap((line) => (line.parts ? line.parts.flat() : []));
       drawn.forEach((node) => node.remove());
       drawn.clear();
       if (!current || !current.place) current = order[0] || null;
-      const wide = nameWidth() + plan.columns.length * plan.column;
+      const wide = beside + plan.columns.length * plan.column;
       space.style.width = `${Math.max(wide, grid.clientWidth)}px`;
       space.style.height = `${plan.height + headHeight() + 24}px`;
       grid.setAttribute('aria-rowcount', plan.lines.length + 1);
