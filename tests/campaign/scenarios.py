@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -73,6 +74,20 @@ def _files_gone_for_good(world: World) -> None:
     world.service.set_faults([{"on": "poll", "action": "not_found"}, {"on": "image", "action": "expired"}])
     _expect(world, 3, "verify")
     world.service.set_faults([])
+    world.allow(2)
+
+
+def _two_rejected(world: World) -> None:
+    _done(world)
+    manifest = world.manifest()
+    fingerprints = {task["id"]: task["fingerprint"] for task in manifest.tasks}
+    rejected = [
+        {"fingerprint": fingerprints[image["task"]], "index": image["index"], "sha256": image["sha256"]}
+        for image in manifest.images
+        if image["path"] in {"fox/picture.jpg", "pair/picture-2.jpg"}
+    ]
+    choice = {"seedream_batch_choice": 1, "job": "five", "reject": rejected}
+    (world.folder / "choice.json").write_text(json.dumps(choice))
     world.allow(2)
 
 
@@ -163,6 +178,7 @@ SCENARIOS = {
         Scenario("migration", prepare=_submitted_only, arm=_newer_schema),
         Scenario("retry", ("retry",), prepare=_two_failed),
         Scenario("retry --missing", ("retry", "--missing"), prepare=_files_gone_for_good),
+        Scenario("retry --choice", ("retry", "--choice", "choice.json"), prepare=_two_rejected),
         Scenario("resolve --resend", ("resolve", "--resend"), HELD, _two_in_doubt),
         Scenario("resolve --resend, not billed", ("resolve", "--resend"), HELD, _two_in_doubt_and_unbilled),
         Scenario("resolve --forget", ("resolve", "--forget"), HELD, _to_be_forgotten),

@@ -2,6 +2,7 @@
 {
   // Which items are shown, and where: all of it pure, so that the grid only has to draw.
   const { data, marks, words } = seedream;
+  const CHOICES = { keep: 'kept', reject: 'rejected', none: 'neither' };
 
   function haystack(item) {
     if (item.text === undefined) {
@@ -26,11 +27,12 @@
   function facets(items) {
     const found = [
       { name: 'State', value: (item) => item.state, label: (value) => words.state(value).word },
-      { name: 'Choice', value: (item) => marks.of(item) || 'none', label: (value) => ({ keep: 'kept', reject: 'rejected' })[value] || 'neither' },
+      { name: 'Choice', value: (item) => marks.of(item) || 'none', label: (value) => CHOICES[value] },
     ];
     data.job.axes.forEach((axis, number) => {
       if (axis.values.length > 1) {
-        found.push({ name: axis.name, value: (item) => data.value(number, item), label: (value) => data.word(number, value) });
+        const label = (value) => data.word(number, value);
+        found.push({ name: axis.name, value: (item) => data.value(number, item), label });
       }
     });
     for (const facet of found) facet.picked = new Set();
@@ -39,7 +41,8 @@
 
   // The axes that fit rows, columns and groups best: as many columns as there is room for, rows for the rest.
   function usual(narrow) {
-    const left = data.job.axes.map((axis, number) => ({ number, size: axis.values.length })).filter((one) => one.size > 1);
+    const all = data.job.axes.map((axis, number) => ({ number, size: axis.values.length }));
+    const left = all.filter((one) => one.size > 1);
     function take(most) {
       const fit = left.filter((one) => one.size <= most).sort((one, other) => other.size - one.size)[0];
       if (!fit) return -1;
@@ -109,7 +112,9 @@
           const high = Math.max(...parts.flat().map((item) => box(item, width).height), 40);
           const height = named + high + caption + 20;
           const line = { kind: 'line', top, height, value: row, first, named, high, parts };
-          parts.forEach((part, cell) => part.forEach((item, slot) => (item.place = { line: found.length, cell, slot })));
+          parts.forEach((part, cell) => {
+            part.forEach((item, slot) => (item.place = { line: found.length, cell, slot }));
+          });
           found.push(line);
           top += height;
         }

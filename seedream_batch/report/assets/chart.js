@@ -6,6 +6,9 @@
   const RIGHT = 12;
   const COUNTS = ['submitted', 'ended', 'stored'];
 
+  const MINUTE = { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' };
+  const begun = new Intl.DateTimeFormat(undefined, MINUTE);
+
   function svg(tag, attributes, ...children) {
     const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
     for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -62,8 +65,7 @@
       if (run) drawing.append(svg('path', { class: 'pause', d: `M${left} 6V${bottom}` }));
       if (width > 110 || run === 0) {
         const when = new Date(runs[run][0][0] * 1000);
-        const told = when.toLocaleString(undefined, { month: 'short', day: 'numeric', hour: '2-digit', minute: '2-digit' });
-        drawing.append(svg('text', { x: left + 2, y: height - 5 }, told));
+        drawing.append(svg('text', { x: left + 2, y: height - 5 }, begun.format(when)));
       }
     });
     for (const [name, column] of columns) drawing.append(svg('path', { class: name, d: path(runs, at, column, y) }));
@@ -74,9 +76,10 @@
     return el(
       'div',
       { class: 'legend', 'aria-hidden': 'true' },
-      ...COUNTS.map((name) =>
-        el('span', null, svg('svg', { class: 'plot', viewBox: '0 0 30 10' }, svg('path', { class: name, d: 'M0 5H30' })), name),
-      ),
+      ...COUNTS.map((name) => {
+        const line = svg('path', { class: name, d: 'M0 5H30' });
+        return el('span', null, svg('svg', { class: 'plot', viewBox: '0 0 30 10' }, line), name);
+      }),
     );
   }
 
@@ -107,7 +110,8 @@
       return;
     }
     const [time, submitted, ended, stored, cost] = runs[runs.length - 1][runs[runs.length - 1].length - 1];
-    const told = `In ${words.count(runs.length, 'run')} until ${words.time(time)}: ${submitted} submitted, ${ended} ended, ${stored} stored, ${words.usd(cost)}.`;
+    const when = `In ${words.count(runs.length, 'run')} until ${words.time(time)}`;
+    const told = `${when}: ${submitted} submitted, ${ended} ended, ${stored} stored, ${words.usd(cost)}.`;
     body.replaceChildren(
       el('p', null, `${told} Pauses between the runs are left out.`),
       el('p', { class: 'chart-title' }, 'Tasks submitted and ended, images stored'),

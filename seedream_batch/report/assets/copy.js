@@ -30,10 +30,7 @@
   };
 
   seedream.copyButton = function copyButton(what, text) {
-    return el(
-      'button',
-      { type: 'button', class: 'copy', 'aria-label': `Copy ${what}`, onclick: (event) => seedream.copy(text, event.currentTarget) },
-      'Copy',
-    );
+    const onclick = (event) => seedream.copy(text, event.currentTarget);
+    return el('button', { type: 'button', class: 'copy', 'aria-label': `Copy ${what}`, onclick }, 'Copy');
   };
 }

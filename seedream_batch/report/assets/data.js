@@ -105,11 +105,15 @@
       return value === undefined || value < 0 ? Infinity : value;
     },
 
+    // The axes that tell something: with one sample of each cell, its number says nothing.
+    get telling() {
+      const { axes } = job;
+      return [...axes.keys()].filter((axis) => axes[axis].name !== 'sample' || axes[axis].values.length > 1);
+    },
+
     // What an item is, in the words of its axes.
     labels(item) {
-      return job.axes
-        .map((axis, number) => (axis.name === 'sample' && axis.values.length < 2 ? '' : seedream.data.word(number, seedream.data.value(number, item))))
-        .filter(Boolean);
+      return seedream.data.telling.map((axis) => seedream.data.word(axis, seedream.data.value(axis, item)));
     },
 
     // What a value is called.

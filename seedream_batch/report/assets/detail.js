@@ -27,7 +27,8 @@
   }
 
   function row(name, value, copied) {
-    return [el('dt', null, name), el('dd', null, el('span', null, value), copied ? copyButton(name.toLowerCase(), copied) : null)];
+    const copy = copied ? copyButton(name.toLowerCase(), copied) : null;
+    return [el('dt', null, name), el('dd', null, el('span', null, value), copy)];
   }
 
   function times(record, file) {
@@ -72,9 +73,7 @@
         ...row('State', el('span', { class: state.kind }, `${state.sign} ${state.word}`)),
         ...(told ? row('Reason', told) : []),
         ...(record.code ? row('Code', record.code) : []),
-        ...data.job.axes.flatMap((axis, number) =>
-          axis.values.length > 1 || axis.name !== 'sample' ? row(axis.name, data.word(number, data.value(number, item))) : [],
-        ),
+        ...data.telling.flatMap((axis) => row(data.job.axes[axis].name, data.word(axis, data.value(axis, item)))),
         ...record.ids.flatMap((id) => row('Task id', el('code', null, id), id)),
         ...(record.attempt > 1 ? row('Attempt', String(record.attempt)) : []),
         ...money(record),
@@ -91,7 +90,8 @@
 
   function hole() {
     const state = words.state(item.state);
-    return el('div', { class: 'stage-hole' }, el('b', { class: state.kind }, `${state.sign} ${state.word}`), el('p', null, item.reason));
+    const word = el('b', { class: state.kind }, `${state.sign} ${state.word}`);
+    return el('div', { class: 'stage-hole' }, word, el('p', null, item.reason));
   }
 
   async function show(wanted) {

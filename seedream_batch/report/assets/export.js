@@ -17,7 +17,13 @@
 
   // One image a line, so that two choices can be compared as texts.
   function text() {
-    return `{\n  "seedream_batch_choice": 1,\n  "job": ${JSON.stringify(data.job.job)},\n  "keep": ${list(chosen('keep'))},\n  "reject": ${list(chosen('reject'))}\n}\n`;
+    const parts = [
+      '"seedream_batch_choice": 1',
+      `"job": ${JSON.stringify(data.job.job)}`,
+      `"keep": ${list(chosen('keep'))}`,
+      `"reject": ${list(chosen('reject'))}`,
+    ];
+    return `{\n  ${parts.join(',\n  ')}\n}\n`;
   }
 
   function fill() {

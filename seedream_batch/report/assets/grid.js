@@ -115,25 +115,27 @@
     if (!view) return;
     const wanted = new Set();
     const end = grid.scrollTop + grid.clientHeight + AHEAD;
-    for (let number = lineAt(grid.scrollTop - AHEAD); number < plan.lines.length && plan.lines[number].top < end; number += 1) {
+    let number = lineAt(grid.scrollTop - AHEAD);
+    while (number < plan.lines.length && plan.lines[number].top < end) {
       wanted.add(number);
+      number += 1;
     }
     // The line with the focus stays: without it, the keys would lead nowhere.
     if (current && current.place) wanted.add(current.place.line);
-    for (const [number, node] of drawn) {
-      if (!wanted.has(number)) {
+    for (const [old, node] of drawn) {
+      if (!wanted.has(old)) {
         node.remove();
-        drawn.delete(number);
+        drawn.delete(old);
       }
     }
-    for (const number of [...wanted].sort((one, other) => one - other)) {
-      const old = drawn.get(number);
+    for (const line of wanted) {
+      const old = drawn.get(line);
       if (old && !moved(old)) continue;
-      const node = drawLine(number);
+      const node = drawLine(line);
       const focused = old && old.contains(document.activeElement);
       if (old) old.replaceWith(node);
       else space.append(node);
-      drawn.set(number, node);
+      drawn.set(line, node);
       if (focused) focusTile();
     }
   }
@@ -267,8 +269,8 @@
 
     // One item looks different now; without it, all do.
     refresh(item) {
-      const items = item ? [item] : [...drawn.values()].flatMap((line) => [...line.querySelectorAll('.tile')].map((node) => node.item));
-      for (const one of items) {
+      const all = () => [...space.querySelectorAll('.tile')].map((node) => node.item);
+      for (const one of item ? [item] : all()) {
         const node = tileOf(one);
         if (!node) continue;
         const focused = node === document.activeElement;

@@ -49,7 +49,8 @@
   function update() {
     shown = arrange.fitting(items, { text: search.value, facets });
     const all = shown.length === items.length;
-    byId('shown').textContent = all ? `All ${items.length.toLocaleString('en')}` : `${shown.length.toLocaleString('en')} of ${items.length.toLocaleString('en')}`;
+    const count = items.length.toLocaleString('en');
+    byId('shown').textContent = all ? `All ${count}` : `${shown.length.toLocaleString('en')} of ${count}`;
     byId('nothing').hidden = shown.length > 0;
     byId('grid').hidden = shown.length === 0;
     draw();

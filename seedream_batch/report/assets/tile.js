@@ -42,7 +42,8 @@
   // What those hear who do not see the tile.
   function told(item, labels) {
     const mark = { keep: ', kept', reject: ', rejected' }[marks.of(item)] || '';
-    const state = item.state === 'stored' ? '' : `, ${words.state(item.state).word}${item.reason ? `: ${item.reason}` : ''}`;
+    const reason = item.reason ? `: ${item.reason}` : '';
+    const state = item.state === 'stored' ? '' : `, ${words.state(item.state).word}${reason}`;
     const compared = marks.compares(item) ? ', marked for comparison' : '';
     return `${labels.join(', ')}${state}${mark}${compared}: ${item.task.prompt}`;
   }
