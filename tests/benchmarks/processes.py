@@ -53,22 +53,27 @@ def start(
 
 
 def run(
-    command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None, on: set[int] | None = None
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    on: set[int] | None = None,
+    codes: Sequence[int] = (0,),
 ) -> Finished:
-    """Runs a command to its end. Raises `RuntimeError` where it fails."""
+    """Runs a command to its end. Raises `RuntimeError` where it fails: leaves with another code than these."""
     begin = time.perf_counter()
     process, printed = start(command, env=env, cwd=cwd, on=on)
-    return wait(process, printed, begin)
+    return wait(process, printed, begin, codes)
 
 
-def wait(process: subprocess.Popen[bytes], printed: Path, begin: float) -> Finished:
+def wait(process: subprocess.Popen[bytes], printed: Path, begin: float, codes: Sequence[int] = (0,)) -> Finished:
     """Waits for the end of a process that began at this time of `time.perf_counter`. Raises `RuntimeError`."""
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
     output = printed.read_text(encoding="utf-8", errors="replace")
     printed.unlink()
-    if process.returncode:
+    if process.returncode not in codes:
         raise RuntimeError(f"{process.args!r} ended with {process.returncode}:\n{output[-2000:]}")
     return Finished(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
 
