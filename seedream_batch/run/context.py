@@ -23,6 +23,10 @@ OUTAGE_LIMIT = 120.0
 LIMITED_LIMIT = 1800.0
 """Seconds with no other answer than "too many requests" after which a run gives up."""
 
+MOST_CONNECTIONS = 256
+"""Connections to the service. More tasks may be in flight, each of which asks now and then; and a process may not have
+many more files open than these."""
+
 MOST_UNCLEAR = 5
 """Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
 

@@ -27,7 +27,7 @@ from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.run.context import Context
+from seedream_batch.run.context import MOST_CONNECTIONS, Context
 from seedream_batch.run.engine import Engine
 from seedream_batch.run.opening import same_job, same_service, take_in_rescued
 from seedream_batch.run.values import Event, RunOptions, Stats, StopReason, Verified
@@ -180,9 +180,10 @@ class _Runner:
     async def run(self) -> None:
         job = self._job
         writer = ManifestWriter(self._manifest)
+        connections = min(max(16, job.run.max_in_flight), MOST_CONNECTIONS)
         try:
             async with (
-                Service(self._origin, self._key, connections=max(16, job.run.max_in_flight)) as service,
+                Service(self._origin, self._key, connections=connections) as service,
                 ImageClient(self._origin) as images,
             ):
                 context = self.context = Context(

@@ -13,7 +13,7 @@ from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.context import MOST_REFUSED, MOST_UNCLEAR, Context, event
+from seedream_batch.run.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
 from seedream_batch.run.references import ReferenceSender
 from seedream_batch.run.values import EventKind, StopReason
 
@@ -237,7 +237,7 @@ class Submitter:
         match kind:
             case Submitted.ACCEPTED:
                 context.pace.accepted(context.monotonic())
-                self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight)
+                self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight, MOST_CONNECTIONS)
             case Submitted.UNAUTHORIZED:
                 context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
             case Submitted.UNPAID:

@@ -218,7 +218,7 @@ REFUSED = [
     ),
     ("run: {max_in_fligt: 3}", 1, 7, "run.max_in_fligt", "unknown key", "did you mean `max_in_flight`?"),
     ("run: {max-in-flight: 3}", 1, 7, "run.max-in-flight", "unknown key", "did you mean `max_in_flight`?"),
-    ("run: {max_in_flight: 1001}", 1, 22, "run.max_in_flight", "must be an integer from 1 to 1000, got 1001", ""),
+    ("run: {max_in_flight: 10001}", 1, 22, "run.max_in_flight", "must be an integer from 1 to 10000, got 10001", ""),
     ("run: {attempts: 21}", 1, 17, "run.attempts", "must be an integer from 1 to 20, got 21", ""),
     ("run: {rate: 0}", 1, 13, "run.rate", RATE + "0", ""),
     ("run: {rate: 0/s}", 1, 13, "run.rate", RATE + '"0/s"', ""),
