@@ -7,7 +7,7 @@ import json
 import pytest
 
 from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
-from seedream_batch.plan import WORK, Action, Decision, Plan, as_json, decide
+from seedream_batch.planning import WORK, Action, Decision, Plan, as_json, decide
 
 SPEC = TaskSpec(
     fingerprint="f" * 64,

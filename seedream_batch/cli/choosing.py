@@ -11,8 +11,8 @@ from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.choice import Choice
+    from seedream_batch.engine.reject import Rejected
     from seedream_batch.model.job import Job
-    from seedream_batch.run.reject import Rejected
 
 SHOWN = 20
 """Images that are named as left alone; the count is whole."""

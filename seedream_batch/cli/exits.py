@@ -6,6 +6,7 @@ import signal
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from seedream_batch.engine.values import StopReason
 from seedream_batch.errors import (
     CredentialsRefused,
     InvalidJob,
@@ -17,10 +18,9 @@ from seedream_batch.errors import (
     UsageError,
 )
 from seedream_batch.model.task import ImageState, TaskState
-from seedream_batch.run.values import StopReason
 
 if TYPE_CHECKING:
-    from seedream_batch.run.session import RunResult
+    from seedream_batch.engine.session import RunResult
 
 
 class Exit(IntEnum):

@@ -38,8 +38,8 @@ def command(
     from seedream_batch.cli.show import show_plan
     from seedream_batch.cli.target import load, manifest_of, trusts_keys
     from seedream_batch.cli.words import say
-    from seedream_batch.plan import as_json as plan_json
-    from seedream_batch.run.survey import survey
+    from seedream_batch.engine.survey import survey
+    from seedream_batch.planning import as_json as plan_json
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
     plan = survey(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seedream_batch.cli.words import clean, number, usd
-from seedream_batch.run.values import Event, EventKind, Stats
+from seedream_batch.engine.values import Event, EventKind, Stats
 
 if TYPE_CHECKING:
     from tqdm import tqdm

@@ -29,7 +29,7 @@ def command(job: str, yes: bool, emulate: bool, as_json: bool) -> int:  # noqa: 
     from seedream_batch.cli.target import made
     from seedream_batch.cli.upkeep import SHOWN, pruned_json, show_pruned
     from seedream_batch.cli.words import say
-    from seedream_batch.run.prune import prune
+    from seedream_batch.engine.prune import prune
 
     loaded = made(job, emulate=emulate)
     pruned = prune(loaded.job, loaded.tasks(), delete=yes, named=None if as_json else SHOWN)

@@ -37,9 +37,9 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
     from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made, manifest_of
+    from seedream_batch.engine import decide
+    from seedream_batch.engine.values import RunOptions
     from seedream_batch.report import cells_in_doubt
-    from seedream_batch.run import decide
-    from seedream_batch.run.values import RunOptions
 
     if (what is None) == (task_id is None):
         raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")

@@ -44,9 +44,9 @@ def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | Non
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made
     from seedream_batch.cli.words import number, say, wrapped
+    from seedream_batch.engine.decide import make_anew, retry_tasks
+    from seedream_batch.engine.reject import reject_images
     from seedream_batch.errors import UsageError
-    from seedream_batch.run.decide import make_anew, retry_tasks
-    from seedream_batch.run.reject import reject_images
 
     if missing and choice is not None:
         raise UsageError("give --missing or --choice, not both")

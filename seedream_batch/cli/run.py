@@ -65,7 +65,7 @@ def command(
     from seedream_batch.cli.running import run
     from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.target import load, trusts_keys
-    from seedream_batch.run.values import RunOptions
+    from seedream_batch.engine.values import RunOptions
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
     options = RunOptions(

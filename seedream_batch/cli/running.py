@@ -11,11 +11,11 @@ from seedream_batch.cli.environment import api_key, origin
 from seedream_batch.cli.exits import Exit, of_run
 from seedream_batch.cli.progress import display
 from seedream_batch.cli.show import show_result
+from seedream_batch.engine.session import RunResult, run_job
+from seedream_batch.engine.values import RunOptions
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
-from seedream_batch.run.session import RunResult, run_job
-from seedream_batch.run.values import RunOptions
 
 EMULATED = ApiKey("emulated")
 """The key for our own emulator, which takes any."""

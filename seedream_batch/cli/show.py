@@ -9,16 +9,16 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.words import clean, duration, number, say, short, size, usd, width, wrapped
+from seedream_batch.engine.values import StopReason
 from seedream_batch.expand.matrix import label
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
-from seedream_batch.plan import Action, Plan
-from seedream_batch.run.values import StopReason
+from seedream_batch.planning import Action, Plan
 
 if TYPE_CHECKING:
+    from seedream_batch.engine.session import RunResult
     from seedream_batch.report import Status
-    from seedream_batch.run.session import RunResult
 
 _INDENT = " " * 10
 

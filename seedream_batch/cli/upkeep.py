@@ -12,8 +12,8 @@ from seedream_batch.model.job import MICRO, Job
 from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path
 
 if TYPE_CHECKING:
-    from seedream_batch.run.prune import Pruned
-    from seedream_batch.run.session import RunResult
+    from seedream_batch.engine.prune import Pruned
+    from seedream_batch.engine.session import RunResult
 
 SHOWN = 20
 """Files that are named; the counts are always whole."""

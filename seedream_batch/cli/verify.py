@@ -41,7 +41,7 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
     from seedream_batch.cli.target import made
     from seedream_batch.cli.upkeep import SHOWN, show_verification, verification_json
     from seedream_batch.cli.words import say
-    from seedream_batch.run.values import RunOptions, Verification
+    from seedream_batch.engine.values import RunOptions, Verification
 
     loaded = made(job, emulate=emulate)
     key, without = _key(emulate=emulate)

@@ -103,7 +103,7 @@ def shorten_pauses() -> None:
     lifecycle.BACKOFF_BASE = 1.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.BACKOFF_CAP = 2.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
-    collect = importlib.import_module("seedream_batch.run.collect")
+    collect = importlib.import_module("seedream_batch.engine.collect")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
     submitting = importlib.import_module("seedream_batch.pacing.submitting")
     submitting.START = 8.0 / FASTER  # type: ignore[attr-defined]

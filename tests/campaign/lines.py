@@ -131,7 +131,7 @@ LINES = {
 }  # fmt: skip
 
 IMPATIENT = {
-    "seedream_batch.run.context.OUTAGE_LIMIT": 0.5,
-    "seedream_batch.run.context.LIMITED_LIMIT": 0.5,
+    "seedream_batch.engine.context.OUTAGE_LIMIT": 0.5,
+    "seedream_batch.engine.context.LIMITED_LIMIT": 0.5,
 }
 """Time limits for services that never give a usable answer."""

@@ -69,7 +69,7 @@ MUTATIONS = (
         (("crashes", "resolve --resend 1"),),
         (
             Edit(
-                "run/submit.py",
+                "engine/submit.py",
                 "claim.key)\n                self._notice(outcome, first=False)",
                 'claim.key + "-again")\n                self._notice(outcome, first=False)',
             ),
@@ -103,7 +103,7 @@ MUTATIONS = (
         "I2 ids that the manifest cannot take are not rescued",
         "left 4",
         (("crashes", "run with rescued ids, held"),),
-        (Edit("run/submit.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
+        (Edit("engine/submit.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
     ),
     Mutation(
         "I3 nothing is reserved",
@@ -125,7 +125,7 @@ MUTATIONS = (
         "I4 a file gets its name without being synced",
         "I4",
         (("powerloss", "run"),),
-        (Edit("run/collect.py", "    sync(stream)\n", "    stream.flush()\n"),),
+        (Edit("engine/collect.py", "    sync(stream)\n", "    stream.flush()\n"),),
     ),
     Mutation(
         "I4 pictures are not decoded",
@@ -142,7 +142,7 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "run/collect.py",
+                "engine/collect.py",
                 "            await asyncio.to_thread(context.folder.place, part, path)\n",
                 "            await self._stored(task, image, file)\n"
                 "            await asyncio.to_thread(context.folder.place, part, path)\n"
@@ -173,7 +173,7 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "run/engine.py",
+                "engine/engine.py",
                 "        if images:\n            await self._look_at_balance",
                 "        if True:\n            await self._look_at_balance",
             ),
@@ -183,16 +183,20 @@ MUTATIONS = (
         "I7 what a killed run left is not swept",
         "I7",
         (("crashes", "run 1"),),
-        (Edit("run/engine.py", "            await asyncio.to_thread(context.folder.sweep)\n", "            pass\n"),),
+        (
+            Edit(
+                "engine/engine.py", "            await asyncio.to_thread(context.folder.sweep)\n", "            pass\n"
+            ),
+        ),
     ),
     Mutation(
         "I7 files that got their names just before a kill are not known again",
         "I",
         (("crashes", "run 1"),),
         (
-            Edit("run/engine.py", "        await self._adopt()\n", ""),
+            Edit("engine/engine.py", "        await self._adopt()\n", ""),
             Edit(
-                "run/collect.py",
+                "engine/collect.py",
                 "if path and await asyncio.to_thread(context.folder.sha256, path) == file.sha256:",
                 "if not path:",
             ),
@@ -208,7 +212,7 @@ MUTATIONS = (
         "I9 the manifest notes the key",
         "I9",
         (("secrecy", "all commands"),),
-        (Edit("run/session.py", 'facts = {"job": job.name,', 'facts = {"key": key.header(), "job": job.name,'),),
+        (Edit("engine/session.py", 'facts = {"job": job.name,', 'facts = {"key": key.header(), "job": job.name,'),),
     ),
     Mutation(
         "I9 a key shows itself",

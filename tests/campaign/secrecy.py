@@ -23,7 +23,7 @@ _BREAK = {
     "in the download": ("seedream_batch.api.images", "ImageClient", "fetch"),
     "in the manifest": ("seedream_batch.manifest.submissions", "Submissions", "claim"),
     "in the start of the run": ("seedream_batch.manifest.core", "ManifestCore", "begin_run"),
-    "in the engine": ("seedream_batch.run.engine", "Engine", "_may_begin"),
+    "in the engine": ("seedream_batch.engine.engine", "Engine", "_may_begin"),
 }
 
 

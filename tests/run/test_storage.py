@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from seedream_batch.run import engine
+from seedream_batch.engine import engine
 
 
 def break_manifest(bench):

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from seedream_batch.engine.context import Context
+from seedream_batch.engine.values import Event, EventKind, StopReason
 from seedream_batch.files.folder import Occupied
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, image_path
-from seedream_batch.run.context import Context
-from seedream_batch.run.values import Event, EventKind, StopReason
 
 SUPERSEDED = "superseded"
 """The folder, inside the output folder, for pictures that the job no longer asks for and whose place is taken."""

@@ -6,12 +6,12 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from seedream_batch.engine.opening import opened
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.opening import opened
 
 Chooses = Callable[[Mapping[str, Json]], bool]
 

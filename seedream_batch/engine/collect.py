@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from seedream_batch.engine.arrange import assign_place
+from seedream_batch.engine.context import Context, Stopping, event
+from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import Occupied, OutputFolder, begin, sync, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
@@ -19,9 +22,6 @@ from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.outcome import Fetched, Poll, Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.pacing import Watch
-from seedream_batch.run.arrange import assign_place
-from seedream_batch.run.context import Context, Stopping, event
-from seedream_batch.run.values import EventKind, StopReason
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
 """Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""

@@ -12,7 +12,7 @@ from seedream_batch.expand.cell_names import CellNames
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
-from seedream_batch.plan import PAID, Decision, Plan, decide
+from seedream_batch.planning import PAID, Decision, Plan, decide
 
 _BATCH = 500
 

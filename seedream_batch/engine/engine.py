@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Coroutine
 
 from seedream_batch.api.wire import LONGEST_WAIT
+from seedream_batch.engine.arrange import blocking, move_files
+from seedream_batch.engine.collect import Collector
+from seedream_batch.engine.context import Context, Stopping, dollars
+from seedream_batch.engine.submit import Submitter
+from seedream_batch.engine.values import StopReason
+from seedream_batch.engine.verify import verify
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.arrange import blocking, move_files
-from seedream_batch.run.collect import Collector
-from seedream_batch.run.context import Context, Stopping, dollars
-from seedream_batch.run.submit import Submitter
-from seedream_batch.run.values import StopReason
-from seedream_batch.run.verify import verify
 
 UNSURE = 10
 """How many times its estimate an image may turn out to cost, as long as no real price is known."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import assert_never
 
+from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
+from seedream_batch.engine.references import ReferenceSender
+from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
@@ -13,9 +16,6 @@ from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
-from seedream_batch.run.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
-from seedream_batch.run.references import ReferenceSender
-from seedream_batch.run.values import EventKind, StopReason
 
 RESENDS = 4
 """How often one run sends an uncertain task again under its key."""

@@ -16,6 +16,10 @@ from seedream_batch import __version__
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service
+from seedream_batch.engine.context import MOST_CONNECTIONS, Context
+from seedream_batch.engine.engine import Engine
+from seedream_batch.engine.opening import same_job, same_service, take_in_rescued
+from seedream_batch.engine.values import Event, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader
@@ -27,10 +31,6 @@ from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.run.context import MOST_CONNECTIONS, Context
-from seedream_batch.run.engine import Engine
-from seedream_batch.run.opening import same_job, same_service, take_in_rescued
-from seedream_batch.run.values import Event, RunOptions, Stats, StopReason, Verified
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from seedream_batch.engine.arrange import SUPERSEDED
+from seedream_batch.engine.opening import opened, same_job
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import Recorded, check
 from seedream_batch.files.folder import OutputFolder
@@ -13,8 +15,6 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.upkeep import Dropped
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec
-from seedream_batch.run.arrange import SUPERSEDED
-from seedream_batch.run.opening import opened, same_job
 
 BATCH = 200
 """Tasks whose files go before their rows do, in one transaction."""

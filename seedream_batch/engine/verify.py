@@ -6,16 +6,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 
+from seedream_batch.engine.arrange import in_the_way, settle
+from seedream_batch.engine.collect import DEFAULT_LINK_LIFETIME, Collector
+from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.values import EventKind, Verification
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import Recorded, check
 from seedream_batch.lifecycle import BELIEVED, backoff
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord
-from seedream_batch.run.arrange import in_the_way, settle
-from seedream_batch.run.collect import DEFAULT_LINK_LIFETIME, Collector
-from seedream_batch.run.context import Context, event
-from seedream_batch.run.values import EventKind, Verification
 
 PAGE = 256
 """Images that are looked at together; so many records, and not their files, are in memory."""

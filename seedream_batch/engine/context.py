@@ -9,13 +9,13 @@ from random import Random
 
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
+from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.run.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 
 OUTAGE_LIMIT = 120.0
 """Seconds without any usable answer from the service after which a run gives up; the next one goes on."""

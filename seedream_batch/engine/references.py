@@ -8,11 +8,11 @@ import json
 from collections.abc import Awaitable, Callable
 
 from seedream_batch.api.service import UPLOAD_LIFETIME
+from seedream_batch.engine.context import Context
 from seedream_batch.errors import StorageError
 from seedream_batch.files.references import data_uri, reference_bytes
 from seedream_batch.model.job import REFERENCE, Reference, Send
 from seedream_batch.model.task import TaskRecord
-from seedream_batch.run.context import Context
 
 UPLOAD_MARGIN = 2 * 3600.0
 """Seconds of life that an uploaded reference must have left to be used: the service fetches it some time later."""

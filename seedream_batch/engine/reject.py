@@ -10,13 +10,13 @@ from itertools import groupby
 from pathlib import PurePosixPath
 
 from seedream_batch.choice import Picked
+from seedream_batch.engine.arrange import SUPERSEDED
+from seedream_batch.engine.opening import opened
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
-from seedream_batch.run.arrange import SUPERSEDED
-from seedream_batch.run.opening import opened
 
 
 @dataclass(slots=True)
