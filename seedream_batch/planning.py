@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import assert_never
 
 from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import (
     NOT_THERE,
     PRUNED,
@@ -211,15 +212,20 @@ class Plan:
         groups = self.groups.values()
         return sum(group.images for group in groups), sum(group.cost for group in groups)
 
+    @property
+    def cost_usd(self) -> float:
+        """The estimated cost of the images that would be bought."""
+        return self.to_buy[1] / MICRO
+
 
 def as_json(plan: Plan) -> Json:
     """The plan for machines; money in USD."""
-    images, cost = plan.to_buy
+    images, _ = plan.to_buy
     return {
         "tasks": plan.tasks,
         "images": plan.images,
         "work": plan.work,
-        "to_buy": {"images": images, "cost_usd": cost / 1_000_000},
+        "to_buy": {"images": images, "cost_usd": plan.cost_usd},
         "dropped": plan.dropped,
         "left_out": plan.left_out,
         "groups": [
@@ -228,7 +234,7 @@ def as_json(plan: Plan) -> Json:
                 "why": group.why,
                 "tasks": group.tasks,
                 "images": group.images,
-                "cost_usd": group.cost / 1_000_000,
+                "cost_usd": group.cost / MICRO,
                 "axes": {axis: dict(counter) for axis, counter in group.axes.items()},
             }
             for group in plan.ordered()

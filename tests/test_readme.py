@@ -149,10 +149,16 @@ def test_the_fault_plan_is_valid(tmp_path):
     assert len(load_faults(path)) == 3
 
 
-def test_the_python_example_runs(capsys):
+def test_the_python_examples_run(clone, emulator, monkeypatch, capsys):
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("APIMART_BASE_URL", emulator.url)
+    monkeypatch.setenv("APIMART_API_KEY", "any")
     for block in blocks("python"):
         exec(compile(block.text, "README.md", "exec"), {})
-    assert "http://127.0.0.1:" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "3 images for about 0.105 USD" in out
+    assert "2 new images, 0.07 USD, 4 tasks left, None" in out
+    assert "http://127.0.0.1:" in out
 
 
 def test_the_crontab_line_runs_as_pasted_and_is_silent(clone, emulator):

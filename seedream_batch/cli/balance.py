@@ -18,8 +18,8 @@ def command() -> int:
     """Show what the account has left; a good way to check the API key."""
     from seedream_batch.api.service import Service
     from seedream_batch.api.wire import Balance
-    from seedream_batch.cli.environment import api_key, origin
     from seedream_batch.cli.words import say, usd
+    from seedream_batch.environment import api_key, origin
     from seedream_batch.errors import CredentialsRefused
 
     async def ask() -> Balance:

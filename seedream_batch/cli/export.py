@@ -80,11 +80,11 @@ def command(
     """Make a dataset of the stored images of JOB, with what is known of each."""
     import json
 
-    from seedream_batch.cli.selecting import chosen, grouping
     from seedream_batch.cli.target import made, manifest_of
     from seedream_batch.cli.words import say
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
     from seedream_batch.export.splits import parsed
+    from seedream_batch.load.selecting import chosen, grouping
 
     _fitting(form, images=images, shard_size=shard_size, link=link)
     if group_by and not split:

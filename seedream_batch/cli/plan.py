@@ -34,22 +34,16 @@ def command(
     max_tasks: int,
 ) -> int:
     """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
-    from seedream_batch.cli.selecting import chosen
+    from seedream_batch.batch import plan
     from seedream_batch.cli.show import show_plan
-    from seedream_batch.cli.target import load, manifest_of, trusts_keys
+    from seedream_batch.cli.target import load, trusts_keys
     from seedream_batch.cli.words import say
-    from seedream_batch.engine.survey import survey
     from seedream_batch.planning import as_json as plan_json
 
     loaded = load(job, emulate=emulate, max_tasks=max_tasks)
-    plan = survey(
-        loaded.tasks(),
-        manifest_of(loaded.job),
-        resend=trusts_keys(loaded.job, emulate=emulate),
-        chooses=chosen(select, loaded.job) if select else None,
-    )
+    planned = plan(loaded, select=select, resend=trusts_keys(loaded.job, emulate=emulate))
     if as_json:
-        say(json.dumps(plan_json(plan), ensure_ascii=False, indent=2))
+        say(json.dumps(plan_json(planned), ensure_ascii=False, indent=2))
     else:
-        show_plan(plan, loaded.job)
-    return 10 if detailed_exitcode and plan.work else 0
+        show_plan(planned, loaded.job)
+    return 10 if detailed_exitcode and planned.work else 0

@@ -34,10 +34,10 @@ key. Give it again to bring the gallery up to date: only what is new is made."""
 @click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
 def command(job: str, to: Path | None, select: tuple[str, ...], emulate: bool, as_json: bool) -> int:  # noqa: FBT001
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
-    from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.target import existing, load, manifest_of
     from seedream_batch.cli.words import number, say, short
     from seedream_batch.errors import UsageError
+    from seedream_batch.load.selecting import chosen
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import write_gallery
 

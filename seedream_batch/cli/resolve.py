@@ -34,11 +34,11 @@ Examples:
 def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | None, emulate: bool) -> int:  # noqa: FBT001
     """Decide about uncertain tasks: those that were perhaps made and paid for."""
     from seedream_batch.cli.running import run
-    from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made, manifest_of
     from seedream_batch.engine import decide
     from seedream_batch.engine.values import RunOptions
+    from seedream_batch.load.selecting import chosen as checked
     from seedream_batch.report import cells_in_doubt
 
     if (what is None) == (task_id is None):

@@ -40,13 +40,13 @@ says. Their files go to superseded/ and stay there. Images that were made anew s
 def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | None, emulate: bool) -> int:  # noqa: FBT001
     """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
     from seedream_batch.cli.choosing import read_choice, show_rejected
-    from seedream_batch.cli.selecting import chosen as checked
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made
     from seedream_batch.cli.words import number, say, wrapped
     from seedream_batch.engine.decide import make_anew, retry_tasks
     from seedream_batch.engine.reject import reject_images
     from seedream_batch.errors import UsageError
+    from seedream_batch.load.selecting import chosen as checked
 
     if missing and choice is not None:
         raise UsageError("give --missing or --choice, not both")

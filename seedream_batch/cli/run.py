@@ -63,7 +63,6 @@ def command(
 
         return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, max_tasks=max_tasks))
     from seedream_batch.cli.running import run
-    from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.target import load, trusts_keys
     from seedream_batch.engine.values import RunOptions
 
@@ -74,6 +73,5 @@ def command(
         collect=collect,
         submit_only=submit_only,
         resend=trusts_keys(loaded.job, emulate=emulate),
-        chooses=chosen(select, loaded.job) if select else None,
     )
-    return run(loaded, job, emulate=emulate, options=options, quiet=quiet, log_format=log_format)
+    return run(loaded, job, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from seedream_batch import batch
 from seedream_batch.api.secret import ApiKey
-from seedream_batch.cli.environment import api_key, origin
 from seedream_batch.cli.exits import Exit, of_run
 from seedream_batch.cli.progress import display
 from seedream_batch.cli.show import show_result
-from seedream_batch.engine.session import RunResult, run_job
-from seedream_batch.engine.values import RunOptions
+from seedream_batch.engine.session import RunResult
+from seedream_batch.engine.values import Event, RunOptions
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
@@ -21,10 +21,19 @@ EMULATED = ApiKey("emulated")
 """The key for our own emulator, which takes any."""
 
 
-def run(loaded: LoadedJob, path: str, *, emulate: bool, options: RunOptions, quiet: bool, log_format: str) -> int:
+def run(
+    loaded: LoadedJob,
+    path: str,
+    *,
+    emulate: bool,
+    options: RunOptions,
+    select: Sequence[str] = (),
+    quiet: bool,
+    log_format: str,
+) -> int:
     """Runs the job, shows what happens and what came of it; the exit code."""
-    key = EMULATED if emulate else api_key()
-    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet, log_format=log_format)
+    key = EMULATED if emulate else None
+    result = perform(loaded, key, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
     code = of_run(result)
     if not quiet or code != Exit.DONE:
         show_result(result, loaded.job, path)
@@ -32,24 +41,45 @@ def run(loaded: LoadedJob, path: str, *, emulate: bool, options: RunOptions, qui
 
 
 def perform(
-    loaded: LoadedJob, key: ApiKey, *, emulate: bool, options: RunOptions, quiet: bool, log_format: str
+    loaded: LoadedJob,
+    key: ApiKey | None,
+    *,
+    emulate: bool,
+    options: RunOptions,
+    select: Sequence[str] = (),
+    quiet: bool,
+    log_format: str,
 ) -> RunResult:
-    """Runs the job and shows what happens; what came of it."""
-    service: AbstractContextManager[str] = _emulator(loaded.job) if emulate else nullcontext(origin())
+    """Runs the job and shows what happens; what came of it. Without a key it is that of the environment."""
+    service: AbstractContextManager[str] | None = _emulator(loaded.job) if emulate else None
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        return run_job(
-            loaded.job,
-            tasks=loaded.tasks(),
-            references=loaded.references,
+        return batch.run(
+            loaded,
+            options,
+            select=select,
             service=service,
             key=key,
-            options=options,
-            emit=shown.event,
-            started=shown.started,
+            on_event=_Teller(shown.event),
+            on_start=shown.started,
+            signals=True,
         )
     finally:
         shown.close()
+
+
+class _Teller:
+    """Passes events on until that fails: a log that is full, or a terminal that is gone, must not stop a submission."""
+
+    def __init__(self, emit: Callable[[Event], None]) -> None:
+        self._emit: Callable[[Event], None] | None = emit
+
+    def __call__(self, event: Event) -> None:
+        if self._emit is not None:
+            try:
+                self._emit(event)
+            except (OSError, ValueError):
+                self._emit = None
 
 
 @contextmanager

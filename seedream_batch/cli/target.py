@@ -18,15 +18,15 @@ EMULATED = "-emulated"
 
 def load(path: str, *, emulate: bool, max_tasks: int) -> LoadedJob:
     """The job; with `emulate`, its output folder is that of emulated runs."""
-    from seedream_batch.load import LoadedJob, load_job
+    from seedream_batch.load import load_job
 
     loaded = load_job(path, max_tasks=max_tasks)
-    return LoadedJob(emulated(loaded.job), loaded.expansion) if emulate else loaded
+    return loaded.into(_emulated(loaded.job)) if emulate else loaded
 
 
-def emulated(job: Job) -> Job:
-    """The job with the output folder of emulated runs."""
-    return dataclasses.replace(job, output_dir=job.output_dir.with_name(job.output_dir.name + EMULATED))
+def _emulated(job: Job) -> Path:
+    """The output folder of emulated runs of a job."""
+    return job.output_dir.with_name(job.output_dir.name + EMULATED)
 
 
 def manifest_of(job: Job) -> Path:
@@ -36,13 +36,12 @@ def manifest_of(job: Job) -> Path:
     return job.output_dir / MANIFEST
 
 
-def trusts_keys(job: Job, *, emulate: bool) -> bool:
-    """Whether uncertain tasks are sent again under their key: the job says so, else only for our own emulator."""
-    from seedream_batch.model.job import OnUnknown
+def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
+    """Whether uncertain tasks are sent again under their key: our own emulator is trusted, unless the job says no.
 
-    if job.run.on_unknown is None:
-        return emulate
-    return job.run.on_unknown is OnUnknown.RESEND
+    None where that is for the job to say.
+    """
+    return True if emulate and job.run.on_unknown is None else None
 
 
 def made(path: str, *, emulate: bool) -> LoadedJob:
@@ -60,7 +59,7 @@ def existing(job: Job, path: str) -> tuple[Job, Path, bool]:
     manifest = manifest_of(job)
     if manifest.exists():
         return job, manifest, False
-    twin = emulated(job)
+    twin = dataclasses.replace(job, output_dir=_emulated(job))
     if manifest_of(twin).exists():
         return twin, manifest_of(twin), True
     raise UsageError(f"{path} was never run: there is no {manifest}. `seedream-batch run {path}` makes it")

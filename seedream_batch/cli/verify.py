@@ -37,7 +37,6 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
 
     from seedream_batch.cli.exits import Exit, of_verification
     from seedream_batch.cli.running import perform
-    from seedream_batch.cli.selecting import chosen
     from seedream_batch.cli.target import made
     from seedream_batch.cli.upkeep import SHOWN, show_verification, verification_json
     from seedream_batch.cli.words import say
@@ -47,10 +46,11 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
     key, without = _key(emulate=emulate)
     options = RunOptions(
         collect=True,
-        chooses=chosen(select, loaded.job) if select else None,
         verify=Verification(deep=deep, ask=not without, named=None if as_json else SHOWN),
     )
-    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text")
+    result = perform(
+        loaded, key, emulate=emulate, options=options, select=select, quiet=quiet or as_json, log_format="text"
+    )
     code = of_verification(result)
     if as_json:
         say(json.dumps(verification_json(result, loaded.job), ensure_ascii=False, indent=2))
@@ -62,8 +62,8 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
 def _key(*, emulate: bool) -> tuple[ApiKey, str]:
     """The key, and why there is none: then it is one that is never sent, since nothing is asked."""
     from seedream_batch.api.secret import ApiKey
-    from seedream_batch.cli.environment import api_key
     from seedream_batch.cli.running import EMULATED
+    from seedream_batch.environment import api_key
     from seedream_batch.errors import UsageError
 
     if emulate:

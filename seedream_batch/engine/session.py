@@ -8,7 +8,7 @@ import platform
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from random import Random
 
@@ -18,6 +18,7 @@ from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service
 from seedream_batch.engine.context import MOST_CONNECTIONS, Context
 from seedream_batch.engine.engine import Engine
+from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.opening import same_job, same_service, take_in_rescued
 from seedream_batch.engine.values import Event, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import StorageError
@@ -28,7 +29,7 @@ from seedream_batch.manifest.lock import MANIFEST, run_lock
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter
-from seedream_batch.model.job import Job, Reference
+from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
@@ -52,8 +53,8 @@ class RunResult:
 
     stats: Stats
     entered: Entered
-    tasks: dict[TaskState, int]
-    images: dict[ImageState, int]
+    tasks: Mapping[TaskState, int]
+    images: Mapping[ImageState, int]
     totals: Totals
     seconds: float
     calls: int
@@ -63,6 +64,16 @@ class RunResult:
     verified: Verified
     not_there: NotThere | None
     """None for a run that did not verify."""
+
+    @property
+    def cost_usd(self) -> float:
+        """What this run cost, as far as the service has told."""
+        return self.stats.cost / MICRO
+
+    @property
+    def total_cost_usd(self) -> float:
+        """What all runs of the job cost so far."""
+        return self.totals.cost / MICRO
 
     @property
     def left(self) -> int:
@@ -81,6 +92,8 @@ def run_job(
     options: RunOptions,
     emit: Callable[[Event], None],
     started: Callable[[Stats, int, int], None],
+    interruption: Interruption,
+    signals: bool,
     random: Random | None = None,
 ) -> RunResult:
     """Runs a job until nothing is left to do or something stops it.
@@ -89,7 +102,8 @@ def run_job(
     are all read. `service` gives the origin of the service; it is entered under the lock and left with it.
 
     `emit` gets every event, `started` once the live counters, the images that the job asks for and those stored
-    already. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
+    already; neither may raise. `interruption` ends the run from outside, and so do Ctrl-C, SIGTERM and SIGHUP with
+    `signals`, which needs the main thread. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
     """
     folder = OutputFolder(job.output_dir)
     folder.prepare()
@@ -111,15 +125,18 @@ def run_job(
             if options.chooses is not None:
                 manifest.choose(options.chooses)
             runner = _Runner(
-                job, references, rescue, cut_off, manifest, folder, origin, key, options, emit, random or Random()
-            )
+                job, references, rescue, cut_off, manifest, folder, origin, key, options, emit, random or Random(),
+                interruption, signals,
+            )  # fmt: skip
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
-            failure = _work(runner)
+            failure, interrupted = _work(runner)
             rescue.drop_if_empty()
             try:
                 if not runner.left_at_once:
                     manifest.end_run(now=time.time(), outcome=runner.outcome)
+                if interrupted is not None:
+                    raise interrupted
                 return _result(manifest, runner, entered, time.monotonic() - began)
             except StorageError:
                 # The first failure says more than that the end could not be written down either.
@@ -128,13 +145,18 @@ def run_job(
             manifest.close()
 
 
-def _work(runner: _Runner) -> StorageError | None:
-    """Runs; a full or broken disk ends a run in good order, and is told with its result."""
+def _work(runner: _Runner) -> tuple[StorageError | None, KeyboardInterrupt | None]:
+    """Runs; a full or broken disk ends a run in good order, and is told with its result.
+
+    So does a Ctrl-C, of which asyncio makes a cancellation where the run handles no signals.
+    """
     try:
         asyncio.run(runner.run())
     except StorageError as error:
-        return error
-    return None
+        return error, None
+    except KeyboardInterrupt as error:
+        return None, error
+    return None, None
 
 
 class _Runner:
@@ -153,6 +175,8 @@ class _Runner:
         options: RunOptions,
         emit: Callable[[Event], None],
         random: Random,
+        interruption: Interruption,
+        signals: bool,  # noqa: FBT001
     ) -> None:
         self._job = job
         self._references = references
@@ -163,13 +187,17 @@ class _Runner:
         self._origin = origin
         self._key = key
         self.options = options
-        self._emit = _Teller(emit)
+        self._emit = emit
         self._random = random
+        self._interruption = interruption
+        self._handles_signals = signals
         self.stats = Stats()
         self.calls = 0
         self.context: Context | None = None
         self.signal: int | None = None
         self.left_at_once = False
+        self._interrupted = False
+        self._work: asyncio.Task[None] | None = None
 
     @property
     def outcome(self) -> str:
@@ -204,11 +232,10 @@ class _Runner:
                     cut_off=self._cut_off,
                     stats=self.stats,
                 )
-                with self._signals(context), _time_limit(context):
-                    try:
-                        await Engine(context).run()
-                    finally:
-                        self.calls = service.calls + images.calls
+                try:
+                    await self._carry_out(context)
+                finally:
+                    self.calls = service.calls + images.calls
         finally:
             await writer.close()
 
@@ -220,51 +247,65 @@ class _Runner:
                 schedule.learn(resolution, seconds)
         return schedule
 
+    async def _carry_out(self, context: Context) -> None:
+        """Works to the end. Whoever cancels this asks for the end as Ctrl-C does: what is paid for is not dropped."""
+        work = self._work = asyncio.ensure_future(Engine(context).run())
+        loop = asyncio.get_running_loop()
+
+        def asked(at_once: bool) -> None:  # noqa: FBT001 - called by the interruption
+            loop.call_soon_threadsafe(self._asked, context, at_once)
+
+        cancelled: asyncio.CancelledError | None = None
+        with self._signals(context), self._interruption.heard(asked), _time_limit(context):
+            while not work.done():
+                try:
+                    await asyncio.wait({work})
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self._interrupt(context, "cancellation", None)
+        if work.cancelled():
+            self.left_at_once = True
+        else:
+            work.result()
+        if cancelled is not None:
+            raise cancelled
+
+    def _interrupt(self, context: Context, why: str, number: int | None) -> None:
+        """The first time, lets what is being sent or written finish; the second time, leaves at once."""
+        if self._interrupted:
+            self._leave()
+        else:
+            self._interrupted = True
+            self.signal = number
+            context.end(StopReason.INTERRUPTED, why)
+            context.tell(f"{why}: finishing what is being sent or written; once more leaves at once")
+
+    def _asked(self, context: Context, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
+        """As an interruption asks: however often, it only leaves at once if that is what is asked for."""
+        if not self._interrupted:
+            self._interrupted = True
+            context.end(StopReason.INTERRUPTED, "it was asked to end")
+        if at_once:
+            self._leave()
+
+    def _leave(self) -> None:
+        """As good as a kill: the next run looks for what was left half done."""
+        if self._work is not None:
+            self.left_at_once = True
+            self._work.cancel()
+
     @contextmanager
     def _signals(self, context: Context) -> Iterator[None]:
-        """The first Ctrl-C or SIGTERM lets what is being written finish, the second leaves at once."""
+        """Ctrl-C, SIGTERM and SIGHUP interrupt, where the run may handle signals."""
         loop = asyncio.get_running_loop()
-        main = asyncio.current_task()
-
-        def stop(number: int) -> None:
-            if self.signal is None:
-                self.signal = number
-                name = signal.Signals(number).name
-                context.end(StopReason.INTERRUPTED, name)
-                context.tell(f"{name}: finishing what is being sent or written; once more leaves at once")
-            elif main is not None:
-                # As good as a kill: the next run looks for what was left half done.
-                self.left_at_once = True
-                main.cancel()
-
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if self._handles_signals else ()
         for number in numbers:
-            # Only a main thread can have signal handlers; a library user elsewhere keeps their own.
-            with suppress(ValueError, RuntimeError, NotImplementedError):
-                loop.add_signal_handler(number, stop, number)
+            loop.add_signal_handler(number, self._interrupt, context, number.name, number)
         try:
             yield
-        except asyncio.CancelledError:
-            if self.signal is None:
-                raise
         finally:
             for number in numbers:
-                with suppress(ValueError, RuntimeError, NotImplementedError):
-                    loop.remove_signal_handler(number)
-
-
-class _Teller:
-    """Passes events on until that fails: a log that is full, or a terminal that is gone, must not stop a submission."""
-
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit: Callable[[Event], None] | None = emit
-
-    def __call__(self, event: Event) -> None:
-        if self._emit is not None:
-            try:
-                self._emit(event)
-            except (OSError, ValueError):
-                self._emit = None
+                loop.remove_signal_handler(number)
 
 
 def _steady_clock() -> Callable[[], float]:

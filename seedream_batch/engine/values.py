@@ -113,8 +113,9 @@ class RunOptions:
     """Submit, and leave polling and fetching to a later run."""
     resend_only: frozenset[int] | None = None
     """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
-    resend: bool = False
-    """Send uncertain tasks again under their key: the service is trusted to know it."""
+    resend: bool | None = None
+    """Send uncertain tasks again under their key: the service is trusted to know it. None: as the job says in
+    `run.on_unknown`, else not."""
     chooses: Callable[[Mapping[str, Json]], bool] | None = None
     """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
     whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +45,10 @@ class LoadedJob:
     def references(self) -> Mapping[str, Reference]:
         """The reference images of the tasks read so far, by SHA-256."""
         return self.expansion.references
+
+    def into(self, folder: str | Path) -> LoadedJob:
+        """The same job with another output folder, which has a manifest of its own."""
+        return LoadedJob(dataclasses.replace(self.job, output_dir=Path(folder).resolve()), self.expansion)
 
     def check(self) -> int:
         """Makes every task once; how many there are. Raises `InvalidJob` with every problem of every cell."""

@@ -74,6 +74,11 @@ class RunSettings:
     task_timeout: float = 1800.0
     on_unknown: OnUnknown | None = None
 
+    @property
+    def resends(self) -> bool:
+        """Whether submissions without a clear answer are sent again under their key."""
+        return self.on_unknown is OnUnknown.RESEND
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

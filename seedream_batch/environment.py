@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from seedream_batch.api.secret import ApiKey
+from seedream_batch.api.service import origin_of
 from seedream_batch.errors import StorageError, UsageError
-
-if TYPE_CHECKING:
-    from seedream_batch.api.secret import ApiKey
 
 DEFAULT_BASE_URL = "https://api.apimart.ai"
 
 
 def origin() -> str:
     """The origin of the service: `APIMART_BASE_URL`, else the provider's. Raises `UsageError`."""
-    from seedream_batch.api.service import origin_of
-
     return origin_of(os.environ.get("APIMART_BASE_URL") or DEFAULT_BASE_URL)
 
 
 def api_key() -> ApiKey:
     """The key: `APIMART_API_KEY`, else the file named by `APIMART_API_KEY_FILE`. Raises `UsageError`."""
-    from seedream_batch.api.secret import ApiKey
-
     key = os.environ.get("APIMART_API_KEY")
     if key:
         return ApiKey(key)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from seedream_batch.errors import UsageError
-
-if TYPE_CHECKING:
-    from seedream_batch.expand.selection import Selection
-    from seedream_batch.model.document import Json
-    from seedream_batch.model.job import Job
+from seedream_batch.expand.selection import Selection, fits_a_cell, parsed, selection
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
+from seedream_batch.validate import did_you_mean
 
 
 def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]] = ()) -> Selection:
@@ -20,9 +18,6 @@ def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]]
 
     Each value has to fit a cell of the job, or one of `also`: cells that the job no longer has. Raises `UsageError`.
     """
-    from seedream_batch.expand.selection import fits_a_cell, parsed, selection
-    from seedream_batch.validate import did_you_mean
-
     wanted = parsed(texts)
     axes = dict.fromkeys([axis.name for axis in job.axes])
     axes.update(dict.fromkeys(name for cell in (*job.include, *also) for name in cell))
@@ -42,8 +37,6 @@ def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]]
 
 def grouping(text: str, job: Job) -> tuple[str, ...]:
     """The way into a cell that `--group-by` names: an axis, or a key of its values. Raises `UsageError`."""
-    from seedream_batch.validate import did_you_mean
-
     known: dict[str, None] = {}
     for path in itertools.chain.from_iterable(map(_paths, _values(job))):
         if path == text:

@@ -1,0 +1,212 @@
+"""Plan a job and run it: what Python programs call, and what the command line calls, too."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Generic, TypeVarTuple
+
+from seedream_batch.api.secret import ApiKey
+from seedream_batch.api.service import origin_of
+from seedream_batch.engine.interruption import Interruption
+from seedream_batch.engine.session import RunResult, run_job
+from seedream_batch.engine.survey import survey
+from seedream_batch.engine.values import Event, RunOptions, Stats
+from seedream_batch.environment import api_key, origin
+from seedream_batch.errors import UsageError
+from seedream_batch.load import LoadedJob
+from seedream_batch.load.selecting import chosen
+from seedream_batch.manifest.lock import MANIFEST
+from seedream_batch.planning import Plan
+
+Told = TypeVarTuple("Told")
+
+Service = str | AbstractContextManager[str] | None
+OnEvent = Callable[[Event], object] | None
+OnStart = Callable[[Stats, int, int], object] | None
+
+
+def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = None) -> Plan:
+    """What a run of the job would do, and why; changes nothing, asks the service nothing, needs no key.
+
+    Args:
+        job: What `load_job` gave.
+        select: Only tasks with these values may be bought or sent again: `["subject=fox", "size=1:1,16:9"]`.
+        resend: Whether uncertain tasks are sent again under their key; None: as the job says in `run.on_unknown`.
+
+    Raises:
+        InvalidJob: A cell of the job has a problem; all of them are told.
+        ManifestError: The manifest in the output folder cannot be read.
+        UsageError: `select` names what the job does not have.
+    """
+    return survey(
+        job.tasks(),
+        job.job.output_dir / MANIFEST,
+        resend=job.job.run.resends if resend is None else resend,
+        chooses=chosen(select, job.job) if select else None,
+    )
+
+
+def run(
+    job: LoadedJob,
+    options: RunOptions | None = None,
+    *,
+    select: Sequence[str] = (),
+    service: Service = None,
+    key: str | ApiKey | None = None,
+    on_event: OnEvent = None,
+    on_start: OnStart = None,
+    interruption: Interruption | None = None,
+    signals: bool = False,
+) -> RunResult:
+    """Makes every image that the job asks for and that is not there yet; returns when nothing is left to do.
+
+    What stops a run early is no error: the result's `stop_reason` says it, and `left` how many tasks wait for the next
+    run. May be stopped and killed at any moment: the next run goes on from there, and buys nothing twice.
+
+    Ctrl-C raises `KeyboardInterrupt`, but not before what is being sent or written is finished; a second one does so at
+    once. A program that handles SIGINT by itself calls `interruption.ask()` there instead.
+
+    Args:
+        job: What `load_job` gave.
+        options: What this run is to do; without them, everything.
+        select: Only tasks with these values are bought or sent again: `["subject=fox", "size=1:1,16:9"]`. What is in
+            flight is paid for, and collected whole.
+        service: The address of the service, or a context manager that gives it, which is entered once the run holds
+            the output folder, and left with it. None: `APIMART_BASE_URL`, else the provider's.
+        key: The API key. None: `APIMART_API_KEY`, else the file that `APIMART_API_KEY_FILE` names.
+        on_event: Gets every event. What it raises ends the run in good order, and is raised then.
+        on_start: Gets the counters, which are live, and how many images the job asks for and how many of them are
+            stored already; then comes the first event. What it raises counts like that of `on_event`.
+        interruption: Ends the run, from another thread or from a callback.
+        signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order, and tell which it was in the result. Only in
+            the main thread; else no handler is installed.
+
+    Raises:
+        InvalidJob: A cell of the job has a problem; nothing was sent.
+        ManifestLocked: Another run holds the output folder.
+        ManifestError: The manifest in the output folder cannot be used.
+        StorageError: A file or folder cannot be read or written.
+        UsageError: There is no key, `select` names what the job does not have, or the folder belongs to another job or
+            service.
+    """
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError("an event loop is running here, and run() would hold it up; await run_async()")
+    if signals and threading.current_thread() is not threading.main_thread():
+        raise UsageError("only the main thread can handle signals")
+    interruption = interruption or Interruption()
+    events = _Listener(on_event, interruption)
+    start = _Listener(on_start, interruption)
+    settled = _settled(options or RunOptions(), job, select)
+    secret = _key(key)
+    result = run_job(
+        job.job,
+        tasks=job.tasks(),
+        references=job.references,
+        service=_opened(service),
+        key=secret,
+        options=settled,
+        emit=events,
+        started=start,
+        interruption=interruption,
+        signals=signals,
+    )
+    for listener in (start, events):
+        listener.raise_error()
+    return result
+
+
+async def run_async(
+    job: LoadedJob,
+    options: RunOptions | None = None,
+    *,
+    select: Sequence[str] = (),
+    service: Service = None,
+    key: str | ApiKey | None = None,
+    on_event: OnEvent = None,
+    on_start: OnStart = None,
+    interruption: Interruption | None = None,
+) -> RunResult:
+    """As `run`, beside whatever else the event loop does: the run has a thread and a loop of its own.
+
+    `on_event` and `on_start` are called in the caller's loop. Cancelling this ends the run in good order, like the
+    first Ctrl-C: nothing new is sent, what is being sent or written is finished, then the cancellation goes on.
+    Cancelled again, it leaves at once. To have the result of a run that is ended, use an `interruption`.
+    """
+    loop = asyncio.get_running_loop()
+    interruption = interruption or Interruption()
+    events = _Listener(on_event, interruption)
+    start = _Listener(on_start, interruption)
+    work = asyncio.ensure_future(
+        asyncio.to_thread(
+            run,
+            job,
+            options,
+            select=select,
+            service=service,
+            key=key,
+            on_event=lambda event: loop.call_soon_threadsafe(events, event),
+            on_start=lambda *counts: loop.call_soon_threadsafe(start, *counts),
+            interruption=interruption,
+        )
+    )
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError as error:
+            interruption.ask(at_once=cancelled is not None)
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled from work.exception()
+    result = work.result()
+    for listener in (start, events):
+        listener.raise_error()
+    return result
+
+
+class _Listener(Generic[*Told]):
+    """Tells a caller what happens, until the caller fails: then the run ends in good order, and the error is kept."""
+
+    def __init__(self, tell: Callable[[*Told], object] | None, interruption: Interruption) -> None:
+        self._tell = tell
+        self._interruption = interruption
+        self._error: Exception | None = None
+
+    def __call__(self, *told: *Told) -> None:
+        if self._tell is None or self._error is not None:
+            return
+        try:
+            self._tell(*told)
+        except Exception as error:  # noqa: BLE001 - raised again by `raise_error`
+            # Raised in the middle of a run, it would keep what is paid for from being recorded.
+            self._error = error
+            self._interruption.ask()
+
+    def raise_error(self) -> None:
+        """Raises what the caller raised, if anything."""
+        if self._error is not None:
+            raise self._error
+
+
+def _opened(service: Service) -> AbstractContextManager[str]:
+    if service is None:
+        return nullcontext(origin())
+    return nullcontext(origin_of(service)) if isinstance(service, str) else service
+
+
+def _key(key: str | ApiKey | None) -> ApiKey:
+    if key is None:
+        return api_key()
+    return ApiKey(key) if isinstance(key, str) else key
+
+
+def _settled(options: RunOptions, job: LoadedJob, select: Sequence[str]) -> RunOptions:
+    """The options, with what the job says where they leave it open."""
+    resend = job.job.run.resends if options.resend is None else options.resend
+    chooses = chosen(select, job.job) if select else options.chooses
+    return dataclasses.replace(options, resend=resend, chooses=chooses)
