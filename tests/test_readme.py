@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from seedream_batch.cli import exits
 from seedream_batch.emulator import Emulator, EmulatorConfig, load_faults
@@ -20,6 +21,8 @@ from seedream_batch.load import load_job
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = {"name": "places.txt", "text": "in a forest\non a beach\n"}
+OTHER_FILES = ("# faults.yaml\n", "# .github/", "# .pre-commit-config.yaml\n")
+"""How yaml blocks begin that are no job files."""
 SET_UP = "python3 -m venv .venv && "
 
 
@@ -126,7 +129,7 @@ def masked(output):
 def test_the_examples_of_job_files_are_valid(tmp_path):
     shutil.copytree(ROOT / "jobs", tmp_path, dirs_exist_ok=True)
     (tmp_path / "subjects" / TABLE["name"]).write_text(TABLE["text"], encoding="utf-8")
-    examples = [block.text for block in blocks("yaml") if not block.text.startswith("# faults.yaml")]
+    examples = [block.text for block in blocks("yaml") if not block.text.startswith(OTHER_FILES)]
     assert len(examples) >= 5
     for number, example in enumerate(examples):
         # A part of a job is made whole by what it leaves out.
@@ -147,6 +150,26 @@ def test_the_fault_plan_is_valid(tmp_path):
     path = tmp_path / "faults.yaml"
     path.write_text(fault_plan(), encoding="utf-8")
     assert len(load_faults(path)) == 3
+
+
+def test_the_workflow_annotates_what_is_wrong(clone, emulator):
+    (text,) = [block.text for block in blocks("yaml") if block.text.startswith("# .github/")]
+    command = yaml.safe_load(text)["jobs"]["validate"]["steps"][-1]["run"]
+    script = f". .venv/bin/activate; {command}"
+
+    def step():
+        return subprocess.run(
+            ["bash", "-c", script],
+            cwd=clone, env=environment(clone, emulator), capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    done = step()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    job = clone / "jobs" / "quickstart.yaml"
+    job.write_text(job.read_text(encoding="utf-8").replace("[2K]", "[1K]"), encoding="utf-8")
+    done = step()
+    assert done.returncode == 2
+    assert done.stdout.startswith("::error file=jobs/quickstart.yaml,line=")
 
 
 def test_the_python_examples_run(clone, emulator, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 
@@ -77,12 +78,15 @@ def _as_json(path: str, problem: Problem) -> dict[str, object]:
 
 
 def _as_annotation(path: str, problem: Problem) -> str:
+    """A workflow command of GitHub Actions, with the escapes that its runner undoes."""
     where = problem.position
-    text = f"{problem.path}: {problem.message}" if problem.path else problem.message
-    text += f" ({problem.hint})" if problem.hint else ""
-    place = f"file={_escaped(where.file)},line={where.line},col={where.column}" if where else f"file={_escaped(path)}"
-    return f"::error {place}::{text.replace('%', '%25').replace(chr(13), '%0D').replace(chr(10), '%0A')}"
+    place = f"file={_property(where.file)},line={where.line},col={where.column}" if where else f"file={_property(path)}"
+    return f"::error {place}::{_data(str(dataclasses.replace(problem, position=None)))}"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
