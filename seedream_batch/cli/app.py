@@ -39,7 +39,8 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in VERBS and not name.startswith("-"):
+        # A shell that asks how a line goes on is no place for a message.
+        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, VERBS)

@@ -2,14 +2,51 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-JOB: _Decorator = click.argument("job", metavar="JOB", type=click.Path())
+
+class JobFile(click.Path):
+    """The path of a job file; shells complete it to those that there are."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The YAML files in the folder that is typed so far, and in the folders in it.
+
+        Else the shell is to look for any file by itself.
+        """
+        from click.shell_completion import CompletionItem
+
+        start = incomplete.rpartition("/")[2]
+        before = incomplete.removesuffix(start)
+        folder = Path(before or ".")
+        try:
+            found = sorted(path for more in ("*", "*/*") for path in folder.glob(glob.escape(start) + more))
+        except OSError:
+            found = []
+        names = [
+            before + path.relative_to(folder).as_posix()
+            for path in found
+            if path.suffix in {".yaml", ".yml"} and (start or not path.relative_to(folder).as_posix().startswith("."))
+        ]
+        # What needs quotes is for the shell: it knows how.
+        if not names or not all(map(_PLAIN.fullmatch, names)):
+            return super().shell_complete(ctx, param, incomplete)
+        return [CompletionItem(name) for name in names]
+
+
+_PLAIN = re.compile(r"[\w./+@-]+", re.ASCII)
+
+JOB: _Decorator = click.argument("job", metavar="JOB", type=JobFile())
 
 MAX_TASKS: _Decorator = click.option(
     "--max-tasks",

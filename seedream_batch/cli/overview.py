@@ -16,6 +16,7 @@ VERBS = {
     "balance": "Show what the account has left; checks the API key.",
     "init": "Write a commented job file to start from.",
     "schema": "Print a JSON Schema, for editors and other tools.",
+    "completion": "Print what lets bash, zsh or fish complete what you type.",
     "emulator": "Play the image service on this machine, with faults on demand.",
 }
 """The verbs and what they do."""

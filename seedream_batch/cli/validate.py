@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-from seedream_batch.cli.options import MAX_TASKS
+from seedream_batch.cli.options import MAX_TASKS, JobFile
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.model.document import Problem
 
@@ -22,7 +22,7 @@ Exit code 0: every job is valid; 2: at least one is not."""
 
 
 @click.command("validate", epilog=_EPILOG)
-@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, type=click.Path())
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True, type=JobFile())
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
 @MAX_TASKS
 def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:

@@ -1,0 +1,28 @@
+"""`seedream-batch completion`."""
+
+from __future__ import annotations
+
+import click
+
+_EPILOG = """\b
+Examples:
+  eval "$(seedream-batch completion bash)"      (in ~/.bashrc)
+  eval "$(seedream-batch completion zsh)"       (in ~/.zshrc, behind compinit)
+  seedream-batch completion fish > ~/.config/fish/completions/seedream-batch.fish
+
+Completes commands, options, their choices, and the names of job files."""
+
+
+@click.command("completion", epilog=_EPILOG)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> int:
+    """Print the script that lets a shell complete what you type."""
+    from click.shell_completion import BashComplete, FishComplete, ZshComplete
+
+    from seedream_batch.cli.app import cli
+
+    classes = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+    # The name of the variable is the one that click looks for by itself.
+    script = classes[shell](cli, {}, "seedream-batch", "_SEEDREAM_BATCH_COMPLETE").source()
+    click.echo(script, nl=False)
+    return 0
