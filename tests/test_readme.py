@@ -274,6 +274,9 @@ def test_every_key_of_a_job_file_is_named():
     import json
 
     schema = json.loads((ROOT / "schemas" / "job.schema.json").read_text(encoding="utf-8"))["properties"]
-    keys = {*schema, *(f"{part}.{key}" for part in ("output", "budget", "run") for key in schema[part]["properties"])}
+    keys = {
+        *schema,
+        *(f"{part}.{key}" for part in ("output", "budget", "run", "notify") for key in schema[part]["properties"]),
+    }
     for name in keys | set(schema["request"]["properties"]):
         assert f"`{name}`" in README, name

@@ -106,17 +106,29 @@ def of_error(error: SeedreamBatchError) -> Exit:
 
 INTERRUPTED = 128 + signal.SIGINT
 
-HELP = """\b
+_MEANINGS = {
+    0: "done, or nothing to do",
+    1: "a bug in seedream-batch",
+    2: "wrong usage, or an invalid job",
+    3: "finished; some tasks failed or were lost, or images are not there",
+    4: "finished; some tasks are uncertain",
+    5: "stopped by the budget or the balance",
+    6: "the service refuses the API key",
+    7: "stopped early with work left; run again",
+    8: "storage failed",
+    10: "there is work to do (plan --detailed-exitcode)",
+    75: "another run holds the job",
+}
+
+
+def meaning(code: int) -> str:
+    """What an exit code of ours means, in a few words."""
+    return _MEANINGS[code] if code < 128 else f"interrupted by {signal.Signals(code - 128).name}"
+
+
+_ROWS = "\n".join(f"{code:>5}  {told}" for code, told in _MEANINGS.items())
+
+HELP = f"""\b
 Exit codes:
-    0  done, or nothing to do
-    1  a bug in seedream-batch
-    2  wrong usage, or an invalid job
-    3  finished; some tasks failed or were lost, or images are not there
-    4  finished; some tasks are uncertain
-    5  stopped by the budget or the balance
-    6  the service refuses the API key
-    7  stopped early with work left; run again
-    8  storage failed
-   10  there is work to do (plan --detailed-exitcode)
-   75  another run holds the job
+{_ROWS}
   130, 143  interrupted by Ctrl-C, SIGTERM"""

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seedream_batch.cli.words import clean, number, usd
+from seedream_batch.cli.words import clean, number, say, usd
 from seedream_batch.engine.values import Event, EventKind, Stats
 
 if TYPE_CHECKING:
@@ -186,6 +186,14 @@ def display(*, quiet: bool, log_format: str) -> Display:
     if sys.stderr.isatty() and not quiet:
         return Bar()
     return Lines(quiet=quiet)
+
+
+def warn(text: str, *, log_format: str) -> None:
+    """Tells of something that went wrong after a run, in the form of its log; a quiet run tells it, too."""
+    if log_format == "json":
+        JsonLines().event(Event(EventKind.WARNING, text))
+    else:
+        say(text, err=True)
 
 
 def _line(event: Event) -> str:

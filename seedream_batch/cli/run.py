@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
@@ -39,6 +41,13 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
     help="How events are written to standard error.",
 )  # fmt: skip
+@click.option(
+    "--summary", metavar="FILE", type=click.Path(path_type=Path), help="Write how the run ended into FILE, as JSON."
+)
+@click.option(
+    "--metrics", metavar="FILE", type=click.Path(path_type=Path),
+    help="Write how it ended into FILE, for the textfile collector of Prometheus.",
+)  # fmt: skip
 @MAX_TASKS
 @click.pass_context
 def command(
@@ -53,6 +62,8 @@ def command(
     dry_run: bool,  # noqa: FBT001
     quiet: bool,  # noqa: FBT001
     log_format: str,
+    summary: Path | None,
+    metrics: Path | None,
     max_tasks: int,
 ) -> int:
     """Make every image that JOB asks for and that is not there yet."""
@@ -61,17 +72,29 @@ def command(
     if dry_run:
         from seedream_batch.cli.plan import command as plan
 
+        if summary or metrics:
+            raise UsageError("--dry-run makes no run, so there is none for --summary or --metrics to tell of")
         return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, max_tasks=max_tasks))
-    from seedream_batch.cli.running import run
+    from seedream_batch.cli.ending import Ending, files
+    from seedream_batch.cli.running import perform, show_end
     from seedream_batch.cli.target import load, trusts_keys
     from seedream_batch.engine.values import RunOptions
 
-    loaded = load(job, emulate=emulate, max_tasks=max_tasks)
-    options = RunOptions(
-        limit=limit,
-        max_duration=max_duration,
-        collect=collect,
-        submit_only=submit_only,
-        resend=trusts_keys(loaded.job, emulate=emulate),
-    )
-    return run(loaded, job, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
+    with Ending(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
+        loaded = load(job, emulate=emulate, max_tasks=max_tasks)
+        ending.about(loaded.job)
+        options = RunOptions(
+            limit=limit,
+            max_duration=max_duration,
+            collect=collect,
+            submit_only=submit_only,
+            resend=trusts_keys(loaded.job, emulate=emulate),
+        )
+        result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
+        ending.result = result
+    try:
+        show_end(result, loaded.job, job, code=ending.code, quiet=quiet)
+    finally:
+        # Also when nobody reads what is printed any more.
+        ending.notify()
+    return ending.code

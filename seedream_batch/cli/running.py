@@ -32,17 +32,21 @@ def run(
     log_format: str,
 ) -> int:
     """Runs the job, shows what happens and what came of it; the exit code."""
-    key = EMULATED if emulate else None
-    result = perform(loaded, key, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
+    result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
     code = of_run(result)
-    if not quiet or code != Exit.DONE:
-        show_result(result, loaded.job, path)
+    show_end(result, loaded.job, path, code=code, quiet=quiet)
     return code
+
+
+def show_end(result: RunResult, job: Job, path: str, *, code: int, quiet: bool) -> None:
+    """What came of a run; a quiet one says nothing when all went well."""
+    if not quiet or code != Exit.DONE:
+        show_result(result, job, path)
 
 
 def perform(
     loaded: LoadedJob,
-    key: ApiKey | None,
+    key: ApiKey | None = None,
     *,
     emulate: bool,
     options: RunOptions,
@@ -50,8 +54,10 @@ def perform(
     quiet: bool,
     log_format: str,
 ) -> RunResult:
-    """Runs the job and shows what happens; what came of it. Without a key it is that of the environment."""
+    """Runs the job and shows what happens; what came of it. Without a key it is that of the environment, or any."""
     service: AbstractContextManager[str] | None = _emulator(loaded.job) if emulate else None
+    if emulate and key is None:
+        key = EMULATED
     shown = display(quiet=quiet, log_format=log_format)
     try:
         return batch.run(

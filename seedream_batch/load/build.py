@@ -7,7 +7,7 @@ from pathlib import Path
 
 from seedream_batch.load.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
-from seedream_batch.model.job import Axis, Budget, Job, OnUnknown, RunSettings, Send
+from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, RunSettings, Send
 
 
 def build_job(
@@ -31,6 +31,7 @@ def build_job(
         output_path=output.get("path", ""),
         budget=_budget(value.get("budget", {})),
         run=_run(value.get("run", {})),
+        notify=_notify(value["notify"]) if "notify" in value else None,
     )
 
 
@@ -57,4 +58,14 @@ def _run(value: Mapping[str, Json]) -> RunSettings:
         attempts=int(value.get("attempts", defaults.attempts)),
         task_timeout=defaults.task_timeout if timeout is None else seconds(timeout),
         on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
+    )
+
+
+def _notify(value: Mapping[str, Json]) -> Notify:
+    url = value.get("url", "")
+    defaults = Notify(url)
+    return Notify(
+        url=url,
+        on=tuple(NotifyOn(one) for one in value.get("on", defaults.on)),
+        method=value.get("method", defaults.method),
     )

@@ -18,6 +18,7 @@ from seedream_batch.expand.templates import TemplateEngine, TemplateError
 from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
 from seedream_batch.load.build import build_job
 from seedream_batch.load.crosscheck import Written, exclude_problems, first_causes, name_problems, template_problems
+from seedream_batch.load.notify import notify_problems
 from seedream_batch.load.units import limit_problems, without
 from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
 from seedream_batch.model.job import Axis, Job, Reference
@@ -71,6 +72,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     problems += limits
     value = without(value, limits)
     problems += name_problems(written)
+    problems += notify_problems(value, document)
     axes = _axes(value, written, file.parent, problems)
     request = _request(value, document, file.parent, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)

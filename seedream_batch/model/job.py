@@ -80,6 +80,24 @@ class RunSettings:
         return self.on_unknown is OnUnknown.RESEND
 
 
+class NotifyOn(StrEnum):
+    """Ends of a run that somebody may want to be told of."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    UNFINISHED = "unfinished"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """A webhook and the ends of a run that it is told of; `url` is as written, with `${NAME}` for what is secret."""
+
+    url: str
+    on: tuple[NotifyOn, ...] = (NotifyOn.SUCCESS, NotifyOn.FAILURE)
+    method: str = "POST"
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A job file with every path made absolute and every default filled in.
@@ -102,6 +120,7 @@ class Job:
     output_path: str
     budget: Budget
     run: RunSettings
+    notify: Notify | None = None
 
     @property
     def folder(self) -> FilePath:

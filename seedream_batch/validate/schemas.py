@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
     from jsonschema.protocols import Validator
 
-_FILES = {"job": "job.schema.json", "request": "seedream-4.5.request.schema.json"}
+_FILES = {
+    "job": "job.schema.json",
+    "request": "seedream-4.5.request.schema.json",
+    "summary": "summary.schema.json",
+}
 
 
 def schema_names() -> tuple[str, ...]:
@@ -25,7 +29,7 @@ def schema_names() -> tuple[str, ...]:
 
 
 def schema_text(name: str) -> str:
-    """The text of the schema called `name` ("job" or "request"). Raises `KeyError` for another name."""
+    """The text of the schema called `name`, one of `schema_names`. Raises `KeyError` for another name."""
     package = Path(__file__).parents[1]
     installed, source = package / "schemas" / _FILES[name], package.parent / "schemas" / _FILES[name]
     return (installed if installed.is_file() else source).read_text(encoding="utf-8")

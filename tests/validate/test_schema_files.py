@@ -40,13 +40,13 @@ def references(value):
             yield from references(child)
 
 
-def test_there_is_a_schema_for_jobs_and_one_for_requests():
-    assert schema_names() == ("job", "request")
+def test_there_is_a_schema_for_whatever_is_read_or_written():
+    assert schema_names() == ("job", "request", "summary")
     with pytest.raises(KeyError):
         schema_text("other")
 
 
-@pytest.mark.parametrize("name", ["job", "request"])
+@pytest.mark.parametrize("name", schema_names())
 def test_schemas_are_valid_and_stand_alone(name):
     schema = read(name)
     Draft202012Validator.check_schema(schema)
@@ -68,6 +68,14 @@ def test_every_field_tells_an_editor_what_it_is(name):
         if path:
             assert part["$comment"].startswith("Source: "), path
             assert part["examples"], path
+
+
+@pytest.mark.parametrize("name", ["summary"])
+def test_every_field_of_an_output_says_what_it_is(name):
+    for path, part in parts(read(name)):
+        if "items" not in path and "additionalProperties" not in path:
+            assert part["title"], path
+            assert part["description"].endswith("."), path
 
 
 @pytest.mark.parametrize("name", ["job", "request"])
@@ -134,15 +142,15 @@ def test_schemas_are_found_in_an_installed_package(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "seedream_batch", ignore=shutil.ignore_patterns("__pycache__", "schemas"))
     inside = tmp_path / "seedream_batch" / "schemas"
     inside.mkdir()
-    for name, file in (("job", "job.schema.json"), ("request", "seedream-4.5.request.schema.json")):
-        (inside / file).write_text(schema_text(name), encoding="utf-8")
+    for file in (PACKAGE.parent / "schemas").iterdir():
+        shutil.copy(file, inside)
     code = (
         "import seedream_batch.validate as v; print(v.__file__);"
         "print(v.job_problems.__name__, *(len(v.schema_text(n)) for n in v.schema_names()))"
     )
     file, told = run_python(code, tmp_path).splitlines()
     assert Path(file).is_relative_to(tmp_path)
-    assert told == f"job_problems {len(schema_text('job'))} {len(schema_text('request'))}"
+    assert told == " ".join(["job_problems", *(str(len(schema_text(name))) for name in schema_names())])
 
 
 def test_the_schema_library_is_not_loaded_before_it_is_needed():

@@ -1,0 +1,147 @@
+"""The end of a run, told to files and to a webhook, however it came."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from seedream_batch.cli.exits import INTERRUPTED, Exit, of_error, of_run
+from seedream_batch.cli.metrics import metrics
+from seedream_batch.cli.progress import warn
+from seedream_batch.cli.summary import Ended, kind_of, message, summary
+from seedream_batch.engine.session import RunResult
+from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
+from seedream_batch.manifest.counts import Counts, read_counts
+from seedream_batch.manifest.lock import MANIFEST
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job, Notify
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the end of a run is written; links are followed, and both can be replaced."""
+
+    summary: Path | None
+    metrics: Path | None
+
+
+def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
+    """The files that were asked for. Raises `UsageError` or `StorageError` if they cannot be written."""
+    from seedream_batch.files.atomic import replaceable
+
+    found = Files(*(None if path is None else replaceable(path) for path in (to_summary, to_metrics)))
+    if found.summary is not None and found.summary == found.metrics:
+        raise UsageError("--summary and --metrics name the same file; give each its own")
+    return found
+
+
+class Ending:
+    """Waits for the end of a run: used as a context around all of it, from reading the job on.
+
+    `result` is set by whoever runs. On leaving, `code` is the exit code and the files are written; for an error the
+    webhook is told, too, and the error goes on. Without one that is for `notify`, once the run was shown.
+    """
+
+    def __init__(self, path: str, files: Files, *, emulated: bool, log_format: str) -> None:
+        self.result: RunResult | None = None
+        self.code: int = Exit.BUG
+        self._path = Path(path)
+        self._files = files
+        self._emulated = emulated
+        self._log_format = log_format
+        self._job: Job | None = None
+        self._hook: tuple[Notify, str] | None = None
+        self._started_at = time.time()
+        self._ended: Ended | None = None
+
+    def about(self, job: Job) -> None:
+        """The job that is run. Raises `UsageError` when its webhook lacks what the environment has to give."""
+        from seedream_batch.load.notify import webhook_url
+
+        self._job = job
+        # A rehearsal needs no network, and must not tell a dead man's switch that all is well.
+        if job.notify is not None and not self._emulated:
+            self._hook = job.notify, webhook_url(job, os.environ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.result is not None:
+            self.code = of_run(self.result)
+        elif isinstance(error, SeedreamBatchError):
+            self.code = of_error(error)
+        elif isinstance(error, KeyboardInterrupt):
+            self.code = INTERRUPTED
+        told = "" if error is None else str(error) or type(error).__name__
+        self._ended = ended = self._end(told)
+        self._write(summary(ended))
+        if error is not None:
+            self.notify()
+
+    def notify(self) -> None:
+        """Tells the webhook, if it is one for such an end; a failure is told and has no further consequence."""
+        from seedream_batch.api.webhook import deliver
+
+        ended = self._ended
+        if self._hook is None or ended is None or kind_of(ended) not in self._hook[0].on:
+            return
+        hook, url = self._hook
+        text = message(ended)
+        # Chats read one of the two: Slack and Mattermost `text`, Discord `content`.
+        body = None if hook.method == "GET" else _json({**summary(ended), "text": text, "content": text})
+        try:
+            asyncio.run(deliver(url, hook.method, body))
+        except (ServiceError, UsageError) as error:
+            warn(f"notify: {error}", log_format=self._log_format)
+        except KeyboardInterrupt:
+            warn("notify: interrupted; it may not have been notified", log_format=self._log_format)
+
+    def _end(self, error: str) -> Ended:
+        job = self._job
+        return Ended(
+            # The name that a job without one has.
+            job=self._path.stem if job is None else job.name,
+            file=self._path.absolute() if job is None else job.file,
+            emulated=self._emulated,
+            folder=None if job is None else job.output_dir,
+            started_at=self._started_at,
+            ended_at=time.time(),
+            code=self.code,
+            result=self.result,
+            error=error,
+            counts=None if job is None else _counts(job),
+        )
+
+    def _write(self, told: dict[str, Json]) -> None:
+        from seedream_batch.files.atomic import replace_file
+
+        texts = ((self._files.summary, _json(told)), (self._files.metrics, metrics(told).encode()))
+        for path, data in texts:
+            if path is not None:
+                try:
+                    replace_file(path, data)
+                except StorageError as error:
+                    warn(str(error), log_format=self._log_format)
+                    self.code = self.code or Exit.NO_STORAGE
+
+
+def _counts(job: Job) -> Counts | None:
+    """What the manifest says, as far as there is one that can be read."""
+    manifest = job.output_dir / MANIFEST
+    try:
+        return read_counts(manifest) if manifest.exists() else None
+    except (SeedreamBatchError, OSError):
+        return None
+
+
+def _json(value: Json) -> bytes:
+    return json.dumps(value, ensure_ascii=False, indent=2).encode(errors="replace") + b"\n"

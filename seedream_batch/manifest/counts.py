@@ -1,0 +1,26 @@
+"""What a manifest holds, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.model.task import ImageState, TaskState, Totals
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tasks and images of a job by state, how many images it asks for, and what they cost."""
+
+    tasks: dict[TaskState, int]
+    images: dict[ImageState, int]
+    wanted: int
+    totals: Totals
+
+
+def read_counts(manifest: Path) -> Counts:
+    """The numbers of one moment, also beside a run. Raises `ManifestError`, `StorageError`."""
+    with ManifestReader(manifest) as reader:
+        reader.snapshot()
+        return Counts(reader.counts(), reader.image_counts(), reader.wanted()[1], reader.totals())
