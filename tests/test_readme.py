@@ -120,6 +120,7 @@ def masked(output):
         (r"\d+ h \d+ min|\d+ min \d+ s|\b\d+\.\d s\b", "SECONDS"),
         (r"\b[\d.]+ [KMG]?B\b", "BYTES"),
         (r"\bpid \d+", "PID"),
+        (r"[\d,.]+ images a minute", "PACE"),
     ):
         output = re.sub(pattern, mask, output)
     # A longer number moves the line breaks.

@@ -15,9 +15,9 @@ The first line of a job file tells editors where the schema is:
 
 
 @click.command("schema", epilog=_EPILOG)
-@click.argument("name", type=click.Choice(["job", "request", "summary"]), default="job")
+@click.argument("name", type=click.Choice(["job", "request", "summary", "status"]), default="job")
 def command(name: str) -> int:
-    """Print the JSON Schema of job files, of the API's requests, or of what `run --summary` writes."""
+    """Print the JSON Schema of job files, of the API's requests, or of what `run` and `status` write."""
     from seedream_batch.validate import schema_text
 
     click.echo(schema_text(name), nl=False)

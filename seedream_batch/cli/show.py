@@ -1,16 +1,12 @@
-"""Plans, results and states as text for a terminal of 80 columns."""
+"""Plans and results as text for a terminal of 80 columns."""
 
 from __future__ import annotations
 
-import json
-import textwrap
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.words import clean, duration, number, say, short, size, usd, width, wrapped
+from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
 from seedream_batch.engine.values import StopReason
-from seedream_batch.expand.matrix import label
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
@@ -18,7 +14,6 @@ from seedream_batch.planning import Action, Plan
 
 if TYPE_CHECKING:
     from seedream_batch.engine.session import RunResult
-    from seedream_batch.report import Status
 
 _INDENT = " " * 10
 
@@ -145,105 +140,3 @@ def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> Non
     if len(tasks) > 20:
         say(f"  and {len(tasks) - 20:,} more")
     say(wrapped(f"{number(len(tasks), 'task')} {what}" + (f"; {then}." if then else ".")))
-
-
-def show_status(status: Status, path: str, *, emulated: bool) -> None:
-    """The state of a job; `path` is the job as it is given to commands."""
-    if emulated:
-        say(wrapped("There was no real run yet; this is the emulated one."))
-    going = ""
-    run = status.run
-    if status.running and run is not None and run.ended_at is None:
-        going = f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
-    elif run is not None and run.ended_at is not None:
-        ended = "finished" if run.outcome == "finished" else f"stopped: {run.outcome}"
-        going = f", last run {_clock(run.started_at)}, {ended}"
-    elif run is not None:
-        going = f", the last run ({_clock(run.started_at)}) was cut off"
-    say(wrapped(f"{status.job}: {short(status.folder)}{going}"))
-    stored = status.images.get(ImageState.STORED, 0)
-    say(f"  images     {stored:,} of {status.wanted_images:,} stored, {size(status.stored_bytes)}")
-    parts = [f"{count:,} {state}" for state in TaskState if (count := status.tasks.get(state, 0))]
-    say(f"  tasks      {', '.join(parts) or 'none'}")
-    waiting = status.images.get(ImageState.ANNOUNCED, 0)
-    if waiting:
-        say(f"  to fetch   {number(waiting, 'image')}{_expiry(status)}")
-    for state in NOT_THERE:
-        if status.images.get(state):
-            say(f"  {state:<11}{number(status.images[state], 'image')}")
-    totals = status.totals
-    held = (
-        f"; {usd(totals.reserved)} held for {number(totals.reserved_images, 'image')}" if totals.reserved_images else ""
-    )
-    say(f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}")
-    if status.dropped:
-        say(f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay")
-    _show_tasks("Failed", status.tasks.get(TaskState.FAILED, 0), status.failed)
-    _show_tasks("Lost", status.tasks.get(TaskState.LOST, 0), status.lost)
-    _show_doubts(status, path)
-    if status.troubled:
-        say()
-        say("Images that are not there:")
-        for image, task in status.troubled:
-            say(
-                wrapped(
-                    f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    "
-                )
-            )
-        say(wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."))
-
-
-def _show_tasks(title: str, count: int, tasks: list[TaskRecord]) -> None:
-    if not tasks:
-        return
-    say()
-    say(f"{title} ({count:,}):")
-    for task in tasks:
-        code = f"{task.code}: " if task.code and task.code not in task.reason else ""
-        say(wrapped(f"{task.paths[0]}: {code}{task.reason}", indent="  ", hanging="    "))
-    if count > len(tasks):
-        say(f"  and {count - len(tasks):,} more")
-
-
-def _show_doubts(status: Status, path: str) -> None:
-    """What a person needs to know to decide about each uncertain task."""
-    if not status.uncertain:
-        return
-    count = status.tasks.get(TaskState.UNCERTAIN, 0)
-    say()
-    say(f"Uncertain: perhaps made and paid for ({count:,}):")
-    for doubt in status.uncertain:
-        task = doubt.task
-        prompt = " ".join(clean(str(json.loads(task.body).get("prompt", ""))).split())
-        lines = textwrap.wrap(prompt, width() - 11, max_lines=2, placeholder=" ...", break_on_hyphens=False)
-        say(wrapped(task.paths[0], indent="  ", hanging="    "))
-        say(wrapped(label(json.loads(task.cell), task.sample if task.sample > 1 else None), **_field("cell")))
-        say("\n".join(f"    {'prompt' if not number else '':<7}{line}" for number, line in enumerate(lines)))
-        say(f"    sent   {_clock(doubt.sent_at)}; it may have cost {usd(doubt.reserved)}")
-        say(wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("heard")))
-    if count > len(status.uncertain):
-        say(f"  and {count - len(status.uncertain):,} more")
-    say(
-        wrapped(
-            f"Look for them on the service's pages, then say what is to be done: `seedream-batch resolve {path}` with"
-            " --resend, --task-id ID, --forget or --give-up."
-        )
-    )
-
-
-def _field(name: str) -> dict[str, str]:
-    return {"indent": f"    {name:<7}", "hanging": " " * 11}
-
-
-def _expiry(status: Status) -> str:
-    if status.next_expiry is None:
-        return ""
-    left = status.next_expiry[0] - time.time()
-    if left <= 0:
-        return "; some links have expired"
-    soon = " (soon: run now)" if left < 3600 else ""
-    return f"; the first link expires in {duration(left)}{soon}"
-
-
-def _clock(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import json
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB
 
+if TYPE_CHECKING:
+    from seedream_batch.report import Status
+
 _EPILOG = """\b
 Examples:
   seedream-batch status jobs/quickstart.yaml
+  seedream-batch status jobs/quickstart.yaml --watch
   seedream-batch status jobs/quickstart.yaml --json | jq .tasks
 
-Works beside a run that is going. Asks the service nothing, needs no key."""
+Works beside a run that is going. Asks the service nothing, needs no key.
+
+--watch shows it again every so many seconds until the run has ended, or Ctrl-C: over itself on a terminal, elsewhere as
+one line after the other. `seedream-batch schema status` describes the JSON."""
+
+
+class _Seconds(click.ParamType[float]):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds from a tenth of one to a day."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            # What follows the option is taken for its value, and mostly that is the job.
+            self.fail(f"{value!r} is no number of seconds; write JOB first, or --watch=2", param, ctx)
+        if not 0.1 <= seconds <= 86_400:
+            self.fail(f"{value} is not from 0.1 to 86400 seconds", param, ctx)
+        return seconds
 
 
 @click.command("status", epilog=_EPILOG)
 @JOB
 @EMULATE
+@click.option(
+    "--watch", "every", type=_Seconds(), is_flag=False, flag_value=2.0, metavar="[SECONDS]",
+    help="Show it again every SECONDS (2) until the run has ended.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
-def command(job: str, emulate: bool, as_json: bool) -> int:  # noqa: FBT001
+def command(job: str, emulate: bool, every: float | None, as_json: bool) -> int:  # noqa: FBT001
     """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
-    from seedream_batch.cli.show import show_status
+    from seedream_batch.cli.show_status import progress_line, status_lines
     from seedream_batch.cli.target import existing, load, manifest_of
+    from seedream_batch.cli.watching import watch
     from seedream_batch.cli.words import say
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import read_status
     from seedream_batch.report.status import status_json
 
+    if as_json and every is not None:
+        raise UsageError("--json and --watch contradict each other; give --json again and again instead")
     loaded = load(job, emulate=emulate, max_tasks=2**63)
     if emulate:
         manifest = manifest_of(loaded.job)
@@ -38,9 +69,19 @@ def command(job: str, emulate: bool, as_json: bool) -> int:  # noqa: FBT001
             raise UsageError(f"{job} was never run with --emulate: there is no {manifest}")
     else:
         _, manifest, fallen_back = existing(loaded.job, job)
-    status = read_status(manifest, running=is_locked(manifest.parent))
-    if as_json:
-        say(json.dumps(status_json(status), ensure_ascii=False, indent=2))
+    path = f"{job} --emulate" if emulate or fallen_back else job
+    axes = [axis.name for axis in loaded.job.axes]
+
+    def read() -> Status:
+        return read_status(manifest, axes=axes, running=is_locked(manifest.parent), now=time.time())
+
+    def lines(status: Status) -> list[str]:
+        return status_lines(status, path, emulated=fallen_back, now=time.time())
+
+    if every is not None:
+        watch(read, lines=lines, line=lambda status: progress_line(status, time.time()), seconds=every)
+    elif as_json:
+        say(json.dumps(status_json(read()), ensure_ascii=False, indent=2))
     else:
-        show_status(status, f"{job} --emulate" if emulate or fallen_back else job, emulated=fallen_back)
+        say("\n".join(lines(read())))
     return 0

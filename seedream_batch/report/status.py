@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Doubt, RunRow
+from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
+from seedream_batch.report.causes import ADVICE, Cause, causes
 
 SHOWN = 20
 """Tasks named in each list; the counts are always whole."""
+
+VALUES = 1000
+"""Values of an axis that are counted one by one."""
+
+WINDOW = 300.0
+"""Seconds over which the pace of a run is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The tasks of one value of an axis, by where they stand."""
+
+    name: str
+    parts: Mapping[Part, int]
+
+
+@dataclass(frozen=True, slots=True)
+class AxisStatus:
+    """The values of an axis in the order of the job; `more` are not among them, and if `cut`, even more."""
+
+    values: list[Value]
+    more: int
+    cut: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +60,38 @@ class Status:
     run: RunRow | None
     running: bool
     next_expiry: tuple[float, int] | None
+    axes: dict[str, AxisStatus]
+    pace: Pace | None
+    images_left: int
+    causes: list[Cause]
     failed: list[TaskRecord]
     lost: list[TaskRecord]
     uncertain: list[Doubt]
     troubled: list[tuple[ImageRecord, TaskRecord]]
 
+    @property
+    def going(self) -> bool:
+        """Whether a run is at work, and not a command that holds the manifest for a moment."""
+        return self.running and self.run is not None and self.run.ended_at is None
 
-def read_status(manifest: Path, *, running: bool) -> Status:
-    """The state of the job with this manifest; `running` says whether a run holds it right now."""
-    with ManifestReader(manifest) as reader:
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the run that is going will take, if it goes on as it does; None if that cannot be told."""
+        if not self.going or self.pace is None:
+            return None
+        return self.images_left * self.pace.seconds / self.pace.images
+
+
+def read_status(manifest: Path, *, axes: Sequence[str], running: bool, now: float) -> Status:
+    """The state of the job with this manifest, also by these axes of it.
+
+    `running` says whether a run holds it right now.
+    """
+    with TallyReader(manifest) as reader:
         reader.snapshot()
         tasks, images = reader.wanted()
+        run = reader.last_run()
+        going = running and run is not None and run.ended_at is None
         return Status(
             job=reader.fact("job"),
             service=reader.fact("service"),
@@ -56,14 +103,30 @@ def read_status(manifest: Path, *, running: bool) -> Status:
             dropped=reader.dropped(),
             stored_bytes=reader.stored_bytes(),
             totals=reader.totals(),
-            run=reader.last_run(),
+            run=run,
             running=running,
             next_expiry=reader.next_expiry(),
+            axes={axis: _axis(count) for axis, count in reader.by_axis(axes).items()},
+            pace=None if run is None else reader.pace(run, now if going else None, WINDOW),
+            images_left=reader.images_left(),
+            causes=causes(reader.failures()),
             failed=reader.tasks(TaskState.FAILED, SHOWN),
             lost=reader.tasks(TaskState.LOST, SHOWN),
             uncertain=reader.doubts(SHOWN),
             troubled=reader.troubled_images(SHOWN),
         )
+
+
+def _axis(count: AxisCount) -> AxisStatus:
+    """The first values of an axis by name; two values of one name are told as one."""
+    found: dict[str, dict[Part, int]] = {}
+    ordered = sorted(count.values.items(), key=lambda item: item[1].first)
+    for text, one in ordered:
+        parts = found.setdefault(name_of(json.loads(text)), {})
+        for part, number in one.parts.items():
+            parts[part] = parts.get(part, 0) + number
+    values = [Value(name, parts) for name, parts in found.items()]
+    return AxisStatus(values[:VALUES], max(0, len(values) - VALUES), count.cut)
 
 
 def cells_in_doubt(manifest: Path) -> list[Mapping[str, Json]]:
@@ -102,6 +165,39 @@ def status_json(status: Status) -> Json:
             "outcome": run.outcome,
         },
         "next_expiry": None if status.next_expiry is None else status.next_expiry[0],
+        "next_expiry_images": 0 if status.next_expiry is None else status.next_expiry[1],
+        "images_left": status.images_left,
+        "pace": None
+        if status.pace is None
+        else {
+            "images": status.pace.images,
+            "seconds": round(status.pace.seconds, 3),
+            "images_per_minute": round(per_minute(status.pace), 3),
+        },
+        "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 3),
+        "axes": {
+            axis: {
+                "values": [
+                    {"value": value.name, **{str(part): value.parts.get(part, 0) for part in Part}}
+                    for value in found.values
+                ],
+                "more": found.more,
+                "cut": found.cut,
+            }
+            for axis, found in status.axes.items()
+        },
+        "causes": [
+            {
+                "state": str(cause.state),
+                "code": cause.code,
+                "reason": cause.reason,
+                "count": cause.count,
+                "first": cause.path,
+                "kind": str(cause.kind),
+                "advice": ADVICE[cause.kind],
+            }
+            for cause in status.causes
+        ],
         "failed": [_task_json(task) for task in status.failed],
         "lost": [_task_json(task) for task in status.lost],
         "uncertain": [
@@ -118,6 +214,11 @@ def status_json(status: Status) -> Json:
             for image, task in status.troubled
         ],
     }
+
+
+def per_minute(pace: Pace) -> float:
+    """Images a minute."""
+    return pace.images * 60 / pace.seconds
 
 
 def _task_json(task: TaskRecord) -> dict[str, Json]:

@@ -20,6 +20,7 @@ _FILES = {
     "job": "job.schema.json",
     "request": "seedream-4.5.request.schema.json",
     "summary": "summary.schema.json",
+    "status": "status.schema.json",
 }
 
 

@@ -164,6 +164,7 @@ KEYS = [
     "output",
     "budget",
     "run",
+    "notify",
 ]
 VALUES = st.recursive(
     st.one_of(
@@ -172,12 +173,12 @@ VALUES = st.recursive(
         st.integers(),
         st.floats(allow_nan=False),
         st.sampled_from(SCRAPS).filter(lambda text: "\x00" not in text),
-        st.sampled_from(["1:1", "2K", "{{ a }}", "a.png", "s.csv", "5/s", "30m"]),
+        st.sampled_from(["1:1", "2K", "{{ a }}", "a.png", "s.csv", "5/s", "30m", "https://[::1", "${A}"]),
     ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3),
         st.dictionaries(
-            st.sampled_from(["a", "size", "n", "file", "prompt", "image_urls", "path", "id", "b c"]), inner
+            st.sampled_from(["a", "size", "n", "file", "prompt", "image_urls", "path", "id", "b c", "url", "on"]), inner
         ),
     ),
     max_leaves=8,

@@ -29,7 +29,7 @@ values = st.recursive(
 REQUEST_FIELDS = [*SCHEMA.names, "quality"]
 JOB_FIELDS = [
     "version", "name", "vars", "matrix", "exclude", "include", "repeat", "request", "references", "output", "budget",
-    "run", "prompt",
+    "run", "notify", "prompt",
 ]  # fmt: skip
 
 requests = st.fixed_dictionaries(

@@ -41,7 +41,7 @@ def references(value):
 
 
 def test_there_is_a_schema_for_whatever_is_read_or_written():
-    assert schema_names() == ("job", "request", "summary")
+    assert schema_names() == ("job", "request", "summary", "status")
     with pytest.raises(KeyError):
         schema_text("other")
 
@@ -70,7 +70,7 @@ def test_every_field_tells_an_editor_what_it_is(name):
             assert part["examples"], path
 
 
-@pytest.mark.parametrize("name", ["summary"])
+@pytest.mark.parametrize("name", ["summary", "status"])
 def test_every_field_of_an_output_says_what_it_is(name):
     for path, part in parts(read(name)):
         if "items" not in path and "additionalProperties" not in path:
