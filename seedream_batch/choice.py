@@ -41,6 +41,44 @@ class Choice:
     reject: frozenset[Picked]
 
 
+class Picks:
+    """Which stored images a choice takes, and which of its entries came to nothing.
+
+    With anything kept, those that are kept; else all but the rejected ones. An entry whose hash is not that of the
+    stored picture is about one that is gone, and says nothing of the one that came instead.
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        self.keeps = bool(choice.keep)
+        """Whether it takes what is kept, and not what is not rejected."""
+        self._marked = {(one.fingerprint, one.index): one.sha256 for one in choice.keep or choice.reject}
+        self._met: set[tuple[str, int]] = set()
+        self._changed: set[tuple[str, int]] = set()
+
+    def takes(self, fingerprint: str, index: int, sha256: str) -> bool:
+        """Whether a stored image is chosen; it is met from then on."""
+        key = (fingerprint, index)
+        wanted = self._marked.get(key)
+        if wanted is None:
+            return not self.keeps
+        self._met.add(key)
+        if wanted and wanted != sha256:
+            self._changed.add(key)
+            return not self.keeps
+        return self.keeps
+
+    def left_out(self) -> list[str]:
+        """The entries that came to nothing once all stored images were met, and why."""
+        told = []
+        for fingerprint, index in sorted(self._marked):
+            key = (fingerprint, index)
+            if key not in self._met:
+                told.append(f"image {index} of {fingerprint[:12]}...: the job has no such image that is stored")
+            elif key in self._changed:
+                told.append(f"image {index} of {fingerprint[:12]}...: another picture is stored there by now")
+        return told
+
+
 def parse_choice(text: str | bytes, name: str) -> Choice:
     """The choice that the text of a file called `name` says. Raises `UsageError` with everything that is wrong."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,13 @@ def show_rejected(rejected: Rejected, then: str) -> None:
     if rejected.files:
         say(f"{number(len(rejected.files), 'rejected file')} in superseded/, which stays there until you delete it.")
     if rejected.left:
-        say(f"{number(len(rejected.left), 'image')} left alone:")
-        for told in rejected.left[:SHOWN]:
-            say(f"  {told}")
-        if len(rejected.left) > SHOWN:
-            say(f"  and {len(rejected.left) - SHOWN:,} more")
+        show_left_alone(rejected.left, "left alone")
+
+
+def show_left_alone(images: Sequence[str], how: str, *, err: bool = False) -> None:
+    """The images about which the choice changed nothing, each with its reason."""
+    say(f"{number(len(images), 'image')} {how}:", err=err)
+    for told in images[:SHOWN]:
+        say(f"  {told}", err=err)
+    if len(images) > SHOWN:
+        say(f"  and {len(images) - SHOWN:,} more", err=err)

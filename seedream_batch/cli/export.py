@@ -21,6 +21,7 @@ _EPILOG = """\b
 Examples:
   seedream-batch export jobs/dataset.yaml --format imagefolder --to data/animals
   seedream-batch export jobs/dataset.yaml --format csv --to data/animals --select subject.label=red-fox
+  seedream-batch export jobs/dataset.yaml --format csv --to data/best --choice dataset-choice.json
   seedream-batch export jobs/dataset.yaml --format webdataset --to data/animals \\
     --split train=0.9,test=0.1 --group-by subject.id
 
@@ -36,6 +37,13 @@ export."""
 @click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to make.")
 @click.option("--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
 @SELECT
+@click.option(
+    "--choice",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Only the images that were kept in the gallery, or, if none was, all but the rejected; FILE is the choice that"
+    " it exports.",
+)
 @click.option(
     "--split",
     metavar="NAME=FRACTION,...",
@@ -67,6 +75,7 @@ def command(
     form: str,
     to: Path,
     select: tuple[str, ...],
+    choice: Path | None,
     split: str | None,
     group_by: str | None,
     link: bool | None,  # noqa: FBT001
@@ -80,6 +89,8 @@ def command(
     """Make a dataset of the stored images of JOB, with what is known of each."""
     import json
 
+    from seedream_batch.choice import Picks
+    from seedream_batch.cli.choosing import read_choice, show_left_alone
     from seedream_batch.cli.target import made, manifest_of
     from seedream_batch.cli.words import say
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
@@ -92,14 +103,15 @@ def command(
     loaded = made(job, emulate=emulate)
     path = grouping(group_by, loaded.job) if group_by else ()
     given = {
-        "split": split, "group_by": group_by, "select": list(select), "copy": link is False, "images": images,
-        "shard_size": shard_size, "verify": verify,
+        "split": split, "group_by": group_by, "select": list(select), "choice": choice and choice.name,
+        "copy": link is False, "images": images, "shard_size": shard_size, "verify": verify,
     }  # fmt: skip
     options = ExportOptions(
         format=Format(form),
         to=to,
         splits=parsed(split, path) if split else None,
         chooses=chosen(select, loaded.job) if select else None,
+        picks=Picks(read_choice(choice, loaded.job)) if choice is not None else None,
         link=link is not False,
         embed=images != "path",
         verify=verify,
@@ -109,6 +121,8 @@ def command(
     )
     exported = export(loaded.job, loaded.tasks, manifest_of(loaded.job), options)
     _tell(exported)
+    if exported.left_out:
+        show_left_alone(exported.left_out, "of the choice left out", err=True)
     if as_json:
         say(json.dumps(_json(exported, form), ensure_ascii=False, indent=2))
     else:
@@ -158,6 +172,7 @@ def _json(exported: Exported, form: str) -> Mapping[str, Json]:
         "to": str(exported.to),
         "images": exported.images,
         "not_stored": exported.not_stored,
+        "left_out_of_the_choice": list(exported.left_out),
         "splits": dict(exported.splits),
         "bytes": exported.bytes,
     }

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from seedream_batch.choice import Picks
 from seedream_batch.errors import UsageError
 from seedream_batch.export.imagefolder import ImageFolder
 from seedream_batch.export.names import KINDS, Layout
 from seedream_batch.export.parquet import Parquet, arrow
 from seedream_batch.export.pictures import Chooses, Pictures
 from seedream_batch.export.splits import Splits
-from seedream_batch.export.survey import Survey, survey
+from seedream_batch.export.survey import SHOWN, Survey, survey
 from seedream_batch.export.tables import Csv, JsonLines
 from seedream_batch.export.webdataset import WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
@@ -61,6 +62,7 @@ class ExportOptions:
     to: Path
     splits: Splits | None = None
     chooses: Chooses | None = None
+    picks: Picks | None = None
     link: bool = True
     embed: bool = True
     verify: bool = False
@@ -78,6 +80,8 @@ class Exported:
     not_stored: int
     bytes: int
     splits: Mapping[str, int]
+    left_out: Sequence[str] = ()
+    """Entries of the choice that came to nothing, and why."""
 
 
 def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, options: ExportOptions) -> Exported:
@@ -91,9 +95,13 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, op
     folder = OutputFolder(job.output_dir)
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
-        pictures = Pictures(reader, tasks, options.chooses)
+        pictures = Pictures(reader, tasks, options.chooses, options.picks)
         flat = options.format not in _NESTED
         found = survey(pictures, folder, options.splits, flat=flat, verify=options.verify)
+        left_out = options.picks.left_out() if options.picks else []
+        if not found.images and options.picks:
+            why = "".join(f"\n  {told}" for told in left_out[:SHOWN])
+            raise UsageError(f"there is nothing to export: the choice takes no image that is stored{why}")
         if not found.images:
             raise UsageError(
                 f"there is nothing to export: of {found.not_stored:,} images none is stored; `seedream-batch run` makes"
@@ -118,7 +126,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, op
             if options.format is Format.IMAGEFOLDER and layout is Layout.OWN:
                 found.splits = found.names.own
             target.keep(_about(job, found, options))
-    return Exported(target.final, found.images, found.not_stored, found.bytes, found.splits)
+    return Exported(target.final, found.images, found.not_stored, found.bytes, found.splits, left_out)
 
 
 def _check(options: ExportOptions) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from seedream_batch.choice import Picks
 from seedream_batch.files.check import Recorded
 from seedream_batch.manifest.deliveries import Delivery, DeliveryReader
 from seedream_batch.model.document import Json
@@ -46,12 +47,17 @@ class Pictures:
     """The images of the job's tasks, made anew each time that they are gone through."""
 
     def __init__(
-        self, reader: DeliveryReader, tasks: Callable[[], Iterable[TaskSpec]], chooses: Chooses | None
+        self,
+        reader: DeliveryReader,
+        tasks: Callable[[], Iterable[TaskSpec]],
+        chooses: Chooses | None,
+        picks: Picks | None = None,
     ) -> None:
-        """`tasks` gives the job's tasks; `chooses` takes the cells that are meant, None means all."""
+        """`tasks` gives the job's tasks; `chooses` takes the cells that are meant, `picks` the images; None: all."""
         self._reader = reader
         self._tasks = tasks
         self._chooses = chooses
+        self._picks = picks
 
     def __iter__(self) -> Iterator[Picture]:
         for pictures, _ in self.by_task():
@@ -64,8 +70,25 @@ class Pictures:
             deliveries = self._reader.deliveries([spec.fingerprint for spec in batch])
             for spec in batch:
                 cell = json.loads(spec.cell)
+                delivery = deliveries.get(spec.fingerprint)
+                # Whether its cell is meant or not: else an entry for another cell would seem to be about nothing.
+                left_out = self._left_out(delivery)
                 if self._chooses is None or self._chooses(cell):
-                    yield _of_task(spec, cell, deliveries.get(spec.fingerprint))
+                    stored, lacking = _of_task(spec, cell, delivery)
+                    # Where only what is kept is wanted, nothing that is not stored is.
+                    lacking = 0 if self._picks is not None and self._picks.keeps else lacking
+                    yield [picture for picture in stored if picture.index not in left_out], lacking
+
+    def _left_out(self, delivery: Delivery | None) -> set[int]:
+        """The images of a task that are stored, and not chosen."""
+        if self._picks is None or delivery is None:
+            return set()
+        return {
+            image.index
+            for image, _ in delivery.images
+            if image.state is ImageState.STORED
+            and not self._picks.takes(delivery.task.fingerprint, image.index, image.sha256 or "")
+        }
 
 
 def _of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery | None) -> tuple[list[Picture], int]:
