@@ -1,4 +1,4 @@
-"""The command line: arguments, environment, printing, exit codes."""
+"""The command line: arguments, printing, exit codes."""
 
 from __future__ import annotations
 

@@ -296,7 +296,10 @@ def test_beside_other_work_of_the_loop(job, at):
     assert len(beats) > 2
 
 
-def test_cancelling_ends_it_like_ctrl_c(job, emulator, at):
+def test_cancelling_ends_it_like_ctrl_c(job, emulator, at, tmp_path):
+    (tmp_path / "job.yaml").write_text(JOB.replace("run: {", "run: {rate: 15/m, "), encoding="utf-8")
+    slow = load_job(tmp_path / "job.yaml")
+
     async def main():
         submitted = asyncio.Event()
         events = []
@@ -306,7 +309,7 @@ def test_cancelling_ends_it_like_ctrl_c(job, emulator, at):
             if event.kind is EventKind.SUBMITTED:
                 submitted.set()
 
-        work = asyncio.create_task(run_async(job, on_event=tell, **at))
+        work = asyncio.create_task(run_async(slow, on_event=tell, **at))
         await submitted.wait()
         work.cancel()
         with pytest.raises(asyncio.CancelledError):
