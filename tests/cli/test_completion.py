@@ -78,7 +78,7 @@ def test_options_and_choices(ask):
     assert ask("seedream-batch run jobs/quickstart.yaml --max-") == plain("--max-duration", "--max-tasks")
     assert ask("seedream-batch run --log-format ") == plain("text", "json")
     assert ask("seedream-batch validate --format g") == plain("github")
-    assert ask("seedream-batch schema ") == plain("job", "request")
+    assert ask("seedream-batch schema ") == plain("job", "request", "summary", "status")
     assert ask("seedream-batch completion ") == plain("bash", "zsh", "fish")
 
 

@@ -66,6 +66,7 @@ def test_the_summary_for_machines(made, export):
     }
     assert told == {
         "format": "jsonl", "to": str(made.folder / "data"), "images": 6, "not_stored": 0, "splits": counts,
+        "left_out_of_the_choice": [],
     }  # fmt: skip
     assert sum(counts.values()) == 6
 

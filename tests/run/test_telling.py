@@ -190,13 +190,13 @@ def test_a_folder_that_cannot_be_made_is_told(bench, serve, tmp_path):
 
 
 def test_the_summary_of_a_bug(bench, serve, tmp_path, monkeypatch):
-    from seedream_batch.cli import running
+    from seedream_batch import batch
 
     def broken(*_, **__):
         raise RuntimeError("a wrong turn")
 
     serve()
-    monkeypatch.setattr(running, "run_job", broken)
+    monkeypatch.setattr(batch, "run_job", broken)
     file = tmp_path / "summary.json"
     assert bench.run("--summary", str(file)).code == 1
     told = summary(file)
@@ -241,16 +241,16 @@ def test_a_summary_that_cannot_be_written_in_the_end_is_no_success(bench, serve,
     serve()
     folder = tmp_path / "told"
     folder.mkdir()
-    from seedream_batch.cli import running
+    from seedream_batch import batch
 
-    work = running.run_job
+    work = batch.run_job
 
     def and_then(*args, **more):
         result = work(*args, **more)
         folder.rmdir()
         return result
 
-    monkeypatch.setattr(running, "run_job", and_then)
+    monkeypatch.setattr(batch, "run_job", and_then)
     done = bench.run("--summary", str(folder / "s.json"))
     assert done.code == 8
     assert str(folder / "s.json") in done.err
