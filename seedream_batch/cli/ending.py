@@ -124,11 +124,11 @@ class Ending:
     def _write(self, told: dict[str, Json]) -> None:
         from seedream_batch.files.atomic import replace_file
 
-        texts = ((self._files.summary, _json(told)), (self._files.metrics, metrics(told).encode()))
-        for path, data in texts:
+        texts = ((self._files.summary, _json), (self._files.metrics, _metrics))
+        for path, text in texts:
             if path is not None:
                 try:
-                    replace_file(path, data)
+                    replace_file(path, text(told))
                 except StorageError as error:
                     warn(str(error), log_format=self._log_format)
                     self.code = self.code or Exit.NO_STORAGE
@@ -141,6 +141,10 @@ def _counts(job: Job) -> Counts | None:
         return read_counts(manifest) if manifest.exists() else None
     except (SeedreamBatchError, OSError):
         return None
+
+
+def _metrics(told: dict[str, Json]) -> bytes:
+    return metrics(told).encode(errors="replace")
 
 
 def _json(value: Json) -> bytes:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seedream_batch.cli.words import clean, number, say, usd
@@ -190,10 +191,12 @@ def display(*, quiet: bool, log_format: str) -> Display:
 
 def warn(text: str, *, log_format: str) -> None:
     """Tells of something that went wrong after a run, in the form of its log; a quiet run tells it, too."""
-    if log_format == "json":
-        JsonLines().event(Event(EventKind.WARNING, text))
-    else:
-        say(text, err=True)
+    # Where nobody reads it any more, that is no reason to end in another way.
+    with suppress(OSError, ValueError):
+        if log_format == "json":
+            JsonLines().event(Event(EventKind.WARNING, text))
+        else:
+            say(text, err=True)
 
 
 def _line(event: Event) -> str:

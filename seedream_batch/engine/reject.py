@@ -104,5 +104,6 @@ def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, imag
         manifest.heading(image, aside)
         if folder.existing([image.path or ""]):
             folder.move(image.path or "", aside)
-        manifest.relocate(image, aside, target=None, now=time.time())
+        # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
+        manifest.relocate(image, aside, target=home, now=time.time())
     return aside

@@ -207,37 +207,44 @@ class _Runner:
 
     async def run(self) -> None:
         job = self._job
-        writer = ManifestWriter(self._manifest)
         connections = min(max(16, job.run.max_in_flight), MOST_CONNECTIONS)
-        try:
-            async with (
-                Service(self._origin, self._key, connections=connections) as service,
-                ImageClient(self._origin) as images,
-            ):
-                context = self.context = Context(
-                    job=job,
-                    options=self.options,
-                    writer=writer,
-                    service=service,
-                    images=images,
-                    folder=self._folder,
-                    references=self._references,
-                    schedule=self._schedule(),
-                    pace=SubmissionPace(job.run.rate),
-                    clock=_steady_clock(),
-                    monotonic=time.monotonic,
-                    random=self._random,
-                    emit=self._emit,
-                    rescue=self._rescue,
-                    cut_off=self._cut_off,
-                    stats=self.stats,
-                )
-                try:
-                    await self._carry_out(context)
-                finally:
-                    self.calls = service.calls + images.calls
-        finally:
-            await writer.close()
+        # Signals until the very end: Python's own answer to a Ctrl-C would break off what is being written down.
+        with self._signals():
+            writer = ManifestWriter(self._manifest)
+            try:
+                await self._run(writer, job, connections)
+            finally:
+                await writer.close()
+
+    async def _run(self, writer: ManifestWriter, job: Job, connections: int) -> None:
+        async with (
+            Service(self._origin, self._key, connections=connections) as service,
+            ImageClient(self._origin) as images,
+        ):
+            context = self.context = Context(
+                job=job,
+                options=self.options,
+                writer=writer,
+                service=service,
+                images=images,
+                folder=self._folder,
+                references=self._references,
+                schedule=self._schedule(),
+                pace=SubmissionPace(job.run.rate),
+                clock=_steady_clock(),
+                monotonic=time.monotonic,
+                random=self._random,
+                emit=self._emit,
+                rescue=self._rescue,
+                cut_off=self._cut_off,
+                stats=self.stats,
+            )
+            if self._interrupted:
+                context.end(StopReason.INTERRUPTED, "interrupted at its start")
+            try:
+                await self._carry_out(context)
+            finally:
+                self.calls = service.calls + images.calls
 
     def _schedule(self) -> PollSchedule:
         """When to look at tasks, by what earlier runs tell."""
@@ -256,13 +263,13 @@ class _Runner:
             loop.call_soon_threadsafe(self._asked, context, at_once)
 
         cancelled: asyncio.CancelledError | None = None
-        with self._signals(context), self._interruption.heard(asked), _time_limit(context):
+        with self._interruption.heard(asked), _time_limit(context):
             while not work.done():
                 try:
                     await asyncio.wait({work})
                 except asyncio.CancelledError as error:
                     cancelled = error
-                    self._interrupt(context, "cancellation", None)
+                    self._interrupt("cancellation", None)
         if work.cancelled():
             self.left_at_once = True
         else:
@@ -270,15 +277,16 @@ class _Runner:
         if cancelled is not None:
             raise cancelled
 
-    def _interrupt(self, context: Context, why: str, number: int | None) -> None:
+    def _interrupt(self, why: str, number: int | None) -> None:
         """The first time, lets what is being sent or written finish; the second time, leaves at once."""
         if self._interrupted:
             self._leave()
         else:
             self._interrupted = True
             self.signal = number
-            context.end(StopReason.INTERRUPTED, why)
-            context.tell(f"{why}: finishing what is being sent or written; once more leaves at once")
+            if self.context is not None:
+                self.context.end(StopReason.INTERRUPTED, why)
+                self.context.tell(f"{why}: finishing what is being sent or written; once more leaves at once")
 
     def _asked(self, context: Context, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """As an interruption asks: however often, it only leaves at once if that is what is asked for."""
@@ -295,12 +303,12 @@ class _Runner:
             self._work.cancel()
 
     @contextmanager
-    def _signals(self, context: Context) -> Iterator[None]:
+    def _signals(self) -> Iterator[None]:
         """Ctrl-C, SIGTERM and SIGHUP interrupt, where the run may handle signals."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if self._handles_signals else ()
         for number in numbers:
-            loop.add_signal_handler(number, self._interrupt, context, number.name, number)
+            loop.add_signal_handler(number, self._interrupt, number.name, number)
         try:
             yield
         finally:

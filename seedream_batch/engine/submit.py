@@ -188,8 +188,8 @@ class Submitter:
 
         try:
             accepted = await context.writer.do(store)
-        except Exception as error:
-            # Whatever the reason is: ids that are paid for must not go with it.
+        except BaseException as error:
+            # Whatever the reason is, a cancellation included: ids that are paid for must not go with it.
             self._rescue(claim, outcome, now, error)
             raise
         if task.state is TaskState.UNCERTAIN:
@@ -209,16 +209,18 @@ class Submitter:
         await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now))
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
-    def _rescue(self, claim: Claim, outcome: Submission, now: float, why: Exception) -> None:
-        """The manifest cannot take ids that are paid for: they go to the rescue file, or at least to the log."""
+    def _rescue(self, claim: Claim, outcome: Submission, now: float, error: BaseException) -> None:
+        """The manifest may not take ids that are paid for: they go to the rescue file, or at least to the log."""
         context = self._context
         ids = " ".join(outcome.task_ids)
+        leaving = isinstance(error, asyncio.CancelledError)
+        why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
         try:
             context.rescue.add(Rescued(claim.key, outcome.task_ids, now))
-        except StorageError as error:
-            text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {error})"
+        except StorageError as failure:
+            text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {failure})"
         else:
-            text = f"task id {ids} went to {context.rescue.path}, since the manifest cannot be written ({why})"
+            text = f"task id {ids} went to {context.rescue.path}, since {why}"
         context.emit(event(EventKind.RESCUED, claim.task, text))
 
     def _notice(self, outcome: Submission, *, first: bool) -> None:

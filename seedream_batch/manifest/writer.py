@@ -24,6 +24,9 @@ class ManifestWriter:
     Calls that are made together share one commit; each still fails or succeeds by itself, and its result is given
     only when it is durable. Their statements take microseconds and run where the calls are made: on a thread, each of
     them would wait for the interpreter. What takes its time, the sync of a commit, has a thread.
+
+    No task of the loop does this, so that nobody can cancel it: what was asked for is carried out. Only an exception
+    that comes out of nowhere ends it early, `KeyboardInterrupt`: that is as good as a kill.
     """
 
     def __init__(self, manifest: Manifest, *, most_together: int = 256) -> None:
@@ -31,11 +34,13 @@ class ManifestWriter:
         self._most = most_together
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
-        self._called = asyncio.Event()
-        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = self._broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest-writer")
+        # Started here, where that may fail: later, a transaction would wait for it.
+        self._thread.submit(int).result()
         manifest.wait_for_lock(0)
-        self._work = self._loop.create_task(self._carry_out_all())
 
     async def do(self, call: Callable[[Manifest], Result]) -> Result:
         """The result of `call(manifest)`, once it is durable; its error if it failed.
@@ -46,52 +51,51 @@ class ManifestWriter:
             raise RuntimeError("the manifest's writer is closed")
         future: asyncio.Future[Result] = self._loop.create_future()
         self._calls.append((call, future))
-        self._called.set()
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._next)
         return await future
 
     async def close(self) -> None:
-        """Waits until every call is done and ends the thread; the manifest stays open."""
+        """Waits until every call is done, however often that is cancelled, and ends the thread.
+
+        The manifest stays open, and is nobody else's any more.
+        """
         self._closed = True
-        self._called.set()
-        await asyncio.shield(self._work)
+        cancelled: asyncio.CancelledError | None = None
+        while not self._idle.is_set():
+            try:
+                await self._idle.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
         self._thread.shutdown()
         self.manifest.wait_for_lock()
+        if cancelled is not None:
+            raise cancelled
 
-    async def _carry_out_all(self) -> None:
-        while self._calls or not self._closed:
-            if self._calls:
-                batch = [self._calls.popleft() for _ in range(min(len(self._calls), self._most))]
-                _give(await self._carry_out(batch))
-            else:
-                self._called.clear()
-                await self._called.wait()
-
-    async def _carry_out(self, batch: list[_Call]) -> list[_Outcome]:
-        """The outcomes of these calls, when they are durable."""
-        try:
-            transaction, sql = await self._begin()
-            before = sql.total_changes
-            try:
-                outcomes = self._run(batch, sql)
-            except BaseException as error:
-                transaction.__exit__(type(error), error, error.__traceback__)
-                raise
-            if sql.total_changes == before:
-                # Nothing to wait for.
-                transaction.__exit__(None, None, None)
-            else:
-                await self._loop.run_in_executor(self._thread, transaction.__exit__, None, None, None)
-        except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
-            return [(future, None, error) for _, future in batch]
-        return outcomes
-
-    async def _begin(self) -> tuple[Transaction, sqlite3.Connection]:
+    def _next(self) -> None:
+        """Begins the next transaction; idle if there is nothing to do."""
+        if self._broken or not self._calls:
+            self._idle.set()
+            return
+        batch = [self._calls.popleft() for _ in range(min(len(self._calls), self._most))]
         transaction = self.manifest.group()
         try:
-            return transaction, transaction.__enter__()
-        except ManifestBusy:
-            # Somebody looks into the manifest with a tool that locks it.
-            return transaction, await self._loop.run_in_executor(self._thread, self._begin_later, transaction)
+            try:
+                sql = transaction.__enter__()
+            except ManifestBusy:
+                # Somebody looks into the manifest with a tool that locks it.
+                def begun(sql: sqlite3.Connection | None, error: BaseException | None) -> None:
+                    self._begun(batch, transaction, sql, error)
+
+                self._on_thread(lambda: self._begin_later(transaction), begun)
+            except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+                self._begun(batch, transaction, None, error)
+            else:
+                self._begun(batch, transaction, sql, None)
+        except BaseException:
+            self._break_off()
+            raise
 
     def _begin_later(self, transaction: Transaction) -> sqlite3.Connection:
         self.manifest.wait_for_lock()
@@ -99,6 +103,49 @@ class ManifestWriter:
             return transaction.__enter__()
         finally:
             self.manifest.wait_for_lock(0)
+
+    def _begun(
+        self, batch: list[_Call], transaction: Transaction, sql: sqlite3.Connection | None, error: BaseException | None
+    ) -> None:
+        """Carries the calls out and has them committed."""
+        if sql is None:
+            self._end(batch, [], error)
+            return
+        before = sql.total_changes
+        try:
+            outcomes = self._run(batch, sql)
+        except Exception as failure:  # noqa: BLE001 - it is not swallowed: every caller gets it
+            self._end(batch, [], _taken_back(transaction, failure))
+            return
+        except BaseException:
+            self._break_off()
+            raise
+        if sql.total_changes == before:
+            # Nothing to wait for.
+            self._end(batch, outcomes, _committed(transaction))
+            return
+        try:
+            self._on_thread(lambda: _committed(transaction), lambda failure, _: self._end(batch, outcomes, failure))
+        except RuntimeError as failure:
+            self._end(batch, [], _taken_back(transaction, failure))
+
+    def _on_thread(self, work: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
+        """Has the thread do something; `then` gets its result and its error, back in the loop."""
+
+        def carry_out() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except Exception as failure:  # noqa: BLE001 - it is not swallowed: `then` gets it
+                error = failure
+            self._loop.call_soon_threadsafe(then, result, error)
+
+        self._thread.submit(carry_out)
+
+    def _end(self, batch: list[_Call], outcomes: list[_Outcome], error: BaseException | None) -> None:
+        """Gives the outcomes, or to all the error, and goes on once those who waited have made their next calls."""
+        _give(outcomes if error is None else [(future, None, error) for _, future in batch])
+        self._loop.call_soon(self._next)
 
     def _run(self, batch: list[_Call], sql: sqlite3.Connection) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
@@ -116,6 +163,29 @@ class ManifestWriter:
                 # SQLite gave up the whole transaction by itself, what came before in it included.
                 raise StorageError(f"{self.manifest.path}: the transaction was lost")
         return outcomes
+
+    def _break_off(self) -> None:
+        """Nothing more is carried out; a transaction that is open ends with the connection, and is not kept."""
+        self._closed = self._broken = True
+        self._idle.set()
+
+
+def _committed(transaction: Transaction) -> BaseException | None:
+    """Commits; what went wrong, if anything did."""
+    try:
+        transaction.__exit__(None, None, None)
+    except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+        return error
+    return None
+
+
+def _taken_back(transaction: Transaction, failure: Exception) -> BaseException:
+    """Rolls back because of a failure; the failure in the words of the manifest."""
+    try:
+        transaction.__exit__(type(failure), failure, failure.__traceback__)
+    except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+        return error
+    return failure
 
 
 def _give(outcomes: list[_Outcome]) -> None:

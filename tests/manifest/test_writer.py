@@ -370,3 +370,65 @@ def test_a_run_through_the_writer(book):
     assert sum(with_writer(book, work)) == 15
     assert len(book.manifest.tasks(TaskState.LOST)) == 15
     book.sound(budget)
+
+
+def test_nobody_can_cancel_what_was_asked_for(book):
+    """Not even the loop, which cancels all of its tasks when it ends early."""
+
+    async def main():
+        writer = ManifestWriter(book.manifest)
+        gate = Gate(book)
+        asking = [asyncio.create_task(writer.do(note(0)))]
+        await gate.reached.wait()
+        asking += [asyncio.create_task(writer.do(note(number))) for number in range(1, 4)]
+        closing = asyncio.create_task(writer.close())
+        await asyncio.sleep(0)
+        for _ in range(3):
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+        gate.open()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert all(task.cancelled() for task in asking)
+        # The thread has ended: the connection is nobody else's.
+        assert noted(book) == [f"note {number}" for number in range(4)]
+
+    asyncio.run(main())
+
+
+def test_an_interruption_from_nowhere_keeps_nothing_by_halves_and_nobody_waits_for_ever(book):
+    def interrupted(manifest):
+        manifest.tell({"note half": "x"})
+        raise KeyboardInterrupt
+
+    async def main():
+        writer = ManifestWriter(book.manifest)
+        try:
+            await writer.do(note(1))
+            await together(writer, note(2), interrupted, note(3))
+        finally:
+            await writer.close()
+            with pytest.raises(RuntimeError, match="closed"):
+                await writer.do(note(4))
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert noted(book) == ["note 1"]
+
+
+def test_a_commit_that_cannot_be_handed_over_is_taken_back(book, monkeypatch):
+    async def work(writer):
+        submit = writer._thread.submit
+
+        def refused(*_):
+            monkeypatch.setattr(writer._thread, "submit", submit)
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr(writer._thread, "submit", refused)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await writer.do(note(1))
+        return await writer.do(note(2))
+
+    assert with_writer(book, work) == 2
+    assert noted(book) == ["note 2"]

@@ -186,3 +186,21 @@ def test_what_is_wrong_with_a_choice_is_told(made):
     done = made.call("retry", "--choice", str(choice))
     assert done.code == 0
     assert "the job has no such task" in done.out
+
+
+def test_a_picture_that_stepped_aside_and_was_not_rejected_after_all_comes_home(made, monkeypatch):
+    """Stopped between the two: the next run finds nothing decided, and puts the file back."""
+    from seedream_batch.manifest.store import Manifest
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Manifest, "reject", stop)
+        assert made.call("retry", "--choice", choose(made, "fox/16-9.jpg")).code == 130
+    assert len(aside(made)) == 1
+    assert made.run().code == 0
+    assert aside(made) == []
+    assert "fox/16-9.jpg" in made.files()
+    assert len(made.charges()) == 6
+    made.check()
