@@ -8,10 +8,10 @@ import ipaddress
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 from urllib.parse import quote, urlsplit
 
 import aiohttp
@@ -146,11 +146,11 @@ class Service:
         # wanted here, and takes longer than the exchange.
         self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=proxy)
         self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
-        self._headers = {
-            "User-Agent": f"seedream-batch/{__version__}",
-            "Accept": "application/json",
-            "Accept-Encoding": "gzip, deflate",
-        }
+        self._headers = [
+            (b"User-Agent", f"seedream-batch/{__version__}".encode()),
+            (b"Accept", b"application/json"),
+            (b"Accept-Encoding", b"gzip, deflate"),
+        ]
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,7 +162,7 @@ class Service:
 
     async def submit(self, body: str, key: str) -> Submission:
         """Sends one generation request under its Idempotency-Key."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key}
+        headers = [(b"Content-Type", b"application/json"), (b"Idempotency-Key", key.encode("ascii"))]
         try:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
         except _FAILURES as error:
@@ -226,20 +226,23 @@ class Service:
         path: str,
         timeout: float,  # noqa: ASYNC109 - the transport's read timeout, not a cancel scope
         *,
-        headers: Mapping[str, str] | None = None,
+        headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | None = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
     ) -> wire.Answer:
         self.calls += 1
-        length = {} if content is None else {"Content-Length": str(len(content))}
+        length = [] if content is None else [(b"Content-Length", b"%d" % len(content))]
         request = httpx.Request(
             method,
             self._submit if path == SUBMIT else f"{self.origin}/v1{path}",
-            headers={**self._headers, **(headers or {}), **length, "Authorization": self._key.header()},
-            content=content if content is None or len(content) <= PIECE else _pieces(content),
-            files=files,
+            headers=[*self._headers, *headers, *length, (b"Authorization", self._key.header().encode())],
+            **_body(content, files),
             extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": timeout}},
         )
+        # Known, so that it is not found out anew for each request.
+        request.headers.encoding = "ascii"
+        if isinstance(request.stream, httpx.ByteStream):
+            request.read()
         # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
         async with asyncio.timeout(timeout + TRICKLE + len(content or b"") / SLOWEST_UPLOAD):
             response = await self._transport.handle_async_request(request)
@@ -259,6 +262,15 @@ class Service:
                 await response.aclose()
         # A service that repeats the key in a message must not bring it into logs and the manifest.
         return wire.Answer(response.status_code, response.headers, self._key.removed_from(bytes(body)), whole)
+
+
+def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
+    """The body of a request, in the words of httpx; a small one as it is, without a look at what it might be."""
+    if files is not None:
+        return {"files": files}
+    if content is not None and len(content) > PIECE:
+        return {"content": _pieces(content)}
+    return {"stream": httpx.ByteStream(content or b"")}
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

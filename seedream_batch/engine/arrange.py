@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import PurePosixPath
 
 from seedream_batch.engine.context import Context
@@ -25,7 +25,7 @@ EXTENSIONS = ("jpg", "png")
 async def move_files(context: Context) -> None:
     """Moves every stored file whose path in the job changed. What stands in the way steps aside first."""
     await settle(context)
-    for image in await context.writer.do(lambda m: m.moving()):
+    async for image in _moving(context):
         # A file that had to step aside for another one has a new place by now.
         current = (await context.writer.do(lambda m, task=image.task: m.images(task)))[image.index - 1]  # type: ignore[misc]
         target = current.target
@@ -46,6 +46,15 @@ async def move_files(context: Context) -> None:
                 context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", told))
     # The last move takes it away, but for a kill right before that.
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
+
+
+async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
+    """The stored images whose file has to move, read a few at a time: an edited path may move a million."""
+    after = (0, 0)
+    while page := await context.writer.do(lambda m: m.moving(after)):  # noqa: B023 - awaited here
+        for image in page:
+            yield image
+        after = (page[-1].task, page[-1].index)
 
 
 async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, file: StoredFile, extension: str) -> str:

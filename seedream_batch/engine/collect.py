@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from seedream_batch.engine.arrange import assign_place
-from seedream_batch.engine.context import Context, Stopping, event
+from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.placing import Placer
 from seedream_batch.engine.values import EventKind, StopReason
+from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import Occupied, OutputFolder, begin, sync, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
@@ -57,7 +59,8 @@ class Collector:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
-        self._told: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._placer = Placer(context.folder)
+        self._told: defaultdict[str, Happening] = defaultdict(Happening)
         """Set for each resolution once it is known how long its tasks take."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
@@ -200,9 +203,9 @@ class Collector:
             async with self._downloads:
                 context.check()
                 got = await self._try(task, image)
-                if got.kind is Fetched.WHOLE:
-                    await self._store(task, image, got)
-                    return
+            if got.kind is Fetched.WHOLE:
+                await self._store(task, image, got)
+                return
             # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
             bad += got.bad or got.kind is Fetched.REFUSED
             if bad == MOST_TRIES:
@@ -295,7 +298,7 @@ class Collector:
         path = ""
         try:
             path = await assign_place(context, task, image, file, picture.extension)
-            await asyncio.to_thread(context.folder.place, part, path)
+            await self._placer.place(part, path)
         except StorageError as error:
             await asyncio.to_thread(context.folder.discard, part)
             if not isinstance(error, Occupied):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
+from seedream_batch.engine.waiting import Happening, Waits
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.writer import ManifestWriter
@@ -32,10 +32,6 @@ MOST_UNCLEAR = 5
 
 MOST_REFUSED = 20
 """Tasks in a row that the service refused, other than for their content, after which something else must be wrong."""
-
-
-class Stopping(Exception):
-    """The run is to end: whatever waits gives up, whatever writes finishes first."""
 
 
 @dataclass(slots=True)
@@ -61,9 +57,7 @@ class Context:
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""
-    ending: asyncio.Event = field(default_factory=asyncio.Event)
-    _sleepers: set[asyncio.Future[None]] = field(default_factory=set, init=False)
-    """Those who rest; there may be a thousand, and each of them rests several times."""
+    waits: Waits = field(default_factory=Waits)
     silent_since: float | None = None
     limited_since: float | None = None
     unclear: int = 0
@@ -88,13 +82,11 @@ class Context:
 
     def end(self, reason: StopReason, text: str) -> None:
         """Nothing new at all: what waits gives up, what is being sent or written finishes."""
-        if not self.ending.is_set():
+        if not self.waits.over:
             # Ctrl-C, a time limit or a full disk says more of how the run ended than why it stopped submitting before.
             self.stop_reason = None
             self.stop_submitting(reason, text)
-            self.ending.set()
-            for sleeper in self._sleepers:
-                _wake(sleeper)
+            self.waits.end()
 
     def tell(self, text: str) -> None:
         """A line for people."""
@@ -114,44 +106,19 @@ class Context:
 
     def check(self) -> None:
         """Raises `Stopping` when the run is to end."""
-        if self.ending.is_set():
-            raise Stopping
+        self.waits.check()
 
     async def rest(self, seconds: float) -> None:
         """Waits; raises `Stopping` as soon as the run is to end."""
-        self.check()
-        if seconds <= 0:
-            return
-        loop = asyncio.get_running_loop()
-        sleeper: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _wake, sleeper)
-        self._sleepers.add(sleeper)
-        try:
-            await sleeper
-        finally:
-            timer.cancel()
-            self._sleepers.discard(sleeper)
-        self.check()
+        await self.waits.until(None, seconds)
 
-    async def rest_unless(self, seconds: float, happening: asyncio.Event) -> None:
+    async def rest_unless(self, seconds: float, happening: Happening) -> None:
         """Waits so long, or until something happens; raises `Stopping` as soon as the run is to end."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self.until(happening.wait())
-        except TimeoutError:
-            return
+        await self.waits.until(happening, seconds)
 
-    async def until(self, happening: Awaitable[object]) -> None:
+    async def until(self, happening: Happening) -> None:
         """Waits for something, or raises `Stopping` as soon as the run is to end."""
-        ending = asyncio.ensure_future(self.ending.wait())
-        waiting = asyncio.ensure_future(happening)
-        try:
-            await asyncio.wait({ending, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ending.cancel()
-            if not waiting.done():
-                waiting.cancel()
-        self.check()
+        await self.waits.until(happening)
 
     def heard_from_service(self) -> None:
         """A usable answer came."""
@@ -166,11 +133,6 @@ class Context:
             self.silent_since = now
         if now - self.silent_since > OUTAGE_LIMIT:
             self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
-
-
-def _wake(sleeper: asyncio.Future[None]) -> None:
-    if not sleeper.done():
-        sleeper.set_result(None)
 
 
 def dollars(micro: int) -> str:

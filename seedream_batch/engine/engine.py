@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 
 from seedream_batch.api.wire import LONGEST_WAIT
 from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
-from seedream_batch.engine.context import Context, Stopping, dollars
+from seedream_batch.engine.context import Context, dollars
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
+from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
 from seedream_batch.model.task import TaskRecord, TaskState
 
@@ -38,7 +39,6 @@ class Engine:
         self._context = context
         self._submitter = Submitter(context)
         self._collector = Collector(context)
-        self._slots = asyncio.Semaphore(context.job.run.max_in_flight)
         self._working: dict[int, asyncio.Task[None]] = {}
         """The work on each task in flight."""
         self._images = 0
@@ -49,7 +49,7 @@ class Engine:
         """Tasks that cannot be bought because a file that nobody knows has their place."""
         self._due_by = 0.0
         """Until when tasks are due this once, whatever time it is."""
-        self._changed = asyncio.Event()
+        self._changed = Happening()
         self._failure: Exception | None = None
 
     async def run(self) -> None:
@@ -89,7 +89,7 @@ class Engine:
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
-            for task in await context.writer.do(lambda m: m.tasks(TaskState.UNCERTAIN)):
+            async for task in self._records(await context.writer.do(lambda m: m.numbers(TaskState.UNCERTAIN))):
                 only = context.options.resend_only
                 chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
                 if chosen and not task.held and context.may_submit() and (only is None or task.id in only):
@@ -99,21 +99,22 @@ class Engine:
 
     async def _adopt(self) -> None:
         """Files that a killed run had given their names: known before anything moves or is fetched."""
-        for task in await self._tasks_to_fetch():
+        async for task in self._records(await self._context.writer.do(lambda m: m.to_fetch())):
             await self._collector.adopt(task)
-
-    async def _tasks_to_fetch(self) -> list[TaskRecord]:
-        """Tasks with announced images, the one whose link expires first in front."""
-        context = self._context
-        numbers = dict.fromkeys(image.task for image in await context.writer.do(lambda m: m.announced()))
-        return [await context.writer.do(lambda m, n=number: m.task(n)) for number in numbers]  # type: ignore[misc]
 
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
-        for task in await self._tasks_to_fetch():
+        async for task in self._records(await self._context.writer.do(lambda m: m.to_fetch())):
             await self._start(task, self._collector.fetch_all(task))
-        for task in await self._context.writer.do(lambda m: m.tasks(TaskState.ACCEPTED)):
+        async for task in self._records(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
             await self._start(task, self._follow(task, at_once=True))
+
+    async def _records(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
+        """These tasks, read a few at a time: there may be a million. None of them may be at work yet."""
+        for start in range(0, len(numbers), AHEAD):
+            page = numbers[start : start + AHEAD]
+            for task in await self._context.writer.do(lambda m: m.records(page)):  # noqa: B023 - awaited here
+                yield task
 
     async def _submit_all(self) -> None:
         context = self._context
@@ -154,31 +155,26 @@ class Engine:
             context.stats.trouble += 1
             return False
         await self._take_slot()
-        try:
-            while not (room := self._room_for(task)) and len(self._working) > 0:
-                await self._until_changed()
-            if not room:
-                context.stop_submitting(StopReason.STORAGE, self._shortage(task))
-            while self._submitter.blocked_by and self._working:
-                await self._until_changed()
-                self._submitter.blocked_by = ""
-            if self._submitter.blocked_by:
-                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-            while not await self._price_is_clear(task):
-                if not self._working:
-                    text = "what an image really costs is not known yet: collect what is in flight first"
-                    context.stop_submitting(StopReason.BUDGET, text)
-                    break
-                await self._until_changed()
-            if context.may_submit():
-                await self._submitter.wait_for_turn()
-                if context.may_submit() and not self._submitter.blocked_by:
-                    return True
-                self._submitter.give_up_turn()
-        except BaseException:
-            self._slots.release()
-            raise
-        self._slots.release()
+        while not (room := self._room_for(task)) and len(self._working) > 0:
+            await self._until_changed()
+        if not room:
+            context.stop_submitting(StopReason.STORAGE, self._shortage(task))
+        while self._submitter.blocked_by and self._working:
+            await self._until_changed()
+            self._submitter.blocked_by = ""
+        if self._submitter.blocked_by:
+            context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
+        while not await self._price_is_clear(task):
+            if not self._working:
+                text = "what an image really costs is not known yet: collect what is in flight first"
+                context.stop_submitting(StopReason.BUDGET, text)
+                break
+            await self._until_changed()
+        if context.may_submit():
+            await self._submitter.wait_for_turn()
+            if context.may_submit() and not self._submitter.blocked_by:
+                return True
+            self._submitter.give_up_turn()
         return False
 
     async def _price_is_clear(self, task: TaskRecord) -> bool:
@@ -198,7 +194,7 @@ class Engine:
         """Waits until a task in flight has ended."""
         self._changed.clear()
         if self._working:
-            await self._context.until(self._changed.wait())
+            await self._context.until(self._changed)
 
     def _room_for(self, task: TaskRecord) -> bool:
         """Whether the disk has room for all in flight and this task: what cannot be kept is not bought."""
@@ -253,15 +249,14 @@ class Engine:
             # What is due and was not taken is in the way of something, or has just come back.
             return due is not None and not self._occupied
         self._changed.clear()
-        await context.until(self._changed.wait())
+        await context.until(self._changed)
         return True
 
     async def _take_slot(self) -> None:
-        if self._slots.locked():
-            await self._context.until(self._slots.acquire())
-        else:
-            self._context.check()
-            await self._slots.acquire()
+        """Waits until one more task may be in flight. Only the feeder starts work, so nobody else takes it."""
+        self._context.check()
+        while len(self._working) >= self._context.job.run.max_in_flight:
+            await self._until_changed()
 
     async def _start(self, task: TaskRecord, work: Coroutine[object, object, None]) -> None:
         try:
@@ -285,7 +280,6 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run
             self._fail(error)
         finally:
-            self._slots.release()
             self._working.pop(number, None)
             self._images -= images
             self._context.stats.in_flight = len(self._working)

@@ -8,6 +8,7 @@ from typing import assert_never
 from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
 from seedream_batch.engine.references import ReferenceSender
 from seedream_batch.engine.values import EventKind, StopReason
+from seedream_batch.engine.waiting import Happening
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
@@ -35,7 +36,7 @@ class Submitter:
         self._references = ReferenceSender(context)
         self._most_unanswered = 4
         self._unanswered = 0
-        self._answered = asyncio.Event()
+        self._answered = Happening()
         self._bad_uploads = 0
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
@@ -49,7 +50,7 @@ class Submitter:
         context = self._context
         while self._unanswered >= self._most_unanswered:
             self._answered.clear()
-            await context.until(self._answered.wait())
+            await context.until(self._answered)
         self._unanswered += 1
         try:
             await context.rest(context.pace.next_slot(context.monotonic()))

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -73,11 +73,30 @@ class OutputFolder:
             self._made.add(folder)
         return parent / f"{PART}{secrets.token_hex(8)}.part"
 
-    def place(self, part: Path, path: str) -> None:
-        """Gives a whole, already synced file its final name, and syncs the folder.
+    def place(self, files: Sequence[tuple[Path, str]]) -> list[StorageError | None]:
+        """Gives whole, already synced files their final names, and syncs their folders, each of them once.
 
-        Raises `Occupied` when something stands there already.
+        For each file what went wrong with it: `Occupied` when something stands there already, `StorageError` when its
+        name is not durable, None when it is.
         """
+        errors: list[StorageError | None] = [None] * len(files)
+        named: dict[Path, list[int]] = {}
+        for number, (part, path) in enumerate(files):
+            try:
+                named.setdefault(self._name(part, path), []).append(number)
+            except StorageError as error:
+                errors[number] = error
+        for folder, numbers in named.items():
+            try:
+                with telling(folder):
+                    sync_folder(folder)
+            except StorageError as error:
+                for number in numbers:
+                    errors[number] = error
+        return errors
+
+    def _name(self, part: Path, path: str) -> Path:
+        """Gives one file its final name; the folder that is to be synced."""
         final = self.locate(path)
         with telling(final):
             self._make(final.parent)
@@ -86,7 +105,7 @@ class OutputFolder:
             except FileExistsError:
                 told = f"{final} exists already and was not made by this job; move it away, then run again"
                 raise Occupied(told) from None
-            sync_folder(final.parent)
+        return final.parent
 
     def move(self, old: str, new: str) -> None:
         """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""

@@ -47,8 +47,8 @@ class Picture:
 def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
     """What the picture is, after every check of it. Raises `BadPicture`, and `OSError` if it can't be read.
 
-    With `decode` the picture is decoded to the end: `verify()` alone takes a JPEG that is cut short, and
-    `load()` alone a PNG with a wrong checksum, so both run. Slow for large pictures: call it on a thread.
+    With `decode` the picture is decoded to the end, and the checksums of a PNG, which `load()` does not look at, are
+    verified; a JPEG has none. Slow for large pictures: call it on a thread.
     """
     data = source if isinstance(source, bytes) else source.read_bytes()
     if not data:
@@ -64,12 +64,15 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
                 picture = Picture(kind, image.width, image.height)
                 _bounded(picture, data, max_pixels)
-                if decode:
+                if decode and picture.format == "PNG":
                     image.verify()
-            if decode:
+                elif decode:
+                    image.load()
+            if decode and picture.format == "PNG":
+                # Once verified, it has to be opened anew.
                 with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
                     image.load()
-                _ended(picture, data)
+                _ended(data)
         except UnidentifiedImageError:
             raise BadPicture(f"is no JPEG or PNG picture ({_looks_like(data)})") from None
         except BadPicture:
@@ -79,9 +82,9 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
     return picture
 
 
-def _ended(picture: Picture, data: bytes) -> None:
+def _ended(data: bytes) -> None:
     # Decoders stop at the last row of pixels; a JPEG that is cut anywhere is noticed, the last chunk of a PNG is not.
-    if picture.format == "PNG" and _PNG_END not in data:
+    if _PNG_END not in data:
         raise BadPicture("is damaged: the end is missing")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -78,6 +79,13 @@ class Connection:
         """The first row of a query."""
         found = self.rows(sql, values)
         return found[0] if found else None
+
+    def numbers(self, sql: str, values: Sequence[object] = ()) -> array[int]:
+        """The first column of all rows, in 8 bytes each: of a million tasks there may be no more at once."""
+        try:
+            return array("q", (row[0] for row in self.raw.execute(sql, values)))
+        except sqlite3.Error as error:
+            raise told_of(self.path, error) from error
 
     def transaction(self) -> Transaction:
         """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself.

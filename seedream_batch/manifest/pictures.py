@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,15 +34,20 @@ class Pictures(ManifestCore):
         sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
         return [image_record(row) for row in self._connection.rows(sql, (task,))]
 
-    def announced(self) -> list[ImageRecord]:
-        """The images that wait to be fetched, the soonest to expire first."""
-        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE state = ? ORDER BY expires_at, task, "index"'
-        return [image_record(row) for row in self._connection.rows(sql, (ImageState.ANNOUNCED,))]
+    def to_fetch(self) -> array[int]:
+        """The tasks with images that wait to be fetched, the one with the image that expires first in front."""
+        return self._connection.numbers(
+            "SELECT task FROM images WHERE state = ? GROUP BY task ORDER BY min(expires_at), task",
+            (ImageState.ANNOUNCED,),
+        )
 
-    def moving(self) -> list[ImageRecord]:
-        """The stored images whose file has to move."""
-        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ?"
-        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED,))]
+    def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:
+        """Stored images whose file has to move: so many that follow on a task and index."""
+        sql = (
+            f'SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ? AND (task, "index") > (?, ?)'
+            ' ORDER BY task, "index" LIMIT ?'
+        )
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED, *after, limit))]
 
     def under_way(self) -> list[ImageRecord]:
         """The images whose file was being moved when a run was cut off."""

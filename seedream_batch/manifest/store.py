@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from seedream_batch.manifest.decisions import Decisions
@@ -74,6 +75,17 @@ class Manifest(Decisions, Upkeep):
         """Whether any attempt has this task id."""
         sql = "SELECT 1 FROM attempts, json_each(attempts.task_ids) WHERE json_each.value = ?"
         return self._connection.row(sql, (task_id,)) is not None
+
+    def numbers(self, state: TaskState) -> array[int]:
+        """The tasks in a state, in the order of the job; for `records`."""
+        sql = "SELECT id FROM tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id"
+        return self._connection.numbers(sql, (state,))
+
+    def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """These tasks (at most a few hundred at a time), in this order."""
+        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({','.join('?' * len(numbers))})"
+        found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
+        return [found[number] for number in numbers]
 
     def tasks(self, state: TaskState) -> list[TaskRecord]:
         """All tasks in a state, in the order of the job."""

@@ -1,6 +1,6 @@
 """Measures how fast the program is beside other ways to do the same, and says whether it is fast enough.
 
-    python tests/benchmarks [--only NAME,...] [--rounds N] [--small] [--unpinned] [--json FILE]
+    python tests/benchmarks [--only NAME,...] [--rounds N] [--small] [--pinned] [--json FILE]
 
 Every ratio is measured in one go on one machine: in each round the contestants take turns, and a row's figure is the
 median of the rounds. It needs Linux with two cores and nothing else to do: what else runs takes turns with the threads
@@ -45,7 +45,9 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME,...", help="only these rows, or groups of rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="sizes of seconds: to see that everything works")
-    parser.add_argument("--unpinned", action="store_true", help="throughput: let service and clients use any core")
+    parser.add_argument(
+        "--pinned", action="store_true", help="throughput: one core for the service"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     arguments = parser.parse_args()
     chosen = arguments.only.split(",") if arguments.only else list(GROUPS)
@@ -54,7 +56,7 @@ def main() -> int:
     if arguments.rounds < 1:
         parser.error("--rounds has to be at least 1")
     only = {row for name in chosen for row in known[name]}
-    options = Options(arguments.rounds, arguments.small, only, pinned=not arguments.unpinned)
+    options = Options(arguments.rounds, arguments.small, only, pinned=arguments.pinned)
 
     rows: list[Row] = []
     for module in modules.values():

@@ -69,7 +69,7 @@ class Options:
     rounds: int
     small: bool
     only: Collection[str] | None = None
-    pinned: bool = True
+    pinned: bool = False
     """Whether service and client get cores of their own where a row compares rates of requests."""
 
     def wants(self, name: str) -> bool:

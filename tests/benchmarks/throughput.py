@@ -4,8 +4,9 @@ The runner is a process from its start to its exit, with its manifest, its check
 a POST, a look at the task and a GET of the image, with 64 tasks at a time, and only their loops are timed. All of them
 meet `instant.py`, because the emulator, which draws every image, keeps up with fewer tasks a second than the bare loop
 does; a row of its own shows the runner on the emulator. For each contestant the notes tell how busy the service was: it
-must not be what is measured. The service has the first core and the client the others, which all of its threads share,
-unless `--unpinned` is given.
+must not be what is measured. With `--pinned` the service has the first core and the client the others, which all of its
+threads share. The job gives its rate: how the limit of a service is found when it is not known is measured in
+`pacing.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from services import ServiceProcess, emulator, instant
 ROWS = ("throughput-bare", "throughput-httpx", "throughput-requests", "throughput-emulator")
 
 CONCURRENCY = 64
-SETTINGS = {"max_in_flight": CONCURRENCY}
+SETTINGS = {"max_in_flight": CONCURRENCY, "rate": 10_000}
 
 
 @dataclass

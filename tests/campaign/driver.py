@@ -28,6 +28,9 @@ import shim
 from parts import PARTS, Result, Unit
 from service import free_port
 
+TELL_EVERY = 60.0
+"""Seconds between two lines on how far a part is, where there is no terminal."""
+
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -80,7 +83,7 @@ def _units(name: str, options: argparse.Namespace) -> list[Unit]:
 def _run(name: str, units: Sequence[Unit], root: Path, options: argparse.Namespace) -> Result:
     """All units of a part, spread over processes."""
     whole = Result()
-    began = time.monotonic()
+    began = told = time.monotonic()
     # Not forked: the workers have to load the shim at their start.
     context = multiprocessing.get_context("spawn")
     jobs = min(options.jobs, PARTS[name].most_jobs, max(1, len(units)))
@@ -94,10 +97,12 @@ def _run(name: str, units: Sequence[Unit], root: Path, options: argparse.Namespa
             if whole.wrong and options.few:
                 pool.shutdown(cancel_futures=True)
                 break
+            progress = f"  {name}: {number} of {len(units)}, {whole.cells} cells "
             if sys.stderr.isatty():
-                print(
-                    f"\r  {name}: {number} of {len(units)}, {whole.cells} cells ", end="", file=sys.stderr, flush=True
-                )
+                print(f"\r{progress}", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() > told + TELL_EVERY:
+                told = time.monotonic()
+                print(f"{progress}after {told - began:.0f} s", file=sys.stderr, flush=True)
     whole.seconds = time.monotonic() - began
     return whole
 

@@ -19,6 +19,12 @@ def folder(tmp_path):
     return folder
 
 
+def place_one(folder, part, path):
+    [error] = folder.place([(part, path)])
+    if error is not None:
+        raise error
+
+
 @pytest.fixture
 def place(folder):
     def make(path, data=b"a picture"):
@@ -26,7 +32,7 @@ def place(folder):
         with writing(part, begin(part)) as stream:
             stream.write(data)
             sync(stream)
-        folder.place(part, path)
+        place_one(folder, part, path)
         return folder.root / path
 
     return make
@@ -48,7 +54,7 @@ def test_a_file_gets_its_name_when_it_is_whole(folder):
         assert folder.existing(["panda/1.png"]) == []
         stream.write(b"whole")
         sync(stream)
-    folder.place(part, "panda/1.png")
+    place_one(folder, part, "panda/1.png")
     assert tree(folder) == ["panda", "panda/1.png"]
     assert (folder.root / "panda/1.png").read_bytes() == b"halfwhole"
 
@@ -67,7 +73,7 @@ def test_nothing_is_overwritten(folder, what, tmp_path):
     part = folder.new_part("1.png")
     part.write_bytes(b"a picture")
     with pytest.raises(Occupied, match=r"1\.png exists already"):
-        folder.place(part, "1.png")
+        place_one(folder, part, "1.png")
     assert os.lstat(final).st_mtime_ns == before.st_mtime_ns
     assert part.read_bytes() == b"a picture"
     if what == "link":
@@ -78,8 +84,45 @@ def test_nothing_is_overwritten(folder, what, tmp_path):
 
 def test_placing_what_is_not_there(folder):
     with pytest.raises(StorageError):
-        folder.place(folder.root / "nothing.part", "1.png")
+        place_one(folder, folder.root / "nothing.part", "1.png")
     assert tree(folder) == []
+
+
+def test_of_many_files_each_is_placed_or_told_by_itself(folder, monkeypatch):
+    synced = []
+    sync_for_real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), sync_for_real(handle)))
+    (folder.root / "a").mkdir()
+    (folder.root / "a/2.png").write_bytes(b"of somebody else")
+    files = []
+    for path in ("a/1.png", "a/2.png", "b/3.png", "a/4.png", "b/5.png"):
+        part = folder.new_part(path)
+        part.write_bytes(path.encode())
+        files.append((part, path))
+    files.append((folder.root / "nothing.part", "a/6.png"))
+    synced.clear()
+    errors = folder.place(files)
+    assert [type(error) for error in errors] == [type(None), Occupied, type(None), type(None), type(None), StorageError]
+    assert len(synced) == 2, "each folder is synced once"
+    assert {path: (folder.root / path).read_bytes() for path in ("a/1.png", "b/3.png", "a/4.png", "b/5.png")} == {
+        path: path.encode() for path in ("a/1.png", "b/3.png", "a/4.png", "b/5.png")
+    }
+    assert (folder.root / "a/2.png").read_bytes() == b"of somebody else"
+
+
+def test_a_folder_that_cannot_be_synced_is_told_for_all_its_files(folder, monkeypatch):
+    files = []
+    for path in ("a/1.png", "b/2.png", "a/3.png"):
+        part = folder.new_part(path)
+        part.write_bytes(b"x")
+        files.append((part, path))
+
+    def failing(path):
+        if path.name == "a":
+            raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("seedream_batch.files.folder.sync_folder", failing)
+    assert [type(error) for error in folder.place(files)] == [StorageError, type(None), StorageError]
 
 
 def test_part_names_differ(folder):
@@ -299,7 +342,7 @@ def test_what_exists(folder, place, tmp_path):
 
 def every_way_in(folder, path, part):
     yield lambda: folder.new_part(path)
-    yield lambda: folder.place(part, path)
+    yield lambda: place_one(folder, part, path)
     yield lambda: folder.move("here.png", path)
     yield lambda: folder.move(path, "there.png")
     yield lambda: folder.sha256(path)
@@ -359,7 +402,7 @@ def test_an_output_folder_that_is_a_link(tmp_path):
     folder.prepare()
     part = folder.new_part("a/1.png")
     part.write_bytes(b"x")
-    folder.place(part, "a/1.png")
+    place_one(folder, part, "a/1.png")
     assert (tmp_path / "disk/a/1.png").is_file()
 
 

@@ -70,6 +70,10 @@ class Book:
         self.manifest.enter(specs, NOW)
         return self.manifest.tasks(TaskState.PLANNED)
 
+    def announced(self):
+        """The images that wait to be fetched, as they lie in the file."""
+        return self.peek("SELECT * FROM images WHERE state = 'announced' ORDER BY task, \"index\"")
+
     def claim(self, task, body=None, budget=None):
         [claim] = self.manifest.claim([Intent(task.id, body)], budget or Budget(), NOW).claims
         return claim

@@ -183,10 +183,10 @@ class Events(RuleBasedStateMachine):
     def prune(self):
         money = self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")
         flight = "SELECT * FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
-        before = self.book.peek(flight), self.manifest.announced()
+        before = self.book.peek(flight), self.book.announced()
         self.manifest.prune([task for task, _ in self.manifest.to_prune(0, 100)], NOW)
         assert (self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")) == money
-        assert (self.book.peek(flight), self.manifest.announced()) == before
+        assert (self.book.peek(flight), self.book.announced()) == before
         assert self.manifest.dropped().files == 0
 
     @rule()
@@ -231,8 +231,8 @@ class Events(RuleBasedStateMachine):
         self.book.sound(BUDGET)
         paths = [path for (path,) in self.book.peek("SELECT path FROM images WHERE state = 'stored'")]
         assert len(set(paths)) == len(paths)
-        for image in self.manifest.announced():
-            assert self.manifest.task(image.task).state is S.SUCCEEDED
+        for task, *_ in self.book.announced():
+            assert self.manifest.task(task).state is S.SUCCEEDED
         for image in self.manifest.moving():
             assert image.target != image.path
 
