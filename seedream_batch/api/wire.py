@@ -291,7 +291,10 @@ def one_line(value: Json) -> str:
     """The text as one clean line, empty for what is no text: answers are printed on terminals and written to logs."""
     if not isinstance(value, str):
         return ""
-    return " ".join("".join(c if c.isprintable() else " " for c in value[:2000]).split())[:500]
+    text = value[:2000]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:500]
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
