@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 from seedream_batch.pacing.polling import ENOUGH, SCOUTS
-from seedream_batch.pacing.submitting import LATE, SLOWEST, START
+from seedream_batch.pacing.submitting import LATE, MOST_HELD, SLOWEST, START
 
 # Submissions
 
@@ -49,6 +49,37 @@ def test_on_average_never_faster_than_the_rate(rate, pauses):
         found.append(now + wait)
     for first, last in itertools.combinations(range(len(found)), 2):
         assert found[last] - found[first] >= (last - first) / rate - LATE - 1e-6
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(2, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=60))
+def test_what_the_disk_held_up_together_leaves_at_the_rate(rate, delays):
+    """Each delay is what passes from a slot until the intent is on the disk; a slow one holds up the next."""
+    pace, left, held, written = SubmissionPace(rate), [], [], 0.0
+    due = [(pace.next_slot(0.0), -1, "slot")]
+    numbers = iter(enumerate(delays))
+    while due:
+        now, _, what = heapq.heappop(due)
+        if what == "written":
+            held.append(pace.leaving(now))
+            left.append(now + held[-1])
+            continue
+        number, delay = next(numbers, (None, None))
+        if number is None:
+            continue
+        written = max(written, now + delay)
+        heapq.heappush(due, (written, number, "written"))
+        heapq.heappush(due, (now + pace.next_slot(now), -1, "slot"))
+    assert len(left) == len(delays)
+    assert max(held) < MOST_HELD, "so none was let go early"
+    for first, last in itertools.combinations(range(len(left)), 2):
+        assert left[last] - left[first] >= (last - first) / rate - LATE - 1e-6
+
+
+def test_nothing_waits_for_long_once_its_intent_is_written():
+    pace = SubmissionPace(0.001)
+    assert pace.leaving(0.0) == 0.0
+    assert pace.leaving(0.0) == MOST_HELD
 
 
 def test_everything_waits_for_the_pause_the_service_asked_for():

@@ -133,6 +133,9 @@ class Submitter:
         if claim is None:
             return None
         context.stats.submitted += 1
+        # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
+        if (wait := context.pace.leaving(context.monotonic())) > 0:
+            await asyncio.sleep(wait)
         outcome = await context.service.submit(body, claim.key)
         self._notice(outcome, first=True)
         return claim, outcome

@@ -31,6 +31,9 @@ WINDOW = 256
 LATE = 0.05
 """Seconds by which a submission may be late without the next one being so, too."""
 
+MOST_HELD = 1.0
+"""Seconds that a submission may wait once its intent is written down: one that is never sent is one more doubt."""
+
 
 class SubmissionPace:
     """Lets submissions out one at a time: at the configured rate, else at one that it finds; never before a pause ends.
@@ -39,6 +42,9 @@ class SubmissionPace:
     requests", what it has accepted in the last moments tells its limit; from there on the rate stays a little below,
     and forgets slowly. A configured rate is a bound; refusals lower it in the same way. Times in seconds of a monotonic
     clock.
+
+    Between its slot and its way out, the intent of a submission is written to the disk, and a disk that is busy for a
+    moment lets many go at once afterwards: so they are spaced again right before they leave.
     """
 
     def __init__(self, rate: float | None) -> None:
@@ -47,6 +53,7 @@ class SubmissionPace:
         self._refusals = 0
         self._accepted: deque[float] = deque(maxlen=WINDOW)
         self._next = 0.0
+        self._leave = 0.0
         self._resume = 0.0
         self._settled = 0.0
         self._grown: float | None = None
@@ -59,8 +66,14 @@ class SubmissionPace:
 
     def next_slot(self, now: float) -> float:
         """Takes the next slot; how long to wait for it."""
-        at = max(now - LATE, self._next, self._resume)
+        at = max(now - LATE, self._next, self._resume, self._leave)
         self._next = at + 1.0 / self._rate
+        return max(at - now, 0.0)
+
+    def leaving(self, now: float) -> float:
+        """How long a submission in its slot has to wait before it leaves; no new slot comes before those that wait."""
+        at = min(max(now - LATE, self._leave), now + MOST_HELD)
+        self._leave = at + 1.0 / self._rate
         return max(at - now, 0.0)
 
     def accepted(self, now: float) -> None:

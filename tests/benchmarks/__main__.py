@@ -45,9 +45,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="NAME,...", help="only these rows, or groups of rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="sizes of seconds: to see that everything works")
-    parser.add_argument(
-        "--pinned", action="store_true", help="throughput: one core for the service"
-    )
+    parser.add_argument("--pinned", action="store_true", help="throughput: one core for the service")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file")
     arguments = parser.parse_args()
     chosen = arguments.only.split(",") if arguments.only else list(GROUPS)
