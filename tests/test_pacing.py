@@ -185,6 +185,15 @@ def test_a_configured_rate_is_a_bound():
     assert slow.pace.rate == 10
 
 
+@pytest.mark.parametrize("per_hour", [1, 60, 700])
+def test_refusals_never_raise_a_rate_that_is_slow_already(per_hour):
+    pace, now = SubmissionPace(per_hour / 3600), 0.0
+    for _ in range(5):
+        now += 3600.0
+        pace.refused(now, 1.0)
+        assert pace.rate <= per_hour / 3600
+
+
 def test_growth_keeps_to_what_is_really_sent():
     """A run that has nothing to send for a while does not come back with a rate that nobody ever tried."""
     pace, now = SubmissionPace(None), 0.0

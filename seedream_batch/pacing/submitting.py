@@ -101,7 +101,8 @@ class SubmissionPace:
             return
         measured = self._measured(now)
         lower = 0.5 * self._rate if measured is None else MARGIN * measured
-        self._rate = max(min(lower, 0.95 * self._rate), SLOWEST)
+        slowest = SLOWEST if self._bound is None else min(SLOWEST, self._bound)
+        self._rate = max(min(lower, 0.95 * self._rate), slowest)
         self._grown = None
         self._settled = max(self._resume, now) + 1.0
         if measured is None:
