@@ -41,11 +41,15 @@ class _Verbs(click.Group):
         name = args[0]
         # A shell that asks how a line goes on is no place for a message.
         if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
+            from seedream_batch.cli.words import wrapped
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, VERBS)
-            more = f" Did you mean `{near}`?" if near else f" There is {', '.join(VERBS)}."
-            ctx.fail(f"There is no command `{name}`.{more}")
+            more = f"Did you mean `{near}`?" if near else f"There is {', '.join(VERBS)}."
+            # Behind the word with which click begins.
+            ctx.fail(
+                wrapped(f"There is no command `{name}`. {more}", indent=" " * len("Error: "), hanging="  ").lstrip()
+            )
         return super().resolve_command(ctx, args)
 
 
@@ -90,11 +94,11 @@ def main(args: list[str] | None = None) -> None:
 def _told(error: SeedreamBatchError) -> int:
     from seedream_batch.cli.exits import of_error
     from seedream_batch.cli.show import show_problems
-    from seedream_batch.cli.words import number, say
+    from seedream_batch.cli.words import number, say, tell
 
     if isinstance(error, InvalidJob):
         show_problems(error.problems)
         say(number(len(error.problems), "problem"), err=True)
     else:
-        say(f"seedream-batch: {error}", err=True)
+        tell(f"seedream-batch: {error}")
     return int(of_error(error))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seedream_batch.cli.words import clean, number, say, usd
+from seedream_batch.cli.words import clean, number, tell, usd, wrapped
 from seedream_batch.engine.values import Event, EventKind, Stats
 
 if TYPE_CHECKING:
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 15.0
 """Seconds between two lines of progress where there is no terminal."""
+
+_FORMS = (
+    "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+    "{n_fmt}/{total_fmt}, {remaining} left{postfix}{bar:0}",
+)
+"""What the line of the bar says, from the longest to the shortest. The last has a bar of no length, which is cut."""
+
+_SHORTEST = 10
+"""Columns of a bar that still says something."""
 
 _NEWS = {
     EventKind.FAILED,
@@ -85,7 +95,7 @@ class Bar:
         self._stats = stats
         self._bar = tqdm(
             total=wanted, initial=stored, unit="img", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, leave=False,
-            bar_format="{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+            bar_format=_FORMS[0],
         )  # fmt: skip
         self._redraw()
         # Tasks take a minute; a clock that stands still looks like a program that does.
@@ -97,7 +107,7 @@ class Bar:
         if bar is None:
             return
         if event.kind in _NEWS:
-            bar.write(_line(event), file=sys.stderr)
+            bar.write(wrapped(_line(event), hanging="  "), file=sys.stderr)
         self._postfix()
         if event.kind is EventKind.STORED:
             bar.update()
@@ -111,8 +121,10 @@ class Bar:
 
     def _redraw(self) -> None:
         self._postfix()
-        if self._bar is not None:
-            self._bar.refresh()
+        bar = self._bar
+        if bar is not None:
+            bar.bar_format = next((form for form in _FORMS if _fits(bar, form)), _FORMS[-1])
+            bar.refresh()
 
     def _postfix(self) -> None:
         stats = self._stats
@@ -123,6 +135,13 @@ class Bar:
         ]
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
+
+
+def _fits(bar: tqdm[Any], form: str) -> bool:
+    """Whether the form leaves the bar itself enough room to be read."""
+    now = bar.format_dict
+    rest = bar.format_meter(**{**now, "bar_format": form.replace("{bar}", "")})
+    return len(rest) + _SHORTEST <= (now["ncols"] or 80)
 
 
 class Lines:
@@ -196,8 +215,10 @@ def warn(text: str, *, log_format: str) -> None:
         if log_format == "json":
             JsonLines().event(Event(EventKind.WARNING, text))
         else:
-            say(text, err=True)
+            tell(text)
 
 
 def _line(event: Event) -> str:
-    return clean(f"{event.kind}: {event.text}")
+    code = str(event.fields.get("code") or "")
+    more = f" ({code})" if code and code not in event.text else ""
+    return clean(f"{event.kind}: {event.text}{more}")

@@ -26,7 +26,7 @@ def command(job: str, yes: bool, emulate: bool, as_json: bool) -> int:  # noqa: 
     import json
 
     from seedream_batch.cli.exits import Exit
-    from seedream_batch.cli.target import made
+    from seedream_batch.cli.target import made, named
     from seedream_batch.cli.upkeep import SHOWN, pruned_json, show_pruned
     from seedream_batch.cli.words import say
     from seedream_batch.engine.prune import prune
@@ -36,5 +36,5 @@ def command(job: str, yes: bool, emulate: bool, as_json: bool) -> int:  # noqa: 
     if as_json:
         say(json.dumps(pruned_json(pruned), ensure_ascii=False, indent=2))
     else:
-        show_pruned(pruned, loaded.job, job + (" --emulate" if emulate else ""))
+        show_pruned(pruned, loaded.job, named(job, emulate=emulate))
     return int(Exit.NO_STORAGE if pruned.unreadable else Exit.DONE)

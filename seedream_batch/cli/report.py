@@ -45,7 +45,7 @@ def command(job: str, to: Path | None, select: tuple[str, ...], emulate: bool, a
     if emulate:
         manifest = manifest_of(target)
         if not manifest.exists():
-            raise UsageError(f"{job} was never run with --emulate: there is no {manifest}")
+            raise UsageError(f"{job} was never run with --emulate: there is no {short(manifest)}")
     else:
         target, manifest, _ = existing(target, job)
     folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")

@@ -35,7 +35,7 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
     """Decide about uncertain tasks: those that were perhaps made and paid for."""
     from seedream_batch.cli.running import run
     from seedream_batch.cli.show import show_chosen
-    from seedream_batch.cli.target import made, manifest_of
+    from seedream_batch.cli.target import made, manifest_of, named
     from seedream_batch.engine import decide
     from seedream_batch.engine.values import RunOptions
     from seedream_batch.load.selecting import chosen as checked
@@ -45,10 +45,11 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
         raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")
     loaded = made(job, emulate=emulate)
     target = loaded.job
+    path = named(job, emulate=emulate)
     # A task in doubt may be one that the job no longer has.
     chooses = checked(select, target, also=cells_in_doubt(manifest_of(target)) if select else ())
     none = "there is no uncertain task"
-    next_run = f"`seedream-batch run {job}`"
+    next_run = f"`seedream-batch run {path}`"
     if task_id is not None:
         task = decide.identify_task(target, chooses, task_id)
         show_chosen([task], "identified", f"{next_run} polls it", none)
@@ -56,7 +57,7 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
         show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
     elif what == "give-up":
         show_chosen(
-            decide.give_up_tasks(target, chooses), "given up", "`seedream-batch retry` could take them up", none
+            decide.give_up_tasks(target, chooses), "given up", f"`seedream-batch retry {path}` could take them up", none
         )
     else:
         chosen = decide.let_resend_tasks(target, chooses)
@@ -64,5 +65,5 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
         if chosen:
             only = frozenset(task.id for task in chosen)
             options = RunOptions(limit=0, resend=True, resend_only=only)
-            return run(loaded, job, emulate=emulate, options=options, quiet=False, log_format="text")
+            return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")
     return 0

@@ -41,7 +41,7 @@ def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | Non
     """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
     from seedream_batch.cli.choosing import read_choice, show_rejected
     from seedream_batch.cli.show import show_chosen
-    from seedream_batch.cli.target import made
+    from seedream_batch.cli.target import made, named
     from seedream_batch.cli.words import number, say, wrapped
     from seedream_batch.engine.decide import make_anew, retry_tasks
     from seedream_batch.engine.reject import reject_images
@@ -51,8 +51,9 @@ def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | Non
     if missing and choice is not None:
         raise UsageError("give --missing or --choice, not both")
     target = made(job, emulate=emulate).job
+    path = named(job, emulate=emulate)
     chooses = checked(select, target)
-    then = f"`seedream-batch run {job}` submits them"
+    then = f"`seedream-batch run {path}` submits them"
     if choice is not None:
         show_rejected(reject_images(target, read_choice(choice, target).reject, chooses), then)
         return 0
@@ -67,5 +68,5 @@ def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | Non
         say("no image is known to be beyond all links; nothing was changed")
     if others:
         told = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
-        say(wrapped(f"{told}: `seedream-batch verify {job}` asks for it."))
+        say(wrapped(f"{told}: `seedream-batch verify {path}` asks for it."))
     return 0

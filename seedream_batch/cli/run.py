@@ -77,7 +77,7 @@ def command(
         return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, max_tasks=max_tasks))
     from seedream_batch.cli.ending import Ending, files
     from seedream_batch.cli.running import perform, show_end
-    from seedream_batch.cli.target import load, trusts_keys
+    from seedream_batch.cli.target import load, named, trusts_keys
     from seedream_batch.engine.values import RunOptions
 
     with Ending(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
@@ -93,7 +93,7 @@ def command(
         result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
         ending.result = result
     try:
-        show_end(result, loaded.job, job, code=ending.code, quiet=quiet)
+        show_end(result, loaded.job, named(job, emulate=emulate), code=ending.code, quiet=quiet)
     finally:
         # Also when nobody reads what is printed any more.
         ending.notify()

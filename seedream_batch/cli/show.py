@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
+from seedream_batch.cli.words import duration, number, say, short, size, tell, usd, wrapped
 from seedream_batch.engine.values import StopReason
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
@@ -21,7 +21,7 @@ _INDENT = " " * 10
 def show_problems(problems: tuple[Problem, ...]) -> None:
     """One paragraph for each problem, on standard error."""
     for problem in problems:
-        say(str(problem), err=True)
+        tell(str(problem))
 
 
 def show_plan(plan: Plan, job: Job) -> None:
@@ -82,10 +82,7 @@ def _show_axes(axes: dict[str, Counter[str]]) -> None:
 def show_result(result: RunResult, job: Job, path: str) -> None:
     """What a run did, what is left, and what to do about it."""
     stats = result.stats
-    ended = "done" if result.stop_reason is None else f"stopped ({result.stop_text})"
-    if result.stop_reason is None and result.left:
-        ended = "stopped with work left"
-    say(wrapped(f"{job.name}: {ended}, {duration(result.seconds)}"))
+    say(wrapped(f"{job.name}: {_ended(result)}"))
     stored = result.images.get(ImageState.STORED, 0)
     fresh = f", {stats.stored:,} of them new ({size(stats.stored_bytes)})" if stats.stored else ", none of them new"
     say(f"  stored     {number(stored, 'image')}{fresh if stored else ''}")
@@ -108,11 +105,21 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
         say(wrapped(line))
 
 
+def _ended(result: RunResult) -> str:
+    if result.stop_reason is not None:
+        return f"stopped after {duration(result.seconds)}: {result.stop_text}"
+    if result.left:
+        return f"stopped with work left, {duration(result.seconds)}"
+    bad = sum(result.tasks.get(state, 0) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN))
+    bad += sum(result.images.get(state, 0) for state in NOT_THERE)
+    return f"{'finished, but not all is there' if bad else 'done'}, {duration(result.seconds)}"
+
+
 def _advice(result: RunResult, path: str) -> list[str]:
     lines = []
     tasks = result.tasks
     if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)):
-        lines.append(f"`seedream-batch status {path}` says what went wrong.")
+        lines.append(f"`seedream-batch status {path}` says what went wrong, and what to do.")
     if tasks.get(TaskState.FAILED) or tasks.get(TaskState.LOST):
         lines.append(f"`seedream-batch retry {path}` plans failed and lost tasks again.")
     if tasks.get(TaskState.UNCERTAIN):
@@ -125,6 +132,8 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append("Top the account up, then run again: it goes on where it stopped.")
     if result.stop_reason is StopReason.BUDGET:
         lines.append("Raise the budget in the job file to go on.")
+    if result.stop_reason is StopReason.STORAGE:
+        lines.append("Once that is mended, run again: it goes on where it stopped.")
     if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
         lines.append("Run again: it goes on where it stopped.")
     return lines

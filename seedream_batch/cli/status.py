@@ -51,9 +51,9 @@ class _Seconds(click.ParamType[float]):
 def command(job: str, emulate: bool, every: float | None, as_json: bool) -> int:  # noqa: FBT001
     """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
     from seedream_batch.cli.show_status import progress_line, status_lines
-    from seedream_batch.cli.target import existing, load, manifest_of
+    from seedream_batch.cli.target import existing, load, manifest_of, named
     from seedream_batch.cli.watching import watch
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import say, short
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import read_status
@@ -66,10 +66,10 @@ def command(job: str, emulate: bool, every: float | None, as_json: bool) -> int:
         manifest = manifest_of(loaded.job)
         fallen_back = False
         if not manifest.exists():
-            raise UsageError(f"{job} was never run with --emulate: there is no {manifest}")
+            raise UsageError(f"{job} was never run with --emulate: there is no {short(manifest)}")
     else:
         _, manifest, fallen_back = existing(loaded.job, job)
-    path = f"{job} --emulate" if emulate or fallen_back else job
+    path = named(job, emulate=emulate or fallen_back)
     axes = [axis.name for axis in loaded.job.axes]
 
     def read() -> Status:

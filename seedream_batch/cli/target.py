@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seedream_batch.cli.words import short
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +38,11 @@ def manifest_of(job: Job) -> Path:
     return job.output_dir / MANIFEST
 
 
+def named(path: str, *, emulate: bool) -> str:
+    """The job as commands want it, to be pasted behind their names."""
+    return shlex.quote(path) + (" --emulate" if emulate else "")
+
+
 def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
     """Whether uncertain tasks are sent again under their key: our own emulator is trusted, unless the job says no.
 
@@ -49,8 +56,8 @@ def made(path: str, *, emulate: bool) -> LoadedJob:
     loaded = load(path, emulate=emulate, max_tasks=2**63)
     manifest = manifest_of(loaded.job)
     if not manifest.exists():
-        how = " --emulate" if emulate else ""
-        raise UsageError(f"{path} was never run{' with' + how if how else ''}: there is no {manifest}")
+        how = " with --emulate" if emulate else ""
+        raise UsageError(f"{path} was never run{how}: there is no {short(manifest)}")
     return loaded
 
 
@@ -62,4 +69,5 @@ def existing(job: Job, path: str) -> tuple[Job, Path, bool]:
     twin = dataclasses.replace(job, output_dir=_emulated(job))
     if manifest_of(twin).exists():
         return twin, manifest_of(twin), True
-    raise UsageError(f"{path} was never run: there is no {manifest}. `seedream-batch run {path}` makes it")
+    run = f"seedream-batch run {named(path, emulate=False)}"
+    raise UsageError(f"{path} was never run: there is no {short(manifest)}. `{run}` makes it")

@@ -30,7 +30,7 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
 
     Sends nothing and needs no key.
     """
-    from seedream_batch.cli.words import number, say
+    from seedream_batch.cli.words import number, say, tell
 
     found: list[tuple[str, Problem]] = []
     for path in jobs:
@@ -40,7 +40,7 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
             say(f"{path}: valid, {number(tasks, 'task')}")
         if form == "text":
             for problem in problems:
-                say(str(problem), err=True)
+                tell(str(problem))
             if problems:
                 say(f"{path}: {number(len(problems), 'problem')}", err=True)
     if form == "json":

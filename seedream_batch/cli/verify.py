@@ -37,7 +37,7 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
 
     from seedream_batch.cli.exits import Exit, of_verification
     from seedream_batch.cli.running import perform
-    from seedream_batch.cli.target import made
+    from seedream_batch.cli.target import made, named
     from seedream_batch.cli.upkeep import SHOWN, show_verification, verification_json
     from seedream_batch.cli.words import say
     from seedream_batch.engine.values import RunOptions, Verification
@@ -55,7 +55,7 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
     if as_json:
         say(json.dumps(verification_json(result, loaded.job), ensure_ascii=False, indent=2))
     elif not quiet or code != Exit.DONE:
-        show_verification(result, loaded.job, job + (" --emulate" if emulate else ""), without)
+        show_verification(result, loaded.job, named(job, emulate=emulate), without)
     return code
 
 

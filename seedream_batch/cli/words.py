@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import textwrap
 import unicodedata
 from pathlib import Path
@@ -24,6 +25,13 @@ def clean(text: str) -> str:
 def say(text: str = "", *, err: bool = False) -> None:
     """Prints a line."""
     click.echo(clean(text), err=err)
+
+
+def tell(text: str) -> None:
+    """Prints a message on standard error: in lines that fit on a terminal, elsewhere as it is, for logs."""
+    if sys.stderr.isatty():
+        text = "\n".join(wrapped(line, hanging="  ") for line in text.split("\n"))
+    say(text, err=True)
 
 
 def width() -> int:

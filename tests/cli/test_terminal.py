@@ -1,0 +1,134 @@
+"""What people see in a terminal of 80 columns: no line breaks in the middle of a word, and no colour can vanish."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seedream_batch.cli.app import VERBS
+from seedream_batch.emulator import Emulator, EmulatorConfig
+
+PICTURES = Path(__file__).parents[1] / "pictures"
+
+JOB = """\
+version: 1
+name: test
+matrix:
+  subject: [panda, fox]
+  size: [1:1, 16:9, 9:16]
+request: {prompt: "{{ subject }}"}
+output: {dir: out}
+"""
+REFUSED = {"on": "submit", "action": "fail", "code": "OutputImageSensitiveContentDetected", "prompt": "fox", "count": 2}
+UNCLEAR = {"on": "submit", "action": "reset_after_bill", "prompt": "panda", "count": 1}
+
+
+@pytest.fixture
+def service():
+    with Emulator(EmulatorConfig(task_seconds="fixed:1.5", image_size="tiny")) as running:
+        yield running
+
+
+@pytest.fixture
+def environment(service):
+    return {**os.environ, "APIMART_BASE_URL": service.url, "APIMART_API_KEY": "any", "LANG": "C.UTF-8"}
+
+
+@pytest.fixture
+def seen(tmp_path, environment, monkeypatch):
+    """Gives a command on a job in a terminal of 80 columns."""
+    monkeypatch.syspath_prepend(PICTURES)
+    from terminal import play
+
+    (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
+
+    def give(line, **more):
+        played = play(
+            [sys.executable, "-m", "seedream_batch", *shlex.split(line)], cwd=tmp_path, env={**environment, **more},
+            rows=40,
+        )  # fmt: skip
+        assert played.plain
+        assert "Traceback" not in "\n".join(played.lines)
+        return played
+
+    return give
+
+
+def test_the_bar_can_be_read_whatever_stands_beside_it(seen, service):
+    service.set_faults([REFUSED, UNCLEAR])
+    played = seen("run job.yaml")
+    assert played.code == 4
+    bars = [frame[-1] for frame in played.frames if frame and "uncertain" in frame[-1] and "|" in frame[-1]]
+    assert bars
+    # What has come since the bar was last measured may shorten it until the next second.
+    assert max(len(bar.split("|")[1]) for bar in bars) >= 10
+    assert played.lines[0] == "uncertain: panda/1-1: perhaps made and paid for: the connection was reset"
+    assert "failed: fox/1-1: image generation failed (OutputImageSensitiveContentDetected)" in played.lines
+    assert played.lines[3].startswith("test: finished, but not all is there, ")
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (3, 1), (1234, 12), (123456, 12345)])
+def test_the_line_of_the_bar_fits_for_any_numbers(counts, monkeypatch, capsys):
+    from seedream_batch.cli.progress import Bar
+    from seedream_batch.engine.values import Stats
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = Bar()
+    stats = Stats()
+    stats.failed, stats.uncertain = counts
+    bar.started(stats, 1_000_000, 500_000)
+    bar.close()
+    drawn = capsys.readouterr().err.replace("\r", "\n").split("\n")
+    assert any("500000/1000000" in line for line in drawn)
+    assert all(len(line) <= 80 for line in drawn)
+
+
+def test_messages_break_between_words(seen, tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        JOB.replace("9:16", "9:10").replace("{{ subject }}", "{{ subjct }} on the ice"), encoding="utf-8"
+    )
+    assert seen("validate bad.yaml").lines == [
+        "bad.yaml:5:21: matrix.size[2]: must be one of 1:1, 4:3, 3:4, 16:9, 9:16, 3:2,",
+        "  2:3, 21:9, 9:21, auto, got 9:10 (the nearest ratio is 1:1)",
+        "bad.yaml:6:19: request.prompt: `subjct` is not defined (did you mean `subject`?)",
+        "bad.yaml: 2 problems",
+    ]
+    assert seen("run job.yaml", APIMART_API_KEY="").lines == [
+        "seedream-batch: there is no API key. Set APIMART_API_KEY, or",
+        "  APIMART_API_KEY_FILE to the name of a file with the key (a run needs none with",
+        "  --emulate)",
+    ]
+    named = " ".join(seen("rnu job.yaml").lines)
+    assert all(f" {verb}" in named for verb in VERBS)
+
+
+def test_elsewhere_a_message_is_one_line(tmp_path, environment):
+    (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "seedream_batch", "run", "job.yaml"],
+        cwd=tmp_path, env={**environment, "APIMART_API_KEY": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_refused_key_is_told_without_parentheses_in_parentheses(seen):
+    lines = seen("run job.yaml", APIMART_API_KEY="wrong-key").lines
+    assert lines[0] == "stopping: the service refuses the API key (asking for the balance: HTTP 401:"
+    assert lines[2].startswith("test: stopped after 0.")
+    assert "))" not in "".join(lines)
+
+
+def test_what_to_do_next_can_be_pasted_and_is_about_the_same_images(seen, service, tmp_path):
+    service.set_faults([REFUSED])
+    (tmp_path / "job.yaml").rename(tmp_path / "my job.yaml")
+    told = " ".join(seen("run 'my job.yaml'").lines)
+    assert "`seedream-batch retry 'my job.yaml'` plans failed and lost tasks again." in told
+    (tmp_path / "out").rename(tmp_path / "out-emulated")
+    told = " ".join(seen("retry 'my job.yaml' --emulate").lines)
+    assert "`seedream-batch run 'my job.yaml' --emulate` submits them." in told
+    told = " ".join(seen("retry 'my job.yaml'").lines)
+    assert told == "seedream-batch: my job.yaml was never run: there is no out/manifest.db"
