@@ -132,8 +132,8 @@ MUTATIONS = (
         "I4",
         (("network", "image: truncated, once"),),
         (
-            Edit("files/pictures.py", "                if decode:\n                    image.verify()\n", ""),
-            Edit("files/pictures.py", "            if decode:\n", "            if not decode:\n"),
+            Edit("files/pictures.py", "                elif decode:\n                    image.load()\n", ""),
+            Edit("files/pictures.py", "            if decode and picture", "            if not decode and picture"),
         ),
     ),
     Mutation(
@@ -143,9 +143,9 @@ MUTATIONS = (
         (
             Edit(
                 "engine/collect.py",
-                "            await asyncio.to_thread(context.folder.place, part, path)\n",
+                "            await self._placer.place(part, path)\n",
                 "            await self._stored(task, image, file)\n"
-                "            await asyncio.to_thread(context.folder.place, part, path)\n"
+                "            await self._placer.place(part, path)\n"
                 "            return\n",
             ),
         ),
