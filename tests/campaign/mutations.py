@@ -132,8 +132,12 @@ MUTATIONS = (
         "I4",
         (("network", "image: truncated, once"),),
         (
-            Edit("files/pictures.py", "                elif decode:\n                    image.load()\n", ""),
-            Edit("files/pictures.py", "            if decode and picture", "            if not decode and picture"),
+            Edit(
+                "files/pictures.py",
+                '                if decode and picture.format == "PNG":\n                    image.verify()\n'
+                "                elif decode:\n                    image.load()\n            if decode and",
+                "            if not decode and",
+            ),
         ),
     ),
     Mutation(
