@@ -303,7 +303,7 @@ class Collector:
             await asyncio.to_thread(context.folder.discard, part)
             if not isinstance(error, Occupied):
                 raise
-            if path and await asyncio.to_thread(context.folder.sha256, path) == file.sha256:
+            if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):
                 # A run that left at once had given it its name already.
                 await self._stored(task, image, file)
                 return
@@ -329,13 +329,21 @@ class Collector:
     async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
         if image.path is None or image.sha256 is None:
             return
-        if await asyncio.to_thread(self._context.folder.sha256, image.path) != image.sha256:
+        if not await asyncio.to_thread(_is_there, self._context.folder, image.path, image.sha256):
             return
         if await self._context.writer.do(lambda m: m.owner(image.path or "")):
             # Another picture with the same bytes: the place is its own.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
+
+
+def _is_there(folder: OutputFolder, path: str, sha256: str) -> bool:
+    """Whether the file that a run gave this name, and perhaps no sync, is there; its name is durable then."""
+    if folder.sha256(path) != sha256:
+        return False
+    folder.sync([path])
+    return True
 
 
 def _begin(folder: OutputFolder, stem: str) -> tuple[Path, BinaryIO]:

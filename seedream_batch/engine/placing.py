@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
 
 _Placing = tuple[Path, str, "asyncio.Future[None]"]
@@ -44,13 +43,13 @@ class Placer:
         try:
             work = asyncio.get_running_loop().run_in_executor(None, self._folder.place, files)
         except RuntimeError as error:
-            # No thread is to be had; nobody may wait for ever.
+            # No thread is to be had. Whether one takes this up later is not known: as after a kill, the next run looks.
             self._busy = False
             _give(batch, [error] * len(batch))
             return
         work.add_done_callback(lambda ended: self._end(batch, ended))
 
-    def _end(self, batch: list[_Placing], ended: asyncio.Future[list[StorageError | None]]) -> None:
+    def _end(self, batch: list[_Placing], ended: asyncio.Future[list[Exception | None]]) -> None:
         fault = asyncio.CancelledError() if ended.cancelled() else ended.exception()
         _give(batch, ended.result() if fault is None else [fault] * len(batch))
         self._next()

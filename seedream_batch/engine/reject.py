@@ -104,6 +104,9 @@ def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, imag
         manifest.heading(image, aside)
         if folder.existing([image.path or ""]):
             folder.move(image.path or "", aside)
+        else:
+            # Moved already, by a command that was cut off before it was on the disk.
+            folder.sync([image.path or aside, aside])
         # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
         manifest.relocate(image, aside, target=home, now=time.time())
     return aside

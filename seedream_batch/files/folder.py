@@ -41,6 +41,8 @@ class OutputFolder:
         """Folders that were made, by their path in the root."""
         self._inside: dict[str, Path] = {}
         """Folders that are there, and do not lead out of the root, by their path in it."""
+        self._kept: set[Path] = set()
+        """Folders whose own names are on the disk."""
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
@@ -73,18 +75,18 @@ class OutputFolder:
             self._made.add(folder)
         return parent / f"{PART}{secrets.token_hex(8)}.part"
 
-    def place(self, files: Sequence[tuple[Path, str]]) -> list[StorageError | None]:
+    def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
         """Gives whole, already synced files their final names, and syncs their folders, each of them once.
 
-        For each file what went wrong with it: `Occupied` when something stands there already, `StorageError` when its
-        name is not durable, None when it is.
+        For each file what went wrong with it, and with no other: `Occupied` when something stands there already,
+        `StorageError` when its name is not durable, None when it is.
         """
-        errors: list[StorageError | None] = [None] * len(files)
+        errors: list[Exception | None] = [None] * len(files)
         named: dict[Path, list[int]] = {}
         for number, (part, path) in enumerate(files):
             try:
                 named.setdefault(self._name(part, path), []).append(number)
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001 - it is not swallowed: the file's caller gets it
                 errors[number] = error
         for folder, numbers in named.items():
             try:
@@ -92,7 +94,8 @@ class OutputFolder:
                     sync_folder(folder)
             except StorageError as error:
                 for number in numbers:
-                    errors[number] = error
+                    # Each caller raises an error of its own.
+                    errors[number] = StorageError(str(error))
         return errors
 
     def _name(self, part: Path, path: str) -> Path:
@@ -138,14 +141,19 @@ class OutputFolder:
         with telling(file):
             file.unlink(missing_ok=True)
 
-    def settle(self, paths: Iterable[str]) -> None:
-        """Makes it durable that files are gone from these places, and removes the folders left empty."""
-        folders = {self.locate(path).parent for path in paths}
-        for folder in folders:
+    def sync(self, paths: Iterable[str]) -> None:
+        """Makes it durable what has these names and what has not: a run that was killed may have synced nothing."""
+        for folder in {self.locate(path).parent for path in paths}:
             with telling(folder):
                 if folder.is_dir():
+                    self._keep(folder)
                     sync_folder(folder)
-        for folder in folders:
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Makes it durable that files are gone from these places, and removes the folders left empty."""
+        paths = list(paths)
+        self.sync(paths)
+        for folder in {self.locate(path).parent for path in paths}:
             self._drop_empty(folder)
 
     def drop_if_empty(self, name: str) -> None:
@@ -202,9 +210,21 @@ class OutputFolder:
         while not at.exists():
             missing.append(at)
             at = at.parent
+        self._keep(at)
         for one in reversed(missing):
             one.mkdir(exist_ok=True)
-            sync_folder(one.parent)
+            self._keep(one)
+
+    def _keep(self, folder: Path) -> None:
+        """Makes a folder's own name durable, once a run: it may have been made by a run that was killed right then.
+
+        Those above it are durable: each was so before the next one was made.
+        """
+        if folder not in self._kept:
+            sync_folder(folder.parent)
+            if len(self._kept) >= MOST_KNOWN:
+                self._kept.clear()
+            self._kept.add(folder)
 
     def _drop_empty(self, folder: Path) -> None:
         while folder != self.root and folder.is_relative_to(self.root):
@@ -214,6 +234,7 @@ class OutputFolder:
                 pass
             except OSError:
                 return
+            self._kept.discard(folder)
             self._made.discard(folder.relative_to(self.root).as_posix())
             self._inside.pop(folder.relative_to(self.root).as_posix(), None)
             folder = folder.parent

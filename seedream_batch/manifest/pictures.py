@@ -36,9 +36,9 @@ class Pictures(ManifestCore):
 
     def to_fetch(self) -> array[int]:
         """The tasks with images that wait to be fetched, the one with the image that expires first in front."""
+        # The plus sign keeps SQLite from walking all images in the order of their tasks.
         return self._connection.numbers(
-            "SELECT task FROM images WHERE state = ? GROUP BY task ORDER BY min(expires_at), task",
-            (ImageState.ANNOUNCED,),
+            "SELECT task FROM images WHERE state = 'announced' GROUP BY +task ORDER BY min(expires_at), task"
         )
 
     def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:

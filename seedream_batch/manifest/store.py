@@ -77,8 +77,12 @@ class Manifest(Decisions, Upkeep):
         return self._connection.row(sql, (task_id,)) is not None
 
     def numbers(self, state: TaskState) -> array[int]:
-        """The tasks in a state, in the order of the job; for `records`."""
-        sql = "SELECT id FROM tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id"
+        """The tasks in flight in a state, in the order of the job; for `records`."""
+        # The states are those of the index `tasks_open`, so that it is used.
+        sql = (
+            "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain') AND state = ?"
+            " ORDER BY ordinal IS NULL, ordinal, id"
+        )
         return self._connection.numbers(sql, (state,))
 
     def records(self, numbers: Sequence[int]) -> list[TaskRecord]:

@@ -155,6 +155,30 @@ MUTATIONS = (
         ),
     ),
     Mutation(
+        "I4 a name that a killed run gave is believed without a sync",
+        "I4",
+        (("powerloss", "run --collect, killed"),),
+        (Edit("engine/collect.py", "    folder.sync([path])\n", ""),),
+    ),
+    Mutation(
+        "I4 a move that was cut off is believed without a sync",
+        "I4",
+        (("powerloss", "run after an edited path, killed"),),
+        (
+            Edit(
+                "engine/arrange.py",
+                "            await asyncio.to_thread(context.folder.sync, [image.path or via, via])\n",
+                "",
+            ),
+        ),
+    ),
+    Mutation(
+        "I2 a folder that a killed run made is believed without a sync",
+        "I2",
+        (("powerloss", "run, one at a time, killed, 0"),),
+        (Edit("files/folder.py", "        self._keep(at)\n", ""),),
+    ),
+    Mutation(
         "I5 what is given up counts as lost",
         "I5",
         (("crashes", "resolve --give-up"),),

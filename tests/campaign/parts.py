@@ -98,13 +98,17 @@ def _crash(name: str, root: Path, port: int, strike: Callable[[crashes.Crashes],
 
 
 def _loss_units(*, sample: bool) -> list[Unit]:
-    del sample
-    return [Unit(name, name) for name, scenario in SCENARIOS.items() if scenario.arm is None]
+    names = [name for name, scenario in SCENARIOS.items() if scenario.arm is None]
+    whole = [Unit(name, (name,)) for name in names]
+    # The syncs of a scenario are shared out evenly; a sample takes every 31st.
+    if sample:
+        return whole + [Unit(f"{name}, killed, 2+31i", (name, 2 + i, 31)) for i, name in enumerate(names)]
+    return whole + [Unit(f"{name}, killed, {start}+4i", (name, start, 4)) for name in names for start in range(4)]
 
 
 def _loss(unit: Unit, root: Path, port: int) -> Result:
-    moments, wrong = powerloss.run(unit.what, root, port)
-    return Result(moments, wrong)
+    name, *points = unit.what
+    return Result(*(powerloss.resumed(name, *points, root, port) if points else powerloss.run(name, root, port)))
 
 
 def _cells(module: Any, every: int) -> Part:
@@ -159,7 +163,7 @@ def _fuzz(unit: Unit, root: Path, port: int) -> Result:
 PARTS = {
     "crashes": Part("a kill before every call of a command", _single_units, _single),
     "compound": Part("a kill before every call, then one before every call of the resume", _compound_units, _compound),
-    "powerloss": Part("what is durable whenever something leaves the machine", _loss_units, _loss),
+    "powerloss": Part("what is durable when something leaves the machine, after a kill as well", _loss_units, _loss),
     "kills": _cells(kills, 40),
     "network": _cells(network, 160),
     "storage": _cells(storage, 200),

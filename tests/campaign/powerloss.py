@@ -6,6 +6,8 @@ trace, once with everything and once with only what a sync has made durable, and
 - an intent is durable before its POST leaves, under the key of that POST;
 - a task id is durable before the service is asked for it, and the link of an image before it is fetched;
 - a file is durable, its name included, before the manifest may say that it is stored.
+
+The rules hold for a command from a disk that has synced everything, and for what is done after one that was killed.
 """
 
 from __future__ import annotations
@@ -14,17 +16,22 @@ import json
 import os
 import re
 import shutil
+import signal
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 from oracle import Allowed, Manifest
 from scenarios import SCENARIOS
 from syscalls import Call, Traced, descriptor, strings, traced
 from world import KEY, World
+
+TRIES = 5
+"""How often a kill is tried again after one of which it is not known what it left."""
 
 
 @dataclass(slots=True)
@@ -168,28 +175,93 @@ class Disk:
 
 def run(scenario: str, root: Path, port: int) -> tuple[int, list[str]]:
     """Traces the command of a scenario; the moments that were judged, and what is wrong."""
-    about = SCENARIOS[scenario]
-    world = World(root / "world", port, about.variant)
-    world.make()
-    try:
-        about.prepare(world)
+    with _Case(scenario, root, port) as case:
+        case.begin()
+        seen = case.give(case.about.command)
+        if seen.code not in case.about.codes:
+            case.judge.wrong.append(f"left {seen.code}: {seen.err[-500:]}")
+        case.judge.wrong += _counts(seen) + case.differences()
+        return case.judge.moments, [f"{scenario}: {one}" for one in case.judge.wrong]
+
+
+def resumed(scenario: str, start: int, step: int, root: Path, port: int) -> tuple[int, list[str]]:
+    """Kills the command before every `step`-th sync from `start` on, and traces what is done after that.
+
+    A killed command leaves names and bytes that no sync has made durable, and the next one finds them as if they were.
+    """
+    moments, wrong = 0, []
+    with _Case(scenario, root, port) as case:
+        case.begin()
+        seen = case.give(case.about.command)
+        syncs = [number for number, name in enumerate(_counted(seen), 1) if name in {"fsync", "fdatasync"}]
+        for number in syncs[start::step]:
+            for _ in range(TRIES):
+                case.begin()
+                killed = case.give(case.about.command, kill=number)
+                # A call that another thread had begun may have been carried out or not: strace cannot tell.
+                if not case.differences():
+                    break
+            else:
+                wrong.append(f"{scenario}, killed before call {number}: not known in {TRIES} tries what it left")
+                continue
+            if killed.code not in {-signal.SIGKILL, 128 + signal.SIGKILL}:
+                continue
+            again = [("run",)] if case.about.command[0] == "run" else [case.about.command, ("run",)]
+            for command in again:
+                case.give(command)
+            moments += case.judge.moments
+            found = case.judge.wrong + case.differences()
+            wrong += [f"{scenario}, killed before call {number}: {one}" for one in found]
+    return moments, wrong
+
+
+class _Case:
+    """A scenario in a world of its own, as often as it is begun; with a model of its disk and a judge."""
+
+    disk: Disk
+    judge: _Judge
+
+    def __init__(self, scenario: str, root: Path, port: int) -> None:
+        self.about = SCENARIOS[scenario]
+        self._root = root
+        self._world = World(root / "world", port, self.about.variant)
+
+    def __enter__(self) -> Self:
+        try:
+            self._world.make()
+            self.about.prepare(self._world)
+            self._world.save(self._root / "base")
+        except BaseException:
+            self._world.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._world.close()
+
+    def begin(self) -> None:
+        """The state before the command; all of it is durable."""
+        world = self._world
+        world.load(self._root / "base")
         if not (world.out / "manifest.db").exists():
             # Nothing was there before: the folder itself has to become durable.
             shutil.rmtree(world.out)
-        disk = Disk(world.folder)
+        self.disk = Disk(world.folder)
+        self.judge = _Judge(self.disk, world.out, world.allowed)
+
+    def give(self, command: Sequence[str], *, kill: int = 0) -> Traced:
+        """Gives a command, and judges its calls."""
+        world = self._world
         environment = {**os.environ, "APIMART_API_KEY": KEY, "APIMART_BASE_URL": world.service.url}
-        command = [about.command[0], str(world.job), *about.command[1:]]
-        seen = traced(command, world.folder, root / "trace", environment)
-        judge = _Judge(disk, world.out, world.allowed)
-        if seen.code not in about.codes:
-            judge.wrong.append(f"left {seen.code}: {seen.err[-500:]}")
-        judge.wrong += _counts(seen)
+        arguments = [command[0], str(world.job), *command[1:]]
+        seen = traced(arguments, world.folder, self._root / "trace", environment, kill=kill)
         for call in seen.calls:
-            judge.see(call)
-        judge.wrong += _same(disk, world.folder)
-        return judge.moments, [f"{scenario}: {one}" for one in judge.wrong]
-    finally:
-        world.close()
+            self.judge.see(call)
+        return seen
+
+    def differences(self) -> list[str]:
+        """Where the model is not what is really there."""
+        return _same(self.disk, self._world.folder)
 
 
 class _Judge:
@@ -277,9 +349,14 @@ class _Judge:
                 return Manifest()
 
 
+def _counted(seen: Traced) -> list[str]:
+    """The names of the calls that the shim counts, in their order."""
+    return [call.name for call in seen.calls if call.begun and _counts_as(call)]
+
+
 def _counts(seen: Traced) -> list[str]:
     """The shim has to have counted every call that strace saw: else crash points would be left out."""
-    names = Counter(call.name for call in seen.calls if call.begun and _counts_as(call))
+    names = Counter(_counted(seen))
     number = sum(names.values())
     return [] if number == seen.counted else [f"the shim counted {seen.counted} calls, strace {number}: {dict(names)}"]
 

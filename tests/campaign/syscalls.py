@@ -18,10 +18,11 @@ _MARK = "/the-command-begins"
 _PROGRAM = f"""
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
+kill = int(sys.argv.pop(1))
 import forge, shim
 forge.warm_up()
 from seedream_batch.cli.app import main
-shim.arm(shim.Blow())
+shim.arm(shim.Blow(kill, shim.Strike.KILL) if kill else shim.Blow())
 os.path.exists("/x")
 try:
     os.open({_MARK!r}, os.O_RDONLY)
@@ -72,11 +73,13 @@ def strace() -> str:
     return found
 
 
-def traced(arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str]) -> Traced:
-    """Runs a command under strace, in a process of its own from its very start."""
+def traced(
+    arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str], *, kill: int = 0
+) -> Traced:
+    """Runs a command under strace, in a process of its own from its start; killed before the call with that number."""
     command = [
         strace(), "-f", "-yy", "-xx", "-s", "10000000", "-o", str(log), "-e", "trace=" + ",".join(CALLS), "--",
-        sys.executable, "-c", _PROGRAM, str(Path(__file__).parent), *arguments,
+        sys.executable, "-c", _PROGRAM, str(Path(__file__).parent), str(kill), *arguments,
     ]  # fmt: skip
     done = subprocess.run(command, cwd=folder, env=dict(environment), capture_output=True, text=True, check=False)
     counted = re.search(r"^calls (\d+)$", done.stderr, re.MULTILINE)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import seedream_batch.files.folder as folder_module
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import PART, Occupied, OutputFolder, begin, sync, sync_folder, writing
 
@@ -108,6 +109,42 @@ def test_of_many_files_each_is_placed_or_told_by_itself(folder, monkeypatch):
         path: path.encode() for path in ("a/1.png", "b/3.png", "a/4.png", "b/5.png")
     }
     assert (folder.root / "a/2.png").read_bytes() == b"of somebody else"
+
+
+def test_what_goes_wrong_with_one_file_in_no_way_that_was_foreseen_is_no_matter_of_the_others(folder, monkeypatch):
+    give_name = folder_module._give_name
+
+    def failing(part, final):
+        if final.name == "2.png":
+            raise MemoryError
+        give_name(part, final)
+
+    synced = []
+    monkeypatch.setattr(folder_module, "_give_name", failing)
+    files = []
+    for path in ("a/1.png", "a/2.png", "a/3.png"):
+        part = folder.new_part(path)
+        part.write_bytes(b"x")
+        files.append((part, path))
+    monkeypatch.setattr(folder_module, "sync_folder", synced.append)
+    assert [type(error) for error in folder.place(files)] == [type(None), MemoryError, type(None)]
+    assert synced == [folder.root / "a"]
+    assert tree(folder) == ["a", f"a/{files[1][0].name}", "a/1.png", "a/3.png"]
+
+
+def test_the_name_of_a_folder_that_is_there_is_made_durable_once(folder, monkeypatch, tmp_path):
+    """Whoever made it may have been killed before it was."""
+    (folder.root / "a/b").mkdir(parents=True)
+    synced = []
+    monkeypatch.setattr(folder_module, "sync_folder", synced.append)
+    again = OutputFolder(folder.root)
+    again.prepare()
+    assert synced == [tmp_path]
+    synced.clear()
+    for _ in range(2):
+        again.new_part("a/b/1.png")
+        again.sync(["a/b/1.png", "a/b/2.png"])
+    assert synced == [folder.root / "a", folder.root / "a/b", folder.root / "a/b"]
 
 
 def test_a_folder_that_cannot_be_synced_is_told_for_all_its_files(folder, monkeypatch):

@@ -378,6 +378,18 @@ def test_announced_images_come_soonest_first(book):
     assert [book.manifest.images(task.id)[0].expires_at - NOW for task in records] == [100, 200, 300]
 
 
+def test_what_is_in_flight_is_found_without_a_look_at_all_the_rest(book):
+    told = []
+    book.tasks(3)
+    book.manifest._connection.raw.set_trace_callback(told.append)
+    book.manifest.to_fetch()
+    book.manifest.numbers(S.ACCEPTED)
+    book.manifest._connection.raw.set_trace_callback(None)
+    plans = [" ".join(row[3] for row in book.peek(f"EXPLAIN QUERY PLAN {one}")) for one in told]
+    assert "USING INDEX images_open" in plans[0]
+    assert "USING INDEX tasks_open" in plans[1]
+
+
 # Uploads
 
 

@@ -58,6 +58,51 @@ def test_a_file_named_before_the_kill_whose_path_was_edited(made):
     made.check()
 
 
+@pytest.fixture
+def unsynced(monkeypatch):
+    """Names in folders so called cannot be brought to the disk."""
+    import seedream_batch.files.folder as module
+
+    names, sync_folder = set(), module.sync_folder
+
+    def sync(folder):
+        if folder.name in names:
+            raise OSError(5, "Input/output error")
+        sync_folder(folder)
+
+    monkeypatch.setattr(module, "sync_folder", sync)
+    return names
+
+
+def test_a_move_that_was_cut_off_is_believed_once_it_is_on_the_disk(made, unsynced):
+    number = made.rows("SELECT task FROM images WHERE path = 'fox/1-1.jpg'")[0][0]
+    cut_off(made, f"UPDATE images SET via = 'elsewhere/fox.jpg' WHERE task = {number}")
+    new = made.out / "elsewhere" / "fox.jpg"
+    new.parent.mkdir()
+    (made.out / "fox" / "1-1.jpg").rename(new)
+    for name in ("elsewhere", "fox"):
+        unsynced.add(name)
+        assert made.run().code == 8
+        assert made.rows("SELECT path, via FROM images WHERE task = ?", number) == [
+            ("fox/1-1.jpg", "elsewhere/fox.jpg")
+        ]
+        unsynced.clear()
+    assert made.run().code == 0
+    made.check()
+
+
+def test_a_file_that_was_named_before_the_kill_counts_once_its_name_is_on_the_disk(made, unsynced):
+    cut_off(made, "UPDATE images SET state = 'announced' WHERE path = 'fox/1-1.jpg'")
+    before = made.requests()
+    unsynced.add("fox")
+    assert made.run().code == 8
+    assert made.rows("SELECT path FROM images WHERE state = 'announced'") == [("fox/1-1.jpg",)]
+    unsynced.clear()
+    assert made.run().code == 0
+    assert made.requests() == before
+    made.check()
+
+
 def test_three_paths_in_a_circle(made):
     before = {name: path.read_bytes() for name, path in made.files().items()}
     made.edit(
