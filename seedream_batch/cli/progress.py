@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 from seedream_batch.cli.words import clean, number, tell, usd, wrapped
-from seedream_batch.engine.values import Event, EventKind, Stats
+from seedream_batch.engine.values import Event, EventKind, Stats, StopReason
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -164,7 +164,8 @@ class Lines:
 
     def event(self, event: Event) -> None:
         """Prints news; a quiet run prints only what went wrong for good."""
-        if event.kind in _NEWS and not (self._quiet and event.kind in {EventKind.RETRY, EventKind.WARNING}):
+        passing = event.kind in {EventKind.RETRY, EventKind.WARNING} or event.fields.get("reason") == StopReason.TIME
+        if event.kind in _NEWS and not (self._quiet and passing):
             print(_line(event), file=sys.stderr, flush=True)  # noqa: T201
 
     def close(self) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from seedream_batch import batch
 from seedream_batch.api.secret import ApiKey
-from seedream_batch.cli.exits import Exit, of_run
+from seedream_batch.cli.exits import Exit, of_run, of_state
 from seedream_batch.cli.progress import display
 from seedream_batch.cli.show import show_result
 from seedream_batch.engine.session import RunResult
-from seedream_batch.engine.values import Event, RunOptions
+from seedream_batch.engine.values import Event, RunOptions, StopReason
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
@@ -39,8 +39,9 @@ def run(
 
 
 def show_end(result: RunResult, job: Job, path: str, *, code: int, quiet: bool) -> None:
-    """What came of a run; a quiet one says nothing when all went well."""
-    if not quiet or code != Exit.DONE:
+    """What came of a run; a quiet one says nothing when all went well, as far as its time went."""
+    in_time = result.stop_reason is StopReason.TIME and of_state(result) is Exit.DONE
+    if not quiet or not (code == Exit.DONE or in_time):
         show_result(result, job, path)
 
 

@@ -73,19 +73,19 @@ class Context:
         """Whether nothing has stopped submissions yet."""
         return self.stop_reason is None
 
-    def stop_submitting(self, reason: StopReason, text: str) -> None:
-        """No more submissions; polling and fetching go on. The first reason stays."""
+    def stop_submitting(self, reason: StopReason, text: str, *, more: str = "") -> None:
+        """No more submissions; polling and fetching go on. The first reason stays; `more` is told now, and not kept."""
         if self.stop_reason is None:
             self.stop_reason = reason
             self.stop_text = text
-            self.emit(Event(EventKind.STOPPING, text, {"reason": str(reason)}))
+            self.emit(Event(EventKind.STOPPING, f"{text}; {more}" if more else text, {"reason": str(reason)}))
 
-    def end(self, reason: StopReason, text: str) -> None:
+    def end(self, reason: StopReason, text: str, *, more: str = "") -> None:
         """Nothing new at all: what waits gives up, what is being sent or written finishes."""
         if not self.waits.over:
             # Ctrl-C, a time limit or a full disk says more of how the run ended than why it stopped submitting before.
             self.stop_reason = None
-            self.stop_submitting(reason, text)
+            self.stop_submitting(reason, text, more=more)
             self.waits.end()
 
     def tell(self, text: str) -> None:

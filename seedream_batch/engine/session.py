@@ -285,8 +285,8 @@ class _Runner:
             self._interrupted = True
             self.signal = number
             if self.context is not None:
-                self.context.end(StopReason.INTERRUPTED, why)
-                self.context.tell(f"{why}: finishing what is being sent or written; once more leaves at once")
+                more = "what is being sent or written is finished; once more leaves at once"
+                self.context.end(StopReason.INTERRUPTED, why, more=more)
 
     def _asked(self, context: Context, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """As an interruption asks: however often, it only leaves at once if that is what is asked for."""

@@ -421,6 +421,17 @@ def test_max_duration_leaves_in_good_order(bench, serve):
     assert len(bench.charges()) == 6
 
 
+def test_a_quiet_run_whose_time_is_over_says_nothing_unless_something_is_wrong(bench, serve):
+    serve(task_seconds="fixed:2")
+    done = bench.run("--quiet", "--max-duration", "0.7s")
+    assert (done.code, done.out, done.err) == (7, "", "")
+    bench.emulator.set_faults([{"on": "submit", "action": "status", "status": 400, "count": 1}])
+    bench.edit("watercolour", "in oil")
+    done = bench.run("--quiet", "--max-duration", "0.7s")
+    assert done.code == 7
+    assert "failed" in done.out
+
+
 @pytest.mark.parametrize("cap", ["max_cost_usd: 1.00", "max_images: 28"])
 def test_the_budget_is_a_hard_cap(bench, serve, cap):
     serve(latency_seconds=0.01)

@@ -140,7 +140,7 @@ def test_the_embedded_emulator_and_a_kill(bench, until, end, monkeypatch):
 
 
 def test_ctrl_c_once_drains_and_leaves_130(bench, serve, until, end):
-    serve(task_seconds="fixed:2")
+    serve(task_seconds="fixed:4")
     process = bench.start()
     end(process)
     until(lambda: len(bench.charges()) == 6)
@@ -175,7 +175,7 @@ def test_a_second_ctrl_c_leaves_at_once(bench, serve, until, end):
     until(bench.emulator.waiting)
     process.send_signal(signal.SIGINT)
     # The first one waits for the answer to what was sent; that never comes.
-    until(lambda: "SIGINT" in _line(process))
+    until(lambda: "stopping: SIGINT; what is being sent or written is finished; once more leaves" in _line(process))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, (out, err)
