@@ -1,6 +1,5 @@
 """The pictures of the README can be made anew at any time, by one command."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +7,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from PIL import Image
+from postcards import CHROMIUM
 
 PICTURES = Path(__file__).parent / "pictures"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRAWN = {"plan.svg", "running.svg", "ended.svg"}
 PHOTOGRAPHED = {f"gallery-{window}-{scheme}.png" for window in ("wide", "narrow") for scheme in ("light", "dark")}
 

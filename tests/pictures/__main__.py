@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,30 +19,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
+from postcards import BROWSER, CHROMIUM, FAULTS, JOB
 from terminal import Played, play, svg
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-
-JOB = """\
-version: 1
-name: postcards
-matrix:
-  subject:
-    - {id: panda, text: a panda playing in a bamboo forest}
-    - {id: fox, text: a fox asleep in the snow}
-  size: [1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21]
-  resolution: [2K, 4K]
-request: {prompt: "{{ subject.text }}, watercolour"}
-budget: {max_cost_usd: 5, price_per_image_usd: 0.035}
-"""
-
-FAULTS = (
-    {"on": "submit", "action": "fail", "code": "OutputImageSensitiveContentDetected", "prompt": "fox", "every": 7,
-     "count": 2},
-    {"on": "submit", "action": "reset_after_bill", "prompt": "panda", "after": 5, "count": 1},
-)  # fmt: skip
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 WINDOWS = {"wide": (1440, 900), "narrow": (390, 844)}
 
@@ -99,7 +78,7 @@ def gallery(folder: Path, to: Path) -> None:
     subprocess.run([sys.executable, "-m", "seedream_batch", "report", "postcards.yaml"], cwd=folder, check=True)
     index = folder / "out" / "postcards-report" / "index.html"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER)
         for window, (width, height) in WINDOWS.items():
             for scheme in ("light", "dark"):
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)

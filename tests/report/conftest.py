@@ -3,40 +3,19 @@
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
+from postcards import BROWSER, CHROMIUM, FAULTS, JOB
 
 from seedream_batch.cli import main
 from seedream_batch.emulator import Emulator, EmulatorConfig
 
-JOB = """\
-version: 1
-name: postcards
-matrix:
-  subject:
-    - {id: panda, text: a panda playing in a bamboo forest}
-    - {id: fox, text: a fox asleep in the snow}
-  size: [1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21]
-  resolution: [2K, 4K]
-request: {prompt: "{{ subject.text }}, watercolour"}
-output: {dir: out/postcards}
-"""
-
-FAULTS = [
-    {"on": "submit", "action": "fail", "code": "OutputImageSensitiveContentDetected", "prompt": "fox", "every": 7,
-     "count": 2},
-    {"on": "submit", "action": "reset_after_bill", "prompt": "panda", "after": 5, "count": 1},
-]  # fmt: skip
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
+    *BROWSER,
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
