@@ -110,7 +110,7 @@ async def settle(context: Context) -> None:
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be on the disk yet.
-            await asyncio.to_thread(context.folder.sync, [image.path or via, via])
+            await asyncio.to_thread(context.folder.sync, [via, image.path or via])
             # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
             task = await context.writer.do(lambda m, i=image: m.task(i.task))  # type: ignore[misc]
             stem = image_path(task.paths, task.images, image.index, task.fingerprint)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
+from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.lock import MANIFEST, run_lock
 from seedream_batch.manifest.rescue import RescueFile
@@ -22,12 +23,22 @@ def opened(job: Job) -> Iterator[Manifest]:
     with run_lock(job.output_dir):
         manifest = Manifest(job.output_dir / MANIFEST)
         try:
+            keep_moves(manifest, OutputFolder(job.output_dir))
             # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
             take_in_rescued(manifest, job, time.time())
             manifest.recover(time.time())
             yield manifest
         finally:
             manifest.close()
+
+
+def keep_moves(manifest: Manifest, folder: OutputFolder) -> None:
+    """Makes the new names of files durable that were being moved when a run was cut off; first of all.
+
+    The old ones are gone for good as soon as anything else in their folder is brought to the disk, and the first change
+    of the manifest does that to its own folder.
+    """
+    folder.sync(image.via for image in manifest.under_way() if image.via)
 
 
 def take_in_rescued(manifest: Manifest, job: Job, now: float) -> RescueFile:

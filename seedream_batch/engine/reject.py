@@ -106,7 +106,7 @@ def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, imag
             folder.move(image.path or "", aside)
         else:
             # Moved already, by a command that was cut off before it was on the disk.
-            folder.sync([image.path or aside, aside])
+            folder.sync([aside, image.path or aside])
         # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
         manifest.relocate(image, aside, target=home, now=time.time())
     return aside

@@ -142,12 +142,16 @@ class OutputFolder:
             file.unlink(missing_ok=True)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Makes it durable what has these names and what has not: a run that was killed may have synced nothing."""
-        for folder in {self.locate(path).parent for path in paths}:
+        """Makes it durable what has these names and what has not: a run that was killed may have synced nothing.
+
+        In this order: of a file that was renamed, the new name comes first.
+        """
+        for folder in dict.fromkeys(self.locate(path).parent for path in paths):
             with telling(folder):
                 if folder.is_dir():
-                    self._keep(folder)
                     sync_folder(folder)
+                    # Behind it: the folder above may be the one that a file was moved out of.
+                    self._keep(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
         """Makes it durable that files are gone from these places, and removes the folders left empty."""

@@ -167,10 +167,16 @@ MUTATIONS = (
         (
             Edit(
                 "engine/arrange.py",
-                "            await asyncio.to_thread(context.folder.sync, [image.path or via, via])\n",
+                "            await asyncio.to_thread(context.folder.sync, [via, image.path or via])\n",
                 "",
             ),
         ),
+    ),
+    Mutation(
+        "I4 the old name of a file that moves is gone before the new one is kept",
+        "I4",
+        (("powerloss", "run after places were swapped, killed"),),
+        (Edit("engine/session.py", "            keep_moves(manifest, folder)\n", ""),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",

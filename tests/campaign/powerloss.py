@@ -284,6 +284,9 @@ class _Judge:
                 self._says_stored()
         else:
             self.disk.apply(call)
+            if call.name in {"fsync", "fdatasync"} and descriptor(call.text)[1] in self.disk.folders:
+                # Names that are gone may be so for good now.
+                self._says_stored()
 
     def _leaves(self, call: Call) -> None:
         found = strings(call.text.partition(",")[2])

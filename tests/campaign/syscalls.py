@@ -51,8 +51,8 @@ class Call:
 
     @property
     def failed(self) -> bool:
-        """Whether it had no effect."""
-        return self.result.startswith("-1")
+        """Whether it had no effect, as far as is known: of one that was cut off by a kill it is not."""
+        return self.result.startswith(("-1", "?"))
 
 
 @dataclass(frozen=True, slots=True)
