@@ -112,9 +112,9 @@ def _read(file: Path) -> bytes:
 
 def _neighbours(file: Path) -> str:
     try:
-        names = sorted(
-            one.name for one in os.scandir(file.parent) if one.name.endswith((".yaml", ".yml")) and one.is_file()
-        )
+        files = [one.name for one in os.scandir(file.parent) if one.is_file()]
+        # What is hidden there is of other tools.
+        names = sorted(name for name in files if name.endswith((".yaml", ".yml")) and not name.startswith("."))
     except OSError:
         return ""
     return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""

@@ -323,6 +323,7 @@ def test_files_that_are_no_job(tmp_path):
 
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "other.yml").write_text("")
+    (tmp_path / ".tool.yaml").write_text("")
     assert refusal("folder.yaml") == ("UsageError", "folder.yaml is a folder; name the job file in it")
     assert refusal("missing") == ("UsageError", "there is no job file missing; in  there is other.yml")
     assert refusal("folder.yaml/x") == ("UsageError", "there is no job file folder.yaml/x")
