@@ -5,12 +5,19 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 
 import pytest
 from PIL import Image
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.load import load_job
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two for each core: half of the time a test waits for a socket, a disk or another process."""
+    del config
+    return 2 * (os.cpu_count() or 1)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def test_refused_uploads(api, picture):
 
 
 def test_an_upload_that_is_gone_is_no_reference(emulate, picture):
-    api = emulate(upload_seconds=0.001)
+    api = emulate(upload_seconds=1e-6)
     url = api.http.post("/v1/uploads/images", files={"file": ("a.png", picture())}).json()["url"]
     assert "no such upload" in api.submit(image_urls=[url]).json()["error"]["message"]
     assert api.fetch(url).status_code == 403
