@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.folder import OutputFolder, sync_folder
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.lock import MANIFEST, run_lock
 from seedream_batch.manifest.rescue import RescueFile
@@ -43,7 +43,7 @@ def keep_moves(manifest: Manifest, folder: OutputFolder) -> None:
 
 def take_in_rescued(manifest: Manifest, job: Job, now: float) -> RescueFile:
     """Brings task ids that an earlier run could not store into the manifest; the file they were in."""
-    rescue = RescueFile(job.output_dir)
+    rescue = RescueFile(job.output_dir, sync_folder)
     rescued = rescue.read()
     # A line that belongs to no attempt here is somebody's task id all the same, and stays.
     if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):

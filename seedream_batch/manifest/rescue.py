@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,14 @@ class Rescued:
 
 
 class RescueFile:
-    """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them."""
+    """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them.
 
-    def __init__(self, folder: Path) -> None:
+    `sync` brings the names in a folder to the disk, and may raise `OSError`.
+    """
+
+    def __init__(self, folder: Path, sync: Callable[[Path], None]) -> None:
         self.path = folder / NAME
+        self._sync = sync
         self._end = 0
         self._ready = False
 
@@ -50,6 +54,8 @@ class RescueFile:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            # What is written into it must not go with its name.
+            self._sync(self.path.parent)
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
         self._ready = True

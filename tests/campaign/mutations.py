@@ -106,6 +106,12 @@ MUTATIONS = (
         (Edit("engine/submit.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
     ),
     Mutation(
+        "I2 the name of the file for rescued ids is not synced",
+        "I2",
+        (("powerloss", "run, in doubt is held"),),
+        (Edit("manifest/rescue.py", "            self._sync(self.path.parent)\n", ""),),
+    ),
+    Mutation(
         "I3 nothing is reserved",
         "I3",
         (("crashes", "run 1"),),

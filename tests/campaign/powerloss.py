@@ -3,7 +3,8 @@
 A kill leaves everything that was written; the power takes what was not synced. So the disk is built anew from the
 trace, once with everything and once with only what a sync has made durable, and judged by the rules of order:
 
-- an intent is durable before its POST leaves, under the key of that POST;
+- an intent is durable before its POST leaves, under the key of that POST, and so is the file that is to take its
+  task id if the manifest cannot;
 - a task id is durable before the service is asked for it, and the link of an image before it is fetched;
 - a file is durable, its name included, before the manifest may say that it is stored.
 
@@ -309,6 +310,8 @@ class _Judge:
             self.wrong.append(told)
 
     def _intent(self, manifest: Manifest, key: str) -> str:
+        if str(self.out / "manifest.rescue") not in self.disk.survivors(durable=True):
+            return "I2 a POST left, and the file for ids that the manifest cannot take was not durable"
         sent = {attempt["key"]: attempt["task"] for attempt in manifest.attempts}
         states = {task["id"]: task["state"] for task in manifest.tasks}
         if key not in sent:

@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from seedream_batch.errors import ManifestError, StorageError
+from seedream_batch.files.folder import sync_folder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.rescue import SIZE, Rescued, RescueFile
 from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
@@ -321,7 +322,7 @@ def test_what_expires_next(book):
 
 def test_rescued_task_ids_come_home(book):
     claim = book.claim(book.tasks()[0])
-    rescue = RescueFile(book.path.parent)
+    rescue = RescueFile(book.path.parent, sync_folder)
     rescue.prepare()
     rescue.add(Rescued(claim.key, ("task_1", "task_2"), NOW))
     rescue.add(Rescued("another key", ("task_3",), NOW))
@@ -329,7 +330,7 @@ def test_rescued_task_ids_come_home(book):
     assert mode(rescue.path) == 0o600
     book.reopen()
     book.manifest.recover(NOW)
-    found = RescueFile(book.path.parent).read()
+    found = RescueFile(book.path.parent, sync_folder).read()
     assert len(found) == 2
     assert book.manifest.take_in(found, NOW, timeout=60) == 1
     task = book.manifest.task(1)
@@ -342,7 +343,7 @@ def test_rescued_task_ids_come_home(book):
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 100, b'{"key": "k"', b'{"key": "k"}\n', b"\xff\n", b"[]\n3\nnull\n"])
 def test_a_rescue_file_that_was_cut(tmp_path, left):
-    rescue = RescueFile(tmp_path)
+    rescue = RescueFile(tmp_path, sync_folder)
     rescue.path.write_bytes(left)
     assert list(rescue.read()) == []
     rescue.drop_if_empty()
