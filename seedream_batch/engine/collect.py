@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from seedream_batch.engine.arrange import assign_place
 from seedream_batch.engine.context import Context, event
@@ -17,7 +15,8 @@ from seedream_batch.engine.placing import Placer
 from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import Occupied, OutputFolder, begin, sync, writing
+from seedream_batch.files.folder import Occupied, OutputFolder
+from seedream_batch.files.part import Part, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest.pictures import StoredFile
@@ -268,26 +267,21 @@ class Collector:
         folder = self._context.folder
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
         # Only the making of a folder takes its time.
-        part, stream = _begin(folder, stem) if folder.knows(stem) else await asyncio.to_thread(_begin, folder, stem)
-        digest = hashlib.sha256()
+        path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
         wrong: BadPicture | OSError | None = None
-        with writing(part, stream):
-
-            def take(chunk: bytes) -> None:
-                digest.update(chunk)
-                stream.write(chunk)
-
-            download = await self._context.images.fetch(image.url, take)
+        with writing(path) as part:
+            download = await self._context.images.fetch(image.url, part.take)
             if download.kind is Fetched.WHOLE:
-                picture, wrong = await asyncio.to_thread(_finish, stream, part)
+                picture, wrong = await asyncio.to_thread(_finish, part)
         if download.kind is not Fetched.WHOLE:
-            await asyncio.to_thread(folder.discard, part)
+            if part.made:
+                await asyncio.to_thread(folder.discard, path)
             return _Got(download.kind, download.message)
         if picture is None:
-            await asyncio.to_thread(folder.discard, part)
+            await asyncio.to_thread(folder.discard, path)
             return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
-        file = StoredFile(download.bytes, digest.hexdigest(), picture.width, picture.height, picture.format)
-        return _Got(Fetched.WHOLE, part=part, file=file, picture=picture)
+        file = StoredFile(download.bytes, part.sha256, picture.width, picture.height, picture.format)
+        return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 
     async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
         """Gives the verified file its final name: the hash first, then the name, then the word that it is there."""
@@ -346,15 +340,10 @@ def _is_there(folder: OutputFolder, path: str, sha256: str) -> bool:
     return True
 
 
-def _begin(folder: OutputFolder, stem: str) -> tuple[Path, BinaryIO]:
-    part = folder.new_part(stem)
-    return part, begin(part)
-
-
-def _finish(stream: BinaryIO, part: Path) -> tuple[Picture | None, BadPicture | OSError | None]:
-    """A file whose bytes are all written is synced, then looked at: what it is, or why it is of no use."""
-    sync(stream)
+def _finish(part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
+    """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use."""
+    part.finish()
     try:
-        return inspect(part), None
+        return inspect(part.path), None
     except (BadPicture, OSError) as error:
         return None, error

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -268,26 +268,6 @@ def _one_entry(one: Path, other: Path) -> bool:
         return False
     status = one.lstat()
     return status.st_nlink == 1 and os.path.samestat(status, other.lstat())
-
-
-def begin(part: Path) -> BinaryIO:
-    """The part file open for writing; it must not be there yet."""
-    # Buffered, because a write to a bare file may take less than it was given, and says so only in its result.
-    with telling(part):
-        return part.open("xb")
-
-
-@contextmanager
-def writing(part: Path, stream: BinaryIO) -> Iterator[BinaryIO]:
-    """A part file that is being written, closed at the end, and removed again when anything goes wrong."""
-    try:
-        with telling(part), stream:
-            yield stream
-    except BaseException:
-        # What went wrong first says more than that the rest of it could not be removed either.
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def sync(stream: BinaryIO) -> None:

@@ -131,7 +131,7 @@ MUTATIONS = (
         "I4 a file gets its name without being synced",
         "I4",
         (("powerloss", "run"),),
-        (Edit("engine/collect.py", "    sync(stream)\n", "    stream.flush()\n"),),
+        (Edit("files/part.py", "sync(self._write())", "self._write().flush()"),),
     ),
     Mutation(
         "I4 pictures are not decoded",

@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-import resource
 import threading
-from contextlib import contextmanager
 
 import pytest
 
 import seedream_batch.files.folder as folder_module
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import PART, Occupied, OutputFolder, begin, sync, sync_folder, writing
+from seedream_batch.files.folder import PART, Occupied, OutputFolder, sync_folder
+from seedream_batch.files.part import writing
 
 
 @pytest.fixture
@@ -30,9 +29,9 @@ def place_one(folder, part, path):
 def place(folder):
     def make(path, data=b"a picture"):
         part = folder.new_part(path)
-        with writing(part, begin(part)) as stream:
-            stream.write(data)
-            sync(stream)
+        with writing(part) as file:
+            file.take(data)
+            file.finish()
         place_one(folder, part, path)
         return folder.root / path
 
@@ -50,11 +49,11 @@ def test_a_file_gets_its_name_when_it_is_whole(folder):
     part = folder.new_part("panda/1.png")
     assert part.parent == folder.root / "panda"
     assert part.name.startswith(PART)
-    with writing(part, begin(part)) as stream:
-        stream.write(b"half")
+    with writing(part) as file:
+        file.take(b"half")
+        file.take(b"whole")
+        file.finish()
         assert folder.existing(["panda/1.png"]) == []
-        stream.write(b"whole")
-        sync(stream)
     place_one(folder, part, "panda/1.png")
     assert tree(folder) == ["panda", "panda/1.png"]
     assert (folder.root / "panda/1.png").read_bytes() == b"halfwhole"
@@ -207,54 +206,6 @@ def test_free_bytes(folder, tmp_path):
 
 
 # Writing
-
-
-@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), OSError(28, "No space left on device")])
-def test_a_part_goes_when_anything_goes_wrong(folder, error):
-    part = folder.new_part("1.png")
-
-    def fail():
-        with writing(part, begin(part)) as stream:
-            stream.write(b"half")
-            raise error
-
-    with pytest.raises(StorageError if isinstance(error, OSError) else type(error)):
-        fail()
-    assert tree(folder) == []
-
-
-def test_a_part_that_is_there_is_neither_written_nor_removed(folder):
-    part = folder.new_part("1.png")
-    part.write_bytes(b"of another writer")
-    with pytest.raises(StorageError, match="File exists"), writing(part, begin(part)):
-        pass
-    assert part.read_bytes() == b"of another writer"
-
-
-@contextmanager
-def no_file_longer_than(size):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("chunks", [[150_000], [60_000, 60_000], [16_384] * 7, [99_999, 2]])
-def test_a_write_that_takes_only_a_part_is_no_success(folder, chunks):
-    # At a limit, as on a disk that is nearly full, the kernel writes what fits and only says how much that was.
-    part = folder.new_part("1.png")
-
-    def write():
-        with writing(part, begin(part)) as stream:
-            for size in chunks:
-                stream.write(b"x" * size)
-            sync(stream)
-
-    with no_file_longer_than(100_000), pytest.raises(StorageError, match="too large"):
-        write()
-    assert tree(folder) == []
 
 
 def test_syncing_a_folder(folder, tmp_path):
