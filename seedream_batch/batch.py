@@ -19,7 +19,6 @@ from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.load.selecting import chosen
-from seedream_batch.manifest.lock import MANIFEST
 from seedream_batch.planning import Plan
 
 Told = TypeVarTuple("Told")
@@ -44,7 +43,7 @@ def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = No
     """
     return survey(
         job.tasks(),
-        job.job.output_dir / MANIFEST,
+        job.job.manifest,
         resend=job.job.run.resends if resend is None else resend,
         chooses=chosen(select, job.job) if select else None,
     )

@@ -14,6 +14,7 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- ManifestBusy      another program writes into it
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
+        +-- LineLost          the server that the manifest is on does not answer
 
 Only `seedream_batch.cli` knows which exit code belongs to which.
 """
@@ -77,3 +78,7 @@ class StaleTransition(ManifestError):
 
 class StorageError(SeedreamBatchError):
     """A file or folder cannot be read or written; the message says which and why."""
+
+
+class LineLost(StorageError):
+    """The line to the server that the manifest is on is gone, or it does not answer; nothing was changed."""

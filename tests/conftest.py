@@ -13,6 +13,8 @@ from PIL import Image
 from seedream_batch.errors import InvalidJob
 from seedream_batch.load import load_job
 
+pytest_plugins = ["postgres"]
+
 
 def pytest_xdist_auto_num_workers(config):
     """Two for each core: half of the time a test waits for a socket, a disk or another process."""

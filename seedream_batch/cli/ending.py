@@ -18,7 +18,7 @@ from seedream_batch.cli.summary import Ended, kind_of, message, summary
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
 from seedream_batch.manifest.counts import Counts, read_counts
-from seedream_batch.manifest.lock import MANIFEST
+from seedream_batch.manifest.place import exists
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job, Notify
 
@@ -136,9 +136,8 @@ class Ending:
 
 def _counts(job: Job) -> Counts | None:
     """What the manifest says, as far as there is one that can be read."""
-    manifest = job.output_dir / MANIFEST
     try:
-        return read_counts(manifest) if manifest.exists() else None
+        return read_counts(job.manifest) if exists(job.manifest) else None
     except (SeedreamBatchError, OSError):
         return None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ export."""
 @click.option("--verify", is_flag=True, help="Compare the SHA-256 of each file, too, not only its size.")
 @click.option("--replace", is_flag=True, help="Replace an earlier export, with everything that is in its folder.")
 @EMULATE
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was exported as JSON.")
 def command(
     job: str,
@@ -84,6 +85,7 @@ def command(
     verify: bool,  # noqa: FBT001
     replace: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
+    manifest: str | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
     """Make a dataset of the stored images of JOB, with what is known of each."""
@@ -91,7 +93,7 @@ def command(
 
     from seedream_batch.choice import Picks
     from seedream_batch.cli.choosing import read_choice, show_left_alone
-    from seedream_batch.cli.target import made, manifest_of
+    from seedream_batch.cli.target import made
     from seedream_batch.cli.words import say
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
     from seedream_batch.export.splits import parsed
@@ -100,7 +102,7 @@ def command(
     _fitting(form, images=images, shard_size=shard_size, link=link)
     if group_by and not split:
         raise UsageError(f"--group-by {group_by}: that says how to split; give --split, too")
-    loaded = made(job, emulate=emulate)
+    loaded = made(job, emulate=emulate, manifest=manifest)
     path = grouping(group_by, loaded.job) if group_by else ()
     given = {
         "split": split, "group_by": group_by, "select": list(select), "choice": choice and choice.name,
@@ -119,7 +121,7 @@ def command(
         shard_size=shard_size or DEFAULT_SHARD_SIZE,
         told={name: value for name, value in given.items() if value},
     )
-    exported = export(loaded.job, loaded.tasks, manifest_of(loaded.job), options)
+    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, options)
     _tell(exported)
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice left out", err=True)

@@ -64,6 +64,11 @@ EMULATE: _Decorator = click.option(
     "their own, beside the real one.",
 )
 
+MANIFEST: _Decorator = click.option(
+    "--manifest",
+    metavar="URL",
+    help="Keep the manifest in a PostgreSQL database (postgresql://...) instead of where the job says.",
+)
 
 SELECT: _Decorator = click.option(
     "--select",

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT
 
 _EPILOG = """\b
 Examples:
@@ -22,6 +22,7 @@ Changes nothing, asks the service nothing, needs no key."""
 @JOB
 @SELECT
 @EMULATE
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
 @click.option("--detailed-exitcode", is_flag=True, help="Leave with 10 when there is work to do, 0 when there is none.")
 @MAX_TASKS
@@ -29,6 +30,7 @@ def command(
     job: str,
     select: tuple[str, ...],
     emulate: bool,  # noqa: FBT001
+    manifest: str | None,
     as_json: bool,  # noqa: FBT001
     detailed_exitcode: bool,  # noqa: FBT001
     max_tasks: int,
@@ -40,7 +42,7 @@ def command(
     from seedream_batch.cli.words import say
     from seedream_batch.planning import as_json as plan_json
 
-    loaded = load(job, emulate=emulate, max_tasks=max_tasks)
+    loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
     planned = plan(loaded, select=select, resend=trusts_keys(loaded.job, emulate=emulate))
     if as_json:
         say(json.dumps(plan_json(planned), ensure_ascii=False, indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
 
 _EPILOG = """\b
 Examples:
@@ -20,8 +20,9 @@ is paid for, and the next run collects it."""
 @JOB
 @click.option("--yes", is_flag=True, help="Delete them; else they are only shown.")
 @EMULATE
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was found, or deleted, as JSON.")
-def command(job: str, yes: bool, emulate: bool, as_json: bool) -> int:  # noqa: FBT001
+def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: bool) -> int:  # noqa: FBT001
     """Delete the images that JOB no longer asks for."""
     import json
 
@@ -31,10 +32,10 @@ def command(job: str, yes: bool, emulate: bool, as_json: bool) -> int:  # noqa: 
     from seedream_batch.cli.words import say
     from seedream_batch.engine.prune import prune
 
-    loaded = made(job, emulate=emulate)
+    loaded = made(job, emulate=emulate, manifest=manifest)
     pruned = prune(loaded.job, loaded.tasks(), delete=yes, named=None if as_json else SHOWN)
     if as_json:
         say(json.dumps(pruned_json(pruned), ensure_ascii=False, indent=2))
     else:
-        show_pruned(pruned, loaded.job, named(job, emulate=emulate))
+        show_pruned(pruned, loaded.job, named(job, emulate=emulate, manifest=manifest))
     return int(Exit.NO_STORAGE if pruned.unreadable else Exit.DONE)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
 
 _EPILOG = """\b
 Examples:
@@ -31,31 +31,33 @@ key. Give it again to bring the gallery up to date: only what is new is made."""
 )
 @SELECT
 @EMULATE
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
-def command(job: str, to: Path | None, select: tuple[str, ...], emulate: bool, as_json: bool) -> int:  # noqa: FBT001
+def command(
+    job: str,
+    to: Path | None,
+    select: tuple[str, ...],
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
-    from seedream_batch.cli.target import existing, load, manifest_of
+    from seedream_batch.cli.target import existing
     from seedream_batch.cli.words import number, say, short
-    from seedream_batch.errors import UsageError
     from seedream_batch.load.selecting import chosen
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import write_gallery
 
-    target = load(job, emulate=emulate, max_tasks=2**63).job
-    if emulate:
-        manifest = manifest_of(target)
-        if not manifest.exists():
-            raise UsageError(f"{job} was never run with --emulate: there is no {short(manifest)}")
-    else:
-        target, manifest, _ = existing(target, job)
+    target = existing(job, emulate=emulate, manifest=manifest)[0].job
     folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")
     chooses = chosen(select, target)
     with _bar() as progress:
         gallery = write_gallery(
-            manifest,
+            target.manifest,
+            target.output_dir,
             folder,
             chooses=(lambda cell: chooses(json.loads(cell))) if select else lambda _: True,
-            running=is_locked(manifest.parent),
+            running=is_locked(target.manifest),
             progress=progress,
         )
     if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
 from seedream_batch.errors import UsageError
 
 _EPILOG = """\b
@@ -31,11 +31,19 @@ Examples:
 @click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
 @click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
 @EMULATE
-def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | None, emulate: bool) -> int:  # noqa: FBT001
+@MANIFEST
+def command(
+    job: str,
+    select: tuple[str, ...],
+    what: str | None,
+    task_id: str | None,
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+) -> int:
     """Decide about uncertain tasks: those that were perhaps made and paid for."""
     from seedream_batch.cli.running import run
     from seedream_batch.cli.show import show_chosen
-    from seedream_batch.cli.target import made, manifest_of, named
+    from seedream_batch.cli.target import made, named
     from seedream_batch.engine import decide
     from seedream_batch.engine.values import RunOptions
     from seedream_batch.load.selecting import chosen as checked
@@ -43,11 +51,11 @@ def command(job: str, select: tuple[str, ...], what: str | None, task_id: str | 
 
     if (what is None) == (task_id is None):
         raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")
-    loaded = made(job, emulate=emulate)
+    loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
-    path = named(job, emulate=emulate)
+    path = named(job, emulate=emulate, manifest=manifest)
     # A task in doubt may be one that the job no longer has.
-    chooses = checked(select, target, also=cells_in_doubt(manifest_of(target)) if select else ())
+    chooses = checked(select, target, also=cells_in_doubt(target.manifest) if select else ())
     none = "there is no uncertain task"
     next_run = f"`seedream-batch run {path}`"
     if task_id is not None:

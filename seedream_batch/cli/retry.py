@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
 
 _EPILOG = """\b
 Examples:
@@ -37,7 +37,15 @@ says. Their files go to superseded/ and stay there. Images that were made anew s
     help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
 )
 @EMULATE
-def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | None, emulate: bool) -> int:  # noqa: FBT001
+@MANIFEST
+def command(
+    job: str,
+    select: tuple[str, ...],
+    missing: bool,  # noqa: FBT001
+    choice: Path | None,
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+) -> int:
     """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
     from seedream_batch.cli.choosing import read_choice, show_rejected
     from seedream_batch.cli.show import show_chosen
@@ -50,8 +58,8 @@ def command(job: str, select: tuple[str, ...], missing: bool, choice: Path | Non
 
     if missing and choice is not None:
         raise UsageError("give --missing or --choice, not both")
-    target = made(job, emulate=emulate).job
-    path = named(job, emulate=emulate)
+    target = made(job, emulate=emulate, manifest=manifest).job
+    path = named(job, emulate=emulate, manifest=manifest)
     chooses = checked(select, target)
     then = f"`seedream-batch run {path}` submits them"
     if choice is not None:

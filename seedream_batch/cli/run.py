@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
-from seedream_batch.cli.options import EMULATE, JOB, MAX_TASKS, SELECT, Duration
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT, Duration
 from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
@@ -29,6 +29,7 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 @JOB
 @SELECT
 @EMULATE
+@MANIFEST
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N new tasks.")
 @click.option(
     "--max-duration", type=Duration(), metavar="TIME", help="Leave in good order after this time (50m, 1h30m)."
@@ -55,6 +56,7 @@ def command(
     job: str,
     select: tuple[str, ...],
     emulate: bool,  # noqa: FBT001
+    manifest: str | None,
     limit: int | None,
     max_duration: float | None,
     collect: bool,  # noqa: FBT001
@@ -74,14 +76,14 @@ def command(
 
         if summary or metrics:
             raise UsageError("--dry-run makes no run, so there is none for --summary or --metrics to tell of")
-        return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, max_tasks=max_tasks))
+        return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, manifest=manifest, max_tasks=max_tasks))
     from seedream_batch.cli.ending import Ending, files
     from seedream_batch.cli.running import perform, show_end
     from seedream_batch.cli.target import load, named, trusts_keys
     from seedream_batch.engine.values import RunOptions
 
     with Ending(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
-        loaded = load(job, emulate=emulate, max_tasks=max_tasks)
+        loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
         ending.about(loaded.job)
         options = RunOptions(
             limit=limit,
@@ -93,7 +95,7 @@ def command(
         result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
         ending.result = result
     try:
-        show_end(result, loaded.job, named(job, emulate=emulate), code=ending.code, quiet=quiet)
+        show_end(result, loaded.job, named(job, emulate=emulate, manifest=manifest), code=ending.code, quiet=quiet)
     finally:
         # Also when nobody reads what is printed any more.
         ending.notify()

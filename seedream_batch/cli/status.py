@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
 
 if TYPE_CHECKING:
     from seedream_batch.report import Status
@@ -43,17 +43,18 @@ class _Seconds(click.ParamType[float]):
 @click.command("status", epilog=_EPILOG)
 @JOB
 @EMULATE
+@MANIFEST
 @click.option(
     "--watch", "every", type=_Seconds(), is_flag=False, flag_value=2.0, metavar="[SECONDS]",
     help="Show it again every SECONDS (2) until the run has ended.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
-def command(job: str, emulate: bool, every: float | None, as_json: bool) -> int:  # noqa: FBT001
+def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:  # noqa: FBT001
     """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
     from seedream_batch.cli.show_status import progress_line, status_lines
-    from seedream_batch.cli.target import existing, load, manifest_of, named
+    from seedream_batch.cli.target import existing, named
     from seedream_batch.cli.watching import watch
-    from seedream_batch.cli.words import say, short
+    from seedream_batch.cli.words import say
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import read_status
@@ -61,19 +62,14 @@ def command(job: str, emulate: bool, every: float | None, as_json: bool) -> int:
 
     if as_json and every is not None:
         raise UsageError("--json and --watch contradict each other; give --json again and again instead")
-    loaded = load(job, emulate=emulate, max_tasks=2**63)
-    if emulate:
-        manifest = manifest_of(loaded.job)
-        fallen_back = False
-        if not manifest.exists():
-            raise UsageError(f"{job} was never run with --emulate: there is no {short(manifest)}")
-    else:
-        _, manifest, fallen_back = existing(loaded.job, job)
-    path = named(job, emulate=emulate or fallen_back)
-    axes = [axis.name for axis in loaded.job.axes]
+    loaded, fallen_back = existing(job, emulate=emulate, manifest=manifest)
+    target = loaded.job
+    path = named(job, emulate=emulate or fallen_back, manifest=manifest)
+    axes = [axis.name for axis in target.axes]
 
     def read() -> Status:
-        return read_status(manifest, axes=axes, running=is_locked(manifest.parent), now=time.time())
+        running = is_locked(target.manifest)
+        return read_status(target.manifest, target.output_dir, axes=axes, running=running, now=time.time())
 
     def lines(status: Status) -> list[str]:
         return status_lines(status, path, emulated=fallen_back, now=time.time())

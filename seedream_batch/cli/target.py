@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,17 +13,21 @@ from seedream_batch.errors import UsageError
 if TYPE_CHECKING:
     from seedream_batch.load import LoadedJob
     from seedream_batch.model.job import Job
+    from seedream_batch.model.place import Place
 
 EMULATED = "-emulated"
 """What the output folder of emulated runs has behind its name: their pictures are not what the job is for."""
 
 
-def load(path: str, *, emulate: bool, max_tasks: int) -> LoadedJob:
-    """The job; with `emulate`, its output folder is that of emulated runs."""
+def load(path: str, *, emulate: bool, manifest: str | None = None, max_tasks: int = 2**63) -> LoadedJob:
+    """The job; with `emulate`, its output folder is that of emulated runs. `manifest` is the URL of another one."""
     from seedream_batch.load import load_job
 
     loaded = load_job(path, max_tasks=max_tasks)
-    return loaded.into(_emulated(loaded.job)) if emulate else loaded
+    if emulate:
+        # A rehearsal needs no server either, unless it is asked for.
+        loaded = loaded.into(_emulated(loaded.job))
+    return loaded if manifest is None else loaded.on(manifest, also=EMULATED if emulate else "")
 
 
 def _emulated(job: Job) -> Path:
@@ -31,16 +35,20 @@ def _emulated(job: Job) -> Path:
     return job.output_dir.with_name(job.output_dir.name + EMULATED)
 
 
-def manifest_of(job: Job) -> Path:
-    """The manifest of a job."""
-    from seedream_batch.manifest.lock import MANIFEST
-
-    return job.output_dir / MANIFEST
+def without_password(url: str) -> str:
+    """A URL as it may be printed."""
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1@", url)
 
 
-def named(path: str, *, emulate: bool) -> str:
+def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
     """The job as commands want it, to be pasted behind their names."""
-    return shlex.quote(path) + (" --emulate" if emulate else "")
+    server = "" if manifest is None else f" --manifest {shlex.quote(without_password(manifest))}"
+    return shlex.quote(path) + (" --emulate" if emulate else "") + server
+
+
+def shown(place: Place) -> str:
+    """A manifest as people know it."""
+    return short(place) if isinstance(place, Path) else place.name
 
 
 def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
@@ -51,23 +59,28 @@ def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
     return True if emulate and job.run.on_unknown is None else None
 
 
-def made(path: str, *, emulate: bool) -> LoadedJob:
+def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     """The job, which has to have been run before. Raises `UsageError`."""
-    loaded = load(path, emulate=emulate, max_tasks=2**63)
-    manifest = manifest_of(loaded.job)
-    if not manifest.exists():
+    from seedream_batch.manifest.place import exists
+
+    loaded = load(path, emulate=emulate, manifest=manifest)
+    if not exists(loaded.job.manifest):
         how = " with --emulate" if emulate else ""
-        raise UsageError(f"{path} was never run{how}: there is no {short(manifest)}")
+        raise UsageError(f"{path} was never run{how}: there is no {shown(loaded.job.manifest)}")
     return loaded
 
 
-def existing(job: Job, path: str) -> tuple[Job, Path, bool]:
-    """The job and its manifest, the emulated one if there is no other. Raises `UsageError` if there is none."""
-    manifest = manifest_of(job)
-    if manifest.exists():
-        return job, manifest, False
-    twin = dataclasses.replace(job, output_dir=_emulated(job))
-    if manifest_of(twin).exists():
-        return twin, manifest_of(twin), True
-    run = f"seedream-batch run {named(path, emulate=False)}"
-    raise UsageError(f"{path} was never run: there is no {short(manifest)}. `{run}` makes it")
+def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[LoadedJob, bool]:
+    """The job, which has to have been run before, and whether only its emulated runs have. Raises `UsageError`."""
+    from seedream_batch.manifest.place import exists
+
+    if emulate:
+        return made(path, emulate=True, manifest=manifest), False
+    loaded = load(path, emulate=False, manifest=manifest)
+    if exists(loaded.job.manifest):
+        return loaded, False
+    twin = loaded.into(_emulated(loaded.job))
+    if manifest is None and exists(twin.job.manifest):
+        return twin, True
+    run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
+    raise UsageError(f"{path} was never run: there is no {shown(loaded.job.manifest)}. `{run}` makes it")

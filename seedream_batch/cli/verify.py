@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
 
 if TYPE_CHECKING:
     from seedream_batch.api.secret import ApiKey
@@ -29,9 +29,18 @@ Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be 
 @SELECT
 @click.option("--deep", is_flag=True, help="Decode every picture, too.")
 @EMULATE
+@MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was found as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is there.")
-def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_json: bool, quiet: bool) -> int:  # noqa: FBT001
+def command(
+    job: str,
+    select: tuple[str, ...],
+    deep: bool,  # noqa: FBT001
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    as_json: bool,  # noqa: FBT001
+    quiet: bool,  # noqa: FBT001
+) -> int:
     """Check the stored images of JOB against the manifest, and fetch those that are not there."""
     import json
 
@@ -42,7 +51,7 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
     from seedream_batch.cli.words import say
     from seedream_batch.engine.values import RunOptions, Verification
 
-    loaded = made(job, emulate=emulate)
+    loaded = made(job, emulate=emulate, manifest=manifest)
     key, without = _key(emulate=emulate)
     options = RunOptions(
         collect=True,
@@ -55,7 +64,7 @@ def command(job: str, select: tuple[str, ...], deep: bool, emulate: bool, as_jso
     if as_json:
         say(json.dumps(verification_json(result, loaded.job), ensure_ascii=False, indent=2))
     elif not quiet or code != Exit.DONE:
-        show_verification(result, loaded.job, named(job, emulate=emulate), without)
+        show_verification(result, loaded.job, named(job, emulate=emulate, manifest=manifest), without)
     return code
 
 

@@ -12,7 +12,7 @@ from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
 from seedream_batch.files.folder import OutputFolder, sync_folder
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.lock import MANIFEST, run_lock
+from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.job import Job
 
@@ -21,7 +21,7 @@ from seedream_batch.model.job import Job
 def opened(job: Job) -> Iterator[Manifest]:
     """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
     with run_lock(job.output_dir):
-        manifest = Manifest(job.output_dir / MANIFEST)
+        manifest = Manifest(job.manifest)
         try:
             keep_moves(manifest, OutputFolder(job.output_dir))
             # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
@@ -55,7 +55,7 @@ def same_job(manifest: Manifest, job: Job) -> None:
     """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
     before = manifest.fact("job_file")
     if before and Path(before) != job.file and Path(before).exists():
-        raise UsageError(f"{manifest.path} belongs to the job {before}; give {job.file} another output.dir")
+        raise UsageError(f"{manifest.name} belongs to the job {before}; give {job.file} another output.dir")
 
 
 def same_service(manifest: Manifest, origin: str) -> None:
@@ -65,14 +65,14 @@ def same_service(manifest: Manifest, origin: str) -> None:
         return
     if _is_local(before) != _is_local(origin):
         raise UsageError(
-            f"{manifest.path} belongs to {before}, and this run would go to {origin}: what one made the other does not"
+            f"{manifest.name} belongs to {before}, and this run would go to {origin}: what one made the other does not"
             " know. Give the job another output.dir, or move that folder away"
         )
     # An emulator on this machine may come back on another port.
     in_flight = 0 if _is_local(origin) else manifest.in_flight()
     if in_flight:
         raise UsageError(
-            f"{in_flight:,} tasks in {manifest.path} were sent to {before}, and {origin} knows nothing of them. Finish"
+            f"{in_flight:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"
             f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
         )
 

@@ -25,7 +25,7 @@ from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
-from seedream_batch.manifest.lock import MANIFEST, run_lock
+from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter
@@ -109,7 +109,7 @@ def run_job(
     folder.prepare()
     with run_lock(job.output_dir), service as origin:
         began = time.monotonic()
-        manifest = Manifest(job.output_dir / MANIFEST)
+        manifest = Manifest(job.manifest)
         try:
             keep_moves(manifest, folder)
             same_service(manifest, origin)
@@ -134,6 +134,9 @@ def run_job(
             failure, interrupted = _work(runner)
             rescue.drop_if_empty()
             try:
+                if rescue.used and failure is None:
+                    # The manifest may only have been slow.
+                    take_in_rescued(manifest, job, time.time())
                 if not runner.left_at_once:
                     manifest.end_run(now=time.time(), outcome=runner.outcome)
                 if interrupted is not None:
@@ -141,7 +144,7 @@ def run_job(
                 return _result(manifest, runner, entered, time.monotonic() - began)
             except StorageError:
                 # The first failure says more than that the end could not be written down either.
-                raise failure or StorageError(f"{manifest.path} cannot be written") from None
+                raise failure or StorageError(f"{manifest.name} cannot be written") from None
         finally:
             manifest.close()
 
@@ -211,7 +214,7 @@ class _Runner:
         connections = min(max(16, job.run.max_in_flight), MOST_CONNECTIONS)
         # Signals until the very end: Python's own answer to a Ctrl-C would break off what is being written down.
         with self._signals():
-            writer = ManifestWriter(self._manifest)
+            writer = ManifestWriter(self._manifest, lost=self._line_lost)
             try:
                 await self._run(writer, job, connections)
             finally:
@@ -250,7 +253,7 @@ class _Runner:
     def _schedule(self) -> PollSchedule:
         """When to look at tasks, by what earlier runs tell."""
         schedule = PollSchedule(self._random)
-        with ManifestReader(self._manifest.path) as reader:
+        with ManifestReader(self._manifest.place) as reader:
             for resolution, seconds in reader.task_times().items():
                 schedule.learn(resolution, seconds)
         return schedule
@@ -297,8 +300,13 @@ class _Runner:
         if at_once:
             self._leave()
 
+    def _line_lost(self, text: str) -> None:
+        if self.context is not None:
+            self.context.tell(f"{text}; nothing new is sent before it answers again")
+
     def _leave(self) -> None:
         """As good as a kill: the next run looks for what was left half done."""
+        self._manifest.hurry()
         if self._work is not None:
             self.left_at_once = True
             self._work.cancel()
@@ -340,14 +348,14 @@ def _time_limit(context: Context) -> Iterator[None]:
 
 
 def _progress(manifest: Manifest) -> tuple[int, int]:
-    with ManifestReader(manifest.path) as reader:
+    with ManifestReader(manifest.place) as reader:
         return reader.image_counts().get(ImageState.STORED, 0), reader.wanted()[1]
 
 
 def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: float) -> RunResult:
     context = runner.context
     verify = runner.options.verify
-    with ManifestReader(manifest.path) as reader:
+    with ManifestReader(manifest.place) as reader:
         return RunResult(
             stats=runner.stats,
             entered=entered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import assert_never
 
 from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
@@ -26,6 +27,10 @@ KEY_LIFETIME = 20 * 3600.0
 
 MOST_UPLOADS = 5
 """Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
+
+
+SLOW = 2.0
+"""Seconds that a server may take for task ids before they are written down elsewhere, too."""
 
 
 class Submitter:
@@ -190,11 +195,22 @@ class Submitter:
         def store(manifest: Manifest) -> TaskRecord:
             return manifest.accepted(task, outcome.task_ids, deadline=deadline, why=move.why, now=now)
 
+        rescued = False
         try:
-            accepted = await context.writer.do(store)
+            storing: Awaitable[TaskRecord] = context.writer.do(store)
+            if not context.writer.manifest.quick:
+                storing = asyncio.ensure_future(storing)
+                if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
+                    # The server may come back, but a kill meanwhile must not take ids that are paid for.
+                    self._rescue(claim, outcome, now, "the manifest's server does not answer")
+                    rescued = True
+            accepted = await storing
         except BaseException as error:
             # Whatever the reason is, a cancellation included: ids that are paid for must not go with it.
-            self._rescue(claim, outcome, now, error)
+            if not rescued:
+                leaving = isinstance(error, asyncio.CancelledError)
+                why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
+                self._rescue(claim, outcome, now, why)
             raise
         if task.state is TaskState.UNCERTAIN:
             context.stats.uncertain = max(0, context.stats.uncertain - 1)
@@ -213,12 +229,10 @@ class Submitter:
         await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now))
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
-    def _rescue(self, claim: Claim, outcome: Submission, now: float, error: BaseException) -> None:
+    def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
         """The manifest may not take ids that are paid for: they go to the rescue file, or at least to the log."""
         context = self._context
         ids = " ".join(outcome.task_ids)
-        leaving = isinstance(error, asyncio.CancelledError)
-        why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
         try:
             context.rescue.add(Rescued(claim.key, outcome.task_ids, now))
         except StorageError as failure:

@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from seedream_batch.expand.cell_names import CellNames
 from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.place import exists
 from seedream_batch.model.document import Json
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
 from seedream_batch.planning import PAID, Decision, Plan, decide
 
@@ -22,13 +23,13 @@ Chooses = Callable[[Mapping[str, Json]], bool]
 _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 
 
-def survey(specs: Iterable[TaskSpec], manifest: Path, *, resend: bool, chooses: Chooses | None = None) -> Plan:
-    """What a run of these tasks would do, given the manifest at that path, if there is one yet.
+def survey(specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, chooses: Chooses | None = None) -> Plan:
+    """What a run of these tasks would do, given their manifest, if there is one yet.
 
     `chooses` takes the cells of those that may be bought or sent again; what is paid for is collected all the same.
     """
     plan = Plan()
-    if not manifest.exists():
+    if not exists(manifest):
         for spec in specs:
             _add(plan, spec, decide(spec, None, (), was=None, resend=resend), chooses)
         return plan

@@ -23,6 +23,7 @@ from seedream_batch.files.whole import WholeFolder
 from seedream_batch.manifest.deliveries import DeliveryReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import TaskSpec
 
 MARKER = ".seedream-export.json"
@@ -84,7 +85,7 @@ class Exported:
     """Entries of the choice that came to nothing, and why."""
 
 
-def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Path, options: ExportOptions) -> Exported:
+def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, options: ExportOptions) -> Exported:
     """Exports the stored images of the job's tasks. Nothing of it is seen before all of it is there.
 
     Raises `UsageError`, `StorageError`, `ManifestError`, `InvalidJob`.

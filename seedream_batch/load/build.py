@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from seedream_batch.load.server import server
 from seedream_batch.load.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
 from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, RunSettings, Send
+from seedream_batch.model.place import MANIFEST
 
 
 def build_job(
@@ -16,6 +18,7 @@ def build_job(
     """The job; `axes` and `request` come with what they take from files read already. Paths become absolute."""
     name = value.get("name", file.stem)
     output = value.get("output", {})
+    output_dir = (file.parent / output.get("dir", f"out/{name}")).resolve()
     return Job(
         name=name,
         file=file,
@@ -27,7 +30,8 @@ def build_job(
         repeat=int(value.get("repeat", 1)),
         request=request,
         send=Send(value.get("references", {}).get("send", Send.UPLOAD)),
-        output_dir=(file.parent / output.get("dir", f"out/{name}")).resolve(),
+        output_dir=output_dir,
+        manifest=server(value["manifest"], name) if "manifest" in value else output_dir / MANIFEST,
         output_path=output.get("path", ""),
         budget=_budget(value.get("budget", {})),
         run=_run(value.get("run", {})),

@@ -19,9 +19,11 @@ from seedream_batch.files.references import BadReferenceImage, load_reference, r
 from seedream_batch.load.build import build_job
 from seedream_batch.load.crosscheck import Written, exclude_problems, first_causes, name_problems, template_problems
 from seedream_batch.load.notify import notify_problems
+from seedream_batch.load.server import server, server_problems
 from seedream_batch.load.units import limit_problems, without
 from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
 from seedream_batch.model.job import Axis, Job, Reference
+from seedream_batch.model.place import MANIFEST
 from seedream_batch.model.task import TaskSpec
 from seedream_batch.validate import RequestSchema, checked_job
 
@@ -48,8 +50,20 @@ class LoadedJob:
         return self.expansion.references
 
     def into(self, folder: str | Path) -> LoadedJob:
-        """The same job with another output folder, which has a manifest of its own."""
-        return LoadedJob(dataclasses.replace(self.job, output_dir=Path(folder).resolve()), self.expansion)
+        """The same job with another output folder, which has its manifest in it."""
+        output = Path(folder).resolve()
+        return LoadedJob(dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST), self.expansion)
+
+    def on(self, url: str, *, also: str = "") -> LoadedJob:
+        """The same job with its manifest on a server, at a `postgresql://` URL. Raises `UsageError` if it is none.
+
+        `also` goes behind the name of the job, in that of its schema.
+        """
+        try:
+            place = server(url, f"{self.job.name}{also}")
+        except ValueError as error:
+            raise UsageError(f"--manifest is no address of a manifest: {error}") from None
+        return LoadedJob(dataclasses.replace(self.job, manifest=place), self.expansion)
 
     def check(self) -> int:
         """Makes every task once; how many there are. Raises `InvalidJob` with every problem of every cell."""
@@ -73,6 +87,9 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     value = without(value, limits)
     problems += name_problems(written)
     problems += notify_problems(value, document)
+    problems += server_problems(value, document)
+    if any(one.path == "manifest" for one in problems):
+        value = {key: one for key, one in value.items() if key != "manifest"}
     axes = _axes(value, written, file.parent, problems)
     request = _request(value, document, file.parent, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
-
+from seedream_batch.manifest.connection import Sql
 from seedream_batch.manifest.core import ManifestCore
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskRecord, Totals
@@ -41,13 +40,16 @@ class Accounts(ManifestCore):
             return f"budget.max_cost_usd {budget.max_cost / 1_000_000:g}"
         return ""
 
-    def _charged(self, sql: sqlite3.Connection, task: TaskRecord, price: int) -> None:
+    def _charged(self, sql: Sql, task: TaskRecord, price: int) -> None:
         """An image of the task was charged at a price: a new one raises what is held for tasks like it in flight."""
         kind = (task.model, task.resolution)
         known = sql.execute("SELECT price FROM prices WHERE model = ? AND resolution = ?", kind).fetchone()
         if known is not None and known[0] == price:
             return
-        sql.execute("INSERT OR REPLACE INTO prices VALUES (?, ?, ?)", (*kind, price))
+        sql.execute(
+            "INSERT INTO prices VALUES (?, ?, ?) ON CONFLICT (model, resolution) DO UPDATE SET price = excluded.price",
+            (*kind, price),
+        )
         like = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
         raised = sql.execute(
             "UPDATE attempts SET reserved = reserved_images * ? WHERE reserved_images > 0"
@@ -57,16 +59,14 @@ class Accounts(ManifestCore):
         if raised.rowcount:
             sql.execute("UPDATE totals SET reserved = (SELECT sum(reserved) FROM attempts)")
 
-    def _reserved_price(self, sql: sqlite3.Connection, task: TaskRecord) -> int:
+    def _reserved_price(self, sql: Sql, task: TaskRecord) -> int:
         """What an image was taken to cost when the attempt was opened; the job may say something else by now."""
         images, held = sql.execute(
             "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
         ).fetchone() or (0, 0)
         return int(held // images) if images else task.price
 
-    def _release(
-        self, sql: sqlite3.Connection, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0
-    ) -> None:
+    def _release(self, sql: Sql, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0) -> None:
         """Ends the reservation of the task's attempt; what it really cost takes its place."""
         held_images, held = sql.execute(
             "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)

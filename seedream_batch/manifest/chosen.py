@@ -3,71 +3,55 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.core import ManifestCore
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import TaskRecord
 
-_TABLE = (
-    "CREATE TEMP TABLE chosen (task INTEGER PRIMARY KEY, place INTEGER NOT NULL, waiting INTEGER NOT NULL)",
-    # Those that are sent leave the index, so that what is due is found at once, however many were chosen.
-    "CREATE INDEX temp.chosen_waiting ON chosen (place) WHERE waiting",
-    """
-    CREATE TEMP TRIGGER chosen_moves AFTER UPDATE OF state ON main.tasks
-    BEGIN UPDATE chosen SET waiting = (NEW.state = 'planned') WHERE task = NEW.id; END
-    """,
-)
-
 _ALL = "tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
-_CHOSEN = (
-    "temp.chosen AS chosen CROSS JOIN tasks ON tasks.id = chosen.task"
-    " WHERE chosen.waiting AND state = 'planned' AND ordinal IS NOT NULL"
-)
 
 
 class Chosen(ManifestCore):
-    """What is planned. A choice is kept in a table of the connection, and is gone with it."""
+    """What is planned. A choice is kept for this run alone."""
 
     _picked = False
 
     def choose(self, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
         """From here on only tasks whose cell `chooses` takes are due, counted and looked at; how many there are."""
+
+        def rows() -> Iterator[tuple[int, int, bool]]:
+            wanted = "SELECT id, ordinal, state = 'planned', cell FROM tasks WHERE ordinal IS NOT NULL ORDER BY id"
+            for number, ordinal, planned, cell in self._connection.each(wanted):
+                if chooses(json.loads(cell)):
+                    yield number, ordinal, planned
+
         with self.group() as sql:
-            for statement in _TABLE:
-                sql.execute(statement)
-            rows = sql.execute(
-                "SELECT id, ordinal, state = 'planned', cell FROM tasks WHERE ordinal IS NOT NULL ORDER BY id"
-            )
-            sql.executemany(
-                "INSERT INTO temp.chosen VALUES (?, ?, ?)", (row[:3] for row in rows if chooses(json.loads(row[3])))
-            )
-            count = sql.execute("SELECT count(*) FROM temp.chosen").fetchone()[0]
-        self._picked = True
+            self._connection.choose(self._run, rows)
+            self._picked = True
+            count = sql.execute(f"SELECT count(*) FROM {self._all_chosen}").fetchone()[0]
         return int(count)
 
     def is_chosen(self, task: TaskRecord) -> bool:
         """Whether the run may buy or resend the task."""
-        sql = "SELECT 1 FROM temp.chosen WHERE task = ?"
+        sql = f"SELECT 1 FROM {self._all_chosen} WHERE chosen.task = ?"
         return not self._picked or self._connection.row(sql, (task.id,)) is not None
 
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
         """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job."""
+        condition, values = self._among(only)
         rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM {self._planned} AND not_before <= :now"
-            f" AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only))) ORDER BY {self._order} LIMIT :limit",
-            {"now": now, "only": _ids(only), "limit": limit},
+            f"SELECT {TASK_COLUMNS} FROM {self._planned} AND not_before <= ?{condition} ORDER BY {self._order} LIMIT ?",
+            (now, *values, limit),
         )
         return [task_record(row) for row in rows]
 
     def next_due(self, only: Collection[int] | None = None) -> float | None:
         """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
-        row = self._connection.rows(
-            f"SELECT min(not_before) FROM {self._planned}"
-            " AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only)))",
-            {"only": _ids(only)},
-        )[0]
+        condition, values = self._among(only)
+        row = self._connection.rows(f"SELECT min(not_before) FROM {self._planned}{condition}", values)[0]
         return None if row[0] is None else float(row[0])
 
     def planned_cost(self, limit: int | None) -> tuple[int, int]:
@@ -76,13 +60,17 @@ class Chosen(ManifestCore):
             "SELECT coalesce(sum(images), 0), coalesce(sum(images * coalesce(prices.price, first.price)), 0) FROM"
             f" (SELECT images, price, model, resolution FROM {self._planned}"
             f" ORDER BY {self._order} LIMIT ?) AS first LEFT JOIN prices USING (model, resolution)",
-            (-1 if limit is None else limit,),
+            (UNLIMITED if limit is None else limit,),
         )[0]
         return int(row[0]), int(row[1])
 
     @property
     def _planned(self) -> str:
-        return _CHOSEN if self._picked else _ALL
+        if not self._picked:
+            return _ALL
+        chosen = self._connection.chosen(self._run, waiting=True)
+        # In this order: the index of the chosen ones is in that of the job.
+        return f"{chosen} CROSS JOIN tasks WHERE tasks.id = chosen.task AND state = 'planned' AND ordinal IS NOT NULL"
 
     @property
     def _order(self) -> str:
@@ -92,9 +80,15 @@ class Chosen(ManifestCore):
     def _of_job(self) -> str:
         """The condition on a row of `tasks` that it is one of the job, and chosen."""
         # Not with IN: that would begin at the first of the chosen, on each page of a long list.
-        chosen = " AND EXISTS (SELECT 1 FROM temp.chosen WHERE chosen.task = tasks.id)" if self._picked else ""
+        chosen = f" AND EXISTS (SELECT 1 FROM {self._all_chosen} WHERE chosen.task = tasks.id)" if self._picked else ""
         return f"tasks.ordinal IS NOT NULL{chosen}"
 
+    @property
+    def _all_chosen(self) -> str:
+        return self._connection.chosen(self._run, waiting=False)
 
-def _ids(numbers: Collection[int] | None) -> str | None:
-    return None if numbers is None else json.dumps(sorted(numbers))
+    def _among(self, numbers: Collection[int] | None) -> tuple[str, tuple[object, ...]]:
+        if numbers is None:
+            return "", ()
+        condition, value = self._connection.among("tasks.id", numbers)
+        return f" AND {condition}", (value,)

@@ -1,91 +1,144 @@
-"""One SQLite connection with its settings, its transactions and its errors in our words."""
+"""What the manifest asks of a database: statements, transactions with parts, and errors in our words."""
 
 from __future__ import annotations
 
-import os
-import sqlite3
+from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from seedream_batch.errors import ManifestBusy, ManifestError, StorageError
+from typing import Any, Protocol
 
 PATIENCE = 30.0
 """Seconds to wait for another program that writes into the manifest."""
 
-_STORAGE_CODES = {
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_PERM,
-}
+UNLIMITED = 2**62
+"""A `LIMIT` for all rows, as every database takes it."""
 
 
-_SMALLEST = 100
-"""Bytes of the header that every SQLite database has."""
+class Cursor(Protocol):
+    """What a statement gives."""
+
+    @property
+    def rowcount(self) -> int:
+        """The rows that it changed."""
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+
+    def __iter__(self) -> Iterator[Any]: ...
 
 
-class Connection:
-    """A connection to one manifest file; used by one thread at a time."""
+class Sql(Protocol):
+    """Statements of a transaction, with `?` where a value goes. They raise the database's own errors."""
 
-    def __init__(
-        self, path: Path, *, check: Callable[[sqlite3.Connection, str], None], read_only: bool = False
-    ) -> None:
-        """`check` gets the connection and the file's name before anything is written, and raises if it is not ours."""
-        self.path = path
+    def execute(self, sql: str, values: Any = ..., /) -> Cursor:
+        """Carries out one statement."""
+
+    def executemany(self, sql: str, values: Any, /) -> object:
+        """Carries out one statement for each of many rows of values."""
+
+
+class Connection(ABC):
+    """A connection to one manifest; used by one thread at a time."""
+
+    begin = "BEGIN"
+    """How a transaction begins that is going to write."""
+    snapshot = "BEGIN"
+    """How one begins in which every answer is of the same moment."""
+    quick: bool
+    """Whether statements take microseconds, so that an event loop may wait for them; a commit may take long anyway."""
+    errors: type[Exception]
+    """What the database raises."""
+    guards: type[Exception]
+    """What it raises where a guard of the schema held: such an error is ours, and goes through as it is."""
+    sql: Sql
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """The manifest as people know it."""
         self.in_part = self.broken = False
         """Whether a part of a transaction is open, and whether something failed within it."""
-        mode = "ro" if read_only else "rwc"
-        if not read_only:
-            _make_private(path)
-        if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
-            # SQLite would take it for an empty database and write over it.
-            raise ManifestError(f"{path} is no manifest of seedream-batch")
-        with told(path):
-            self.raw = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=PATIENCE,
-            )
-        try:
-            with told(path):
-                check(self.raw, str(path))
-                if not read_only:
-                    self.raw.execute("PRAGMA journal_mode = WAL")
-                    # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
-                    self.raw.execute("PRAGMA synchronous = FULL")
-                    self.raw.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            self.raw.close()
-            raise
 
-    def rows(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
+    @property
+    @abstractmethod
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+
+    @property
+    @abstractmethod
+    def changes(self) -> int:
+        """Rows that were changed so far, or a number that grows with them."""
+
+    @abstractmethod
+    def told_of(self, error: Exception) -> Exception:
+        """An error of the database as `StorageError` where the disk or the line is to blame, else `ManifestError`."""
+
+    @abstractmethod
+    def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, one after the other and never all at once."""
+
+    @abstractmethod
+    def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
+        """The condition that a column is one of any number of numbers, and its value."""
+
+    @abstractmethod
+    def elements(self, column: str) -> str:
+        """The strings of a JSON list as a table `element` with the column `value`, for `FROM`."""
+
+    @abstractmethod
+    def member(self, column: str, name: str) -> tuple[str, object]:
+        """The JSON text of a member of a JSON object, `null` if it has none, and its value."""
+
+    @abstractmethod
+    def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
+        """Makes `chosen`: the tasks that a run may buy, their places, and whether they are planned."""
+
+    @abstractmethod
+    def chosen(self, run: int | None, *, waiting: bool) -> str:
+        """The tasks that `choose` was given as a table `chosen`, for `FROM`; of `waiting` ones, fewer may do."""
+
+    @abstractmethod
+    def wait_for_lock(self, seconds: float = PATIENCE) -> None:
+        """From here on waits so long, at most, for another program that writes into the manifest."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the connection."""
+
+    def commit(self) -> None:
+        """Makes a transaction durable. Raises the database's own errors; then it is not."""
+        self.sql.execute("COMMIT")
+
+    def again(self) -> None:
+        """Makes a line that is lost anew, and may take its time. Raises `LineLost` if that is of no use."""
+        raise AssertionError(f"{self.name} has no line to lose")
+
+    @abstractmethod
+    def hurry(self) -> None:
+        """From here on, and on any thread, waits for no line any more."""
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         try:
-            return self.raw.execute(sql, values).fetchall()
-        except sqlite3.IntegrityError:
+            return self.sql.execute(sql, values).fetchall()
+        except self.guards:
             raise
-        except sqlite3.Error as error:
-            raise told_of(self.path, error) from error
+        except self.errors as error:
+            raise self.told_of(error) from error
 
-    def row(self, sql: str, values: Sequence[object] | Mapping[str, object] = ()) -> tuple[Any, ...] | None:
+    def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query."""
         found = self.rows(sql, values)
         return found[0] if found else None
 
     def numbers(self, sql: str, values: Sequence[object] = ()) -> array[int]:
         """The first column of all rows, in 8 bytes each: of a million tasks there may be no more at once."""
-        try:
-            return array("q", (row[0] for row in self.raw.execute(sql, values)))
-        except sqlite3.Error as error:
-            raise told_of(self.path, error) from error
+        return array("q", (row[0] for row in self.each(sql, values)))
 
     def transaction(self) -> Transaction:
         """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself.
@@ -94,13 +147,20 @@ class Connection:
         """
         return Transaction(self)
 
-    def wait_for_lock(self, seconds: float = PATIENCE) -> None:
-        """From here on waits so long, at most, for another program that writes into the file."""
-        self.rows(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """The database's errors in our words, as `told_of` has them."""
+        try:
+            yield
+        except self.guards:
+            raise
+        except self.errors as error:
+            raise self.told_of(error) from error
 
-    def close(self) -> None:
-        """Ends the connection."""
-        self.raw.close()
+
+def marks(values: Collection[object]) -> str:
+    """So many marks for the values of an `IN`, which is of none if there are none."""
+    return ",".join("?" * len(values)) or "NULL"
 
 
 class _Level(Enum):
@@ -118,19 +178,19 @@ class Transaction:
         self._connection = connection
         self._level = _Level.INSIDE
 
-    def __enter__(self) -> sqlite3.Connection:
+    def __enter__(self) -> Sql:
         connection = self._connection
         try:
-            if not connection.raw.in_transaction:
+            if not connection.in_transaction:
                 self._level = _Level.WHOLE
-                connection.raw.execute("BEGIN IMMEDIATE")
+                connection.sql.execute(connection.begin)
             elif not connection.in_part:
                 self._level = _Level.PART
-                connection.raw.execute("SAVEPOINT part")
+                connection.sql.execute("SAVEPOINT part")
                 connection.in_part, connection.broken = True, False
-        except sqlite3.Error as error:
-            raise told_of(connection.path, error) from error
-        return connection.raw
+        except connection.errors as error:
+            raise connection.told_of(error) from error
+        return connection.sql
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -145,66 +205,34 @@ class Transaction:
                 self._take_back()
                 if error is None:
                     raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
-        except sqlite3.IntegrityError:
-            # A guard of ours that held.
+        except connection.guards:
             raise
-        except sqlite3.Error as failure:
-            raise told_of(connection.path, failure) from failure
-        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
-            raise told_of(connection.path, error) from error
+        except connection.errors as failure:
+            raise connection.told_of(failure) from failure
+        if isinstance(error, connection.errors) and not isinstance(error, connection.guards):
+            raise connection.told_of(error) from error
 
     def _keep(self) -> None:
-        raw = self._connection.raw
+        connection = self._connection
         if self._level is _Level.PART:
-            self._connection.in_part = False
-            raw.execute("RELEASE part")
+            connection.in_part = False
+            connection.sql.execute("RELEASE part")
             return
         try:
-            raw.execute("COMMIT")
-        except sqlite3.Error:
-            if raw.in_transaction:
-                raw.execute("ROLLBACK")
+            connection.commit()
+        except connection.errors:
+            if connection.in_transaction:
+                connection.sql.execute("ROLLBACK")
             raise
 
     def _take_back(self) -> None:
-        raw = self._connection.raw
+        connection = self._connection
         if self._level is _Level.PART:
-            self._connection.in_part = False
-        # A full disk makes SQLite roll back by itself.
-        if raw.in_transaction:
+            connection.in_part = False
+        # A full disk makes SQLite roll back by itself, and a line that is gone has done so.
+        if connection.in_transaction:
             if self._level is _Level.PART:
-                raw.execute("ROLLBACK TO part")
-                raw.execute("RELEASE part")
+                connection.sql.execute("ROLLBACK TO part")
+                connection.sql.execute("RELEASE part")
             else:
-                raw.execute("ROLLBACK")
-
-
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """SQLite's errors in our words, as `told_of` has them."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        # A guard of ours that held.
-        raise
-    except sqlite3.Error as error:
-        raise told_of(path, error) from error
-
-
-def told_of(path: Path, error: sqlite3.Error) -> Exception:
-    """An error of SQLite as `StorageError` where the disk is to blame, else as `ManifestError`."""
-    # Extended codes carry the primary one in their low byte.
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-    kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
-    if code == sqlite3.SQLITE_BUSY:
-        kind = ManifestBusy
-    return kind(f"{path}: {error} ({name})")
-
-
-def _make_private(path: Path) -> None:
-    """Makes the file before SQLite would: it has prompts and live links, and its journals copy its permissions."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
+                connection.sql.execute("ROLLBACK")

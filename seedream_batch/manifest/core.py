@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
-from pathlib import Path
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.connection import Connection, told
+from seedream_batch.manifest.connection import Cursor, Sql
+from seedream_batch.manifest.place import connect
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
-from seedream_batch.manifest.schema import check_version, migrate
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 
 
 class ManifestCore:
     """A manifest open for writing; see `Manifest`, which has all its parts."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._connection = Connection(path, check=check_version)
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self._connection = connect(place)
+        self.name = self._connection.name
+        """The manifest as people know it."""
         self._run: int | None = None
         self.group = self._connection.transaction
         self.wait_for_lock = self._connection.wait_for_lock
         try:
-            with told(path):
-                migrate(self._connection.raw, str(path))
             with self.group() as sql:
-                sql.execute("INSERT OR IGNORE INTO facts VALUES ('manifest_id', ?)", (secrets.token_hex(6),))
+                sql.execute(
+                    "INSERT INTO facts VALUES ('manifest_id', ?) ON CONFLICT DO NOTHING", (secrets.token_hex(6),)
+                )
             self.id = self.fact("manifest_id")
         except BaseException:
             self.close()
             raise
+
+    @property
+    def quick(self) -> bool:
+        """Whether statements take microseconds, so that an event loop may wait for them."""
+        return self._connection.quick
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with what is changed."""
+        return self._connection.changes
+
+    def again(self) -> None:
+        """Makes a line that is lost anew, and may take its time. Raises `LineLost` if that is of no use."""
+        self._connection.again()
+
+    def hurry(self) -> None:
+        """From here on, and on any thread, waits for no line any more."""
+        self._connection.hurry()
 
     def close(self) -> None:
         """Ends the connection."""
@@ -44,7 +68,10 @@ class ManifestCore:
     def tell(self, facts: dict[str, str]) -> None:
         """Stores facts: `job`, `job_file`, `service`, `created_at`."""
         with self.group() as sql:
-            sql.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", list(facts.items()))
+            sql.executemany(
+                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                list(facts.items()),
+            )
 
     def was_cut_off(self) -> bool:
         """Whether the last run ended without a word, and may have left unfinished files."""
@@ -59,12 +86,12 @@ class ManifestCore:
     def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
         """Records that a run began; later events name it."""
         with self.group() as sql:
-            cursor = sql.execute(
-                "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?)",
+            row = sql.execute(
+                "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
-            )
-            self._run = cursor.lastrowid
-        return int(self._run or 0)
+            ).fetchone()
+        self._run = int(row[0])
+        return self._run
 
     def end_run(self, *, now: float, outcome: str) -> None:
         """Records that the run ended, and why."""
@@ -77,7 +104,7 @@ class ManifestCore:
 
     def _move(
         self,
-        sql: sqlite3.Connection,
+        sql: Sql,
         task: TaskRecord,
         new: TaskState,
         why: str,
@@ -103,15 +130,13 @@ class ManifestCore:
             expected = " or ".join(states)
             raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")
 
-    def _log(
-        self, sql: sqlite3.Connection, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None
-    ) -> None:
+    def _log(self, sql: Sql, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None) -> None:
         sql.execute(
             "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now, self._run, task, image, old, new, why),
         )
 
-    def _attempt(self, sql: sqlite3.Connection, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:
+    def _attempt(self, sql: Sql, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:
         cursor = sql.execute(
             "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
             (outcome, task_ids, task.id, task.attempt),
@@ -119,6 +144,6 @@ class ManifestCore:
         one_row(cursor, f"attempt {task.attempt} of task {task.id}")
 
 
-def one_row(cursor: sqlite3.Cursor, what: str) -> None:
+def one_row(cursor: Cursor, what: str) -> None:
     if cursor.rowcount != 1:
         raise StaleTransition(f"{what} was not found; nothing was changed")

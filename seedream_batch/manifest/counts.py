@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageState, TaskState, Totals
 
 
@@ -19,7 +19,7 @@ class Counts:
     totals: Totals
 
 
-def read_counts(manifest: Path) -> Counts:
+def read_counts(manifest: Place) -> Counts:
     """The numbers of one moment, also beside a run. Raises `ManifestError`, `StorageError`."""
     with ManifestReader(manifest) as reader:
         reader.snapshot()

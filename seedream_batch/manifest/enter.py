@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from seedream_batch.manifest.connection import Sql, marks
 from seedream_batch.model.task import ImageState, TaskSpec, image_path
 
 _BATCH = 500
@@ -24,7 +24,7 @@ class Entered:
     dropped: int = 0
 
 
-def enter(connection: sqlite3.Connection, specs: Iterable[TaskSpec], now: float) -> Entered:
+def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> Entered:
     """Makes the tasks of the job those of the manifest; runs inside a transaction.
 
     Nothing is deleted: a task that the job no longer has loses its place in the job and keeps all else.
@@ -83,18 +83,15 @@ def _insert_values(spec: TaskSpec, now: float) -> tuple[object, ...]:
     )
 
 
-def _rows(
-    connection: sqlite3.Connection, fingerprints: Sequence[str]
-) -> dict[str, tuple[int, int | None, str, str, int]]:
-    marks = ",".join("?" * len(fingerprints))
+def _rows(connection: Sql, fingerprints: Sequence[str]) -> dict[str, tuple[int, int | None, str, str, int]]:
     found = connection.execute(
-        f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks})",
+        f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks(fingerprints)})",
         fingerprints,
     )
     return {row[0]: tuple(row[1:]) for row in found}
 
 
-def _aim(connection: sqlite3.Connection, number: int, spec: TaskSpec) -> int:
+def _aim(connection: Sql, number: int, spec: TaskSpec) -> int:
     """Notes where the task's files have to move; whether any that is stored has to.
 
     A file can stand under its name before the manifest calls it stored, and be missing for a while and come back.

@@ -13,8 +13,8 @@ from filelock import FileLock, Timeout
 
 from seedream_batch.errors import ManifestError, ManifestLocked, StorageError
 from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.model.place import MANIFEST, Place, Server
 
-MANIFEST = "manifest.db"
 LOCK = "manifest.lock"
 PATIENCE = 0.2
 """Seconds in which a run asks for the lock."""
@@ -22,13 +22,17 @@ PATIENCE = 0.2
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder's manifest for this process. Raises `ManifestLocked` soon if another run holds it."""
+    """Holds an output folder for this process, and a manifest in it. Raises `ManifestLocked` soon if another run does.
+
+    A manifest on a server is held by the connection that writes it.
+    """
     lock = FileLock(folder / LOCK, mode=0o600)
     try:
         # Not at the first try: `is_locked` has the lock for a moment, and a status must not turn a run away.
         lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
     except Timeout:
-        raise ManifestLocked(f"another run holds {folder / MANIFEST}: {_holder(folder)}") from None
+        held = folder / MANIFEST if (folder / MANIFEST).exists() else folder
+        raise ManifestLocked(f"another run holds {held}: {_holder(folder)}") from None
     except OSError as error:
         raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
     try:
@@ -49,10 +53,14 @@ def _holder(folder: Path) -> str:
     return f"pid {run.pid} on {run.host}, started {started}"
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a run holds the folder's manifest right now; takes nothing and makes nothing."""
+def is_locked(place: Place) -> bool:
+    """Whether a run holds the manifest right now; takes nothing and makes nothing."""
+    if isinstance(place, Server):
+        from seedream_batch.manifest.postgres import is_held  # noqa: PLC0415 - an extra, and slow to import
+
+        return is_held(place)
     try:
-        handle = os.open(folder / LOCK, os.O_RDONLY)
+        handle = os.open(place.with_name(LOCK), os.O_RDONLY)
     except OSError:
         return False
     try:

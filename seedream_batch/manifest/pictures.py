@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.connection import marks
 from seedream_batch.manifest.core import ManifestCore, one_row
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
 from seedream_batch.model.task import IMAGE_EDGES, ImageRecord, ImageState
@@ -38,7 +39,7 @@ class Pictures(ManifestCore):
         """The tasks with images that wait to be fetched, the one with the image that expires first in front."""
         # The plus sign keeps SQLite from walking all images in the order of their tasks.
         return self._connection.numbers(
-            "SELECT task FROM images WHERE state = 'announced' GROUP BY +task ORDER BY min(expires_at), task"
+            "SELECT +task FROM images WHERE state = 'announced' GROUP BY +task ORDER BY min(expires_at), +task"
         )
 
     def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:
@@ -63,7 +64,7 @@ class Pictures(ManifestCore):
         """The stored images that have these paths, and whether the job still asks for them."""
         rows = self._connection.rows(
             f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
-            f" WHERE images.path IN ({','.join('?' * len(paths))}) AND images.state = 'stored'",
+            f" WHERE images.path IN ({marks(paths)}) AND images.state = 'stored'",
             paths,
         )
         return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
@@ -138,4 +139,8 @@ class Pictures(ManifestCore):
     def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
         """Remembers where a reference image was uploaded to."""
         with self.group() as sql:
-            sql.execute("INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, ?)", (sha256, service, url, expires_at))
+            sql.execute(
+                "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (sha256, service)"
+                " DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at",
+                (sha256, service, url, expires_at),
+            )

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any, Self
 
-from seedream_batch.errors import ManifestError
-from seedream_batch.manifest.connection import Connection, told
+from seedream_batch.manifest.connection import marks
+from seedream_batch.manifest.place import connect
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
-from seedream_batch.manifest.schema import MIGRATIONS, check_version
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
 _SOMETHING = (
@@ -68,18 +67,10 @@ class Shown:
 
 
 class ManifestReader:
-    """A read-only view. Raises `ManifestError` for a file that is no manifest of this version."""
+    """A read-only view. Raises `ManifestError` for what is no manifest of this version, or is not there."""
 
-    def __init__(self, path: Path) -> None:
-        self._connection = Connection(path, check=check_version, read_only=True)
-        try:
-            version = self._one("PRAGMA user_version")[0]
-        except BaseException:
-            self.close()
-            raise
-        if version < len(MIGRATIONS):
-            self.close()
-            raise ManifestError(f"{path} is from an older seedream-batch; the next run brings it up to date")
+    def __init__(self, place: Place) -> None:
+        self._connection = connect(place, read_only=True)
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +84,8 @@ class ManifestReader:
 
     def snapshot(self) -> None:
         """From here on every answer is of one moment, whatever a run writes meanwhile."""
-        with told(self._connection.path):
-            self._connection.raw.execute("BEGIN")
+        with self._connection.told():
+            self._connection.sql.execute(self._connection.snapshot)
         self._rows("SELECT 1 FROM facts LIMIT 1")
 
     def fact(self, name: str) -> str:
@@ -111,16 +102,15 @@ class ManifestReader:
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
         """The known tasks among these (at most a few hundred at a time), by fingerprint."""
-        marks = ",".join("?" * len(fingerprints))
-        rows = self._rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks})", fingerprints)
+        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
+        rows = self._rows(sql, fingerprints)
         return {row[1]: task_record(row) for row in rows}
 
     def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
         """The images of these tasks (at most a few hundred at a time), by task."""
-        marks = ",".join("?" * len(tasks))
         found: dict[int, list[ImageRecord]] = {}
         rows = self._rows(
-            f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks}) ORDER BY task, "index"',
+            f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
             tasks,
         )
         for row in rows:
@@ -130,9 +120,8 @@ class ManifestReader:
 
     def by_path(self, first_paths: Sequence[str]) -> dict[str, TaskRecord]:
         """Tasks by the JSON text of their paths, for telling what a changed cell was before."""
-        marks = ",".join("?" * len(first_paths))
         rows = self._rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE ordinal IS NOT NULL AND paths IN ({marks})",
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE ordinal IS NOT NULL AND paths IN ({marks(first_paths)})",
             first_paths,
         )
         return {row[7]: task_record(row) for row in rows}
@@ -240,14 +229,14 @@ class ManifestReader:
 
     def shown(self, tasks: Sequence[int]) -> list[Shown]:
         """These tasks (at most a few hundred at a time) with their images, in the order they are given."""
-        marks = ",".join("?" * len(tasks))
         images: dict[int, list[tuple[ImageRecord, float]]] = {}
         for row in self._rows(
-            f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks}) ORDER BY task, "index"', tasks
+            f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
+            tasks,
         ):
             image = image_record(row[:-1])
             images.setdefault(image.task, []).append((image, row[-1]))
-        rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks})", tasks)
+        rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks(tasks)})", tasks)
         found = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
         return [found[number] for number in tasks if number in found]
 
@@ -258,20 +247,20 @@ class ManifestReader:
 
     def steps(self) -> Iterator[tuple[float, Step, int]]:
         """What the log tells of the way of all tasks, in order: when, what, and what it cost (millionths of a USD)."""
-        costs = {(row[0], row[1]): row[2] for row in self._rows("SELECT task, number, cost FROM attempts WHERE cost")}
+        costs = {
+            (row[0], row[1]): row[2] for row in self._rows("SELECT task, number, cost FROM attempts WHERE cost != 0")
+        }
         attempts: Counter[int] = Counter()
-        with told(self._connection.path):
-            for at, task, image, old, new in self._connection.raw.execute(
-                "SELECT at, task, image, old, new FROM events WHERE run IS NOT NULL ORDER BY id"
-            ):
-                if image is not None:
-                    if new == ImageState.STORED and old == ImageState.ANNOUNCED:
-                        yield at, Step.STORED, 0
-                elif new == TaskState.SUBMITTING:
-                    attempts[task] += 1
-                    yield at, Step.SUBMITTED, 0
-                elif old == TaskState.ACCEPTED:
-                    yield at, Step.ENDED, costs.get((task, attempts[task]), 0)
+        events = "SELECT at, task, image, old, new FROM events WHERE run IS NOT NULL ORDER BY id"
+        for at, task, image, old, new in self._connection.each(events):
+            if image is not None:
+                if new == ImageState.STORED and old == ImageState.ANNOUNCED:
+                    yield at, Step.STORED, 0
+            elif new == TaskState.SUBMITTING:
+                attempts[task] += 1
+                yield at, Step.SUBMITTED, 0
+            elif old == TaskState.ACCEPTED:
+                yield at, Step.ENDED, costs.get((task, attempts[task]), 0)
 
     def next_expiry(self) -> tuple[float, int] | None:
         """When the first announced image expires (unix seconds), and how many do within an hour of that."""

@@ -34,6 +34,8 @@ class RescueFile:
     def __init__(self, folder: Path, sync: Callable[[Path], None]) -> None:
         self.path = folder / NAME
         self._sync = sync
+        self.used = False
+        """Whether something was added."""
         self._end = 0
         self._ready = False
 
@@ -74,6 +76,7 @@ class RescueFile:
         except OSError as error:
             raise StorageError(f"{self.path}: {error.strerror or error}") from error
         self._end += len(line)
+        self.used = True
 
     def read(self) -> Sequence[Rescued]:
         """What an earlier run left here; a last line that was cut off is passed over."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from typing import Any
 
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
@@ -17,7 +16,7 @@ IMAGE_COLUMNS = (
 )
 
 
-def task_record(row: sqlite3.Row | tuple[object, ...]) -> TaskRecord:
+def task_record(row: tuple[object, ...]) -> TaskRecord:
     """The record of a row of `TASK_COLUMNS`."""
     values: list[Any] = list(row)
     values[4] = TaskState(values[4])
@@ -27,7 +26,7 @@ def task_record(row: sqlite3.Row | tuple[object, ...]) -> TaskRecord:
     return TaskRecord(*values)
 
 
-def image_record(row: sqlite3.Row | tuple[object, ...]) -> ImageRecord:
+def image_record(row: tuple[object, ...]) -> ImageRecord:
     """The record of a row of `IMAGE_COLUMNS`."""
     values: list[Any] = list(row)
     values[2] = ImageState(values[2])

@@ -150,10 +150,8 @@ MIGRATIONS = (_VERSION_1,)
 """`MIGRATIONS[i]` leads from version i to i + 1."""
 
 
-def migrate(connection: sqlite3.Connection, name: str) -> None:
-    """Brings the database to the newest version. Raises `ManifestError` if it is not ours or too new."""
-    check_version(connection, name)
-    version, _ = _versions(connection)
+def migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Brings a database of this version to the newest one."""
     if version == len(MIGRATIONS):
         return
     if version == 0:
@@ -163,9 +161,13 @@ def migrate(connection: sqlite3.Connection, name: str) -> None:
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
-def check_version(connection: sqlite3.Connection, name: str) -> None:
-    """Raises `ManifestError` for a database that is not ours or that a newer program wrote."""
-    version, application = _versions(connection)
+def check_version(connection: sqlite3.Connection, name: str, *, old: bool) -> int:
+    """The version of a database.
+
+    Raises `ManifestError` if it is not ours, if a newer program wrote it or, unless `old` will do, an older one.
+    """
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (application or version or not _empty(connection)):
         raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
     if version > len(MIGRATIONS):
@@ -173,12 +175,9 @@ def check_version(connection: sqlite3.Connection, name: str) -> None:
             f"{name} was written by a newer seedream-batch (manifest version {version}, this one knows up to"
             f" {len(MIGRATIONS)}); upgrade seedream-batch"
         )
-
-
-def _versions(connection: sqlite3.Connection) -> tuple[int, int]:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    application = connection.execute("PRAGMA application_id").fetchone()[0]
-    return int(version), int(application)
+    if version < len(MIGRATIONS) and not old:
+        raise ManifestError(f"{name} is from an older seedream-batch; the next run brings it up to date")
+    return version
 
 
 def _empty(connection: sqlite3.Connection) -> bool:

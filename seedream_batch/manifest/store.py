@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from seedream_batch.manifest.connection import marks
 from seedream_batch.manifest.decisions import Decisions
 from seedream_batch.manifest.enter import Entered, enter
 from seedream_batch.manifest.rescue import Rescued
@@ -73,7 +74,8 @@ class Manifest(Decisions, Upkeep):
 
     def knows_task_id(self, task_id: str) -> bool:
         """Whether any attempt has this task id."""
-        sql = "SELECT 1 FROM attempts, json_each(attempts.task_ids) WHERE json_each.value = ?"
+        elements = self._connection.elements("attempts.task_ids")
+        sql = f"SELECT 1 FROM attempts, {elements} WHERE element.value = ? LIMIT 1"
         return self._connection.row(sql, (task_id,)) is not None
 
     def numbers(self, state: TaskState) -> array[int]:
@@ -87,7 +89,7 @@ class Manifest(Decisions, Upkeep):
 
     def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
         """These tasks (at most a few hundred at a time), in this order."""
-        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({','.join('?' * len(numbers))})"
+        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
         found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
         return [found[number] for number in numbers]
 

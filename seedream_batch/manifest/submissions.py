@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedream_batch.manifest.accounts import Accounts
+from seedream_batch.manifest.connection import Sql
 from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.model.job import Budget
@@ -67,9 +67,7 @@ class Submissions(Accounts, Pictures):
                 claims.append(self._open_attempt(sql, task, intent.body, price, now))
         return Claimed(tuple(claims))
 
-    def _open_attempt(
-        self, sql: sqlite3.Connection, task: TaskRecord, body: str | None, price: int, now: float
-    ) -> Claim:
+    def _open_attempt(self, sql: Sql, task: TaskRecord, body: str | None, price: int, now: float) -> Claim:
         reserved = task.images * price
         number = task.attempt
         row = None
@@ -147,9 +145,9 @@ class Submissions(Accounts, Pictures):
         """A resend of an uncertain task told nothing of the first send."""
         with self.group() as sql:
             cursor = sql.execute(
-                "UPDATE tasks SET reason = ?, held = max(held, ?), updated_at = ?"
+                "UPDATE tasks SET reason = ?, held = CASE WHEN held > ? THEN held ELSE ? END, updated_at = ?"
                 " WHERE id = ? AND state = 'uncertain' AND attempt = ?",
-                (why, int(held), now, task.id, task.attempt),
+                (why, int(held), int(held), now, task.id, task.attempt),
             )
             one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
 
@@ -183,7 +181,7 @@ class Submissions(Accounts, Pictures):
         return self.images(task.id)
 
     def _announce(
-        self, sql: sqlite3.Connection, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float
+        self, sql: Sql, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float
     ) -> None:
         """The links of an attempt. What is stored of an earlier one stays; what of it is not there is had anew."""
         known: dict[int, ImageRecord] = {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedream_batch.manifest.chosen import Chosen
+from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.outcome import ImageUrl
@@ -46,8 +47,8 @@ class Upkeep(Chosen, Pictures):
     def to_check(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
         """Up to `limit` images of the job that are stored, or were, from behind this task and index on."""
         rows = self._connection.rows(
-            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks ON tasks.id = images.task"
-            " WHERE (images.task, images.\"index\") > (?, ?) AND images.state IN ('stored', 'missing')"
+            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task"
+            " AND (images.task, images.\"index\") > (?, ?) AND images.state IN ('stored', 'missing')"
             f' AND {self._of_job} ORDER BY images.task, images."index" LIMIT ?',
             (*after, limit),
         )
@@ -59,7 +60,7 @@ class Upkeep(Chosen, Pictures):
         count = self._connection.rows(f"SELECT count(*) {gone}")[0][0]
         rows = self._connection.rows(
             f'SELECT images.task, images."index" {gone} ORDER BY tasks.ordinal, images."index" LIMIT ?',
-            (-1 if limit is None else limit,),
+            (UNLIMITED if limit is None else limit,),
         )
         return int(count), [(self.images(task)[index - 1], self.task(task)) for task, index in rows]
 

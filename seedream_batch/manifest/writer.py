@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from seedream_batch.errors import ManifestBusy, StorageError
-from seedream_batch.manifest.connection import Transaction
+from seedream_batch.errors import LineLost, ManifestBusy, StorageError
+from seedream_batch.manifest.connection import Sql, Transaction
 from seedream_batch.manifest.store import Manifest
 
 Result = TypeVar("Result")
@@ -22,15 +21,20 @@ class ManifestWriter:
     """Runs calls on the manifest in the order they were made; has it to itself until `close`.
 
     Calls that are made together share one commit; each still fails or succeeds by itself, and its result is given
-    only when it is durable. Their statements take microseconds and run where the calls are made: on a thread, each of
-    them would wait for the interpreter. What takes its time, the sync of a commit, has a thread.
+    only when it is durable. The statements of a file take microseconds and run where the calls are made: on a thread,
+    each of them would wait for the interpreter. What takes its time has a thread: the sync of a commit, and with a
+    server every statement. When a server is gone, everything waits for it; what was not committed is done anew.
 
     No task of the loop does this, so that nobody can cancel it: what was asked for is carried out. Only an exception
     that comes out of nowhere ends it early, `KeyboardInterrupt`: that is as good as a kill.
     """
 
-    def __init__(self, manifest: Manifest, *, most_together: int = 256) -> None:
+    def __init__(
+        self, manifest: Manifest, *, most_together: int = 256, lost: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`lost` is told, in the loop, when the manifest's server is gone; the writer waits for it."""
         self.manifest = manifest
+        self._lost = lost
         self._most = most_together
         self._loop = asyncio.get_running_loop()
         self._calls: deque[_Call] = deque()
@@ -80,12 +84,20 @@ class ManifestWriter:
             return
         batch = [self._calls.popleft() for _ in range(min(len(self._calls), self._most))]
         transaction = self.manifest.group()
+        if not self.manifest.quick:
+            try:
+                self._on_thread(
+                    lambda: self._whole(batch), lambda outcomes, error: self._end(batch, outcomes or [], error)
+                )
+            except RuntimeError as failure:
+                self._end(batch, [], failure)
+            return
         try:
             try:
                 sql = transaction.__enter__()
             except ManifestBusy:
                 # Somebody looks into the manifest with a tool that locks it.
-                def begun(sql: sqlite3.Connection | None, error: BaseException | None) -> None:
+                def begun(sql: Sql | None, error: BaseException | None) -> None:
                     self._begun(batch, transaction, sql, error)
 
                 self._on_thread(lambda: self._begin_later(transaction), begun)
@@ -97,7 +109,7 @@ class ManifestWriter:
             self._break_off()
             raise
 
-    def _begin_later(self, transaction: Transaction) -> sqlite3.Connection:
+    def _begin_later(self, transaction: Transaction) -> Sql:
         self.manifest.wait_for_lock()
         try:
             return transaction.__enter__()
@@ -105,22 +117,22 @@ class ManifestWriter:
             self.manifest.wait_for_lock(0)
 
     def _begun(
-        self, batch: list[_Call], transaction: Transaction, sql: sqlite3.Connection | None, error: BaseException | None
+        self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None
     ) -> None:
         """Carries the calls out and has them committed."""
         if sql is None:
             self._end(batch, [], error)
             return
-        before = sql.total_changes
+        before = self.manifest.changes
         try:
-            outcomes = self._run(batch, sql)
+            outcomes = self._run(batch)
         except Exception as failure:  # noqa: BLE001 - it is not swallowed: every caller gets it
             self._end(batch, [], _taken_back(transaction, failure))
             return
         except BaseException:
             self._break_off()
             raise
-        if sql.total_changes == before:
+        if self.manifest.changes == before:
             # Nothing to wait for.
             self._end(batch, outcomes, _committed(transaction))
             return
@@ -147,7 +159,17 @@ class ManifestWriter:
         _give(outcomes if error is None else [(future, None, error) for _, future in batch])
         self._loop.call_soon(self._next)
 
-    def _run(self, batch: list[_Call], sql: sqlite3.Connection) -> list[_Outcome]:
+    def _whole(self, batch: list[_Call]) -> list[_Outcome]:
+        """All of a transaction, on the thread; from its start again if the line was lost before it was committed."""
+        while True:
+            try:
+                with self.manifest.group():
+                    return self._run(batch)
+            except LineLost as error:
+                self._loop.call_soon_threadsafe(self._lost, str(error))
+                self.manifest.again()
+
+    def _run(self, batch: list[_Call]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         for call, future in batch:
             try:
@@ -159,9 +181,9 @@ class ManifestWriter:
                 raise
             except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
                 outcomes.append((future, None, error))
-            if not sql.in_transaction:
+            if not self.manifest.in_transaction:
                 # SQLite gave up the whole transaction by itself, what came before in it included.
-                raise StorageError(f"{self.manifest.path}: the transaction was lost")
+                raise StorageError(f"{self.manifest.name}: the transaction was lost")
         return outcomes
 
     def _break_off(self) -> None:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path as FilePath
 
 from seedream_batch.model.document import Document, Json, Position
+from seedream_batch.model.place import Place
 
 MICRO = 1_000_000
 """Millionths of a US dollar in one dollar: money is counted in whole millionths, never in floats."""
@@ -117,6 +118,7 @@ class Job:
     request: Mapping[str, Json]
     send: Send
     output_dir: FilePath
+    manifest: Place
     output_path: str
     budget: Budget
     run: RunSettings

@@ -18,6 +18,7 @@ from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageState
 from seedream_batch.report.axes import Axes
 from seedream_batch.report.cells import detail_record, grid_record, tiles
@@ -50,13 +51,12 @@ class Gallery:
 
 
 def write_gallery(
-    manifest: Path, to: Path, *, chooses: Chooses, running: bool, progress: Callable[[int, int], None]
+    manifest: Place, images: Path, to: Path, *, chooses: Chooses, running: bool, progress: Callable[[int, int], None]
 ) -> Gallery:
     """Writes the gallery of the job with this manifest into the folder `to`, or brings it up to date there.
 
     `progress` is told how many tasks of how many are done. Raises `UsageError`, `StorageError`, `ManifestError`.
     """
-    images = manifest.parent
     if to.resolve().is_relative_to(images.resolve()) or images.resolve().is_relative_to(to.resolve()):
         raise UsageError(f"{to} is in the folder of the images, or around it: give another folder with --to")
     with ManifestReader(manifest) as reader, ReportFolder(to) as report:

@@ -13,6 +13,7 @@ from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Doubt, RunRow
 from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.report.causes import ADVICE, Cause, causes
 
@@ -82,7 +83,7 @@ class Status:
         return self.images_left * self.pace.seconds / self.pace.images
 
 
-def read_status(manifest: Path, *, axes: Sequence[str], running: bool, now: float) -> Status:
+def read_status(manifest: Place, folder: Path, *, axes: Sequence[str], running: bool, now: float) -> Status:
     """The state of the job with this manifest, also by these axes of it.
 
     `running` says whether a run holds it right now.
@@ -95,7 +96,7 @@ def read_status(manifest: Path, *, axes: Sequence[str], running: bool, now: floa
         return Status(
             job=reader.fact("job"),
             service=reader.fact("service"),
-            folder=manifest.parent,
+            folder=folder,
             tasks=reader.counts(),
             images=reader.image_counts(),
             wanted_tasks=tasks,
@@ -129,7 +130,7 @@ def _axis(count: AxisCount) -> AxisStatus:
     return AxisStatus(values[:VALUES], max(0, len(values) - VALUES), count.cut)
 
 
-def cells_in_doubt(manifest: Path) -> list[Mapping[str, Json]]:
+def cells_in_doubt(manifest: Place) -> list[Mapping[str, Json]]:
     """The cells of tasks that are uncertain, or will be: those that the job no longer has included."""
     with ManifestReader(manifest) as reader:
         states = (TaskState.UNCERTAIN, TaskState.SUBMITTING)

@@ -79,13 +79,19 @@ MUTATIONS = (
         "I2 the manifest is not synced",
         "I2",
         (("powerloss", "run"),),
-        (Edit("manifest/connection.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
+        (Edit("manifest/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
     ),
     Mutation(
         "I2 the folder of the manifest is not synced",
         "I2",
         (("powerloss", "run"),),
-        (Edit("files/folder.py", "            sync_folder(one.parent)\n", ""),),
+        (
+            Edit(
+                "files/folder.py",
+                "            one.mkdir(exist_ok=True)\n            self._keep(one)\n",
+                "            one.mkdir(exist_ok=True)\n",
+            ),
+        ),
     ),
     Mutation(
         "I2 an attempt that was cut off by a kill counts as not executed",
@@ -176,6 +182,8 @@ MUTATIONS = (
                 "            await asyncio.to_thread(context.folder.sync, [via, image.path or via])\n",
                 "",
             ),
+            # Either of the two would do.
+            Edit("engine/session.py", "            keep_moves(manifest, folder)\n", ""),
         ),
     ),
     Mutation(
@@ -237,7 +245,7 @@ MUTATIONS = (
             Edit("engine/engine.py", "        await self._adopt()\n", ""),
             Edit(
                 "engine/collect.py",
-                "if path and await asyncio.to_thread(context.folder.sha256, path) == file.sha256:",
+                'if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):',
                 "if not path:",
             ),
         ),

@@ -1,10 +1,12 @@
 """A manifest in a temporary folder, task specs by number, and a second pair of eyes on the file."""
 
 import hashlib
+import itertools
 import json
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -50,16 +52,30 @@ class Book:
     spec = staticmethod(spec)
     file = staticmethod(file)
 
-    def __init__(self, path):
-        self.path = path
-        self.manifest = Manifest(path)
+    def __init__(self, place):
+        self.place = place
+        self.manifest = Manifest(place)
+        self._eye = None
+
+    @property
+    def path(self):
+        """The file, for tests of a manifest in one."""
+        assert isinstance(self.place, Path)
+        return self.place
+
+    @property
+    def guards(self):
+        """What the database raises where a guard of the schema holds."""
+        return self.manifest._connection.guards
 
     def close(self):
         self.manifest.close()
+        if self._eye is not None:
+            self._eye.close()
 
     def reopen(self):
         self.manifest.close()
-        self.manifest = Manifest(self.path)
+        self.manifest = Manifest(self.place)
 
     def enter(self, *specs):
         return self.manifest.enter(specs, NOW)
@@ -117,8 +133,18 @@ class Book:
 
     def peek(self, sql, *values):
         """Rows as another process sees them."""
+        if not isinstance(self.place, Path):
+            return self._eyes().execute(sql.replace("?", "%s"), values or None).fetchall()
         with closing(sqlite3.connect(f"{self.path.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(sql, values).fetchall()
+
+    def _eyes(self):
+        import psycopg
+
+        if self._eye is None:
+            self._eye = psycopg.connect(self.place.url, autocommit=True)
+            self._eye.execute(f'SET search_path TO "{self.place.schema}"')
+        return self._eye
 
     def dump(self):
         """Everything in the manifest that a refused write must not change."""
@@ -128,7 +154,8 @@ class Book:
     def sound(self, budget=None):
         """Asserts what always holds."""
         [(held_images, held, images, cost)] = self.peek("SELECT reserved_images, reserved, images, cost FROM totals")
-        sums = "SELECT total(reserved_images), total(reserved), total(images), total(cost) FROM attempts"
+        columns = ", ".join(f"coalesce(sum({name}), 0)" for name in ("reserved_images", "reserved", "images", "cost"))
+        sums = f"SELECT {columns} FROM attempts"
         assert self.peek(sums) == [(held_images, held, images, cost)], "the totals are not the sums over attempts"
         if budget and budget.max_images is not None:
             assert held_images + images <= budget.max_images
@@ -154,21 +181,37 @@ class Book:
         assert all(0 < len(key) <= 191 and all("!" <= letter <= "~" for letter in key) for key in keys)
 
 
+def pytest_generate_tests(metafunc):
+    """Both kinds of manifest pass every test that is not about the one in a file alone."""
+    if "place" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("file_only")
+        metafunc.parametrize("place", ["file"] if alone else ["file", "server"], indirect=True)
+
+
 @pytest.fixture
-def book(tmp_path):
-    book = Book(tmp_path / "manifest.db")
+def place(request, tmp_path):
+    """Gives places for manifests, all of one kind."""
+    if request.param == "server":
+        return request.getfixturevalue("postgres").place
+    numbers = itertools.count()
+    return lambda: tmp_path / ("manifest.db" if (number := next(numbers)) == 0 else f"other-{number}.db")
+
+
+@pytest.fixture
+def book(place):
+    book = Book(place())
     yield book
     book.sound()
     book.close()
 
 
 @pytest.fixture
-def open_book(tmp_path):
+def open_book(place):
     """Opens books, for tests that need several or build their own."""
     opened = []
 
-    def make(name="other.db"):
-        opened.append(Book(tmp_path / name))
+    def make():
+        opened.append(Book(place()))
         return opened[-1]
 
     yield make

@@ -12,6 +12,7 @@ import pytest
 from seedream_batch.errors import ManifestLocked, StorageError
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.lock import LOCK, is_locked, run_lock
+from seedream_batch.model.place import MANIFEST
 
 HOLD = """
 import sys
@@ -42,14 +43,14 @@ def acquired(folder):
 
 def test_a_free_lock(tmp_path):
     with run_lock(tmp_path):
-        assert is_locked(tmp_path)
-    assert not is_locked(tmp_path)
+        assert is_locked(tmp_path / MANIFEST)
+    assert not is_locked(tmp_path / MANIFEST)
     assert acquired(tmp_path)
     assert (tmp_path / LOCK).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_second_run_is_refused(tmp_path, holder):
-    assert is_locked(tmp_path)
+    assert is_locked(tmp_path / MANIFEST)
     with pytest.raises(ManifestLocked, match="it has only just started"):
         acquired(tmp_path)
     assert holder.poll() is None
@@ -87,7 +88,7 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_lock(tmp_path, holder)
 def test_a_killed_run_frees_its_lock(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait(10)
-    assert not is_locked(tmp_path)
+    assert not is_locked(tmp_path / MANIFEST)
     assert acquired(tmp_path)
 
 
@@ -133,8 +134,8 @@ def test_two_folders_have_two_locks(tmp_path):
 
 
 def test_looking_makes_nothing(tmp_path):
-    assert not is_locked(tmp_path)
-    assert not is_locked(tmp_path / "none")
+    assert not is_locked(tmp_path / MANIFEST)
+    assert not is_locked(tmp_path / "none" / MANIFEST)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,7 +145,7 @@ def test_a_look_turns_no_run_away(tmp_path):
 
     def look():
         while not done.is_set():
-            is_locked(tmp_path)
+            is_locked(tmp_path / MANIFEST)
 
     threads = [threading.Thread(target=look) for _ in range(2)]
     for thread in threads:
@@ -163,4 +164,4 @@ def test_a_folder_that_cannot_have_a_lock(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "taken"):
         with pytest.raises(StorageError, match=r"manifest\.lock"):
             acquired(folder)
-    assert not is_locked(tmp_path / "taken")
+    assert not is_locked(tmp_path / "taken" / MANIFEST)

@@ -32,13 +32,11 @@ class Events(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
-        self.book = self.open_book(self.folder / "manifest.db")
+        self.book = self.open_book()
         self.keys = {}
 
     def teardown(self):
         self.book.close()
-        shutil.rmtree(self.folder)
 
     @property
     def manifest(self):
@@ -197,15 +195,15 @@ class Events(RuleBasedStateMachine):
 
     @rule(clean=st.booleans())
     def start_again(self, clean):
-        if not clean:
+        if not clean and isinstance(self.book.place, Path):
             # A copy of the files as they are is what a kill leaves behind.
-            copy = self.folder / "copy"
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(self.folder, copy, ignore=shutil.ignore_patterns("copy"))
-            survivor = self.open_book(copy / "manifest.db")
-            assert survivor.dump() == self.book.dump()
-            survivor.sound(BUDGET)
-            survivor.close()
+            with tempfile.TemporaryDirectory() as copy:
+                for file in self.book.path.parent.glob(f"{self.book.path.name}*"):
+                    shutil.copy(file, copy)
+                survivor = type(self.book)(Path(copy, self.book.path.name))
+                assert survivor.dump() == self.book.dump()
+                survivor.sound(BUDGET)
+                survivor.close()
         self.book.reopen()
         left = len(self.manifest.tasks(S.SUBMITTING))
         assert self.manifest.recover(NOW) == left

@@ -46,12 +46,13 @@ def test_a_new_manifest_is_private(tmp_path, umask):
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.db"]
 
 
+@pytest.mark.file_only
 def test_settings_of_the_file(book):
     assert book.peek("PRAGMA journal_mode") == [("wal",)]
     assert book.peek("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert book.peek("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert book.peek("PRAGMA integrity_check") == [("ok",)]
-    settings = {name: book.manifest._connection.raw.execute(f"PRAGMA {name}").fetchone()[0]
+    settings = {name: book.manifest._connection._raw.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("synchronous", "foreign_keys")}  # fmt: skip
     assert settings == {"synchronous": 2, "foreign_keys": 1}
 
@@ -92,8 +93,7 @@ def test_a_migration_of_a_later_version(tmp_path, monkeypatch):
     first = Manifest(path)
     first.close()
     longer = (*MIGRATIONS, "CREATE TABLE more (a);")
-    for module in ("schema", "reader"):
-        monkeypatch.setattr(f"seedream_batch.manifest.{module}.MIGRATIONS", longer)
+    monkeypatch.setattr("seedream_batch.manifest.schema.MIGRATIONS", longer)
     with pytest.raises(ManifestError, match="from an older seedream-batch"):
         ManifestReader(path)
     again = Manifest(path)
@@ -149,8 +149,9 @@ def test_reading_what_is_not_there_makes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.file_only
 def test_a_damaged_manifest_is_told(open_book):
-    book = open_book("manifest.db")
+    book = open_book()
     book.enter(*(book.spec(number) for number in range(1, 300)))
     book.close()
     data = bytearray(book.path.read_bytes())
@@ -158,7 +159,7 @@ def test_a_damaged_manifest_is_told(open_book):
     book.path.write_bytes(data)
 
     def read_all():
-        with ManifestReader(book.path) as reader:
+        with ManifestReader(book.place) as reader:
             reader.counts()
             reader.totals()
             reader.tasks(TaskState.PLANNED, 1000)
@@ -190,7 +191,7 @@ def test_odd_names(tmp_path):
 
 def test_a_snapshot_is_of_one_moment(book):
     book.tasks(2)
-    with ManifestReader(book.path) as frozen, ManifestReader(book.path) as live:
+    with ManifestReader(book.place) as frozen, ManifestReader(book.place) as live:
         frozen.snapshot()
         claim = book.claim(book.manifest.task(1))
         assert (frozen.counts(), frozen.totals()) == ({TaskState.PLANNED: 2}, Totals())
@@ -198,16 +199,16 @@ def test_a_snapshot_is_of_one_moment(book):
         assert live.totals() == Totals(1, book.PRICE)
         book.manifest.accepted(claim.task, ["task_1"], deadline=NOW, why="w", now=NOW)
         assert frozen.counts() == {TaskState.PLANNED: 2}
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         assert reader.counts() == {TaskState.PLANNED: 1, TaskState.ACCEPTED: 1}
 
 
 def test_a_reader_sees_nothing_of_an_open_transaction(book):
-    with ManifestReader(book.path) as reader, book.manifest.group():
+    with ManifestReader(book.place) as reader, book.manifest.group():
         book.manifest.enter([book.spec(1)], NOW)
         assert reader.wanted()[0] == 0
         assert book.manifest.task(1).ordinal == 1
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         assert reader.wanted()[0] == 1
 
 
@@ -218,7 +219,7 @@ def test_readers_and_a_writer_do_not_wait_for_each_other(book):
     def read():
         try:
             while not done.is_set():
-                with ManifestReader(book.path) as reader:
+                with ManifestReader(book.place) as reader:
                     reader.snapshot()
                     totals = reader.totals()
                     counts = reader.counts()
@@ -238,11 +239,12 @@ def test_readers_and_a_writer_do_not_wait_for_each_other(book):
     assert failures == []
 
 
+@pytest.mark.file_only
 def test_a_manifest_without_its_wal_files(book):
     book.tasks(1)
     book.manifest.close()
     assert not book.path.with_name("manifest.db-wal").exists()
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         assert reader.wanted()[0] == 1
     book.reopen()
 
@@ -278,7 +280,7 @@ def test_what_a_reader_tells(book):
                        why="404", now=NOW)  # fmt: skip
     book.manifest.tell({"job": "foxes"})
     book.enter(*(book.spec(number) for number in (1, 2)))
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         assert reader.fact("job") == "foxes"
         assert reader.fact("nothing") == ""
         last = reader.last_run()
@@ -296,14 +298,15 @@ def test_what_a_reader_tells(book):
         assert reader.troubled_images(5) == []
     book.manifest.move_image(stored, ImageState.MISSING, "gone", NOW)
     book.manifest.end_run(now=NOW + 5, outcome="finished")
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         [(image, task)] = reader.troubled_images(5)
         assert (image.state, task.id) == (ImageState.MISSING, first.id)
         assert reader.last_run().outcome == "finished"
 
 
+@pytest.mark.file_only
 def test_a_reader_cannot_write(book):
-    with ManifestReader(book.path) as reader, pytest.raises(StorageError, match="readonly"):
+    with ManifestReader(book.place) as reader, pytest.raises(StorageError, match="readonly"):
         reader._rows("UPDATE totals SET cost = 0")
 
 
@@ -313,16 +316,16 @@ def test_what_expires_next(book):
         claim = book.claim(book.manifest.task(number))
         task = book.manifest.accepted(claim.task, [f"t{number}"], deadline=NOW, why="w", now=NOW)
         book.deliver(task, expires=expires)
-    with ManifestReader(book.path) as reader:
+    with ManifestReader(book.place) as reader:
         assert reader.next_expiry() == (NOW + 100, 2)
 
 
 # Task ids that the manifest could not take
 
 
-def test_rescued_task_ids_come_home(book):
+def test_rescued_task_ids_come_home(book, tmp_path):
     claim = book.claim(book.tasks()[0])
-    rescue = RescueFile(book.path.parent, sync_folder)
+    rescue = RescueFile(tmp_path, sync_folder)
     rescue.prepare()
     rescue.add(Rescued(claim.key, ("task_1", "task_2"), NOW))
     rescue.add(Rescued("another key", ("task_3",), NOW))
@@ -330,7 +333,7 @@ def test_rescued_task_ids_come_home(book):
     assert mode(rescue.path) == 0o600
     book.reopen()
     book.manifest.recover(NOW)
-    found = RescueFile(book.path.parent, sync_folder).read()
+    found = RescueFile(tmp_path, sync_folder).read()
     assert len(found) == 2
     assert book.manifest.take_in(found, NOW, timeout=60) == 1
     task = book.manifest.task(1)

@@ -315,7 +315,7 @@ def large(tmp_path):
 
 def test_an_axis_of_many_values_is_counted_in_bounded_memory(large):
     path, number = large
-    status = read_status(path, axes=["subject", "size", "gone"], running=False, now=2.0)
+    status = read_status(path, path.parent, axes=["subject", "size", "gone"], running=False, now=2.0)
     subject = status.axes["subject"]
     assert (len(subject.values), subject.more, subject.cut) == (1000, MOST_VALUES - 1000, True)
     assert [value.name for value in subject.values[:2]] == ["s0", "s1"]

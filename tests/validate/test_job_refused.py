@@ -8,7 +8,10 @@ SIZES = "must be one of 1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto, g
 COUNT = "must be an integer from 1 to 15, got "
 AXIS = "must be a list of values, or {file: path}, got "
 NAME = "must be at most 100 letters, digits, dots, dashes and underscores, the first a letter or digit, got "
-TOP = "known: version, name, vars, matrix, exclude, include, repeat, request, references, output, budget, run, notify"
+TOP = (
+    "known: version, name, vars, matrix, exclude, include, repeat, request, references, output, manifest, budget, run,"
+    " notify"
+)
 RATE = "must be a number a second above 0, or a rate such as 5/s, 120/m or 1000/h, got "
 TIME = "must be a time such as 90s, 30m or 1h30m, or a number of seconds above 0, got "
 DOLLARS = "must be a number of US dollars, 0 or more, got "

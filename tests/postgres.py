@@ -1,0 +1,131 @@
+"""A real PostgreSQL for the tests: started as an ordinary user on a free loopback port, gone with the session."""
+
+import contextlib
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from seedream_batch.model.place import Server
+
+PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
+WITHOUT = "there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql"
+
+
+def binaries():
+    """The folder with the newest `initdb` and `postgres`, or None."""
+    found = [path for pattern in PLACES for path in Path("/").glob(pattern.lstrip("/")) if (path / "initdb").exists()]
+    on_path = shutil.which("initdb")
+    if on_path:
+        found.append(Path(on_path).resolve().parent)
+    return max(found, key=_version, default=None)
+
+
+def _version(path):
+    return [int(part) for part in path.parent.name.split(".") if part.isdigit()]
+
+
+class Postgres:
+    """A server with a data folder of its own; it can be stopped, killed and started again on the same port."""
+
+    def __init__(self, folder, *options):
+        self.folder = Path(folder)
+        self._bin = binaries()
+        self._options = options
+        self._numbers = itertools.count(1)
+        self._process = None
+        # The server refuses to run as root.
+        self._user = _ordinary_user()
+        if self._user is not None:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+            for above in self.folder.parents:
+                # Folders of a test session are private to its user.
+                with contextlib.suppress(PermissionError):
+                    above.chmod(above.stat().st_mode | 0o011)
+        self._call("initdb", "-D", str(self.data), "-U", "tests", "--auth=trust", "--no-sync", "-E", "UTF8")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+
+    @property
+    def data(self):
+        return self.folder / "data"
+
+    @property
+    def url(self):
+        return f"postgresql://tests@127.0.0.1:{self.port}/postgres"
+
+    def place(self):
+        """A manifest that is not there yet."""
+        return Server(self.url, f"test_{next(self._numbers)}")
+
+    def start(self):
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
+        arguments = [f"-c{name}={value}" for name, value in settings.items()]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin / "postgres", "-D", self.data, *arguments, *self._options],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                **self._as(),
+            )
+        for _ in range(600):
+            ready = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+            if subprocess.run(ready, check=False).returncode == 0:
+                return self
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def stop(self, number=signal.SIGINT):
+        """Fast by default; SIGQUIT is as good as a crash."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    def _call(self, name, *arguments):
+        subprocess.run([self._bin / name, *arguments], check=True, capture_output=True, cwd=self.folder, **self._as())
+
+    def _as(self):
+        return {} if self._user is None else {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
+
+
+def _ordinary_user():
+    if os.getuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name)
+    raise RuntimeError("there is no ordinary user to run PostgreSQL as")
+
+
+def why_not():
+    """Why there is no server to test with; empty if there is one."""
+    if binaries() is None:
+        return WITHOUT
+    try:
+        import psycopg  # noqa: F401 - an extra
+    except ImportError:
+        return "psycopg is not installed; pip install 'seedream-batch[postgres]'"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The server of this session; what it keeps need not survive a power cut."""
+    reason = why_not()
+    if reason:
+        pytest.skip(reason)
+    server = Postgres(tmp_path_factory.mktemp("postgres"), "-cfsync=off", "-cfull_page_writes=off").start()
+    yield server
+    server.stop()

@@ -1,0 +1,215 @@
+"""A run whose manifest is on a PostgreSQL server: the whole way, and a server that goes while it is used."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from postgres import Postgres, why_not
+
+from seedream_batch.manifest.rescue import NAME
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture
+def place(postgres):
+    return postgres.place()
+
+
+def url_of(place):
+    return f"{place.url}?schema={place.schema}"
+
+
+def asked(place, query):
+    """Rows of the manifest."""
+    import psycopg
+
+    with psycopg.connect(place.url) as connection:
+        connection.execute(f'SET search_path TO "{place.schema}"')
+        return connection.execute(query).fetchall()
+
+
+def test_the_whole_way(bench, serve, place):
+    serve()
+    there = ("--manifest", url_of(place))
+    assert "A run would buy 6 images" in bench.call("plan", *there).out
+    done = bench.run(*there, "--limit", "2")
+    assert done.code == 0, done
+    assert len(bench.files()) == 2
+    assert bench.run(*there).code == 0
+    stored = {path for (path,) in asked(place, "SELECT path FROM images WHERE state = 'stored'")}
+    assert set(bench.files()) == stored
+    assert len(stored) == len(bench.charges()) == 6
+    assert not (bench.out / "manifest.db").exists()
+    before = bench.requests()
+    assert bench.run(*there).code == 0
+    assert bench.requests() == before
+
+
+def test_every_command_finds_it(bench, serve, place, tmp_path):
+    serve()
+    there = ("--manifest", url_of(place))
+    never = bench.call("status", *there)
+    assert never.code == 2, never
+    assert f"schema {place.schema}" in never.err
+    assert bench.run(*there).code == 0
+    assert json.loads(bench.call("status", "--json", *there).out)["tasks"]["succeeded"] == 6
+    assert "6 of 6" in bench.call("status", *there).out
+    assert bench.call("verify", "--deep", *there).code == 0
+    assert json.loads(bench.call("report", "--json", *there).out)["images"] == 6
+    told = bench.call("export", "--format", "jsonl", "--to", str(tmp_path / "set"), "--json", *there)
+    assert json.loads(told.out)["images"] == 6
+    for command in (("retry",), ("resolve", "--forget"), ("prune",)):
+        assert bench.call(*command, *there).code == 0
+    # The output folder says nothing of it.
+    assert bench.call("status").code == 2
+
+
+def test_the_job_names_the_server(bench, serve, place):
+    serve()
+    bench.write(bench.job.read_text() + f"manifest: {url_of(place)}\n")
+    assert bench.run().code == 0
+    assert "6 of 6" in bench.call("status").out
+    # A rehearsal needs no server.
+    assert bench.run("--emulate", "--limit", "1").code == 0
+    assert (bench.folder / "out-emulated" / "manifest.db").exists()
+
+
+def test_what_is_chosen_is_bought(bench, serve, place):
+    serve()
+    there = ("--manifest", url_of(place))
+    assert bench.run(*there, "--select", "subject=fox", "--limit", "2").code == 0
+    assert len(bench.files()) == 2
+    assert bench.run(*there, "--select", "subject=fox").code == 0
+    assert sorted(path.partition("/")[0] for path in bench.files()) == ["fox"] * 3
+    assert len(bench.charges()) == 3
+
+
+def test_decisions(bench, serve, place):
+    serve(honour_keys=False)
+    there = ("--manifest", url_of(place))
+    bench.emulator.set_faults(
+        [
+            {"on": "submit", "action": "reset_after_bill", "count": 1},
+            {"on": "submit", "action": "fail", "count": 3},
+        ]
+    )
+    assert bench.run(*there).code in {3, 4}
+    states = dict(asked(place, "SELECT state, count(*) FROM tasks GROUP BY state"))
+    assert states["uncertain"] == 1
+    charged = len(bench.charges())
+    given_up = bench.call("resolve", "--give-up", *there)
+    assert given_up.code == 0, given_up
+    assert bench.call("retry", *there).code == 0
+    assert bench.run(*there).code == 0
+    assert len(bench.files()) == 6
+    assert len(bench.charges()) == charged + 1, "the one that was given up is bought anew"
+    bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
+    assert bench.run(*there).code == 0
+    assert bench.call("prune", "--yes", *there).code == 0
+    assert len(bench.files()) == 2
+
+
+def test_one_run_at_a_time_wherever_it_is(bench, serve, place, tmp_path, until, end):
+    serve(task_seconds="fixed:60")
+    there = ("--manifest", url_of(place))
+    process = bench.start(*there)
+    end(process)
+    until(bench.charges)
+    twin = tmp_path / "elsewhere" / "job.yaml"
+    twin.parent.mkdir()
+    twin.write_text(bench.job.read_text())
+    command = [sys.executable, "-m", "seedream_batch", "run", str(twin), *there]
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 75, second
+    assert f"pid {process.pid} on" in second.stderr
+    assert json.loads(bench.call("status", "--json", *there).out)["running"]
+    process.kill()
+    process.wait()
+    # The server lets go of what a dead run held.
+    until(lambda: bench.run(*there, "--max-duration", "0.2s").code == 7)
+
+
+@pytest.fixture
+def own(tmp_path_factory):
+    """A server that may be stopped, and keeps what it was told to keep."""
+    server = Postgres(tmp_path_factory.mktemp("own")).start()
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=["a crash", "a restart"])
+def test_a_server_that_goes_and_comes_back(bench, serve, own, until, end, number):
+    serve(task_seconds="fixed:0.5")
+    bench.edit("request:", "repeat: 10\nrequest:")
+    bench.edit("/{{ size }}", "/{{ size }}-{{ sample }}")
+    place = own.place()
+    process = bench.start("--manifest", url_of(place))
+    end(process)
+    for count in (3, 20, 40):
+        until(lambda count=count: len(bench.charges()) >= count)
+        own.stop(number)
+        own.start()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
+    assert "nothing new is sent before it answers again" in err
+    assert len(bench.files()) == 60
+    assert len(bench.charges()) == len({charge["key"] for charge in bench.charges()}) == 60
+    assert asked(place, "SELECT state, count(*) FROM tasks GROUP BY state") == [("succeeded", 60)]
+    assert asked(place, "SELECT count(*) FROM attempts") == [(60,)]
+    assert not (bench.out / NAME).exists()
+
+
+def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own, until, end):
+    serve()
+    # The answer comes once the server has gone.
+    bench.emulator.set_faults([{"on": "submit", "action": "delay", "seconds": 2, "at": "after_bill"}])
+    place = own.place()
+    process = bench.start("--manifest", url_of(place), "--limit", "1")
+    end(process)
+    until(bench.charges)
+    own.stop(signal.SIGQUIT)
+    rescue = Path(bench.out, NAME)
+    until(lambda: b"task_" in rescue.read_bytes())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    own.start()
+    assert bench.run("--manifest", url_of(place), "--collect").code in {0, 7}
+    assert len(bench.charges()) == len(bench.files()) == 1
+    assert not rescue.exists()
+
+
+def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(bench, serve, own, until, end):
+    serve(task_seconds="fixed:60")
+    place = own.place()
+    assert bench.run("--manifest", url_of(place), "--limit", "0").code == 0
+    process = bench.start("--manifest", url_of(place), "--limit", "1")
+    end(process)
+    until(lambda: asked(place, "SELECT 1 FROM tasks WHERE state = 'accepted'"))
+    own.stop(signal.SIGQUIT)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() != ""
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode in {130, 8}
+    own.start()
+    assert asked(place, "SELECT count(*) FROM tasks WHERE state = 'accepted'") == [(1,)]
+
+
+def test_what_is_no_server(bench, serve):
+    serve()
+    gone = bench.run("--manifest", "postgresql://somebody:secret@127.0.0.1:1/db")
+    assert gone.code == 8
+    assert "127.0.0.1:1/db" in gone.err
+    assert "secret" not in gone.err + gone.out
+    assert "refused" in gone.err
+    assert bench.run("--manifest", "mysql://h/db").code == 2
+    bench.write(bench.job.read_text() + "manifest: postgresql://somebody:secret@h/db\n")
+    told = bench.call("validate")
+    assert told.code == 2
+    assert "has a password in it" in told.out + told.err
+    assert "secret" not in told.out + told.err
