@@ -63,6 +63,8 @@ class Connection(ABC):
         """The manifest as people know it."""
         self.in_part = self.broken = False
         """Whether a part of a transaction is open, and whether something failed within it."""
+        self.run: int | None = None
+        """The run that the connection is of; a line that is made anew is of no use once another one has begun."""
 
     @property
     @abstractmethod

@@ -90,7 +90,7 @@ class ManifestCore:
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
             ).fetchone()
-        self._run = int(row[0])
+        self._run = self._connection.run = int(row[0])
         return self._run
 
     def end_run(self, *, now: float, outcome: str) -> None:

@@ -120,6 +120,7 @@ class PostgresConnection(Connection):
                 self._raw = _connect(self._server)
                 self._settle()
                 self._hold()
+                self._still_ours()
             except (LineLost, psycopg.Error) as error:
                 if time.monotonic() > deadline or self._hurried.wait(pause):
                     raise error if isinstance(error, LineLost) else self.told_of(error) from error
@@ -199,6 +200,13 @@ class PostgresConnection(Connection):
         row = self._raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
         if row is None or not row[0]:
             raise ManifestLocked(f"another run holds {self.name}: {self._holder()}")
+
+    def _still_ours(self) -> None:
+        """Raises `ManifestLocked` if another run had the manifest while the line was gone, even if it has ended."""
+        if self.run is not None:
+            row = self._raw.execute("SELECT max(id) FROM runs").fetchone()
+            if row is None or row[0] != self.run:
+                raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
 
     def _holder(self) -> str:
         table = composed.Identifier(self._server.schema, "runs")

@@ -183,6 +183,23 @@ def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own
     assert not rescue.exists()
 
 
+def test_a_run_whose_manifest_another_one_has_had_ends(bench, serve, own, until, end):
+    serve(task_seconds="fixed:60")
+    place = own.place()
+    assert bench.run("--manifest", url_of(place), "--limit", "0").code == 0
+    process = bench.start("--manifest", url_of(place), "--limit", "1")
+    end(process)
+    until(lambda: asked(place, "SELECT 1 FROM tasks WHERE state = 'accepted'"))
+    own.stop()
+    own.start()
+    # As if another machine had been quicker to come back, and were done already.
+    asked(place, "INSERT INTO runs (started_at, pid, host, version, service) VALUES (0, 1, 'h', 'v', 's') RETURNING id")
+    bench.emulator.set_faults([{"on": "poll", "action": "fail"}])
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, out + err
+    assert "another run has had" in err
+
+
 def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(bench, serve, own, until, end):
     serve(task_seconds="fixed:60")
     place = own.place()
