@@ -12,11 +12,12 @@ threads share. The job gives its rate: how the limit of a service is found when 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def _against_others(options: Options) -> list[Row]:
     def serving() -> AbstractContextManager[ServiceProcess]:
         return instant(pinned=options.pinned)
 
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+    with _folders() as fresh:
+        for _ in range(options.rounds):
+            folder = fresh()
             seconds, start = _run(serving, folder, runner, clients)
             starts.append(start)
             net.append(runner.tasks / max(seconds - start, 1e-3))
@@ -143,10 +144,11 @@ def _on_emulator(options: Options) -> Row:
     def serving() -> AbstractContextManager[ServiceProcess]:
         return emulator("--task-seconds", "fixed:0", "--image-size", "tiny", pinned=options.pinned)
 
-    for _ in range(options.rounds):
-        with tempfile.TemporaryDirectory() as name:
-            _run(serving, Path(name), runner, clients)
-            _loop(serving, "bare.py", bare, Path(name), clients)
+    with _folders() as fresh:
+        for _ in range(options.rounds):
+            folder = fresh()
+            _run(serving, folder, runner, clients)
+            _loop(serving, "bare.py", bare, folder, clients)
     return Row(
         name="throughput-emulator",
         measured="runner on the emulator / bare loop on the emulator, which may be what holds up either",
@@ -154,6 +156,24 @@ def _on_emulator(options: Options) -> Row:
         notes=(f"runner: {runner}", f"bare: {bare}"),
         details={"runner": runner.as_json(), "bare": bare.as_json()},
     )
+
+
+@contextmanager
+def _folders() -> Iterator[Callable[[], Path]]:
+    """Gives fresh folders, and removes them all at the end.
+
+    Right after thousands of files were deleted, ext4 takes ten times as long to make one: it passes over their inodes
+    for minutes. So a round must not clean up before the next one.
+    """
+    with tempfile.TemporaryDirectory() as root:
+        numbers = itertools.count()
+
+        def fresh() -> Path:
+            folder = Path(root, str(next(numbers)))
+            folder.mkdir()
+            return folder
+
+        yield fresh
 
 
 def _run(serving: Serving, folder: Path, rates: Rates, clients: set[int] | None) -> tuple[float, float]:
