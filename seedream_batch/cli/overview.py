@@ -13,6 +13,7 @@ VERBS = {
     "prune": "Delete the images that a job no longer asks for.",
     "report": "Write a page that shows all images: to look, compare, choose.",
     "export": "Make a dataset: imagefolder, webdataset, parquet, csv or jsonl.",
+    "manifest": "Move the manifest of a job to a database, or back.",
     "balance": "Show what the account has left; checks the API key.",
     "init": "Write a commented job file to start from.",
     "schema": "Print a JSON Schema, for editors and other tools.",

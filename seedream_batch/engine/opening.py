@@ -12,6 +12,7 @@ from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
 from seedream_batch.files.folder import OutputFolder, sync_folder
 from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.core import MOVED_TO
 from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.model.job import Job
@@ -23,6 +24,7 @@ def opened(job: Job) -> Iterator[Manifest]:
     with run_lock(job.output_dir):
         manifest = Manifest(job.manifest)
         try:
+            still_here(manifest)
             keep_moves(manifest, OutputFolder(job.output_dir))
             # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
             take_in_rescued(manifest, job, time.time())
@@ -49,6 +51,15 @@ def take_in_rescued(manifest: Manifest, job: Job, now: float) -> RescueFile:
     if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
         rescue.drop()
     return rescue
+
+
+def still_here(manifest: Manifest) -> None:
+    """Refuses a manifest that was moved to another place: each of the two would buy what is planned."""
+    moved_to = manifest.fact(MOVED_TO)
+    if moved_to:
+        raise UsageError(
+            f"{manifest.name} was moved to {moved_to}; name that in the job's `manifest`, or with --manifest"
+        )
 
 
 def same_job(manifest: Manifest, job: Job) -> None:

@@ -19,7 +19,7 @@ from seedream_batch.api.service import Service
 from seedream_batch.engine.context import MOST_CONNECTIONS, Context
 from seedream_batch.engine.engine import Engine
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.opening import keep_moves, same_job, same_service, take_in_rescued
+from seedream_batch.engine.opening import keep_moves, same_job, same_service, still_here, take_in_rescued
 from seedream_batch.engine.values import Event, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import OutputFolder
@@ -111,6 +111,7 @@ def run_job(
         began = time.monotonic()
         manifest = Manifest(job.manifest)
         try:
+            still_here(manifest)
             keep_moves(manifest, folder)
             same_service(manifest, origin)
             same_job(manifest, job)

@@ -35,6 +35,11 @@ def server(url: str, job: str) -> Server:
     return Server(urlunsplit(parts._replace(query=left)), named[0] if named else _schema(job))
 
 
+def names_schema(url: str) -> bool:
+    """Whether a URL says which schema it is."""
+    return any(name == SCHEMA for name, _ in parse_qsl(urlsplit(url).query))
+
+
 def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
     """What is wrong with the `manifest` of a job file."""
     url = value.get("manifest")

@@ -85,6 +85,14 @@ class Connection(ABC):
         """The rows of a query, one after the other and never all at once."""
 
     @abstractmethod
+    def columns(self, table: str) -> tuple[str, ...]:
+        """The names of a table's columns."""
+
+    @abstractmethod
+    def number_on(self, table: str) -> None:
+        """New rows of a table get numbers behind those that it has."""
+
+    @abstractmethod
     def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         """The condition that a column is one of any number of numbers, and its value."""
 

@@ -11,6 +11,9 @@ from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.place import Place
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 
+MOVED_TO = "moved_to"
+"""The fact that says where a manifest has gone; from then on it is only there to be looked at."""
+
 
 class ManifestCore:
     """A manifest open for writing; see `Manifest`, which has all its parts."""

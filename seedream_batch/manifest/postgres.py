@@ -152,6 +152,22 @@ class PostgresConnection(Connection):
             kind = ManifestBusy
         return kind(f"{self.name}: {text}")
 
+    def columns(self, table: str) -> tuple[str, ...]:
+        return tuple(
+            row[0]
+            for row in self.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
+                " ORDER BY ordinal_position",
+                (self._server.schema, table),
+            )
+        )
+
+    def number_on(self, table: str) -> None:
+        largest = f"SELECT max(id) FROM {table}"
+        # Without any row the first number is 1.
+        sequence = "pg_get_serial_sequence(?, 'id')"
+        self.rows(f"SELECT setval({sequence}, coalesce(({largest}), 1), ({largest}) IS NOT NULL)", (table,))
+
     def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         return f"{column} = ANY(?)", sorted(numbers)
 

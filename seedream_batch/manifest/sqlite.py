@@ -95,6 +95,12 @@ class SqliteConnection(Connection):
         with self.told():
             yield from self._raw.execute(sql, values)
 
+    def columns(self, table: str) -> tuple[str, ...]:
+        return tuple(row[1] for row in self.rows(f"PRAGMA table_info({table})"))
+
+    def number_on(self, table: str) -> None:
+        pass  # the next number is one more than the largest
+
     def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         return f"{column} IN (SELECT value FROM json_each(?))", json.dumps(sorted(numbers))
 

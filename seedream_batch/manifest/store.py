@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from seedream_batch.manifest.connection import marks
 from seedream_batch.manifest.decisions import Decisions
@@ -14,6 +16,12 @@ from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.manifest.upkeep import Upkeep
 from seedream_batch.model.task import TaskRecord, TaskSpec, TaskState
+
+_PAGE = 500
+
+
+def _quoted(columns: Sequence[str]) -> str:
+    return ", ".join(f'"{name}"' for name in columns)
 
 
 class _TakenBack(Exception):
@@ -71,6 +79,38 @@ class Manifest(Decisions, Upkeep):
                         (json.dumps(list(one.task_ids)), one.key),
                     )
         return known
+
+    # Moving to another place
+
+    def is_empty(self) -> bool:
+        """Whether it has neither tasks nor runs."""
+        return not self._connection.rows("SELECT 1 FROM tasks UNION ALL SELECT 1 FROM runs LIMIT 1")
+
+    def size(self) -> int:
+        """How many tasks it has, those that the job no longer asks for included."""
+        return int(self._connection.rows("SELECT count(*) FROM tasks")[0][0])
+
+    def every(self, table: str) -> Iterator[tuple[Any, ...]]:
+        """All rows of a table, the names of its columns first."""
+        columns = self._connection.columns(table)
+        yield columns
+        yield from self._connection.each(f"SELECT {_quoted(columns)} FROM {table}")
+
+    def take_over(self, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
+        """Makes the rows of another manifest, as `every` gives them, all that is in a table."""
+        columns = next(rows)
+        insert = f"INSERT INTO {table} ({_quoted(columns)}) VALUES ({marks(columns)})"
+        with self.group() as sql:
+            if self._connection.rows(f"SELECT 1 FROM {table} LIMIT 1"):
+                # What every new manifest has: an identity of its own, and no costs.
+                sql.execute(f"DELETE FROM {table}")
+            while page := list(itertools.islice(rows, _PAGE)):
+                sql.executemany(insert, page)
+
+    def number_on(self, table: str) -> None:
+        """New rows of a table get numbers behind those that it has."""
+        with self.group():
+            self._connection.number_on(table)
 
     def knows_task_id(self, task_id: str) -> bool:
         """Whether any attempt has this task id."""

@@ -25,5 +25,11 @@ class Server:
 Place = Path | Server
 """A manifest: a file, or a schema in a database."""
 
+
+def name_of(place: Place) -> str:
+    """A manifest by its whole name."""
+    return str(place.resolve()) if isinstance(place, Path) else place.name
+
+
 MANIFEST = "manifest.db"
 """The file of a manifest, in the output folder of its job."""

@@ -194,7 +194,14 @@ def place(request, tmp_path):
     if request.param == "server":
         return request.getfixturevalue("postgres").place
     numbers = itertools.count()
-    return lambda: tmp_path / ("manifest.db" if (number := next(numbers)) == 0 else f"other-{number}.db")
+
+    def file():
+        number = next(numbers)
+        folder = tmp_path / f"book-{number}" if number else tmp_path
+        folder.mkdir(exist_ok=True)
+        return folder / "manifest.db"
+
+    return file
 
 
 @pytest.fixture

@@ -230,3 +230,43 @@ def test_what_is_no_server(bench, serve):
     assert told.code == 2
     assert "has a password in it" in told.out + told.err
     assert "secret" not in told.out + told.err
+
+
+def test_a_job_moves_in_the_middle_of_its_work(bench, serve, place):
+    serve()
+    assert bench.run("--limit", "2").code == 0
+    assert bench.run("--limit", "2", "--submit-only").code in {0, 7}
+    url = url_of(place)
+    file = str(bench.out / "manifest.db")
+    copied = copy("copy", file, url)
+    assert copied.returncode == 0, copied
+    assert copied.stdout.startswith("6 tasks copied to postgresql://")
+    refused = bench.run()
+    assert refused.code == 2, refused
+    assert "was moved to postgresql://" in refused.err
+    assert bench.call("retry").code == 2
+    done = bench.run("--manifest", url)
+    assert done.code == 0, done
+    assert len(bench.files()) == len(bench.charges()) == 6
+    # And back, into another file.
+    (bench.folder / "back").mkdir()
+    assert copy("copy", url, str(bench.folder / "back" / "manifest.db")).returncode == 0
+    assert "was moved to" in bench.run("--manifest", url).err
+
+
+def test_copies_that_make_no_sense(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source, target, told in (
+        ("none.db", url_of(place), "there is no manifest"),
+        (place.url, "some.db", "?schema=NAME"),
+        ("mysql://h/db?schema=s", "some.db", "no address"),
+    ):
+        done = copy("copy", source, target)
+        assert done.returncode == 2, done
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def copy(*arguments):
+    command = [sys.executable, "-m", "seedream_batch", "manifest", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,0 +1,73 @@
+"""A manifest that moves: everything in it goes to another place, and the old one is not used any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from seedream_batch.errors import StorageError, UsageError
+from seedream_batch.manifest.core import MOVED_TO
+from seedream_batch.manifest.lock import run_lock
+from seedream_batch.manifest.place import exists
+from seedream_batch.manifest.store import Manifest
+from seedream_batch.model.place import Place, name_of
+
+TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "totals", "events")
+"""What a manifest is made of; each table comes behind those that it refers to."""
+
+_NUMBERED = ("runs", "tasks", "events")
+"""Those whose rows the database numbers."""
+
+
+def copy_manifest(source: Place, target: Place) -> int:
+    """Moves a manifest into one that is not there yet, or empty; how many tasks it has.
+
+    Before anything is copied the old one is marked, and no run uses it any more: each of two would buy what is planned.
+    The new one has all of it or nothing; a copy that was cut off is begun again with the same call.
+
+    Raises `UsageError`, `ManifestLocked` when a run holds one of the two, `ManifestError`, `StorageError`.
+    """
+    if source == target:
+        raise UsageError(f"{name_of(source)} is both the manifest to copy and the place for it")
+    if isinstance(source, Path) and isinstance(target, Path) and source.resolve().parent == target.resolve().parent:
+        raise UsageError(f"{name_of(source)} has this folder to itself; give {target.name} a folder of its own")
+    if not exists(source):
+        raise UsageError(f"there is no manifest {name_of(source)}")
+    with _open(source) as old, _open(target) as new:
+        moved_to = old.fact(MOVED_TO)
+        if moved_to not in {"", name_of(target)}:
+            raise UsageError(f"{name_of(source)} was moved to {moved_to}; that is the one to copy")
+        if not new.is_empty():
+            if moved_to and new.id == old.id:
+                return new.size()
+            raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
+        old.tell({MOVED_TO: name_of(target)})
+        with new.group():
+            for table in TABLES:
+                new.take_over(table, old.every(table))
+            for table in _NUMBERED:
+                new.number_on(table)
+            # It may have come from there.
+            new.tell({MOVED_TO: ""})
+        return new.size()
+
+
+@contextmanager
+def _open(place: Place) -> Iterator[Manifest]:
+    """A manifest that nobody else writes."""
+    if not isinstance(place, Path):
+        manifest = Manifest(place)
+        try:
+            yield manifest
+        finally:
+            manifest.close()
+        return
+    if not place.parent.is_dir():
+        raise StorageError(f"{place}: there is no folder {place.parent}; make it first")
+    with run_lock(place.parent):
+        manifest = Manifest(place)
+        try:
+            yield manifest
+        finally:
+            manifest.close()
