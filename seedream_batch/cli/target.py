@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,15 +34,19 @@ def _emulated(job: Job) -> Path:
     return job.output_dir.with_name(job.output_dir.name + EMULATED)
 
 
-def without_password(url: str) -> str:
-    """A URL as it may be printed."""
-    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1@", url)
-
-
 def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
     """The job as commands want it, to be pasted behind their names."""
-    server = "" if manifest is None else f" --manifest {shlex.quote(without_password(manifest))}"
+    server = "" if manifest is None else f" --manifest {shlex.quote(_printable(manifest))}"
     return shlex.quote(path) + (" --emulate" if emulate else "") + server
+
+
+def _printable(url: str) -> str:
+    """The URL of a manifest without its passwords."""
+    from seedream_batch.model.place import secrets_of
+
+    for secret in secrets_of(url):
+        url = url.replace(secret, "")
+    return url.replace(":@", "@")
 
 
 def shown(place: Place) -> str:

@@ -109,6 +109,9 @@ class Submitter:
             await self.wait_for_turn()
             try:
                 context.rescue.prepare()
+                # A manifest on a server may have become another run's during the wait, and the task's fate clear.
+                if tries > 1 and await context.writer.do(lambda m: m.open_claim(task)) is None:
+                    return None
                 outcome = await context.service.submit(body, claim.key)
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)

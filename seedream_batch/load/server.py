@@ -1,14 +1,17 @@
-"""The address of a manifest on a server: what a job file or the command line says, and what is wrong with it."""
+"""The address of a manifest on a server: what a job file or the command line says, and what is wrong with it.
+
+No message quotes any of it: what is wrong may be the place where a password ends.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from seedream_batch.model.document import Document, Json, Problem
-from seedream_batch.model.place import Server
+from seedream_batch.model.place import Server, secrets_of
 
 SCHEMA = "schema"
 """The parameter of the URL that names the schema; the others are for PostgreSQL."""
@@ -18,26 +21,34 @@ _LONGEST = 63
 
 _PREFIX = "seedream_"
 
+_URL = re.compile(
+    r"postgres(?:ql)?://(?:[^@/?#:\s]*(?::[^@/?#\s]*)?@)?"
+    r"(?P<hosts>(?:(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)(?::[0-9]{1,5})?)(?:,(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)"
+    r"(?::[0-9]{1,5})?)*)(?:/[^?#\s]*)?(?:\?[^#\s]*)?",
+    re.ASCII,
+)
+_FORM = "it is written postgresql://[USER@]HOST[:PORT]/DATABASE; other characters have to be percent-encoded"
+
 
 def server(url: str, job: str) -> Server:
     """The manifest of the job of this name at a `postgresql://` URL; its schema is called after the job.
 
     Raises `ValueError` for what is no such URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"postgresql", "postgres"}:
-        raise ValueError("no postgresql:// URL")
-    parameters = parse_qsl(parts.query, keep_blank_values=True)
-    named = [value for name, value in parameters if name == SCHEMA]
-    if len(named) > 1 or (named and not 0 < len(named[0].encode()) <= _LONGEST):
+    if not _URL.fullmatch(url):
+        raise ValueError(_FORM)
+    address, _, query = url.partition("?")
+    named = [unquote(one.partition("=")[2]) for one in query.split("&") if _named(one)]
+    if len(named) > 1 or any(not 0 < len(name.encode()) <= _LONGEST or "\0" in name for name in named):
         raise ValueError(f"{SCHEMA} has to be given once, with 1 to {_LONGEST} bytes")
-    left = urlencode([(name, value) for name, value in parameters if name != SCHEMA])
-    return Server(urlunsplit(parts._replace(query=left)), named[0] if named else _schema(job))
+    # The rest as it was written: libpq reads it in its own way.
+    left = "&".join(one for one in query.split("&") if one and not _named(one))
+    return Server(f"{address}?{left}" if left else address, named[0] if named else _schema(job))
 
 
 def names_schema(url: str) -> bool:
     """Whether a URL says which schema it is."""
-    return any(name == SCHEMA for name, _ in parse_qsl(urlsplit(url).query))
+    return any(map(_named, url.partition("?")[2].split("&")))
 
 
 def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
@@ -48,15 +59,16 @@ def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[P
     position = document.position(("manifest",))
     try:
         server(url, "any")
-        has_password = bool(urlsplit(url).password) or any(
-            name == "password" for name, _ in parse_qsl(urlsplit(url).query)
-        )
     except ValueError as error:
         yield Problem("manifest", f"is no address of a manifest: {error}", position)
         return
-    if has_password:
+    if any(secrets_of(url)):
         hint = "put it into ~/.pgpass or PGPASSWORD; job files are for everybody to read"
         yield Problem("manifest", "has a password in it", position, hint)
+
+
+def _named(parameter: str) -> bool:
+    return unquote(parameter.partition("=")[0]) == SCHEMA
 
 
 def _schema(job: str) -> str:

@@ -63,8 +63,6 @@ class Connection(ABC):
         """The manifest as people know it."""
         self.in_part = self.broken = False
         """Whether a part of a transaction is open, and whether something failed within it."""
-        self.run: int | None = None
-        """The run that the connection is of; a line that is made anew is of no use once another one has begun."""
 
     @property
     @abstractmethod
@@ -105,6 +103,10 @@ class Connection(ABC):
         """The JSON text of a member of a JSON object, `null` if it has none, and its value."""
 
     @abstractmethod
+    def first_of(self, column: str) -> str:
+        """Of a group of tasks with `min(ordinal)` in its answer: the column of the first one in the job."""
+
+    @abstractmethod
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
         """Makes `chosen`: the tasks that a run may buy, their places, and whether they are planned."""
 
@@ -124,8 +126,11 @@ class Connection(ABC):
         """Makes a transaction durable. Raises the database's own errors; then it is not."""
         self.sql.execute("COMMIT")
 
-    def again(self) -> None:
-        """Makes a line that is lost anew, and may take its time. Raises `LineLost` if that is of no use."""
+    def again(self) -> bool:
+        """Makes a line that is lost anew, and may take its time; whether what was being committed then is durable.
+
+        Raises `LineLost` if that is of no use, and `ManifestLocked` if somebody else has the manifest.
+        """
         raise AssertionError(f"{self.name} has no line to lose")
 
     @abstractmethod

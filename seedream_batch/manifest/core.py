@@ -51,9 +51,9 @@ class ManifestCore:
         """A number that grows with what is changed."""
         return self._connection.changes
 
-    def again(self) -> None:
-        """Makes a line that is lost anew, and may take its time. Raises `LineLost` if that is of no use."""
-        self._connection.again()
+    def again(self) -> bool:
+        """Makes a line that is lost anew; see `Connection.again`."""
+        return self._connection.again()
 
     def hurry(self) -> None:
         """From here on, and on any thread, waits for no line any more."""
@@ -93,7 +93,7 @@ class ManifestCore:
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
             ).fetchone()
-        self._run = self._connection.run = int(row[0])
+        self._run = int(row[0])
         return self._run
 
     def end_run(self, *, now: float, outcome: str) -> None:

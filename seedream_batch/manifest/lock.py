@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from seedream_batch.errors import ManifestError, ManifestLocked, StorageError
+from seedream_batch.manifest.place import is_held
 from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.model.place import MANIFEST, Place, Server
 
@@ -56,8 +57,6 @@ def _holder(folder: Path) -> str:
 def is_locked(place: Place) -> bool:
     """Whether a run holds the manifest right now; takes nothing and makes nothing."""
     if isinstance(place, Server):
-        from seedream_batch.manifest.postgres import is_held  # noqa: PLC0415 - an extra, and slow to import
-
         return is_held(place)
     try:
         handle = os.open(place.with_name(LOCK), os.O_RDONLY)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
+from seedream_batch.errors import UsageError
 from seedream_batch.manifest.connection import Connection
 from seedream_batch.manifest.sqlite import SqliteConnection
-from seedream_batch.model.place import Place
+from seedream_batch.model.place import Place, Server
 
 
 def connect(place: Place, *, read_only: bool = False) -> Connection:
@@ -17,15 +19,28 @@ def connect(place: Place, *, read_only: bool = False) -> Connection:
     """
     if isinstance(place, Path):
         return SqliteConnection(place, read_only=read_only)
-    from seedream_batch.manifest.postgres import PostgresConnection  # noqa: PLC0415 - an extra, and slow to import
-
-    return PostgresConnection(place, read_only=read_only)
+    connection: Connection = _postgres().PostgresConnection(place, read_only=read_only)
+    return connection
 
 
 def exists(place: Place) -> bool:
     """Whether there is a manifest; raises what `connect` does when its server cannot be asked."""
     if isinstance(place, Path):
         return place.exists()
-    from seedream_batch.manifest.postgres import is_there  # noqa: PLC0415 - an extra, and slow to import
+    return bool(_postgres().is_there(place))
 
-    return is_there(place)
+
+def is_held(place: Server) -> bool:
+    """Whether a run holds a manifest on a server right now."""
+    return bool(_postgres().is_held(place))
+
+
+def _postgres() -> ModuleType:
+    try:
+        from seedream_batch.manifest import postgres  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise UsageError(
+            "a manifest on PostgreSQL needs psycopg; install it with: pip install 'seedream-batch[postgres]'"
+            f" ({str(error).partition(chr(10))[0]})"
+        ) from None
+    return postgres

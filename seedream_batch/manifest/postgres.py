@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import secrets
 import threading
 import time
 import zlib
@@ -11,19 +13,17 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
+import psycopg
+from psycopg import sql as composed
+from psycopg.pq import TransactionStatus
+
 from seedream_batch.errors import LineLost, ManifestBusy, ManifestError, ManifestLocked, StorageError, UsageError
 from seedream_batch.manifest.connection import PATIENCE, Connection, Cursor
 from seedream_batch.manifest.postgres_schema import Raw, check_version, migrate
 from seedream_batch.model.place import Server
 
-try:
-    import psycopg
-    from psycopg import sql as composed
-    from psycopg.pq import TransactionStatus
-except ImportError:
-    raise UsageError(
-        "a manifest on PostgreSQL needs psycopg; install it with: pip install 'seedream-batch[postgres]'"
-    ) from None
+# What it has to say of lines that break goes to standard error, where events are.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 LINE_PATIENCE = 300.0
 """Seconds in which a database that is gone may come back before a run gives up."""
@@ -37,6 +37,18 @@ _FULL = "53"
 _GONE = ("08", "57P")
 """Those of a line that is gone, and of a server that ends or begins."""
 
+OWN_TRIES = 100
+"""How often, a tenth of a second apart, the end of an own session is asked for."""
+
+_END_OWN = """
+SELECT pg_terminate_backend(activity.pid) FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid)
+WHERE held.locktype = 'advisory' AND held.classid = %s AND held.objid = %s AND held.objsubid = 2 AND held.granted
+AND activity.pid = %s AND activity.backend_start = %s
+"""
+
+Backend = tuple[int, object]
+"""A session of the server: its process, and when that began."""
+
 _PAGE = 2000
 """Rows of a long answer that are fetched together."""
 
@@ -47,7 +59,8 @@ class PostgresConnection(Connection):
     Opened for writing, the schema is made if need be, and brought to the newest version.
     """
 
-    snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ"
+    # Reading needs a temporary table at times.
+    snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE"
     quick = False
     errors = psycopg.Error
     guards = psycopg.IntegrityError
@@ -57,18 +70,30 @@ class PostgresConnection(Connection):
         self._read_only = read_only
         self._hurried = threading.Event()
         self._lock_timeout = PATIENCE
-        self._changes = 0
+        self._changes = self._changes_before = 0
         self._named = 0
+        self._backend: Backend = (0, None)
+        self._line = 0
+        """The number of this connection among all that ever wrote the manifest."""
+        self._unclear = ""
+        """The mark of a transaction whose commit was not answered."""
+        self._lost_at: float | None = None
+        """When the line was lost, until something was committed again."""
+        self._losses = 0
+        self._barred: ManifestLocked | None = None
+        """Why this connection must not write any more."""
         super().__init__(server.name)
-        self._raw = _connect(self._server)
+        self._raw = _connect(server)
         self.sql = self
         try:
             with self.told():
                 check_version(self._raw, server.schema, self.name, old=not read_only)
-                self._hold()
                 if not read_only:
+                    self._hold(self._raw)
                     migrate(self._raw, server.schema, self.name)
-                self._settle()
+                self._settle(self._raw)
+                if not read_only:
+                    self._begin_line()
         except BaseException:
             self._raw.close()
             raise
@@ -78,8 +103,8 @@ class PostgresConnection(Connection):
     def execute(self, sql: str, values: Sequence[object] = (), /) -> Cursor:
         """Carries out one statement."""
         cursor = self._raw.execute(_translated(sql), [_clean(value) for value in values])
-        if cursor.rowcount > 0:
-            self._changes += cursor.rowcount
+        if not (cursor.statusmessage or "").startswith("SELECT"):
+            self._changes += max(cursor.rowcount, 0)
         return cursor
 
     def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> object:
@@ -97,37 +122,63 @@ class PostgresConnection(Connection):
             yield from cursor
 
     def commit(self) -> None:
-        # The answer to a COMMIT may be lost with the line: then the server is asked what became of it.
-        row = self._raw.execute("SELECT pg_current_xact_id_if_assigned()::text").fetchone()
-        try:
-            self._raw.execute("COMMIT")
-        except psycopg.Error as error:
-            told = self.told_of(error)
-            if not isinstance(told, LineLost):
-                raise
-            self.again()
-            if row is not None and row[0] is not None and not self._was_committed(row[0]):
-                raise told from error
+        if self._changes != self._changes_before:
+            # Not asked by the number of the transaction: after a crash the server gives the same one to another.
+            mark = secrets.token_hex(8)
+            self._raw.execute("UPDATE lines SET mark = %s WHERE id = %s", [mark, self._line])
+            # From here on, until it is answered, only the mark tells what became of it.
+            self._unclear = mark
+        self._raw.execute("COMMIT")
+        self._unclear = ""
+        self._changes_before = self._changes
+        self._lost_at, self._losses = None, 0
 
-    def again(self) -> None:
-        """Connects anew. Raises `LineLost` when the server does not come back in time."""
-        deadline = time.monotonic() + LINE_PATIENCE
-        pause = 0.1
+    def again(self) -> bool:
+        """Connects anew; whether what was being committed when the line was lost is durable.
+
+        Raises `LineLost` when the server does not come back in time, and `ManifestLocked`, from then on every time,
+        when somebody else has had the manifest meanwhile.
+        """
+        if self._barred is not None:
+            raise self._barred
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        with suppress(psycopg.Error):
+            self._raw.close()
         while True:
-            with suppress(psycopg.Error):
-                self._raw.close()
+            # Not at once, if it has not held: a line that comes and goes is no line.
+            pause = min(0.05 * 2**self._losses, 5.0) if self._losses else 0.0
+            self._losses += 1
+            if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
+                raise LineLost(f"{self.name} does not answer")
             try:
-                self._raw = _connect(self._server)
-                self._settle()
-                self._hold()
-                self._still_ours()
-            except (LineLost, psycopg.Error) as error:
-                if time.monotonic() > deadline or self._hurried.wait(pause):
-                    raise error if isinstance(error, LineLost) else self.told_of(error) from error
-                pause = min(2 * pause, 5.0)
-            else:
-                self.in_part = self.broken = False
-                return
+                return self._take_up(_connect(self._server))
+            except ManifestLocked as error:
+                self._barred = error
+                raise
+            except (LineLost, psycopg.Error):
+                continue
+
+    def _take_up(self, raw: Raw) -> bool:
+        """Goes on with a fresh line, once it has the lock; whether what was unclear is durable."""
+        try:
+            self._settle(raw)
+            self._hold(raw, own=self._backend)
+            # Whoever has the lock knows that the session before it has ended, with all it was about to commit.
+            newest = raw.execute("SELECT id, mark FROM lines ORDER BY id DESC LIMIT 1").fetchone()
+        except BaseException:
+            raw.close()
+            raise
+        if newest is None or newest[0] != self._line:
+            raw.close()
+            raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
+        self._raw = raw
+        self._backend = _backend(raw)
+        self.in_part = self.broken = False
+        self._changes_before = self._changes
+        durable = self._unclear != "" and newest[1] == self._unclear
+        self._unclear = ""
+        return durable
 
     def hurry(self) -> None:
         self._hurried.set()
@@ -144,9 +195,10 @@ class PostgresConnection(Connection):
 
     def told_of(self, error: Exception) -> Exception:
         state = getattr(error, "sqlstate", None) or ""
-        text = str(error).strip().partition("\n")[0] or type(error).__name__
+        text = _line_of(error) or type(error).__name__
         kind: type[Exception] = StorageError if state.startswith(_FULL) else ManifestError
-        if self._is_lost() or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
+        lost = self._raw.closed or self._raw.broken
+        if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
             kind = LineLost
         elif isinstance(error, psycopg.errors.LockNotAvailable):
             kind = ManifestBusy
@@ -172,12 +224,17 @@ class PostgresConnection(Connection):
         return f"{column} = ANY(?)", sorted(numbers)
 
     def elements(self, column: str) -> str:
-        return f"json_array_elements_text({column}::json) AS element(value)"
+        return f"json_array_elements_text({_without_nul(column)}::json) AS element(value)"
 
     def member(self, column: str, name: str) -> tuple[str, object]:
-        return f"coalesce(({column}::json -> ?::text)::text, 'null')", name
+        return f"coalesce(({_without_nul(column)}::json -> ?::text)::text, 'null')", name
+
+    def first_of(self, column: str) -> str:
+        return f"(array_agg({column} ORDER BY ordinal))[1]"
 
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
+        # Those before this run are over.
+        self.execute("DELETE FROM choices")
         source = iter(rows())
         # They come over this very line, so not while others go.
         while page := list(itertools.islice(source, _PAGE)):
@@ -189,61 +246,61 @@ class PostgresConnection(Connection):
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
         self._lock_timeout = seconds
         with self.told():
-            self._settle()
+            self._settle(self._raw)
 
     def close(self) -> None:
         self._raw.close()
 
     # The line
 
-    def _settle(self) -> None:
-        """The settings of a fresh connection."""
-        path = composed.SQL("SET search_path TO {}").format(composed.Identifier(self._server.schema))
-        self._raw.execute(path)
-        # Whatever the server is set to: an intent must not be lost when its power goes.
-        self._raw.execute("SET synchronous_commit TO on")
+    def _settle(self, raw: Raw) -> None:
+        """The settings of a fresh connection, whatever the server and the user are set to."""
+        raw.execute(composed.SQL("SET search_path TO {}").format(composed.Identifier(self._server.schema)))
+        # An intent must not be lost when the server's power goes.
+        raw.execute("SET synchronous_commit TO on")
+        raw.execute("SET statement_timeout TO 0")
         # Zero would be for ever.
         milliseconds = max(1, round(self._lock_timeout * 1000))
-        self._raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(milliseconds)))
-
-    def _hold(self) -> None:
-        """Takes the manifest for this connection alone, if it is to write. Raises `ManifestLocked`.
-
-        The lock is the session's: the server lets go of it when that ends, however it does.
-        """
+        raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(milliseconds)))
+        # A server that has heard nothing of the end of a line keeps its lock for hours otherwise.
+        raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
         if self._read_only:
-            return
-        row = self._raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
+            raw.execute("SET default_transaction_read_only TO on")
+
+    def _begin_line(self) -> None:
+        """Takes a number, by which a later line of this connection sees whether anybody else has written."""
+        self._raw.execute("DELETE FROM lines")
+        row = self._raw.execute("INSERT INTO lines DEFAULT VALUES RETURNING id").fetchone()
+        self._line = 0 if row is None else int(row[0])
+        self._backend = _backend(self._raw)
+
+    def _hold(self, raw: Raw, *, own: Backend | None = None) -> None:
+        """Takes the manifest for a line alone. Raises `ManifestLocked`.
+
+        The lock is the session's: the server lets go of it when that ends, however it does. `own` is a session of this
+        connection of whose end the server may not have heard yet.
+        """
+        for _ in range(OWN_TRIES):
+            row = raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
+            if row is not None and row[0]:
+                return
+            if own is None or not raw.execute(_END_OWN, [*lock_of(self._server), *own]).fetchall():
+                break
+            self._hurried.wait(0.1)
+        # Perhaps it has just gone.
+        row = raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
         if row is None or not row[0]:
-            raise ManifestLocked(f"another run holds {self.name}: {self._holder()}")
+            raise ManifestLocked(f"another run holds {self.name}: {self._holder(raw)}")
 
-    def _still_ours(self) -> None:
-        """Raises `ManifestLocked` if another run had the manifest while the line was gone, even if it has ended."""
-        if self.run is not None:
-            row = self._raw.execute("SELECT max(id) FROM runs").fetchone()
-            if row is None or row[0] != self.run:
-                raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
-
-    def _holder(self) -> str:
+    def _holder(self, raw: Raw) -> str:
         table = composed.Identifier(self._server.schema, "runs")
         query = composed.SQL("SELECT pid, host, started_at FROM {} WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
         with suppress(psycopg.Error):
-            row = self._raw.execute(query.format(table)).fetchone()
+            row = raw.execute(query.format(table)).fetchone()
             if row is not None:
                 started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[2]))
                 return f"pid {row[0]} on {row[1]}, started {started}"
         return "it has only just started"
-
-    def _is_lost(self) -> bool:
-        return self._raw.closed or self._raw.broken
-
-    def _was_committed(self, transaction: str) -> bool:
-        while True:
-            row = self._raw.execute("SELECT pg_xact_status(%s::text::xid8)", [transaction]).fetchone()
-            if row is None or row[0] != "in progress":
-                return row is not None and row[0] == "committed"
-            # The server has not noticed yet that nobody is there any more.
-            time.sleep(0.1)
 
 
 def lock_of(server: Server) -> tuple[int, int]:
@@ -272,7 +329,7 @@ def is_there(server: Server) -> bool:
     try:
         return check_version(raw, server.schema, server.name, old=True) > 0
     except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {error}") from error
+        raise ManifestError(f"{server.name}: {_line_of(error)}") from error
     finally:
         raw.close()
 
@@ -288,10 +345,24 @@ def _connect(server: Server) -> Raw:
             keepalives=1, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000,
         )  # fmt: skip
     except psycopg.OperationalError as error:
-        text = str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
-        raise LineLost(f"{server.name}: {text}") from error
+        # Without where it comes from: that has the URL in it.
+        raise LineLost(f"{server.name}: {server.without_secrets(_line_of(error))}") from None
     except psycopg.Error as error:
-        raise UsageError(f"{server.name}: {str(error).strip()}") from error
+        raise UsageError(f"{server.name}: {server.without_secrets(_line_of(error))}") from None
+
+
+def _line_of(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
+
+
+def _backend(raw: Raw) -> Backend:
+    row = raw.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
+    return (0, None) if row is None else (row[0], row[1])
+
+
+def _without_nul(column: str) -> str:
+    """A column of JSON without what PostgreSQL's JSON cannot have; only to be looked at."""
+    return f"replace({column}, '\\u0000', '\\ufffd')"
 
 
 @lru_cache(maxsize=1024)

@@ -129,6 +129,11 @@ CREATE TABLE totals (
 );
 INSERT INTO totals VALUES (1, 0, 0, 0, 0);
 
+CREATE TABLE lines (            -- the newest connection that writes, and the mark of its last transaction
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    mark TEXT
+);
+
 CREATE TABLE choices (          -- the tasks that a run may buy, if somebody picked some
     run BIGINT NOT NULL REFERENCES runs (id),
     task BIGINT NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
@@ -176,7 +181,10 @@ def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
     if "format" not in tables:
         raise ManifestError(f"{name} has tables of something else; give the manifest a schema of its own")
     table = sql.Identifier(schema, "format")
-    row = connection.execute(sql.SQL("SELECT program, version FROM {}").format(table)).fetchone()
+    try:
+        row = connection.execute(sql.SQL("SELECT program, version FROM {}").format(table)).fetchone()
+    except psycopg.errors.UndefinedColumn:
+        row = None
     if row is None or row[0] != "seedream-batch":
         raise ManifestError(f"{name} has tables of something else; give the manifest a schema of its own")
     if row[1] > VERSION:
@@ -199,7 +207,9 @@ def migrate(connection: Raw, schema: str, name: str) -> None:
         if version == VERSION:
             return
         if not version:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(named))
+            # Somebody with more rights may have made it.
+            if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(named))
             connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(named))
             connection.execute("CREATE TABLE format (program TEXT NOT NULL, version BIGINT NOT NULL)")
             connection.execute("INSERT INTO format VALUES ('seedream-batch', 0)")

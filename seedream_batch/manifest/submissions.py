@@ -100,9 +100,11 @@ class Submissions(Accounts, Pictures):
         return Claim(self.task(task.id), key, body if body is not None else task.body, opened_at)
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
-        """What was sent for an uncertain task, for a resend under the same key."""
+        """What was sent for an uncertain task, for a resend under the same key; None if it is so no longer."""
         row = self._connection.row(
-            "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+            "SELECT key, attempts.body, opened_at FROM attempts JOIN tasks ON tasks.id = attempts.task"
+            " WHERE task = ? AND number = ? AND attempt = number AND state = 'uncertain'",
+            (task.id, task.attempt),
         )
         if row is None:
             return None

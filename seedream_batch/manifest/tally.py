@@ -106,15 +106,12 @@ class TallyReader(ManifestReader):
 
     def failures(self) -> Iterator[FailureRow]:
         """The job's tasks that failed or were lost, by code and reason, in the order of the job."""
-        wrong = "state IN ('failed', 'lost') AND ordinal IS NOT NULL"
         sql = (
-            "SELECT cause.state, cause.code, cause.reason, cause.number, tasks.paths FROM"
-            " (SELECT state, code, reason, count(*) AS number, min(ordinal) AS place FROM tasks"
-            f" WHERE {wrong} GROUP BY state, code, reason) AS cause"
-            f" JOIN (SELECT ordinal, paths FROM tasks WHERE {wrong}) AS tasks ON tasks.ordinal = cause.place"
-            " ORDER BY cause.place"
+            f"SELECT state, code, reason, count(*), {self._connection.first_of('paths')}, min(ordinal) AS place"
+            " FROM tasks WHERE state IN ('failed', 'lost') AND ordinal IS NOT NULL"
+            " GROUP BY state, code, reason ORDER BY place"
         )
-        for state, code, reason, count, paths in self._connection.each(sql):
+        for state, code, reason, count, paths, _ in self._connection.each(sql):
             yield FailureRow(TaskState(state), code, reason, count, json.loads(paths)[0])
 
     def images_left(self) -> int:

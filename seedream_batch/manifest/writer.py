@@ -44,7 +44,8 @@ class ManifestWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest-writer")
         # Started here, where that may fail: later, a transaction would wait for it.
         self._thread.submit(int).result()
-        manifest.wait_for_lock(0)
+        if manifest.quick:
+            manifest.wait_for_lock(0)
 
     async def do(self, call: Callable[[Manifest], Result]) -> Result:
         """The result of `call(manifest)`, once it is durable; its error if it failed.
@@ -73,7 +74,8 @@ class ManifestWriter:
             except asyncio.CancelledError as error:
                 cancelled = error
         self._thread.shutdown()
-        self.manifest.wait_for_lock()
+        if self.manifest.quick:
+            self.manifest.wait_for_lock()
         if cancelled is not None:
             raise cancelled
 
@@ -161,13 +163,20 @@ class ManifestWriter:
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
         """All of a transaction, on the thread; from its start again if the line was lost before it was committed."""
+        told = False
         while True:
+            outcomes: list[_Outcome] | None = None
             try:
                 with self.manifest.group():
-                    return self._run(batch)
+                    outcomes = self._run(batch)
             except LineLost as error:
-                self._loop.call_soon_threadsafe(self._lost, str(error))
-                self.manifest.again()
+                if not told:
+                    self._loop.call_soon_threadsafe(self._lost, str(error))
+                told = True
+                if self.manifest.again() and outcomes is not None:
+                    return outcomes
+            else:
+                return outcomes
 
     def _run(self, batch: list[_Call]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote
+
+_SECRET = "password"  # noqa: S105 - a part of names
+"""What the names of parameters have in them whose values are secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +20,33 @@ class Server:
 
     @property
     def name(self) -> str:
-        """The manifest for people, without user and password."""
-        parts = urlsplit(self.url)
-        port = f":{parts.port}" if parts.port else ""
-        return f"postgresql://{parts.hostname or ''}{port}{parts.path} schema {self.schema}"
+        """The manifest for people, without user and parameters."""
+        address = self.url.partition("://")[2].partition("?")[0]
+        authority, slash, database = address.partition("/")
+        return f"postgresql://{authority.rpartition('@')[2]}{slash}{database} schema {self.schema}"
+
+    def without_secrets(self, text: str) -> str:
+        """A text that may quote the URL, without the passwords in that."""
+        for secret in sorted(secrets_of(self.url), key=len, reverse=True):
+            for form in (secret, unquote(secret)):
+                text = text.replace(form, "***")
+        return text
 
 
 Place = Path | Server
 """A manifest: a file, or a schema in a database."""
+
+
+def secrets_of(url: str) -> Iterator[str]:
+    """The passwords in a URL of a database, as they are written there."""
+    address, _, query = url.partition("://")[2].partition("?")
+    user = address.rpartition("@")[0]
+    if user.partition(":")[2]:
+        yield user.partition(":")[2]
+    for parameter in query.split("&"):
+        name, _, value = parameter.partition("=")
+        if _SECRET in unquote(name).lower() and value:
+            yield value
 
 
 def name_of(place: Place) -> str:

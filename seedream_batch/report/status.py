@@ -10,6 +10,7 @@ from pathlib import Path
 
 from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.reader import Doubt, RunRow
 from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
@@ -134,7 +135,7 @@ def cells_in_doubt(manifest: Place) -> list[Mapping[str, Json]]:
     """The cells of tasks that are uncertain, or will be: those that the job no longer has included."""
     with ManifestReader(manifest) as reader:
         states = (TaskState.UNCERTAIN, TaskState.SUBMITTING)
-        return [json.loads(task.cell) for state in states for task in reader.tasks(state, -1)]
+        return [json.loads(task.cell) for state in states for task in reader.tasks(state, UNLIMITED)]
 
 
 def status_json(status: Status) -> Json:

@@ -62,6 +62,7 @@ def test_every_command_finds_it(bench, serve, place, tmp_path):
     assert bench.call("verify", "--deep", *there).code == 0
     assert json.loads(bench.call("report", "--json", *there).out)["images"] == 6
     told = bench.call("export", "--format", "jsonl", "--to", str(tmp_path / "set"), "--json", *there)
+    assert told.code == 0, told
     assert json.loads(told.out)["images"] == 6
     for command in (("retry",), ("resolve", "--forget"), ("prune",)):
         assert bench.call(*command, *there).code == 0
@@ -193,7 +194,7 @@ def test_a_run_whose_manifest_another_one_has_had_ends(bench, serve, own, until,
     own.stop()
     own.start()
     # As if another machine had been quicker to come back, and were done already.
-    asked(place, "INSERT INTO runs (started_at, pid, host, version, service) VALUES (0, 1, 'h', 'v', 's') RETURNING id")
+    asked(place, "INSERT INTO lines DEFAULT VALUES RETURNING id")
     bench.emulator.set_faults([{"on": "poll", "action": "fail"}])
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, out + err
@@ -270,3 +271,24 @@ def test_copies_that_make_no_sense(place, tmp_path, monkeypatch):
 def copy(*arguments):
     command = [sys.executable, "-m", "seedream_batch", "manifest", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_doubts_are_chosen_by_their_axes(bench, serve, place):
+    serve(honour_keys=False)
+    there = ("--manifest", url_of(place))
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill", "count": 2}])
+    assert bench.run(*there).code == 4
+    assert bench.call("resolve", "--give-up", "--select", "subject=panda", *there).code == 0
+    assert bench.call("resolve", "--give-up", "--select", "subject=fox", *there).code == 0
+    assert asked(place, "SELECT count(*) FROM tasks WHERE state = 'uncertain'") == [(0,)]
+
+
+def test_values_that_json_of_the_server_does_not_know(bench, serve, place):
+    serve()
+    there = ("--manifest", url_of(place))
+    bench.edit("size: [1:1, 16:9, 9:16]", 'size: [1:1]\n  mark: ["a\\0b", c]')
+    bench.edit("/{{ size }}", "/{{ mark | length }}")
+    bench.edit(", watercolour", ", {{ mark | length }}")
+    assert bench.run(*there).code == 0
+    axes = json.loads(bench.call("status", "--json", *there).out)["axes"]
+    assert len(axes["mark"]["values"]) == 2
