@@ -57,9 +57,7 @@ def test_jobs_of_different_names_have_different_schemas():
 def test_the_secrets_of_a_url():
     url = "postgresql://u:a%20b@h/db?password=c&sslpassword=d&sslmode=require"
     assert list(secrets_of(url)) == ["a%20b", "c", "d"]
-    assert server(url, "x").without_secrets("not a b, a%20b, c or d") == "not ***, ***, *** or ***".replace(
-        "not", "not"
-    )
+    assert server(url, "x").without_secrets("not a b, a%20b, c or d") == "not ***, ***, *** or ***"
 
 
 @pytest.mark.parametrize(
