@@ -128,7 +128,13 @@ class PostgresConnection(Connection):
             self._raw.execute("UPDATE lines SET mark = %s WHERE id = %s", [mark, self._line])
             # From here on, until it is answered, only the mark tells what became of it.
             self._unclear = mark
-        self._raw.execute("COMMIT")
+        try:
+            self._raw.execute("COMMIT")
+        except psycopg.Error as error:
+            if not isinstance(self.told_of(error), LineLost):
+                # It was answered: no.
+                self._unclear = ""
+            raise
         self._unclear = ""
         self._changes_before = self._changes
         self._lost_at, self._losses = None, 0
