@@ -37,8 +37,8 @@ _FULL = "53"
 _GONE = ("08", "57P")
 """Those of a line that is gone, and of a server that ends or begins."""
 
-OWN_TRIES = 100
-"""How often, a tenth of a second apart, the end of an own session is asked for."""
+LOCK_PATIENCE = 1.0
+"""Seconds in which the lock is asked for."""
 
 _END_OWN = """
 SELECT pg_terminate_backend(activity.pid) FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid)
@@ -255,6 +255,9 @@ class PostgresConnection(Connection):
             self._settle(self._raw)
 
     def close(self) -> None:
+        # The end of a session takes the server a moment, and the next command may come at once.
+        with suppress(psycopg.Error):
+            self._raw.execute("SELECT pg_advisory_unlock_all()")
         self._raw.close()
 
     # The line
@@ -286,17 +289,18 @@ class PostgresConnection(Connection):
         The lock is the session's: the server lets go of it when that ends, however it does. `own` is a session of this
         connection of whose end the server may not have heard yet.
         """
-        for _ in range(OWN_TRIES):
+        # A run that ended a moment ago, or was killed, may still be there for the server.
+        begun = time.monotonic()
+        deadline = begun + LOCK_PATIENCE
+        while True:
             row = raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
             if row is not None and row[0]:
                 return
-            if own is None or not raw.execute(_END_OWN, [*lock_of(self._server), *own]).fetchall():
-                break
-            self._hurried.wait(0.1)
-        # Perhaps it has just gone.
-        row = raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
-        if row is None or not row[0]:
-            raise ManifestLocked(f"another run holds {self.name}: {self._holder(raw)}")
+            if own is not None and raw.execute(_END_OWN, [*lock_of(self._server), *own]).fetchall():
+                deadline = min(time.monotonic(), begun + 9 * LOCK_PATIENCE) + LOCK_PATIENCE
+            if time.monotonic() > deadline:
+                raise ManifestLocked(f"another run holds {self.name}: {self._holder(raw)}")
+            self._hurried.wait(LOCK_PATIENCE / 20)
 
     def _holder(self, raw: Raw) -> str:
         table = composed.Identifier(self._server.schema, "runs")
