@@ -96,6 +96,8 @@ def test_killed_in_the_middle_of_an_image(bench, serve, until, end):
     process = bench.start()
     end(process)
     until(lambda: len(bench.emulator.waiting()) == 2 and bench.states()["succeeded"] == 6)
+    # What was sent need not have been read yet.
+    until(lambda: list(bench.out.rglob(".seedream-*.part")))
     kill(process)
     assert list(bench.out.rglob(".seedream-*.part"))
     bench.check()
