@@ -1,4 +1,4 @@
-"""A real PostgreSQL for the tests: started as an ordinary user on a free loopback port, gone with the session."""
+"""A real PostgreSQL for the tests: started as an ordinary user on a free loopback port, and stopped at their end."""
 
 import contextlib
 import itertools
@@ -46,7 +46,7 @@ class Postgres:
         if self._user is not None:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
             for above in self.folder.parents:
-                # Folders of a test session are private to its user.
+                # The folders of pytest are private to its user.
                 with contextlib.suppress(PermissionError):
                     above.chmod(above.stat().st_mode | 0o011)
         self._call("initdb", "-D", str(self.data), "-U", "tests", "--auth=trust", "--no-sync", "-E", "UTF8")
@@ -122,7 +122,7 @@ def why_not():
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
-    """The server of this session; what it keeps need not survive a power cut."""
+    """One server for all tests of a process; what it keeps need not survive a power cut."""
     reason = why_not()
     if reason:
         pytest.skip(reason)

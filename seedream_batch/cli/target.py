@@ -36,17 +36,10 @@ def _emulated(job: Job) -> Path:
 
 def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
     """The job as commands want it, to be pasted behind their names."""
-    server = "" if manifest is None else f" --manifest {shlex.quote(_printable(manifest))}"
+    from seedream_batch.model.place import without_passwords
+
+    server = "" if manifest is None else f" --manifest {shlex.quote(without_passwords(manifest))}"
     return shlex.quote(path) + (" --emulate" if emulate else "") + server
-
-
-def _printable(url: str) -> str:
-    """The URL of a manifest without its passwords."""
-    from seedream_batch.model.place import secrets_of
-
-    for secret in secrets_of(url):
-        url = url.replace(secret, "")
-    return url.replace(":@", "@")
 
 
 def shown(place: Place) -> str:

@@ -87,8 +87,8 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     value = without(value, limits)
     problems += name_problems(written)
     problems += notify_problems(value, document)
-    problems += server_problems(value, document)
-    if any(one.path == "manifest" for one in problems):
+    if servers := list(server_problems(value, document)):
+        problems += servers
         value = {key: one for key, one in value.items() if key != "manifest"}
     axes = _axes(value, written, file.parent, problems)
     request = _request(value, document, file.parent, problems)

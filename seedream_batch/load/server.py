@@ -21,12 +21,9 @@ _LONGEST = 63
 
 _PREFIX = "seedream_"
 
-_URL = re.compile(
-    r"postgres(?:ql)?://(?:[^@/?#:\s]*(?::[^@/?#\s]*)?@)?"
-    r"(?P<hosts>(?:(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)(?::[0-9]{1,5})?)(?:,(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)"
-    r"(?::[0-9]{1,5})?)*)(?:/[^?#\s]*)?(?:\?[^#\s]*)?",
-    re.ASCII,
-)
+_USER = r"[^@/?#:\s]*(?::[^@/?#\s]*)?"
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)(?::[0-9]{1,5})?"
+_URL = re.compile(rf"postgres(?:ql)?://(?:{_USER}@)?{_HOST}(?:,{_HOST})*(?:/[^?#\s]*)?(?:\?[^#\s]*)?", re.ASCII)
 _FORM = "it is written postgresql://[USER@]HOST[:PORT]/DATABASE; other characters have to be percent-encoded"
 
 

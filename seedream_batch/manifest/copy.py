@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from seedream_batch.errors import StorageError, UsageError
+from seedream_batch.errors import ManifestError, StorageError, UsageError
 from seedream_batch.manifest.core import MOVED_TO
 from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.place import exists
@@ -23,8 +23,9 @@ _NUMBERED = ("runs", "tasks", "events")
 def copy_manifest(source: Place, target: Place) -> int:
     """Moves a manifest into one that is not there yet, or empty; how many tasks it has.
 
-    Before anything is copied the old one is marked, and no run uses it any more: each of two would buy what is planned.
-    The new one has all of it or nothing; a copy that was cut off is begun again with the same call.
+    Before anything is copied the old one is marked, and no run uses it any more: each of two would buy what is
+    planned. The new one has all of it or nothing. When the copy fails the mark is taken back; one that was cut off is
+    begun again with the same call.
 
     Raises `UsageError`, `ManifestLocked` when a run holds one of the two, `ManifestError`, `StorageError`.
     """
@@ -43,13 +44,20 @@ def copy_manifest(source: Place, target: Place) -> int:
                 return new.size()
             raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
         old.tell({MOVED_TO: name_of(target)})
-        with new.group():
-            for table in TABLES:
-                new.take_over(table, old.every(table))
-            for table in _NUMBERED:
-                new.number_on(table)
-            # It may have come from there.
-            new.tell({MOVED_TO: ""})
+        try:
+            with new.group():
+                for table in TABLES:
+                    new.take_over(table, old.every(table))
+                for table in _NUMBERED:
+                    new.number_on(table)
+                # It may have come from there.
+                new.tell({MOVED_TO: ""})
+        except Exception:
+            # Where it is not sure that nothing arrived, the mark stays.
+            with suppress(StorageError, ManifestError):
+                if new.is_empty():
+                    old.tell({MOVED_TO: ""})
+            raise
         return new.size()
 
 

@@ -69,7 +69,6 @@ class PostgresConnection(Connection):
         self._server = server
         self._read_only = read_only
         self._hurried = threading.Event()
-        self._lock_timeout = PATIENCE
         self._changes = self._changes_before = 0
         self._named = 0
         self._backend: Backend = (0, None)
@@ -250,9 +249,7 @@ class PostgresConnection(Connection):
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
-        self._lock_timeout = seconds
-        with self.told():
-            self._settle(self._raw)
+        pass  # its statements have a thread, which may wait as long as `_settle` says
 
     def close(self) -> None:
         # The end of a session takes the server a moment, and the next command may come at once.
@@ -268,9 +265,7 @@ class PostgresConnection(Connection):
         # An intent must not be lost when the server's power goes.
         raw.execute("SET synchronous_commit TO on")
         raw.execute("SET statement_timeout TO 0")
-        # Zero would be for ever.
-        milliseconds = max(1, round(self._lock_timeout * 1000))
-        raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(milliseconds)))
+        raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(round(PATIENCE * 1000))))
         # A server that has heard nothing of the end of a line keeps its lock for hours otherwise.
         raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
         if self._read_only:

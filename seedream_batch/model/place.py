@@ -44,9 +44,22 @@ def secrets_of(url: str) -> Iterator[str]:
     if user.partition(":")[2]:
         yield user.partition(":")[2]
     for parameter in query.split("&"):
-        name, _, value = parameter.partition("=")
-        if _SECRET in unquote(name).lower() and value:
+        value = parameter.partition("=")[2]
+        if _is_secret(parameter) and value:
             yield value
+
+
+def without_passwords(url: str) -> str:
+    """A URL of a database as it may be printed."""
+    scheme, _, rest = url.partition("://")
+    address, _, query = rest.partition("?")
+    user, at, hosts = address.rpartition("@")
+    shown = "&".join(one for one in query.split("&") if one and not _is_secret(one))
+    return f"{scheme}://{user.partition(':')[0]}{at}{hosts}{f'?{shown}' if shown else ''}"
+
+
+def _is_secret(parameter: str) -> bool:
+    return _SECRET in unquote(parameter.partition("=")[0]).lower()
 
 
 def name_of(place: Place) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from seedream_batch.load.server import server
-from seedream_batch.model.place import secrets_of
+from seedream_batch.model.place import secrets_of, without_passwords
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,18 @@ def test_jobs_of_different_names_have_different_schemas():
     schemas = [server("postgresql://h/db", name).schema for name in names]
     assert len(set(schemas)) == len(names)
     assert all(len(schema.encode()) <= 63 for schema in schemas)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://u:p@postgres/db?schema=p", "postgresql://u@postgres/db?schema=p"),
+        ("postgresql://h/db?password=x&schema=s&sslpassword=y", "postgresql://h/db?schema=s"),
+        ("postgresql:///db", "postgresql:///db"),
+    ],
+)
+def test_a_url_as_it_may_be_printed(url, shown):
+    assert without_passwords(url) == shown
 
 
 def test_the_secrets_of_a_url():

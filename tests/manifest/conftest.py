@@ -205,6 +205,12 @@ def place(request, tmp_path):
 
 
 @pytest.fixture
+def spec_of():
+    """The task of the job with a number."""
+    return spec
+
+
+@pytest.fixture
 def book(place):
     book = Book(place())
     yield book

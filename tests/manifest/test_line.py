@@ -145,10 +145,8 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["another run is there", "another run was there"])
-def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, gone, request):
-    from tests.manifest.conftest import spec
-
-    manifest.enter([spec(number) for number in range(1, 4)], NOW)
+def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, gone, request, spec_of):
+    manifest.enter([spec_of(number) for number in range(1, 4)], NOW)
 
     async def main():
         writer = ManifestWriter(manifest)

@@ -85,6 +85,18 @@ def test_a_planned_task_has_no_open_claim(book):
     assert book.manifest.open_claim(book.at(S.PLANNED)) is None
 
 
+def test_what_is_no_longer_in_doubt_is_not_sent_again(book):
+    # A run that waits before it sends again may have lost the manifest to another one meanwhile.
+    task = book.at(S.UNCERTAIN)
+    assert book.manifest.open_claim(task) is not None
+    book.manifest.forget([task], NOW)
+    assert book.manifest.open_claim(task) is None
+    again = book.claim(book.manifest.task(task.id)).task
+    assert book.manifest.open_claim(task) is None
+    book.manifest.uncertain(again, why="w", code="", held=False, now=NOW)
+    assert book.manifest.open_claim(task) is None, "that is another attempt"
+
+
 def test_keys_of_two_manifests_differ(open_book):
     keys = [book.claim(book.tasks()[0]).key for book in (open_book(), open_book())]
     assert keys[0] != keys[1]

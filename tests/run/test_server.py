@@ -184,13 +184,20 @@ def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own
     assert not rescue.exists()
 
 
-def test_a_run_whose_manifest_another_one_has_had_ends(bench, serve, own, until, end):
+@pytest.fixture
+def waiting(bench, serve, own, until, end):
+    """A manifest on that server, and a run that has one task there, and waits for it."""
     serve(task_seconds="fixed:60")
     place = own.place()
     assert bench.run("--manifest", url_of(place), "--limit", "0").code == 0
     process = bench.start("--manifest", url_of(place), "--limit", "1")
     end(process)
     until(lambda: asked(place, "SELECT 1 FROM tasks WHERE state = 'accepted'"))
+    return place, process
+
+
+def test_a_run_whose_manifest_another_one_has_had_ends(bench, own, waiting):
+    place, process = waiting
     own.stop()
     own.start()
     # As if another machine had been quicker to come back, and were done already.
@@ -201,13 +208,8 @@ def test_a_run_whose_manifest_another_one_has_had_ends(bench, serve, own, until,
     assert "another run has had" in err
 
 
-def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(bench, serve, own, until, end):
-    serve(task_seconds="fixed:60")
-    place = own.place()
-    assert bench.run("--manifest", url_of(place), "--limit", "0").code == 0
-    process = bench.start("--manifest", url_of(place), "--limit", "1")
-    end(process)
-    until(lambda: asked(place, "SELECT 1 FROM tasks WHERE state = 'accepted'"))
+def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(own, waiting):
+    place, process = waiting
     own.stop(signal.SIGQUIT)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() != ""
