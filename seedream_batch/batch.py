@@ -12,6 +12,7 @@ from typing import Generic, TypeVarTuple
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import origin_of
 from seedream_batch.engine.interruption import Interruption
+from seedream_batch.engine.joining import Source
 from seedream_batch.engine.session import RunResult, run_job
 from seedream_batch.engine.survey import survey
 from seedream_batch.engine.values import Event, RunOptions, Stats
@@ -104,7 +105,7 @@ def run(
     secret = _key(key)
     result = run_job(
         job.job,
-        tasks=job.tasks(),
+        source=Source(job.tasks(), job.files, lambda: len(job.references)),
         references=job.references,
         service=_opened(service),
         key=secret,

@@ -11,10 +11,12 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- RequestRefused
     +-- ManifestError         the manifest cannot be used
     |   +-- ManifestLocked    another run holds it
+    |   |   +-- Fenced        other workers took over from this one
     |   +-- ManifestBusy      another program writes into it
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
         +-- LineLost          the server that the manifest is on does not answer
+        +-- Collision         two workers got in each other's way; nothing was changed
 
 Only `seedream_batch.cli` knows which exit code belongs to which.
 """
@@ -68,6 +70,10 @@ class ManifestLocked(ManifestError):
     """Another run holds the manifest; the message names its pid and start time."""
 
 
+class Fenced(ManifestLocked):
+    """The word of this worker does not count any more: it was silent for too long, and others took over its tasks."""
+
+
 class ManifestBusy(ManifestError):
     """Another program writes into the manifest, and did not end within the time that it was given."""
 
@@ -82,3 +88,7 @@ class StorageError(SeedreamBatchError):
 
 class LineLost(StorageError):
     """The line to the server that the manifest is on is gone, or it does not answer; nothing was changed."""
+
+
+class Collision(StorageError):
+    """The server broke a transaction off, because it and that of another worker waited for each other."""

@@ -120,6 +120,20 @@ def why_not():
     return ""
 
 
+def url_of(place):
+    """The address of a manifest, as commands take it."""
+    return f"{place.url}?schema={place.schema}"
+
+
+def asked(place, query):
+    """Rows of a manifest."""
+    import psycopg
+
+    with psycopg.connect(place.url) as connection:
+        connection.execute(f'SET search_path TO "{place.schema}"')
+        return connection.execute(query).fetchall()
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """One server for all tests of a process; what it keeps need not survive a power cut."""

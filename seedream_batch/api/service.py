@@ -119,6 +119,15 @@ def not_sent(error: BaseException) -> bool:
     return isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL)
 
 
+def longest_submission(body: str) -> float:
+    """Seconds after which a submission with this body is over, whatever became of it."""
+    return CONNECT_TIMEOUT + _longest(SUBMIT_TIMEOUT, len(body.encode()))
+
+
+def _longest(timeout: float, length: int) -> float:
+    return timeout + TRICKLE + length / SLOWEST_UPLOAD
+
+
 class Service:
     """A client of one service with one key. Use as an async context manager.
 
@@ -244,7 +253,7 @@ class Service:
         if isinstance(request.stream, httpx.ByteStream):
             request.read()
         # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
-        async with asyncio.timeout(timeout + TRICKLE + len(content or b"") / SLOWEST_UPLOAD):
+        async with asyncio.timeout(_longest(timeout, len(content or b""))):
             response = await self._transport.handle_async_request(request)
             try:
                 body = bytearray()

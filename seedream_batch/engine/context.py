@@ -8,6 +8,8 @@ from random import Random
 
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
+from seedream_batch.engine.claims import Claims
+from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.waiting import Happening, Waits
 from seedream_batch.files.folder import OutputFolder
@@ -53,7 +55,13 @@ class Context:
     emit: Callable[[Event], None]
     rescue: RescueFile
     cut_off: bool
-    """Whether the run before this one was killed."""
+    """Whether a run before this one was killed."""
+    alone: bool = True
+    """Whether nobody else was at work when this run began: then it tidies up, and moves files."""
+    crew: Membership | None = None
+    """The place of this run among the workers of its manifest, if there may be others."""
+    claims: Claims | None = None
+    """How it claims tasks then."""
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""
@@ -100,9 +108,21 @@ class Context:
             self.limited_since = now
         if now - self.limited_since > LIMITED_LIMIT:
             self.end(StopReason.OUTAGE, f"nothing but requests to wait for {LIMITED_LIMIT / 60:.0f} minutes ({told})")
-        self.pace.refused(self.monotonic(), seconds)
+        self.send_none_for(seconds)
         text = f"the service asks for a pause of {seconds:.1f} s ({told})"
         self.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
+
+    def send_none_for(self, seconds: float) -> None:
+        """Nothing is submitted for so long, and more slowly afterwards: by all workers, if there are any."""
+        self.pace.refused(self.monotonic(), seconds)
+        if self.claims is not None:
+            self.claims.refused(seconds)
+
+    def sent_one(self) -> None:
+        """The service took a submission: the pace goes by that."""
+        self.pace.accepted(self.monotonic())
+        if self.claims is not None:
+            self.claims.accepted()
 
     def check(self) -> None:
         """Raises `Stopping` when the run is to end."""

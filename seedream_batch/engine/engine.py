@@ -9,6 +9,7 @@ from seedream_batch.api.wire import LONGEST_WAIT
 from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context, dollars
+from seedream_batch.engine.membership import BEAT, Membership
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
@@ -24,6 +25,9 @@ MOST_UNPRICED = 4
 
 AHEAD = 64
 """Planned tasks that are read together."""
+
+AHEAD_OF_OTHERS = 16
+"""Planned tasks that one of several workers takes into its hands together."""
 
 LARGEST_IMAGE = 16 * 10**6
 """Bytes that a 4K image of the service has at most."""
@@ -54,16 +58,30 @@ class Engine:
 
     async def run(self) -> None:
         """Works until nothing is left to do or the run is to end. Raises the first unexpected error, at the end."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            try:
-                await self._feed()
-            except Stopping:
-                pass
-            except Exception as error:  # noqa: BLE001 - raised again below
-                self._fail(error)
+        alive = None if self._context.crew is None else asyncio.create_task(self._stay_alive(self._context.crew))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                try:
+                    await self._feed()
+                except Stopping:
+                    pass
+                except Exception as error:  # noqa: BLE001 - raised again below
+                    self._fail(error)
+        finally:
+            if alive is not None:
+                alive.cancel()
         if self._failure is not None:
             raise self._failure
+
+    async def _stay_alive(self, crew: Membership) -> None:
+        """Gives signs of life until the run has ended, however long what is in the air still takes."""
+        try:
+            while True:
+                await asyncio.sleep(BEAT)
+                await crew.beat()
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """Keeps the first error and ends the run: nothing new, but what is in the air is still answered and recorded.
@@ -78,43 +96,103 @@ class Engine:
 
     async def _feed(self) -> None:
         context = self._context
-        await context.writer.do(lambda m: m.recover(context.clock()))
-        if context.cut_off:
-            await asyncio.to_thread(context.folder.sweep)
-        await self._adopt()
-        if context.options.verify is not None:
-            await verify(context, self._collector, context.options.verify, self._start)
-            return
-        await move_files(context)
-        if not context.options.submit_only:
-            await self._collect_first()
-        if context.options.resend and not context.options.collect:
-            async for task in self._records(await context.writer.do(lambda m: m.numbers(TaskState.UNCERTAIN))):
-                only = context.options.resend_only
-                chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
-                if chosen and not task.held and context.may_submit() and (only is None or task.id in only):
-                    await self._start(task, self._resend(task))
-        if not context.options.collect:
-            await self._submit_all()
+        crew = context.crew
+        if crew is not None:
+            await crew.beat()
+        if context.alone:
+            await context.writer.do(lambda m: m.recover(context.clock()))
+            if context.cut_off:
+                await asyncio.to_thread(context.folder.sweep)
+                await context.writer.do(lambda m: m.swept())
+            await self._adopt()
+            if context.options.verify is not None:
+                await verify(context, self._collector, context.options.verify, self._start)
+                return
+            await move_files(context)
+            if crew is not None:
+                await context.writer.do(lambda m: m.let_others_in())
+        while True:
+            await self._go_on()
+            if not context.options.collect:
+                await self._submit_all()
+            if crew is None or not await self._others_left_something(crew):
+                return
 
     async def _adopt(self) -> None:
         """Files that a killed run had given their names: known before anything moves or is fetched."""
-        async for task in self._records(await self._context.writer.do(lambda m: m.to_fetch())):
-            await self._collector.adopt(task)
-
-    async def _collect_first(self) -> None:
-        """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
-        async for task in self._records(await self._context.writer.do(lambda m: m.to_fetch())):
-            await self._start(task, self._collector.fetch_all(task))
-        async for task in self._records(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
-            await self._start(task, self._follow(task, at_once=True))
-
-    async def _records(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
-        """These tasks, read a few at a time: there may be a million. None of them may be at work yet."""
+        numbers = await self._context.writer.do(lambda m: m.to_fetch())
         for start in range(0, len(numbers), AHEAD):
             page = numbers[start : start + AHEAD]
             for task in await self._context.writer.do(lambda m: m.records(page)):  # noqa: B023 - awaited here
+                await self._collector.adopt(task)
+
+    async def _go_on(self) -> None:
+        """Goes on with all that was sent, and is in nobody's hands."""
+        context = self._context
+        if not context.options.submit_only:
+            await self._collect_first()
+        if context.options.resend and not context.options.collect:
+            async for task in self._taken_up(await context.writer.do(lambda m: m.numbers(TaskState.UNCERTAIN))):
+                only = context.options.resend_only
+                chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+                waits = task.state is TaskState.UNCERTAIN and not task.held
+                if chosen and waits and context.may_submit() and (only is None or task.id in only):
+                    await self._start(task, self._resend(task))
+
+    async def _collect_first(self) -> None:
+        """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
+        async for task in self._taken_up(await self._context.writer.do(lambda m: m.to_fetch())):
+            if not self._context.alone:
+                await self._collector.adopt(task)
+            await self._start(task, self._collector.fetch_all(task))
+        async for task in self._taken_up(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
+            if task.state is TaskState.ACCEPTED:
+                await self._start(task, self._follow(task, at_once=True))
+
+    async def _taken_up(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
+        """These tasks as they are by now, a few at a time: there may be a million. None of them may be at work yet.
+
+        Of several workers each takes no more than it can begin at once.
+        """
+        crew = self._context.crew
+        if crew is not None:
+            numbers = [number for number in numbers if number not in crew.left_behind]
+        start = 0
+        while start < len(numbers):
+            page = numbers[start : start + self._most_ahead()]
+            start += len(page)
+            for task in await self._context.writer.do(lambda m: m.take_up(page)):  # noqa: B023 - awaited here
                 yield task
+
+    def _most_ahead(self) -> int:
+        """How many tasks are read together; those that a worker has in hand, no other one can begin."""
+        if self._context.crew is None:
+            return AHEAD
+        return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
+
+    async def _others_left_something(self, crew: Membership) -> bool:
+        """With nothing to do any more: waits for what others leave undone; whether there was any."""
+        context = self._context
+        options = context.options
+        crew.left_behind |= await context.writer.do(lambda m: m.let_go())
+        while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
+            known = crew.left_behind | self._occupied.keys()
+            resend = bool(options.resend)
+            if await context.writer.do(lambda m: m.left_to_do(known, resend=resend)):  # noqa: B023 - awaited here
+                return True
+            if not await context.writer.do(lambda m: m.others_have()):
+                break
+            crew.heard.clear()
+            await context.rest_unless(BEAT, crew.heard)
+        return False
+
+    async def _take_over(self) -> None:
+        """What workers that are gone had in hand outranks what is to be bought; looked at after each sign of life."""
+        crew = self._context.crew
+        if crew is None or not crew.heard.is_set:
+            return
+        crew.heard.clear()
+        await self._go_on()
 
     async def _submit_all(self) -> None:
         context = self._context
@@ -124,11 +202,13 @@ class Engine:
             await self._look_at_balance(images, cost)
         begun: set[int] = set()
         while context.may_submit():
+            await self._take_over()
             # At the limit nothing new is begun, but what was begun and may be sent again is finished.
             only = begun if limit is not None and len(begun) >= limit else None
             now, self._due_by = max(context.clock(), self._due_by), 0.0
             # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
-            most = len(self._sending) + len(self._occupied) + AHEAD
+            ahead = self._most_ahead() if limit is None or only is not None else limit - len(begun)
+            most = len(self._sending) + len(self._occupied) + min(self._most_ahead(), ahead)
             tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
             fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
@@ -159,17 +239,15 @@ class Engine:
             await self._until_changed()
         if not room:
             context.stop_submitting(StopReason.STORAGE, self._shortage(task))
-        while self._submitter.blocked_by and self._working:
-            await self._until_changed()
+        while self._submitter.blocked_by and await self._something_settles():
             self._submitter.blocked_by = ""
         if self._submitter.blocked_by:
             context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
         while not await self._price_is_clear(task):
-            if not self._working:
+            if not await self._something_settles():
                 text = "what an image really costs is not known yet: collect what is in flight first"
                 context.stop_submitting(StopReason.BUDGET, text)
                 break
-            await self._until_changed()
         if context.may_submit():
             await self._submitter.wait_for_turn()
             if context.may_submit() and not self._submitter.blocked_by:
@@ -189,6 +267,17 @@ class Engine:
             return True
         # Those of earlier runs count, too: what is submitted and not collected has no known cost either.
         return max(len(self._working), await context.writer.do(lambda m: m.in_flight())) < MOST_UNPRICED
+
+    async def _something_settles(self) -> bool:
+        """Waits until the cost of something may be known; whether there is anything to wait for."""
+        if self._working:
+            await self._until_changed()
+            return True
+        crew = self._context.crew
+        if crew is None or not await self._context.writer.do(lambda m: m.others_have(settling=True)):
+            return False
+        await self._context.rest(1.0)
+        return True
 
     async def _until_changed(self) -> None:
         """Waits until a task in flight has ended."""
@@ -240,16 +329,20 @@ class Engine:
             return True
         if due is not None and due > now:
             self._changed.clear()
+            wait = due - now if context.crew is None else min(due - now, BEAT)
             if self._working:
-                await context.rest_unless(due - now, self._changed)
+                await context.rest_unless(wait, self._changed)
             else:
-                await context.rest(due - now)
+                await context.rest(wait)
             return True
         if not self._working:
             # What is due and was not taken is in the way of something, or has just come back.
             return due is not None and not self._occupied
         self._changed.clear()
-        await context.until(self._changed)
+        if context.crew is None:
+            await context.until(self._changed)
+        else:
+            await context.rest_unless(BEAT, self._changed)
         return True
 
     async def _take_slot(self) -> None:

@@ -14,14 +14,15 @@ from seedream_batch.files.folder import OutputFolder, sync_folder
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.core import MOVED_TO
 from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.rescue import RescueFile
+from seedream_batch.manifest.rescue import NAME, RescueFile, found_in
 from seedream_batch.model.job import Job
+from seedream_batch.model.place import Server
 
 
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
     """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
-    with run_lock(job.output_dir):
+    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)):
         manifest = Manifest(job.manifest)
         try:
             still_here(manifest)
@@ -43,14 +44,17 @@ def keep_moves(manifest: Manifest, folder: OutputFolder) -> None:
     folder.sync(image.via for image in manifest.under_way() if image.via)
 
 
-def take_in_rescued(manifest: Manifest, job: Job, now: float) -> RescueFile:
-    """Brings task ids that an earlier run could not store into the manifest; the file they were in."""
-    rescue = RescueFile(job.output_dir, sync_folder)
-    rescued = rescue.read()
-    # A line that belongs to no attempt here is somebody's task id all the same, and stays.
-    if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
-        rescue.drop()
-    return rescue
+def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
+    """Brings task ids that runs could not store into the manifest, but for those of other workers that are at work."""
+    at_work = [run for run, _, _ in manifest.others()] if manifest.shared else []
+    for name in found_in(job.output_dir, at_work):
+        rescue = RescueFile(job.output_dir, sync_folder, name)
+        rescued = rescue.read()
+        # A line that belongs to no attempt here is somebody's task id all the same, and stays.
+        if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
+            rescue.drop()
+        elif name != NAME:
+            rescue.drop_if_empty()
 
 
 def still_here(manifest: Manifest) -> None:

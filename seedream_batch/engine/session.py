@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import platform
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from random import Random
 
-from seedream_batch import __version__
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service
+from seedream_batch.engine.claims import Claims
 from seedream_batch.engine.context import MOST_CONNECTIONS, Context
 from seedream_batch.engine.engine import Engine
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.opening import keep_moves, same_job, same_service, still_here, take_in_rescued
-from seedream_batch.engine.values import Event, RunOptions, Stats, StopReason, Verified
-from seedream_batch.errors import StorageError
+from seedream_batch.engine.joining import Begun, Source, begin
+from seedream_batch.engine.membership import Membership
+from seedream_batch.engine.opening import take_in_rescued
+from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
+from seedream_batch.errors import Fenced, StorageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, Totals
+from seedream_batch.model.place import Server
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
 
@@ -85,7 +85,7 @@ class RunResult:
 def run_job(
     job: Job,
     *,
-    tasks: Iterable[TaskSpec],
+    source: Source,
     references: Mapping[str, Reference],
     service: AbstractContextManager[str],
     key: ApiKey,
@@ -98,8 +98,9 @@ def run_job(
 ) -> RunResult:
     """Runs a job until nothing is left to do or something stops it.
 
-    `tasks` are entered into the manifest in one transaction; `references` holds the local images they use once they
-    are all read. `service` gives the origin of the service; it is entered under the lock and left with it.
+    The tasks of `source` are entered into the manifest in one transaction; `references` holds the local images they use
+    once they are all read. With a manifest on a server the run is a worker, and there may be others. `service` gives
+    the origin of the service; it is entered under the lock and left with it.
 
     `emit` gets every event, `started` once the live counters, the images that the job asks for and those stored
     already; neither may raise. `interruption` ends the run from outside, and so do Ctrl-C, SIGTERM and SIGHUP with
@@ -107,32 +108,30 @@ def run_job(
     """
     folder = OutputFolder(job.output_dir)
     folder.prepare()
-    with run_lock(job.output_dir), service as origin:
+    # What is stored is looked at by one alone.
+    shared = isinstance(job.manifest, Server) and options.verify is None
+    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), service as origin:
         began = time.monotonic()
-        manifest = Manifest(job.manifest)
+        manifest = Manifest(job.manifest, shared=shared)
         try:
-            still_here(manifest)
-            keep_moves(manifest, folder)
-            same_service(manifest, origin)
-            same_job(manifest, job)
-            now = time.time()
-            facts = {"job": job.name, "job_file": str(job.file), "service": origin}
-            if not manifest.fact("created_at"):
-                facts["created_at"] = f"{now:.3f}"
-            manifest.tell(facts)
-            cut_off = manifest.was_cut_off()
-            manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
-            rescue = take_in_rescued(manifest, job, now)
-            entered = manifest.enter(tasks, now)
+            begun = begin(manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)))
+            rescue, entered = begun.rescue, begun.entered
             if options.chooses is not None:
                 manifest.choose(options.chooses)
             runner = _Runner(
-                job, references, rescue, cut_off, manifest, folder, origin, key, options, emit, random or Random(),
+                job, references, begun, manifest, folder, origin, key, options, emit, random or Random(),
                 interruption, signals,
             )  # fmt: skip
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
-            failure, interrupted = _work(runner)
+            try:
+                failure, interrupted = _work(runner)
+            except Fenced:
+                # What came back too late is known by its key all the same.
+                manifest.step_out()
+                if rescue.used:
+                    take_in_rescued(manifest, job, time.time())
+                raise
             rescue.drop_if_empty()
             try:
                 if rescue.used and failure is None:
@@ -171,8 +170,7 @@ class _Runner:
         self,
         job: Job,
         references: Mapping[str, Reference],
-        rescue: RescueFile,
-        cut_off: bool,  # noqa: FBT001
+        begun: Begun,
         manifest: Manifest,
         folder: OutputFolder,
         origin: str,
@@ -185,8 +183,7 @@ class _Runner:
     ) -> None:
         self._job = job
         self._references = references
-        self._rescue = rescue
-        self._cut_off = cut_off
+        self._begun = begun
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
@@ -240,10 +237,13 @@ class _Runner:
                 monotonic=time.monotonic,
                 random=self._random,
                 emit=self._emit,
-                rescue=self._rescue,
-                cut_off=self._cut_off,
+                rescue=self._begun.rescue,
+                cut_off=self._begun.cut_off,
+                alone=self._begun.alone,
                 stats=self.stats,
             )
+            if self._manifest.shared:
+                _join(context)
             if self._interrupted:
                 context.end(StopReason.INTERRUPTED, "interrupted at its start")
             try:
@@ -332,6 +332,16 @@ def _steady_clock() -> Callable[[], float]:
     kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     offset = time.time() - time.clock_gettime(kind)
     return lambda: offset + time.clock_gettime(kind)
+
+
+def _join(context: Context) -> None:
+    """Makes the run one of several workers."""
+    clocks = {"clock": context.clock, "monotonic": context.monotonic}
+    context.crew = Membership(context.writer, **clocks, told=context.tell)
+    context.claims = Claims(
+        context.writer, context.job.budget, context.job.run.rate, **clocks,
+        may_go_on=context.may_submit, rest=context.rest,
+    )  # fmt: skip
 
 
 @contextmanager

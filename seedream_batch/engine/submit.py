@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import assert_never
 
+from seedream_batch.api.service import longest_submission
 from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
 from seedream_batch.engine.references import ReferenceSender
 from seedream_batch.engine.values import EventKind, StopReason
@@ -14,6 +15,7 @@ from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefu
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
 from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.connection import LEASE
 from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
@@ -57,6 +59,9 @@ class Submitter:
             self._answered.clear()
             await context.until(self._answered)
         self._unanswered += 1
+        if context.claims is not None:
+            # Turns that are shared are taken with the claim, and not before.
+            return
         try:
             await context.rest(context.pace.next_slot(context.monotonic()))
         except BaseException:
@@ -112,6 +117,10 @@ class Submitter:
                 # A manifest on a server may have become another run's during the wait, and the task's fate clear.
                 if tries > 1 and await context.writer.do(lambda m: m.open_claim(task)) is None:
                     return None
+                if context.claims is not None:
+                    await asyncio.sleep(max(0.0, await context.claims.turn() - context.monotonic()))
+                    if not self._counts_for(body):
+                        return None
                 outcome = await context.service.submit(body, claim.key)
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
@@ -137,16 +146,41 @@ class Submitter:
         if not context.may_submit():
             return None
         context.rescue.prepare()
-        claim = self._claim_of(await self._claim(Intent(task.id, kept)))
+        claim, wait = await self._claim_in_turn(Intent(task.id, kept))
         if claim is None:
             return None
         context.stats.submitted += 1
         # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
-        if (wait := context.pace.leaving(context.monotonic())) > 0:
+        if wait > 0:
             await asyncio.sleep(wait)
+        if not self._counts_for(body):
+            await self._not_sent(claim)
+            return None
         outcome = await context.service.submit(body, claim.key)
         self._notice(outcome, first=True)
         return claim, outcome
+
+    async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
+        """The committed intent, and how long to wait before it is sent."""
+        context = self._context
+        if context.claims is None:
+            return self._claim_of(await self._claim(intent)), context.pace.leaving(context.monotonic())
+        found = await context.claims.claim(intent)
+        self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
+        return (None, 0.0) if found is None else (found[0], found[1] - context.monotonic())
+
+    def _counts_for(self, body: str) -> bool:
+        """Whether the word of this run is sure to count until a request with this body is answered."""
+        crew = self._context.crew
+        return crew is None or crew.counts_for(min(longest_submission(body), LEASE / 2))
+
+    async def _not_sent(self, claim: Claim) -> None:
+        """A worker that was not heard of for a while: others may take its tasks before there is an answer."""
+        context = self._context
+        now = context.clock()
+        why = "not sent: this worker was not heard of for too long"
+        await context.writer.do(lambda m: m.not_executed(claim.task, why=why, not_before=now, now=now))
+        context.stats.submitted -= 1
 
     async def _claim(self, intent: Intent) -> Claimed:
         context = self._context
@@ -259,7 +293,7 @@ class Submitter:
             context.refused = context.refused + 1 if odd else 0
         match kind:
             case Submitted.ACCEPTED:
-                context.pace.accepted(context.monotonic())
+                context.sent_one()
                 self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight, MOST_CONNECTIONS)
             case Submitted.UNAUTHORIZED:
                 context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
@@ -268,7 +302,7 @@ class Submitter:
             case Submitted.RATE_LIMITED:
                 context.slow_down(self._pause(outcome), told)
             case Submitted.UNAVAILABLE:
-                context.pace.refused(context.monotonic(), self._pause(outcome))
+                context.send_none_for(self._pause(outcome))
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
                 text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
                 context.stop_submitting(StopReason.UNCLEAR, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,9 +37,10 @@ MAX_JOB_FILE = 64 * 1024 * 1024
 class LoadedJob:
     """A job whose file is in order. Its tasks are made anew, and checked, each time `tasks()` is read."""
 
-    def __init__(self, job: Job, expansion: Expansion) -> None:
+    def __init__(self, job: Job, expansion: Expansion, reading: Reading) -> None:
         self.job = job
         self.expansion = expansion
+        self._reading = reading
 
     def tasks(self) -> Iterator[TaskSpec]:
         """Every task; at the end raises `InvalidJob` if any cell has a problem, so read it within a transaction."""
@@ -49,10 +51,19 @@ class LoadedJob:
         """The reference images of the tasks read so far, by SHA-256."""
         return self.expansion.references
 
+    def files(self) -> dict[str, str]:
+        """The files that were read for the tasks read so far: their SHA-256 by their path from the job file's folder.
+
+        The job file itself has no path.
+        """
+        references = {one.text: one.sha256 for one in self.references.values() if one.file is not None}
+        return {**self._reading.files, **references}
+
     def into(self, folder: str | Path) -> LoadedJob:
         """The same job with another output folder, which has its manifest in it."""
         output = Path(folder).resolve()
-        return LoadedJob(dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST), self.expansion)
+        job = dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST)
+        return LoadedJob(job, self.expansion, self._reading)
 
     def on(self, url: str, *, also: str = "") -> LoadedJob:
         """The same job with its manifest on a server, at a `postgresql://` URL. Raises `UsageError` if it is none.
@@ -63,7 +74,7 @@ class LoadedJob:
             place = server(url, f"{self.job.name}{also}")
         except ValueError as error:
             raise UsageError(f"--manifest is no address of a manifest: {error}") from None
-        return LoadedJob(dataclasses.replace(self.job, manifest=place), self.expansion)
+        return LoadedJob(dataclasses.replace(self.job, manifest=place), self.expansion, self._reading)
 
     def check(self) -> int:
         """Makes every task once; how many there are. Raises `InvalidJob` with every problem of every cell."""
@@ -77,7 +88,8 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     """
     file = Path(path)
     document_problems: list[Problem] = []
-    document = parse_yaml(_read(file), str(path), document_problems)
+    reading = Reading(file.parent)
+    document = parse_yaml(reading.job_file(_read(file)), str(path), document_problems)
     schema_problems, value, _ = checked_job(document)
     problems = first_causes(document_problems, schema_problems)
     # Names in the file as it was written: what was refused for another reason is still a known name.
@@ -90,10 +102,10 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     if servers := list(server_problems(value, document)):
         problems += servers
         value = {key: one for key, one in value.items() if key != "manifest"}
-    axes = _axes(value, written, file.parent, problems)
-    request = _request(value, document, file.parent, problems)
+    axes = _axes(value, written, reading, problems)
+    request = _request(value, document, reading, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)
-    engine = TemplateEngine(_includes(file.parent))
+    engine = TemplateEngine(_includes(reading))
     references = _References(file.parent)
     expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
     problems += islice(exclude_problems(written, job.exclude, axes), MOST_CAUSES)
@@ -109,7 +121,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
         problems += _reference_problems(request, references, document)
     if problems:
         raise InvalidJob(sorted(problems, key=file_order))
-    return LoadedJob(job, expansion)
+    return LoadedJob(job, expansion, reading)
 
 
 def _read(file: Path) -> bytes:
@@ -137,7 +149,26 @@ def _neighbours(file: Path) -> str:
     return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""
 
 
-def _axes(value: Mapping[str, Json], written: Written, folder: Path, problems: list[Problem]) -> dict[str, Axis]:
+class Reading:
+    """Reads the files that a job names, and remembers what was in them: their SHA-256 by their path."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.files: dict[str, str] = {}
+
+    def job_file(self, data: bytes) -> bytes:
+        """Notes the job file itself."""
+        self.files[""] = hashlib.sha256(data).hexdigest()
+        return data
+
+    def read(self, name: str, **limits: int) -> bytes:
+        """The bytes of a file in the folder of the job file. Raises `StorageError`."""
+        data = read_inside(self._folder, name, **limits)
+        self.files[name] = hashlib.sha256(data).hexdigest()
+        return data
+
+
+def _axes(value: Mapping[str, Json], written: Written, reading: Reading, problems: list[Problem]) -> dict[str, Axis]:
     document = written.document
     axes: dict[str, Axis] = {}
     for name, values in value.get("matrix", {}).items():
@@ -148,7 +179,7 @@ def _axes(value: Mapping[str, Json], written: Written, folder: Path, problems: l
             continue
         shown = _shown(document.file, values["file"])
         try:
-            table = parse_table(read_inside(folder, values["file"]), shown)
+            table = parse_table(reading.read(values["file"]), shown)
         except StorageError as error:
             problems.append(Problem(dotted((*path, "file")), str(error), document.position((*path, "file"))))
         except InvalidJob as error:
@@ -168,7 +199,7 @@ def _column(table: Table, name: str) -> Sequence[Json]:
 
 
 def _request(
-    value: Mapping[str, Json], document: Document, folder: Path, problems: list[Problem]
+    value: Mapping[str, Json], document: Document, reading: Reading, problems: list[Problem]
 ) -> Mapping[str, Json]:
     request = dict(value.get("request", {}))
     prompt = request.get("prompt")
@@ -177,7 +208,7 @@ def _request(
     elif isinstance(prompt, dict):
         path = ("request", "prompt", "file")
         try:
-            request["prompt"] = read_inside(folder, prompt["file"]).decode("utf-8-sig")
+            request["prompt"] = reading.read(prompt["file"]).decode("utf-8-sig")
         except StorageError as error:
             problems.append(Problem(dotted(path), str(error), document.position(path)))
             del request["prompt"]
@@ -208,10 +239,10 @@ class _References:
         return known
 
 
-def _includes(folder: Path) -> Callable[[str], str]:
+def _includes(reading: Reading) -> Callable[[str], str]:
     def read(name: str) -> str:
         try:
-            return read_inside(folder, name, limit=1024 * 1024).decode("utf-8-sig")
+            return reading.read(name, limit=1024 * 1024).decode("utf-8-sig")
         except (StorageError, UnicodeDecodeError) as error:
             raise TemplateError(f"include: {error}") from error
 

@@ -13,27 +13,38 @@ class Accounts(ManifestCore):
 
     def totals(self) -> Totals:
         """What was spent, and what is held."""
-        sql = "SELECT reserved_images, reserved, images, cost FROM totals"
+        sql = f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"
         return Totals(*self._connection.rows(sql)[0])
+
+    def _add(self, sql: Sql, *, reserved_images: int = 0, reserved: int = 0, images: int = 0, cost: int = 0) -> None:
+        """Changes the totals: on a shared manifest the part of this worker, so that none waits for another."""
+        worker = self._connection.worker
+        table, row = ("totals", '"only"') if worker is None else ("workers", "run")
+        sql.execute(
+            f"UPDATE {table} SET reserved_images = reserved_images + ?, reserved = reserved + ?, images = images + ?,"
+            f" cost = cost + ? WHERE {row} = ?",
+            (reserved_images, reserved, images, cost, 1 if worker is None else worker),
+        )
+
+    def _one_at_a_time(self, sql: Sql) -> None:
+        """On a shared manifest: until the transaction ends no other worker takes turns, or money from the budget."""
+        if self.shared:
+            sql.execute("SELECT 1 FROM pace FOR UPDATE").fetchone()
 
     def price_is_known(self, task: TaskRecord) -> bool:
         """Whether the service has said what an image like the task's costs."""
         sql = "SELECT 1 FROM prices WHERE model = ? AND resolution = ?"
         return self._connection.row(sql, (task.model, task.resolution)) is not None
 
-    def _price(self, task: TaskRecord) -> int:
-        """What an image of the task will probably cost: what the service charged the last time, else the estimate."""
-        row = self._connection.row(
-            "SELECT price FROM prices WHERE model = ? AND resolution = ?", (task.model, task.resolution)
-        )
-        return int(row[0]) if row else task.price
+    def _prices(self) -> dict[tuple[str, str], int]:
+        """What an image of each model and resolution cost the last time."""
+        return {(row[0], row[1]): int(row[2]) for row in self._connection.rows("SELECT * FROM prices")}
 
-    def _over_budget(self, task: TaskRecord, budget: Budget, price: int) -> str:
-        if budget.max_images is None and budget.max_cost is None:
-            return ""
-        totals = self.totals()
-        images = totals.images + totals.reserved_images + task.images
-        cost = totals.cost + totals.reserved + task.images * price
+    @staticmethod
+    def _over_budget(budget: Budget, totals: Totals) -> str:
+        """What of a budget these totals would pass; empty if nothing."""
+        images = totals.images + totals.reserved_images
+        cost = totals.cost + totals.reserved
         if budget.max_images is not None and images > budget.max_images:
             return f"budget.max_images {budget.max_images}"
         if budget.max_cost is not None and cost > budget.max_cost:
@@ -46,18 +57,22 @@ class Accounts(ManifestCore):
         known = sql.execute("SELECT price FROM prices WHERE model = ? AND resolution = ?", kind).fetchone()
         if known is not None and known[0] == price:
             return
+        # Those who claim right now hold what it cost before.
+        self._one_at_a_time(sql)
         sql.execute(
             "INSERT INTO prices VALUES (?, ?, ?) ON CONFLICT (model, resolution) DO UPDATE SET price = excluded.price",
             (*kind, price),
         )
         like = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
-        raised = sql.execute(
-            "UPDATE attempts SET reserved = reserved_images * ? WHERE reserved_images > 0"
-            f" AND reserved < reserved_images * ? AND EXISTS ({like})",
-            (price, price, *kind),
+        too_low = sql.execute(
+            f"SELECT key, reserved_images, reserved FROM attempts WHERE reserved_images > 0"
+            f" AND reserved < reserved_images * ? AND EXISTS ({like}) ORDER BY key{self._connection.for_update}",
+            (price, *kind),
+        ).fetchall()
+        sql.executemany(
+            "UPDATE attempts SET reserved = ? WHERE key = ?", [(images * price, key) for key, images, _ in too_low]
         )
-        if raised.rowcount:
-            sql.execute("UPDATE totals SET reserved = (SELECT sum(reserved) FROM attempts)")
+        self._add(sql, reserved=sum(images * price - held for _, images, held in too_low))
 
     def _reserved_price(self, sql: Sql, task: TaskRecord) -> int:
         """What an image was taken to cost when the attempt was opened; the job may say something else by now."""
@@ -76,8 +91,4 @@ class Accounts(ManifestCore):
             " WHERE task = ? AND number = ?",
             (outcome, images, cost, task.id, task.attempt),
         )
-        sql.execute(
-            "UPDATE totals SET reserved_images = reserved_images - ?, reserved = reserved - ?,"
-            " images = images + ?, cost = cost + ?",
-            (held_images, held, images, cost),
-        )
+        self._add(sql, reserved_images=-held_images, reserved=-held, images=images, cost=cost)

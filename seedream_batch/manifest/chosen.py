@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from seedream_batch.manifest.connection import UNLIMITED
-from seedream_batch.manifest.core import ManifestCore
+from seedream_batch.manifest.in_hand import InHand
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import TaskRecord
@@ -14,7 +14,7 @@ from seedream_batch.model.task import TaskRecord
 _ALL = "tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
 
 
-class Chosen(ManifestCore):
+class Chosen(InHand):
     """What is planned. A choice is kept for this run alone."""
 
     _picked = False
@@ -40,18 +40,36 @@ class Chosen(ManifestCore):
         return not self._picked or self._connection.row(sql, (task.id,)) is not None
 
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
-        """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job."""
+        """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job.
+
+        On a shared manifest this worker has them in hand from then on.
+        """
         condition, values = self._among(only)
+        due = f"FROM {self._planned} AND not_before <= ?{condition}"
+        if self.shared:
+            self._take(due, (now, *values), limit)
         rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM {self._planned} AND not_before <= ?{condition} ORDER BY {self._order} LIMIT ?",
-            (now, *values, limit),
+            f"SELECT {TASK_COLUMNS} {due}{self._mine('AND')} ORDER BY {self._order} LIMIT ?", (now, *values, limit)
         )
         return [task_record(row) for row in rows]
+
+    def _take(self, due: str, values: tuple[object, ...], limit: int) -> None:
+        """Takes planned tasks into this worker's hands, until it has so many that are due."""
+        with self.group() as sql:
+            more = limit - sql.execute(f"SELECT count(*) {due}{self._mine('AND')}", values).fetchone()[0]
+            if more > 0:
+                # Those that another worker is just taking are passed over.
+                sql.execute(
+                    f"UPDATE tasks SET worker = ? WHERE id IN (SELECT id {due}{self._free('AND')}"
+                    f" ORDER BY {self._order} LIMIT ? FOR UPDATE OF tasks SKIP LOCKED)",
+                    (self._connection.worker, *values, more),
+                )
 
     def next_due(self, only: Collection[int] | None = None) -> float | None:
         """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
         condition, values = self._among(only)
-        row = self._connection.rows(f"SELECT min(not_before) FROM {self._planned}{condition}", values)[0]
+        of_all = f"SELECT min(not_before) FROM {self._planned}{condition}{self._free_or_mine('AND')}"
+        row = self._connection.rows(of_all, values)[0]
         return None if row[0] is None else float(row[0])
 
     def planned_cost(self, limit: int | None) -> tuple[int, int]:

@@ -10,6 +10,12 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Protocol
 
+CLOCK = "extract(epoch FROM clock_timestamp())::double precision"
+"""The time of a server, in unix seconds: the one clock that all workers share."""
+
+LEASE = 600.0
+"""Seconds that the word of a worker counts after it was last heard of; far more than a submission may take."""
+
 PATIENCE = 30.0
 """Seconds to wait for another program that writes into the manifest."""
 
@@ -39,8 +45,8 @@ class Sql(Protocol):
     def execute(self, sql: str, values: Any = ..., /) -> Cursor:
         """Carries out one statement."""
 
-    def executemany(self, sql: str, values: Any, /) -> object:
-        """Carries out one statement for each of many rows of values."""
+    def executemany(self, sql: str, values: Any, /) -> Cursor:
+        """Carries out one statement for each of many rows of values; the cursor counts the changes of all."""
 
 
 class Connection(ABC):
@@ -56,6 +62,14 @@ class Connection(ABC):
     """What the database raises."""
     guards: type[Exception]
     """What it raises where a guard of the schema held: such an error is ours, and goes through as it is."""
+    for_update = ""
+    """Behind a query: nobody else changes what it finds until the transaction ends."""
+    totals = "totals"
+    """What was spent and is held, by all together, for `FROM`: a row, or several that count together."""
+    has_workers = False
+    """Whether runs may work on the manifest side by side at all."""
+    shared = False
+    """Whether runs work on the manifest beside this one."""
     sql: Sql
 
     def __init__(self, name: str) -> None:
@@ -63,6 +77,8 @@ class Connection(ABC):
         """The manifest as people know it."""
         self.in_part = self.broken = False
         """Whether a part of a transaction is open, and whether something failed within it."""
+        self.worker: int | None = None
+        """The run that this connection works for beside others, once `join` was called."""
 
     @property
     @abstractmethod
@@ -121,6 +137,26 @@ class Connection(ABC):
     @abstractmethod
     def close(self) -> None:
         """Ends the connection."""
+
+    def begin_transaction(self) -> None:
+        """Begins a transaction that is going to write. Raises `Fenced` for a worker whose word does not count."""
+        self.sql.execute(self.begin)
+
+    def join(self, run: int) -> None:
+        """Within the transaction that begins a run: from its commit on, the run is a worker beside others."""
+        raise AssertionError(f"{self.name} is worked on by one run at a time, and not by {run} and others")
+
+    def present(self) -> list[int]:
+        """The workers whose sessions the server still has."""
+        raise AssertionError(f"{self.name} has no workers")
+
+    def keep_others_out(self, wait: Callable[[], None]) -> None:
+        """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
+        raise AssertionError(f"{self.name} has no workers to call {wait} for")
+
+    def let_others_in(self) -> None:
+        """Lets other workers join."""
+        raise AssertionError(f"{self.name} has no workers")
 
     def commit(self) -> None:
         """Makes a transaction durable. Raises the database's own errors; then it is not."""
@@ -198,7 +234,7 @@ class Transaction:
         try:
             if not connection.in_transaction:
                 self._level = _Level.WHOLE
-                connection.sql.execute(connection.begin)
+                connection.begin_transaction()
             elif not connection.in_part:
                 self._level = _Level.PART
                 connection.sql.execute("SAVEPOINT part")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable, Sequence
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.connection import Cursor, Sql
+from seedream_batch.manifest.connection import Cursor, Sql, marks
 from seedream_batch.manifest.place import connect
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.place import Place
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
+
+SILENT = "silent"
+"""The outcome of a run that was taken away, since nothing was heard of it any more."""
+
+SWEPT = "swept"
+"""The fact that says up to which run what was left unfinished is gone."""
 
 MOVED_TO = "moved_to"
 """The fact that says where a manifest has gone; from then on it is only there to be looked at."""
@@ -18,9 +25,9 @@ MOVED_TO = "moved_to"
 class ManifestCore:
     """A manifest open for writing; see `Manifest`, which has all its parts."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, shared: bool = False) -> None:
         self.place = place
-        self._connection = connect(place)
+        self._connection = connect(place, shared=shared)
         self.name = self._connection.name
         """The manifest as people know it."""
         self._run: int | None = None
@@ -40,6 +47,11 @@ class ManifestCore:
     def quick(self) -> bool:
         """Whether statements take microseconds, so that an event loop may wait for them."""
         return self._connection.quick
+
+    @property
+    def shared(self) -> bool:
+        """Whether runs work on it beside this one; see `Workers`."""
+        return self._connection.shared
 
     @property
     def in_transaction(self) -> bool:
@@ -77,9 +89,14 @@ class ManifestCore:
             )
 
     def was_cut_off(self) -> bool:
-        """Whether the last run ended without a word, and may have left unfinished files."""
-        row = self._connection.row("SELECT ended_at FROM runs ORDER BY id DESC LIMIT 1")
-        return row is not None and row[0] is None
+        """Whether a run since the last sweep ended without a word, and may have left unfinished files."""
+        swept = int(self.fact(SWEPT) or 0)
+        sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
+        return self._connection.row(sql, (swept, SILENT, self._run or 0)) is not None
+
+    def swept(self) -> None:
+        """Nothing unfinished is left of the runs before this one."""
+        self.tell({SWEPT: str((self._run or 1) - 1)})
 
     def in_flight(self) -> int:
         """Tasks that only the service they were sent to knows anything of."""
@@ -87,23 +104,29 @@ class ManifestCore:
         return int(self._connection.rows(sql)[0][0])
 
     def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
-        """Records that a run began; later events name it."""
+        """Records that a run began; later events name it. On a shared manifest it joins those at work."""
         with self.group() as sql:
+            if self.shared:
+                # So that the numbers of workers are seen in their order.
+                sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
             row = sql.execute(
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
             ).fetchone()
-        self._run = int(row[0])
+            self._run = int(row[0])
+            if self.shared:
+                self._connection.join(self._run)
         return self._run
-
-    def end_run(self, *, now: float, outcome: str) -> None:
-        """Records that the run ended, and why."""
-        with self.group() as sql:
-            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
 
     def task(self, number: int) -> TaskRecord:
         """One task."""
         return task_record(self._connection.rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,))[0])
+
+    def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """These tasks (at most a few hundred at a time), in this order."""
+        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
+        found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
+        return [found[number] for number in numbers]
 
     def _move(
         self,
@@ -137,6 +160,13 @@ class ManifestCore:
         sql.execute(
             "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (now, self._run, task, image, old, new, why),
+        )
+
+    def _log_all(self, sql: Sql, old: TaskState, new: TaskState, tasks: Iterable[tuple[int, str]], now: float) -> None:
+        """The same move of many tasks, each with its reason."""
+        sql.executemany(
+            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, NULL, ?, ?, ?)",
+            [(now, self._run, task, old, new, why) for task, why in tasks],
         )
 
     def _attempt(self, sql: Sql, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:

@@ -22,11 +22,16 @@ PATIENCE = 0.2
 
 
 @contextmanager
-def run_lock(folder: Path) -> Iterator[None]:
+def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Holds an output folder for this process, and a manifest in it. Raises `ManifestLocked` soon if another run does.
 
-    A manifest on a server is held by the connection that writes it.
+    A manifest on a server is held by the connection that writes it; who works on it holds the folder `shared`, so that
+    nobody else's manifest comes into it.
     """
+    if shared:
+        with _shared_lock(folder):
+            yield
+        return
     lock = FileLock(folder / LOCK, mode=0o600)
     try:
         # Not at the first try: `is_locked` has the lock for a moment, and a status must not turn a run away.
@@ -40,6 +45,31 @@ def run_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _shared_lock(folder: Path) -> Iterator[None]:
+    deadline = time.monotonic() + PATIENCE
+    try:
+        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
+    try:
+        while not _shared(handle):
+            if time.monotonic() > deadline:
+                raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
+            time.sleep(PATIENCE / 20)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _shared(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _holder(folder: Path) -> str:
@@ -63,10 +93,7 @@ def is_locked(place: Place) -> bool:
     except OSError:
         return False
     try:
-        # A shared lock is refused exactly while a run holds its exclusive one, and is gone again at once.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        # It is refused exactly while a run holds its exclusive one, and is gone again at once.
+        return not _shared(handle)
     finally:
         os.close(handle)
-    return False

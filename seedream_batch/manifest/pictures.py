@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.connection import marks
-from seedream_batch.manifest.core import ManifestCore, one_row
+from seedream_batch.manifest.core import one_row
+from seedream_batch.manifest.in_hand import InHand
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
 from seedream_batch.model.task import IMAGE_EDGES, ImageRecord, ImageState
 
@@ -27,7 +28,7 @@ class StoredFile:
 _OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
 
-class Pictures(ManifestCore):
+class Pictures(InHand):
     """Images, their files, and uploads."""
 
     def images(self, task: int) -> list[ImageRecord]:
@@ -36,10 +37,12 @@ class Pictures(ManifestCore):
         return [image_record(row) for row in self._connection.rows(sql, (task,))]
 
     def to_fetch(self) -> array[int]:
-        """The tasks with images that wait to be fetched, the one with the image that expires first in front."""
+        """The tasks with images that wait to be fetched, and that nobody has in hand; what expires first in front."""
+        free = self._free("WHERE")
+        among = f" AND task IN (SELECT id FROM tasks{free})" if free else ""
         # The plus sign keeps SQLite from walking all images in the order of their tasks.
         return self._connection.numbers(
-            "SELECT +task FROM images WHERE state = 'announced' GROUP BY +task ORDER BY min(expires_at), +task"
+            f"SELECT +task FROM images WHERE state = 'announced'{among} GROUP BY +task ORDER BY min(expires_at), +task"
         )
 
     def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:

@@ -11,15 +11,17 @@ from seedream_batch.manifest.sqlite import SqliteConnection
 from seedream_batch.model.place import Place, Server
 
 
-def connect(place: Place, *, read_only: bool = False) -> Connection:
+def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> Connection:
     """A connection to a manifest; opened for writing it is made if need be.
+
+    `shared` is for a run that works on it beside others, which only a server lets it do.
 
     Raises `ManifestError` for what is no manifest, or one of another version, `StorageError`, and `UsageError` when a
     library is missing.
     """
     if isinstance(place, Path):
         return SqliteConnection(place, read_only=read_only)
-    connection: Connection = _postgres().PostgresConnection(place, read_only=read_only)
+    connection: Connection = _postgres().PostgresConnection(place, read_only=read_only, shared=shared)
     return connection
 
 

@@ -7,7 +7,6 @@ import logging
 import secrets
 import threading
 import time
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -17,8 +16,18 @@ import psycopg
 from psycopg import sql as composed
 from psycopg.pq import TransactionStatus
 
-from seedream_batch.errors import LineLost, ManifestBusy, ManifestError, ManifestLocked, StorageError, UsageError
-from seedream_batch.manifest.connection import PATIENCE, Connection, Cursor
+from seedream_batch.errors import (
+    Collision,
+    Fenced,
+    LineLost,
+    ManifestBusy,
+    ManifestError,
+    ManifestLocked,
+    StorageError,
+    UsageError,
+)
+from seedream_batch.manifest import postgres_locks as locks
+from seedream_batch.manifest.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
 from seedream_batch.manifest.postgres_schema import Raw, check_version, migrate
 from seedream_batch.model.place import Server
 
@@ -37,17 +46,18 @@ _FULL = "53"
 _GONE = ("08", "57P")
 """Those of a line that is gone, and of a server that ends or begins."""
 
-LOCK_PATIENCE = 1.0
-"""Seconds in which the lock is asked for."""
+_BROKEN_OFF = ("40001", "40P01")
+"""Those of a transaction that the server broke off, because it could not go on beside another."""
 
-_END_OWN = """
-SELECT pg_terminate_backend(activity.pid) FROM pg_locks AS held JOIN pg_stat_activity AS activity USING (pid)
-WHERE held.locktype = 'advisory' AND held.classid = %s AND held.objid = %s AND held.objsubid = 2 AND held.granted
-AND activity.pid = %s AND activity.backend_start = %s
+STOPPED = 3.0
+"""Seconds that a worker may be silent within a transaction: a process that was stopped must not hold up the others."""
+
+_ALL_TOTALS = """
+(SELECT sum(reserved_images)::bigint AS reserved_images, sum(reserved)::bigint AS reserved,
+sum(images)::bigint AS images, sum(cost)::bigint AS cost
+FROM (SELECT reserved_images, reserved, images, cost FROM totals
+UNION ALL SELECT reserved_images, reserved, images, cost FROM workers) AS parts) AS totals
 """
-
-Backend = tuple[int, object]
-"""A session of the server: its process, and when that began."""
 
 _PAGE = 2000
 """Rows of a long answer that are fetched together."""
@@ -64,14 +74,18 @@ class PostgresConnection(Connection):
     quick = False
     errors = psycopg.Error
     guards = psycopg.IntegrityError
+    has_workers = True
+    for_update = " FOR UPDATE OF attempts"
+    totals = _ALL_TOTALS
 
-    def __init__(self, server: Server, *, read_only: bool = False) -> None:
+    def __init__(self, server: Server, *, read_only: bool = False, shared: bool = False) -> None:
         self._server = server
+        self.shared = shared
         self._read_only = read_only
         self._hurried = threading.Event()
         self._changes = self._changes_before = 0
         self._named = 0
-        self._backend: Backend = (0, None)
+        self._backend: locks.Backend = (0, None)
         self._line = 0
         """The number of this connection among all that ever wrote the manifest."""
         self._unclear = ""
@@ -82,7 +96,7 @@ class PostgresConnection(Connection):
         self._barred: ManifestLocked | None = None
         """Why this connection must not write any more."""
         super().__init__(server.name)
-        self._raw = _connect(server)
+        self._raw = connected(server)
         self.sql = self
         try:
             with self.told():
@@ -106,7 +120,7 @@ class PostgresConnection(Connection):
             self._changes += max(cursor.rowcount, 0)
         return cursor
 
-    def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> object:
+    def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> Cursor:
         """Carries out one statement for each of many rows of values."""
         cursor = self._raw.cursor()
         cursor.executemany(_translated(sql), ([_clean(value) for value in row] for row in values))
@@ -119,6 +133,35 @@ class PostgresConnection(Connection):
             cursor.itersize = _PAGE
             cursor.execute(_translated(sql), [_clean(value) for value in values])
             yield from cursor
+
+    def begin_transaction(self) -> None:
+        self._raw.execute(self.begin)
+        if self.worker is not None:
+            # Until the transaction ends, nobody can take the worker away.
+            found = self._raw.execute("SELECT 1 FROM workers WHERE run = %s FOR KEY SHARE", [self.worker]).fetchone()
+            if found is None:
+                self._raw.execute("ROLLBACK")
+                raise Fenced(
+                    f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
+                )
+
+    def join(self, run: int) -> None:
+        # Before anybody can see it in the table: one that is not there would be taken away.
+        locks.hold_worker(self._raw, self._server, run)
+        self._raw.execute(
+            f"INSERT INTO workers (run, line, until) VALUES (%s, %s, {CLOCK} + %s)", [run, self._line, LEASE]
+        )
+        self.worker = run
+
+    def present(self) -> list[int]:
+        return locks.present(self._raw, self._server)
+
+    def keep_others_out(self, wait: Callable[[], None]) -> None:
+        with self.told():
+            locks.hold_joining(self._raw, self._server, wait)
+
+    def let_others_in(self) -> None:
+        locks.drop_joining(self._raw, self._server)
 
     def commit(self) -> None:
         if self._changes != self._changes_before:
@@ -157,7 +200,7 @@ class PostgresConnection(Connection):
             if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
                 raise LineLost(f"{self.name} does not answer")
             try:
-                return self._take_up(_connect(self._server))
+                return self._take_up(connected(self._server))
             except ManifestLocked as error:
                 self._barred = error
                 raise
@@ -169,8 +212,11 @@ class PostgresConnection(Connection):
         try:
             self._settle(raw)
             self._hold(raw, own=self._backend)
-            # Whoever has the lock knows that the session before it has ended, with all it was about to commit.
-            newest = raw.execute("SELECT id, mark FROM lines ORDER BY id DESC LIMIT 1").fetchone()
+            if self.worker is not None:
+                locks.hold_worker(raw, self._server, self.worker)
+            # The session before has ended, with all it was about to commit.
+            own = "WHERE id = %s" if self.shared else "WHERE id >= %s"
+            newest = raw.execute(f"SELECT id, mark FROM lines {own} ORDER BY id DESC LIMIT 1", [self._line]).fetchone()
         except BaseException:
             raw.close()
             raise
@@ -178,7 +224,7 @@ class PostgresConnection(Connection):
             raw.close()
             raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
         self._raw = raw
-        self._backend = _backend(raw)
+        self._backend = locks.backend(raw)
         self.in_part = self.broken = False
         self._changes_before = self._changes
         durable = self._unclear != "" and newest[1] == self._unclear
@@ -205,16 +251,19 @@ class PostgresConnection(Connection):
         lost = self._raw.closed or self._raw.broken
         if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
             kind = LineLost
+        elif state in _BROKEN_OFF:
+            kind = Collision
         elif isinstance(error, psycopg.errors.LockNotAvailable):
             kind = ManifestBusy
         return kind(f"{self.name}: {text}")
 
     def columns(self, table: str) -> tuple[str, ...]:
+        # Which worker has a task in hand is nothing to take elsewhere.
         return tuple(
             row[0]
             for row in self.rows(
                 "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
-                " ORDER BY ordinal_position",
+                " AND (table_name, column_name) != ('tasks', 'worker') ORDER BY ordinal_position",
                 (self._server.schema, table),
             )
         )
@@ -238,8 +287,8 @@ class PostgresConnection(Connection):
         return f"(array_agg({column} ORDER BY ordinal))[1]"
 
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
-        # Those before this run are over.
-        self.execute("DELETE FROM choices")
+        # Those before this run are over, but for workers beside it.
+        self.execute("DELETE FROM choices WHERE run NOT IN (SELECT run FROM workers)")
         source = iter(rows())
         # They come over this very line, so not while others go.
         while page := list(itertools.islice(source, _PAGE)):
@@ -254,6 +303,8 @@ class PostgresConnection(Connection):
     def close(self) -> None:
         # The end of a session takes the server a moment, and the next command may come at once.
         with suppress(psycopg.Error):
+            if self.shared:
+                self._raw.execute("DELETE FROM lines WHERE id = %s", [self._line])
             self._raw.execute("SELECT pg_advisory_unlock_all()")
         self._raw.close()
 
@@ -268,69 +319,41 @@ class PostgresConnection(Connection):
         raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(round(PATIENCE * 1000))))
         # A server that has heard nothing of the end of a line keeps its lock for hours otherwise.
         raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
+        if self.shared:
+            raw.execute(
+                composed.SQL("SET idle_in_transaction_session_timeout TO {}").format(
+                    composed.Literal(round(STOPPED * 1000))
+                )
+            )
         if self._read_only:
             raw.execute("SET default_transaction_read_only TO on")
 
     def _begin_line(self) -> None:
         """Takes a number, by which a later line of this connection sees whether anybody else has written."""
-        self._raw.execute("DELETE FROM lines")
+        if not self.shared:
+            self._raw.execute("DELETE FROM lines")
         row = self._raw.execute("INSERT INTO lines DEFAULT VALUES RETURNING id").fetchone()
         self._line = 0 if row is None else int(row[0])
-        self._backend = _backend(self._raw)
+        self._backend = locks.backend(self._raw)
 
-    def _hold(self, raw: Raw, *, own: Backend | None = None) -> None:
-        """Takes the manifest for a line alone. Raises `ManifestLocked`.
-
-        The lock is the session's: the server lets go of it when that ends, however it does. `own` is a session of this
-        connection of whose end the server may not have heard yet.
-        """
-        # A run that ended a moment ago, or was killed, may still be there for the server.
-        begun = time.monotonic()
-        deadline = begun + LOCK_PATIENCE
-        while True:
-            row = raw.execute("SELECT pg_try_advisory_lock(%s, %s)", lock_of(self._server)).fetchone()
-            if row is not None and row[0]:
-                return
-            if own is not None and raw.execute(_END_OWN, [*lock_of(self._server), *own]).fetchall():
-                deadline = min(time.monotonic(), begun + 9 * LOCK_PATIENCE) + LOCK_PATIENCE
-            if time.monotonic() > deadline:
-                raise ManifestLocked(f"another run holds {self.name}: {self._holder(raw)}")
-            self._hurried.wait(LOCK_PATIENCE / 20)
-
-    def _holder(self, raw: Raw) -> str:
-        table = composed.Identifier(self._server.schema, "runs")
-        query = composed.SQL("SELECT pid, host, started_at FROM {} WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
-        with suppress(psycopg.Error):
-            row = raw.execute(query.format(table)).fetchone()
-            if row is not None:
-                started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[2]))
-                return f"pid {row[0]} on {row[1]}, started {started}"
-        return "it has only just started"
-
-
-def lock_of(server: Server) -> tuple[int, int]:
-    """The two numbers of the advisory lock of whoever writes a manifest."""
-    return _LOCK, zlib.crc32(server.schema.encode()) & 0x7FFF_FFFF
+    def _hold(self, raw: Raw, *, own: locks.Backend | None = None) -> None:
+        locks.hold(raw, self._server, shared=self.shared, pause=self._hurried.wait, own=own)
 
 
 def is_held(server: Server) -> bool:
     """Whether a run holds the manifest right now."""
-    connection = PostgresConnection(server, read_only=True)
+    raw = connected(server)
     try:
-        return bool(
-            connection.rows(
-                "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = ? AND objid = ? AND objsubid = 2"
-                " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-                lock_of(server),
-            )
-        )
+        return locks.is_held(raw, server)
+    except psycopg.Error as error:
+        raise ManifestError(f"{server.name}: {_line_of(error)}") from error
     finally:
-        connection.close()
+        raw.close()
 
 
 def is_there(server: Server) -> bool:
     """Whether there is a manifest. Raises `LineLost`, and `ManifestError` for what is none."""
-    raw = _connect(server)
+    raw = connected(server)
     try:
         return check_version(raw, server.schema, server.name, old=True) > 0
     except psycopg.Error as error:
@@ -339,11 +362,8 @@ def is_there(server: Server) -> bool:
         raw.close()
 
 
-_LOCK = 0x5EED_BA7C & 0x7FFF_FFFF
-"""The first number of all advisory locks of this program."""
-
-
-def _connect(server: Server) -> Raw:
+def connected(server: Server) -> Raw:
+    """A fresh line to a server. Raises `LineLost`, and `UsageError` for a URL that leads nowhere."""
     try:
         return psycopg.connect(
             server.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="seedream-batch",
@@ -358,11 +378,6 @@ def _connect(server: Server) -> Raw:
 
 def _line_of(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
-
-
-def _backend(raw: Raw) -> Backend:
-    row = raw.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
-    return (0, None) if row is None else (row[0], row[1])
 
 
 def _without_nul(column: str) -> str:

@@ -1,7 +1,9 @@
 """The tables of a manifest on PostgreSQL, and the migrations that lead to them.
 
 The table `format` holds the version. A migration and its new version are one transaction. The tables are those of
-`schema`, column by column: times are unix seconds, money is millionths of a USD, JSON is kept as it was written.
+`schema`, column by column: times are unix seconds, money is millionths of a USD, JSON is kept as it was written. What
+only concerns runs that work side by side comes on top: a column of `tasks`, and tables of their own. In these, times
+are of the clock of the database.
 """
 
 from __future__ import annotations
@@ -157,7 +159,30 @@ $$BEGIN RAISE EXCEPTION 'the log of transitions is append-only' USING ERRCODE = 
 CREATE TRIGGER events_are_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON events EXECUTE FUNCTION append_only();
 """
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE tasks ADD COLUMN worker BIGINT;     -- the run that has it in hand, as long as that is among the workers
+CREATE INDEX tasks_in_hand ON tasks (worker)
+    WHERE worker IS NOT NULL AND state IN ('planned', 'submitting', 'accepted', 'uncertain');
+
+CREATE TABLE workers (          -- the runs at work; their numbers grow, and one that was taken away never comes back
+    run BIGINT PRIMARY KEY REFERENCES runs (id),
+    line BIGINT NOT NULL,
+    until DOUBLE PRECISION NOT NULL,
+    gone DOUBLE PRECISION,
+    reserved_images BIGINT NOT NULL DEFAULT 0,
+    reserved BIGINT NOT NULL DEFAULT 0,
+    images BIGINT NOT NULL DEFAULT 0,
+    cost BIGINT NOT NULL DEFAULT 0
+);
+
+CREATE TABLE pace (             -- when submissions may go out, for all workers together
+    "only" BIGINT PRIMARY KEY CHECK ("only" = 1),
+    state TEXT NOT NULL
+);
+INSERT INTO pace VALUES (1, '');
+"""
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[i]` leads from version i to i + 1."""
 
 VERSION = len(MIGRATIONS)

@@ -173,7 +173,7 @@ class ManifestReader:
 
     def totals(self) -> Totals:
         """What was spent, and what is held."""
-        return Totals(*self._one("SELECT reserved_images, reserved, images, cost FROM totals"))
+        return Totals(*self._one(f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"))
 
     def task_times(self) -> dict[str, list[float]]:
         """How many seconds the tasks of the last runs took from their submission to their end, by resolution.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from seedream_batch.errors import StorageError
 
 NAME = "manifest.rescue"
+_OF_WORKERS = re.compile(r"manifest-(\d+)\.rescue")
 SIZE = 256 * 1024
 """Bytes set aside before anything is sent: on a full disk, what is allocated already can still be written."""
 
@@ -25,14 +27,29 @@ class Rescued:
     at: float
 
 
+def name_of_worker(run: int) -> str:
+    """The file of a worker: several may use one folder."""
+    return f"manifest-{run}.rescue"
+
+
+def found_in(folder: Path, at_work: Collection[int]) -> list[str]:
+    """The names of the files in a folder, but for those of workers that are at work. Raises `StorageError`."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except OSError as error:
+        raise StorageError(f"{folder}: {error.strerror or error}") from error
+    workers = {name: int(match[1]) for name in names if (match := _OF_WORKERS.fullmatch(name))}
+    return [name for name in names if name == NAME or (name in workers and workers[name] not in at_work)]
+
+
 class RescueFile:
     """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them.
 
     `sync` brings the names in a folder to the disk, and may raise `OSError`.
     """
 
-    def __init__(self, folder: Path, sync: Callable[[Path], None]) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, sync: Callable[[Path], None], name: str = NAME) -> None:
+        self.path = folder / name
         self._sync = sync
         self.used = False
         """Whether something was added."""

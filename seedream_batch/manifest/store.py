@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
+import time
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +17,8 @@ from seedream_batch.manifest.enter import Entered, enter
 from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.manifest.upkeep import Upkeep
+from seedream_batch.manifest.workers import Workers
+from seedream_batch.model.place import Place
 from seedream_batch.model.task import TaskRecord, TaskSpec, TaskState
 
 _PAGE = 500
@@ -28,12 +32,23 @@ class _TakenBack(Exception):
     """Ends a transaction that is not to be kept."""
 
 
-class Manifest(Decisions, Upkeep):
+class Manifest(Decisions, Upkeep, Workers):
     """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
 
+    Opened `shared`, which only a server allows, processes hold it together, each for a run that is a worker.
     Every public method is one transaction, durable when it returns; within `group()` they share one. A write that
     finds another state than it names changes nothing and raises `StaleTransition`.
     """
+
+    def __init__(self, place: Place, *, shared: bool = False) -> None:
+        """Raises `ManifestLocked` when a run holds it; waits a while for workers that were just cut off."""
+        super().__init__(place, shared=shared)
+        if self._connection.has_workers and not shared:
+            while self.others():
+                # None of them has a session, or this one would not have come so far.
+                self.bury(time.time(), platform.node())
+                if self.others():
+                    time.sleep(0.2)
 
     @contextmanager
     def taken_back(self) -> Iterator[None]:
@@ -50,21 +65,22 @@ class Manifest(Decisions, Upkeep):
     def recover(self, now: float) -> int:
         """What a killed run left in the middle of a submission becomes uncertain; how many there were."""
         with self.group() as sql:
-            left = self.tasks(TaskState.SUBMITTING)
-            for task in left:
-                why = "the run ended between sending and an answer"
-                self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code="", held=0)
-                self._attempt(sql, task, "uncertain")
+            left = self.records(self.numbers(TaskState.SUBMITTING))
+            self._cut_off(sql, left, now)
         return len(left)
 
     def take_in(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
-        """Task ids that an earlier run could not store go to their tasks; how many of these answers are known now."""
+        """Task ids that an earlier run could not store go to their tasks; how many of these answers are known now.
+
+        Those of tasks that another worker has in hand are not: that one may be about to learn the same.
+        """
         known = 0
         with self.group() as sql:
             for one in rescued:
                 row = sql.execute(
                     "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
-                    " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?",
+                    " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?"
+                    f"{self._free_or_mine('AND')}",
                     (one.key,),
                 ).fetchone()
                 if row is None:
@@ -119,19 +135,13 @@ class Manifest(Decisions, Upkeep):
         return self._connection.row(sql, (task_id,)) is not None
 
     def numbers(self, state: TaskState) -> array[int]:
-        """The tasks in flight in a state, in the order of the job; for `records`."""
+        """The tasks in flight in a state that nobody has in hand, in the order of the job; for `take_up`."""
         # The states are those of the index `tasks_open`, so that it is used.
         sql = (
             "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain') AND state = ?"
-            " ORDER BY ordinal IS NULL, ordinal, id"
+            f"{self._free('AND')} ORDER BY ordinal IS NULL, ordinal, id"
         )
         return self._connection.numbers(sql, (state,))
-
-    def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """These tasks (at most a few hundred at a time), in this order."""
-        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
-        found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
-        return [found[number] for number in numbers]
 
     def tasks(self, state: TaskState) -> list[TaskRecord]:
         """All tasks in a state, in the order of the job."""

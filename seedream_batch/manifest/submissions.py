@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
+from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.accounts import Accounts
-from seedream_batch.manifest.connection import Sql
+from seedream_batch.manifest.connection import CLOCK, Sql, marks
 from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.pictures import Pictures
+from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
@@ -35,69 +38,156 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class _Opening:
+    """An attempt that is opened, or once more: its claim, the body if it is not the task's own, and what is held."""
+
+    claim: Claim
+    body: str | None
+    attempt: int
+    reserved: int
+    again: bool
+
+    @property
+    def task(self) -> TaskRecord:
+        return self.claim.task
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """The intents that were committed, and why the rest was not, if the budget stopped them."""
 
     claims: tuple[Claim, ...]
     stopped_by: str = ""
+    turns: tuple[float, ...] = ()
+    """When each of them may go out, in seconds from the moment at which that was decided, if it was asked for."""
+    decided_at: float = 0.0
+    """That moment, by the clock that `claim` was given."""
+    free_in: float = 0.0
+    """In how many seconds it is worth to come again, where there were fewer turns than intents."""
 
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """The next times at which submissions may go out, and what is to be remembered of that."""
+
+    state: str
+    at: tuple[float, ...]
+    free_in: float
+
+
+Take = Callable[[str, float, int], Turns]
+"""Takes up to so many turns: from what was remembered, and the time of the clock that all workers share."""
 
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 """The states in which a task waits for the outcome of its submission."""
 
 
+_TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
+
+
 class Submissions(Accounts, Pictures):
     """Intents, outcomes and ends of tasks."""
 
-    def claim(self, intents: Sequence[Intent], budget: Budget, now: float) -> Claimed:
-        """Commits the intents, with their keys and what they may cost, as far as the budget goes.
+    def claim(
+        self,
+        intents: Sequence[Intent],
+        budget: Budget,
+        now: float,
+        *,
+        take: Take | None = None,
+        also: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Claimed:
+        """Commits the intents, with their keys and what they may cost, as far as the budget and the turns go.
 
-        Tasks that are no longer planned are passed over. Nothing may be sent before this returns.
+        Tasks that are no longer planned are passed over. Nothing may be sent before this returns. With `take` as many
+        turns are taken with them, and before them `also` so many for what needs no intent; theirs come first.
         """
-        claims: list[Claim] = []
         with self.group() as sql:
-            for intent in intents:
-                task = self.task(intent.task)
-                if task.state is not TaskState.PLANNED:
-                    continue
-                price = self._price(task)
-                refusal = self._over_budget(task, budget, price)
-                if refusal:
-                    return Claimed(tuple(claims), refusal)
-                claims.append(self._open_attempt(sql, task, intent.body, price, now))
-        return Claimed(tuple(claims))
+            turns, decided_at = None, 0.0
+            if self.shared:
+                self._one_at_a_time(sql)
+            if take is not None:
+                state, clock = sql.execute(f"SELECT state, {CLOCK} FROM pace").fetchone()
+                decided_at = monotonic()
+                turns = take(state, clock, also + len(intents))
+                intents = intents[: max(0, len(turns.at) - also)]
+                turns = replace(turns, at=tuple(at - clock for at in turns.at))
+                sql.execute("UPDATE pace SET state = ?", (turns.state,))
+            opened, stopped_by = self._affordable(intents, budget, now)
+            self._open(sql, opened, now)
+            found = {task.id: task for task in self.records([one.task.id for one in opened])}
+        claims = tuple(replace(one.claim, task=found[one.task.id]) for one in opened)
+        if turns is None:
+            return Claimed(claims, stopped_by)
+        return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
 
-    def _open_attempt(self, sql: Sql, task: TaskRecord, body: str | None, price: int, now: float) -> Claim:
-        reserved = task.images * price
-        number = task.attempt
-        row = None
-        if number:
-            row = sql.execute(
-                "SELECT key, body, opened_at FROM attempts WHERE task = ? AND number = ? AND outcome = 'not executed'",
-                (task.id, number),
-            ).fetchone()
-        if row is not None and row[1] == body:
-            # Provably nothing was executed: the same logical request, so the same key.
-            key, opened_at = str(row[0]), float(row[2])
-            sql.execute(
-                "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
-                (task.images, reserved, key),
-            )
-        else:
-            number, opened_at = number + 1, now
-            # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
-            # same key again, and the service then recognises what it has done already.
-            key = f"sb-{self.id}-{task.fingerprint[:40]}-{number}"
-            sql.execute(
-                "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (key, task.id, number, body, now, task.images, reserved),
-            )
-        sql.execute(
-            "UPDATE totals SET reserved_images = reserved_images + ?, reserved = reserved + ?", (task.images, reserved)
+    def _affordable(self, intents: Sequence[Intent], budget: Budget, now: float) -> tuple[list[_Opening], str]:
+        """What is opened for these intents, as far as the budget goes; what it would pass, if it stops them."""
+        if not intents:
+            return [], ""
+        bodies = {intent.task: intent.body for intent in intents}
+        rows = self._connection.rows(
+            f"SELECT {_TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
+            " ON attempts.task = tasks.id AND attempts.number = tasks.attempt AND attempts.outcome = 'not executed'"
+            f" WHERE tasks.id IN ({marks(bodies)}) AND tasks.state = 'planned'",
+            list(bodies),
         )
-        self._move(sql, task, TaskState.SUBMITTING, f"attempt {number}", now, attempt=number)
-        return Claim(self.task(task.id), key, body if body is not None else task.body, opened_at)
+        planned = {row[0]: (task_record(row[:-3]), *row[-3:]) for row in rows}
+        prices = self._prices()
+        totals = self.totals()
+        opened: list[_Opening] = []
+        for number, body in bodies.items():
+            if number not in planned:
+                continue
+            task, key, sent, opened_at = planned[number]
+            price = prices.get((task.model, task.resolution), task.price)
+            totals = replace(
+                totals,
+                reserved_images=totals.reserved_images + task.images,
+                reserved=totals.reserved + task.images * price,
+            )
+            if refusal := self._over_budget(budget, totals):
+                return opened, refusal
+            # Provably nothing was executed: the same logical request, so the same key.
+            again = key is not None and sent == body
+            attempt = task.attempt if again else task.attempt + 1
+            if not again:
+                # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
+                # same key again, and the service then recognises what it has done already.
+                key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
+            claim = Claim(task, key, task.body if body is None else body, opened_at)
+            opened.append(_Opening(claim, body, attempt, task.images * price, again=again))
+        return opened, ""
+
+    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> None:
+        """Writes the attempts and moves their tasks."""
+        if not opened:
+            return
+        sql.executemany(
+            "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
+            [(one.task.images, one.reserved, one.claim.key) for one in opened if one.again],
+        )
+        sql.executemany(
+            "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (one.claim.key, one.task.id, one.attempt, one.body, now, one.task.images, one.reserved)
+                for one in opened
+                if not one.again
+            ],
+        )
+        images, reserved = sum(one.task.images for one in opened), sum(one.reserved for one in opened)
+        self._add(sql, reserved_images=images, reserved=reserved)
+        moved = sql.executemany(
+            "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?"
+            " WHERE id = ? AND state = 'planned' AND attempt = ?",
+            [(now, one.attempt, one.task.id, one.task.attempt) for one in opened],
+        )
+        if moved.rowcount != len(opened):
+            raise StaleTransition("a task that was planned is not so any more; nothing was changed")
+        told = [(one.task.id, f"attempt {one.attempt}") for one in opened]
+        self._log_all(sql, TaskState.PLANNED, TaskState.SUBMITTING, told, now)
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
         """What was sent for an uncertain task, for a resend under the same key; None if it is so no longer."""

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from seedream_batch.pacing.polling import PollSchedule, Watch
 from seedream_batch.pacing.submitting import SubmissionPace
+from seedream_batch.pacing.turns import News, take_turns
 
-__all__ = ["PollSchedule", "SubmissionPace", "Watch"]
+__all__ = ["News", "PollSchedule", "SubmissionPace", "Watch", "take_turns"]

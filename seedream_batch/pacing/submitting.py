@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from typing import Any
 
 START = 8.0
 """Submissions a second to begin with where nothing is known of the service's limit."""
@@ -64,11 +66,18 @@ class SubmissionPace:
         """Submissions a second, as far as this goes."""
         return self._rate
 
+    def until_slot(self, now: float) -> float:
+        """How long to wait for the next slot, which is not taken."""
+        return max(self._slot(now) - now, 0.0)
+
     def next_slot(self, now: float) -> float:
         """Takes the next slot; how long to wait for it."""
-        at = max(now - LATE, self._next, self._resume, self._leave)
+        at = self._slot(now)
         self._next = at + 1.0 / self._rate
         return max(at - now, 0.0)
+
+    def _slot(self, now: float) -> float:
+        return max(now - LATE, self._next, self._resume, self._leave)
 
     def leaving(self, now: float) -> float:
         """How long a submission in its slot has to wait before it leaves; no new slot comes before those that wait."""
@@ -111,6 +120,27 @@ class SubmissionPace:
         else:
             self._refusals += 1
             self._accepted.clear()
+
+    def to_keep(self) -> dict[str, float | list[float] | None]:
+        """What another run has to know to go on with this pace; for `kept`."""
+        return {
+            "rate": self._rate, "refusals": self._refusals, "next": self._next, "leave": self._leave,
+            "resume": self._resume, "settled": self._settled, "grown": self._grown, "doubling": self._doubling,
+            "accepted": [round(at, 3) for at in self._accepted],
+        }  # fmt: skip
+
+    @classmethod
+    def kept(cls, known: Mapping[str, Any], rate: float | None, now: float) -> SubmissionPace:
+        """The pace that was kept. A configured rate that has changed since counts anew, as does a clock set back."""
+        pace = cls(rate)
+        if rate is None or known["rate"] < rate:
+            pace._rate = known["rate"]
+        pace._refusals, pace._doubling, pace._grown = known["refusals"], known["doubling"], known["grown"]
+        pace._resume, pace._settled = known["resume"], known["settled"]
+        latest = max(now, pace._resume) + 2 * MOST_HELD + 1.0 / pace._rate
+        pace._next, pace._leave = min(known["next"], latest), min(known["leave"], latest)
+        pace._accepted.extend(known["accepted"])
+        return pace
 
     def _measured(self, now: float) -> float | None:
         """What the service accepted a second in the last moments; None where too few went out to tell."""

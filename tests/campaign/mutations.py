@@ -57,9 +57,9 @@ MUTATIONS = (
         (("crashes", "run, keys not honoured"),),
         (
             Edit(
-                "manifest/store.py",
-                "self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why",
-                "self._move(sql, task, TaskState.PLANNED, why, now, reason=why",
+                "manifest/workers.py",
+                "self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now",
+                "self._move(sql, task, TaskState.PLANNED, CUT_OFF, now",
             ),
         ),
     ),
@@ -99,9 +99,9 @@ MUTATIONS = (
         (("crashes", "run, in doubt is held"),),
         (
             Edit(
-                "manifest/store.py",
-                'self._attempt(sql, task, "uncertain")\n        return len(left)',
-                'self._attempt(sql, task, "not executed")\n        return len(left)',
+                "manifest/workers.py",
+                'self._attempt(sql, task, "uncertain")',
+                'self._attempt(sql, task, "not executed")',
             ),
         ),
     ),
@@ -121,7 +121,13 @@ MUTATIONS = (
         "I3 nothing is reserved",
         "I3",
         (("crashes", "run 1"),),
-        (Edit("manifest/submissions.py", "reserved = task.images * price\n", "reserved = 0\n"),),
+        (
+            Edit(
+                "manifest/submissions.py",
+                "opened.append(_Opening(claim, body, attempt, task.images * price, again=again))",
+                "opened.append(_Opening(claim, body, attempt, 0, again=again))",
+            ),
+        ),
     ),
     Mutation(
         "I3 what a task in doubt may have cost is set free when it is given up",
@@ -183,14 +189,14 @@ MUTATIONS = (
                 "",
             ),
             # Either of the two would do.
-            Edit("engine/session.py", "            keep_moves(manifest, folder)\n", ""),
+            Edit("engine/joining.py", "        keep_moves(manifest, OutputFolder(job.output_dir))\n", ""),
         ),
     ),
     Mutation(
         "I4 the old name of a file that moves is gone before the new one is kept",
         "I4",
         (("powerloss", "run after places were swapped, killed"),),
-        (Edit("engine/session.py", "            keep_moves(manifest, folder)\n", ""),),
+        (Edit("engine/joining.py", "        keep_moves(manifest, OutputFolder(job.output_dir))\n", ""),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",
@@ -260,7 +266,13 @@ MUTATIONS = (
         "I9 the manifest notes the key",
         "I9",
         (("secrecy", "all commands"),),
-        (Edit("engine/session.py", 'facts = {"job": job.name,', 'facts = {"key": key.header(), "job": job.name,'),),
+        (
+            Edit(
+                "engine/session.py",
+                "            rescue, entered = begun.rescue, begun.entered\n",
+                '            rescue, entered = begun.rescue, begun.entered\n            manifest.tell({"key": key.header()})\n',
+            ),
+        ),
     ),
     Mutation(
         "I9 a key shows itself",

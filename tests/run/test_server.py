@@ -5,12 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from postgres import Postgres, why_not
-
-from seedream_batch.manifest.rescue import NAME
+from postgres import Postgres, asked, url_of, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -18,19 +15,6 @@ pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 @pytest.fixture
 def place(postgres):
     return postgres.place()
-
-
-def url_of(place):
-    return f"{place.url}?schema={place.schema}"
-
-
-def asked(place, query):
-    """Rows of the manifest."""
-    import psycopg
-
-    with psycopg.connect(place.url) as connection:
-        connection.execute(f'SET search_path TO "{place.schema}"')
-        return connection.execute(query).fetchall()
 
 
 def test_the_whole_way(bench, serve, place):
@@ -115,24 +99,29 @@ def test_decisions(bench, serve, place):
     assert len(bench.files()) == 2
 
 
-def test_one_run_at_a_time_wherever_it_is(bench, serve, place, tmp_path, until, end):
+def test_a_person_decides_alone(bench, serve, place, tmp_path, until, end):
     serve(task_seconds="fixed:60")
     there = ("--manifest", url_of(place))
     process = bench.start(*there)
     end(process)
     until(bench.charges)
+    for command in (("retry",), ("prune",), ("verify",)):
+        refused = bench.call(*command, *there)
+        assert refused.code == 75, refused
+    assert f"pid {process.pid} on" in refused.err
+    assert json.loads(bench.call("status", "--json", *there).out)["running"]
     twin = tmp_path / "elsewhere" / "job.yaml"
     twin.parent.mkdir()
     twin.write_text(bench.job.read_text())
     command = [sys.executable, "-m", "seedream_batch", "run", str(twin), *there]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 75, second
-    assert f"pid {process.pid} on" in second.stderr
-    assert json.loads(bench.call("status", "--json", *there).out)["running"]
+    assert second.returncode == 2, second
+    assert "belongs to the job" in second.stderr
     process.kill()
     process.wait()
     # The server lets go of what a dead run held.
-    until(lambda: bench.run(*there, "--max-duration", "0.2s").code == 7)
+    assert bench.call("retry", *there).code == 0
+    assert bench.run(*there, "--max-duration", "0.2s").code == 7
 
 
 @pytest.fixture
@@ -162,7 +151,7 @@ def test_a_server_that_goes_and_comes_back(bench, serve, own, until, end, number
     assert len(bench.charges()) == len({charge["key"] for charge in bench.charges()}) == 60
     assert asked(place, "SELECT state, count(*) FROM tasks GROUP BY state") == [("succeeded", 60)]
     assert asked(place, "SELECT count(*) FROM attempts") == [(60,)]
-    assert not (bench.out / NAME).exists()
+    assert list(bench.out.glob("*.rescue")) == []
 
 
 def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own, until, end):
@@ -174,14 +163,13 @@ def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own
     end(process)
     until(bench.charges)
     own.stop(signal.SIGQUIT)
-    rescue = Path(bench.out, NAME)
-    until(lambda: b"task_" in rescue.read_bytes())
+    until(lambda: any(b"task_" in one.read_bytes() for one in bench.out.glob("*.rescue")))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     own.start()
     assert bench.run("--manifest", url_of(place), "--collect").code in {0, 7}
     assert len(bench.charges()) == len(bench.files()) == 1
-    assert not rescue.exists()
+    assert list(bench.out.glob("*.rescue")) == []
 
 
 @pytest.fixture
@@ -196,16 +184,16 @@ def waiting(bench, serve, own, until, end):
     return place, process
 
 
-def test_a_run_whose_manifest_another_one_has_had_ends(bench, own, waiting):
+def test_a_worker_that_was_taken_away_ends(bench, own, waiting):
     place, process = waiting
     own.stop()
     own.start()
-    # As if another machine had been quicker to come back, and were done already.
-    asked(place, "INSERT INTO lines DEFAULT VALUES RETURNING id")
+    # As if another machine had been quicker to come back, and had taken over.
+    asked(place, "DELETE FROM workers RETURNING run")
     bench.emulator.set_faults([{"on": "poll", "action": "fail"}])
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, out + err
-    assert "another run has had" in err
+    assert "others have taken over its tasks; run again" in err
 
 
 def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(own, waiting):

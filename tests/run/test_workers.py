@@ -1,0 +1,165 @@
+"""Several runs at once on one manifest on a server: each has its own tasks, and what one leaves the others finish."""
+
+import json
+import os
+import signal
+
+import pytest
+from postgres import asked, url_of, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+@pytest.fixture
+def place(postgres):
+    return postgres.place()
+
+
+@pytest.fixture
+def many(bench):
+    """A job of sixty images, a few of which a worker has in flight."""
+    bench.edit("request:", "repeat: 10\nrequest:")
+    bench.edit("/{{ size }}", "/{{ size }}-{{ sample }}")
+    bench.write(bench.job.read_text() + "run: {max_in_flight: 8, on_unknown: resend}\n")
+    return bench
+
+
+@pytest.fixture
+def workers(many, place, end):
+    """Starts workers."""
+
+    def start(count, *args):
+        started = [many.start("--manifest", url_of(place), *args) for _ in range(count)]
+        for one in started:
+            end(one)
+        return started
+
+    return start
+
+
+def ended(process):
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out + err
+
+
+def paid_once(bench, place, count=60):
+    charges = bench.charges()
+    assert len(charges) == len({charge["key"] for charge in charges}) == count
+    assert asked(place, "SELECT count(*) FROM attempts") == [(count,)]
+    assert asked(place, "SELECT state, count(*) FROM tasks GROUP BY state") == [("succeeded", count)]
+    assert len(bench.files()) == count
+    sums = "SELECT sum(reserved_images)::int, sum(reserved)::int, sum(images)::int, sum(cost)::int FROM attempts"
+    assert asked(place, sums) == asked(place, "SELECT reserved_images, reserved, images, cost FROM totals")
+    assert asked(place, "SELECT count(*) FROM workers") == [(0,)]
+
+
+def test_each_has_its_own_tasks(many, serve, place, workers):
+    serve(task_seconds="fixed:1")
+    for process in workers(3):
+        code, told = ended(process)
+        assert code == 0, told
+    paid_once(many, place)
+    took_part = asked(place, "SELECT count(DISTINCT run) FROM events WHERE new = 'submitting'")
+    assert took_part == [(3,)]
+
+
+def test_what_a_killed_one_had_in_hand_the_others_finish(many, serve, place, workers, until):
+    serve(task_seconds="fixed:1.5")
+    first, *others = workers(3)
+    until(lambda: len(many.charges()) >= 20)
+    first.kill()
+    for process in others:
+        code, told = ended(process)
+        assert code == 0, told
+    first.wait()
+    paid_once(many, place)
+    assert asked(place, "SELECT count(*) FROM runs WHERE outcome = 'silent'") == [(1,)]
+
+
+def test_what_was_just_being_sent_is_not_sent_anew_without_keys(many, serve, place, workers, until):
+    serve(honour_keys=False)
+    many.edit(", on_unknown: resend", "")
+    many.emulator.set_faults([{"on": "submit", "action": "delay", "seconds": 30, "at": "after_bill", "count": 1}])
+    [first] = workers(1, "--limit", "1")
+    until(many.charges)
+    [second] = workers(1)
+    until(lambda: len(many.charges()) >= 10)
+    first.kill()
+    code, told = ended(second)
+    assert code == 4, told
+    assert len(many.charges()) == 60
+    assert asked(place, "SELECT state, count(*) FROM tasks GROUP BY state ORDER BY state") == [
+        ("succeeded", 59),
+        ("uncertain", 1),
+    ]
+
+
+def test_the_budget_is_that_of_all(many, serve, place, workers):
+    serve(task_seconds="fixed:0.3")
+    many.write(many.job.read_text() + "budget: {max_images: 25}\n")
+    for process in workers(3):
+        code, told = ended(process)
+        assert code == 5, told
+    assert len(many.charges()) == len(many.files()) == 25
+
+
+def test_the_rate_is_that_of_all(many, serve, place, workers):
+    serve()
+    many.edit("run: {", "run: {rate: 10/s, ")
+    for process in workers(3):
+        code, told = ended(process)
+        assert code == 0, told
+    paid_once(many, place)
+    at = sorted(charge["at"] for charge in many.charges())
+    assert at[-1] - at[0] > 0.9 * 59 / 10
+
+
+def test_one_that_goes_by_another_job_is_turned_away(many, serve, place, workers, until):
+    serve(task_seconds="fixed:60")
+    [first] = workers(1)
+    until(many.charges)
+    many.edit("watercolour", "oil on canvas")
+    refused = many.run("--manifest", url_of(place))
+    assert refused.code == 75, refused
+    assert "job.yaml is not the one that others go by" in refused.err
+    assert f"pid {first.pid} on" in refused.err
+
+
+def test_one_that_leaves_leaves_its_tasks_to_others(many, serve, place, workers, until):
+    serve(task_seconds="fixed:2")
+    first, second = workers(2)
+    until(lambda: len(many.charges()) >= 20)
+    first.send_signal(signal.SIGTERM)
+    assert ended(first)[0] == 143
+    code, told = ended(second)
+    assert code == 0, told
+    paid_once(many, place)
+
+
+def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, workers, until):
+    serve(task_seconds="fixed:1")
+    first, second = workers(2)
+    until(lambda: len(many.charges()) >= 20)
+    os.kill(first.pid, signal.SIGSTOP)
+    [(run,)] = asked(place, f"SELECT id FROM runs WHERE pid = {first.pid}")
+    # Its lease would be over in ten minutes.
+    asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
+    code, told = ended(second)
+    assert code == 0, told
+    os.kill(first.pid, signal.SIGCONT)
+    code, told = ended(first)
+    assert code == 75, told
+    assert "others have taken over its tasks; run again" in told
+    assert many.run("--manifest", url_of(place)).code == 0
+    paid_once(many, place)
+
+
+def test_status_tells_of_them(many, serve, place, workers, until):
+    serve(task_seconds="fixed:60")
+    started = workers(2)
+    until(lambda: len({charge["key"] for charge in many.charges()}) >= 40)
+    told = json.loads(many.call("status", "--json", "--manifest", url_of(place)).out)
+    assert sorted(one["pid"] for one in told["workers"]) == sorted(one.pid for one in started)
+    assert sum(one["in_flight"] for one in told["workers"]) >= 40
+    text = many.call("status", "--manifest", url_of(place)).out
+    assert "2 workers are at work" in text
