@@ -16,7 +16,14 @@ from seedream_batch.report.causes import ADVICE
 from seedream_batch.report.status import per_minute
 
 if TYPE_CHECKING:
+    from seedream_batch.manifest.reader import WorkerRow
     from seedream_batch.report import Status
+
+WORKERS = 20
+"""Workers that are shown."""
+
+SILENT = 30.0
+"""Seconds without a sign of life after which that is told of a worker."""
 
 CAUSES = 12
 """Causes of failures that are shown."""
@@ -65,14 +72,29 @@ def _counts(status: Status, *, emulated: bool, now: float) -> Iterator[str]:
     yield f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}"
     if status.pace:
         yield f"  pace       {_pace(status)}"
+    if len(status.workers) > 1:
+        yield f"Workers ({len(status.workers)}):"
+        for worker in status.workers[:WORKERS]:
+            yield wrapped(f"{worker.host} pid {worker.pid}: {_worker(worker)}", indent="  ", hanging="    ")
+        if len(status.workers) > WORKERS:
+            yield f"  and {len(status.workers) - WORKERS:,} more"
     if status.dropped:
         yield f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay"
+
+
+def _worker(worker: WorkerRow) -> str:
+    parts = [f"{worker.in_flight:,} in flight", f"{number(worker.images, 'image')}, {usd(worker.cost)}"]
+    if worker.gone or worker.silent_for > SILENT:
+        parts.append(f"{'gone' if worker.gone else 'silent'} for {duration(worker.silent_for)}")
+    return ", ".join(parts)
 
 
 def _run(status: Status) -> str:
     run = status.run
     if run is None:
         return ""
+    if len(status.workers) > 1:
+        return f", {len(status.workers):,} workers are at work"
     if status.going:
         return f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
     if run.ended_at is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from seedream_batch.manifest.connection import marks
+from seedream_batch.manifest.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.place import connect
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.place import Place
@@ -66,6 +66,25 @@ class Shown:
     images: list[tuple[ImageRecord, float]]
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A run at work beside others: since when, by its own clock, and what it has in hand and has done.
+
+    `silent_for` are the seconds since its last sign of life; `gone` says that its session is not there any more. Money
+    is in millionths of a USD.
+    """
+
+    run: int
+    pid: int
+    host: str
+    started_at: float
+    silent_for: float
+    gone: bool
+    in_flight: int
+    images: int
+    cost: int
+
+
 class ManifestReader:
     """A read-only view. Raises `ManifestError` for what is no manifest of this version, or is not there."""
 
@@ -99,6 +118,18 @@ class ManifestReader:
             "SELECT id, started_at, ended_at, pid, host, version, service, outcome FROM runs ORDER BY id DESC LIMIT 1"
         )
         return RunRow(*row) if row else None
+
+    def workers(self) -> list[WorkerRow]:
+        """The runs that work side by side; none for a manifest in a file."""
+        if not self._connection.has_workers:
+            return []
+        rows = self._rows(
+            f"SELECT workers.run, pid, host, started_at, greatest({CLOCK} + ? - until, 0), gone IS NOT NULL,"
+            " (SELECT count(*) FROM tasks WHERE worker = workers.run AND state IN ('submitting', 'accepted')),"
+            " workers.images, workers.cost FROM workers JOIN runs ON runs.id = workers.run ORDER BY workers.run",
+            (LEASE,),
+        )
+        return [WorkerRow(*row) for row in rows]
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
         """The known tasks among these (at most a few hundred at a time), by fingerprint."""

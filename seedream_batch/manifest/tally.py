@@ -125,14 +125,15 @@ class TallyReader(ManifestReader):
     def pace(self, run: RunRow, until: float | None, window: float) -> Pace | None:
         """How many images the run stored in the last `window` seconds: before `until`, or before its last image.
 
-        None without any.
+        Those of all workers, where there are any at work. None without any.
         """
         count, end = 0, until
+        runs = {run.id, *(worker.run for worker in self.workers())}
         events = "SELECT at, run, image, old, new FROM events ORDER BY id DESC LIMIT ?"
         for at, of, image, old, new in self._connection.each(events, (_MOST_EVENTS,)):
             if of is None:
                 continue
-            if of != run.id or (end is not None and at < end - window):
+            if of not in runs or (end is not None and at < end - window):
                 break
             if image is not None and old == ImageState.ANNOUNCED and new == ImageState.STORED:
                 end = at if end is None else end

@@ -11,7 +11,7 @@ from pathlib import Path
 from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.connection import UNLIMITED
-from seedream_batch.manifest.reader import Doubt, RunRow
+from seedream_batch.manifest.reader import Doubt, RunRow, WorkerRow
 from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.place import Place
@@ -61,6 +61,7 @@ class Status:
     totals: Totals
     run: RunRow | None
     running: bool
+    workers: list[WorkerRow]
     next_expiry: tuple[float, int] | None
     axes: dict[str, AxisStatus]
     pace: Pace | None
@@ -74,7 +75,7 @@ class Status:
     @property
     def going(self) -> bool:
         """Whether a run is at work, and not a command that holds the manifest for a moment."""
-        return self.running and self.run is not None and self.run.ended_at is None
+        return self.running and (bool(self.workers) or (self.run is not None and self.run.ended_at is None))
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,7 +94,8 @@ def read_status(manifest: Place, folder: Path, *, axes: Sequence[str], running: 
         reader.snapshot()
         tasks, images = reader.wanted()
         run = reader.last_run()
-        going = running and run is not None and run.ended_at is None
+        workers = reader.workers() if running else []
+        going = bool(workers) or (running and run is not None and run.ended_at is None)
         return Status(
             job=reader.fact("job"),
             service=reader.fact("service"),
@@ -107,6 +109,7 @@ def read_status(manifest: Place, folder: Path, *, axes: Sequence[str], running: 
             totals=reader.totals(),
             run=run,
             running=running,
+            workers=workers,
             next_expiry=reader.next_expiry(),
             axes={axis: _axis(count) for axis, count in reader.by_axis(axes).items()},
             pace=None if run is None else reader.pace(run, now if going else None, WINDOW),
@@ -157,6 +160,20 @@ def status_json(status: Status) -> Json:
         "images_paid": totals.images,
         "reserved_usd": totals.reserved / 1_000_000,
         "running": status.running,
+        "workers": [
+            {
+                "run": worker.run,
+                "pid": worker.pid,
+                "host": worker.host,
+                "started_at": worker.started_at,
+                "silent_for": round(worker.silent_for, 1),
+                "gone": worker.gone,
+                "in_flight": worker.in_flight,
+                "images_paid": worker.images,
+                "spent_usd": worker.cost / 1_000_000,
+            }
+            for worker in status.workers
+        ],
         "last_run": None
         if run is None
         else {

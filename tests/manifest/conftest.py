@@ -19,6 +19,7 @@ from seedream_batch.model.task import EDGES, ImageState, TaskSpec, TaskState
 
 NOW = 1_800_000_000.0
 PRICE = 35_000
+TOTALS = ("reserved_images", "reserved", "images", "cost")
 
 
 def spec(number, **changes):
@@ -52,10 +53,19 @@ class Book:
     spec = staticmethod(spec)
     file = staticmethod(file)
 
-    def __init__(self, place):
+    def __init__(self, place, *, worker=False):
         self.place = place
-        self.manifest = Manifest(place)
+        self._worker = worker
         self._eye = None
+        self._open()
+
+    def _open(self):
+        """A worker takes away the one before it, as if its lease were over."""
+        self.manifest = Manifest(self.place, shared=self._worker)
+        if self._worker:
+            self._eyes().execute("UPDATE workers SET until = 0")
+            self.manifest.bury(NOW, "nowhere")
+            self.manifest.begin_run(now=NOW, pid=1, host="somewhere", version="1", service="http://127.0.0.1")
 
     @property
     def path(self):
@@ -75,7 +85,7 @@ class Book:
 
     def reopen(self):
         self.manifest.close()
-        self.manifest = Manifest(self.place)
+        self._open()
 
     def enter(self, *specs):
         return self.manifest.enter(specs, NOW)
@@ -153,8 +163,10 @@ class Book:
 
     def sound(self, budget=None):
         """Asserts what always holds."""
-        [(held_images, held, images, cost)] = self.peek("SELECT reserved_images, reserved, images, cost FROM totals")
-        columns = ", ".join(f"coalesce(sum({name}), 0)" for name in ("reserved_images", "reserved", "images", "cost"))
+        [(held_images, held, images, cost)] = self.peek(
+            f"SELECT {', '.join(TOTALS)} FROM {self.manifest._connection.totals}"
+        )
+        columns = ", ".join(f"coalesce(sum({name}), 0)" for name in TOTALS)
         sums = f"SELECT {columns} FROM attempts"
         assert self.peek(sums) == [(held_images, held, images, cost)], "the totals are not the sums over attempts"
         if budget and budget.max_images is not None:
@@ -182,16 +194,19 @@ class Book:
 
 
 def pytest_generate_tests(metafunc):
-    """Both kinds of manifest pass every test that is not about the one in a file alone."""
+    """Both kinds of manifest pass every test that is not about the one in a file alone; a server's as a worker, too."""
     if "place" in metafunc.fixturenames:
         alone = metafunc.definition.get_closest_marker("file_only")
-        metafunc.parametrize("place", ["file"] if alone else ["file", "server"], indirect=True)
+        kinds = ["file"] if alone else ["file", "server"]
+        if "book" in metafunc.fixturenames and not alone and not metafunc.definition.get_closest_marker("one_alone"):
+            kinds.append("worker")
+        metafunc.parametrize("place", kinds, indirect=True)
 
 
 @pytest.fixture
 def place(request, tmp_path):
     """Gives places for manifests, all of one kind."""
-    if request.param == "server":
+    if request.param != "file":
         return request.getfixturevalue("postgres").place
     numbers = itertools.count()
 
@@ -211,8 +226,8 @@ def spec_of():
 
 
 @pytest.fixture
-def book(place):
-    book = Book(place())
+def book(place, request):
+    book = Book(place(), worker=request.node.callspec.params["place"] == "worker")
     yield book
     book.sound()
     book.close()

@@ -94,7 +94,7 @@ def test_what_was_just_being_sent_is_not_sent_anew_without_keys(many, serve, pla
     ]
 
 
-def test_the_budget_is_that_of_all(many, serve, place, workers):
+def test_the_budget_is_that_of_all(many, serve, workers):
     serve(task_seconds="fixed:0.3")
     many.write(many.job.read_text() + "budget: {max_images: 25}\n")
     for process in workers(3):
