@@ -117,7 +117,7 @@ _MEANINGS = {
     7: "stopped early with work left; run again",
     8: "storage failed",
     10: "there is work to do (plan --detailed-exitcode)",
-    75: "another run holds the job",
+    75: "another run holds the job, or others have taken over from this one",
 }
 
 

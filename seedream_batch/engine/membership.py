@@ -14,19 +14,17 @@ BEAT = 5.0
 
 
 class Membership:
-    """The place of a run among the workers of a manifest."""
+    """The place of a run among the workers of a manifest. `clock` goes on evenly, also while the machine sleeps."""
 
     def __init__(
         self,
         writer: ManifestWriter,
         *,
         clock: Callable[[], float],
-        monotonic: Callable[[], float],
         told: Callable[[str], None],
     ) -> None:
         self._writer = writer
         self._clock = clock
-        self._monotonic = monotonic
         self._told = told
         self._until = 0.0
         self.others = 0
@@ -38,7 +36,7 @@ class Membership:
 
     async def beat(self) -> None:
         """Gives a sign of life; takes away the workers that have given none for too long."""
-        began = self._monotonic()
+        began = self._clock()
         beat = await self._writer.do(lambda m: m.beat(self._clock(), platform.node()))
         # From before it was asked for: the lease began no sooner.
         self._until = began + LEASE
@@ -49,4 +47,4 @@ class Membership:
 
     def counts_for(self, seconds: float) -> bool:
         """Whether the word of this run is sure to count for so long: what is sent now has to be answered by then."""
-        return self._monotonic() + seconds < self._until
+        return self._clock() + seconds < self._until

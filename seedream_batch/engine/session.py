@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -21,7 +21,7 @@ from seedream_batch.engine.joining import Begun, Source, begin
 from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.opening import take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
-from seedream_batch.errors import Fenced, StorageError
+from seedream_batch.errors import Fenced, ManifestError, StorageError
 from seedream_batch.files.folder import OutputFolder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
@@ -127,9 +127,9 @@ def run_job(
             try:
                 failure, interrupted = _work(runner)
             except Fenced:
-                # What came back too late is known by its key all the same.
                 manifest.step_out()
-                if rescue.used:
+                # What came back too late is known by its key all the same; else the next run takes it in.
+                with suppress(StorageError, ManifestError):
                     take_in_rescued(manifest, job, time.time())
                 raise
             rescue.drop_if_empty()
@@ -336,10 +336,9 @@ def _steady_clock() -> Callable[[], float]:
 
 def _join(context: Context) -> None:
     """Makes the run one of several workers."""
-    clocks = {"clock": context.clock, "monotonic": context.monotonic}
-    context.crew = Membership(context.writer, **clocks, told=context.tell)
+    context.crew = Membership(context.writer, clock=context.clock, told=context.tell)
     context.claims = Claims(
-        context.writer, context.job.budget, context.job.run.rate, **clocks,
+        context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
         may_go_on=context.may_submit, rest=context.rest,
     )  # fmt: skip
 

@@ -150,6 +150,10 @@ class Connection(ABC):
         """The workers whose sessions the server still has."""
         raise AssertionError(f"{self.name} has no workers")
 
+    def may_bury(self, run: int) -> bool:
+        """Whether a worker is in no transaction; then it begins none before this one ends."""
+        raise AssertionError(f"{self.name} has no workers, and not {run}")
+
     def keep_others_out(self, wait: Callable[[], None]) -> None:
         """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
         raise AssertionError(f"{self.name} has no workers to call {wait} for")

@@ -135,15 +135,11 @@ class PostgresConnection(Connection):
             yield from cursor
 
     def begin_transaction(self) -> None:
-        self._raw.execute(self.begin)
-        if self.worker is not None:
-            # Until the transaction ends, nobody can take the worker away.
-            found = self._raw.execute("SELECT 1 FROM workers WHERE run = %s FOR KEY SHARE", [self.worker]).fetchone()
-            if found is None:
-                self._raw.execute("ROLLBACK")
-                raise Fenced(
-                    f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
-                )
+        if self.worker is None:
+            self._raw.execute(self.begin)
+        elif not locks.begin_as_worker(self._raw, self._server, self.worker):
+            self._raw.execute("ROLLBACK")
+            raise self._fenced()
 
     def join(self, run: int) -> None:
         # Before anybody can see it in the table: one that is not there would be taken away.
@@ -155,6 +151,9 @@ class PostgresConnection(Connection):
 
     def present(self) -> list[int]:
         return locks.present(self._raw, self._server)
+
+    def may_bury(self, run: int) -> bool:
+        return locks.may_bury(self._raw, self._server, run)
 
     def keep_others_out(self, wait: Callable[[], None]) -> None:
         with self.told():
@@ -221,15 +220,27 @@ class PostgresConnection(Connection):
             raw.close()
             raise
         if newest is None or newest[0] != self._line:
+            if self.worker is not None:
+                # It is no worker any more, but what it has heard can be told.
+                self._go_on_with(raw)
+                raise self._fenced()
             raw.close()
             raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
+        self._go_on_with(raw)
+        durable = self._unclear != "" and newest[1] == self._unclear
+        self._unclear = ""
+        return durable
+
+    def _go_on_with(self, raw: Raw) -> None:
         self._raw = raw
         self._backend = locks.backend(raw)
         self.in_part = self.broken = False
         self._changes_before = self._changes
-        durable = self._unclear != "" and newest[1] == self._unclear
-        self._unclear = ""
-        return durable
+
+    def _fenced(self) -> Fenced:
+        return Fenced(
+            f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
+        )
 
     def hurry(self) -> None:
         self._hurried.set()

@@ -82,6 +82,26 @@ def hold_worker(raw: Raw, server: Server, run: int) -> None:
     raw.execute("SELECT pg_advisory_lock(%s)", [_name(server) << 32 | run])
 
 
+def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
+    """Begins a transaction in which nobody can take the worker away; whether it was not taken away before.
+
+    A lock of the row would do as well, but make a write of every transaction. All in one message: it begins each one.
+    """
+    cursor = raw.execute(
+        f"BEGIN; SELECT pg_advisory_xact_lock_shared({_name(server)}, {int(run)});"
+        f" SELECT EXISTS (SELECT 1 FROM workers WHERE run = {int(run)})"
+    )
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def may_bury(raw: Raw, server: Server, run: int) -> bool:
+    """Whether a worker is in no transaction; then it begins none before that of this session ends."""
+    return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
+
+
 def present(raw: Raw, server: Server) -> list[int]:
     """The workers whose sessions are there."""
     return [row[0] for row in raw.execute("SELECT objid::bigint" + _NUMBERED, [_name(server)]).fetchall()]

@@ -64,22 +64,35 @@ class Workers(Chosen, Submissions):
             for run, over, gone, pid, of in rows:
                 if over or (run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))):
                     found += self._take_away(sql, run, now)
-                elif run in here and gone is not None:
-                    sql.execute("UPDATE workers SET gone = NULL WHERE run = ?", (run,))
-                elif run not in here and gone is None:
-                    sql.execute(f"UPDATE workers SET gone = {CLOCK} WHERE run = ? AND gone IS NULL", (run,))
+                elif (run in here) != (gone is None):
+                    self._note(sql, run, gone=run not in here)
         return found
+
+    def _note(self, sql: Sql, run: int, *, gone: bool) -> None:
+        """The session of a worker has ended, or a new one is there."""
+        since = CLOCK if gone else "NULL"
+        sql.execute(
+            f"UPDATE workers SET gone = {since} WHERE run IN"
+            " (SELECT run FROM workers WHERE run = ? FOR NO KEY UPDATE SKIP LOCKED)",
+            (run,),
+        )
 
     def _take_away(self, sql: Sql, run: int, now: float) -> int:
         # One that is in the middle of a transaction is heard of in a moment.
-        worker = sql.execute("SELECT run FROM workers WHERE run = ? FOR UPDATE SKIP LOCKED", (run,)).fetchone()
-        if worker is None:
+        if not self._connection.may_bury(run):
+            return 0
+        # Somebody else may just have done so.
+        if sql.execute("SELECT 1 FROM workers WHERE run = ?", (run,)).fetchone() is None:
             return 0
         self._fold(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
-        numbers = sql.execute("SELECT id FROM tasks WHERE state = 'submitting' AND worker = ?", (run,)).fetchall()
-        self._cut_off(sql, self.records([row[0] for row in numbers]), now)
-        return len(numbers)
+        return self._cut_off_of(sql, run, now)
+
+    def _cut_off_of(self, sql: Sql, run: int, now: float) -> int:
+        """What a worker was just sending is uncertain; how many tasks these are."""
+        rows = sql.execute("SELECT id FROM tasks WHERE state = 'submitting' AND worker = ?", (run,)).fetchall()
+        self._cut_off(sql, self.records([row[0] for row in rows]), now)
+        return len(rows)
 
     def _fold(self, sql: Sql, run: int) -> None:
         """What a worker spent and holds becomes part of the totals; then it is no worker any more."""
@@ -155,7 +168,9 @@ class Workers(Chosen, Submissions):
         Those that are planned count if they are chosen, and uncertain ones with `resend`, unless they are held.
         """
         condition, value = self._connection.among("tasks.id", but)
-        in_flight = f"tasks WHERE {_IN_FLIGHT} AND (state != 'uncertain' OR (held = 0 AND {resend}))"
+        in_flight = (
+            f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
+        )
         return any(
             self._connection.row(f"SELECT 1 FROM {one}{self._free('AND')} AND NOT {condition} LIMIT 1", (value,))
             for one in (self._planned, in_flight, f"tasks WHERE {_TO_FETCH}")
@@ -172,6 +187,7 @@ class Workers(Chosen, Submissions):
         with self.group() as sql:
             sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
             if self._connection.worker is not None:
+                self._cut_off_of(sql, self._connection.worker, now)
                 self._fold(sql, self._connection.worker)
         self._connection.worker = None
 

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from seedream_batch.errors import LineLost, ManifestBusy, StorageError
+from seedream_batch.errors import Collision, LineLost, ManifestBusy, StorageError
 from seedream_batch.manifest.connection import Sql, Transaction
 from seedream_batch.manifest.store import Manifest
+
+MOST_COLLISIONS = 20
+"""Times in a row that a transaction may be broken off because of another one."""
 
 Result = TypeVar("Result")
 _Call = tuple[Callable[[Manifest], Any], asyncio.Future[Any]]
@@ -162,13 +165,19 @@ class ManifestWriter:
         self._loop.call_soon(self._next)
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
-        """All of a transaction, on the thread; from its start again if the line was lost before it was committed."""
+        """All of a transaction, on the thread; from its start again if it was broken off, or the line was lost."""
         told = False
+        collisions = 0
         while True:
             outcomes: list[_Outcome] | None = None
             try:
                 with self.manifest.group():
                     outcomes = self._run(batch)
+            except Collision:
+                # The server has let the other one go on.
+                collisions += 1
+                if collisions > MOST_COLLISIONS:
+                    raise
             except LineLost as error:
                 if not told:
                     self._loop.call_soon_threadsafe(self._lost, str(error))

@@ -90,7 +90,8 @@ class SubmissionPace:
         self._accepted.append(now)
         # Time without submissions is no time in which the service could have refused one.
         passed = 0.0 if self._grown is None else min(max(now - self._grown, 0.0), 0.5)
-        self._grown = now
+        # What several runs tell does not come in order.
+        self._grown = now if self._grown is None else max(now, self._grown)
         if self._refusals == 0:
             rate = self._rate * 2.0 ** (passed / self._doubling)
         else:

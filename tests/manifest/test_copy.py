@@ -48,6 +48,7 @@ def without_marks(dump):
     return {**dump, "facts": [row for row in dump["facts"] if row[0] != MOVED_TO]}
 
 
+@pytest.mark.one_alone
 def test_all_of_it_goes(book, open_book, other, tmp_path):
     filled(book)
     before = {table: sorted(rows) for table, rows in book.dump().items()}
@@ -66,6 +67,7 @@ def test_all_of_it_goes(book, open_book, other, tmp_path):
     target.sound()
 
 
+@pytest.mark.one_alone
 def test_it_goes_on_where_it_was(book, open_book):
     filled(book)
     book.manifest.close()

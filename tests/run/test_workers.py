@@ -157,9 +157,9 @@ def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, worker
 def test_status_tells_of_them(many, serve, place, workers, until):
     serve(task_seconds="fixed:60")
     started = workers(2)
-    until(lambda: len({charge["key"] for charge in many.charges()}) >= 40)
+    until(lambda: len({charge["key"] for charge in many.charges()}) >= 16)
     told = json.loads(many.call("status", "--json", "--manifest", url_of(place)).out)
     assert sorted(one["pid"] for one in told["workers"]) == sorted(one.pid for one in started)
-    assert sum(one["in_flight"] for one in told["workers"]) >= 40
+    assert sum(one["in_flight"] for one in told["workers"]) >= 16
     text = many.call("status", "--manifest", url_of(place)).out
     assert "2 workers are at work" in text
