@@ -6,7 +6,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedream_batch.pacing.submitting import MOST_HELD, SubmissionPace
+from seedream_batch.pacing.submitting import SubmissionPace
+
+AHEAD = 0.25
+"""Seconds for which turns are given out: if a run is killed, each turn that it has taken is one more doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ def take_turns(
     turns: list[float] = []
     earliest = now + lead
     wait = pace.until_slot(earliest)
-    while len(turns) < most and wait <= MOST_HELD:
+    while len(turns) < most and wait <= AHEAD:
         turns.append(earliest + pace.next_slot(earliest))
         wait = pace.until_slot(earliest)
-    return json.dumps(pace.to_keep(), separators=(",", ":")), tuple(turns), max(0.0, wait - MOST_HELD / 2)
+    return json.dumps(pace.to_keep(), separators=(",", ":")), tuple(turns), max(0.0, wait - AHEAD / 2)
