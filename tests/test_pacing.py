@@ -156,6 +156,35 @@ def test_a_limit_is_found_and_kept(limit, answer):
     assert service.refused <= 0.02 * service.sent
 
 
+class HeldUp(Limited):
+    """Every few seconds it does nothing for a moment, and meets all that has come meanwhile at once."""
+
+    def __init__(self, limit, every, moment, **settings):
+        super().__init__(limit, **settings)
+        self.every, self.moment = every, moment
+
+    def _take(self):
+        since = self.now % self.every
+        now = self.now
+        if since < self.moment:
+            # Met when the moment is over.
+            self.now += self.moment - since
+        try:
+            return super()._take()
+        finally:
+            self.now = now
+
+
+@pytest.mark.parametrize("rate", [None, 50])
+@pytest.mark.parametrize("moment", [0.15, 0.4])
+def test_a_service_that_is_held_up_now_and_then_is_not_taken_for_slow(rate, moment):
+    service = HeldUp(50, 20.0, moment, rate=rate)
+    # It refuses what comes together, and then wants a pause.
+    best = 50 * (1 - (moment + service.retry_after) / 20.0)
+    assert service.run(4000) >= 0.9 * best
+    assert service.refused <= 0.02 * service.sent
+
+
 def test_a_high_limit_is_reached_in_the_end():
     service = Limited(1000)
     service.run(20_000)

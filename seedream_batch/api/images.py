@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -85,6 +85,10 @@ _PLAIN = re.compile(
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
+Take = Callable[[bytes], Awaitable[object]]
+"""Takes some bytes of a download; the next ones are read when it has done so."""
+
+
 class ImageClient:
     """Streams result images. Use as an async context manager.
 
@@ -142,7 +146,7 @@ class ImageClient:
             public = public and not f".{host.rstrip('.')}".endswith(".localhost")
         return "" if public else f"{host} is not a public address"
 
-    async def fetch(self, url: str, take: Callable[[bytes], object]) -> Download:
+    async def fetch(self, url: str, take: Take) -> Download:
         """Streams one image into `take`, which may raise what it likes; the failures of HTTP come back as outcomes."""
         limit = asyncio.timeout(WHOLE_TIMEOUT)
         try:
@@ -162,7 +166,7 @@ class ImageClient:
                 raise  # from `take`: a disk can time out, too
             return Download(Fetched.BROKEN, message=f"not whole after {WHOLE_TIMEOUT:.0f} s")
 
-    async def _get(self, url: yarl.URL, take: Callable[[bytes], object]) -> Download | str:
+    async def _get(self, url: yarl.URL, take: Take) -> Download | str:
         """The download, or the URL that it was redirected to."""
         self.calls += 1
         proxy = self._proxy if self._proxy is not None and proxy_for(str(url)) else None
@@ -190,7 +194,7 @@ class ImageClient:
             # What was read to its end has given its connection back already.
             response.close()
 
-    async def _stream(self, response: aiohttp.ClientResponse, take: Callable[[bytes], object]) -> Download:
+    async def _stream(self, response: aiohttp.ClientResponse, take: Take) -> Download:
         announced = response.headers.get("content-length", "")
         received = 0
         while True:
@@ -204,7 +208,7 @@ class ImageClient:
             received += len(chunk)
             if received > MAX_IMAGE:
                 return Download(Fetched.BROKEN, received, f"more than {MAX_IMAGE:,} bytes", response.status)
-            take(chunk)
+            await take(chunk)
         if announced.isdecimal() and int(announced) != received:
             told = f"{received:,} of {int(announced):,} bytes came"
             return Download(Fetched.BROKEN, received, told, response.status)

@@ -96,11 +96,11 @@ class Claims:
             while self._waiting or self._refused:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
                 if not self._may_go_on():
-                    _give_nothing([*batch, *self._waiting])
-                    self._waiting.clear()
-                    batch = []
-                    if not self._refused:
-                        return
+                    # Nothing new; but what was sent already may be sent again.
+                    _give_nothing([one for one in batch if one[0] is not None])
+                    batch = [one for one in batch if one[0] is None]
+                    if not batch and not self._refused:
+                        continue
                 left, pause = await self._claim(batch)
                 self._waiting.extendleft(reversed(left))
                 batch = []
@@ -110,6 +110,7 @@ class Claims:
             _give_nothing(self._waiting)
             self._waiting.clear()
         except BaseException as error:
+            # Where nobody waits, the next call meets the same.
             for _, done in [*batch, *self._waiting]:
                 if not done.done():
                     done.set_exception(error)

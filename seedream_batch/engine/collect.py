@@ -11,12 +11,13 @@ from pathlib import Path
 
 from seedream_batch.engine.arrange import assign_place
 from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.inlet import Inlet
 from seedream_batch.engine.placing import Placer
 from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
 from seedream_batch.files.folder import Occupied, OutputFolder
-from seedream_batch.files.part import Part, writing
+from seedream_batch.files.part import writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest.pictures import StoredFile
@@ -270,9 +271,11 @@ class Collector:
         path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
         wrong: BadPicture | OSError | None = None
         with writing(path) as part:
-            download = await self._context.images.fetch(image.url, part.take)
+            inlet = Inlet(part)
+            download = await self._context.images.fetch(image.url, inlet.take)
+            await inlet.settle()
             if download.kind is Fetched.WHOLE:
-                picture, wrong = await asyncio.to_thread(_finish, part)
+                picture, wrong = await asyncio.to_thread(_finish, inlet, path)
         if download.kind is not Fetched.WHOLE:
             if part.made:
                 await asyncio.to_thread(folder.discard, path)
@@ -340,10 +343,10 @@ def _is_there(folder: OutputFolder, path: str, sha256: str) -> bool:
     return True
 
 
-def _finish(part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
+def _finish(inlet: Inlet, path: Path) -> tuple[Picture | None, BadPicture | OSError | None]:
     """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use."""
-    part.finish()
+    inlet.finish()
     try:
-        return inspect(part.path), None
+        return inspect(path), None
     except (BadPicture, OSError) as error:
         return None, error

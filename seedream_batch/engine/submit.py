@@ -20,6 +20,7 @@ from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.pacing.submitting import LATE
 
 RESENDS = 4
 """How often one run sends an uncertain task again under its key."""
@@ -118,7 +119,7 @@ class Submitter:
                 if tries > 1 and await context.writer.do(lambda m: m.open_claim(task)) is None:
                     return None
                 if context.claims is not None:
-                    await asyncio.sleep(max(0.0, await context.claims.turn() - context.monotonic()))
+                    await self._leave(await context.claims.turn() - context.monotonic())
                     if not self._counts_for(body):
                         return None
                 outcome = await context.service.submit(body, claim.key)
@@ -151,8 +152,7 @@ class Submitter:
             return None
         context.stats.submitted += 1
         # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
-        if wait > 0:
-            await asyncio.sleep(wait)
+        await self._leave(wait)
         if not self._counts_for(body):
             await self._not_sent(claim)
             return None
@@ -168,6 +168,15 @@ class Submitter:
         found = await context.claims.claim(intent)
         self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
         return (None, 0.0) if found is None else (found[0], found[1] - context.monotonic())
+
+    async def _leave(self, wait: float) -> None:
+        """Waits for the moment of a submission; those that a busy loop wakes late do not go out together."""
+        context = self._context
+        while wait > 0:
+            due = context.monotonic() + wait
+            await asyncio.sleep(wait)
+            now = context.monotonic()
+            wait = context.pace.leaving(now) if now - due > LATE else 0.0
 
     def _counts_for(self, body: str) -> bool:
         """Whether the word of this run is sure to count until a request with this body is answered."""

@@ -157,6 +157,15 @@ def answering(*answers):
     return play
 
 
+def into(got):
+    """Takes the bytes of a download."""
+
+    async def take(data):
+        got.extend(data)
+
+    return take
+
+
 class Talk:
     """Runs calls of the real client against one conversation; `server` is the last one."""
 
@@ -185,6 +194,8 @@ class Talk:
     def poll(self, play, task_id="task_1", **more):
         return self.run(play, lambda service: service.poll(task_id), **more)
 
+    into = staticmethod(into)
+
     def fetch(self, play, path="/0.png", take=None, *, origin=None):
         """A download from a server that plays `play`: what came of it, and the bytes."""
         got = bytearray()
@@ -192,7 +203,7 @@ class Talk:
         async def main():
             async with listening(play) as self.server, ImageClient(origin or self.server.origin) as images:
                 url = path(self.server) if callable(path) else self.server.origin + path
-                return await images.fetch(url, take or got.extend), bytes(got)
+                return await images.fetch(url, take or into(got)), bytes(got)
 
         return asyncio.run(main())
 

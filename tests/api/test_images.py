@@ -146,7 +146,7 @@ def test_silence_and_a_trickle_end(talk, monkeypatch):
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), TimeoutError("disk"), ValueError("x")])
 def test_what_take_raises_is_the_callers(talk, error):
-    def take(_):
+    async def take(_):
         raise error
 
     with pytest.raises(type(error)) as told:
@@ -189,7 +189,7 @@ def test_a_redirect_to_another_host_carries_nothing_along(talk):
             first = talk.http(302, b"", headers=[f"Location: {there}", "Set-Cookie: a=b"])
             async with talk.listening(talk.answering(first)) as server, ImageClient(server.origin) as images:
                 got = bytearray()
-                download = await images.fetch(server.origin + "/0.png", got.extend)
+                download = await images.fetch(server.origin + "/0.png", talk.into(got))
                 return download, bytes(got), elsewhere.requests
 
     download, got, [request] = asyncio.run(main())
@@ -380,7 +380,7 @@ def test_a_proxy_is_asked_for_public_images(talk, monkeypatch):
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{server.port}")
             monkeypatch.delenv("no_proxy", raising=False)
             async with ImageClient(PUBLIC) as images:
-                return await images.fetch("https://img.example.com/0.png", print), server.requests
+                return await images.fetch("https://img.example.com/0.png", talk.into(bytearray())), server.requests
 
     download, [request] = asyncio.run(main())
     assert download.kind is Fetched.BROKEN
@@ -397,7 +397,7 @@ def test_passwords_of_netrc_go_to_no_image_host(talk, tmp_path, monkeypatch):
 # The emulator as a second witness
 
 
-def test_images_of_the_emulator():
+def test_images_of_the_emulator(talk):
     async def main(emulator):
         async with Service(emulator.url, ApiKey("any")) as service, ImageClient(emulator.url) as images:
             accepted = await service.submit('{"model":"doubao-seedance-4-5","prompt":"a fox"}', "key-1")
@@ -407,10 +407,10 @@ def test_images_of_the_emulator():
             kinds = {}
             for action in ("long_length", "cut_chunked", "gzip", "redirect_loop", "expired", "html_200", "wrong_type"):
                 emulator.set_faults([{"on": "image", "action": action}])
-                kinds[action] = (await images.fetch(url, bytearray().extend)).kind
+                kinds[action] = (await images.fetch(url, talk.into(bytearray()))).kind
             emulator.set_faults([])
             got = bytearray()
-            return kinds, (await images.fetch(url, got.extend)).kind, bytes(got[:3])
+            return kinds, (await images.fetch(url, talk.into(got))).kind, bytes(got[:3])
 
     with Emulator(EmulatorConfig(task_seconds="fixed:0", image_size="tiny")) as emulator:
         kinds, kind, start = asyncio.run(main(emulator))

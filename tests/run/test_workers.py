@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+from PIL import Image
 from postgres import asked, url_of, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -59,8 +60,7 @@ def test_each_has_its_own_tasks(many, serve, place, workers):
         code, told = ended(process)
         assert code == 0, told
     paid_once(many, place)
-    took_part = asked(place, "SELECT count(DISTINCT run) FROM events WHERE new = 'submitting'")
-    assert took_part == [(3,)]
+    assert took_part(place) == 3
 
 
 def test_what_a_killed_one_had_in_hand_the_others_finish(many, serve, place, workers, until):
@@ -163,3 +163,48 @@ def test_status_tells_of_them(many, serve, place, workers, until):
     assert sum(one["in_flight"] for one in told["workers"]) >= 16
     text = many.call("status", "--manifest", url_of(place)).out
     assert "2 workers are at work" in text
+
+
+def test_the_job_is_expanded_once(many, serve, place, workers, until, monkeypatch):
+    """The second one goes by the files alone: a job of a million tasks takes a minute to be made."""
+    serve(task_seconds="fixed:60")
+    workers(1)
+    until(many.charges)
+    from seedream_batch.load.job import LoadedJob
+
+    monkeypatch.setattr(LoadedJob, "tasks", lambda _: iter(["no task at all"]))
+    beside = many.run("--manifest", url_of(place), "--max-duration", "3s")
+    assert beside.code == 7, beside
+    assert took_part(place) == 2
+
+
+def took_part(place):
+    """How many workers sent anything."""
+    return asked(place, "SELECT count(DISTINCT run) FROM events WHERE new = 'submitting'")[0][0]
+
+
+def test_references_are_known_to_all(many, serve, place, workers):
+    serve(task_seconds="fixed:1")
+    picture(many.folder / "style.png")
+    many.edit("request:", "request:\n  image_urls: [style.png]")
+    for process in workers(2):
+        code, told = ended(process)
+        assert code == 0, told
+    paid_once(many, place)
+    assert took_part(place) == 2
+
+
+def test_another_picture_is_another_job(many, serve, place, workers, until):
+    serve(task_seconds="fixed:60")
+    picture(many.folder / "style.png")
+    many.edit("request:", "request:\n  image_urls: [style.png]")
+    workers(1)
+    until(many.charges)
+    picture(many.folder / "style.png", "blue")
+    refused = many.run("--manifest", url_of(place))
+    assert refused.code == 75, refused
+    assert "style.png is not the one that others go by" in refused.err
+
+
+def picture(file, colour="red"):
+    Image.new("RGB", (64, 64), colour).save(file)
