@@ -23,7 +23,7 @@ DROP = 0.92
 """The part of a rate at which submissions go on after a refusal that comes alone: a service that was held up for a
 moment refuses what has come meanwhile, and what was measured then says little."""
 
-LOW = 1.12
+LOW = 1.06
 """How many times what was measured in a growth the limit may be: at first less went out than in the end."""
 
 REGAIN = 1.5
@@ -116,12 +116,17 @@ class SubmissionPace:
             rate = self._rate * 2.0 ** (passed / self._doubling)
         else:
             lost = max(MARGIN * self._ceiling - self._rate, 0.0)
-            growth = PROBE if self._sure else APPROACH
+            growth = PROBE if self._sure and not self._as_configured else APPROACH
             rate = self._rate * (1.0 + passed * growth) + lost * (1.0 - math.exp(-passed / REGAIN))
         speed = len(self._accepted) / max(now - self._accepted[0], 0.1)
         self._rate = max(self._rate, min(rate, AHEAD * speed))
         if self._bound is not None:
             self._rate = min(self._rate, self._bound)
+
+    @property
+    def _as_configured(self) -> bool:
+        """Whether the rate that was refused is about the one that the job states: that will hardly be wrong."""
+        return self._bound is not None and self._ceiling is not None and self._ceiling > 0.98 * self._bound
 
     def refused(self, now: float, retry_after: float) -> None:
         """The service said "too many requests": everything waits, and goes on more slowly.
