@@ -10,6 +10,7 @@ from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context, dollars
 from seedream_batch.engine.membership import BEAT, Membership
+from seedream_batch.engine.opening import take_in_rescued
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
@@ -176,6 +177,7 @@ class Engine:
         options = context.options
         crew.left_behind |= await context.writer.do(lambda m: m.let_go())
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
+            await self._take_in_rescued(crew)
             known = crew.left_behind | self._occupied.keys()
             resend = bool(options.resend)
             if await context.writer.do(lambda m: m.left_to_do(known, resend=resend)):  # noqa: B023 - awaited here
@@ -192,7 +194,15 @@ class Engine:
         if crew is None or not crew.heard.is_set:
             return
         crew.heard.clear()
+        await self._take_in_rescued(crew)
         await self._go_on()
+
+    async def _take_in_rescued(self, crew: Membership) -> None:
+        """Task ids that a worker which is gone could not write down: the sooner they are known, the fewer doubts."""
+        context = self._context
+        if crew.left_something:
+            crew.left_something = False
+            await context.writer.do(lambda m: take_in_rescued(m, context.job, context.clock()))
 
     async def _submit_all(self) -> None:
         context = self._context

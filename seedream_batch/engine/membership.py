@@ -29,6 +29,8 @@ class Membership:
         self._until = 0.0
         self.others = 0
         """How many other workers there were at the last sign of life."""
+        self.left_something = False
+        """Whether a worker was taken away, so that what it could not write down may lie here."""
         self.left_behind: set[int] = set()
         """Tasks that this run could not bring to their end, and leaves to others, or to a later run."""
         self.heard = Happening()
@@ -41,8 +43,10 @@ class Membership:
         # From before it was asked for: the lease began no sooner.
         self._until = began + LEASE
         self.others = beat.others
-        if beat.taken:
-            self._told(f"a worker is gone; {beat.taken:,} of its tasks may have been sent")
+        if beat.buried:
+            self.left_something = True
+            doubt = f"; {beat.in_doubt:,} of its tasks may have been sent" if beat.in_doubt else ""
+            self._told(f"a worker is gone, and its tasks are taken over{doubt}")
         self.heard.set()
 
     def counts_for(self, seconds: float) -> bool:

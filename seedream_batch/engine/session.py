@@ -112,6 +112,7 @@ def run_job(
     shared = isinstance(job.manifest, Server) and options.verify is None
     with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), service as origin:
         began = time.monotonic()
+        runner: _Runner | None = None
         manifest = Manifest(job.manifest, shared=shared)
         try:
             begun = begin(manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)))
@@ -146,6 +147,9 @@ def run_job(
                 # The first failure says more than that the end could not be written down either.
                 raise failure or StorageError(f"{manifest.name} cannot be written") from None
         finally:
+            if runner is None or not runner.left_at_once:
+                with suppress(StorageError, ManifestError):
+                    manifest.leave(now=time.time(), outcome="fault")
             manifest.close()
 
 

@@ -25,10 +25,12 @@ CUT_OFF = "the run ended between sending and an answer"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker hears when it is heard of: who else is at work, and how many tasks it took from those who were."""
+    """What a worker hears when it is heard of: who else is at work, and whom of those it has taken away."""
 
     others: int
-    taken: int
+    buried: int
+    in_doubt: int
+    """Tasks that those were just sending."""
 
 
 class Workers(Chosen, Submissions):
@@ -40,11 +42,12 @@ class Workers(Chosen, Submissions):
             sql.execute(
                 f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
             )
-            taken = self.bury(now, host)
+            before = len(self.others())
+            in_doubt = self.bury(now, host)
             others = sql.execute(
                 "SELECT count(*) FROM workers WHERE run != ?", (self._connection.worker or 0,)
             ).fetchone()[0]
-        return Beat(int(others), taken)
+        return Beat(int(others), before - int(others), in_doubt)
 
     def bury(self, now: float, host: str) -> int:
         """Takes away the workers whose lease is over, or whose session has been gone for a while.
@@ -190,6 +193,11 @@ class Workers(Chosen, Submissions):
                 self._cut_off_of(sql, self._connection.worker, now)
                 self._fold(sql, self._connection.worker)
         self._connection.worker = None
+
+    def leave(self, *, now: float, outcome: str) -> None:
+        """A worker that something went wrong with leaves, unless it has done so."""
+        if self._connection.worker is not None:
+            self.end_run(now=now, outcome=outcome)
 
     def step_out(self) -> None:
         """This connection is no worker's any more, whatever became of that."""

@@ -90,10 +90,10 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     tasks = first.due(4, NOW)
     claims = first.claim(intents(tasks[:2]), Budget(), NOW).claims
     first.accepted(claims[0].task, ["task_1"], deadline=NOW, why="accepted", now=NOW)
-    assert second.beat(NOW, HERE).taken == 0, "it is silent, and may yet be heard of"
+    assert second.beat(NOW, HERE).in_doubt == 0, "it is silent, and may yet be heard of"
     silence(second, first)
     beat = second.beat(NOW, HERE)
-    assert (beat.others, beat.taken) == (0, 1)
+    assert (beat.others, beat.buried, beat.in_doubt) == (0, 1, 1)
     assert second.task(2).state is TaskState.UNCERTAIN
     assert numbers(second.take_up([1, 2, 3])) == [1, 2, 3]
     # Whatever it does from now on is refused, and changes nothing.
@@ -140,7 +140,7 @@ def test_one_whose_process_is_gone_is_taken_away_at_once_on_its_own_machine(crew
     while second._connection.present() != [second._run]:
         pass
     assert second.beat(NOW, "another machine").others == 1, "there nothing is known of its process"
-    assert second.beat(NOW, HERE).taken == 3
+    assert second.beat(NOW, HERE).in_doubt == 3
 
 
 def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):

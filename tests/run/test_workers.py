@@ -154,6 +154,35 @@ def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, worker
     paid_once(many, place)
 
 
+def test_one_that_found_a_mistake_is_no_worker_any_more(many, serve, place):
+    serve()
+    many.edit("{{ subject.text }}", "{{ subject.texts }}")
+    assert many.run("--manifest", url_of(place)).code == 2
+    assert asked(place, "SELECT count(*) FROM workers") == [(0,)]
+    many.edit("{{ subject.texts }}", "{{ subject.text }}")
+    assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
+
+
+def test_ids_that_a_killed_one_left_in_the_folder_are_taken_in_by_the_living(many, serve, place, workers, until):
+    serve(honour_keys=False, task_seconds="fixed:3")
+    many.edit(", on_unknown: resend", "")
+    many.emulator.set_faults([{"on": "submit", "action": "delay", "seconds": 60, "at": "after_bill", "count": 1}])
+    [first] = workers(1, "--limit", "1")
+    until(many.charges)
+    [charge] = many.charges()
+    [(run,)] = asked(place, "SELECT run FROM workers")
+    [second] = workers(1)
+    until(lambda: len(many.charges()) > 1)
+    # As if the answer had come while the database was gone.
+    line = json.dumps({"key": charge["key"], "task_ids": [charge["task_id"]], "at": charge["at"]})
+    (many.out / f"manifest-{run}.rescue").write_text(line + "\n")
+    first.kill()
+    code, told = ended(second)
+    assert code == 0, told
+    paid_once(many, place)
+    assert list(many.out.glob("*.rescue")) == []
+
+
 def test_status_tells_of_them(many, serve, place, workers, until):
     serve(task_seconds="fixed:60")
     started = workers(2)
