@@ -5,6 +5,7 @@ Needs PostgreSQL's server programs and psycopg; without them the rows are left o
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
 import platform
@@ -128,8 +129,9 @@ def _claim(place: Any, barrier: Any, found: Any) -> None:
 def _spec(number: int) -> Any:
     from seedream_batch.model.task import TaskSpec
 
+    fingerprint = hashlib.sha256(str(number).encode()).hexdigest()
     return TaskSpec(
-        fingerprint=f"{number:064x}", ordinal=number, sample=1, body='{"prompt": "a fox in the snow"}', images=1,
+        fingerprint=fingerprint, ordinal=number, sample=1, body='{"prompt": "a fox in the snow"}', images=1,
         paths=(f"fox/{number}",), cell=f'{{"number": {number}}}', model="doubao-seedance-4-5", size="1:1",
         resolution="2K", price=35_000,
     )  # fmt: skip
