@@ -112,7 +112,7 @@ class Ending:
             job=self._path.stem if job is None else job.name,
             file=self._path.absolute() if job is None else job.file,
             emulated=self._emulated,
-            folder=None if job is None else job.output_dir,
+            folder=None if job is None else job.pictures,
             started_at=self._started_at,
             ended_at=time.time(),
             code=self.code,

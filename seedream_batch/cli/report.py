@@ -44,6 +44,7 @@ def command(
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
     from seedream_batch.cli.target import existing
     from seedream_batch.cli.words import number, say, short
+    from seedream_batch.files.kept import destination
     from seedream_batch.load.selecting import chosen
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import write_gallery
@@ -54,7 +55,7 @@ def command(
     with _bar() as progress:
         gallery = write_gallery(
             target.manifest,
-            target.output_dir,
+            destination(target),
             folder,
             chooses=(lambda cell: chooses(json.loads(cell))) if select else lambda _: True,
             running=is_locked(target.manifest),

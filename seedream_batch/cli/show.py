@@ -100,7 +100,7 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
         say(f"  left       {number(left, 'task')} for the next run")
     held = f", {usd(result.totals.reserved)} held" if result.totals.reserved else ""
     say(f"  cost       {usd(stats.cost)} now, {usd(result.totals.cost)} in all{held}")
-    say(f"  images in  {short(job.output_dir)}")
+    say(f"  images in  {short(job.pictures)}")
     for line in _advice(result, path):
         say(wrapped(line))
 

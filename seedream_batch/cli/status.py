@@ -69,7 +69,7 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
 
     def read() -> Status:
         running = is_locked(target.manifest)
-        return read_status(target.manifest, target.output_dir, axes=axes, running=running, now=time.time())
+        return read_status(target.manifest, target.pictures, axes=axes, running=running, now=time.time())
 
     def lines(status: Status) -> list[str]:
         return status_lines(status, path, emulated=fallen_back, now=time.time())

@@ -34,7 +34,7 @@ class Ended:
     job: str
     file: Path
     emulated: bool
-    folder: Path | None
+    folder: Path | str | None
     started_at: float
     ended_at: float
     code: int

@@ -84,7 +84,7 @@ def verification_json(result: RunResult, job: Job) -> Json:
     images = lacking.images if lacking else []
     return {
         "job": job.name,
-        "folder": str(job.output_dir),
+        "folder": str(job.pictures),
         "checked": found.checked,
         "whole": found.whole,
         "came_back": found.came_back,
@@ -120,9 +120,9 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
     found = pruned.found
     files = f"{number(pruned.files, 'file')}, {size(pruned.bytes)}"
     if pruned.done:
-        say(wrapped(f"{job.name}: {files} deleted in {short(job.output_dir)}"))
+        say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
     else:
-        say(wrapped(f"{job.name}: {files} in {short(job.output_dir)} that the job no longer asks for"))
+        say(wrapped(f"{job.name}: {files} in {short(job.pictures)} that the job no longer asks for"))
     _list(pruned.paths, pruned.files)
     if pruned.changed:
         say(f"  left       {number(len(pruned.changed), 'file')} changed since; yours to keep or delete")

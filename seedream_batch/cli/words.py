@@ -82,7 +82,9 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def short(path: Path) -> str:
-    """A path as short as it can be typed from here."""
+def short(path: Path | str) -> str:
+    """A path as short as it can be typed from here; a URL as it is."""
+    if isinstance(path, str):
+        return path
     relative = os.path.relpath(path)
     return relative if len(relative) <= len(str(path)) and not relative.startswith("../../..") else str(path)

@@ -80,7 +80,7 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
 
     while (found := await context.writer.do(note)) is not None:
         if not _gives_way(*found):
-            raise Occupied(f"{context.folder.root / path} belongs to another picture of this job")
+            raise Occupied(f"{context.folder.named(path)} belongs to another picture of this job")
         await _step_aside(context, *found)
     return path
 
@@ -98,7 +98,8 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
     """A file in the place of an image of a task that is no stored picture of this job; empty if there is none."""
     stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
     paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
-    for path in context.folder.existing(paths):
+    folder = context.folder
+    for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
         if not await context.writer.do(lambda m, name=path: m.owner(name)):  # type: ignore[misc]
             return path
     return ""
@@ -110,7 +111,7 @@ async def settle(context: Context) -> None:
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be on the disk yet.
-            await asyncio.to_thread(context.folder.sync, [via, image.path or via])
+            await asyncio.to_thread(context.folder.end_move, image.path or via, via)
             # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
             task = await context.writer.do(lambda m, i=image: m.task(i.task))  # type: ignore[misc]
             stem = image_path(task.paths, task.images, image.index, task.fingerprint)

@@ -16,7 +16,8 @@ from seedream_batch.engine.placing import Placer
 from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import Occupied, OutputFolder
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.folder import Occupied
 from seedream_batch.files.part import writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
@@ -335,7 +336,7 @@ class Collector:
         await self._stored(task, image, file)
 
 
-def _is_there(folder: OutputFolder, path: str, sha256: str) -> bool:
+def _is_there(folder: Destination, path: str, sha256: str) -> bool:
     """Whether the file that a run gave this name, and perhaps no sync, is there; its name is durable then."""
     if folder.sha256(path) != sha256:
         return False

@@ -12,7 +12,7 @@ from seedream_batch.engine.claims import Claims
 from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.waiting import Happening, Waits
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
@@ -45,7 +45,7 @@ class Context:
     writer: ManifestWriter
     service: Service
     images: ImageClient
-    folder: OutputFolder
+    folder: Destination
     references: Mapping[str, Reference]
     schedule: PollSchedule
     pace: SubmissionPace

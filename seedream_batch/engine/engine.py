@@ -232,7 +232,7 @@ class Engine:
         if self._occupied:
             paths = sorted(self._occupied.values())
             more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
-            text = f"{context.folder.root / paths[0]}{more} exists already and was not made by this job; move it away"
+            text = f"{context.folder.named(paths[0])}{more} exists already and was not made by this job; move it away"
             context.stop_submitting(StopReason.STORAGE, text)
 
     async def _may_begin(self, task: TaskRecord) -> bool:
@@ -304,7 +304,7 @@ class Engine:
 
     def _shortage(self, task: TaskRecord) -> str:
         folder = self._context.folder
-        room = f"{folder.root} has {folder.free_bytes() // 10**6:,} MB left"
+        room = f"{folder.spool} has {folder.free_bytes() // 10**6:,} MB left"
         return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
 
     async def _look_at_balance(self, images: int, cost: int) -> None:

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch import __version__
-from seedream_batch.engine.opening import keep_moves, same_job, same_service, still_here, take_in_rescued
+from seedream_batch.engine.opening import (
+    STORE,
+    keep_moves,
+    same_job,
+    same_service,
+    same_store,
+    still_here,
+    take_in_rescued,
+)
 from seedream_batch.errors import ManifestLocked
-from seedream_batch.files.folder import OutputFolder, sync_folder
+from seedream_batch.files.folder import sync_folder
+from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.rescue import NAME, RescueFile, name_of_worker
@@ -62,14 +71,17 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
     """
     alone = not manifest.shared or _is_first(manifest, tell)
     still_here(manifest)
+    same_store(manifest, job)
     if alone:
-        keep_moves(manifest, OutputFolder(job.output_dir))
+        keep_moves(manifest, destination(job))
     same_service(manifest, origin)
     same_job(manifest, job)
     if not alone:
         _same_tasks(manifest, job)
     now = time.time()
     facts = {"job": job.name, "job_file": str(job.file), "service": origin}
+    if job.store is not None:
+        facts[STORE] = job.store.url
     if not manifest.fact("created_at"):
         facts["created_at"] = f"{now:.3f}"
     manifest.tell(facts)

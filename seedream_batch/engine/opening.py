@@ -10,13 +10,18 @@ from urllib.parse import urlsplit
 
 from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
-from seedream_batch.files.folder import OutputFolder, sync_folder
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.folder import sync_folder
+from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.core import MOVED_TO
 from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.rescue import NAME, RescueFile, found_in
 from seedream_batch.model.job import Job
 from seedream_batch.model.place import Server
+
+STORE = "store"
+"""The fact that says on which object store the pictures are; without it they are files."""
 
 
 @contextmanager
@@ -26,7 +31,8 @@ def opened(job: Job) -> Iterator[Manifest]:
         manifest = Manifest(job.manifest)
         try:
             still_here(manifest)
-            keep_moves(manifest, OutputFolder(job.output_dir))
+            same_store(manifest, job)
+            keep_moves(manifest, destination(job))
             # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
             take_in_rescued(manifest, job, time.time())
             manifest.recover(time.time())
@@ -35,7 +41,7 @@ def opened(job: Job) -> Iterator[Manifest]:
             manifest.close()
 
 
-def keep_moves(manifest: Manifest, folder: OutputFolder) -> None:
+def keep_moves(manifest: Manifest, folder: Destination) -> None:
     """Makes the new names of files durable that were being moved when a run was cut off; first of all.
 
     The old ones are gone for good as soon as anything else in their folder is brought to the disk, and the first change
@@ -71,6 +77,18 @@ def same_job(manifest: Manifest, job: Job) -> None:
     before = manifest.fact("job_file")
     if before and Path(before) != job.file and Path(before).exists():
         raise UsageError(f"{manifest.name} belongs to the job {before}; give {job.file} another output.dir")
+
+
+def same_store(manifest: Manifest, job: Job) -> None:
+    """Refuses pictures in two places: what is stored in the one would count as stored in the other."""
+    before = manifest.fact(STORE)
+    now = "" if job.store is None else job.store.url
+    if before != now and manifest.fact("created_at"):
+        here = "files on a machine"
+        raise UsageError(
+            f"{manifest.name} knows of pictures in {before or here}, and output.dir says {now or here}: give"
+            " output.dir its old value, or the job another name and with that a manifest of its own"
+        )
 
 
 def same_service(manifest: Manifest, origin: str) -> None:

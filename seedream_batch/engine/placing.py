@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 
 _Placing = tuple[Path, str, "asyncio.Future[None]"]
 
@@ -17,7 +17,7 @@ class Placer:
     No task of the loop does this: a task that is cancelled takes only its own file with it.
     """
 
-    def __init__(self, folder: OutputFolder) -> None:
+    def __init__(self, folder: Destination) -> None:
         self._folder = folder
         self._waiting: list[_Placing] = []
         self._busy = False

@@ -10,7 +10,8 @@ from seedream_batch.engine.arrange import SUPERSEDED
 from seedream_batch.engine.opening import opened, same_job
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import Recorded, check
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.upkeep import Dropped
 from seedream_batch.model.job import Job
@@ -43,7 +44,7 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
     `tasks` are those of the job; `named` bounds the paths in the result. Raises `ManifestLocked`, `InvalidJob`,
     `UsageError`, `StorageError`.
     """
-    folder = OutputFolder(job.output_dir)
+    folder = destination(job)
     with opened(job) as manifest:
         # To another job file, every picture of this folder would be one that it does not have.
         same_job(manifest, job)
@@ -59,7 +60,7 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
         return pruned
 
 
-def _go_through(manifest: Manifest, folder: OutputFolder, pruned: Pruned, named: int | None) -> None:
+def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None) -> None:
     """Batch by batch: first the files, then, once they are surely gone, the rows."""
     after = 0
     while batch := manifest.to_prune(after, BATCH):
@@ -81,7 +82,7 @@ def _go_through(manifest: Manifest, folder: OutputFolder, pruned: Pruned, named:
 
 
 def _prune_image(
-    manifest: Manifest, folder: OutputFolder, image: ImageRecord, pruned: Pruned, named: int | None
+    manifest: Manifest, folder: Destination, image: ImageRecord, pruned: Pruned, named: int | None
 ) -> list[str]:
     """Deletes the file of an image if it is what was stored; the paths where it is not any more."""
     gone = []

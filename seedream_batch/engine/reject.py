@@ -12,7 +12,8 @@ from pathlib import PurePosixPath
 from seedream_batch.choice import Picked
 from seedream_batch.engine.arrange import SUPERSEDED
 from seedream_batch.engine.opening import opened
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
@@ -35,7 +36,7 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
     A kill in between loses nothing: a file that has stepped aside and is still stored goes back with the next run, and
     giving the command again goes on. Raises `ManifestLocked`, `StorageError`.
     """
-    folder = OutputFolder(job.output_dir)
+    folder = destination(job)
     found = Rejected()
     with opened(job) as manifest:
         for fingerprint, group in _by_task(rejected):
@@ -56,7 +57,7 @@ def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
         yield fingerprint, list(group)
 
 
-def _reject(manifest: Manifest, folder: OutputFolder, task: TaskRecord, picked: list[Picked], found: Rejected) -> None:
+def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: list[Picked], found: Rejected) -> None:
     """Brings the files of one task out of the way, then notes in one transaction that it is made anew."""
     images = {image.index: image for image in manifest.images(task.id)}
     if any(image.state is ImageState.ANNOUNCED for image in images.values()):
@@ -77,7 +78,7 @@ def _reject(manifest: Manifest, folder: OutputFolder, task: TaskRecord, picked: 
         found.tasks.append(task)
 
 
-def _kept(folder: OutputFolder, image: ImageRecord | None, one: Picked) -> str:
+def _kept(folder: Destination, image: ImageRecord | None, one: Picked) -> str:
     """Why an image is left alone; empty if it is the one that was rejected."""
     if image is None or image.state is not ImageState.STORED:
         return "it is not stored"
@@ -95,7 +96,7 @@ def _home(task: TaskRecord, image: ImageRecord) -> str:
     return stem + PurePosixPath(image.path or "").suffix
 
 
-def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, image: ImageRecord, home: str) -> str:
+def _step_aside(manifest: Manifest, folder: Destination, task: TaskRecord, image: ImageRecord, home: str) -> str:
     """Moves the file, each step noted before it is done; where it is now."""
     suffix = PurePosixPath(home).suffix
     # The attempt makes the name a new one, should the picture that comes instead be rejected as well.
@@ -106,7 +107,7 @@ def _step_aside(manifest: Manifest, folder: OutputFolder, task: TaskRecord, imag
             folder.move(image.path or "", aside)
         else:
             # Moved already, by a command that was cut off before it was on the disk.
-            folder.sync([aside, image.path or aside])
+            folder.end_move(image.path or aside, aside)
         # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
         manifest.relocate(image, aside, target=home, now=time.time())
     return aside

@@ -22,7 +22,8 @@ from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.opening import take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import Fenced, ManifestError, StorageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import run_lock
@@ -106,7 +107,7 @@ def run_job(
     already; neither may raise. `interruption` ends the run from outside, and so do Ctrl-C, SIGTERM and SIGHUP with
     `signals`, which needs the main thread. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
     """
-    folder = OutputFolder(job.output_dir)
+    folder = destination(job)
     folder.prepare()
     # What is stored is looked at by one alone.
     shared = isinstance(job.manifest, Server) and options.verify is None
@@ -176,7 +177,7 @@ class _Runner:
         references: Mapping[str, Reference],
         begun: Begun,
         manifest: Manifest,
-        folder: OutputFolder,
+        folder: Destination,
         origin: str,
         key: ApiKey,
         options: RunOptions,

@@ -18,7 +18,7 @@ from seedream_batch.export.survey import SHOWN, Survey, survey
 from seedream_batch.export.tables import Csv, JsonLines
 from seedream_batch.export.webdataset import WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.kept import destination
 from seedream_batch.files.whole import WholeFolder
 from seedream_batch.manifest.deliveries import DeliveryReader
 from seedream_batch.model.document import Json
@@ -93,7 +93,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
     _check(options)
     target = WholeFolder(options.to, MARKER, replace=options.replace)
     _apart(target.final, job.output_dir)
-    folder = OutputFolder(job.output_dir)
+    folder = destination(job)
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
         pictures = Pictures(reader, tasks, options.chooses, options.picks)

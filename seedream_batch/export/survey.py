@@ -10,7 +10,7 @@ from seedream_batch.export.names import Names
 from seedream_batch.export.pictures import Picture, Pictures
 from seedream_batch.export.splits import Splits
 from seedream_batch.files.check import check, glance
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 
 SHOWN = 20
 """Files that are named; the count is whole."""
@@ -28,7 +28,7 @@ class Survey:
     learner: Learner = field(default_factory=Learner)
 
 
-def survey(pictures: Pictures, folder: OutputFolder, splits: Splits | None, *, flat: bool, verify: bool) -> Survey:
+def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, flat: bool, verify: bool) -> Survey:
     """Looks at every file: its size, and with `verify` its bytes; with `flat` at the columns, too.
 
     Raises `StorageError` with the files that are in disorder, `UsageError` for columns that cannot be.
@@ -57,10 +57,10 @@ def survey(pictures: Pictures, folder: OutputFolder, splits: Splits | None, *, f
     return found
 
 
-def _disorder(folder: OutputFolder, picture: Picture, *, verify: bool) -> str:
+def _disorder(folder: Destination, picture: Picture, *, verify: bool) -> str:
     """What is wrong with a file, and where it is; empty if nothing is."""
     try:
         seen = check(folder, picture.file, deep=False) if verify else glance(folder, picture.file)
     except StorageError as error:
         return str(error)
-    return f"{folder.root / picture.file.path}: {seen.wrong}" if seen.wrong else ""
+    return f"{folder.named(picture.file.path)}: {seen.wrong}" if seen.wrong else ""

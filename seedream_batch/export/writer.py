@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from seedream_batch.errors import StorageError
 from seedream_batch.export.columns import Columns
 from seedream_batch.export.names import Layout
 from seedream_batch.export.pictures import Picture
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 from seedream_batch.files.whole import WholeFolder, whole
 
 IMAGES = "images"
@@ -21,16 +23,29 @@ IMAGES = "images"
 class Sources:
     """Where the bytes of the images come from, and whether files are linked instead of copied."""
 
-    folder: OutputFolder
+    folder: Destination
     link: bool
 
     def put(self, target: WholeFolder, picture: Picture, name: str) -> None:
         """Puts the file into the export."""
-        target.put(self.folder.locate(picture.file.path), name, picture.file.bytes, link=self.link)
+        file = self.folder.file(picture.file.path)
+        if file is None:
+            target.put_bytes(self.read(picture), name)
+        else:
+            target.put(file, name, picture.file.bytes, link=self.link)
 
     def read(self, picture: Picture) -> bytes:
         """The bytes of the file."""
-        return whole(self.folder.locate(picture.file.path), picture.file.bytes)
+        file = self.folder.file(picture.file.path)
+        if file is not None:
+            return whole(file, picture.file.bytes)
+        data = self.folder.read(picture.file.path, picture.file.bytes + 1)
+        # What has come over a network is looked at as a whole.
+        if hashlib.sha256(data).hexdigest() != picture.file.sha256:
+            raise StorageError(
+                f"{self.folder.named(picture.file.path)} was changed while it was exported; export again"
+            )
+        return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from dataclasses import dataclass
 
-from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 from seedream_batch.files.pictures import BadPicture, inspect
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What is known of a file: its path in the output folder, bytes, hash in hex, and pixels."""
+    """What is known of a file: its path in the destination, bytes, hash in hex, and pixels."""
 
     path: str
     bytes: int
@@ -31,27 +28,23 @@ class Found:
     wrong: str = ""
 
 
-def glance(folder: OutputFolder, recorded: Recorded) -> Found:
+def glance(folder: Destination, recorded: Recorded) -> Found:
     """Compares what can be seen without reading the file: whether it is there, a file, and of the right size.
 
     Raises `StorageError` where not even that can be seen.
     """
-    file = folder.locate(recorded.path)
-    try:
-        status = file.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+    standing = folder.look(recorded.path)
+    if standing is None:
         return Found(there=False, wrong="the file is gone")
-    except OSError as error:
-        raise StorageError(f"{file}: {error.strerror or error}") from error
-    if not stat.S_ISREG(status.st_mode):
+    if not standing.ordinary:
         return Found(there=True, wrong="what stands there is no file")
-    if status.st_size != recorded.bytes:
+    if standing.bytes != recorded.bytes:
         # Said without reading it: what somebody put there may have any size.
-        return Found(there=True, wrong=f"{status.st_size:,} bytes instead of {recorded.bytes:,}")
+        return Found(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
     return Found(there=True)
 
 
-def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
+def check(folder: Destination, recorded: Recorded, *, deep: bool) -> Found:
     """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
 
     Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
@@ -59,13 +52,7 @@ def check(folder: OutputFolder, recorded: Recorded, *, deep: bool) -> Found:
     seen = glance(folder, recorded)
     if seen.wrong:
         return seen
-    file = folder.locate(recorded.path)
-    try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as stream:
-            data = stream.read(recorded.bytes + 1)
-    except OSError as error:
-        raise StorageError(f"{file}: {error.strerror or error}") from error
+    data = folder.read(recorded.path, recorded.bytes + 1)
     if hashlib.sha256(data).hexdigest() != recorded.sha256:
         return Found(there=True, wrong="other bytes than were stored")
     try:

@@ -8,12 +8,14 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from seedream_batch.errors import StorageError
+from seedream_batch.files.destination import Destination, Standing
 
 PART = ".seedream-"
 """How the name of a file that is still being written starts; nothing else in the folder may start so."""
@@ -28,7 +30,7 @@ class Occupied(StorageError):
     """A file that this job did not make has the name that an image is to get."""
 
 
-class OutputFolder:
+class OutputFolder(Destination):
     """Writes images below one folder, each first under a hidden name beside its place.
 
     Every path given and returned is relative to the folder, with `/` between names. Links inside the folder are not
@@ -37,12 +39,28 @@ class OutputFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.spool = root
+        self.near = True
+        self.parallel = os.cpu_count() or 1
         self._made: set[str] = set()
         """Folders that were made, by their path in the root."""
         self._inside: dict[str, Path] = {}
         """Folders that are there, and do not lead out of the root, by their path in it."""
         self._kept: set[Path] = set()
         """Folders whose own names are on the disk."""
+
+    def file(self, path: str) -> Path:
+        """The file of a path."""
+        return self.locate(path)
+
+    @property
+    def link(self) -> None:
+        """None: the pictures are files of this machine."""
+        return
+
+    def named(self, path: str) -> str:
+        """The file of a path, for people."""
+        return str(self.root / path)
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
@@ -122,9 +140,32 @@ class OutputFolder:
             sync_folder(source.parent)
         self._drop_empty(source.parent)
 
+    def end_move(self, old: str, new: str) -> None:
+        """Makes it durable that a file was renamed; the new name comes first."""
+        self.sync([new, old])
+
     def existing(self, paths: Iterable[str]) -> list[str]:
         """Those of these paths at which anything stands, a broken link included."""
         return [path for path in paths if os.path.lexists(self.locate(path))]
+
+    def look(self, path: str) -> Standing | None:
+        """What stands at a path; a link is none of ours, and not followed."""
+        file = self.locate(path)
+        try:
+            status = file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise StorageError(f"{file}: {error.strerror or error}") from error
+        return Standing(status.st_size, stat.S_ISREG(status.st_mode))
+
+    def read(self, path: str, most: int) -> bytes:
+        """The bytes of a file, at most so many; a link in its place is an error."""
+        file = self.locate(path)
+        with telling(file):
+            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+            with os.fdopen(handle, "rb") as stream:
+                return stream.read(most)
 
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""

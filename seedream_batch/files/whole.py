@@ -103,8 +103,12 @@ class WholeFolder:
                     if status.st_size != size:
                         raise StorageError(f"{source} was changed while it was exported; export again")
                     return
+        self.put_bytes(whole(source, size), name)
+
+    def put_bytes(self, data: bytes, name: str) -> None:
+        """A new file of the folder with these bytes."""
         stream = self.open(name)
-        self.write(stream, whole(source, size))
+        self.write(stream, data)
         self.close(stream)
 
     def keep(self, about: Json) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seedream_batch.load.server import server
+from seedream_batch.load.store import is_url, store
 from seedream_batch.load.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
 from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, RunSettings, Send
@@ -18,7 +19,9 @@ def build_job(
     """The job; `axes` and `request` come with what they take from files read already. Paths become absolute."""
     name = value.get("name", file.stem)
     output = value.get("output", {})
-    output_dir = (file.parent / output.get("dir", f"out/{name}")).resolve()
+    given = output.get("dir", "")
+    there = store(given) if is_url(given) else None
+    output_dir = (file.parent / (f"out/{name}" if there or not given else given)).resolve()
     return Job(
         name=name,
         file=file,
@@ -36,6 +39,7 @@ def build_job(
         budget=_budget(value.get("budget", {})),
         run=_run(value.get("run", {})),
         notify=_notify(value["notify"]) if "notify" in value else None,
+        store=there,
     )
 
 

@@ -21,6 +21,7 @@ from seedream_batch.load.build import build_job
 from seedream_batch.load.crosscheck import Written, exclude_problems, first_causes, name_problems, template_problems
 from seedream_batch.load.notify import notify_problems
 from seedream_batch.load.server import server, server_problems
+from seedream_batch.load.store import store_problems
 from seedream_batch.load.units import limit_problems, without
 from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
 from seedream_batch.model.job import Axis, Job, Reference
@@ -62,7 +63,7 @@ class LoadedJob:
     def into(self, folder: str | Path) -> LoadedJob:
         """The same job with another output folder, which has its manifest in it."""
         output = Path(folder).resolve()
-        job = dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST)
+        job = dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST, store=None)
         return LoadedJob(job, self.expansion, self._reading)
 
     def on(self, url: str, *, also: str = "") -> LoadedJob:
@@ -102,6 +103,9 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     if servers := list(server_problems(value, document)):
         problems += servers
         value = {key: one for key, one in value.items() if key != "manifest"}
+    if stores := list(store_problems(value, document)):
+        problems += stores
+        value = {**value, "output": {key: one for key, one in value["output"].items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
     request = _request(value, document, reading, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path as FilePath
 
 from seedream_batch.model.document import Document, Json, Position
-from seedream_batch.model.place import Place
+from seedream_batch.model.place import Place, Store
 
 MICRO = 1_000_000
 """Millionths of a US dollar in one dollar: money is counted in whole millionths, never in floats."""
@@ -104,7 +104,8 @@ class Job:
     """A job file with every path made absolute and every default filled in.
 
     `request` still holds the templates; `output_path` is the template of the path of an image inside
-    `output_dir`, without an extension.
+    the destination, without an extension. With a `store` the pictures go there, and `output_dir` keeps the rest on this
+    machine: the manifest, unless that is on a server, and pictures while they are written.
     """
 
     name: str
@@ -123,6 +124,12 @@ class Job:
     budget: Budget
     run: RunSettings
     notify: Notify | None = None
+    store: Store | None = None
+
+    @property
+    def pictures(self) -> FilePath | str:
+        """Where the pictures go: a folder, or a URL."""
+        return self.output_dir if self.store is None else self.store.url
 
     @property
     def folder(self) -> FilePath:

@@ -69,3 +69,20 @@ def name_of(place: Place) -> str:
 
 MANIFEST = "manifest.db"
 """The file of a manifest, in the output folder of its job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A place on an object store: a bucket, and what the keys in it start with; `scheme` is s3, gs or az.
+
+    Credentials are no part of it.
+    """
+
+    scheme: str
+    bucket: str
+    prefix: str = ""
+
+    @property
+    def url(self) -> str:
+        """The address, without a slash at its end."""
+        return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from seedream_batch import __version__
 from seedream_batch.errors import UsageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.destination import Destination
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Shown
 from seedream_batch.model.document import Json
@@ -51,16 +51,23 @@ class Gallery:
 
 
 def write_gallery(
-    manifest: Place, images: Path, to: Path, *, chooses: Chooses, running: bool, progress: Callable[[int, int], None]
+    manifest: Place,
+    images: Destination,
+    to: Path,
+    *,
+    chooses: Chooses,
+    running: bool,
+    progress: Callable[[int, int], None],
 ) -> Gallery:
     """Writes the gallery of the job with this manifest into the folder `to`, or brings it up to date there.
 
     `progress` is told how many tasks of how many are done. Raises `UsageError`, `StorageError`, `ManifestError`.
     """
-    if to.resolve().is_relative_to(images.resolve()) or images.resolve().is_relative_to(to.resolve()):
+    folder = images.spool.resolve()
+    if to.resolve().is_relative_to(folder) or folder.is_relative_to(to.resolve()):
         raise UsageError(f"{to} is in the folder of the images, or around it: give another folder with --to")
     with ManifestReader(manifest) as reader, ReportFolder(to) as report:
-        thumbnails = Thumbnails(OutputFolder(images), report)
+        thumbnails = Thumbnails(images, report)
         try:
             records = _Records(report, thumbnails)
             numbers = reader.wanted_ids()
@@ -129,7 +136,9 @@ class _Records:
         self._batch = Batch()
 
 
-def _index(reader: ManifestReader, images: Path, to: Path, records: _Records, *, running: bool) -> Mapping[str, Json]:
+def _index(
+    reader: ManifestReader, images: Destination, to: Path, records: _Records, *, running: bool
+) -> Mapping[str, Json]:
     """What the page loads first."""
     totals = reader.totals()
     return {
@@ -137,7 +146,8 @@ def _index(reader: ManifestReader, images: Path, to: Path, records: _Records, *,
         "id": reader.fact("manifest_id"),
         "version": __version__,
         "at": round(time.time(), 3),
-        "images": _link(images, to),
+        "images": _link(images.spool, to) if images.link is None else images.link,
+        "elsewhere": images.link is not None,
         "running": running,
         "axes": records.axes.told(),
         "tasks": records.tasks,

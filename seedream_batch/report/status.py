@@ -51,7 +51,7 @@ class Status:
 
     job: str
     service: str
-    folder: Path
+    folder: Path | str
     tasks: dict[TaskState, int]
     images: dict[ImageState, int]
     wanted_tasks: int
@@ -85,7 +85,7 @@ class Status:
         return self.images_left * self.pace.seconds / self.pace.images
 
 
-def read_status(manifest: Place, folder: Path, *, axes: Sequence[str], running: bool, now: float) -> Status:
+def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], running: bool, now: float) -> Status:
     """The state of the job with this manifest, also by these axes of it.
 
     `running` says whether a run holds it right now.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.check import Recorded, glance
+from seedream_batch.files.destination import Destination
 from seedream_batch.files.pictures import BadPicture
 from seedream_batch.files.thumbnail import SUFFIX, thumbnail
 from seedream_batch.model.task import ImageRecord
@@ -29,13 +28,13 @@ _PATH = re.compile(rf"{FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{{_DIGITS}}}{re.escape(SUF
 class Thumbnails:
     """Makes thumbnails of stored images, each named by the hash of its image, so that none is made twice."""
 
-    def __init__(self, images: OutputFolder, report: ReportFolder) -> None:
+    def __init__(self, images: Destination, report: ReportFolder) -> None:
         self._images = images
         self._report = report
         self._there = report.names(FOLDER, _PATH)
         self._before = len(self._there)
         self._wanted: set[str] = set()
-        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="thumbnail")
+        self._pool = ThreadPoolExecutor(max_workers=images.parallel, thread_name_prefix="thumbnail")
 
     @property
     def made(self) -> int:
@@ -57,21 +56,14 @@ class Thumbnails:
     def _ensure(self, image: ImageRecord) -> str:
         path = _path(image)
         try:
-            file = self._images.locate(image.path or "")
-            status = file.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                return "what stands there is no file"
-            if status.st_size != image.bytes:
-                return f"{status.st_size:,} bytes instead of {image.bytes or 0:,}"
+            size = image.bytes or 0
+            seen = glance(self._images, Recorded(image.path or "", size, image.sha256 or "", 0, 0))
+            if seen.wrong:
+                return seen.wrong
             self._wanted.add(path)
             if path in self._there:
                 return ""
-            with os.fdopen(os.open(file, os.O_RDONLY | os.O_NOFOLLOW), "rb") as stream:
-                data = stream.read()
-        except FileNotFoundError:
-            return "the file is gone"
-        except OSError as error:
-            return f"the file cannot be read: {error.strerror or error}"
+            data = self._images.read(image.path or "", size + 1)
         except StorageError as error:
             return str(error)
         if hashlib.sha256(data).hexdigest() != image.sha256:

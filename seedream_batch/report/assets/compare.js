@@ -32,7 +32,7 @@
   }
 
   function figure(item) {
-    return el('figure', null, zoom.stage(data.picture(item), item.task.prompt), caption(item));
+    return el('figure', null, zoom.stage(data.shown(item), item.task.prompt), caption(item));
   }
 
   // The images stay as they are when something is chosen: only what stands below them changes.

@@ -95,6 +95,11 @@
       return `thumbs/${name.slice(0, 2)}/${name}.webp`;
     },
 
+    // What is shown of it: a page that asks no network shows the thumbnail of what is not on this machine.
+    shown(item) {
+      return job.elsewhere ? this.thumbnail(item) : this.picture(item);
+    },
+
     picture(item) {
       return job.images + item.path.split('/').map(encodeURIComponent).join('/');
     },

@@ -99,7 +99,7 @@
     item = wanted;
     zoom = seedream.zoom();
     byId('detail-title').textContent = item.path;
-    stage.replaceChildren(item.state === 'stored' ? zoom.stage(data.picture(item), item.task.prompt) : hole());
+    stage.replaceChildren(item.state === 'stored' ? zoom.stage(data.shown(item), item.task.prompt) : hole());
     facts.replaceChildren();
     facts.scrollTop = 0;
     buttons();
