@@ -13,7 +13,7 @@ from PIL import Image
 from seedream_batch.errors import InvalidJob
 from seedream_batch.load import load_job
 
-pytest_plugins = ["postgres"]
+pytest_plugins = ["buckets", "postgres"]
 
 
 def pytest_xdist_auto_num_workers(config):

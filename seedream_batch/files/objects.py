@@ -26,8 +26,8 @@ from seedream_batch.files.folder import PART, Occupied, OutputFolder, telling
 from seedream_batch.files.pictures import FORMATS
 from seedream_batch.model.place import Store
 
-TRIES = 3
-"""Uploads of one picture before a run gives up; each of them has the few retries of the library in it."""
+TRIES = 5
+"""Uploads of one picture before a run gives up. The library repeats none whose answer did not come."""
 
 PAUSE = 0.5
 """Seconds before the second upload, and twice that before each further one."""
