@@ -43,6 +43,8 @@ def show_plan(plan: Plan, job: Job) -> None:
     if plan.dropped:
         say(wrapped(f"{number(plan.dropped, 'task')} in the manifest are no longer in the job; their files stay."))
     images, cost = plan.to_buy
+    if images and job.store is not None:
+        say(f"The images go to {job.store.url}.")
     if images:
         price = "" if job.budget.stated or plan.charged else "; the price is a guess, set budget.price_per_image_usd"
         say(wrapped(f"A run would buy {number(images, 'image')} for about {usd(cost)}{price}."))

@@ -9,6 +9,8 @@ import sys
 import pytest
 from buckets import SECRET, why_not
 
+from seedream_batch.errors import StorageError
+
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
@@ -35,6 +37,11 @@ def at(monkeypatch, bench, line, tmp_path):
 
 def objects(bench):
     return bench.stores.objects(bench.place)
+
+
+def pictures(bench):
+    """Of a run that is going: what it tried the store with is left out."""
+    return {path: data for path, data in objects(bench).items() if not path.endswith(".part")}
 
 
 def whole(bench):
@@ -105,15 +112,25 @@ def test_what_was_deleted_or_changed_is_had_again(bench, serve, at, moto):
     assert len(bench.charges()) == 6
 
 
-def test_what_was_rejected_steps_aside(bench, serve, at, moto, tmp_path):
+def test_what_was_rejected_steps_aside(bench, serve, at, moto):
     serve()
     at(moto)
     assert bench.run().code == 0
+    path, before = min(objects(bench).items())
     fingerprint, sha256 = bench.rows(
-        "SELECT hex(t.fingerprint), i.sha256 FROM tasks t JOIN images i ON i.task = t.id ORDER BY t.id LIMIT 1"
+        "SELECT fingerprint, sha256 FROM images JOIN tasks ON tasks.id = task WHERE path = ?", path
     )[0]
-    del fingerprint, sha256
-    assert len(whole(bench)) == 6
+    reject = [{"fingerprint": fingerprint, "index": 1, "sha256": sha256}]
+    choice = bench.folder / "choice.json"
+    choice.write_text(json.dumps({"seedream_batch_choice": 1, "job": "test", "keep": [], "reject": reject}))
+    done = bench.call("retry", "--choice", str(choice))
+    assert done.code == 0, done
+    (aside,) = [one for one in objects(bench) if one.startswith("superseded/")]
+    assert objects(bench)[aside] == before
+    assert path not in objects(bench)
+    assert bench.run().code == 0
+    assert len(objects(bench)) == 7
+    assert len(bench.charges()) == 7
 
 
 def test_something_in_the_way_is_told_before_it_is_bought(bench, serve, at, moto):
@@ -128,16 +145,25 @@ def test_something_in_the_way_is_told_before_it_is_bought(bench, serve, at, moto
     assert objects(bench)["fox/1-1.png"] == b"of somebody else"
 
 
-def test_cut_uploads_and_lost_answers(bench, serve, at, moto):
-    serve(image_size="small") if False else serve()
+def test_cut_uploads_and_lost_answers(bench, serve, at, moto, monkeypatch):
+    from seedream_batch.files.objects import ObjectStore
+
+    serve()
     at(moto)
-    bench.line.cut, bench.line.after, bench.line.lost = 0, 600, 0
-    bench.write(bench.job.read_text().replace("request:", "run: {max_in_flight: 1}\nrequest:"))
-    assert bench.run("--limit", "1").code == 0
-    bench.line.cut, bench.line.lost = 2, 2
-    # The two of the probe are refused in good order; the next ones meet pictures.
+    prepare = ObjectStore.prepare
+
+    def prepared(self):
+        prepare(self)
+        bench.line.cut, bench.line.after, bench.line.lost = 4, 600, 4
+
+    monkeypatch.setattr(ObjectStore, "prepare", prepared)
+    bench.edit("request:", "run: {max_in_flight: 2}\nrequest:")
     done = bench.run()
     assert done.code in {0, 8}, done
+    assert (bench.line.cut, bench.line.lost) == (0, 0)
+    monkeypatch.undo()
+    for name, value in {**moto.environ, "APIMART_BASE_URL": bench.emulator.url, "APIMART_API_KEY": "key"}.items():
+        monkeypatch.setenv(name, value)
     assert bench.run().code == 0
     assert len(whole(bench)) == 6
     assert len(bench.charges()) == 6
@@ -149,7 +175,7 @@ def test_a_store_that_goes_in_the_middle_of_a_run(bench, serve, at, moto, until,
     bench.write(bench.job.read_text().replace("request:", "run: {max_in_flight: 2}\nrequest:"))
     process = bench.start()
     end(process)
-    until(lambda: objects(bench))
+    until(lambda: pictures(bench))
     bench.line.dead = True
     out, err = process.communicate(timeout=60)
     assert process.returncode == 8, out + err
@@ -168,36 +194,37 @@ def test_kills_buy_nothing_twice(bench, serve, at, moto, until, end):
     for count in range(1, 5):
         process = bench.start()
         end(process)
-        until(lambda count=count: len(bench.charges()) >= count or len(objects(bench)) >= count)
+        until(lambda count=count: len(pictures(bench)) >= count)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    done = bench.run()
-    assert done.code in {0, 4}, done
     assert bench.run().code in {0, 4}
-    bench.check_keys = True
     charges = bench.charges()
-    assert len(charges) == len({charge["key"] for charge in charges})
+    assert len(charges) == len({charge["key"] for charge in charges}) <= 6
     stored = {path for (path,) in bench.rows("SELECT path FROM images WHERE state = 'stored'")}
-    assert set(objects(bench)) == stored
+    assert set(pictures(bench)) == stored
+    for path, sha256 in bench.rows("SELECT path, sha256 FROM images WHERE state = 'stored'"):
+        assert hashlib.sha256(pictures(bench)[path]).hexdigest() == sha256
 
 
 def test_a_kill_between_the_upload_and_its_word(bench, serve, at, moto, monkeypatch):
-    from seedream_batch.manifest import Manifest
-    from seedream_batch.model.task import ImageState
+    from seedream_batch.engine.collect import Collector
 
     serve()
     at(moto)
-    move_image = Manifest.move_image
 
-    def failing(self, image, state, *args, **options):
-        if state is ImageState.STORED:
-            raise KeyboardInterrupt
-        return move_image(self, image, state, *args, **options)
+    async def killed(self, task, image, file):
+        raise StorageError("killed here")
 
-    monkeypatch.setattr(Manifest, "move_image", failing)
-    with pytest.raises(BaseException):  # noqa: B017, PT011 - however it ends
-        raise RuntimeError(bench.run("--limit", "1").code)
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Collector, "_stored", killed)
+        assert bench.run("--limit", "1").code == 8
+    (path,) = objects(bench)
+    assert bench.rows("SELECT count(*) FROM images WHERE state = 'stored'") == [(0,)]
+    uploads = bench.line.uploads
+    assert bench.run("--collect").code in {0, 7}
+    assert whole(bench) == {path}
+    assert bench.line.uploads == uploads + 2, "those of the probe alone"
+    assert len(bench.charges()) == 1
 
 
 # What is wrong with a destination is told before anything is bought
