@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import re
 import shutil
 import socket
 import struct
@@ -161,6 +162,8 @@ class Line:
         self._to = stores.port
         self.cut, self.after, self.lost = 0, 2000, 0
         self.dead = False
+        self.blind = False
+        """Whether the store never hears of conditions, like one that does not know them."""
         self.uploads = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -185,6 +188,8 @@ class Line:
                         _reset(client)
                         return
                     upload = request.startswith(b"PUT ")
+                    if self.blind:
+                        request = re.sub(rb"(?i)if-none-match: [^\r]*\r\n", b"", request, count=1)
                     self.uploads += upload
                     if upload and self.cut:
                         self.cut -= 1
@@ -246,5 +251,3 @@ def line():
     yield lay
     for one in made:
         one.close()
-
-

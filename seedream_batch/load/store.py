@@ -12,7 +12,7 @@ SCHEMES = ("s3", "gs", "az")
 
 _FORM = "an address of an object store is written s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 """Anything that was meant as a URL; a folder may have a colon in its name, but none with a slash behind it here."""
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
@@ -30,13 +30,13 @@ def is_url(text: str) -> bool:
 def store(text: str) -> Store:
     """The place of a URL. Raises `ValueError`, which never quotes it: somebody may have put a secret there."""
     found = _URL.fullmatch(text.strip())
-    if found is None or not text.strip().startswith(f"{found[1]}://"):
+    if found is None or found[2] != "//":
         raise ValueError(f"is no address of an object store: {_FORM}")
     scheme = found[1].lower()
     if scheme not in SCHEMES:
         raise ValueError(f"has the scheme {found[1]}://, which is none that pictures can be put to: {_FORM}")
-    name, _, prefix = found[2].partition("/")
-    if "@" in name or "?" in found[2] or "#" in found[2]:
+    name, _, prefix = found[3].partition("/")
+    if "@" in name or "?" in found[3] or "#" in found[3]:
         raise ValueError("may have no user, key or parameter in it: credentials come from the environment")
     if not name:
         raise ValueError(f"names no bucket: {_FORM}")

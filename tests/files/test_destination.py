@@ -104,7 +104,7 @@ def test_preparing_leaves_nothing(outside):
     assert parts(outside.kept) == []
 
 
-def test_a_picture_is_there_when_it_was_placed(outside, kept, store):
+def test_a_picture_is_there_when_it_was_placed(outside, kept):
     part = kept.new_part("panda/1-1.png")
     part.write_bytes(DATA)
     assert outside.all().get("panda/1-1.png") is None
@@ -125,7 +125,7 @@ def test_a_picture_is_there_when_it_was_placed(outside, kept, store):
 
 
 @pytest.mark.parametrize("path", ["a b/c (1).png", "ü/ß-日本.png", "a+b/100%.png", "~/#1.png"])
-def test_any_path_that_a_job_may_make(outside, kept, store, path):
+def test_any_path_that_a_job_may_make(kept, store, path):
     store(path)
     assert kept.existing([path]) == [path]
     assert kept.sha256(path) == hashlib.sha256(DATA).hexdigest()
@@ -293,7 +293,11 @@ def test_an_upload_whose_answer_is_lost_is_known_to_be_ours(bucket, times):
 
 def test_a_move_that_is_cut_off_between_its_two_steps(bucket, monkeypatch):
     path, _, _ = placed(bucket, DATA)
-    monkeypatch.setattr(bucket.kept, "unlink", lambda path: (_ for _ in ()).throw(StorageError("killed")))
+
+    def killed(_path):
+        raise StorageError("killed")
+
+    monkeypatch.setattr(bucket.kept, "unlink", killed)
     with pytest.raises(StorageError, match="killed"):
         bucket.kept.move(path, "new.png")
     assert bucket.all() == {path: DATA, "new.png": DATA}

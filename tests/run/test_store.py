@@ -212,7 +212,7 @@ def test_a_kill_between_the_upload_and_its_word(bench, serve, at, moto, monkeypa
     serve()
     at(moto)
 
-    async def killed(self, task, image, file):
+    async def killed(*_):
         raise StorageError("killed here")
 
     with monkeypatch.context() as patched:
@@ -284,6 +284,14 @@ def test_a_line_to_nowhere(bench, serve, at, moto):
     at(moto)
     bench.line.dead = True
     refused(bench, 8, "cannot be used now")
+
+
+def test_a_store_that_would_overwrite(bench, serve, at, moto):
+    serve()
+    at(moto)
+    bench.line.blind = True
+    refused(bench, 2, "knows no conditional uploads", "If-None-Match")
+    assert objects(bench) == {}
 
 
 def test_without_the_library(bench, serve, at, moto, monkeypatch):
