@@ -42,13 +42,13 @@ def weed():
 class Stores:
     """Buckets on one server; `environ` is what leads there."""
 
-    def __init__(self, url):
+    def __init__(self, url, key=KEY, secret=SECRET):
         self.url = url
         self._made = False
         self.port = int(url.rpartition(":")[2])
         self.environ = {
-            "AWS_ACCESS_KEY_ID": KEY,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": url,
         }
@@ -60,8 +60,8 @@ class Stores:
         return boto3.client(
             "s3",
             endpoint_url=self.url,
-            aws_access_key_id=KEY,
-            aws_secret_access_key=SECRET,
+            aws_access_key_id=self.environ["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environ["AWS_SECRET_ACCESS_KEY"],
             region_name="us-east-1",
         )
 
@@ -136,6 +136,26 @@ def seaweed(tmp_path_factory):
         process.wait()
 
 
+@pytest.fixture(scope="session")
+def s3rver(tmp_path_factory):
+    """A store that publishes what came of an upload that was cut."""
+    program = shutil.which("s3rver")
+    if why_not() or program is None:
+        pytest.skip(why_not() or "there is no s3rver on this machine: npm install --global s3rver")
+    folder = tmp_path_factory.mktemp("s3rver")
+    port = _free()
+    with (folder / "log").open("wb") as log:
+        command = [program, "-d", str(folder), "-a", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    stores = Stores(f"http://127.0.0.1:{port}", "S3RVER", "S3RVER")
+    try:
+        _until_it_answers(stores, process, folder / "log")
+        yield stores
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _until_it_answers(stores, process, log):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -146,7 +166,7 @@ def _until_it_answers(stores, process, log):
             time.sleep(0.3)
         else:
             return
-    pytest.skip(f"SeaweedFS does not start here: {log.read_text(errors='replace')[-500:]}")
+    pytest.skip(f"the store does not start here: {log.read_text(errors='replace')[-500:]}")
 
 
 def _free():

@@ -140,8 +140,7 @@ class ObjectStore(Destination):
 
     def _upload(self, path: str, data: bytes) -> None:
         """Brings bytes under a free key, and looks at what is there then. Raises `Occupied`, `StorageError`."""
-        mark = secrets.token_hex(16)
-        about = {HASH: hashlib.sha256(data).hexdigest(), MARK: mark}
+        about = {HASH: hashlib.sha256(data).hexdigest(), MARK: secrets.token_hex(16)}
         wrong = ""
         for tries in range(TRIES):
             if tries:
@@ -150,7 +149,7 @@ class ObjectStore(Destination):
                 self._put(path, data, about)
                 wrong = self._unlike(path, data)
             except AlreadyExistsError:
-                if self._mark(path) != mark:
+                if not self._is_ours(path, data, about):
                     told = f"{self.named(path)} exists already and was not made by this job; move it away"
                     raise Occupied(f"{told}, then run again") from None
                 # A try whose answer was lost had arrived.
@@ -164,8 +163,7 @@ class ObjectStore(Destination):
                 continue
             if not wrong:
                 return
-            # The mark says that it is ours, so nothing of anybody's is lost.
-            if self._mark(path) == mark:
+            if self._is_ours(path, data, about):
                 self.unlink(path)
         raise StorageError(wrong)
 
@@ -185,15 +183,22 @@ class ObjectStore(Destination):
             return f"{self.named(path)}: other bytes arrived than were sent"
         return ""
 
-    def _mark(self, path: str) -> str:
-        """Whose upload an object is; empty where there is none, or it is no upload of ours."""
+    def _is_ours(self, path: str, data: bytes, about: Mapping[str, str]) -> bool:
+        """Whether an object is this upload, or the beginning of an earlier one of the same picture.
+
+        Some stores keep what came of an upload that was cut, with all of its metadata; nothing is lost with that.
+        """
         with self._telling(path):
             try:
                 found = obstore.get(self._bucket, path, options={"head": True})
             except FileNotFoundError as error:
                 self._no_bucket(error)
-                return ""
-            return str(found.attributes.get(MARK, ""))
+                return False
+            if found.attributes.get(MARK) == about[MARK]:
+                return True
+            if found.attributes.get(HASH) != about[HASH] or found.meta["size"] >= len(data):
+                return False
+            return data.startswith(bytes(obstore.get(self._bucket, path).bytes()))
 
     def _put(self, path: str, data: bytes, about: Mapping[str, str]) -> None:
         kind = _MEDIA_TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")

@@ -321,3 +321,45 @@ def test_objects_say_what_they_are(bucket):
     head = bucket.stores.client.head_object(Bucket=bucket.place.bucket, Key=f"{bucket.place.prefix}/{path}")
     assert head["ContentType"] == "image/png"
     assert head["Metadata"]["sha256"] == hashlib.sha256(DATA).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("left", "sha256", "code"),
+    [
+        (DATA[:100], hashlib.sha256(DATA).hexdigest(), None),
+        (DATA[:100], "of another", Occupied),
+        (b"x" * 100, hashlib.sha256(DATA).hexdigest(), Occupied),
+        (DATA + b"more", hashlib.sha256(DATA).hexdigest(), Occupied),
+    ],
+)
+def test_what_is_left_of_a_torn_upload_gives_way_and_nothing_else_does(bucket, left, sha256, code):
+    path = f"{next(numbers)}.png"
+    key = f"{bucket.place.prefix}/{path}"
+    bucket.stores.client.put_object(Bucket=bucket.place.bucket, Key=key, Body=left, Metadata={"sha256": sha256})
+    part = bucket.kept.new_part(path)
+    part.write_bytes(DATA)
+    [error] = bucket.kept.place([(part, path)])
+    assert type(error) is (code or type(None))
+    assert bucket.all() == {path: DATA if code is None else left}
+
+
+def test_a_store_that_tears_uploads(s3rver, line, tmp_path, monkeypatch):
+    """It keeps what came of an upload that was cut, and knows no conditions: it is refused, and never believed."""
+    from seedream_batch.errors import UsageError
+
+    monkeypatch.setattr("seedream_batch.files.objects.PAUSE", 0.01)
+    laid = line(s3rver)
+    for name, value in {**s3rver.environ, "AWS_ENDPOINT_URL": laid.url}.items():
+        monkeypatch.setenv(name, value)
+    torn = Bucket(s3rver, tmp_path / "out", {**s3rver.environ, "AWS_ENDPOINT_URL": laid.url})
+    with pytest.raises(UsageError, match="knows no conditional uploads"):
+        torn.kept.prepare()
+    data = os.urandom(300_000)
+    laid.cut, laid.after = 1000, 150_000
+    path, part, error = placed(torn, data)
+    assert isinstance(error, StorageError)
+    assert 0 < len(torn.all()[path]) < len(data), "the adversary has done its work"
+    assert part.exists()
+    laid.cut = 2
+    assert torn.kept.place([(part, path)]) == [None]
+    assert torn.all() == {path: data}
