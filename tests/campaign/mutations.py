@@ -185,18 +185,18 @@ MUTATIONS = (
         (
             Edit(
                 "engine/arrange.py",
-                "            await asyncio.to_thread(context.folder.sync, [via, image.path or via])\n",
+                "            await asyncio.to_thread(context.folder.end_move, image.path or via, via)\n",
                 "",
             ),
             # Either of the two would do.
-            Edit("engine/joining.py", "        keep_moves(manifest, OutputFolder(job.output_dir))\n", ""),
+            Edit("engine/joining.py", "        keep_moves(manifest, destination(job))\n", ""),
         ),
     ),
     Mutation(
         "I4 the old name of a file that moves is gone before the new one is kept",
         "I4",
         (("powerloss", "run after places were swapped, killed"),),
-        (Edit("engine/joining.py", "        keep_moves(manifest, OutputFolder(job.output_dir))\n", ""),),
+        (Edit("engine/joining.py", "        keep_moves(manifest, destination(job))\n", ""),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",

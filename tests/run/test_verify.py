@@ -221,7 +221,7 @@ def test_deep_decodes(made, monkeypatch):
 
 
 def test_a_file_that_cannot_be_read_says_nothing(made, monkeypatch):
-    import seedream_batch.files.check as module
+    import seedream_batch.files.folder as module
 
     real = module.os.open
 
