@@ -125,7 +125,16 @@ def seaweed(tmp_path_factory):
     more = ["-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", f"-s3.config={folder / 's3.json'}"]
     grpc = [f"-{name}.grpc={_free()}" for name in names]
     with (folder / "log").open("wb") as log:
-        command = [program, "server", *more, *options, *grpc, "-s3.port.iceberg=0", "-volume.max=50"]
+        command = [
+            program,
+            "server",
+            *more,
+            *options,
+            *grpc,
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+            "-volume.max=50",
+        ]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     stores = Stores(f"http://127.0.0.1:{ports[0]}")
     try:
@@ -166,7 +175,7 @@ def _until_it_answers(stores, process, log):
             time.sleep(0.3)
         else:
             return
-    pytest.skip(f"the store does not start here: {log.read_text(errors='replace')[-500:]}")
+    pytest.fail(f"the store does not start: {log.read_text(errors='replace')[-2000:]}")
 
 
 def _free():

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 from buckets import SECRET, why_not
+from postgres import asked, url_of
+from postgres import why_not as no_server
 
 from seedream_batch.errors import StorageError
 
@@ -320,3 +322,27 @@ def test_a_rehearsal_needs_no_bucket(bench, serve, at, moto):
     bench.line.dead = True
     assert bench.run("--emulate", "--limit", "1").code == 0
     assert len(list((bench.folder / "out" / "test-emulated").rglob("*.[pj]*g"))) == 1
+
+
+@pytest.mark.skipif(bool(no_server()), reason=no_server())
+def test_workers_that_share_a_bucket(bench, serve, at, moto, postgres, until, end):
+    serve(task_seconds="fixed:1")
+    at(moto)
+    bench.edit("request:", "repeat: 5\nrequest:")
+    bench.edit("/{{ size }}", "/{{ size }}-{{ sample }}")
+    bench.write(bench.job.read_text() + "run: {max_in_flight: 4, on_unknown: resend}\n")
+    place = postgres.place()
+    first, *others = [bench.start("--manifest", url_of(place)) for _ in range(3)]
+    for process in (first, *others):
+        end(process)
+    until(lambda: len(bench.charges()) >= 10)
+    first.kill()
+    for process in others:
+        out, err = process.communicate(timeout=90)
+        assert process.returncode == 0, out + err
+    charges = bench.charges()
+    assert len(charges) == len({charge["key"] for charge in charges}) == 30
+    stored = dict(asked(place, "SELECT path, sha256 FROM images WHERE state = 'stored'"))
+    found = {path: hashlib.sha256(data).hexdigest() for path, data in pictures(bench).items()}
+    assert found == stored
+    assert len(stored) == 30
