@@ -226,7 +226,8 @@ class Engine:
             for task in fresh[: None if limit is None or only is not None else limit - len(begun)]:
                 if not await self._may_begin(task):
                     continue
-                begun.add(task.id)
+                if limit is not None:
+                    begun.add(task.id)
                 self._sending.add(task.id)
                 self._spawn(task.id, self._make(task), task.images)
         if self._occupied:
