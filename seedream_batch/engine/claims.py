@@ -13,6 +13,7 @@ from seedream_batch.manifest.submissions import Claim, Claimed, Intent, Turns
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import Budget
 from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing.submitting import MOST_HELD
 
 TOGETHER = 64
 """Intents that are claimed together."""
@@ -138,7 +139,7 @@ class Claims:
         claimed = await self._writer.do(call)
         # Turns do not come before their intents are written down, or they would all go out together.
         took = self._monotonic() - began
-        self._lead = max(SOONEST, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took)
+        self._lead = max(SOONEST, min(MOST_HELD, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took))
         moments = [claimed.decided_at + after for after in claimed.turns]
         for (_, done), moment in zip(turns_only, moments, strict=False):
             if not done.done():

@@ -84,7 +84,10 @@ class Accounts(ManifestCore):
     def _release(self, sql: Sql, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0) -> None:
         """Ends the reservation of the task's attempt; what it really cost takes its place."""
         held_images, held = sql.execute(
-            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+            # Another worker may just be raising what is held.
+            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?"
+            f"{self._connection.for_update}",
+            (task.id, task.attempt),
         ).fetchone()
         sql.execute(
             "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?"

@@ -61,7 +61,7 @@ class Chosen(InHand):
                 # Those that another worker is just taking are passed over.
                 sql.execute(
                     f"UPDATE tasks SET worker = ? WHERE id IN (SELECT id {due}{self._free('AND')}"
-                    f" ORDER BY {self._order} LIMIT ? FOR UPDATE OF tasks SKIP LOCKED)",
+                    f" ORDER BY {self._order} LIMIT ? FOR NO KEY UPDATE OF tasks SKIP LOCKED)",
                     (self._connection.worker, *values, more),
                 )
 
