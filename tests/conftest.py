@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import os
+import time
 
 import pytest
 from PIL import Image
@@ -20,6 +21,21 @@ def pytest_xdist_auto_num_workers(config):
     """Two for each core: half of the time a test waits for a socket, a disk or another process."""
     del config
     return 2 * (os.cpu_count() or 1)
+
+
+@pytest.fixture(scope="session")
+def until():
+    """Waits until a condition of another process or thread holds."""
+
+    def wait(condition, seconds=20.0):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            time.sleep(0.01)
+        raise AssertionError("it did not happen")
+
+    return wait
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from seedream_batch.engine.waiting import Stopping
@@ -41,7 +41,9 @@ class Claims:
         monotonic: Callable[[], float],
         may_go_on: Callable[[], bool],
         rest: Callable[[float], Awaitable[None]],
+        heard: Callable[[float], None],
     ) -> None:
+        """`heard` is told the moment of `monotonic` at which a claim that went through was begun."""
         self._writer = writer
         self._budget = budget
         self._rate = rate
@@ -49,11 +51,10 @@ class Claims:
         self._monotonic = monotonic
         self._may_go_on = may_go_on
         self._rest = rest
+        self._heard = heard
         self._waiting: deque[Waiting] = deque()
         self._work: asyncio.Task[None] | None = None
         self._lead = SOONEST
-        self._offset: float | None = None
-        """How far the clock that all workers share is ahead of `monotonic`, once it is known."""
         self._accepted: list[float] = []
         self._refused: list[tuple[float, float]] = []
         self.stopped_by = ""
@@ -126,17 +127,19 @@ class Claims:
         """Claims what goes; what got no turn, and in how many seconds to come again."""
         turns_only = [one for one in batch if one[0] is None]
         intents = {one[0].task: one for one in batch if one[0] is not None}
-        news, self._accepted, self._refused = self._news(), [], []
+        accepted, self._accepted = self._accepted, []
+        refused, self._refused = self._refused, []
         began = self._monotonic()
 
         def call(manifest: Manifest) -> Claimed:
-            take = partial(self._take, news)
+            take = partial(self._take, accepted, refused)
             return manifest.claim(
                 [intent for intent, _ in intents.values() if intent is not None],
                 self._budget, self._clock(), take=take, also=len(turns_only), monotonic=self._monotonic,
             )  # fmt: skip
 
         claimed = await self._writer.do(call)
+        self._heard(began)
         # Turns do not come before their intents are written down, or they would all go out together.
         took = self._monotonic() - began
         self._lead = max(SOONEST, min(MOST_HELD, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took))
@@ -156,15 +159,12 @@ class Claims:
         _give_nothing([intents[number] for number in tried])
         return [*left, *(intents[number] for number in untried)], claimed.free_in
 
-    def _news(self) -> News:
-        if self._offset is None:
-            # Nothing was sent before the first turn.
-            return News()
-        offset = self._offset
-        return News([at + offset for at in self._accepted], [(at + offset, pause) for at, pause in self._refused])
-
-    def _take(self, news: News, state: str, clock: float, most: int) -> Turns:
-        self._offset = clock - self._monotonic()
+    def _take(
+        self, accepted: Sequence[float], refused: Sequence[tuple[float, float]], state: str, clock: float, most: int
+    ) -> Turns:
+        # How far the clock that all workers share is ahead of this one.
+        ahead = clock - self._monotonic()
+        news = News([at + ahead for at in accepted], [(at + ahead, pause) for at, pause in refused])
         return Turns(*take_turns(state, self._rate, clock, most, lead=self._lead, news=news))
 
 

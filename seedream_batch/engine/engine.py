@@ -10,12 +10,12 @@ from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context, dollars
 from seedream_batch.engine.membership import BEAT, Membership
-from seedream_batch.engine.opening import take_in_rescued
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
+from seedream_batch.manifest.rescue import left_behind
 from seedream_batch.model.task import TaskRecord, TaskState
 
 UNSURE = 10
@@ -175,14 +175,16 @@ class Engine:
         """With nothing to do any more: waits for what others leave undone; whether there was any."""
         context = self._context
         options = context.options
-        crew.left_behind |= await context.writer.do(lambda m: m.let_go())
+        # After a stop, and with --collect, there are tasks that are still followed.
+        working = list(self._working)
+        crew.left_behind |= await context.writer.do(lambda m: m.let_go(working))
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
             await self._take_in_rescued(crew)
             known = crew.left_behind | self._occupied.keys()
             resend = bool(options.resend)
             if await context.writer.do(lambda m: m.left_to_do(known, resend=resend)):  # noqa: B023 - awaited here
                 return True
-            if not await context.writer.do(lambda m: m.others_have()):
+            if not await context.writer.do(lambda m: m.others_have()) and not crew.left_something:
                 break
             crew.heard.clear()
             await context.rest_unless(BEAT, crew.heard)
@@ -200,9 +202,17 @@ class Engine:
     async def _take_in_rescued(self, crew: Membership) -> None:
         """Task ids that a worker which is gone could not write down: the sooner they are known, the fewer doubts."""
         context = self._context
-        if crew.left_something:
-            crew.left_something = False
-            await context.writer.do(lambda m: take_in_rescued(m, context.job, context.clock()))
+        if not crew.left_something:
+            return
+        crew.left_something = False
+        job, timeout = context.job, context.job.run.task_timeout
+        with left_behind(job.output_dir, context.writer.manifest.id, workers=True) as files:
+            for file in files:
+                rescued = file.rescued
+                known = await context.writer.do(lambda m: m.take_in(rescued, context.clock(), timeout=timeout))  # noqa: B023 - awaited here
+                # Durable by now: what is not in the manifest stays.
+                if known == len(rescued):
+                    file.drop()
 
     async def _submit_all(self) -> None:
         context = self._context
@@ -285,6 +295,9 @@ class Engine:
             await self._until_changed()
             return True
         crew = self._context.crew
+        if crew is not None and crew.heard.is_set:
+            await self._take_over()
+            return True
         if crew is None or not await self._context.writer.do(lambda m: m.others_have(settling=True)):
             return False
         await self._context.rest(1.0)

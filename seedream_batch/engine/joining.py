@@ -25,13 +25,15 @@ from seedream_batch.errors import ManifestLocked
 from seedream_batch.files.folder import sync_folder
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.core import ENTERED
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.rescue import NAME, RescueFile, name_of_worker
+from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskSpec
 
-ENTERED = "entered"
-"""The fact that says what the tasks of the job were made from."""
+JOINING = 120.0
+"""Seconds to wait for one that brings the manifest in line with its job and is not among the workers."""
 
 _STEP = 0.2
 """Seconds between two looks at whether one may join."""
@@ -77,7 +79,7 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
     same_service(manifest, origin)
     same_job(manifest, job)
     if not alone:
-        _same_tasks(manifest, job)
+        _same_tasks(manifest, job, source.files())
     now = time.time()
     facts = {"job": job.name, "job_file": str(job.file), "service": origin}
     if job.store is not None:
@@ -85,10 +87,12 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
     if not manifest.fact("created_at"):
         facts["created_at"] = f"{now:.3f}"
     manifest.tell(facts)
-    run = manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
+    run = repeated(
+        lambda: manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
+    )
     cut_off = manifest.was_cut_off()
     take_in_rescued(manifest, job, now)
-    rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(run) if manifest.shared else NAME)
+    rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
     if alone:
         entered = manifest.enter(source.tasks, now)
         if manifest.shared:
@@ -105,29 +109,58 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
 
 def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
     """Keeps others from joining; whether none is at work."""
-    begun = time.monotonic()
-    told = False
-
-    def wait(why: str) -> None:
-        nonlocal told
-        if not told and time.monotonic() - begun > _TOLD_AFTER:
-            told = True
-            tell(why)
-        time.sleep(_STEP)
-
-    manifest.keep_others_out(lambda: wait("another worker brings the manifest in line with the job; waiting for it"))
+    waiting = _Waiting(manifest, tell)
+    manifest.keep_others_out(waiting.for_one_that_begins)
     while True:
-        manifest.bury(time.time(), platform.node())
+        waiting.bury()
         if not manifest.others():
             return True
         if manifest.others_here():
             return False
         # All of them are gone; whether they come back is known in a moment.
-        wait("the workers at work are gone; in a few seconds their tasks may be taken over")
+        waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
 
 
-def _same_tasks(manifest: Manifest, job: Job) -> None:
-    """Refuses to join workers that go by another state of the job."""
+class _Waiting:
+    """The waiting of a worker for others; the user is told why, once."""
+
+    def __init__(self, manifest: Manifest, tell: Callable[[str], None]) -> None:
+        self._manifest = manifest
+        self._tell = tell
+        self._begun = time.monotonic()
+        self._told = False
+        self._nobody_since: float | None = None
+
+    def bury(self) -> None:
+        repeated(lambda: self._manifest.bury(time.time(), platform.node()))
+
+    def a_moment(self, why: str) -> None:
+        if not self._told and time.monotonic() - self._begun > _TOLD_AFTER:
+            self._told = True
+            self._tell(why)
+        time.sleep(_STEP)
+
+    def for_one_that_begins(self) -> None:
+        """As a worker it has a lease, which ends; before, nothing is known of it."""
+        self.bury()
+        now = time.monotonic()
+        if self._manifest.others():
+            self._nobody_since = None
+        elif self._nobody_since is None:
+            self._nobody_since = now
+        elif now - self._nobody_since > JOINING:
+            raise ManifestLocked(
+                f"another worker has been about to begin on {self._manifest.name} for too long; if it is stopped,"
+                " end it"
+            )
+        self.a_moment("another worker brings the manifest in line with the job; waiting for it")
+
+
+def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
+    """Refuses to join workers that go by another state of the job.
+
+    What was `read` already counts as it was then: it may be another by now.
+    """
     known = json.loads(manifest.fact(ENTERED) or "{}")
     others = manifest.others()
     _, pid, host = others[0] if others else (0, 0, "")
@@ -138,7 +171,7 @@ def _same_tasks(manifest: Manifest, job: Job) -> None:
         )
     for name, digest in known["files"].items():
         file = job.file.parent / name if name else job.file
-        if _digest(file) != digest:
+        if (read.get(name) or _digest(file)) != digest:
             raise ManifestLocked(f"{file} is not the one that others go by ({who}); let them end, then run again")
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable
 
 from seedream_batch.engine.waiting import Happening
 from seedream_batch.manifest.connection import LEASE
+from seedream_batch.manifest.workers import GRACE
 from seedream_batch.manifest.writer import ManifestWriter
 
-BEAT = 5.0
+BEAT = 4.0
 """Seconds between two signs of life."""
+
+MARGIN = 2.0
+"""Seconds before others may take over in which nothing is sent any more."""
 
 
 class Membership:
@@ -21,10 +26,13 @@ class Membership:
         writer: ManifestWriter,
         *,
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
         told: Callable[[str], None],
     ) -> None:
         self._writer = writer
         self._clock = clock
+        self._monotonic = monotonic
+        self._heard_at = -math.inf
         self._told = told
         self._until = 0.0
         self.others = 0
@@ -38,10 +46,11 @@ class Membership:
 
     async def beat(self) -> None:
         """Gives a sign of life; takes away the workers that have given none for too long."""
-        began = self._clock()
+        began, moment = self._clock(), self._monotonic()
         beat = await self._writer.do(lambda m: m.beat(self._clock(), platform.node()))
         # From before it was asked for: the lease began no sooner.
         self._until = began + LEASE
+        self.heard_of(moment)
         self.others = beat.others
         if beat.buried:
             self.left_something = True
@@ -49,6 +58,14 @@ class Membership:
             self._told(f"a worker is gone, and its tasks are taken over{doubt}")
         self.heard.set()
 
+    def heard_of(self, moment: float) -> None:
+        """What was begun at this moment of `monotonic` went through, so that the session was there."""
+        self._heard_at = max(self._heard_at, moment)
+
     def counts_for(self, seconds: float) -> bool:
-        """Whether the word of this run is sure to count for so long: what is sent now has to be answered by then."""
-        return self._clock() + seconds < self._until
+        """Whether the word of this run counts now, and its lease for so long: what is sent has to be answered by then.
+
+        Others wait for `GRACE` seconds after its session was there the last time.
+        """
+        here = self._monotonic() < self._heard_at + GRACE - MARGIN
+        return here and self._clock() + seconds < self._until

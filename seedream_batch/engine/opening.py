@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.folder import sync_folder
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.core import MOVED_TO
-from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.rescue import NAME, RescueFile, found_in
+from seedream_batch.manifest.core import ENTERED, MOVED_TO
+from seedream_batch.manifest.lock import folder_of, run_lock
+from seedream_batch.manifest.rescue import left_behind
+from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
 from seedream_batch.model.place import Server
 
@@ -27,9 +28,10 @@ STORE = "store"
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
     """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
-    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)):
+    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), ExitStack() as stack:
         manifest = Manifest(job.manifest)
         try:
+            hold_folder(stack, manifest, job)
             still_here(manifest)
             same_store(manifest, job)
             keep_moves(manifest, destination(job))
@@ -51,16 +53,24 @@ def keep_moves(manifest: Manifest, folder: Destination) -> None:
 
 
 def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
-    """Brings task ids that runs could not store into the manifest, but for those of other workers that are at work."""
-    at_work = [run for run, _, _ in manifest.others()] if manifest.shared else []
-    for name in found_in(job.output_dir, at_work):
-        rescue = RescueFile(job.output_dir, sync_folder, name)
-        rescued = rescue.read()
-        # A line that belongs to no attempt here is somebody's task id all the same, and stays.
-        if rescued and manifest.take_in(rescued, now, timeout=job.run.task_timeout) == len(rescued):
-            rescue.drop()
-        elif name != NAME:
-            rescue.drop_if_empty()
+    """Brings task ids that runs which are over could not store into the manifest, durably."""
+    with left_behind(job.output_dir, manifest.id, workers=of_workers(manifest)) as files:
+        for file in files:
+            taken = partial(manifest.take_in, file.rescued, now, timeout=job.run.task_timeout)
+            # A line that belongs to no attempt here is somebody's task id all the same, and stays.
+            if repeated(taken) == len(file.rescued):
+                file.drop()
+
+
+def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
+    """Keeps those out of the folder who work on another manifest on a server. Raises `ManifestLocked`."""
+    if isinstance(job.manifest, Server):
+        stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
+
+
+def of_workers(manifest: Manifest) -> bool:
+    """Whether the manifest is, or was once, one that workers share."""
+    return isinstance(manifest.place, Server) or bool(manifest.fact(ENTERED))
 
 
 def still_here(manifest: Manifest) -> None:

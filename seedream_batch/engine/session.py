@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -19,16 +19,16 @@ from seedream_batch.engine.engine import Engine
 from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.joining import Begun, Source, begin
 from seedream_batch.engine.membership import Membership
-from seedream_batch.engine.opening import take_in_rescued
+from seedream_batch.engine.opening import hold_folder, still_here, take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
-from seedream_batch.errors import Fenced, ManifestError, StorageError
+from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.upkeep import Lost
-from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.manifest.writer import ManifestWriter, repeated
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.place import Server
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
@@ -111,15 +111,18 @@ def run_job(
     folder.prepare()
     # What is stored is looked at by one alone.
     shared = isinstance(job.manifest, Server) and options.verify is None
-    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), service as origin:
+    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), service as origin, ExitStack() as stack:
         began = time.monotonic()
+        begun: Begun | None = None
         runner: _Runner | None = None
         manifest = Manifest(job.manifest, shared=shared)
         try:
+            hold_folder(stack, manifest, job)
             begun = begin(manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)))
             rescue, entered = begun.rescue, begun.entered
             if options.chooses is not None:
-                manifest.choose(options.chooses)
+                chooses = options.chooses
+                repeated(lambda: manifest.choose(chooses))
             runner = _Runner(
                 job, references, begun, manifest, folder, origin, key, options, emit, random or Random(),
                 interruption, signals,
@@ -130,17 +133,20 @@ def run_job(
                 failure, interrupted = _work(runner)
             except Fenced:
                 manifest.step_out()
+                rescue.close()
                 # What came back too late is known by its key all the same; else the next run takes it in.
-                with suppress(StorageError, ManifestError):
+                with suppress(StorageError, ManifestError, UsageError):
+                    still_here(manifest)
                     take_in_rescued(manifest, job, time.time())
                 raise
-            rescue.drop_if_empty()
+            rescue.close()
             try:
-                if rescue.used and failure is None:
-                    # The manifest may only have been slow.
+                if (rescue.used or shared) and failure is None and not runner.left_at_once:
+                    # The manifest may only have been slow, or another worker have been cut off.
                     take_in_rescued(manifest, job, time.time())
                 if not runner.left_at_once:
-                    manifest.end_run(now=time.time(), outcome=runner.outcome)
+                    outcome = runner.outcome
+                    repeated(lambda: manifest.end_run(now=time.time(), outcome=outcome))
                 if interrupted is not None:
                     raise interrupted
                 return _result(manifest, runner, entered, time.monotonic() - began)
@@ -148,9 +154,11 @@ def run_job(
                 # The first failure says more than that the end could not be written down either.
                 raise failure or StorageError(f"{manifest.name} cannot be written") from None
         finally:
+            if begun is not None:
+                begun.rescue.close()
             if runner is None or not runner.left_at_once:
                 with suppress(StorageError, ManifestError):
-                    manifest.leave(now=time.time(), outcome="fault")
+                    repeated(lambda: manifest.leave(now=time.time(), outcome="fault"))
             manifest.close()
 
 
@@ -341,10 +349,10 @@ def _steady_clock() -> Callable[[], float]:
 
 def _join(context: Context) -> None:
     """Makes the run one of several workers."""
-    context.crew = Membership(context.writer, clock=context.clock, told=context.tell)
+    context.crew = Membership(context.writer, clock=context.clock, monotonic=context.monotonic, told=context.tell)
     context.claims = Claims(
         context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
-        may_go_on=context.may_submit, rest=context.rest,
+        may_go_on=context.may_submit, rest=context.rest, heard=context.crew.heard_of,
     )  # fmt: skip
 
 

@@ -64,9 +64,10 @@ class Accounts(ManifestCore):
             (*kind, price),
         )
         like = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
+        locked = self._connection.for_update("attempts")
         too_low = sql.execute(
             f"SELECT key, reserved_images, reserved FROM attempts WHERE reserved_images > 0"
-            f" AND reserved < reserved_images * ? AND EXISTS ({like}) ORDER BY key{self._connection.for_update}",
+            f" AND reserved < reserved_images * ? AND EXISTS ({like}) ORDER BY key{locked}",
             (price, *kind),
         ).fetchall()
         sql.executemany(
@@ -86,7 +87,7 @@ class Accounts(ManifestCore):
         held_images, held = sql.execute(
             # Another worker may just be raising what is held.
             "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?"
-            f"{self._connection.for_update}",
+            f"{self._connection.for_update('attempts')}",
             (task.id, task.attempt),
         ).fetchone()
         sql.execute(

@@ -62,8 +62,6 @@ class Connection(ABC):
     """What the database raises."""
     guards: type[Exception]
     """What it raises where a guard of the schema held: such an error is ours, and goes through as it is."""
-    for_update = ""
-    """Behind a query: nobody else changes what it finds until the transaction ends."""
     totals = "totals"
     """What was spent and is held, by all together, for `FROM`: a row, or several that count together."""
     has_workers = False
@@ -130,6 +128,13 @@ class Connection(ABC):
     def chosen(self, run: int | None, *, waiting: bool) -> str:
         """The tasks that `choose` was given as a table `chosen`, for `FROM`; of `waiting` ones, fewer may do."""
 
+    def for_update(self, table: str) -> str:  # noqa: ARG002 - there is nobody else
+        """Behind a query: until the transaction ends, nobody else changes what it finds in a table."""
+        return ""
+
+    def take_time(self) -> None:  # noqa: B027 - what may take its time anyway
+        """Within a transaction: it may take its time between two statements."""
+
     @abstractmethod
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
         """From here on waits so long, at most, for another program that writes into the manifest."""
@@ -152,6 +157,10 @@ class Connection(ABC):
 
     def may_bury(self, run: int) -> bool:
         """Whether a worker is in no transaction; then it begins none before this one ends."""
+        raise AssertionError(f"{self.name} has no workers, and not {run}")
+
+    def end_session(self, run: int) -> None:
+        """Ends the session of a worker, if it is there."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")
 
     def keep_others_out(self, wait: Callable[[], None]) -> None:

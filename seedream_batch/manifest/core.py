@@ -15,6 +15,9 @@ from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 SILENT = "silent"
 """The outcome of a run that was taken away, since nothing was heard of it any more."""
 
+ENTERED = "entered"
+"""The fact that says what the tasks of the job were made from, on a manifest that workers share."""
+
 SWEPT = "swept"
 """The fact that says up to which run what was left unfinished is gone."""
 

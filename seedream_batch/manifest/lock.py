@@ -17,6 +17,9 @@ from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.model.place import MANIFEST, Place, Server
 
 LOCK = "manifest.lock"
+WORKERS = "manifest.workers"
+"""The file that says on which manifest on a server those work who use the folder."""
+
 PATIENCE = 0.2
 """Seconds in which a run asks for the lock."""
 
@@ -50,18 +53,58 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
 @contextmanager
 def _shared_lock(folder: Path) -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE
-    try:
-        handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
-    try:
+    with _opened(folder / LOCK) as handle:
         while not _shared(handle):
             if time.monotonic() > deadline:
                 raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
             time.sleep(PATIENCE / 20)
         yield
+
+
+@contextmanager
+def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
+    """Holds a folder for those who work on one manifest on a server. Raises `ManifestLocked` if others use it.
+
+    The first to come writes the `manifest`, by its id, into the file, and the others find it there.
+    """
+    deadline = time.monotonic() + 5 * PATIENCE
+    with _opened(folder / WORKERS) as handle:
+        while True:
+            if _alone(handle):
+                os.truncate(handle, 0)
+                os.pwrite(handle, manifest.encode(), 0)
+            # What was written may be another's by now: one lock is not turned into the other in one step.
+            if _shared(handle):
+                if os.pread(handle, 64, 0).decode(errors="replace") == manifest:
+                    break
+                fcntl.flock(handle, fcntl.LOCK_UN)
+            if time.monotonic() > deadline:
+                raise ManifestLocked(
+                    f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
+                )
+            time.sleep(PATIENCE / 20)
+        yield
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error
+    try:
+        yield handle
     finally:
         os.close(handle)
+
+
+def _alone(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _shared(handle: int) -> bool:

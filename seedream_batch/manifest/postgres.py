@@ -75,7 +75,6 @@ class PostgresConnection(Connection):
     errors = psycopg.Error
     guards = psycopg.IntegrityError
     has_workers = True
-    for_update = " FOR UPDATE OF attempts"
     totals = _ALL_TOTALS
 
     def __init__(self, server: Server, *, read_only: bool = False, shared: bool = False) -> None:
@@ -93,6 +92,7 @@ class PostgresConnection(Connection):
         self._lost_at: float | None = None
         """When the line was lost, until something was committed again."""
         self._losses = 0
+        self._keeps_others_out = False
         self._barred: ManifestLocked | None = None
         """Why this connection must not write any more."""
         super().__init__(server.name)
@@ -137,30 +137,48 @@ class PostgresConnection(Connection):
     def begin_transaction(self) -> None:
         if self.worker is None:
             self._raw.execute(self.begin)
-        elif not locks.begin_as_worker(self._raw, self._server, self.worker):
+            return
+        try:
+            counts = locks.begin_as_worker(self._raw, self._server, self.worker)
+        except psycopg.Error:
+            if self.in_transaction:
+                self._raw.execute("ROLLBACK")
+            raise
+        if not counts:
             self._raw.execute("ROLLBACK")
             raise self._fenced()
 
     def join(self, run: int) -> None:
         # Before anybody can see it in the table: one that is not there would be taken away.
         locks.hold_worker(self._raw, self._server, run)
+        # Its line is begun here: that of a command which was alone ends with it.
+        self._raw.execute("DELETE FROM lines WHERE id NOT IN (SELECT line FROM workers)")
+        self._new_line()
         self._raw.execute(
             f"INSERT INTO workers (run, line, until) VALUES (%s, %s, {CLOCK} + %s)", [run, self._line, LEASE]
         )
         self.worker = run
 
     def present(self) -> list[int]:
-        return locks.present(self._raw, self._server)
+        with self.told():
+            return locks.present(self._raw, self._server)
+
+    def end_session(self, run: int) -> None:
+        locks.end_session(self._raw, self._server, run)
 
     def may_bury(self, run: int) -> bool:
         return locks.may_bury(self._raw, self._server, run)
 
     def keep_others_out(self, wait: Callable[[], None]) -> None:
         with self.told():
-            locks.hold_joining(self._raw, self._server, wait)
+            while not locks.try_joining(self._raw, self._server):
+                wait()
+        self._keeps_others_out = True
 
     def let_others_in(self) -> None:
-        locks.drop_joining(self._raw, self._server)
+        with self.told():
+            locks.drop_joining(self._raw, self._server)
+        self._keeps_others_out = False
 
     def commit(self) -> None:
         if self._changes != self._changes_before:
@@ -213,6 +231,8 @@ class PostgresConnection(Connection):
             self._hold(raw, own=self._backend)
             if self.worker is not None:
                 locks.hold_worker(raw, self._server, self.worker)
+            if self._keeps_others_out:
+                locks.take_joining(raw, self._server)
             # The session before has ended, with all it was about to commit.
             own = "WHERE id = %s" if self.shared else "WHERE id >= %s"
             newest = raw.execute(f"SELECT id, mark FROM lines {own} ORDER BY id DESC LIMIT 1", [self._line]).fetchone()
@@ -308,14 +328,20 @@ class PostgresConnection(Connection):
     def chosen(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
+    def for_update(self, table: str) -> str:
+        # Rows that others only refer to are not theirs.
+        return f" FOR NO KEY UPDATE OF {table}"
+
+    def take_time(self) -> None:
+        # Not without any: one that is stopped meanwhile would keep others from beginning for good.
+        self._raw.execute(f"SET LOCAL idle_in_transaction_session_timeout TO {round(LEASE * 1000)}")
+
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
         pass  # its statements have a thread, which may wait as long as `_settle` says
 
     def close(self) -> None:
         # The end of a session takes the server a moment, and the next command may come at once.
         with suppress(psycopg.Error):
-            if self.shared:
-                self._raw.execute("DELETE FROM lines WHERE id = %s", [self._line])
             self._raw.execute("SELECT pg_advisory_unlock_all()")
         self._raw.close()
 
@@ -343,9 +369,12 @@ class PostgresConnection(Connection):
         """Takes a number, by which a later line of this connection sees whether anybody else has written."""
         if not self.shared:
             self._raw.execute("DELETE FROM lines")
+            self._new_line()
+        self._backend = locks.backend(self._raw)
+
+    def _new_line(self) -> None:
         row = self._raw.execute("INSERT INTO lines DEFAULT VALUES RETURNING id").fetchone()
         self._line = 0 if row is None else int(row[0])
-        self._backend = locks.backend(self._raw)
 
     def _hold(self, raw: Raw, *, own: locks.Backend | None = None) -> None:
         locks.hold(raw, self._server, shared=self.shared, pause=self._hurried.wait, own=own)

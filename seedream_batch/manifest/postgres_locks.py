@@ -66,10 +66,15 @@ def hold(
         pause(_STEP)
 
 
-def hold_joining(raw: Raw, server: Server, wait: Callable[[], None]) -> None:
-    """Waits until nobody else brings the manifest in line with its job, and keeps others from doing so."""
-    while not _true(raw, "SELECT pg_try_advisory_lock(%s, %s)", [_JOINING, _name(server)]):
-        wait()
+def try_joining(raw: Raw, server: Server) -> bool:
+    """Whether nobody else brings the manifest in line with its job; then others are kept from doing so."""
+    return _true(raw, "SELECT pg_try_advisory_lock(%s, %s)", [_JOINING, _name(server)])
+
+
+def take_joining(raw: Raw, server: Server) -> None:
+    """The same for one that had it until its line was lost. Raises `ManifestLocked`."""
+    if not try_joining(raw, server):
+        raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
 
 
 def drop_joining(raw: Raw, server: Server) -> None:
@@ -98,8 +103,17 @@ def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
 
 
 def may_bury(raw: Raw, server: Server, run: int) -> bool:
-    """Whether a worker is in no transaction; then it begins none before that of this session ends."""
+    """Whether a worker is in no transaction; then it begins none before the transaction that asks has ended."""
     return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
+
+
+def end_session(raw: Raw, server: Server, run: int) -> None:
+    """Ends the session that has the lock of a worker, if there is one and it is this user's, who alone may."""
+    raw.execute(
+        "SELECT pg_terminate_backend(pid)" + _NUMBERED + " AND objid::bigint = %s"
+        " AND pid IN (SELECT pid FROM pg_stat_activity WHERE usename = current_user)",
+        [_name(server), run],
+    )  # fmt: skip
 
 
 def present(raw: Raw, server: Server) -> list[int]:

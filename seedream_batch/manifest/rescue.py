@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import re
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch.errors import StorageError
 
 NAME = "manifest.rescue"
-_OF_WORKERS = re.compile(r"manifest-(\d+)\.rescue")
 SIZE = 256 * 1024
 """Bytes set aside before anything is sent: on a full disk, what is allocated already can still be written."""
+
+PATIENCE = 5.0
+"""Seconds to wait for somebody who looks whether the file was left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,24 +30,15 @@ class Rescued:
     at: float
 
 
-def name_of_worker(run: int) -> str:
-    """The file of a worker: several may use one folder."""
-    return f"manifest-{run}.rescue"
-
-
-def found_in(folder: Path, at_work: Collection[int]) -> list[str]:
-    """The names of the files in a folder, but for those of workers that are at work. Raises `StorageError`."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except OSError as error:
-        raise StorageError(f"{folder}: {error.strerror or error}") from error
-    workers = {name: int(match[1]) for name in names if (match := _OF_WORKERS.fullmatch(name))}
-    return [name for name in names if name == NAME or (name in workers and workers[name] not in at_work)]
+def name_of_worker(manifest: str, run: int) -> str:
+    """The file of a worker: several may use one folder, and more than one manifest may have done so."""
+    return f"manifest-{manifest}-{run}.rescue"
 
 
 class RescueFile:
     """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them.
 
+    Whoever writes into it has a lock on it, which ends with the process: nobody takes away what is not left behind.
     `sync` brings the names in a folder to the disk, and may raise `OSError`.
     """
 
@@ -53,71 +47,143 @@ class RescueFile:
         self._sync = sync
         self.used = False
         """Whether something was added."""
+        self._handle: int | None = None
         self._end = 0
-        self._ready = False
 
     def prepare(self) -> None:
         """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
-        if self._ready:
+        if self._handle is not None:
             return
-        found = self.path.read_bytes().split(b"\0", 1)[0] if self.path.exists() else b""
-        self._end = len(found)
-        if found and not found.endswith(b"\n"):
-            # A line that was cut off must not take the next one with it.
-            found += b"\n"
-            self._end += 1
-        try:
-            handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+        with _telling(self.path):
+            handle = self._locked()
             try:
+                found = _lines(_whole(handle))
+                self._end = len(found)
                 os.pwrite(handle, found.ljust(SIZE, b"\0"), 0)
                 os.fsync(handle)
-            finally:
+                # What is written into it must not go with its name.
+                self._sync(self.path.parent)
+            except BaseException:
                 os.close(handle)
-            # What is written into it must not go with its name.
-            self._sync(self.path.parent)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}") from error
-        self._ready = True
+                raise
+        self._handle = handle
 
     def add(self, rescued: Rescued) -> None:
         """Writes one answer down, durable on return. Raises `StorageError`."""
+        self.prepare()
         record = {"key": rescued.key, "task_ids": list(rescued.task_ids), "at": rescued.at}
         line = json.dumps(record).encode() + b"\n"
-        try:
-            handle = os.open(self.path, os.O_CREAT | os.O_WRONLY, 0o600)
-            try:
-                os.pwrite(handle, line, self._end)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}") from error
+        with _telling(self.path):
+            assert self._handle is not None  # noqa: S101 - what `prepare` is for
+            os.pwrite(self._handle, line, self._end)
+            os.fsync(self._handle)
         self._end += len(line)
         self.used = True
 
-    def read(self) -> Sequence[Rescued]:
-        """What an earlier run left here; a last line that was cut off is passed over."""
-        try:
-            data = self.path.read_bytes()
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise StorageError(f"{self.path}: {error.strerror or error}") from error
-        found = []
-        for line in data.split(b"\0", 1)[0].split(b"\n")[:-1]:
-            try:
-                record = json.loads(line)
-                found.append(Rescued(str(record["key"]), tuple(map(str, record["task_ids"])), float(record["at"])))
-            except (ValueError, TypeError, KeyError):
-                continue
-        return found
+    def close(self) -> None:
+        """Nothing more is written. A file with nothing in it goes, any other is left behind."""
+        if self._handle is None:
+            return
+        if not self.used:
+            with suppress(OSError):
+                if not _records(_whole(self._handle)):
+                    self.path.unlink(missing_ok=True)
+        os.close(self._handle)
+        self._handle = None
 
-    def drop_if_empty(self) -> None:
-        """Takes the file away unless it has something in it."""
-        with suppress(StorageError, OSError):
-            if not self.read():
-                self.drop()
+    def _locked(self) -> int:
+        """The open file, with the lock, under its name."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
+            if _lock(handle) and os.fstat(handle).st_nlink:
+                return handle
+            os.close(handle)
+            if time.monotonic() > deadline:
+                raise OSError(0, "another process has it")
+            time.sleep(0.01)
+
+
+class LeftBehind:
+    """A file that a run which is over has left, with this process' lock on it."""
+
+    def __init__(self, path: Path, handle: int) -> None:
+        self._path = path
+        with _telling(path):
+            self.rescued = _records(_whole(handle))
 
     def drop(self) -> None:
-        """Takes the file away: everything in it is in the manifest by now."""
-        self.path.unlink(missing_ok=True)
+        """Takes the file away: everything in it is in the manifest by now, durably."""
+        with _telling(self._path):
+            self._path.unlink(missing_ok=True)
+
+
+@contextmanager
+def left_behind(folder: Path, manifest: str, *, workers: bool) -> Iterator[list[LeftBehind]]:
+    """The files in a folder that runs of this manifest left, `workers` included; those at work keep theirs.
+
+    Nobody else takes them in meanwhile. Raises `StorageError`.
+    """
+    names = [NAME]
+    if workers:
+        with _telling(folder):
+            names += sorted(entry.name for entry in os.scandir(folder) if _is_of_worker(entry.name, manifest))
+    handles: list[int] = []
+    found = []
+    try:
+        for name in names:
+            path = folder / name
+            with _telling(path):
+                try:
+                    handle = os.open(path, os.O_RDWR)
+                except FileNotFoundError:
+                    continue
+            handles.append(handle)
+            if _lock(handle) and os.fstat(handle).st_nlink:
+                found.append(LeftBehind(path, handle))
+        yield found
+    finally:
+        for handle in handles:
+            os.close(handle)
+
+
+def _is_of_worker(name: str, manifest: str) -> bool:
+    return name.startswith(f"manifest-{manifest}-") and name.endswith(".rescue")
+
+
+def _lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _whole(handle: int) -> bytes:
+    return os.pread(handle, os.fstat(handle).st_size, 0)
+
+
+def _lines(data: bytes) -> bytes:
+    """What stands in front of the zeros, as whole lines: one that was cut off must not take the next one with it."""
+    found = data.split(b"\0", 1)[0]
+    return found if not found or found.endswith(b"\n") else found + b"\n"
+
+
+def _records(data: bytes) -> Sequence[Rescued]:
+    """The answers in a file; a last line that was cut off is passed over."""
+    found = []
+    for line in data.split(b"\0", 1)[0].split(b"\n")[:-1]:
+        try:
+            record = json.loads(line)
+            found.append(Rescued(str(record["key"]), tuple(map(str, record["task_ids"])), float(record["at"])))
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+@contextmanager
+def _telling(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

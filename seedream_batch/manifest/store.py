@@ -44,11 +44,15 @@ class Manifest(Decisions, Upkeep, Workers):
         """Raises `ManifestLocked` when a run holds it; waits a while for workers that were just cut off."""
         super().__init__(place, shared=shared)
         if self._connection.has_workers and not shared:
-            while self.others():
-                # None of them has a session, or this one would not have come so far.
-                self.bury(time.time(), platform.node())
-                if self.others():
-                    time.sleep(0.2)
+            try:
+                while self.others():
+                    # None of them has a session, or this one would not have come so far.
+                    self.bury(time.time(), platform.node())
+                    if self.others():
+                        time.sleep(0.2)
+            except BaseException:
+                self.close()
+                raise
 
     @contextmanager
     def taken_back(self) -> Iterator[None]:
@@ -60,6 +64,8 @@ class Manifest(Decisions, Upkeep, Workers):
     def enter(self, specs: Iterable[TaskSpec], now: float) -> Entered:
         """Makes the job's tasks those of the manifest, or changes nothing if the stream of tasks raises."""
         with self.group() as sql:
+            # The tasks are made meanwhile.
+            self._connection.take_time()
             return enter(sql, specs, now)
 
     def recover(self, now: float) -> int:
@@ -80,7 +86,7 @@ class Manifest(Decisions, Upkeep, Workers):
                 row = sql.execute(
                     "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
                     " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?"
-                    f"{self._free_or_mine('AND')}",
+                    f"{self._free_or_mine('AND')}{self._connection.for_update('tasks')}",
                     (one.key,),
                 ).fetchone()
                 if row is None:

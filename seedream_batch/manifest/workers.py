@@ -87,6 +87,8 @@ class Workers(Chosen, Submissions):
         # Somebody else may just have done so.
         if sql.execute("SELECT 1 FROM workers WHERE run = ?", (run,)).fetchone() is None:
             return 0
+        # One that was stopped holds up others with whatever else its session holds.
+        self._connection.end_session(run)
         self._fold(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
         return self._cut_off_of(sql, run, now)
@@ -154,14 +156,16 @@ class Workers(Chosen, Submissions):
         taken = {row[0] for row in rows}
         return self.records([number for number in numbers if number in taken])
 
-    def let_go(self) -> set[int]:
-        """Others may go on with whatever this worker has in hand and is not ended: these tasks."""
+    def let_go(self, but: Collection[int] = ()) -> set[int]:
+        """Others may go on with whatever this worker has in hand, `but` for these, and is not ended: these tasks."""
+        condition, value = self._connection.among("id", but)
+        mine = f"{self._mine('AND')} AND NOT {condition}"
         with self.group() as sql:
             return {
                 row[0]
                 for waiting in (_PLANNED, _IN_FLIGHT, _TO_FETCH)
                 for row in sql.execute(
-                    f"UPDATE tasks SET worker = NULL WHERE {waiting}{self._mine('AND')} RETURNING id"
+                    f"UPDATE tasks SET worker = NULL WHERE {waiting}{mine} RETURNING id", (value,)
                 ).fetchall()
             }
 

@@ -16,6 +16,18 @@ MOST_COLLISIONS = 20
 """Times in a row that a transaction may be broken off because of another one."""
 
 Result = TypeVar("Result")
+
+
+def repeated(call: Callable[[], Result]) -> Result:
+    """The result of a call that may be broken off because of another worker's, and is then made again."""
+    for _ in range(MOST_COLLISIONS):
+        try:
+            return call()
+        except Collision:
+            continue
+    return call()
+
+
 _Call = tuple[Callable[[Manifest], Any], asyncio.Future[Any]]
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
@@ -173,7 +185,7 @@ class ManifestWriter:
             try:
                 with self.manifest.group():
                     outcomes = self._run(batch)
-            except Collision:
+            except (Collision, ManifestBusy):
                 # The server has let the other one go on.
                 collisions += 1
                 if collisions > MOST_COLLISIONS:

@@ -115,7 +115,7 @@ MUTATIONS = (
         "I2 the name of the file for rescued ids is not synced",
         "I2",
         (("powerloss", "run, in doubt is held"),),
-        (Edit("manifest/rescue.py", "            self._sync(self.path.parent)\n", ""),),
+        (Edit("manifest/rescue.py", "                self._sync(self.path.parent)\n", ""),),
     ),
     Mutation(
         "I3 nothing is reserved",

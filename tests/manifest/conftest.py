@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from crew import Crew
 
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
@@ -223,6 +224,14 @@ def place(request, tmp_path):
 def spec_of():
     """The task of the job with a number."""
     return spec
+
+
+@pytest.fixture
+def crew(request):
+    """Workers of one manifest on a server."""
+    made = Crew(request.getfixturevalue("postgres").place(), spec)
+    yield made
+    made.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from seedream_batch.errors import ManifestError, StorageError
 from seedream_batch.files.folder import sync_folder
 from seedream_batch.manifest import Manifest, ManifestReader
-from seedream_batch.manifest.rescue import SIZE, Rescued, RescueFile
+from seedream_batch.manifest.rescue import NAME, SIZE, Rescued, RescueFile, left_behind
 from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
 from seedream_batch.model.task import ImageState, TaskState, Totals
 
@@ -331,23 +331,36 @@ def test_rescued_task_ids_come_home(book, tmp_path):
     rescue.add(Rescued("another key", ("task_3",), NOW))
     assert rescue.path.stat().st_size == SIZE
     assert mode(rescue.path) == 0o600
+    rescue.close()
     book.reopen()
     book.manifest.recover(NOW)
-    found = RescueFile(tmp_path, sync_folder).read()
-    assert len(found) == 2
-    assert book.manifest.take_in(found, NOW, timeout=60) == 1
-    task = book.manifest.task(1)
-    assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
-    # Known already: taken in once more, nothing changes.
-    assert book.manifest.take_in(found, NOW, timeout=60) == 1
-    rescue.drop()
-    assert rescue.read() == ()
+    with left_behind(tmp_path, book.manifest.id, workers=False) as (file,):
+        assert len(file.rescued) == 2
+        assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
+        task = book.manifest.task(1)
+        assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
+        # Known already: taken in once more, nothing changes.
+        assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
+        file.drop()
+    assert not rescue.path.exists()
 
 
 @pytest.mark.parametrize("left", [b"", b"\0" * 100, b'{"key": "k"', b'{"key": "k"}\n', b"\xff\n", b"[]\n3\nnull\n"])
 def test_a_rescue_file_that_was_cut(tmp_path, left):
     rescue = RescueFile(tmp_path, sync_folder)
     rescue.path.write_bytes(left)
-    assert list(rescue.read()) == []
-    rescue.drop_if_empty()
+    with left_behind(tmp_path, "any", workers=False) as (file,):
+        assert list(file.rescued) == []
+    rescue.prepare()
+    assert rescue.path.stat().st_size == SIZE
+    rescue.close()
     assert not rescue.path.exists()
+
+
+def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
+    (tmp_path / NAME).write_bytes(b'{"key": "k"')
+    rescue = RescueFile(tmp_path, sync_folder)
+    rescue.add(Rescued("key", ("task_1",), NOW))
+    rescue.close()
+    with left_behind(tmp_path, "any", workers=False) as (file,):
+        assert [one.key for one in file.rescued] == ["key"]

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -176,21 +175,6 @@ def serve(bench):
     yield begin
     for emulator in started:
         emulator.stop()
-
-
-def wait_for(condition, seconds=20.0):
-    """Waits until a condition of another process holds."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
-
-
-@pytest.fixture
-def until():
-    return wait_for
 
 
 @pytest.fixture

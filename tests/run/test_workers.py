@@ -2,11 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 
 import pytest
 from PIL import Image
 from postgres import asked, url_of, why_not
+
+from seedream_batch.engine.joining import begin
+from seedream_batch.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -163,24 +167,88 @@ def test_one_that_found_a_mistake_is_no_worker_any_more(many, serve, place):
     assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
 
 
-def test_ids_that_a_killed_one_left_in_the_folder_are_taken_in_by_the_living(many, serve, place, workers, until):
-    serve(honour_keys=False, task_seconds="fixed:3")
-    many.edit(", on_unknown: resend", "")
-    many.emulator.set_faults([{"on": "submit", "action": "delay", "seconds": 60, "at": "after_bill", "count": 1}])
-    [first] = workers(1, "--limit", "1")
-    until(many.charges)
-    [charge] = many.charges()
-    [(run,)] = asked(place, "SELECT run FROM workers")
+def test_what_is_still_followed_is_not_given_to_others(many, serve, place, workers, until):
+    serve(task_seconds="fixed:3")
+    assert many.run("--manifest", url_of(place), "--limit", "8", "--submit-only").code == 0
+    [first] = workers(1, "--collect")
+    until(lambda: asked(place, "SELECT count(*) FROM tasks JOIN workers ON worker = run") == [(8,)])
     [second] = workers(1)
-    until(lambda: len(many.charges()) > 1)
-    # As if the answer had come while the database was gone.
-    line = json.dumps({"key": charge["key"], "task_ids": [charge["task_id"]], "at": charge["at"]})
-    (many.out / f"manifest-{run}.rescue").write_text(line + "\n")
-    first.kill()
+    code, told = ended(first)
+    assert code in {0, 7}, told
     code, told = ended(second)
     assert code == 0, told
     paid_once(many, place)
-    assert list(many.out.glob("*.rescue")) == []
+
+
+def test_what_a_killed_one_had_in_hand_is_finished_by_those_that_may_buy_no_more(many, serve, place, workers, until):
+    serve(task_seconds="fixed:3")
+    many.write(many.job.read_text() + "budget: {max_images: 8}\n")
+    [first] = workers(1)
+    until(lambda: len(many.charges()) == 8)
+    [second] = workers(1)
+    until(lambda: asked(place, "SELECT count(*) FROM workers") == [(2,)])
+    first.kill()
+    code, told = ended(second)
+    assert code == 5, told
+    assert len(many.charges()) == len(many.files()) == 8
+
+
+def test_one_that_has_read_another_job_is_turned_away_whatever_is_on_the_disk_by_now(
+    many, serve, place, workers, until, monkeypatch
+):
+    serve(task_seconds="fixed:60")
+    theirs = many.job.read_text()
+    workers(1)
+    until(many.charges)
+    many.write(theirs + "budget: {max_images: 100}\n")
+
+    def late(*arguments):
+        many.write(theirs)
+        return begin(*arguments)
+
+    monkeypatch.setattr("seedream_batch.engine.session.begin", late)
+    refused = many.run("--manifest", url_of(place))
+    assert refused.code == 75, refused
+    assert "job.yaml is not the one that others go by" in refused.err
+
+
+def test_two_manifests_in_one_folder(many, serve, postgres, workers, until):
+    serve(task_seconds="fixed:60")
+    workers(1)
+    until(many.charges)
+    refused = many.run("--manifest", url_of(postgres.place()))
+    assert refused.code == 75, refused
+    assert "another manifest than postgresql://" in refused.err
+    assert "give the job another output.dir" in refused.err
+
+
+def test_decisions_need_no_folder(many, serve, place):
+    """On another machine than those of the workers there may be none."""
+    serve()
+    assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
+    shutil.rmtree(many.out)
+    for command in (("retry",), ("resolve", "--forget"), ("prune",)):
+        done = many.call(*command, "--manifest", url_of(place))
+        assert done.code == 0, done
+
+
+def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, place, monkeypatch):
+    serve()
+    assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
+    stopped = Manifest(place, shared=True)
+    try:
+        stopped.keep_others_out(lambda: pytest.fail("nobody else does"))
+        monkeypatch.setattr("seedream_batch.engine.joining.JOINING", 0.0)
+        refused = many.run("--manifest", url_of(place))
+        assert refused.code == 75, refused
+        assert "if it is stopped, end it" in refused.err
+        # As a worker it has a lease, and that is over.
+        run = stopped.begin_run(now=0.0, pid=os.getpid(), host="somewhere", version="1", service="")
+        asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
+        done = many.run("--manifest", url_of(place), "--limit", "1")
+        assert done.code == 0, done
+    finally:
+        stopped.close()
 
 
 def test_status_tells_of_them(many, serve, place, workers, until):

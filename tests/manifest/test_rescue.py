@@ -1,0 +1,88 @@
+"""The files for task ids that the manifest could not take: whose they are, and when they may go."""
+
+import pytest
+
+from seedream_batch.errors import ManifestLocked, StorageError
+from seedream_batch.files.folder import sync_folder
+from seedream_batch.manifest import rescue as module
+from seedream_batch.manifest.lock import folder_of
+from seedream_batch.manifest.rescue import SIZE, Rescued, RescueFile, left_behind, name_of_worker
+
+NOW = 1_800_000_000.0
+
+
+def ids(number):
+    return Rescued(f"key-{number}", (f"task_{number}",), NOW)
+
+
+def found(folder, manifest="ours", *, workers=True):
+    with left_behind(folder, manifest, workers=workers) as files:
+        return [one.key for file in files for one in file.rescued]
+
+
+@pytest.fixture
+def worker(tmp_path):
+    file = RescueFile(tmp_path, sync_folder, name_of_worker("ours", 7))
+    yield file
+    file.close()
+
+
+def test_one_at_work_keeps_its_own(tmp_path, worker):
+    worker.prepare()
+    assert found(tmp_path) == []
+    assert worker.path.stat().st_size == SIZE
+    worker.add(ids(1))
+    # As others do who believe that it is gone.
+    with left_behind(tmp_path, "ours", workers=True) as files:
+        assert files == []
+    worker.add(ids(2))
+    worker.close()
+    assert found(tmp_path) == ["key-1", "key-2"]
+
+
+def test_what_is_taken_away_does_not_come_back(tmp_path, worker):
+    worker.add(ids(1))
+    worker.close()
+    with left_behind(tmp_path, "ours", workers=True) as (file,):
+        with left_behind(tmp_path, "ours", workers=True) as others:
+            assert others == [], "one takes it in, and nobody beside it"
+        file.drop()
+    assert found(tmp_path) == []
+    worker.add(ids(2))
+    worker.close()
+    assert found(tmp_path) == ["key-2"]
+
+
+def test_whoever_begins_waits_for_one_that_looks(tmp_path, worker, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+    worker.add(ids(1))
+    worker.close()
+    with (
+        left_behind(tmp_path, "ours", workers=True),
+        pytest.raises(StorageError, match=r"manifest-ours-7\.rescue: another process has it"),
+    ):
+        worker.prepare()
+    worker.add(ids(2))
+    worker.close()
+    assert found(tmp_path) == ["key-1", "key-2"]
+
+
+def test_those_of_another_manifest_are_left_alone(tmp_path, worker):
+    worker.add(ids(1))
+    worker.close()
+    assert found(tmp_path, "theirs") == []
+    assert found(tmp_path, workers=False) == []
+    assert found(tmp_path) == ["key-1"]
+
+
+def test_a_folder_is_that_of_one_manifest_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("seedream_batch.manifest.lock.PATIENCE", 0.02)
+    folder = tmp_path / "not yet there"
+    with folder_of(folder, "ours", "our manifest"), folder_of(folder, "ours", "our manifest"):
+        others = folder_of(folder, "another", "theirs")
+        with pytest.raises(ManifestLocked, match=r"another manifest than theirs are at work in .*output\.dir"), others:
+            pass
+        with folder_of(folder, "ours", "our manifest"):
+            pass
+    with folder_of(folder, "another", "theirs"):
+        pass

@@ -1,0 +1,124 @@
+"""The line of a worker to its server, and the locks that hang on it: lost, waited for, taken again."""
+
+import pytest
+from crew import HERE, NOW, cut, numbers, silence
+from postgres import asked, why_not
+
+from seedream_batch.errors import Collision, ManifestBusy, ManifestLocked
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.connection import CLOCK
+from seedream_batch.manifest.writer import repeated
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
+    first, second = crew(), crew()
+    first.due(3, NOW)
+    first._connection._raw.close()
+    while second._connection.present() != [second._run]:
+        pass
+    assert second.beat(NOW, "another machine").others == 1
+    [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
+    assert gone
+    assert not first.again()
+    assert second.beat(NOW, "another machine").others == 1
+    [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
+    assert not gone
+    first._connection._raw.close()
+    while second._connection.present() != [second._run]:
+        pass
+    second.beat(NOW, "another machine")
+    second._connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
+    assert second.beat(NOW, "another machine").others == 0
+    with pytest.raises(ManifestLocked):
+        first.again()
+
+
+def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
+    """A worker that says nothing within a transaction is taken for one that was stopped, but not one that expands."""
+    monkeypatch.setattr("seedream_batch.manifest.postgres.STOPPED", 0.05)
+    worker = crew()
+    idle = "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND now() - state_change > '0.3 s'"
+
+    def slowly():
+        yield spec_of(1)
+        until(lambda: asked(crew.place, idle))
+        yield spec_of(2)
+
+    assert worker.enter(slowly(), NOW).known == 2
+
+
+def test_whoever_keeps_others_out_does_so_on_a_new_line(crew):
+    first, second = crew(), crew()
+    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    cut(first)
+    first.again()
+    asks = []
+
+    def wait():
+        asks.append(1)
+        first.let_others_in()
+
+    second.keep_others_out(wait)
+    assert asks == [1]
+
+
+def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
+    first, second = crew(), crew()
+    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    cut(first)
+    second.keep_others_out(lambda: None)
+    with pytest.raises(ManifestLocked, match="another worker has begun"):
+        first.again()
+
+
+def comes_and_goes(crew):
+    worker = crew()
+    worker.end_run(now=NOW, outcome="finished")
+    worker.close()
+
+
+def test_one_alone_hears_that_workers_came_and_went(crew):
+    comes_and_goes(crew)
+    alone = Manifest(crew.place)
+    try:
+        cut(alone)
+        comes_and_goes(crew)
+        with pytest.raises(ManifestLocked, match="another run has had"):
+            alone.again()
+    finally:
+        alone.close()
+
+
+def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
+    worker = crew()
+    worker._connection.sql.execute("SET lock_timeout TO 50")
+    burying = crew()
+    with burying.group():
+        assert burying._connection.may_bury(worker._run)
+        with pytest.raises(ManifestBusy):
+            worker.due(1, NOW)
+        assert not worker.in_transaction
+    assert numbers(worker.due(1, NOW)) == [1]
+
+
+def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
+    """Its lease is over, and its session, with the lock that others wait for, is ended."""
+    first, second = crew(), crew()
+    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    silence(second, first)
+    second.keep_others_out(lambda: second.bury(NOW, HERE))
+    assert second.others() == []
+
+
+def test_a_call_that_is_broken_off_is_made_again():
+    outcomes = [Collision("broken off"), Collision("broken off"), None]
+
+    def call():
+        if outcome := outcomes.pop(0):
+            raise outcome
+        return "done"
+
+    assert repeated(call) == "done"
+    assert outcomes == []

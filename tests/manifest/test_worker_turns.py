@@ -1,0 +1,163 @@
+"""When a worker may send: turns from the pace that all share, and whether its word counts."""
+
+import asyncio
+import json
+from functools import partial
+
+import pytest
+from crew import NOW, intents
+from postgres import why_not
+
+from seedream_batch.engine.claims import Claims
+from seedream_batch.engine.membership import Membership
+from seedream_batch.engine.waiting import Stopping
+from seedream_batch.manifest.connection import CLOCK, LEASE
+from seedream_batch.manifest.submissions import Intent, Turns
+from seedream_batch.manifest.workers import GRACE
+from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.model.job import Budget
+from seedream_batch.model.task import TaskState
+from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing.submitting import MOST_HELD
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+
+
+def take(rate, news=None):
+    def turns(state, clock, most):
+        return Turns(*take_turns(state, rate, clock, most, lead=0.0, news=news or News()))
+
+    return turns
+
+
+def test_turns_are_shared(crew):
+    first, second = crew(), crew()
+    claims = partial(first.claim, budget=Budget(), now=NOW, take=take(10.0), monotonic=lambda: 0.0)
+    mine = claims(intents(first.due(3, NOW)))
+    theirs = second.claim(intents(second.due(12, NOW)), Budget(), NOW, take=take(10.0), monotonic=lambda: 0.0)
+    assert len(mine.turns) == len(mine.claims) == 3
+    assert mine.turns[2] - mine.turns[0] == pytest.approx(0.2, abs=0.06)
+    # No turn is far away, so that no intent waits for long.
+    assert 1 <= len(theirs.turns) == len(theirs.claims) <= 2
+    assert theirs.turns[0] > 0.15
+    assert theirs.free_in > 0
+    assert theirs.turns == tuple(sorted(theirs.turns))
+
+
+def test_a_pause_is_everybodys(crew):
+    first, second = crew(), crew()
+    clock = first._connection.rows(f"SELECT {CLOCK}")[0][0]
+    first.claim([], Budget(), NOW, take=take(10.0, News(refused=[(clock, 30.0)])))
+    waiting = second.claim(intents(second.due(2, NOW)), Budget(), NOW, take=take(10.0))
+    assert waiting.claims == ()
+    assert 25 < waiting.free_in < 30.1
+    assert second.task(1).state is TaskState.PLANNED
+
+
+def test_turns_without_intents_come_first(crew):
+    worker = crew()
+    claimed = worker.claim(intents(worker.due(2, NOW)), Budget(), NOW, take=take(100.0), also=2)
+    assert len(claimed.turns) == 4
+    assert len(claimed.claims) == 2
+
+
+def test_the_pace_is_kept_as_text(crew):
+    worker = crew()
+    worker.claim(intents(worker.due(1, NOW)), Budget(), NOW, take=take(None))
+    [(state,)] = worker._connection.rows("SELECT state FROM pace")
+    assert json.loads(state)["rate"] == 8.0
+
+
+class Heard:
+    """What a run knows of its place among the workers, at moments that the test gives."""
+
+    def __init__(self, manifest):
+        self.manifest = manifest
+        self.now = 0.0
+
+    async def beats(self, do):
+        writer = ManifestWriter(self.manifest, lost=lambda _: None)
+        crew = Membership(writer, clock=lambda: self.now, monotonic=lambda: self.now, told=lambda _: None)
+        try:
+            await crew.beat()
+            do(crew)
+        finally:
+            await writer.close()
+
+
+def test_a_run_that_has_heard_nothing_for_a_while_does_not_count(crew):
+    """Others take over ten seconds after its session has ended, long before its lease is over."""
+    heard = Heard(crew())
+
+    def look(crew):
+        heard.now = GRACE - 2.1
+        assert crew.counts_for(180)
+        heard.now = GRACE - 1.9
+        assert not crew.counts_for(180)
+        crew.heard_of(5.0)
+        assert crew.counts_for(180)
+        heard.now = 12.9
+        assert crew.counts_for(180)
+        crew.heard_of(LEASE)
+        heard.now = LEASE
+        assert not crew.counts_for(180), "the lease is over by then"
+
+    asyncio.run(heard.beats(look))
+
+
+def test_a_pause_that_is_heard_before_the_first_turn_counts(crew):
+    """And the news of a claim are in the times of the server, wherever that is."""
+    worker = crew()
+
+    async def claims():
+        writer = ManifestWriter(worker, lost=lambda _: None)
+        rests = []
+
+        async def rest(seconds):
+            rests.append(seconds)
+            raise Stopping
+
+        claims = Claims(
+            writer, Budget(), 10.0, clock=lambda: NOW, monotonic=lambda: 5.0, may_go_on=lambda: True, rest=rest,
+            heard=lambda _: None,
+        )  # fmt: skip
+        try:
+            claims.refused(30.0)
+            assert await claims.claim(Intent(1)) is None
+        finally:
+            await writer.close()
+        assert len(rests) == 1
+        assert 28 < rests[0] < 30.1
+
+    asyncio.run(claims())
+    assert worker.task(1).state is TaskState.PLANNED
+
+
+def test_an_outage_does_not_put_turns_off(crew):
+    """A claim that took a minute, since the server was gone, does not make the next turns come as late."""
+    worker = crew()
+    worker.due(2, NOW)
+    moments = iter([0.0, 0.0, 0.0, 60.0])
+
+    async def claims():
+        writer = ManifestWriter(worker, lost=lambda _: None)
+        now = 0.0
+
+        def monotonic():
+            nonlocal now
+            now = next(moments, now)
+            return now
+
+        claims = Claims(
+            writer, Budget(), 100.0, clock=lambda: NOW, monotonic=monotonic, may_go_on=lambda: True, rest=asyncio.sleep,
+            heard=lambda _: None,
+        )  # fmt: skip
+        try:
+            await claims.claim(Intent(1))
+            assert now == 60.0
+            _, turn = await claims.claim(Intent(2))
+            assert turn - 60.0 <= MOST_HELD
+        finally:
+            await writer.close()
+
+    asyncio.run(claims())
