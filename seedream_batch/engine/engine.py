@@ -8,21 +8,16 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from seedream_batch.api.wire import LONGEST_WAIT
 from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
-from seedream_batch.engine.context import Context, dollars
+from seedream_batch.engine.context import Context
 from seedream_batch.engine.membership import BEAT, Membership
+from seedream_batch.engine.money import look_at_balance, price_is_clear
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
 from seedream_batch.engine.waiting import Happening, Stopping
-from seedream_batch.errors import CredentialsRefused, ServiceError, StorageError
+from seedream_batch.errors import StorageError
 from seedream_batch.manifest.rescue import left_behind
 from seedream_batch.model.task import TaskRecord, TaskState
-
-UNSURE = 10
-"""How many times its estimate an image may turn out to cost, as long as no real price is known."""
-
-MOST_UNPRICED = 4
-"""Tasks in flight under a cap on cost that would not hold at such a price, as long as no real one is known."""
 
 AHEAD = 64
 """Planned tasks that are read together."""
@@ -219,7 +214,7 @@ class Engine:
         limit = context.options.limit
         images, cost = await context.writer.do(lambda m: m.planned_cost(limit))
         if images:
-            await self._look_at_balance(images, cost)
+            await look_at_balance(context, images, cost)
         begun: set[int] = set()
         while context.may_submit():
             await self._take_over()
@@ -239,6 +234,7 @@ class Engine:
                 if limit is not None:
                     begun.add(task.id)
                 self._sending.add(task.id)
+                self._submitter.unclaimed.add(task.id)
                 self._spawn(task.id, self._make(task), task.images)
         if self._occupied:
             paths = sorted(self._occupied.values())
@@ -264,8 +260,9 @@ class Engine:
             self._submitter.blocked_by = ""
         if self._submitter.blocked_by:
             context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-        while not await self._price_is_clear(task):
-            if not await self._something_settles():
+        while not await price_is_clear(context, task, len(self._working)):
+            settled = await self._something_settles()
+            if not settled and not await price_is_clear(context, task, len(self._working)):
                 text = "what an image really costs is not known yet: collect what is in flight first"
                 context.stop_submitting(StopReason.BUDGET, text)
                 break
@@ -276,27 +273,17 @@ class Engine:
             self._submitter.give_up_turn()
         return False
 
-    async def _price_is_clear(self, task: TaskRecord) -> bool:
-        """Whether little hangs on the price, or it is known, or the service does not tell it."""
-        context = self._context
-        if context.job.budget.max_cost is None or (task.model, task.resolution) in context.costless:
-            return True
-        if await context.writer.do(lambda m: m.price_is_known(task)):
-            return True
-        totals = await context.writer.do(lambda m: m.totals())
-        if totals.cost + UNSURE * (totals.reserved + task.images * task.price) <= context.job.budget.max_cost:
-            return True
-        # Those of earlier runs count, too: what is submitted and not collected has no known cost either.
-        return max(len(self._working), await context.writer.do(lambda m: m.in_flight())) < MOST_UNPRICED
-
     async def _something_settles(self) -> bool:
         """Waits until the cost of something may be known; whether there is anything to wait for."""
-        if self._working:
+        while self._working:
+            # What is on its way to its claim holds nothing yet, and frees nothing when it does not get it.
+            held, claims = self._working.keys() - self._submitter.unclaimed, self._submitter.claims
             await self._until_changed()
-            return True
+            if held or self._submitter.claims != claims:
+                return True
         crew = self._context.crew
-        if crew is not None and crew.heard.is_set:
-            await self._take_over()
+        await self._take_over()
+        if self._working:
             return True
         if crew is None or not await self._context.writer.do(lambda m: m.others_have(settling=True)):
             return False
@@ -320,28 +307,6 @@ class Engine:
         folder = self._context.folder
         room = f"{folder.spool} has {folder.free_bytes() // 10**6:,} MB left"
         return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
-
-    async def _look_at_balance(self, images: int, cost: int) -> None:
-        """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
-        context = self._context
-        try:
-            balance = await context.service.balance()
-        except CredentialsRefused as error:
-            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
-            return
-        except ServiceError as error:
-            # Not every account may ask; a submission tells all that matters.
-            context.tell(f"the balance is not known: {error}")
-            return
-        left = balance.remaining
-        if left is None or left >= cost:
-            return
-        enough = max(0, left) * images // cost
-        text = f"the account has {dollars(left)}; the {images:,} images to buy cost about {dollars(cost)}"
-        if not enough:
-            context.stop_submitting(StopReason.BALANCE, text)
-        else:
-            context.tell(f"{text}: it will do for about {enough:,} of them")
 
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
         """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""

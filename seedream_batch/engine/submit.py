@@ -48,6 +48,10 @@ class Submitter:
         self._bad_uploads = 0
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
+        self.claims = 0
+        """How many intents were committed so far."""
+        self.unclaimed: set[int] = set()
+        """Tasks that whoever feeds them has put on their way, and that have no committed intent yet."""
 
     async def wait_for_turn(self) -> None:
         """Waits until the next submission may go out, and takes its turn; raises `Stopping`.
@@ -79,6 +83,7 @@ class Submitter:
         try:
             sent = await self._send(task)
         finally:
+            self.unclaimed.discard(task.id)
             self.give_up_turn()
         if sent is None:
             return None
@@ -150,6 +155,8 @@ class Submitter:
         claim, wait = await self._claim_in_turn(Intent(task.id, kept))
         if claim is None:
             return None
+        self.unclaimed.discard(task.id)
+        self.claims += 1
         context.stats.submitted += 1
         # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
         await self._leave(wait)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +22,7 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
     """
     if isinstance(place, Path):
         return SqliteConnection(place, read_only=read_only)
-    connection: Connection = _postgres().PostgresConnection(place, read_only=read_only, shared=shared)
+    connection: Connection = _optional("postgres").PostgresConnection(place, read_only=read_only, shared=shared)
     return connection
 
 
@@ -29,20 +30,20 @@ def exists(place: Place) -> bool:
     """Whether there is a manifest; raises what `connect` does when its server cannot be asked."""
     if isinstance(place, Path):
         return place.exists()
-    return bool(_postgres().is_there(place))
+    return bool(_optional("postgres_line").is_there(place))
 
 
 def is_held(place: Server) -> bool:
     """Whether a run holds a manifest on a server right now."""
-    return bool(_postgres().is_held(place))
+    return bool(_optional("postgres_line").is_held(place))
 
 
-def _postgres() -> ModuleType:
+def _optional(name: str) -> ModuleType:
+    """A module that needs the extra, and is slow to import."""
     try:
-        from seedream_batch.manifest import postgres  # noqa: PLC0415 - an extra, and slow to import
+        return import_module(f"seedream_batch.manifest.{name}")
     except ImportError as error:
         raise UsageError(
             "a manifest on PostgreSQL needs psycopg; install it with: pip install 'seedream-batch[postgres]'"
             f" ({str(error).partition(chr(10))[0]})"
         ) from None
-    return postgres

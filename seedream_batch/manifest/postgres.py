@@ -24,10 +24,10 @@ from seedream_batch.errors import (
     ManifestError,
     ManifestLocked,
     StorageError,
-    UsageError,
 )
 from seedream_batch.manifest import postgres_locks as locks
 from seedream_batch.manifest.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
+from seedream_batch.manifest.postgres_line import connected, line_of
 from seedream_batch.manifest.postgres_schema import Raw, check_version, migrate
 from seedream_batch.model.place import Server
 
@@ -36,9 +36,6 @@ logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 LINE_PATIENCE = 300.0
 """Seconds in which a database that is gone may come back before a run gives up."""
-
-CONNECT_TIMEOUT = 10
-"""Seconds for one try to connect."""
 
 _FULL = "53"
 """The class of PostgreSQL's errors for resources that are used up: the disk, memory, connections."""
@@ -277,7 +274,7 @@ class PostgresConnection(Connection):
 
     def told_of(self, error: Exception) -> Exception:
         state = getattr(error, "sqlstate", None) or ""
-        text = _line_of(error) or type(error).__name__
+        text = line_of(error) or type(error).__name__
         kind: type[Exception] = StorageError if state.startswith(_FULL) else ManifestError
         lost = self._raw.closed or self._raw.broken
         if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
@@ -378,46 +375,6 @@ class PostgresConnection(Connection):
 
     def _hold(self, raw: Raw, *, own: locks.Backend | None = None) -> None:
         locks.hold(raw, self._server, shared=self.shared, pause=self._hurried.wait, own=own)
-
-
-def is_held(server: Server) -> bool:
-    """Whether a run holds the manifest right now."""
-    raw = connected(server)
-    try:
-        return locks.is_held(raw, server)
-    except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {_line_of(error)}") from error
-    finally:
-        raw.close()
-
-
-def is_there(server: Server) -> bool:
-    """Whether there is a manifest. Raises `LineLost`, and `ManifestError` for what is none."""
-    raw = connected(server)
-    try:
-        return check_version(raw, server.schema, server.name, old=True) > 0
-    except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {_line_of(error)}") from error
-    finally:
-        raw.close()
-
-
-def connected(server: Server) -> Raw:
-    """A fresh line to a server. Raises `LineLost`, and `UsageError` for a URL that leads nowhere."""
-    try:
-        return psycopg.connect(
-            server.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="seedream-batch",
-            keepalives=1, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000,
-        )  # fmt: skip
-    except psycopg.OperationalError as error:
-        # Without where it comes from: that has the URL in it.
-        raise LineLost(f"{server.name}: {server.without_secrets(_line_of(error))}") from None
-    except psycopg.Error as error:
-        raise UsageError(f"{server.name}: {server.without_secrets(_line_of(error))}") from None
-
-
-def _line_of(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")
 
 
 def _without_nul(column: str) -> str:

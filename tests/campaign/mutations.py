@@ -228,8 +228,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/engine.py",
-                "        if images:\n            await self._look_at_balance",
-                "        if True:\n            await self._look_at_balance",
+                "        if images:\n            await look_at_balance",
+                "        if True:\n            await look_at_balance",
             ),
         ),
     ),

@@ -19,7 +19,6 @@ _SPEC.loader.exec_module(_RUNS)
 bench = _RUNS.bench
 serve = _RUNS.serve
 in_haste = _RUNS.in_haste
-until = _RUNS.until
 
 
 @pytest.fixture

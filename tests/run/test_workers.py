@@ -181,7 +181,7 @@ def test_what_is_still_followed_is_not_given_to_others(many, serve, place, worke
 
 
 def test_what_a_killed_one_had_in_hand_is_finished_by_those_that_may_buy_no_more(many, serve, place, workers, until):
-    serve(task_seconds="fixed:3")
+    serve(task_seconds="fixed:10")
     many.write(many.job.read_text() + "budget: {max_images: 8}\n")
     [first] = workers(1)
     until(lambda: len(many.charges()) == 8)
