@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,7 +161,7 @@ POLL = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.sampled_from([SUBMITTING, UNCERTAIN]), SUBMISSION)
 def test_a_submission_moves_along_the_edges(state, submission):
     move = after_submission(state, submission)
@@ -175,7 +176,7 @@ def test_a_submission_moves_along_the_edges(state, submission):
         assert submission.kind not in {Submitted.UNKNOWN, Submitted.IN_PROGRESS, Submitted.INDETERMINATE}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(POLL, min_size=1, max_size=4), st.floats(0, 1e6), st.booleans(), st.integers(1, 5))
 def test_a_look_moves_along_the_edges(polls, age, overdue, repeats):
     move = after_poll(combine(polls, age, overdue=overdue), age=age, overdue=overdue, repeats=repeats)
@@ -239,7 +240,7 @@ def test_what_parts_delivered_is_put_together():
     assert combine([one, Poll(Polled.COMPLETED, images=IMAGES[1:])], 0).cost is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.integers(0, 10**9), st.integers())
 def test_the_backoff_is_bounded_and_spread(tries, seed):
     ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 40))

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -484,19 +485,19 @@ def taken(one):
         assert all(amount is None or abs(amount) < 2**63 for amount in (balance.remaining, balance.used))
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(document=DOCUMENTS, status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_json_raises(document, status, headers, whole):
     taken(Answer(status, headers, json.dumps(document).encode(), whole))
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(body=st.binary(max_size=200), status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_bytes_raise(body, status, headers, whole):
     taken(Answer(status, headers, body, whole))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(data=st.data())
 def test_no_cut_or_flipped_answer_raises(data):
     body = bytearray(json.dumps(images({"url": [A, B], "expires_at": LATER}, cost=0.035)).encode())

@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -133,7 +134,7 @@ def test_a_json_file_that_is_one_long_line():
     assert found.positions[-1] == (1, 3_999_902)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(JSON, min_size=1), st.sampled_from([None, 2]), st.booleans())
 def test_what_json_writes_is_read_back(values, indent, ascii_only):
     text = json.dumps(values, indent=indent, ensure_ascii=ascii_only)
@@ -142,7 +143,7 @@ def test_what_json_writes_is_read_back(values, indent, ascii_only):
     assert list(table(lines, "x.jsonl").values) == values
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=examples(1_000))
 @given(
     st.one_of(
         st.binary(max_size=40),

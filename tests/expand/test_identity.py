@@ -9,6 +9,7 @@ import json
 import random
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -208,7 +209,7 @@ def meaning(body):
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(one=BODIES, other=BODIES, samples=st.tuples(st.integers(1, 3), st.integers(1, 3)))
 def test_the_same_meaning_is_the_same_fingerprint(one, other, samples):
     same = meaning(one) == meaning(other) and samples[0] == samples[1]
@@ -216,7 +217,7 @@ def test_the_same_meaning_is_the_same_fingerprint(one, other, samples):
     assert (prints[0] == prints[1]) is same
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(body=BODIES, sample=st.integers(1, 9), seed=st.integers())
 def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed):
     body = tidy(body)
@@ -235,7 +236,7 @@ def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed)
     assert json.loads(dumps(body)) == body
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(bodies=st.lists(BODIES, min_size=1, max_size=5), prompts=st.lists(st.text(max_size=9), min_size=1, max_size=5))
 def test_remembered_texts_are_the_texts(bodies, prompts):
     texts = RequestTexts(DEFAULTS)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,7 +46,7 @@ def told(render, context):
         return (error.message, error.line, error.hint)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7), CONTEXTS, st.sampled_from([300, 2_000, 100_000]))
 def test_a_template_that_remembers_says_what_it_would_say_anew(pieces, contexts, bound):
     engine = TemplateEngine(lambda _: "hero {{ a }}", max_output=max(bound, 1_000), max_steps=bound)
@@ -120,7 +121,7 @@ PATH_CHARACTERS = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(st.lists(PATH_CHARACTERS, max_size=12).map("".join))
 def test_a_path_that_needs_no_looking_into_is_what_looking_into_it_gives(path):
     def outcome(check):
@@ -150,7 +151,7 @@ AXIS_VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["a", "b", "subject", "n"]), AXIS_VALUES, max_size=3), min_size=1, max_size=8
@@ -254,7 +255,7 @@ def outcome(file):
     return specs, []
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(JOBS)
 def test_a_job_whose_cells_are_remembered_is_the_job_whose_cells_are_made_anew(job_file, job):
     file = job_file(job)

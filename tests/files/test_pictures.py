@@ -8,6 +8,7 @@ import zlib
 from contextlib import suppress
 
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -245,7 +246,7 @@ def test_many_threads_leave_warnings_as_they_were():
     assert warnings.filters == before
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_damage_of_any_kind_is_told_as_damage(data):
     picture = bytearray(GOOD[data.draw(st.sampled_from(sorted(GOOD)))])
@@ -267,7 +268,7 @@ def test_damage_of_any_kind_is_told_as_damage(data):
 STARTS = [b"", b"\xff\xd8", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(start=st.sampled_from(STARTS), rest=st.binary(max_size=200))
 def test_any_bytes_are_a_picture_or_a_bad_one(start, rest):
     with suppress(BadPicture):

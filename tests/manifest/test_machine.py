@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -239,6 +240,6 @@ def test_any_sequence_of_events(open_book):
     run_state_machine_as_test(
         type("Machine", (Events,), {"open_book": staticmethod(open_book)}),
         settings=settings(
-            max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=examples(25), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

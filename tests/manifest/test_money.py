@@ -1,6 +1,7 @@
 """Keys, reservations and the budget: one key for one request, and never more held and spent than the caps allow."""
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -247,7 +248,7 @@ MOVES = {
 STEPS = st.tuples(st.integers(1, 6), st.sampled_from(("claim", *FROM_SENT, *FROM_SUBMITTING, *FROM_ACCEPTED)))
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(STEPS, max_size=60),
     sizes=st.lists(st.integers(1, 4), min_size=6, max_size=6),

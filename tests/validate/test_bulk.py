@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -65,7 +66,7 @@ anything = st.dictionaries(st.sampled_from([*schema("request")["properties"], "y
 bodies = st.one_of(usual, st.builds(lambda body, more: {**body, **more}, usual, anything), anything, odd)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=examples(3000), deadline=None)
 @given(bodies)
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": (URL,)})
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": [URL, "https://a\x1cb"]})
@@ -95,7 +96,7 @@ def test_both_know_the_same_spaces(space, text):
     assert ACCEPTS(body) is VALIDATOR.is_valid(body)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(st.one_of(texts, st.text(), odd))
 def test_the_prompt_alone_is_judged_as_in_a_request(prompt):
     field = schema("request")["properties"]["prompt"]
