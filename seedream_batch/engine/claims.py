@@ -43,7 +43,7 @@ class Claims:
         rest: Callable[[float], Awaitable[None]],
         heard: Callable[[float], None],
     ) -> None:
-        """`heard` is told the moment of `monotonic` at which a claim that went through was begun."""
+        """`heard` is told a moment of `clock` at which the session of a claim that went through was there."""
         self._writer = writer
         self._budget = budget
         self._rate = rate
@@ -131,15 +131,17 @@ class Claims:
         refused, self._refused = self._refused, []
         began = self._monotonic()
 
-        def call(manifest: Manifest) -> Claimed:
+        def call(manifest: Manifest) -> tuple[Claimed, float]:
             take = partial(self._take, accepted, refused)
-            return manifest.claim(
+            claimed = manifest.claim(
                 [intent for intent, _ in intents.values() if intent is not None],
                 self._budget, self._clock(), take=take, also=len(turns_only), monotonic=self._monotonic,
             )  # fmt: skip
+            # Within the transaction, which ends only later.
+            return claimed, self._clock()
 
-        claimed = await self._writer.do(call)
-        self._heard(began)
+        claimed, there_at = await self._writer.do(call)
+        self._heard(there_at)
         # Turns do not come before their intents are written down, or they would all go out together.
         took = self._monotonic() - began
         self._lead = max(SOONEST, min(MOST_HELD, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took))

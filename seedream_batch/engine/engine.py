@@ -197,12 +197,14 @@ class Engine:
     async def _take_in_rescued(self, crew: Membership) -> None:
         """Task ids that a worker which is gone could not write down: the sooner they are known, the fewer doubts."""
         context = self._context
-        if not crew.left_something:
+        if not (crew.left_something or crew.still_written):
             return
         crew.left_something = False
         job, timeout = context.job, context.job.run.task_timeout
-        with left_behind(job.output_dir, context.writer.manifest.id, workers=True) as files:
-            for file in files:
+        at_work = await context.writer.do(lambda m: m.at_work())
+        with left_behind(job.output_dir, context.writer.manifest.id, at_work=at_work) as left:
+            crew.still_written = left.held
+            for file in left.files:
                 rescued = file.rescued
                 known = await context.writer.do(lambda m: m.take_in(rescued, context.clock(), timeout=timeout))  # noqa: B023 - awaited here
                 # Durable by now: what is not in the manifest stays.
@@ -251,21 +253,25 @@ class Engine:
             self._occupied[task.id] = occupied
             context.stats.trouble += 1
             return False
-        await self._take_slot()
-        while not (room := self._room_for(task)) and len(self._working) > 0:
-            await self._until_changed()
-        if not room:
-            context.stop_submitting(StopReason.STORAGE, self._shortage(task))
-        while self._submitter.blocked_by and await self._something_settles():
-            self._submitter.blocked_by = ""
-        if self._submitter.blocked_by:
-            context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-        while not await price_is_clear(context, task, len(self._working)):
-            settled = await self._something_settles()
-            if not settled and not await price_is_clear(context, task, len(self._working)):
+        while True:
+            # Anew after each wait: what is taken over from others takes slots and room as well.
+            await self._take_slot()
+            while not (room := self._room_for(task)) and len(self._working) > 0:
+                await self._until_changed()
+            if not room:
+                context.stop_submitting(StopReason.STORAGE, self._shortage(task))
+            if self._submitter.blocked_by:
+                if await self._something_settles():
+                    self._submitter.blocked_by = ""
+                    continue
+                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
+            elif not await price_is_clear(context, task, len(self._working)):
+                at_work = len(self._working)
+                if await self._something_settles() or len(self._working) < at_work:
+                    continue
                 text = "what an image really costs is not known yet: collect what is in flight first"
                 context.stop_submitting(StopReason.BUDGET, text)
-                break
+            break
         if context.may_submit():
             await self._submitter.wait_for_turn()
             if context.may_submit() and not self._submitter.blocked_by:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch import __version__
+from seedream_batch.engine.membership import BEAT
 from seedream_batch.engine.opening import (
     STORE,
     keep_moves,
@@ -101,8 +102,11 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
         return Begun(alone, cut_off, entered, rescue)
     if json.loads(manifest.fact(ENTERED))["references"]:
         # They are found while the tasks are made.
+        heard = time.monotonic()
         for _ in source.tasks:
-            pass
+            if time.monotonic() - heard > BEAT:
+                heard = time.monotonic()
+                repeated(manifest.alive)
     manifest.let_others_in()
     return Begun(alone, False, Entered(known=manifest.wanted()), rescue)
 
@@ -144,7 +148,7 @@ class _Waiting:
         """As a worker it has a lease, which ends; before, nothing is known of it."""
         self.bury()
         now = time.monotonic()
-        if self._manifest.others():
+        if self._manifest.one_that_begins_is_a_worker():
             self._nobody_since = None
         elif self._nobody_since is None:
             self._nobody_since = now

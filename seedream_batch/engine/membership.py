@@ -26,19 +26,19 @@ class Membership:
         writer: ManifestWriter,
         *,
         clock: Callable[[], float],
-        monotonic: Callable[[], float],
         told: Callable[[str], None],
     ) -> None:
         self._writer = writer
         self._clock = clock
-        self._monotonic = monotonic
         self._heard_at = -math.inf
         self._told = told
         self._until = 0.0
-        self.others = 0
-        """How many other workers there were at the last sign of life."""
+        self._others: frozenset[int] = frozenset()
+        """The other workers there were at the last sign of life."""
         self.left_something = False
-        """Whether a worker was taken away, so that what it could not write down may lie here."""
+        """Whether a worker is gone, so that what it could not write down may lie here."""
+        self.still_written = False
+        """Whether one that was taken away is alive for all that, and may write something down yet."""
         self.left_behind: set[int] = set()
         """Tasks that this run could not bring to their end, and leaves to others, or to a later run."""
         self.heard = Happening()
@@ -46,12 +46,14 @@ class Membership:
 
     async def beat(self) -> None:
         """Gives a sign of life; takes away the workers that have given none for too long."""
-        began, moment = self._clock(), self._monotonic()
+        began = self._clock()
         beat = await self._writer.do(lambda m: m.beat(self._clock(), platform.node()))
         # From before it was asked for: the lease began no sooner.
         self._until = began + LEASE
-        self.heard_of(moment)
-        self.others = beat.others
+        self.heard_of(began)
+        # Somebody else may have taken it away.
+        self.left_something |= not self._others <= beat.others
+        self._others = beat.others
         if beat.buried:
             self.left_something = True
             doubt = f"; {beat.in_doubt:,} of its tasks may have been sent" if beat.in_doubt else ""
@@ -59,7 +61,7 @@ class Membership:
         self.heard.set()
 
     def heard_of(self, moment: float) -> None:
-        """What was begun at this moment of `monotonic` went through, so that the session was there."""
+        """The session was there at this moment of the clock."""
         self._heard_at = max(self._heard_at, moment)
 
     def counts_for(self, seconds: float) -> bool:
@@ -67,5 +69,5 @@ class Membership:
 
         Others wait for `GRACE` seconds after its session was there the last time.
         """
-        here = self._monotonic() < self._heard_at + GRACE - MARGIN
-        return here and self._clock() + seconds < self._until
+        now = self._clock()
+        return now < self._heard_at + GRACE - MARGIN and now + seconds < self._until

@@ -54,8 +54,14 @@ def keep_moves(manifest: Manifest, folder: Destination) -> None:
 
 def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
     """Brings task ids that runs which are over could not store into the manifest, durably."""
-    with left_behind(job.output_dir, manifest.id, workers=of_workers(manifest)) as files:
-        for file in files:
+    at_work = None
+    if isinstance(manifest.place, Server):
+        at_work = [run for run, _, _ in manifest.others()]
+    elif manifest.fact(ENTERED):
+        # It has come from a server.
+        at_work = []
+    with left_behind(job.output_dir, manifest.id, at_work=at_work) as left:
+        for file in left.files:
             taken = partial(manifest.take_in, file.rescued, now, timeout=job.run.task_timeout)
             # A line that belongs to no attempt here is somebody's task id all the same, and stays.
             if repeated(taken) == len(file.rescued):
@@ -66,11 +72,6 @@ def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
     """Keeps those out of the folder who work on another manifest on a server. Raises `ManifestLocked`."""
     if isinstance(job.manifest, Server):
         stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
-
-
-def of_workers(manifest: Manifest) -> bool:
-    """Whether the manifest is, or was once, one that workers share."""
-    return isinstance(manifest.place, Server) or bool(manifest.fact(ENTERED))
 
 
 def still_here(manifest: Manifest) -> None:

@@ -143,7 +143,12 @@ def run_job(
             try:
                 if (rescue.used or shared) and failure is None and not runner.left_at_once:
                     # The manifest may only have been slow, or another worker have been cut off.
-                    take_in_rescued(manifest, job, time.time())
+                    try:
+                        take_in_rescued(manifest, job, time.time())
+                    except StorageError as error:
+                        emit(
+                            Event(EventKind.WARNING, f"task ids may wait in {job.output_dir} for the next run: {error}")
+                        )
                 if not runner.left_at_once:
                     outcome = runner.outcome
                     repeated(lambda: manifest.end_run(now=time.time(), outcome=outcome))
@@ -349,7 +354,7 @@ def _steady_clock() -> Callable[[], float]:
 
 def _join(context: Context) -> None:
     """Makes the run one of several workers."""
-    context.crew = Membership(context.writer, clock=context.clock, monotonic=context.monotonic, told=context.tell)
+    context.crew = Membership(context.writer, clock=context.clock, told=context.tell)
     context.claims = Claims(
         context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
         may_go_on=context.may_submit, rest=context.rest, heard=context.crew.heard_of,

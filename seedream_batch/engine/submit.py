@@ -8,6 +8,7 @@ from typing import assert_never
 
 from seedream_batch.api.service import longest_submission
 from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
+from seedream_batch.engine.membership import BEAT
 from seedream_batch.engine.references import ReferenceSender
 from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening
@@ -46,6 +47,7 @@ class Submitter:
         self._unanswered = 0
         self._answered = Happening()
         self._bad_uploads = 0
+        self._told_of_silence = False
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
         self.claims = 0
@@ -126,7 +128,8 @@ class Submitter:
                 if context.claims is not None:
                     await self._leave(await context.claims.turn() - context.monotonic())
                     if not self._counts_for(body):
-                        return None
+                        await context.rest(BEAT)
+                        continue
                 outcome = await context.service.submit(body, claim.key)
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
@@ -195,7 +198,12 @@ class Submitter:
         context = self._context
         now = context.clock()
         why = "not sent: this worker was not heard of for too long"
-        await context.writer.do(lambda m: m.not_executed(claim.task, why=why, not_before=now, now=now))
+        if not self._told_of_silence:
+            self._told_of_silence = True
+            context.tell(
+                f"{context.writer.manifest.name} answers too slowly; nothing is sent unless it answers in time"
+            )
+        await context.writer.do(lambda m: m.not_executed(claim.task, why=why, not_before=now + BEAT, now=now))
         context.stats.submitted -= 1
 
     async def _claim(self, intent: Intent) -> Claimed:

@@ -155,6 +155,10 @@ class Connection(ABC):
         """The workers whose sessions the server still has."""
         raise AssertionError(f"{self.name} has no workers")
 
+    def keeper_is_worker(self) -> bool:
+        """Whether the one that keeps others out is among the workers."""
+        raise AssertionError(f"{self.name} has no workers")
+
     def may_bury(self, run: int) -> bool:
         """Whether a worker is in no transaction; then it begins none before this one ends."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")

@@ -71,8 +71,11 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
     with _opened(folder / WORKERS) as handle:
         while True:
             if _alone(handle):
-                os.truncate(handle, 0)
-                os.pwrite(handle, manifest.encode(), 0)
+                try:
+                    os.truncate(handle, 0)
+                    os.pwrite(handle, manifest.encode(), 0)
+                except OSError as error:
+                    raise StorageError(f"{folder / WORKERS}: {error.strerror or error}") from error
             # What was written may be another's by now: one lock is not turned into the other in one step.
             if _shared(handle):
                 if os.pread(handle, 64, 0).decode(errors="replace") == manifest:

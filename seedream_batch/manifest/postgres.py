@@ -172,6 +172,10 @@ class PostgresConnection(Connection):
                 wait()
         self._keeps_others_out = True
 
+    def keeper_is_worker(self) -> bool:
+        with self.told():
+            return locks.keeper_is_worker(self._raw, self._server)
+
     def let_others_in(self) -> None:
         with self.told():
             locks.drop_joining(self._raw, self._server)
@@ -226,10 +230,11 @@ class PostgresConnection(Connection):
         try:
             self._settle(raw)
             self._hold(raw, own=self._backend)
-            if self.worker is not None:
-                locks.hold_worker(raw, self._server, self.worker)
             if self._keeps_others_out:
                 locks.take_joining(raw, self._server)
+            # Behind it: whoever has replaced this one must not see it come back.
+            if self.worker is not None:
+                locks.hold_worker(raw, self._server, self.worker)
             # The session before has ended, with all it was about to commit.
             own = "WHERE id = %s" if self.shared else "WHERE id >= %s"
             newest = raw.execute(f"SELECT id, mark FROM lines {own} ORDER BY id DESC LIMIT 1", [self._line]).fetchone()

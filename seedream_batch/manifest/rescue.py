@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ class RescueFile:
         """Whether something was added."""
         self._handle: int | None = None
         self._end = 0
+        self._added = b""
 
     def prepare(self) -> None:
         """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
@@ -57,7 +59,7 @@ class RescueFile:
         with _telling(self.path):
             handle = self._locked()
             try:
-                found = _lines(_whole(handle))
+                found = _lines(_whole(handle)) + self._added
                 self._end = len(found)
                 os.pwrite(handle, found.ljust(SIZE, b"\0"), 0)
                 os.fsync(handle)
@@ -77,8 +79,15 @@ class RescueFile:
             assert self._handle is not None  # noqa: S101 - what `prepare` is for
             os.pwrite(self._handle, line, self._end)
             os.fsync(self._handle)
+            in_place = _is_in_place(self._handle, self.path)
         self._end += len(line)
+        self._added += line
         self.used = True
+        if not in_place:
+            # Somebody has taken it away in spite of the lock: not every network has those of other machines.
+            os.close(self._handle)
+            self._handle = None
+            self.prepare()
 
     def close(self) -> None:
         """Nothing more is written. A file with nothing in it goes, any other is left behind."""
@@ -90,65 +99,90 @@ class RescueFile:
                     self.path.unlink(missing_ok=True)
         os.close(self._handle)
         self._handle = None
+        self._added = b""
 
     def _locked(self) -> int:
         """The open file, with the lock, under its name."""
         deadline = time.monotonic() + PATIENCE
         while True:
             handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
-            if _lock(handle) and os.fstat(handle).st_nlink:
-                return handle
+            try:
+                if _lock(handle) and _is_in_place(handle, self.path):
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
             os.close(handle)
             if time.monotonic() > deadline:
                 raise OSError(0, "another process has it")
             time.sleep(0.01)
 
 
-class LeftBehind:
+class LeftFile:
     """A file that a run which is over has left, with this process' lock on it."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
-        with _telling(path):
-            self.rescued = _records(_whole(handle))
+        self.rescued = _records(_whole(handle))
 
     def drop(self) -> None:
-        """Takes the file away: everything in it is in the manifest by now, durably."""
+        """Takes the file away: everything in it is in the manifest by now, durably. Raises `StorageError`."""
         with _telling(self._path):
             self._path.unlink(missing_ok=True)
 
 
-@contextmanager
-def left_behind(folder: Path, manifest: str, *, workers: bool) -> Iterator[list[LeftBehind]]:
-    """The files in a folder that runs of this manifest left, `workers` included; those at work keep theirs.
+@dataclass(slots=True)
+class LeftBehind:
+    """What runs that are over have left in a folder."""
 
-    Nobody else takes them in meanwhile. Raises `StorageError`.
+    files: list[LeftFile]
+    held: bool = False
+    """Whether there is one more, which another process has: it writes into it, or takes it in itself."""
+
+
+@contextmanager
+def left_behind(folder: Path, manifest: str, *, at_work: Collection[int] | None) -> Iterator[LeftBehind]:
+    """The files in a folder that runs of this manifest left; nobody else takes them in meanwhile.
+
+    `at_work` are the workers whose files stay, whatever their locks say; None where there were never any. Raises
+    `StorageError`.
     """
     names = [NAME]
-    if workers:
+    if at_work is not None:
+        prefix = name_of_worker(manifest, 0).partition("0.")[0]
+        others = {name_of_worker(manifest, run) for run in at_work}
         with _telling(folder):
-            names += sorted(entry.name for entry in os.scandir(folder) if _is_of_worker(entry.name, manifest))
+            found = sorted(entry.name for entry in os.scandir(folder))
+        names += [name for name in found if name.startswith(prefix) and name.endswith(".rescue") and name not in others]
     handles: list[int] = []
-    found = []
+    left = LeftBehind([])
     try:
         for name in names:
             path = folder / name
             with _telling(path):
                 try:
                     handle = os.open(path, os.O_RDWR)
-                except FileNotFoundError:
-                    continue
-            handles.append(handle)
-            if _lock(handle) and os.fstat(handle).st_nlink:
-                found.append(LeftBehind(path, handle))
-        yield found
+                    handles.append(handle)
+                    if not _lock(handle):
+                        left.held = True
+                    elif _is_in_place(handle, path):
+                        left.files.append(LeftFile(path, handle))
+                except OSError as error:
+                    # Somebody has just taken it away.
+                    if error.errno not in {errno.ENOENT, errno.ESTALE}:
+                        raise
+        yield left
     finally:
         for handle in handles:
             os.close(handle)
 
 
-def _is_of_worker(name: str, manifest: str) -> bool:
-    return name.startswith(f"manifest-{manifest}-") and name.endswith(".rescue")
+def _is_in_place(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one under its name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(handle: int) -> bool:

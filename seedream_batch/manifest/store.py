@@ -66,7 +66,11 @@ class Manifest(Decisions, Upkeep, Workers):
         with self.group() as sql:
             # The tasks are made meanwhile.
             self._connection.take_time()
-            return enter(sql, specs, now)
+            entered = enter(sql, specs, now)
+            if self.shared:
+                # That was no sign of life until now.
+                self.give_sign(sql)
+            return entered
 
     def recover(self, now: float) -> int:
         """What a killed run left in the middle of a submission becomes uncertain; how many there were."""

@@ -25,12 +25,20 @@ CUT_OFF = "the run ended between sending and an answer"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker hears when it is heard of: who else is at work, and whom of those it has taken away."""
+    """What a worker hears when it is heard of: which others are at work, and how many of those it has taken away."""
 
-    others: int
+    others: frozenset[int]
     buried: int
     in_doubt: int
     """Tasks that those were just sending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """Workers that were taken away, and how many tasks they were just sending."""
+
+    workers: int = 0
+    in_doubt: int = 0
 
 
 class Workers(Chosen, Submissions):
@@ -39,23 +47,29 @@ class Workers(Chosen, Submissions):
     def beat(self, now: float, host: str) -> Beat:
         """This worker is heard of, and hears of others: those that are gone are taken away."""
         with self.group() as sql:
-            sql.execute(
-                f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
-            )
-            before = len(self.others())
-            in_doubt = self.bury(now, host)
-            others = sql.execute(
-                "SELECT count(*) FROM workers WHERE run != ?", (self._connection.worker or 0,)
-            ).fetchone()[0]
-        return Beat(int(others), before - int(others), in_doubt)
+            self.give_sign(sql)
+            buried = self.bury(now, host)
+            others = frozenset(run for run, _, _ in self.others())
+        return Beat(others, buried.workers, buried.in_doubt)
 
-    def bury(self, now: float, host: str) -> int:
+    def alive(self) -> None:
+        """This worker is heard of, without any work for others: while the tasks of its job are made."""
+        with self.group() as sql:
+            self.give_sign(sql)
+
+    def give_sign(self, sql: Sql) -> None:
+        """The lease of this worker begins anew, as part of a transaction."""
+        sql.execute(
+            f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
+        )
+
+    def bury(self, now: float, host: str) -> Buried:
         """Takes away the workers whose lease is over, or whose session has been gone for a while.
 
-        What they had in hand is free; what they were just sending is uncertain. Gives how many tasks the latter are.
-        `host` is the name of this machine, on which a process that has ended needs no while.
+        What they had in hand is free; what they were just sending is uncertain. `host` is the name of this machine, on
+        which a process that has ended needs no while.
         """
-        found = 0
+        workers = in_doubt = 0
         with self.group() as sql:
             rows = sql.execute(
                 f"SELECT run, until < {CLOCK}, {CLOCK} - gone, pid, host FROM workers JOIN runs ON runs.id = run"
@@ -65,11 +79,14 @@ class Workers(Chosen, Submissions):
             # Behind the rows: a worker is present before it is among them.
             here = self._connection.present()
             for run, over, gone, pid, of in rows:
-                if over or (run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))):
-                    found += self._take_away(sql, run, now)
+                is_gone = run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))
+                if over or is_gone:
+                    doubts = self._take_away(sql, run, now, is_gone=is_gone)
+                    if doubts is not None:
+                        workers, in_doubt = workers + 1, in_doubt + doubts
                 elif (run in here) != (gone is None):
                     self._note(sql, run, gone=run not in here)
-        return found
+        return Buried(workers, in_doubt)
 
     def _note(self, sql: Sql, run: int, *, gone: bool) -> None:
         """The session of a worker has ended, or a new one is there."""
@@ -80,13 +97,15 @@ class Workers(Chosen, Submissions):
             (run,),
         )
 
-    def _take_away(self, sql: Sql, run: int, now: float) -> int:
+    def _take_away(self, sql: Sql, run: int, now: float, *, is_gone: bool) -> int | None:
+        """How many tasks the worker was just sending; None if it was not taken away."""
         # One that is in the middle of a transaction is heard of in a moment.
         if not self._connection.may_bury(run):
-            return 0
-        # Somebody else may just have done so.
-        if sql.execute("SELECT 1 FROM workers WHERE run = ?", (run,)).fetchone() is None:
-            return 0
+            return None
+        # Somebody else may just have done so; and at the end of a transaction there may have been a sign of life.
+        row = sql.execute(f"SELECT until < {CLOCK} FROM workers WHERE run = ?", (run,)).fetchone()
+        if row is None or not (is_gone or row[0]):
+            return None
         # One that was stopped holds up others with whatever else its session holds.
         self._connection.end_session(run)
         self._fold(sql, run)
@@ -123,6 +142,10 @@ class Workers(Chosen, Submissions):
         """Lets other workers join."""
         self._connection.let_others_in()
 
+    def one_that_begins_is_a_worker(self) -> bool:
+        """Whether whoever keeps others out is among the workers, so that it has a lease; not if nobody does."""
+        return self._connection.keeper_is_worker()
+
     def others(self) -> list[tuple[int, int, str]]:
         """The other workers: number, process and machine."""
         rows = self._connection.rows(
@@ -130,6 +153,10 @@ class Workers(Chosen, Submissions):
             (self._connection.worker or 0,),
         )
         return [(row[0], row[1], row[2]) for row in rows]
+
+    def at_work(self) -> list[int]:
+        """The numbers of all workers, this one's among them."""
+        return [row[0] for row in self._connection.rows("SELECT run FROM workers ORDER BY run")]
 
     def others_here(self) -> bool:
         """Whether the session of any other worker is there."""

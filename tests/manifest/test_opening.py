@@ -334,7 +334,8 @@ def test_rescued_task_ids_come_home(book, tmp_path):
     rescue.close()
     book.reopen()
     book.manifest.recover(NOW)
-    with left_behind(tmp_path, book.manifest.id, workers=False) as (file,):
+    with left_behind(tmp_path, book.manifest.id, at_work=None) as left:
+        [file] = left.files
         assert len(file.rescued) == 2
         assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
         task = book.manifest.task(1)
@@ -349,8 +350,8 @@ def test_rescued_task_ids_come_home(book, tmp_path):
 def test_a_rescue_file_that_was_cut(tmp_path, left):
     rescue = RescueFile(tmp_path, sync_folder)
     rescue.path.write_bytes(left)
-    with left_behind(tmp_path, "any", workers=False) as (file,):
-        assert list(file.rescued) == []
+    with left_behind(tmp_path, "any", at_work=None) as found:
+        assert list(found.files[0].rescued) == []
     rescue.prepare()
     assert rescue.path.stat().st_size == SIZE
     rescue.close()
@@ -362,5 +363,5 @@ def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
     rescue = RescueFile(tmp_path, sync_folder)
     rescue.add(Rescued("key", ("task_1",), NOW))
     rescue.close()
-    with left_behind(tmp_path, "any", workers=False) as (file,):
-        assert [one.key for one in file.rescued] == ["key"]
+    with left_behind(tmp_path, "any", at_work=None) as left:
+        assert [one.key for one in left.files[0].rescued] == ["key"]

@@ -1,5 +1,7 @@
 """The line of a worker to its server, and the locks that hang on it: lost, waited for, taken again."""
 
+import asyncio
+
 import pytest
 from crew import HERE, NOW, cut, numbers, silence
 from postgres import asked, why_not
@@ -7,7 +9,7 @@ from postgres import asked, why_not
 from seedream_batch.errors import Collision, ManifestBusy, ManifestLocked
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.connection import CLOCK
-from seedream_batch.manifest.writer import repeated
+from seedream_batch.manifest.writer import ManifestWriter, repeated
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -18,11 +20,11 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first._connection._raw.close()
     while second._connection.present() != [second._run]:
         pass
-    assert second.beat(NOW, "another machine").others == 1
+    assert len(second.beat(NOW, "another machine").others) == 1
     [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
     assert gone
     assert not first.again()
-    assert second.beat(NOW, "another machine").others == 1
+    assert len(second.beat(NOW, "another machine").others) == 1
     [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
     assert not gone
     first._connection._raw.close()
@@ -30,7 +32,7 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
         pass
     second.beat(NOW, "another machine")
     second._connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
-    assert second.beat(NOW, "another machine").others == 0
+    assert len(second.beat(NOW, "another machine").others) == 0
     with pytest.raises(ManifestLocked):
         first.again()
 
@@ -73,6 +75,62 @@ def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
         first.again()
 
 
+def test_making_the_tasks_for_long_is_no_silence(crew, spec_of):
+    first, second = crew(), crew()
+
+    def slowly():
+        yield spec_of(1)
+        silence(second, first)
+        assert second.beat(NOW, HERE).buried == 0, "it is in the middle of a transaction"
+
+    first.enter(slowly(), NOW)
+    assert second.beat(NOW, HERE).buried == 0
+    silence(second, first)
+    first.alive()
+    assert second.beat(NOW, HERE).buried == 0
+
+
+def test_whether_one_that_begins_is_a_worker(crew):
+    crew()
+    second = crew()
+    beginning = Manifest(crew.place, shared=True)
+    try:
+        assert not second.one_that_begins_is_a_worker()
+        beginning.keep_others_out(lambda: pytest.fail("nobody else does"))
+        assert not second.one_that_begins_is_a_worker()
+        beginning.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
+        assert second.one_that_begins_is_a_worker()
+        beginning.let_others_in()
+        assert not second.one_that_begins_is_a_worker()
+    finally:
+        beginning.close()
+
+
+def test_a_table_that_is_locked_for_long_is_waited_for(crew):
+    """As an administrator does who makes an index."""
+    worker = crew()
+    worker._connection.sql.execute("SET lock_timeout TO 50")
+    outside = crew()
+    tries = []
+
+    def due(manifest):
+        tries.append(1)
+        if len(tries) == 3:
+            outside._connection.sql.execute("ROLLBACK")
+        return manifest.due(1, NOW)
+
+    async def wait():
+        writer = ManifestWriter(worker)
+        try:
+            outside._connection.sql.execute("BEGIN; LOCK TABLE tasks")
+            return await writer.do(due)
+        finally:
+            await writer.close()
+
+    assert numbers(asyncio.run(wait())) == [1]
+    assert len(tries) == 3
+
+
 def comes_and_goes(crew):
     worker = crew()
     worker.end_run(now=NOW, outcome="finished")
@@ -113,7 +171,7 @@ def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
 
 
 def test_a_call_that_is_broken_off_is_made_again():
-    outcomes = [Collision("broken off"), Collision("broken off"), None]
+    outcomes = [Collision("broken off"), ManifestBusy("kept waiting"), None]
 
     def call():
         if outcome := outcomes.pop(0):

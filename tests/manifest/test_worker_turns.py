@@ -75,12 +75,13 @@ class Heard:
         self.manifest = manifest
         self.now = 0.0
 
-    async def beats(self, do):
+    async def beats(self, *steps):
         writer = ManifestWriter(self.manifest, lost=lambda _: None)
-        crew = Membership(writer, clock=lambda: self.now, monotonic=lambda: self.now, told=lambda _: None)
+        crew = Membership(writer, clock=lambda: self.now, told=lambda _: None)
         try:
-            await crew.beat()
-            do(crew)
+            for step in steps:
+                await crew.beat()
+                step(crew)
         finally:
             await writer.close()
 
@@ -103,6 +104,20 @@ def test_a_run_that_has_heard_nothing_for_a_while_does_not_count(crew):
         assert not crew.counts_for(180), "the lease is over by then"
 
     asyncio.run(heard.beats(look))
+
+
+def test_one_that_is_gone_may_have_left_something_whoever_has_taken_it_away(crew):
+    worker, other = crew(), crew()
+    heard = Heard(worker)
+
+    def leave(crew):
+        assert not crew.left_something
+        other.end_run(now=NOW, outcome="finished")
+
+    def look(crew):
+        assert crew.left_something
+
+    asyncio.run(heard.beats(leave, look))
 
 
 def test_a_pause_that_is_heard_before_the_first_turn_counts(crew):

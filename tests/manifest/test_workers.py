@@ -9,6 +9,7 @@ from postgres import why_not
 from seedream_batch.errors import Fenced, LineLost, ManifestLocked, StaleTransition
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.rescue import Rescued
+from seedream_batch.manifest.workers import Beat
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState
@@ -62,7 +63,7 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     assert second.beat(NOW, HERE).in_doubt == 0, "it is silent, and may yet be heard of"
     silence(second, first)
     beat = second.beat(NOW, HERE)
-    assert (beat.others, beat.buried, beat.in_doubt) == (0, 1, 1)
+    assert beat == Beat(frozenset(), buried=1, in_doubt=1)
     assert second.task(2).state is TaskState.UNCERTAIN
     assert numbers(second.take_up([1, 2, 3])) == [1, 2, 3]
     # Its session was ended; whatever it does in a new one is refused, and changes nothing.
@@ -79,6 +80,13 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     assert second.task(2).task_ids == ()
     totals = second.totals()
     assert (totals.reserved_images, totals.images) == (2, 0)
+
+
+def test_one_goes_while_another_one_comes(crew):
+    first, second = crew(), crew()
+    silence(second, first)
+    third = crew()
+    assert second.beat(NOW, HERE) == Beat(frozenset([third._run]), buried=1, in_doubt=0)
 
 
 def test_ids_that_come_too_late_are_known_by_their_key(crew):
@@ -108,11 +116,11 @@ def test_one_whose_process_is_gone_is_taken_away_at_once_on_its_own_machine(crew
     first, second = crew(pid=NOBODY), crew()
     tasks = first.due(3, NOW)
     first.claim(intents(tasks), Budget(), NOW)
-    assert second.beat(NOW, HERE).others == 1, "its session is there"
+    assert len(second.beat(NOW, HERE).others) == 1, "its session is there"
     first.close()
     while second._connection.present() != [second._run]:
         pass
-    assert second.beat(NOW, "another machine").others == 1, "there nothing is known of its process"
+    assert len(second.beat(NOW, "another machine").others) == 1, "there nothing is known of its process"
     assert second.beat(NOW, HERE).in_doubt == 3
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from postgres import asked, url_of, why_not
 
+from seedream_batch.errors import StorageError
 from seedream_batch.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -117,3 +118,16 @@ def test_one_that_was_taken_away_leaves_them_where_the_manifest_has_gone(bench, 
     done = bench.run("--manifest", url_of(new))
     assert done.code == 0, done
     all_is_there(bench)
+
+
+def test_a_folder_that_cannot_be_read_at_the_end_does_not_make_a_failure_of_it(bench, serve, place, monkeypatch):
+    serve()
+
+    def unread(*_):
+        raise StorageError("out: Stale file handle")
+
+    monkeypatch.setattr("seedream_batch.engine.session.take_in_rescued", unread)
+    done = bench.run("--manifest", url_of(place))
+    assert done.code == 0, done
+    assert "for the next run: out: Stale file handle" in done.err
+    assert asked(place, "SELECT outcome FROM runs") == [("finished",)]
