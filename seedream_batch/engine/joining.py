@@ -133,7 +133,8 @@ class _Waiting:
         self._tell = tell
         self._begun = time.monotonic()
         self._told = False
-        self._nobody_since: float | None = None
+        self._waited_for = 0
+        self._since = self._begun
 
     def bury(self) -> None:
         repeated(lambda: self._manifest.bury(time.time(), platform.node()))
@@ -148,11 +149,10 @@ class _Waiting:
         """As a worker it has a lease, which ends; before, nothing is known of it."""
         self.bury()
         now = time.monotonic()
-        if self._manifest.one_that_begins_is_a_worker():
-            self._nobody_since = None
-        elif self._nobody_since is None:
-            self._nobody_since = now
-        elif now - self._nobody_since > JOINING:
+        session, is_worker = self._manifest.one_that_begins() or (0, True)
+        if is_worker or session != self._waited_for:
+            self._waited_for, self._since = session, now
+        elif now - self._since > JOINING:
             raise ManifestLocked(
                 f"another worker has been about to begin on {self._manifest.name} for too long; if it is stopped,"
                 " end it"

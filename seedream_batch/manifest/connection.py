@@ -155,8 +155,8 @@ class Connection(ABC):
         """The workers whose sessions the server still has."""
         raise AssertionError(f"{self.name} has no workers")
 
-    def keeper_is_worker(self) -> bool:
-        """Whether the one that keeps others out is among the workers."""
+    def keeper(self) -> tuple[int, bool] | None:
+        """The session that keeps others out, and whether it is that of a worker."""
         raise AssertionError(f"{self.name} has no workers")
 
     def may_bury(self, run: int) -> bool:

@@ -172,9 +172,9 @@ class PostgresConnection(Connection):
                 wait()
         self._keeps_others_out = True
 
-    def keeper_is_worker(self) -> bool:
+    def keeper(self) -> tuple[int, bool] | None:
         with self.told():
-            return locks.keeper_is_worker(self._raw, self._server)
+            return locks.keeper(self._raw, self._server)
 
     def let_others_in(self) -> None:
         with self.told():

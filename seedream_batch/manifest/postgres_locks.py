@@ -77,18 +77,18 @@ def take_joining(raw: Raw, server: Server) -> None:
         raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
 
 
-def keeper_is_worker(raw: Raw, server: Server) -> bool:
-    """Whether the session that keeps others from joining is that of a worker in the table."""
-    return _true(
-        raw,
-        "SELECT EXISTS (SELECT 1 FROM pg_locks AS joining JOIN pg_locks AS worker USING (pid, database)"
-        " WHERE joining.locktype = 'advisory' AND joining.granted AND joining.objsubid = 2"
-        " AND joining.classid::bigint = %s AND joining.objid::bigint = %s"
-        " AND worker.locktype = 'advisory' AND worker.granted AND worker.objsubid = 1"
-        " AND worker.classid::bigint = %s AND worker.objid::bigint IN (SELECT run FROM workers)"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        [_JOINING, _name(server), _name(server)],
-    )
+def keeper(raw: Raw, server: Server) -> tuple[int, bool] | None:
+    """The session that keeps others from joining, and whether it is that of a worker in the table."""
+    row = raw.execute(
+        "SELECT pid, EXISTS (SELECT 1 FROM pg_locks AS own WHERE own.pid = joining.pid AND own.granted"
+        " AND own.locktype = 'advisory' AND own.objsubid = 1 AND own.database = joining.database"
+        " AND own.classid::bigint = %s AND own.objid::bigint IN (SELECT run FROM workers))"
+        " FROM pg_locks AS joining WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+        " AND classid::bigint = %s AND objid::bigint = %s"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        [_name(server), _JOINING, _name(server)],
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
 
 
 def drop_joining(raw: Raw, server: Server) -> None:

@@ -142,9 +142,9 @@ class Workers(Chosen, Submissions):
         """Lets other workers join."""
         self._connection.let_others_in()
 
-    def one_that_begins_is_a_worker(self) -> bool:
-        """Whether whoever keeps others out is among the workers, so that it has a lease; not if nobody does."""
-        return self._connection.keeper_is_worker()
+    def one_that_begins(self) -> tuple[int, bool] | None:
+        """The session that keeps others out, and whether it is that of a worker, which has a lease."""
+        return self._connection.keeper()
 
     def others(self) -> list[tuple[int, int, str]]:
         """The other workers: number, process and machine."""

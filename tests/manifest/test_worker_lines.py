@@ -94,14 +94,15 @@ def test_whether_one_that_begins_is_a_worker(crew):
     crew()
     second = crew()
     beginning = Manifest(crew.place, shared=True)
+    session = beginning._connection._raw.info.backend_pid
     try:
-        assert not second.one_that_begins_is_a_worker()
+        assert second.one_that_begins() is None
         beginning.keep_others_out(lambda: pytest.fail("nobody else does"))
-        assert not second.one_that_begins_is_a_worker()
+        assert second.one_that_begins() == (session, False)
         beginning.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
-        assert second.one_that_begins_is_a_worker()
+        assert second.one_that_begins() == (session, True)
         beginning.let_others_in()
-        assert not second.one_that_begins_is_a_worker()
+        assert second.one_that_begins() is None
     finally:
         beginning.close()
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 
@@ -235,8 +236,9 @@ def test_decisions_need_no_folder(many, serve, place):
 def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, place, monkeypatch):
     serve()
     assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
-    stopped = Manifest(place, shared=True)
+    at_work, stopped = Manifest(place, shared=True), Manifest(place, shared=True)
     try:
+        at_work.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
         stopped.keep_others_out(lambda: pytest.fail("nobody else does"))
         monkeypatch.setattr("seedream_batch.engine.joining.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
@@ -245,10 +247,12 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
         # As a worker it has a lease, and that is over.
         run = stopped.begin_run(now=0.0, pid=os.getpid(), host="somewhere", version="1", service="")
         asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
+        at_work.end_run(now=0.0, outcome="finished")
         done = many.run("--manifest", url_of(place), "--limit", "1")
         assert done.code == 0, done
     finally:
         stopped.close()
+        at_work.close()
 
 
 def test_status_tells_of_them(many, serve, place, workers, until):
