@@ -16,14 +16,16 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
         +-- LineLost          the server that the manifest is on does not answer
-        +-- Collision         two workers got in each other's way; nothing was changed
+        +-- Collision         two transactions got in each other's way; nothing was changed
 
 Only `seedream_batch.cli` knows which exit code belongs to which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,4 +93,13 @@ class LineLost(StorageError):
 
 
 class Collision(StorageError):
-    """The server broke a transaction off, because it and that of another worker waited for each other."""
+    """The server broke a transaction off: it and another one waited for each other, or it waited for too long."""
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Errors of the system as `StorageError` about a path."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -207,9 +207,7 @@ class Engine:
             for file in left.files:
                 rescued = file.rescued
                 known = await context.writer.do(lambda m: m.take_in(rescued, context.clock(), timeout=timeout))  # noqa: B023 - awaited here
-                # Durable by now: what is not in the manifest stays.
-                if known == len(rescued):
-                    file.drop()
+                file.taken_in(known)
 
     async def _submit_all(self) -> None:
         context = self._context

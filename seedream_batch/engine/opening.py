@@ -62,10 +62,7 @@ def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
         at_work = []
     with left_behind(job.output_dir, manifest.id, at_work=at_work) as left:
         for file in left.files:
-            taken = partial(manifest.take_in, file.rescued, now, timeout=job.run.task_timeout)
-            # A line that belongs to no attempt here is somebody's task id all the same, and stays.
-            if repeated(taken) == len(file.rescued):
-                file.drop()
+            file.taken_in(repeated(partial(manifest.take_in, file.rescued, now, timeout=job.run.task_timeout)))
 
 
 def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:

@@ -6,10 +6,9 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from seedream_batch.errors import UsageError
+from seedream_batch.errors import UsageError, telling
 from seedream_batch.export.pictures import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
-from seedream_batch.files.folder import telling
 from seedream_batch.model.document import Json
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from seedream_batch.errors import UsageError
-from seedream_batch.files.folder import PART, sync, sync_folder, telling
+from seedream_batch.errors import UsageError, telling
+from seedream_batch.files.folder import PART, sync, sync_folder
 
 
 def replaceable(path: Path) -> Path:

@@ -9,12 +9,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from seedream_batch.errors import StorageError
+from seedream_batch.errors import StorageError, telling
 from seedream_batch.files.destination import Destination, Standing
 
 PART = ".seedream-"
@@ -332,12 +331,3 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
-
-
-@contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Errors of the system as `StorageError` about a path."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error

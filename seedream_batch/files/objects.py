@@ -19,10 +19,10 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from seedream_batch.errors import StorageError, UsageError
+from seedream_batch.errors import StorageError, UsageError, telling
 from seedream_batch.files.buckets import bucket, link_of
 from seedream_batch.files.destination import Destination, Standing
-from seedream_batch.files.folder import PART, Occupied, OutputFolder, telling
+from seedream_batch.files.folder import PART, Occupied, OutputFolder
 from seedream_batch.files.pictures import FORMATS
 from seedream_batch.model.place import Store
 

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from seedream_batch.files.folder import sync, telling
+from seedream_batch.errors import telling
+from seedream_batch.files.folder import sync
 
 HELD_BACK = 512 * 1024
 """Bytes that are held back: a file with fewer is made, hashed, written and synced in one go, which has a thread."""

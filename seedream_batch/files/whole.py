@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from seedream_batch.errors import StorageError, UsageError
-from seedream_batch.files.folder import MOST_KNOWN, sync, sync_folder, telling
+from seedream_batch.errors import StorageError, UsageError, telling
+from seedream_batch.files.folder import MOST_KNOWN, sync, sync_folder
 from seedream_batch.model.document import Json
 
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}

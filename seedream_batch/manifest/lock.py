@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -11,7 +10,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from seedream_batch.errors import ManifestError, ManifestLocked, StorageError
+from seedream_batch.errors import ManifestError, ManifestLocked, StorageError, telling
+from seedream_batch.manifest.flock import lock_now, unlock
 from seedream_batch.manifest.place import is_held
 from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.model.place import MANIFEST, Place, Server
@@ -54,7 +54,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
 def _shared_lock(folder: Path) -> Iterator[None]:
     deadline = time.monotonic() + PATIENCE
     with _opened(folder / LOCK) as handle:
-        while not _shared(handle):
+        while not _shared_now(handle, folder / LOCK):
             if time.monotonic() > deadline:
                 raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
             time.sleep(PATIENCE / 20)
@@ -69,18 +69,7 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
     """
     deadline = time.monotonic() + 5 * PATIENCE
     with _opened(folder / WORKERS) as handle:
-        while True:
-            if _alone(handle):
-                try:
-                    os.truncate(handle, 0)
-                    os.pwrite(handle, manifest.encode(), 0)
-                except OSError as error:
-                    raise StorageError(f"{folder / WORKERS}: {error.strerror or error}") from error
-            # What was written may be another's by now: one lock is not turned into the other in one step.
-            if _shared(handle):
-                if os.pread(handle, 64, 0).decode(errors="replace") == manifest:
-                    break
-                fcntl.flock(handle, fcntl.LOCK_UN)
+        while not _is_theirs(handle, folder / WORKERS, manifest):
             if time.monotonic() > deadline:
                 raise ManifestLocked(
                     f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
@@ -89,33 +78,35 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
         yield
 
 
+def _is_theirs(handle: int, path: Path, manifest: str) -> bool:
+    """Whether those who share the file, this process included by now, work on this manifest."""
+    with telling(path):
+        if lock_now(handle):
+            os.truncate(handle, 0)
+            os.pwrite(handle, manifest.encode(), 0)
+    # What was written may be another's by now: one lock is not turned into the other in one step.
+    if not _shared_now(handle, path):
+        return False
+    if os.pread(handle, 64, 0).decode(errors="replace") == manifest:
+        return True
+    unlock(handle)
+    return False
+
+
+def _shared_now(handle: int, path: Path) -> bool:
+    with telling(path):
+        return lock_now(handle, shared=True)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    try:
+    with telling(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error
     try:
         yield handle
     finally:
         os.close(handle)
-
-
-def _alone(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _shared(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def _holder(folder: Path) -> str:
@@ -140,6 +131,9 @@ def is_locked(place: Place) -> bool:
         return False
     try:
         # It is refused exactly while a run holds its exclusive one, and is gone again at once.
-        return not _shared(handle)
+        return not lock_now(handle, shared=True)
+    except OSError:
+        # Where files have no locks, nobody holds one.
+        return False
     finally:
         os.close(handle)

@@ -20,7 +20,6 @@ from seedream_batch.errors import (
     Collision,
     Fenced,
     LineLost,
-    ManifestBusy,
     ManifestError,
     ManifestLocked,
     StorageError,
@@ -43,8 +42,8 @@ _FULL = "53"
 _GONE = ("08", "57P")
 """Those of a line that is gone, and of a server that ends or begins."""
 
-_BROKEN_OFF = ("40001", "40P01")
-"""Those of a transaction that the server broke off, because it could not go on beside another."""
+_BROKEN_OFF = ("40001", "40P01", "55P03")
+"""Those of a transaction that the server broke off, because it could not go on beside another, or waited too long."""
 
 STOPPED = 3.0
 """Seconds that a worker may be silent within a transaction: a process that was stopped must not hold up the others."""
@@ -286,8 +285,6 @@ class PostgresConnection(Connection):
             kind = LineLost
         elif state in _BROKEN_OFF:
             kind = Collision
-        elif isinstance(error, psycopg.errors.LockNotAvailable):
-            kind = ManifestBusy
         return kind(f"{self.name}: {text}")
 
     def columns(self, table: str) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import time
@@ -12,9 +11,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedream_batch.errors import StorageError
+from seedream_batch.errors import telling
+from seedream_batch.manifest.flock import lock_now
 
 NAME = "manifest.rescue"
+_SUFFIX = ".rescue"
 SIZE = 256 * 1024
 """Bytes set aside before anything is sent: on a full disk, what is allocated already can still be written."""
 
@@ -33,7 +34,11 @@ class Rescued:
 
 def name_of_worker(manifest: str, run: int) -> str:
     """The file of a worker: several may use one folder, and more than one manifest may have done so."""
-    return f"manifest-{manifest}-{run}.rescue"
+    return f"{_prefix(manifest)}{run}{_SUFFIX}"
+
+
+def _prefix(manifest: str) -> str:
+    return f"manifest-{manifest}-"
 
 
 class RescueFile:
@@ -56,7 +61,7 @@ class RescueFile:
         """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
         if self._handle is not None:
             return
-        with _telling(self.path):
+        with telling(self.path):
             handle = self._locked()
             try:
                 found = _lines(_whole(handle)) + self._added
@@ -75,7 +80,7 @@ class RescueFile:
         self.prepare()
         record = {"key": rescued.key, "task_ids": list(rescued.task_ids), "at": rescued.at}
         line = json.dumps(record).encode() + b"\n"
-        with _telling(self.path):
+        with telling(self.path):
             assert self._handle is not None  # noqa: S101 - what `prepare` is for
             os.pwrite(self._handle, line, self._end)
             os.fsync(self._handle)
@@ -107,7 +112,7 @@ class RescueFile:
         while True:
             handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
-                if _lock(handle) and _is_in_place(handle, self.path):
+                if lock_now(handle) and _is_in_place(handle, self.path):
                     return handle
             except BaseException:
                 os.close(handle)
@@ -125,10 +130,15 @@ class LeftFile:
         self._path = path
         self.rescued = _records(_whole(handle))
 
-    def drop(self) -> None:
-        """Takes the file away: everything in it is in the manifest by now, durably. Raises `StorageError`."""
-        with _telling(self._path):
-            self._path.unlink(missing_ok=True)
+    def taken_in(self, known: int) -> None:
+        """So many of the answers are in the manifest by now, durably. Raises `StorageError`.
+
+        With all of them there, the file goes. One that belongs to no attempt is somebody's task id all the same, and
+        stays.
+        """
+        if known == len(self.rescued):
+            with telling(self._path):
+                self._path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
@@ -149,21 +159,21 @@ def left_behind(folder: Path, manifest: str, *, at_work: Collection[int] | None)
     """
     names = [NAME]
     if at_work is not None:
-        prefix = name_of_worker(manifest, 0).partition("0.")[0]
-        others = {name_of_worker(manifest, run) for run in at_work}
-        with _telling(folder):
+        kept = {name_of_worker(manifest, run) for run in at_work}
+        with telling(folder):
             found = sorted(entry.name for entry in os.scandir(folder))
-        names += [name for name in found if name.startswith(prefix) and name.endswith(".rescue") and name not in others]
+        ours = (name for name in found if name.startswith(_prefix(manifest)) and name.endswith(_SUFFIX))
+        names += [name for name in ours if name not in kept]
     handles: list[int] = []
     left = LeftBehind([])
     try:
         for name in names:
             path = folder / name
-            with _telling(path):
+            with telling(path):
                 try:
                     handle = os.open(path, os.O_RDWR)
                     handles.append(handle)
-                    if not _lock(handle):
+                    if not lock_now(handle):
                         left.held = True
                     elif _is_in_place(handle, path):
                         left.files.append(LeftFile(path, handle))
@@ -183,14 +193,6 @@ def _is_in_place(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _whole(handle: int) -> bytes:
@@ -213,11 +215,3 @@ def _records(data: bytes) -> Sequence[Rescued]:
         except (ValueError, TypeError, KeyError):
             continue
     return found
-
-
-@contextmanager
-def _telling(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -69,7 +69,7 @@ class Manifest(Decisions, Upkeep, Workers):
             entered = enter(sql, specs, now)
             if self.shared:
                 # That was no sign of life until now.
-                self.give_sign(sql)
+                self._give_sign(sql)
             return entered
 
     def recover(self, now: float) -> int:

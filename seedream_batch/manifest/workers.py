@@ -47,7 +47,7 @@ class Workers(Chosen, Submissions):
     def beat(self, now: float, host: str) -> Beat:
         """This worker is heard of, and hears of others: those that are gone are taken away."""
         with self.group() as sql:
-            self.give_sign(sql)
+            self._give_sign(sql)
             buried = self.bury(now, host)
             others = frozenset(run for run, _, _ in self.others())
         return Beat(others, buried.workers, buried.in_doubt)
@@ -55,9 +55,9 @@ class Workers(Chosen, Submissions):
     def alive(self) -> None:
         """This worker is heard of, without any work for others: while the tasks of its job are made."""
         with self.group() as sql:
-            self.give_sign(sql)
+            self._give_sign(sql)
 
-    def give_sign(self, sql: Sql) -> None:
+    def _give_sign(self, sql: Sql) -> None:
         """The lease of this worker begins anew, as part of a transaction."""
         sql.execute(
             f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)

@@ -19,11 +19,11 @@ Result = TypeVar("Result")
 
 
 def repeated(call: Callable[[], Result]) -> Result:
-    """The result of a call that may be broken off, or kept waiting, by another worker's, and is then made again."""
+    """The result of a call that may be broken off because of another worker's, and is then made again."""
     for _ in range(MOST_COLLISIONS):
         try:
             return call()
-        except (Collision, ManifestBusy):
+        except Collision:
             continue
     return call()
 
@@ -185,7 +185,7 @@ class ManifestWriter:
             try:
                 with self.manifest.group():
                     outcomes = self._run(batch)
-            except (Collision, ManifestBusy):
+            except Collision:
                 # The server has let the other one go on.
                 collisions += 1
                 if collisions > MOST_COLLISIONS:
@@ -209,10 +209,7 @@ class ManifestWriter:
                 outcomes.append((future, result, None))
             except StorageError:
                 raise
-            except Exception as error:
-                if isinstance(error, ManifestBusy) and not self.manifest.quick:
-                    # Somebody has a lock for long: all of it again.
-                    raise
+            except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
                 outcomes.append((future, None, error))
             if not self.manifest.in_transaction:
                 # SQLite gave up the whole transaction by itself, what came before in it included.

@@ -342,7 +342,9 @@ def test_rescued_task_ids_come_home(book, tmp_path):
         assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
         # Known already: taken in once more, nothing changes.
         assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
-        file.drop()
+        file.taken_in(1)
+        assert rescue.path.exists(), "the other one belongs to no attempt"
+        file.taken_in(2)
     assert not rescue.path.exists()
 
 

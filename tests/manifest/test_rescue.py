@@ -50,7 +50,7 @@ def test_what_is_taken_away_does_not_come_back(tmp_path, worker):
         assert not left.held
         with left_behind(tmp_path, "ours", at_work=()) as others:
             assert others.files == [], "one takes it in, and nobody beside it"
-        left.files[0].drop()
+        left.files[0].taken_in(1)
     assert found(tmp_path) == []
     worker.add(ids(2))
     worker.close()
@@ -81,7 +81,7 @@ def test_those_of_another_manifest_are_left_alone(tmp_path, worker):
 
 def test_without_locks_those_at_work_keep_theirs_and_lose_nothing(tmp_path, worker, monkeypatch):
     """A folder of another machine may have locks of its own, of which this one sees nothing."""
-    monkeypatch.setattr(module, "_lock", lambda _: True)
+    monkeypatch.setattr(module, "lock_now", lambda _: True)
     worker.add(ids(1))
     assert found(tmp_path, at_work=[7]) == []
     assert found(tmp_path, at_work=[8]) == ["key-1"]
@@ -99,7 +99,7 @@ def test_a_lock_that_cannot_be_had_is_told(tmp_path, worker, monkeypatch):
     def none(_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(module, "_lock", none)
+    monkeypatch.setattr(module, "lock_now", none)
     with pytest.raises(StorageError, match="No locks available"):
         found(tmp_path)
     with pytest.raises(StorageError, match="No locks available"):

@@ -6,7 +6,7 @@ import pytest
 from crew import HERE, NOW, cut, numbers, silence
 from postgres import asked, why_not
 
-from seedream_batch.errors import Collision, ManifestBusy, ManifestLocked
+from seedream_batch.errors import Collision, ManifestLocked
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.connection import CLOCK
 from seedream_batch.manifest.writer import ManifestWriter, repeated
@@ -156,7 +156,7 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     burying = crew()
     with burying.group():
         assert burying._connection.may_bury(worker._run)
-        with pytest.raises(ManifestBusy):
+        with pytest.raises(Collision):
             worker.due(1, NOW)
         assert not worker.in_transaction
     assert numbers(worker.due(1, NOW)) == [1]
@@ -172,7 +172,7 @@ def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
 
 
 def test_a_call_that_is_broken_off_is_made_again():
-    outcomes = [Collision("broken off"), ManifestBusy("kept waiting"), None]
+    outcomes = [Collision("broken off"), Collision("broken off"), None]
 
     def call():
         if outcome := outcomes.pop(0):
