@@ -21,11 +21,19 @@ output: {dir: "out/small #1 100%"}
 """
 
 
-@pytest.fixture
-def small(studio):
+@pytest.fixture(scope="module")
+def small_once(studio):
+    """The same for all tests: a run takes seconds, a copy of its folder does not."""
     made = studio(SMALL)
     assert made.ran[0] == 0, made.ran
     return made
+
+
+@pytest.fixture
+def small(small_once, tmp_path):
+    folder = tmp_path / "small"
+    shutil.copytree(small_once.folder, folder)
+    return type(small_once)(folder, SMALL)
 
 
 def out(made):
