@@ -81,9 +81,8 @@ class Collector:
         last: Polled | None = None
         with closing(context.schedule.watch(task.resolution)) as watch:
             while True:
-                age = age_then + context.monotonic() - began
                 if last is not None or not at_once:
-                    await self._wait(watch, task.resolution, age)
+                    await self._wait(watch, task.resolution, began - age_then)
                 if not context.may_poll:
                     raise Stopping
                 age = age_then + context.monotonic() - began
@@ -105,13 +104,20 @@ class Collector:
                     context.emit(event(EventKind.WARNING, task, told))
                     raise Stopping
 
-    async def _wait(self, watch: Watch, resolution: str, age: float) -> None:
-        """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward."""
-        wait = watch.wait(age)
+    async def _wait(self, watch: Watch, resolution: str, born: float) -> None:
+        """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward.
+
+        Only then is it looked at: a thousand that wait for the same word do not all ask when it comes.
+        """
+        context = self._context
+        told = self._told[resolution]
+        wait = watch.wait(context.monotonic() - born)
         if watch.depends_on_others:
-            await self._context.rest_unless(wait, self._told[resolution])
-        else:
-            await self._context.rest(wait)
+            await context.rest_unless(wait, told)
+            if not told.is_set:
+                return
+            wait = watch.wait(context.monotonic() - born)
+        await context.rest(wait)
 
     def _learn(self, watch: Watch, resolution: str, age: float, poll: Poll) -> None:
         watch.ended(age, poll.took)

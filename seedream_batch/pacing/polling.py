@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
 
@@ -10,8 +12,23 @@ from seedream_batch.pacing.times import TaskTimes
 SCOUTS = 6
 """Tasks of a resolution that are looked at often as long as little is known, so that something is known soon."""
 
-ENOUGH = 4
+SLOWER = 1.5
+"""By how much the time between two looks of a scout grows from one to the next."""
+
+SPREAD = 0.02
+"""By which part of itself a wait may be longer, so that looks do not come together."""
+
+MOMENT = 0.1
+"""Seconds in which ..."""
+
+MOST_LOOKS = 80
+"""... no more looks than these are meant to be; those that would be go to the next ones."""
+
+ENOUGH = 1
 """Tasks that have to have ended before the others are looked at by what is known."""
+
+UNTOLD = 30.0
+"""Seconds between two looks at a task that is no scout, as long as nothing is known."""
 
 
 class PollSchedule:
@@ -21,11 +38,21 @@ class PollSchedule:
     the looks lie where they tell the most, see `TaskTimes`.
     """
 
-    def __init__(self, random: Random, *, shortest: float = 0.02, longest: float = 600.0) -> None:
+    def __init__(
+        self,
+        random: Random,
+        *,
+        shortest: float = 0.02,
+        longest: float = 600.0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._random = random
         self._shortest = shortest
         self._longest = longest
+        self._monotonic = monotonic
         self._learnt: dict[str, _Learnt] = {}
+        self._booked: Counter[int] = Counter()
+        """Looks in moments to come, by the number of the moment."""
 
     def learn(self, resolution: str, seconds: Iterable[float]) -> None:
         """Tasks of this resolution, in earlier runs, took so long from their submission to their end."""
@@ -43,8 +70,22 @@ class PollSchedule:
         return self._learnt.setdefault(resolution, _Learnt())
 
     def _bounded(self, wait: float) -> float:
-        """A wait within its bounds, and spread: or a thousand tasks submitted together are looked at together."""
-        return min(max(wait, self._shortest), self._longest) * (0.97 + 0.06 * self._random.random())
+        """A wait within its bounds, and a little longer, so that tasks submitted together are not looked at together.
+
+        Never shorter: just before a moment at which many tasks end, a look is lost.
+        """
+        now = self._monotonic()
+        at = now + min(max(wait, self._shortest), self._longest) * (1.0 + SPREAD * self._random.random())
+        moment = int(at / MOMENT)
+        if self._booked[moment] >= MOST_LOOKS:
+            while self._booked[moment] >= MOST_LOOKS:
+                moment += 1
+            at = MOMENT * (moment + self._random.random())
+        self._booked[moment] += 1
+        if len(self._booked) > 4 * self._longest / MOMENT:
+            # Moments that have passed are of no use any more.
+            self._booked = Counter({one: count for one, count in self._booked.items() if one >= int(now / MOMENT)})
+        return at - now
 
 
 class _Learnt:
@@ -77,11 +118,15 @@ class Watch:
         """How long to wait before the next look at the task, which has this age."""
         if self._learnt.enough:
             return self._bounded(self._learnt.times.next_look(age) - age)
-        if not self._scout and self._learnt.scouts < SCOUTS:
-            self._scout = True
-            self._learnt.scouts += 1
-        # A scout starts soon and slows down, so that quick services are noticed as well as slow ones.
-        return self._bounded(0.25 + 0.25 * age if self._scout else 30.0)
+        if self._scout:
+            return self._bounded((1.0 + age) * (SLOWER - 1.0))
+        if self._learnt.scouts == SCOUTS:
+            return self._bounded(UNTOLD)
+        # A scout starts soon and slows down, so that quick services are noticed as well as slow ones; each looks at
+        # other ages than the others do.
+        self._scout = True
+        self._learnt.scouts += 1
+        return self._bounded((1.0 + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / SCOUTS) - 1.0))
 
     def looked(self, age: float) -> None:
         """A look at this age showed that it has not ended."""

@@ -7,13 +7,13 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-LOOKS = 2.85
+LOOKS = 3.05
 """Looks that a task may need on average; with so many, the lag in noticing its end is made as small as can be."""
 
 KEPT = 512
 """Task times that are kept; older ones are forgotten."""
 
-POINTS = 32
+POINTS = 48
 """Steps in which the known times are taken when the looks are laid out."""
 
 BEHIND = 1.2
@@ -125,7 +125,8 @@ def _laid_out(points: list[float], shares: list[float], cost: float) -> tuple[li
     looks = [0.0] * number + [2.0]
     for at in range(number - 1, -1, -1):
         best = math.inf
-        for look in range(at, number + 1):
+        # The later a task is looked at, the later is the look that follows best.
+        for look in range(at, (following[at + 1] if at + 1 < number else number) + 1):
             seen = min(look + 1, number)
             lag = points[look] * (left[at] - left[seen]) - (sums[seen] - sums[at])
             total = cost + (lag + left[seen] * least[seen]) / left[at]

@@ -46,6 +46,18 @@ def test_a_second_run_makes_no_request(bench, serve):
     assert bench.requests() == before
 
 
+def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does(bench, serve):
+    serve(task_seconds="fixed:2")
+    bench.write(
+        f"version: 1\nmatrix: {{number: {list(range(80))}}}\n"
+        'request: {prompt: "a fox, {{ number }}"}\n'
+        "output: {dir: out}\nrun: {rate: 40/s, max_in_flight: 80}\n"
+    )
+    assert bench.run().code == 0
+    # The scouts are looked at a few times each; the others when they can be expected to have ended, which is once.
+    assert bench.emulator.stats()["poll"] < 80 + 6 * 4 + 20
+
+
 def test_all_ratios_arrive_in_their_exact_pixels(bench, serve):
     serve(image_size="exact", task_seconds="fixed:0.01")
     ratios = ", ".join(PIXELS["2K"])
