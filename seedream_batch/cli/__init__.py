@@ -14,6 +14,11 @@ def main(args: list[str] | None = None) -> None:
 
         sys.stdout.write(f"{text()}\n")
         sys.exit(0)
-    from seedream_batch.cli.app import main as run
+    from seedream_batch.cli.imports import alone, importing
+
+    if args is None:
+        alone()
+    with importing():
+        from seedream_batch.cli.app import main as run
 
     run(args)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from seedream_batch import __version__
+from seedream_batch.cli.imports import importing
 from seedream_batch.cli.overview import VERBS, text
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
@@ -29,7 +30,8 @@ class _Verbs(click.Group):
             return emulator
         from importlib import import_module
 
-        return import_module(f"seedream_batch.cli.{cmd_name}").command  # type: ignore[no-any-return]
+        with importing():
+            return import_module(f"seedream_batch.cli.{cmd_name}").command  # type: ignore[no-any-return]
 
     def get_help(self, ctx: click.Context) -> str:
         del ctx

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
+from seedream_batch.cli.imports import importing
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT, Duration
 from seedream_batch.errors import UsageError
 
@@ -77,10 +78,11 @@ def command(
         if summary or metrics:
             raise UsageError("--dry-run makes no run, so there is none for --summary or --metrics to tell of")
         return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, manifest=manifest, max_tasks=max_tasks))
-    from seedream_batch.cli.ending import Ending, files
-    from seedream_batch.cli.running import perform, show_end
-    from seedream_batch.cli.target import load, named, trusts_keys
-    from seedream_batch.engine.values import RunOptions
+    with importing():
+        from seedream_batch.cli.ending import Ending, files
+        from seedream_batch.cli.running import perform, show_end
+        from seedream_batch.cli.target import load, named, trusts_keys
+        from seedream_batch.engine.values import RunOptions
 
     with Ending(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
         loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)

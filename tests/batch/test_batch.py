@@ -418,6 +418,16 @@ def test_the_package_is_there_at_once():
     assert done.communicate(timeout=60) == ("[]\n", "")
 
 
+def test_what_explains_mistakes_is_not_imported_where_there_are_none(job):
+    program = """
+        import os, sys
+        from seedream_batch import load_job, plan
+        plan(load_job(os.environ["JOB"]))
+        print("jsonschema" in sys.modules)
+    """
+    assert child(program, JOB=str(job.job.file)).communicate(timeout=60) == ("False\n", "")
+
+
 def test_all_names_are_there_whatever_was_imported_before():
     assert set(seedream_batch.__all__) <= set(dir(seedream_batch))
     program = """
