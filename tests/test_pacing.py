@@ -263,7 +263,8 @@ def test_tasks_submitted_together_are_not_looked_at_together():
     assert waits[-1] < 22.0
 
 
-def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell():
+@pytest.mark.parametrize("fails", [True, False])
+def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell(fails):
     schedule = PollSchedule(Random(1))
     watches = [schedule.watch("2K") for _ in range(20)]
     waits = [watch.wait(0.0) for watch in watches]
@@ -273,13 +274,26 @@ def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell():
     watches[0].close()
     watches[0].close()
     assert watches[-1].wait(0.0) < 2  # a place among the scouts was free
-    for watch in watches[1 : 1 + ENOUGH]:
+    for watch in watches[1:ENOUGH]:
         watch.looked(9.0)
-        watch.ended(10.0)
+        watch.ended(10.0, failed=True)
+    assert not schedule.knows("2K")
+    watches[ENOUGH].looked(9.0)
+    watches[ENOUGH].ended(10.0, failed=fails)
     assert schedule.knows("2K")
     assert not schedule.knows("4K")
     assert not any(watch.depends_on_others for watch in watches)
     assert watches[-2].wait(0.0) == pytest.approx(10.0, rel=0.2)
+
+
+def test_one_that_was_completed_is_enough():
+    schedule = PollSchedule(Random(1))
+    first, other = schedule.watch("2K"), schedule.watch("2K")
+    first.wait(0.0)
+    other.wait(0.0)
+    first.ended(12.0, 12.0)
+    assert schedule.knows("2K")
+    assert other.wait(3.0) == pytest.approx(9.0, rel=0.03)
 
 
 def test_what_the_service_tells_of_the_time_counts_within_what_was_seen():

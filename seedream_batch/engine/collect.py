@@ -120,7 +120,7 @@ class Collector:
         await context.rest(wait)
 
     def _learn(self, watch: Watch, resolution: str, age: float, poll: Poll) -> None:
-        watch.ended(age, poll.took)
+        watch.ended(age, poll.took, failed=poll.kind is Polled.FAILED)
         if self._context.schedule.knows(resolution):
             self._told[resolution].set()
 

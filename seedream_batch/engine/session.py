@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import run_lock
+from seedream_batch.manifest.reader import TASK_TIMES
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter, repeated
 from seedream_batch.model.job import MICRO, Job, Reference
@@ -150,8 +152,7 @@ def run_job(
                             Event(EventKind.WARNING, f"task ids may wait in {job.output_dir} for the next run: {error}")
                         )
                 if not runner.left_at_once:
-                    outcome = runner.outcome
-                    repeated(lambda: manifest.end_run(now=time.time(), outcome=outcome))
+                    repeated(lambda: _end(manifest, runner))
                 if interrupted is not None:
                     raise interrupted
                 return _result(manifest, runner, entered, time.monotonic() - began)
@@ -165,6 +166,14 @@ def run_job(
                 with suppress(StorageError, ManifestError):
                     repeated(lambda: manifest.leave(now=time.time(), outcome="fault"))
             manifest.close()
+
+
+def _end(manifest: Manifest, runner: _Runner) -> None:
+    """Writes down how the run ended, and for the next one how long tasks take."""
+    task_times = runner.schedule.learnt()
+    if task_times:
+        manifest.tell({TASK_TIMES: json.dumps(task_times)})
+    manifest.end_run(now=time.time(), outcome=runner.outcome)
 
 
 def _work(runner: _Runner) -> tuple[StorageError | None, KeyboardInterrupt | None]:
@@ -212,6 +221,7 @@ class _Runner:
         self._interruption = interruption
         self._handles_signals = signals
         self.stats = Stats()
+        self.schedule = PollSchedule(random)
         self.calls = 0
         self.context: Context | None = None
         self.signal: int | None = None
@@ -241,6 +251,7 @@ class _Runner:
             Service(self._origin, self._key, connections=connections) as service,
             ImageClient(self._origin) as images,
         ):
+            self._learn()
             context = self.context = Context(
                 job=job,
                 options=self.options,
@@ -249,7 +260,7 @@ class _Runner:
                 images=images,
                 folder=self._folder,
                 references=self._references,
-                schedule=self._schedule(),
+                schedule=self.schedule,
                 pace=SubmissionPace(job.run.rate),
                 clock=_steady_clock(),
                 monotonic=time.monotonic,
@@ -269,13 +280,11 @@ class _Runner:
             finally:
                 self.calls = service.calls + images.calls
 
-    def _schedule(self) -> PollSchedule:
+    def _learn(self) -> None:
         """When to look at tasks, by what earlier runs tell."""
-        schedule = PollSchedule(self._random)
         with ManifestReader(self._manifest.place) as reader:
             for resolution, seconds in reader.task_times().items():
-                schedule.learn(resolution, seconds)
-        return schedule
+                self.schedule.learn(resolution, seconds)
 
     async def _carry_out(self, context: Context) -> None:
         """Works to the end. Whoever cancels this asks for the end as Ctrl-C does: what is paid for is not dropped."""

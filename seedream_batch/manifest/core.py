@@ -84,7 +84,7 @@ class ManifestCore:
         return str(row[0]) if row else ""
 
     def tell(self, facts: dict[str, str]) -> None:
-        """Stores facts: `job`, `job_file`, `service`, `created_at`."""
+        """Stores facts: `job`, `job_file`, `service`, `created_at`, `task_times`."""
         with self.group() as sql:
             sql.executemany(
                 "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ class Step(StrEnum):
     STORED = "stored"
 
 
-_RECENT = 10_000
-"""Events that are looked through for how long tasks take: a task has a few."""
+TASK_TIMES = "task_times"
+"""The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,22 +208,8 @@ class ManifestReader:
         return Totals(*self._one(f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"))
 
     def task_times(self) -> dict[str, list[float]]:
-        """How many seconds the tasks of the last runs took from their submission to their end, by resolution.
-
-        Of the newest ones, in the order in which they ended, and only of those that ended in the run that sent them:
-        others may have ended long before anybody looked.
-        """
-        rows = self._rows(
-            "SELECT tasks.resolution, last.at - tasks.submitted_at"
-            " FROM (SELECT * FROM events ORDER BY id DESC LIMIT ?) AS last"
-            " JOIN tasks ON tasks.id = last.task JOIN runs ON runs.id = last.run"
-            " WHERE last.image IS NULL AND last.old = 'accepted' AND last.new IN ('succeeded', 'failed')"
-            " AND tasks.submitted_at BETWEEN runs.started_at AND last.at ORDER BY last.id",
-            (_RECENT,),
-        )
-        found: dict[str, list[float]] = {}
-        for resolution, seconds in rows:
-            found.setdefault(resolution, []).append(seconds)
+        """How many seconds tasks took from submission to end, by resolution, as the last run that knew has left it."""
+        found: dict[str, list[float]] = json.loads(self.fact(TASK_TIMES) or "{}")
         return found
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:

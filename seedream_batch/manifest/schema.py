@@ -15,7 +15,7 @@ APPLICATION_ID = 0x5EED_BA7C
 
 _VERSION_1 = """
 CREATE TABLE facts (
-    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at
+    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at, task_times
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 

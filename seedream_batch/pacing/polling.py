@@ -13,7 +13,10 @@ SCOUTS = 6
 """Tasks of a resolution that are looked at often as long as little is known, so that something is known soon."""
 
 SLOWER = 1.5
-"""By how much the time between two looks of a scout grows from one to the next."""
+"""By how much the time between two looks of a scout grows from one to the next, ..."""
+
+SOON = 0.5
+"""... as if it had been looked at so many seconds before it was submitted."""
 
 SPREAD = 0.02
 """By which part of itself a wait may be longer, so that looks do not come together."""
@@ -24,8 +27,9 @@ MOMENT = 0.1
 MOST_LOOKS = 80
 """... no more looks than these are meant to be; those that would be go to the next ones."""
 
-ENOUGH = 1
-"""Tasks that have to have ended before the others are looked at by what is known."""
+ENOUGH = 4
+"""Tasks that have to have ended before the others are looked at by what is known; one is enough if it was completed.
+What fails often does so at once, and says little of the rest."""
 
 UNTOLD = 30.0
 """Seconds between two looks at a task that is no scout, as long as nothing is known."""
@@ -57,6 +61,12 @@ class PollSchedule:
     def learn(self, resolution: str, seconds: Iterable[float]) -> None:
         """Tasks of this resolution, in earlier runs, took so long from their submission to their end."""
         self._of(resolution).times.learn(seconds)
+
+    def learnt(self) -> dict[str, list[float]]:
+        """What another run can `learn`, by resolution; empty if no task has ended since this one did."""
+        if not any(one.new for one in self._learnt.values()):
+            return {}
+        return {name: [round(took, 3) for took in one.times.kept] for name, one in self._learnt.items() if one.enough}
 
     def knows(self, resolution: str) -> bool:
         """Whether enough tasks of this resolution have ended to go by their times."""
@@ -94,10 +104,17 @@ class _Learnt:
     def __init__(self) -> None:
         self.times = TaskTimes()
         self.scouts = 0
+        self.new = False
+        self._one_was_completed = False
 
     @property
     def enough(self) -> bool:
-        return self.times.count >= ENOUGH
+        return self._one_was_completed or self.times.count >= ENOUGH
+
+    def ended(self, seconds: float, *, failed: bool) -> None:
+        self.times.learn([seconds])
+        self.new = True
+        self._one_was_completed = self._one_was_completed or not failed
 
 
 class Watch:
@@ -119,25 +136,25 @@ class Watch:
         if self._learnt.enough:
             return self._bounded(self._learnt.times.next_look(age) - age)
         if self._scout:
-            return self._bounded((1.0 + age) * (SLOWER - 1.0))
+            return self._bounded((SOON + age) * (SLOWER - 1.0))
         if self._learnt.scouts == SCOUTS:
             return self._bounded(UNTOLD)
         # A scout starts soon and slows down, so that quick services are noticed as well as slow ones; each looks at
         # other ages than the others do.
         self._scout = True
         self._learnt.scouts += 1
-        return self._bounded((1.0 + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / SCOUTS) - 1.0))
+        return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / SCOUTS) - 1.0))
 
     def looked(self, age: float) -> None:
         """A look at this age showed that it has not ended."""
         self._last = age
         self._learnt.times.reached(self, age)
 
-    def ended(self, age: float, told: float | None = None) -> None:
+    def ended(self, age: float, told: float | None = None, *, failed: bool = False) -> None:
         """A look at this age showed that it has; `told` is how long the service says that it took."""
         likely = (self._last + age) / 2 if told is None else told
         self.close()
-        self._learnt.times.learn([min(max(likely, self._last), age)])
+        self._learnt.ended(min(max(likely, self._last), age), failed=failed)
 
     def close(self) -> None:
         """It is not followed any more; does nothing a second time."""

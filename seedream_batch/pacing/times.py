@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-LOOKS = 3.05
+LOOKS = 3.1
 """Looks that a task may need on average; with so many, the lag in noticing its end is made as small as can be."""
 
 KEPT = 512
@@ -48,6 +48,11 @@ class TaskTimes:
         if 4 * self._new >= len(self._kept) > 0:
             self._new = 0
             self._points, self._next = _plan(sorted(self._kept), sorted(self._running.values()))
+
+    @property
+    def kept(self) -> list[float]:
+        """What is known of tasks that have ended, oldest first."""
+        return list(self._kept)
 
     def reached(self, task: object, age: float) -> None:
         """A task has this age and has not ended."""

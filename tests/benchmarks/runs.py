@@ -42,6 +42,12 @@ class BenchmarkJob:
             self.check()
         return finished
 
+    def extended(self, tasks: int) -> BenchmarkJob:
+        """The same job with so many tasks more."""
+        whole = self.tasks + tasks
+        _write_numbers(self.file.parent, whole)
+        return BenchmarkJob(self.file, whole)
+
     def check(self) -> None:
         """Raises `RuntimeError` unless the image of every task is stored."""
         count = self.asked("SELECT count(*) FROM images WHERE state = 'stored'")[0][0]
@@ -57,7 +63,7 @@ class BenchmarkJob:
 def write_job(folder: Path, tasks: int, **settings: Mapping[str, Any] | str | float) -> BenchmarkJob:
     """A job of so many tasks with these settings for its run, in a new folder."""
     folder.mkdir(parents=True)
-    (folder / "numbers.txt").write_text("".join(f"{number}\n" for number in range(1, tasks + 1)), encoding="utf-8")
+    _write_numbers(folder, tasks)
     job = {
         "version": 1,
         "name": "benchmark",
@@ -69,3 +75,7 @@ def write_job(folder: Path, tasks: int, **settings: Mapping[str, Any] | str | fl
     file = folder / "job.yaml"
     file.write_text(json.dumps(job), encoding="utf-8")
     return BenchmarkJob(file, tasks)
+
+
+def _write_numbers(folder: Path, tasks: int) -> None:
+    (folder / "numbers.txt").write_text("".join(f"{number}\n" for number in range(1, tasks + 1)), encoding="utf-8")

@@ -1,11 +1,13 @@
 """Guarded moves: each names the state it leaves, along the declared edges only, or changes nothing."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.reader import TASK_TIMES
 from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
@@ -404,30 +406,9 @@ def test_uploads_are_remembered_for_each_service_until_they_end(book):
 # How long tasks took
 
 
-def test_how_long_tasks_took_by_those_that_ended_in_the_run_that_sent_them(book):
-    manifest = book.manifest
-
-    def run(at, *lasting):
-        """A run in which tasks are sent, and end so many seconds later; None: not in this run."""
-        manifest.begin_run(now=at, pid=1, host="h", version="1", service="s")
-        for task, seconds in zip(manifest.due(len(lasting), at + 1e6), lasting, strict=True):
-            claimed = book.claim(task).task
-            manifest.accepted(claimed, [f"task_{task.id}"], deadline=at + 1e6, why="w", now=at + 1)
-            if seconds is not None:
-                end(manifest.task(task.id), at + 1 + seconds)
-
-    def end(task, at):
-        if task.id % 2:
-            urls = [ImageUrl("https://img.example.com/0", None)]
-            manifest.succeeded(task, urls, cost=1, why="completed", now=at, default_expiry=at)
-        else:
-            manifest.failed(task, why="w", code="c", retry_at=None, now=at)
-
-    book.tasks(8)
-    run(NOW, 20.0, None, 30.0)
-    run(NOW + 3600, 19.0)
-    end(manifest.tasks(S.ACCEPTED)[0], NOW + 3700)
-    manifest.enter([book.spec(number, resolution="4K") for number in range(20, 24)], NOW)
-    run(NOW + 7200, 60.0)
+def test_how_long_tasks_took_is_handed_on(book):
     with ManifestReader(book.place) as reader:
-        assert reader.task_times() == {"2K": [20.0, 30.0, 19.0], "4K": [60.0]}
+        assert reader.task_times() == {}
+        for times in ({"2K": [20.0, 19.5]}, {"2K": [21.0], "4K": [60.0]}):
+            book.manifest.tell({TASK_TIMES: json.dumps(times)})
+            assert reader.task_times() == times
