@@ -27,6 +27,9 @@ MOMENT = 0.1
 MOST_LOOKS = 80
 """... no more looks than these are meant to be; those that would be go to the next ones."""
 
+TIDY = 60.0
+"""Seconds after which moments that have passed are forgotten."""
+
 ENOUGH = 4
 """Tasks that have to have ended before the others are looked at by what is known; one is enough if it was completed.
 What fails often does so at once, and says little of the rest."""
@@ -57,6 +60,7 @@ class PollSchedule:
         self._learnt: dict[str, _Learnt] = {}
         self._booked: Counter[int] = Counter()
         """Looks in moments to come, by the number of the moment."""
+        self._tidied = monotonic()
 
     def learn(self, resolution: str, seconds: Iterable[float]) -> None:
         """Tasks of this resolution, in earlier runs, took so long from their submission to their end."""
@@ -92,8 +96,8 @@ class PollSchedule:
                 moment += 1
             at = MOMENT * (moment + self._random.random())
         self._booked[moment] += 1
-        if len(self._booked) > 4 * self._longest / MOMENT:
-            # Moments that have passed are of no use any more.
+        if now > self._tidied + TIDY:
+            self._tidied = now
             self._booked = Counter({one: count for one, count in self._booked.items() if one >= int(now / MOMENT)})
         return at - now
 

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-LOOKS = 3.1
+LOOKS = 3.0
 """Looks that a task may need on average; with so many, the lag in noticing its end is made as small as can be."""
 
 KEPT = 512
