@@ -236,6 +236,16 @@ def test_growth_keeps_to_what_is_really_sent():
 # Looks
 
 
+class Clock:
+    """A clock that is set."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
 @settings(max_examples=examples(300), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["2K", "4K"]), st.floats(0, 1e6)), max_size=12),
@@ -244,7 +254,7 @@ def test_growth_keeps_to_what_is_really_sent():
     st.integers(),
 )
 def test_the_waits_between_looks_are_bounded(learnt, resolution, ages, seed):
-    schedule = PollSchedule(Random(seed), shortest=0.2, longest=30.0)
+    schedule = PollSchedule(Random(seed), monotonic=Clock(), shortest=0.2, longest=30.0)
     for known, seconds in learnt:
         schedule.learn(known, [seconds])
     watch = schedule.watch(resolution)
@@ -254,7 +264,7 @@ def test_the_waits_between_looks_are_bounded(learnt, resolution, ages, seed):
 
 
 def test_tasks_submitted_together_are_not_looked_at_together():
-    schedule = PollSchedule(Random(1), monotonic=lambda: 7.0)
+    schedule = PollSchedule(Random(1), monotonic=Clock())
     schedule.learn("2K", [20.0] * 100)
     waits = sorted(schedule.watch("2K").wait(0.0) for _ in range(1000))
     assert len(set(waits)) == 1000
@@ -265,7 +275,7 @@ def test_tasks_submitted_together_are_not_looked_at_together():
 
 @pytest.mark.parametrize("fails", [True, False])
 def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell(fails):
-    schedule = PollSchedule(Random(1))
+    schedule = PollSchedule(Random(1), monotonic=Clock())
     watches = [schedule.watch("2K") for _ in range(20)]
     waits = [watch.wait(0.0) for watch in watches]
     assert sum(wait < 2 for wait in waits) == SCOUTS
@@ -287,7 +297,7 @@ def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell(fails):
 
 
 def test_one_that_was_completed_is_enough():
-    schedule = PollSchedule(Random(1))
+    schedule = PollSchedule(Random(1), monotonic=Clock())
     first, other = schedule.watch("2K"), schedule.watch("2K")
     first.wait(0.0)
     other.wait(0.0)
@@ -298,23 +308,13 @@ def test_one_that_was_completed_is_enough():
 
 def test_what_the_service_tells_of_the_time_counts_within_what_was_seen():
     for told, known in ((9.3, 9.3), (2.0, 8.0), (30.0, 10.0), (None, 9.0)):
-        schedule = PollSchedule(Random(1))
+        schedule = PollSchedule(Random(1), monotonic=Clock())
         for _ in range(ENOUGH):
             watch = schedule.watch("2K")
             watch.wait(0.0)
             watch.looked(8.0)
             watch.ended(10.0, told)
         assert schedule.watch("2K").wait(0.0) == pytest.approx(known, rel=0.04)
-
-
-class Clock:
-    """A clock that is set."""
-
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 def followed(times, rate, schedule, clock):

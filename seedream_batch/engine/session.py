@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -28,7 +27,6 @@ from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.reader import TASK_TIMES
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter, repeated
 from seedream_batch.model.job import MICRO, Job, Reference
@@ -152,7 +150,7 @@ def run_job(
                             Event(EventKind.WARNING, f"task ids may wait in {job.output_dir} for the next run: {error}")
                         )
                 if not runner.left_at_once:
-                    repeated(lambda: _end(manifest, runner))
+                    _end(manifest, runner, failed=failure is not None)
                 if interrupted is not None:
                     raise interrupted
                 return _result(manifest, runner, entered, time.monotonic() - began)
@@ -168,12 +166,13 @@ def run_job(
             manifest.close()
 
 
-def _end(manifest: Manifest, runner: _Runner) -> None:
-    """Writes down how the run ended, and for the next one how long tasks take."""
+def _end(manifest: Manifest, runner: _Runner, *, failed: bool) -> None:
+    """Writes down that the run ended, and what the next one is to know."""
     task_times = runner.schedule.learnt()
-    if task_times:
-        manifest.tell({TASK_TIMES: json.dumps(task_times)})
-    manifest.end_run(now=time.time(), outcome=runner.outcome)
+    if task_times and not failed:
+        # Good to know, and not worth the room that the last word may need on a full disk.
+        repeated(lambda: manifest.keep_task_times(task_times))
+    repeated(lambda: manifest.end_run(now=time.time(), outcome=runner.outcome))
 
 
 def _work(runner: _Runner) -> tuple[StorageError | None, KeyboardInterrupt | None]:
@@ -221,7 +220,7 @@ class _Runner:
         self._interruption = interruption
         self._handles_signals = signals
         self.stats = Stats()
-        self.schedule = PollSchedule(random)
+        self.schedule = PollSchedule(random, monotonic=time.monotonic)
         self.calls = 0
         self.context: Context | None = None
         self.signal: int | None = None
@@ -281,7 +280,7 @@ class _Runner:
                 self.calls = service.calls + images.calls
 
     def _learn(self) -> None:
-        """When to look at tasks, by what earlier runs tell."""
+        """What earlier runs have left of how long tasks take."""
         with ManifestReader(self._manifest.place) as reader:
             for resolution, seconds in reader.task_times().items():
                 self.schedule.learn(resolution, seconds)

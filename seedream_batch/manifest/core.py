@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.connection import Cursor, Sql, marks
@@ -20,6 +21,9 @@ ENTERED = "entered"
 
 SWEPT = "swept"
 """The fact that says up to which run what was left unfinished is gone."""
+
+TASK_TIMES = "task_times"
+"""The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
 
 MOVED_TO = "moved_to"
 """The fact that says where a manifest has gone; from then on it is only there to be looked at."""
@@ -84,12 +88,16 @@ class ManifestCore:
         return str(row[0]) if row else ""
 
     def tell(self, facts: dict[str, str]) -> None:
-        """Stores facts: `job`, `job_file`, `service`, `created_at`, `task_times`."""
+        """Stores facts: `job`, `job_file`, `service`, `created_at`."""
         with self.group() as sql:
             sql.executemany(
                 "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
                 list(facts.items()),
             )
+
+    def keep_task_times(self, seconds: Mapping[str, Sequence[float]]) -> None:
+        """Leaves to the next run how long tasks took, by resolution; `ManifestReader.task_times` gives it."""
+        self.tell({TASK_TIMES: json.dumps(seconds)})
 
     def was_cut_off(self) -> bool:
         """Whether a run since the last sweep ended without a word, and may have left unfinished files."""

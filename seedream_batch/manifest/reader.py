@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Self
 
 from seedream_batch.manifest.connection import CLOCK, LEASE, marks
+from seedream_batch.manifest.core import TASK_TIMES
 from seedream_batch.manifest.place import connect
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.place import Place
@@ -28,10 +29,6 @@ class Step(StrEnum):
     SUBMITTED = "submitted"
     ENDED = "ended"
     STORED = "stored"
-
-
-TASK_TIMES = "task_times"
-"""The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
 
 
 @dataclass(frozen=True, slots=True)

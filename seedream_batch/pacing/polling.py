@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
@@ -49,9 +48,9 @@ class PollSchedule:
         self,
         random: Random,
         *,
+        monotonic: Callable[[], float],
         shortest: float = 0.02,
         longest: float = 600.0,
-        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._random = random
         self._shortest = shortest
@@ -109,6 +108,7 @@ class _Learnt:
         self.times = TaskTimes()
         self.scouts = 0
         self.new = False
+        """Whether a task has ended in this run."""
         self._one_was_completed = False
 
     @property

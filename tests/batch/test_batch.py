@@ -428,6 +428,21 @@ def test_what_explains_mistakes_is_not_imported_where_there_are_none(job):
     assert child(program, JOB=str(job.job.file)).communicate(timeout=60) == ("False\n", "")
 
 
+def test_the_collector_passes_over_imports_only_where_the_process_is_one_command():
+    program = """
+        import gc
+        from seedream_batch.cli.imports import alone, importing
+        with importing():
+            during = gc.isenabled()
+        print(during, gc.get_freeze_count() > 0)
+        alone()
+        with importing():
+            during = gc.isenabled()
+        print(during, gc.get_freeze_count() > 0, gc.isenabled())
+    """
+    assert child(program).communicate(timeout=60) == ("True False\nFalse True True\n", "")
+
+
 def test_all_names_are_there_whatever_was_imported_before():
     assert set(seedream_batch.__all__) <= set(dir(seedream_batch))
     program = """

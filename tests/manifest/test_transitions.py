@@ -1,13 +1,11 @@
 """Guarded moves: each names the state it leaves, along the declared edges only, or changes nothing."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.reader import TASK_TIMES
 from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
@@ -410,5 +408,5 @@ def test_how_long_tasks_took_is_handed_on(book):
     with ManifestReader(book.place) as reader:
         assert reader.task_times() == {}
         for times in ({"2K": [20.0, 19.5]}, {"2K": [21.0], "4K": [60.0]}):
-            book.manifest.tell({TASK_TIMES: json.dumps(times)})
+            book.manifest.keep_task_times(times)
             assert reader.task_times() == times

@@ -59,17 +59,16 @@ def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does
 
 
 def test_a_later_run_knows_how_long_tasks_take(bench, serve):
-    serve(task_seconds="fixed:1")
+    serve(task_seconds="fixed:2")
     bench.write(
         "version: 1\nmatrix: {number: [1, 2, 3, 4, 5, 6]}\n"
         'request: {prompt: "a fox, {{ number }}"}\noutput: {dir: out}\n'
     )
     assert bench.run().code == 0
     before = bench.emulator.stats()["poll"]
-    assert before > 12
     bench.edit("5, 6]", "5, 6, 7, 8, 9, 10]")
     assert bench.run().code == 0
-    assert bench.emulator.stats()["poll"] - before <= 8
+    assert bench.emulator.stats()["poll"] - before <= 6
 
 
 def test_all_ratios_arrive_in_their_exact_pixels(bench, serve):
