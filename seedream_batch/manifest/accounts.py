@@ -38,7 +38,7 @@ class Accounts(ManifestCore):
 
     def _prices(self) -> dict[tuple[str, str], int]:
         """What an image of each model and resolution cost the last time."""
-        return {(row[0], row[1]): int(row[2]) for row in self._connection.rows("SELECT * FROM prices")}
+        return {(row[0], row[1]): int(row[2]) for row in self._connection.rows("SELECT model, resolution, price FROM prices")}
 
     @staticmethod
     def _over_budget(budget: Budget, totals: Totals) -> str:
@@ -60,7 +60,8 @@ class Accounts(ManifestCore):
         # Those who claim right now hold what it cost before.
         self._one_at_a_time(sql)
         sql.execute(
-            "INSERT INTO prices VALUES (?, ?, ?) ON CONFLICT (model, resolution) DO UPDATE SET price = excluded.price",
+            "INSERT INTO prices (model, resolution, price) VALUES (?, ?, ?)"
+            " ON CONFLICT (model, resolution) DO UPDATE SET price = excluded.price",
             (*kind, price),
         )
         like = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"

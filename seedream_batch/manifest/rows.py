@@ -9,10 +9,10 @@ from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskS
 
 TASK_COLUMNS = (
     "id, fingerprint, ordinal, sample, state, body, images, paths, cell, model, size, resolution, price, attempt,"
-    " failures, not_before, task_ids, submitted_at, deadline, cost, code, reason, held, updated_at"
+    " failures, not_before, task_ids, submitted_at, deadline, cost, code, reason, held, updated_at, warning"
 )
 IMAGE_COLUMNS = (
-    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason, via'
+    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason, via, warning'
 )
 
 

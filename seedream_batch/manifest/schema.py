@@ -146,7 +146,26 @@ CREATE TRIGGER events_are_not_deleted BEFORE DELETE ON events
 BEGIN SELECT RAISE(ABORT, 'the log of transitions is append-only'); END;
 """
 
-MIGRATIONS = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE tasks ADD COLUMN warning TEXT NOT NULL DEFAULT '';     -- why the result is not what was requested
+ALTER TABLE images ADD COLUMN warning TEXT NOT NULL DEFAULT '';    -- the same for one image
+
+CREATE TABLE answers (          -- responses of the service that were not fully understood; they may hold a task id
+    id INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    task INTEGER NOT NULL REFERENCES tasks (id),
+    attempt INTEGER NOT NULL,   -- number of the attempt
+    kind TEXT NOT NULL,         -- submission, poll
+    status INTEGER,             -- HTTP status
+    headers TEXT NOT NULL,      -- JSON object
+    body TEXT NOT NULL,         -- the first part, secrets masked, bytes that are not UTF-8 escaped
+    length INTEGER NOT NULL,    -- bytes of the whole body that were read
+    why TEXT NOT NULL           -- what was not understood
+) STRICT;
+CREATE INDEX answers_task ON answers (task);
+"""
+
+MIGRATIONS = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[i]` leads from version i to i + 1."""
 
 

@@ -206,6 +206,7 @@ class Submissions(Accounts, Pictures):
         """Task ids came back: they are durable before anything else happens to the task."""
         ids = json.dumps(list(task_ids))
         with self.group() as sql:
+            self._leaving(task, *_SENT)
             self._move(
                 sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
                 task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,

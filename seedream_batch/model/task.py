@@ -49,7 +49,8 @@ EDGES: Mapping[TaskState, frozenset[TaskState]] = {
     # Only a person takes this way: to make anew what is not there any more, or to give up what the job dropped.
     TaskState.SUCCEEDED: frozenset({TaskState.PLANNED}),
     TaskState.FAILED: frozenset({TaskState.PLANNED}),
-    TaskState.LOST: frozenset({TaskState.PLANNED}),
+    # Back to accepted: polling again is free, and may find what was paid for.
+    TaskState.LOST: frozenset({TaskState.ACCEPTED, TaskState.PLANNED}),
     TaskState.UNCERTAIN: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),
 }
 """Every move a task may make. The manifest refuses any other."""
@@ -126,6 +127,8 @@ class TaskRecord:
     reason: str
     held: bool
     updated_at: float
+    warning: str = ""
+    """Why the result is not what was requested, empty if it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,8 @@ class ImageRecord:
     tries: int
     reason: str
     via: str | None = None
+    warning: str = ""
+    """Why the stored file is not what was requested, empty if it is."""
 
 
 def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str) -> str:

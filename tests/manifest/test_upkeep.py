@@ -17,7 +17,7 @@ TASK_EDGES = {
     S.ACCEPTED: {S.SUCCEEDED, S.FAILED, S.LOST},
     S.SUCCEEDED: {S.PLANNED},  # by `retry --missing` and `prune` only
     S.FAILED: {S.PLANNED},
-    S.LOST: {S.PLANNED},
+    S.LOST: {S.ACCEPTED, S.PLANNED},  # accepted: a free poll found it
     S.UNCERTAIN: {S.ACCEPTED, S.PLANNED, S.FAILED},
 }
 PICTURE_EDGES = {
