@@ -38,7 +38,8 @@ class Accounts(ManifestCore):
 
     def _prices(self) -> dict[tuple[str, str], int]:
         """What an image of each model and resolution cost the last time."""
-        return {(row[0], row[1]): int(row[2]) for row in self._connection.rows("SELECT model, resolution, price FROM prices")}
+        rows = self._connection.rows("SELECT model, resolution, price FROM prices")
+        return {(row[0], row[1]): int(row[2]) for row in rows}
 
     @staticmethod
     def _over_budget(budget: Budget, totals: Totals) -> str:

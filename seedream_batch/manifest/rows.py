@@ -12,7 +12,8 @@ TASK_COLUMNS = (
     " failures, not_before, task_ids, submitted_at, deadline, cost, code, reason, held, updated_at, warning"
 )
 IMAGE_COLUMNS = (
-    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason, via, warning'
+    'task, "index", state, url, expires_at, path, target, bytes, sha256, width, height, format, tries, reason, via,'
+    " warning"
 )
 
 

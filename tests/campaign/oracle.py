@@ -41,6 +41,7 @@ TASK_EDGES = {
     ("accepted", "failed"),
     ("accepted", "lost"),
     ("failed", "planned"),
+    ("lost", "accepted"),
     ("lost", "planned"),
     ("uncertain", "accepted"),
     ("uncertain", "planned"),
