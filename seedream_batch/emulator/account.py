@@ -12,7 +12,6 @@ from seedream_batch.emulator.pixels import PIXELS
 from seedream_batch.emulator.tasks import Clock, Plan, Task, task_id
 
 MICRO = 1_000_000  # money is summed up in millionths of a USD: floats would drift
-TINY = 16  # sides of `tiny` pictures are divided by this
 LONGEST_KEPT = 2048  # longer references (data URIs) are shortened in the ledger
 
 
@@ -188,8 +187,6 @@ class Account:
         factor = 2 if resolution == "4K" else 1
         dice = random.Random(f"{self._seed}/{self._count}")
         width, height = PIXELS[resolution][order.ratio]
-        if config.image_size == "tiny":
-            width, height = width // TINY, height // TINY
         least = 0 if odd.deliver <= -15 else 1
         return Plan(
             id=task_id(self._seed, self._count, created),
@@ -210,6 +207,7 @@ class Account:
             estimate=max(1, round(times.typical * factor)),
             outcome=outcome,
             oddities=oddities,
+            blank=config.image_size == "tiny",
         )
 
     def _charge(self, entry: Mapping[str, Any], tasks: Sequence[Task]) -> None:

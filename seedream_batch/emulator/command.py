@@ -35,7 +35,7 @@ _HELP: dict[str, str] = {
     "renew_links": "Asking again for a task whose URLs expired gives fresh ones.",
     "upload_seconds": "Lifetime of uploaded images.",
     "webhook_retries": "Seconds before a further try to call a webhook (repeatable).  [default: 10, 30, 60]",
-    "image_size": "exact pixel sizes, or tiny: a sixteenth of each side, for load tests.",
+    "image_size": "exact: drawn, with the prompt; tiny: as many pixels of one shade in a small file, for load tests.",
     "image_bytes": "Pad images to about this many bytes.",
     "image_format": "jpeg, png or mixed.",
     "jpeg_quality": "1 to 95.",

@@ -135,7 +135,7 @@ class EmulatorConfig(Oddities):
     """Seconds before each further try to call a webhook (in lenient mode, on this machine only)."""
 
     image_size: str = "exact"
-    """`exact`: the pixel sizes of the service; `tiny`: a sixteenth of each side, for load tests."""
+    """`exact`: drawn, with the prompt on them; `tiny`: as many pixels, of one shade, in small files, for load tests."""
     image_bytes: int | None = None
     """Pad images to about this many bytes (with a comment or a private chunk: they stay valid pictures)."""
     jpeg_quality: int = 85

@@ -48,9 +48,37 @@ class Picture:
 
 def draw(plan: Plan, index: int) -> Picture:
     """The image with this index (from 0) of a task: the same bytes every time."""
+    if plan.blank:
+        return _blank(plan, index)
     image = _background(plan, index)
     _letter(image, plan, index)
     return encode(image, plan.format_of(index), quality=plan.quality, pad=plan.pad, seed=f"{plan.id}/{index}")
+
+
+def _blank(plan: Plan, index: int) -> Picture:
+    """A picture of one shade, of the size that was asked for; a comment makes its bytes differ from all others."""
+    kind = plan.format_of(index)
+    data = _shade(
+        kind, plan.width, plan.height, hashlib.sha256(plan.prompt.encode(errors="replace")).digest()[0] & 0xF0
+    )
+    name = f"{plan.id}/{index}".encode()
+    data = _padded_png(data, name) if kind == "png" else _padded_jpeg(data, name)
+    if plan.pad is not None and plan.pad > len(data):
+        noise = random.Random(name).randbytes(plan.pad - len(data))
+        data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
+    return Picture(data, "image/png" if kind == "png" else "image/jpeg")
+
+
+@functools.lru_cache(maxsize=64)
+def _shade(kind: str, width: int, height: int, shade: int) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.new("L", (width, height), shade)
+    if kind == "png":
+        image.save(buffer, "PNG", compress_level=1)
+    else:
+        # Without the tables that fit it, the file would be three times as large.
+        image.save(buffer, "JPEG", quality=50, optimize=True)
+    return buffer.getvalue()
 
 
 def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed: str) -> Picture:

@@ -56,6 +56,8 @@ class Plan:
     outcome: Mapping[str, Any] | None = None
     """The action and parameters of a fault that decides how the task ends."""
     oddities: Mapping[str, Any] | None = None
+    blank: bool = False
+    """Whether its images have one shade and no letters: small files that are made and decoded quickly."""
 
     @property
     def ends(self) -> float:
@@ -86,7 +88,7 @@ class Plan:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Plan":
         """The plan that a ledger entry holds."""
-        return cls(**{each.name: document[each.name] for each in fields(cls)})
+        return cls(**{each.name: document[each.name] for each in fields(cls) if each.name in document})
 
 
 @dataclass(slots=True)

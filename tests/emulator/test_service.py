@@ -31,7 +31,7 @@ def test_submission_poll_and_image(api):
     [url] = image["url"]
     fetched = api.fetch(url)
     assert fetched.headers["content-type"] == "image/jpeg"
-    assert Image.open(io.BytesIO(fetched.content)).size == (2560 // 16, 1440 // 16)
+    assert Image.open(io.BytesIO(fetched.content)).size == (2560, 1440)
 
 
 def test_a_task_goes_from_submitted_over_processing_to_completed(emulate):
@@ -124,12 +124,12 @@ def test_unknown_fields_in_strict_and_lenient_mode(emulate):
 def test_references_are_checked_and_auto_follows_the_first(api, data_uri, picture):
     assert api.submit(image_urls=[data_uri(100, 20)]).status_code == 400
     wide = api.urls(image_urls=[data_uri(210, 90), REFERENCE], size="auto")
-    assert Image.open(io.BytesIO(api.fetch(wide[0]).content)).size == (3024 // 16, 1296 // 16)
+    assert Image.open(io.BytesIO(api.fetch(wide[0]).content)).size == (3024, 1296)
     uploaded = api.http.post("/v1/uploads/images", files={"file": ("a.png", picture(90, 120))}).json()["url"]
     high = api.urls(image_urls=[uploaded], size="auto")
-    assert Image.open(io.BytesIO(api.fetch(high[0]).content)).size == (1728 // 16, 2304 // 16)
+    assert Image.open(io.BytesIO(api.fetch(high[0]).content)).size == (1728, 2304)
     unknown = api.urls(image_urls=[REFERENCE], size="auto")
-    assert Image.open(io.BytesIO(api.fetch(unknown[0]).content)).size == (128, 128)
+    assert Image.open(io.BytesIO(api.fetch(unknown[0]).content)).size == (2048, 2048)
 
 
 def test_uploads(api, picture):

@@ -163,7 +163,7 @@ def test_the_detail_view_tells_everything(page, postcards):
     body = json.loads(facts.locator("pre").first.inner_text())
     assert body["prompt"] == "a panda playing in a bamboo forest, watercolour"
     assert body["size"] == "16:9"
-    until(page, "document.querySelector('#detail-stage img').naturalWidth === 160")
+    until(page, "document.querySelector('#detail-stage img').naturalWidth === 2560")
     picture = page.locator("#detail-stage img")
     assert picture.get_attribute("src") == "../postcards/panda/16-9_2K.jpg"
     assert picture.get_attribute("alt") == body["prompt"]
