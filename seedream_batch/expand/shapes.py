@@ -12,7 +12,7 @@ from seedream_batch.expand.matrix import turning
 from seedream_batch.expand.remembering import ABSENT
 from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.model.document import Json
-from seedream_batch.model.job import REFERENCE, Job, Reference
+from seedream_batch.model.job import REFERENCE, Job, Reference, web_address
 
 STAND_IN = "https://reference.invalid/"
 """What stands for a checked local reference while the rest of the request is checked."""
@@ -110,9 +110,10 @@ class Shapes:
         stand_ins: list[Json] = []
         bad: list[tuple[int, BadReference]] = []
         for index, text in enumerate(urls):
-            if not isinstance(text, str) or text.startswith(("http://", "https://")):
-                sent.append(text)
-                stand_ins.append(text)
+            address = web_address(text.strip()) if isinstance(text, str) else text
+            if address is not None:
+                sent.append(address)
+                stand_ins.append(address)
                 continue
             try:
                 reference = self._resolve(text)

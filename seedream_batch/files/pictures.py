@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +57,8 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         raise BadPicture("is empty")
     if data.count(_EXIF) > MAX_EXIFS:
         raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
+    if data.startswith(_PNG_START):
+        data = _without_notes(data)
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
     with QUIET:
@@ -80,6 +84,24 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
             raise BadPicture(f"is damaged: {error}") from None
     return picture
+
+
+def _without_notes(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile, whose checksums are verified here.
+
+    Programs keep whole workflows in them, and Pillow calls a picture damaged whose notes are larger than it likes.
+    """
+    parts = [_PNG_START]
+    at = len(_PNG_START)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        if kind not in _PNG_NOTES or end > len(data):
+            parts.append(data[at:end])
+        elif zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise BadPicture(f"is damaged: the checksum of its {kind.decode()} chunk is wrong")
+        at = end
+    return b"".join([*parts, data[at:]])
 
 
 def _ended(data: bytes) -> None:
@@ -117,6 +139,8 @@ class _Quiet:
 QUIET = _Quiet()
 _JPEG_SCAN = b"\xff\xda"
 _EXIF = b"Exif\0\0"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_NOTES = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
@@ -129,13 +153,51 @@ def _bounded(picture: Picture, data: bytes, most: int) -> None:
 
 
 def _looks_like(data: bytes) -> str:
-    start = data[:512].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<svg")):
-        return "it looks like a web page"
-    if start.startswith((b"{", b"[")):
+    brand = _BRANDS.get(data[8:12], "an MP4 or QuickTime file") if data[4:8] == b"ftyp" else ""
+    if data[4:8] == b"ftyp" and brand not in _BRANDS.values():
+        # The main brand of HEIC and AVIF may be a general one, with the particular one among those that follow.
+        brand = next((name for code, name in _BRANDS.items() if code in data[16:64]), brand)
+    if brand:
+        return f"it is {brand}"
+    for start, name in _STARTS:
+        if start.match(data):
+            return f"it is {name}"
+    text = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"{", b"[")):
         return "it looks like JSON"
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "it is WebP"
-    if data.startswith(b"GIF8"):
-        return "it is GIF"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<")):
+        return "it is SVG" if b"<svg" in data[:4096].lower() else "it looks like a web page"
     return f"it starts with {data[:8]!r}"
+
+
+_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
+    b"crx ": "a raw photo (CR3)",
+}
+"""What a file of the ISO base media format has in it, by its brand."""
+
+_STARTS = tuple(
+    (re.compile(start, re.DOTALL), name)
+    for start, name in (
+        (rb"RIFF....WEBP", "WebP"),
+        (rb"GIF8", "GIF"),
+        (rb"II(\*\0|\+\0)|MM(\0\*|\0\+)", "TIFF"),
+        (rb"BM....\0\0\0\0", "BMP"),
+        (rb"%PDF-", "PDF"),
+        (rb"%!PS", "PostScript"),
+        (rb"\xff\x0a|\0\0\0\x0cJXL ", "JPEG XL"),
+        (rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ", "JPEG 2000"),
+        (rb"8BPS", "a Photoshop file"),
+        (rb"\0\0[\1\2]\0", "an icon (ICO)"),
+        (rb"qoif", "QOI"),
+        (rb"\x76\x2f\x31\x01", "OpenEXR"),
+        (rb"P[1-7]\s", "a Netpbm picture"),
+        (rb"PK\x03\x04", "a zip file"),
+        (rb"\x1f\x8b", "a gzip file"),
+        (rb"version https?://\S+/spec/v\d", 'a Git LFS pointer: get the picture itself with "git lfs pull"'),
+        (rb"/annex/objects/", 'a git-annex pointer: get the picture itself with "git annex get"'),
+    )
+)
+"""What a file is that begins like this."""

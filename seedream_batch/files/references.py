@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
+import re
+import unicodedata
 from pathlib import Path
 
 from seedream_batch.errors import StorageError
@@ -22,6 +25,32 @@ class BadReferenceImage(ValueError):
     """The image is outside the API's limits; the message says which, and the measured value."""
 
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=//|\\\\)|(file|data|blob|https?):", re.IGNORECASE)
+_SHELL = re.compile(r"~[^/\\]*(?:[/\\]|\Z)|.*(?:\$\{?[A-Za-z_]|%[A-Za-z_]+%)", re.DOTALL)
+
+
+def shell_words(path: str) -> str:
+    """What a path has that only a shell would fill in, as a sentence with what to do; empty where it has nothing."""
+    if not _SHELL.match(path):
+        return ""
+    what = "`~`" if path.startswith("~") else "a variable"
+    return f"{path} has {what} in it, which is not filled in here: write the path itself, relative to the job file"
+
+
+def _address_fault(text: str) -> str:
+    """Why an address that is neither http(s) nor a data URI cannot be used; empty for the path of a file."""
+    takes = "a reference image is an http:// or https:// URL, a data URI or a file in the job's folder"
+    if text.startswith("//"):
+        return f"{text[:80]} has no scheme; write https:{text[:80]}"
+    found = _SCHEME.match(text)
+    if not found:
+        return ""
+    scheme = (found[1] or found[2]).lower()
+    if scheme in {"http", "https"}:
+        return f"{text[:80]} is no URL: {scheme}:// was expected"
+    return f"{text[:80]}: {scheme}: addresses are not supported; {takes}"
+
+
 def inside(folder: Path, relative: str) -> Path:
     """The real path of a file named in a job file. Raises `StorageError` when it lies outside `folder`.
 
@@ -35,8 +64,37 @@ def inside(folder: Path, relative: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise StorageError(f"{relative!r} is no usable path: {error}") from None
     if not path.is_relative_to(root):
-        raise StorageError(f"{relative} lies outside the job file's folder {folder}")
-    return path
+        told = shell_words(relative) or f"{relative} lies outside the job file's folder {folder}"
+        raise StorageError(told)
+    return path if os.path.lexists(path) else _in_other_form(root, path)
+
+
+def _in_other_form(root: Path, path: Path) -> Path:
+    """The file of this name in another Unicode form, below `root`; the path itself where there is none.
+
+    A name with an accent has two spellings, and which one a disk or an archive keeps is up to the system.
+    """
+    if str(path).isascii():
+        return path
+    found = root
+    for part in path.relative_to(root).parts:
+        step = found / part
+        if not os.path.lexists(step):
+            try:
+                same = [one for one in found.iterdir() if _composed(one.name) == _composed(part)]
+            except OSError:
+                return path
+            if len(same) != 1:
+                return path
+            step = same[0]
+        found = step
+    # Again, for the other name may be a link that leads out.
+    real = found.resolve()
+    return real if real.is_relative_to(root) else path
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -> bytes:
@@ -52,7 +110,7 @@ def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -
             raise StorageError(f"{relative} has {size:,} bytes; at most {limit:,} are read")
         return path.read_bytes()
     except FileNotFoundError:
-        raise StorageError(f"there is no file {relative} in {folder}") from None
+        raise StorageError(shell_words(relative) or f"there is no file {relative} in {folder}") from None
     except OSError as error:
         raise StorageError(f"{relative} cannot be read: {error.strerror or error}") from None
 
@@ -91,10 +149,13 @@ def load_reference(text: str, folder: Path) -> Reference:
 
 def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
     """The bytes that a reference means, and its file (None for a data URI)."""
-    if not text.startswith("data:"):
+    if text[:5].lower() != "data:":
+        fault = _address_fault(text)
+        if fault:
+            raise BadReferenceImage(fault)
         return read_inside(folder, text), inside(folder, text)
     head, comma, payload = text.partition(",")
-    if not comma or head not in {"data:image/jpeg;base64", "data:image/png;base64"}:
+    if not comma or head.lower() not in {"data:image/jpeg;base64", "data:image/png;base64"}:
         raise BadReferenceImage(
             f"{head[:40]!r} is no data URI of an image;"
             " it must start with data:image/jpeg;base64, or data:image/png;base64,"

@@ -103,7 +103,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     if servers := list(server_problems(value, document)):
         problems += servers
         value = {key: one for key, one in value.items() if key != "manifest"}
-    if stores := list(store_problems(value, document)):
+    if stores := list(store_problems(value, document, file.parent)):
         problems += stores
         value = {**value, "output": {key: one for key, one in value["output"].items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
@@ -276,7 +276,7 @@ def _reference_problems(
                 yield Problem(dotted(path), str(error), document.position(path), error.hint)
 
 
-_ELSEWHERE = re.compile(r"https?://|.*\{[{%#]", re.DOTALL)
+_ELSEWHERE = re.compile(r"\s*https?://|.*\{[{%#]", re.DOTALL | re.IGNORECASE)
 
 
 def _shapes_cells(problem: Problem) -> bool:

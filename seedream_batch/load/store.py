@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 
+from seedream_batch.files.references import shell_words
 from seedream_batch.model.document import Document, Json, Problem
 from seedream_batch.model.place import Store
 
@@ -49,11 +52,18 @@ def store(text: str) -> Store:
     return Store(scheme, name, prefix)
 
 
-def store_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
-    """What is wrong with the `output.dir` of a job file, where that is a URL."""
+def store_problems(value: Mapping[str, Json], document: Document, folder: FilePath) -> Iterator[Problem]:
+    """What is wrong with the `output.dir` of a job file in `folder`: as a URL, or as a path that only a shell knows."""
     output = value.get("output")
     text = output.get("dir") if isinstance(output, dict) else None
-    if not isinstance(text, str) or not is_url(text):
+    if not isinstance(text, str):
+        return
+    if not is_url(text):
+        # Earlier versions made a folder called `~`, and the images may be in it.
+        told = "" if os.path.lexists(folder / text) else shell_words(text)
+        if told:
+            what, _, hint = told.partition(": ")
+            yield Problem("output.dir", what, document.position(("output", "dir")), hint)
         return
     try:
         store(text)

@@ -155,3 +155,9 @@ class Reference:
 
 REFERENCE = "sha256:"
 """How a reference image whose bytes are at hand stands in a request until it is sent: by their hash."""
+
+
+def web_address(text: str) -> str | None:
+    """The http or https URL with its scheme in small letters; None for what is no such URL."""
+    scheme, colon, rest = text.partition("://")
+    return f"{scheme.lower()}{colon}{rest}" if colon and scheme.lower() in {"http", "https"} else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 
 import pytest
 
@@ -293,7 +294,15 @@ BAD_REFERENCES = [
     ("small.png", "small.png is 14 x 20; both sides must have more than 14 pixels"),
     ("a\0b", "is no usable path"),
     ("x" * 300, "cannot be read: File name too long"),
-    ("ftp://example.com/a.png", "there is no file ftp://example.com/a.png"),
+    ("ftp://example.com/a.png", "ftp: addresses are not supported"),
+    ("S3://bucket/a.png", "s3: addresses are not supported"),
+    ("file:///srv/a.png", "file: addresses are not supported"),
+    ("FILE:/srv/a.png", "file: addresses are not supported"),
+    ("//example.com/a.png", "has no scheme; write https://example.com/a.png"),
+    ("https:/example.com/a.png", "https:// was expected"),
+    ("~/a.png", "~/a.png has `~` in it, which is not filled in here"),
+    ("$HOME/a.png", "$HOME/a.png has a variable in it"),
+    ("photos/${YEAR}.png", "has a variable in it"),
     ("data:image/gif;base64,R0lGODlh", "'data:image/gif;base64' is no data URI of an image"),
     ("data:image/png;base64,a b", "the data URI is not valid base64"),
     ("data:image/png;base64,aGVsbG8=", "the data URI is no JPEG or PNG picture"),
@@ -320,6 +329,35 @@ def test_bad_references(told, picture, name, why):
     assert "request.image_urls[0]: " in problem
     assert why in problem
     assert problem.endswith("[cell subject=panda, and 1 more cell]")
+
+
+@pytest.mark.parametrize(
+    "url", ["HTTPS://example.com/A.png", "Http://example.com/A.png", " https://example.com/A.png "]
+)
+def test_the_scheme_of_a_url_may_be_in_any_letters(tasks, url):
+    job = {"version": 1, "matrix": {"n": [1]}, "request": {"prompt": "a fox", "image_urls": [url]}}
+    (task,) = tasks(job)
+    scheme, _, rest = url.strip().partition(":")
+    assert json.loads(task.body)["image_urls"] == [f"{scheme.lower()}:{rest}"]
+
+
+@pytest.mark.parametrize("there", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_a_file_is_found_by_its_name_in_either_unicode_form(tasks, picture, there, asked):
+    name = "été/café"
+    files = {
+        unicodedata.normalize(there, f"{name}.png"): picture(),
+        unicodedata.normalize(there, f"{name}.txt"): "a fox\n",
+        unicodedata.normalize(there, f"{name}.j2"): "{{ subject }}",
+    }
+    asked = unicodedata.normalize(asked, name)
+    job = {
+        "version": 1,
+        "matrix": {"subject": {"file": f"{asked}.txt"}},
+        "request": {"prompt": {"file": f"{asked}.j2"}, "image_urls": [f"{asked}.png"]},
+    }
+    (task,) = tasks(job, files)
+    assert json.loads(task.body)["prompt"] == "a fox"
 
 
 def test_the_smallest_and_the_most_stretched_references(tasks, picture):

@@ -34,6 +34,16 @@ def png_text():
     return info
 
 
+def png_of_16_bits():
+    """An RGB PNG with 16 bits a channel, which Pillow reads and does not write."""
+    rows = zlib.compress((b"\0" + b"\x12\x34" * 3 * 40) * 30)
+    parts = ((b"IHDR", struct.pack(">IIBBBBB", 40, 30, 16, 2, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
 EXIF = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 GOOD = {
     "jpeg": saved(noise(), "JPEG"),
@@ -46,6 +56,8 @@ GOOD = {
     "png with alpha": saved(noise(mode="RGBA"), "PNG"),
     "grey png": saved(noise(mode="L"), "PNG"),
     "16-bit png": saved(Image.new("I;16", (40, 30), 30_000), "PNG"),
+    "16-bit colour png": png_of_16_bits(),
+    "rotated jpeg": saved(noise(), "JPEG", exif=EXIF.replace(b"\x06\0\0\0\0\0\0\0", b"\x08\0\0\0\0\0\0\0")),
     "palette png": saved(noise(mode="P"), "PNG", pnginfo=png_text(), transparency=0),
     "moving png": saved(noise(), "PNG", save_all=True, append_images=[noise()]),
 }
@@ -112,6 +124,28 @@ def test_a_png_with_a_wrong_checksum(kind):
         inspect(bytes(data))
 
 
+def png_with(kind, data, *, wrong=0):
+    """A PNG with one more chunk behind its header; `wrong` is added to the chunk's checksum."""
+    plain = GOOD["png"]
+    chunk = struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ wrong)
+    return plain[:33] + chunk + plain[33:]
+
+
+NOTES = {
+    b"tEXt": b"workflow\0" + b"a" * 3_000_000,
+    b"zTXt": b"workflow\0\0" + zlib.compress(b"a" * 70_000_000),
+    b"iTXt": b"workflow\0\1\0\0\0" + zlib.compress(b"a" * 3_000_000),
+    b"iCCP": b"profile\0\0" + zlib.compress(bytes(3_000_000)),
+}
+
+
+@pytest.mark.parametrize("kind", NOTES)
+def test_a_png_with_large_notes_is_whole(kind):
+    assert inspect(png_with(kind, NOTES[kind])) == Picture("PNG", 40, 30)
+    with pytest.raises(BadPicture, match=f"checksum of its {kind.decode()} chunk"):
+        inspect(png_with(kind, NOTES[kind], wrong=1))
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
@@ -119,20 +153,32 @@ def test_a_png_with_a_wrong_checksum(kind):
         (b"<!DOCTYPE html><html>expired</html>", "web page"),
         (b"\n  <HTML>", "web page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "web page"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "it is SVG"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg/>", "it is SVG"),
         (b'{"error": "expired"}', "JSON"),
         (b"[]", "JSON"),
         (saved(noise(), "GIF"), "GIF"),
         (saved(noise(), "WEBP"), "WebP"),
-        (saved(noise(), "BMP"), "starts with b'BM"),
-        (saved(noise(), "TIFF"), "starts with"),
-        (saved(noise(), "ICO"), "starts with"),
-        (b"%PDF-1.7", "starts with b'%PDF-1.7'"),
+        (saved(noise(), "BMP"), "it is BMP"),
+        (saved(noise(), "TIFF"), "it is TIFF"),
+        (b"MM\0*" + bytes(40), "it is TIFF"),
+        (saved(noise(), "JPEG2000"), "it is JPEG 2000"),
+        (b"\0\0\0\x24ftypheic\0\0\0\0mif1heic", "it is HEIC"),
+        (b"\0\0\0\x24ftypmif1\0\0\0\0mif1avif", "it is HEIC"),
+        (b"\0\0\0\x20ftypavif\0\0\0\0avifmif1", "it is AVIF"),
+        (b"\0\0\0\x18ftypiso5\0\0\0\0isomavif", "it is AVIF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "it is an MP4 or QuickTime file"),
+        (b"\xff\x0a\0\0", "it is JPEG XL"),
+        (b"8BPS\0\1", "it is a Photoshop file"),
+        (b"PK\x03\x04", "it is a zip file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", '"git lfs pull"'),
+        (saved(noise(), "ICO"), "an icon"),
+        (b"%PDF-1.7", "it is PDF"),
         (b"\xff\xd8\xff", ""),
         (b"\x89PNG\r\n\x1a\n", ""),
         (b"\0" * 1000, "starts with"),
         (b"\xff\xd8\xff\xe0" + b"\0" * 1000, ""),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "starts with"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
     ],
 )
 def test_what_is_no_picture(data, said):

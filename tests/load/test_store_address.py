@@ -59,3 +59,20 @@ def test_what_is_refused(told, url, why):
     assert problem.startswith("job.yaml:5:15: output.dir: ")
     assert why in problem
     assert "secret" not in problem
+
+
+@pytest.mark.parametrize(
+    "folder", ["~", "~/pictures", "~ann/pictures", "$HOME/pictures", "out/${USER}", "%USERPROFILE%/out"]
+)
+def test_a_folder_that_only_a_shell_knows_is_refused_and_not_made(told, folder):
+    (problem,) = told(JOB % folder)
+    assert problem.startswith(f"job.yaml:5:15: output.dir: {folder} has ")
+    assert "is not filled in here (write the path itself" in problem
+
+
+@pytest.mark.parametrize("folder", ["~old/x", "out~", "$5", "100%/new%"])
+def test_a_folder_whose_name_has_such_signs(job_file, folder):
+    file = job_file(JOB % folder)
+    if folder.startswith("~"):  # an earlier version made it
+        (file.parent / folder).mkdir(parents=True)
+    assert load_job(file).job.output_dir == file.parent / folder
