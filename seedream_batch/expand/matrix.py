@@ -103,18 +103,27 @@ def fits_any(axis: Axis, wanted: Json) -> bool:
     return any(matches(value, wanted) for value in axis.values)
 
 
+CUT = "…"
+"""What ends a name that was cut."""
+
+
 def name_of(value: Json) -> str:
     """A short name of an axis value for people: a scalar as it is, a mapping by its id or the like."""
+    text = whole_name(value)
+    return text if len(text) <= 40 else text[:39] + CUT
+
+
+def whole_name(value: Json) -> str:
+    """The name of an axis value, not cut; white space in it is single spaces."""
     if isinstance(value, dict):
         for key in LABEL_KEYS:
             if key in value and not isinstance(value[key], dict | list):
-                return name_of(value[key])
+                return whole_name(value[key])
     if isinstance(value, dict | list):
         text = _start_of(value)
     else:
         text = value if isinstance(value, str) else json.dumps(value)
-    text = " ".join(text.split())
-    return text if len(text) <= 40 else text[:39] + "…"
+    return " ".join(text.split())
 
 
 def _start_of(value: Json) -> str:
@@ -123,7 +132,7 @@ def _start_of(value: Json) -> str:
     for piece in _ENCODER.iterencode(value):
         text += piece
         if len(text) > 1000:
-            return f"{text}…"
+            return f"{text}{CUT}"
     return text
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from seedream_batch.expand.identity import tidy
 from seedream_batch.expand.remembering import ABSENT, RememberingTemplate
-from seedream_batch.expand.templates import TemplateEngine, TemplateError
+from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
 from seedream_batch.model.document import Json, Path
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
@@ -135,10 +135,8 @@ class RequestTemplate:
                 rendered = remembering.render(context)
             except TemplateError as error:
                 raise _field_error(path, error, text) from error
-            if strip and "{{" in rendered:
-                # Nobody wants that drawn: a value was taken for a template, and would be paid for as it stands.
-                told = f"the rendered prompt still has a template in it: {_around(rendered)}"
-                raise FieldError(path, told, "values of axes and vars are not templates themselves")
+            if strip and "{" in rendered and _MARKUP.search(rendered):
+                _refuse_markup_of_values(template, context, rendered, path)
             if wanted == "string":
                 return rendered.strip() if strip else rendered
             return _as_type(rendered.strip(), wanted, path)
@@ -146,8 +144,49 @@ class RequestTemplate:
         return render
 
 
+def _refuse_markup_of_values(template: Template, context: Context, rendered: str, path: Path) -> None:
+    """Raises `FieldError` if it is a value that brought markup into the rendered prompt.
+
+    Nobody wants that drawn: the value was taken for a template, and would be paid for as it stands. What the prompt
+    itself writes as text, with `{% raw %}` or in quotes, is meant.
+    """
+    reads = context if template.includes else template.reads
+    having = [name for name in reads if name in context and _has_markup(context[name])]
+    for name in having:
+        try:
+            # Braces of the value become another character: if that shows in the text, they came from there.
+            brought = _MARKED in template.render({**context, name: _marked(context[name])})
+        except TemplateError:
+            brought = True
+        if brought:
+            told = f"the value of `{name}` has a template in it, and values are not rendered: {_around(rendered)}"
+            hint = "braces that the image shall show are written in the prompt: {% raw %}{{ ... }}{% endraw %}"
+            raise FieldError(path, told, hint)
+
+
+_MARKUP = re.compile(r"\{\{|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_MARKED = "\ue000"
+
+
+def _has_markup(value: Json) -> bool:
+    if isinstance(value, str):
+        return _MARKUP.search(value) is not None
+    if isinstance(value, dict):
+        return any(map(_has_markup, value.values()))
+    return isinstance(value, list) and any(map(_has_markup, value))
+
+
+def _marked(value: Json) -> Json:
+    if isinstance(value, str):
+        return _MARKUP.sub(lambda found: found.group().replace("{", _MARKED), value)
+    if isinstance(value, dict):
+        return {key: _marked(item) for key, item in value.items()}
+    return [_marked(item) for item in value] if isinstance(value, list) else value
+
+
 def _around(text: str) -> str:
-    at = text.index("{{")
+    found = _MARKUP.search(text)
+    at = found.start() if found else 0
     return repr(text[max(0, at - 20) : at + 40])
 
 

@@ -376,13 +376,29 @@ def test_a_refused_reference_is_looked_at_once(told):
     assert problem.endswith("[cell a=v0, and 2,999 more cells]")
 
 
-def test_a_value_that_looks_like_a_template_is_not_bought_as_it_stands(told):
+@pytest.mark.parametrize("markup", ["{{ subject }}", "{{char}}", "{% if night %}at night{% endif %}", "{# draft #}"])
+def test_a_value_that_looks_like_a_template_is_not_bought_as_it_stands(told, markup):
     job = {
         "version": 1,
-        "vars": {"style": "like {{ subject }}"},
+        "vars": {"style": {"night": f"like {markup}"}},
         "matrix": {"subject": ["a panda"]},
-        "request": {"prompt": "{{ subject }}, {{ style }}"},
+        "request": {"prompt": "{{ subject }}, {{ style.night }}"},
     }
     (problem,) = told(job)
-    assert "request.prompt: the rendered prompt still has a template in it" in problem
-    assert "values of axes and vars are not templates themselves" in problem
+    assert "request.prompt: the value of `style` has a template in it, and values are not rendered" in problem
+    assert "{% raw %}{{ ... }}{% endraw %}" in problem
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["{% raw %}{{ user }}{% endraw %}", "{{ '{{ user }}' }}", '{{ "{{" }} user }}', "{% include 'screen.j2' %}"],
+)
+def test_a_prompt_may_have_braces_that_it_writes_as_text(tasks, written):
+    job = {
+        "version": 1,
+        "vars": {"unused": "{{ a template that no prompt reads }}"},
+        "matrix": {"subject": ["a fox", "a hare {in braces}"]},
+        "request": {"prompt": "{{ subject }} at a screen that shows " + written},
+    }
+    found = tasks(job, {"screen.j2": "{% raw %}{{ user }}{% endraw %}"})
+    assert prompts(found)[0] == "a fox at a screen that shows {{ user }}"
