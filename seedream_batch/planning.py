@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from pathlib import PurePosixPath
 from typing import assert_never
 
 from seedream_batch.model.document import Json
@@ -22,7 +21,7 @@ from seedream_batch.model.task import (
     TaskSpec,
     TaskState,
     Totals,
-    image_path,
+    home_of,
 )
 
 
@@ -108,18 +107,13 @@ def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
         return Decision(Action.FETCH, "made and paid for, not downloaded yet")
-    if any(image.state is ImageState.STORED and _target(spec, image) != image.path for image in images):
+    if any(image.state is ImageState.STORED and home_of(spec, image) != image.path for image in images):
         return Decision(Action.MOVE, "stored under another path")
     for state in NOT_THERE:
         if states[state]:
             first = next(image for image in images if image.state is state)
             return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
     return Decision(Action.KEEP, "stored")
-
-
-def _target(spec: TaskSpec, image: ImageRecord) -> str:
-    stem = image_path(spec.paths, spec.images, image.index, spec.fingerprint)
-    return stem + PurePosixPath(image.path or "").suffix
 
 
 def _difference(old: str, new: str) -> str:

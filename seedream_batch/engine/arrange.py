@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+import dataclasses
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import PurePosixPath
 
 from seedream_batch.engine.context import Context
 from seedream_batch.engine.values import Event, EventKind, StopReason
-from seedream_batch.files.folder import Occupied
+from seedream_batch.errors import StorageError
+from seedream_batch.files.check import GONE, Found, Recorded, glance, identical
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.folder import Changed, Occupied
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, image_path
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, home_of, image_path
 
 SUPERSEDED = "superseded"
 """The folder, inside the output folder, for pictures that the job no longer asks for and whose place is taken."""
@@ -21,10 +25,16 @@ STAGING = ".seedream-moving"
 
 EXTENSIONS = ("jpg", "png")
 
+PAGE = 256
+"""Missing images that are looked for together."""
+
+LEFT_ALONE = "it was left alone"
+
 
 async def move_files(context: Context) -> None:
     """Moves every stored file whose path in the job changed. What stands in the way steps aside first."""
     await settle(context)
+    await _find_missing(context)
     async for image in _moving(context):
         # A file that had to step aside for another one has a new place by now.
         current = (await context.writer.do(lambda m, task=image.task: m.images(task)))[image.index - 1]  # type: ignore[misc]
@@ -32,10 +42,7 @@ async def move_files(context: Context) -> None:
         if target is None or current.state is not ImageState.STORED:
             continue
         try:
-            found = await context.writer.do(lambda m, path=target: m.owner(path))  # type: ignore[misc]
-            if found is not None:
-                await _step_aside(context, *found)
-            moved = await _relocate(context, current, target, None)
+            moved = await _move_home(context, current, target)
         except Occupied as error:
             context.stats.trouble += 1
             context.stop_submitting(StopReason.STORAGE, str(error))
@@ -46,6 +53,73 @@ async def move_files(context: Context) -> None:
                 context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", told))
     # The last move takes it away, but for a kill right before that.
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
+
+
+async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
+    """Moves one stored file to its place in the job; whether it is there now. Raises `Occupied`."""
+    place, found = await find(context, image, glance)
+    if place is None:
+        await _missing(context, image, found)
+        return False
+    if place == target:
+        # Whoever edited the path may have moved the file as well.
+        return await context.writer.do(lambda m: m.take_back(image, target, context.clock()))
+    owner = await context.writer.do(lambda m: m.owner(target))
+    if owner is not None:
+        await _step_aside(context, *owner)
+    return await _relocate(context, image, target, None)
+
+
+async def _find_missing(context: Context) -> None:
+    """Takes back the files of missing images that are whole again, at their old place or at the one in the job."""
+    after = (0, 0)
+    back = 0
+    while page := await context.writer.do(lambda m: m.to_look_for(after, PAGE)):  # noqa: B023 - awaited here
+        for image in page:
+            try:
+                place, _ = await find(context, image, identical)
+            except StorageError:
+                # Nothing is known of the file, so it stays missing; `verify` tells why.
+                continue
+            if place is not None:
+                back += await context.writer.do(lambda m, i=image, p=place: m.take_back(i, p, context.clock()))  # type: ignore[misc]
+        after = (page[-1].task, page[-1].index)
+    if back:
+        await context.writer.do(lambda m: m.whole_again(context.clock()))
+
+
+Look = Callable[[Destination, Recorded], Found]
+
+
+async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | None, Found]:
+    """Where the file of an image is, at its path or at its place in the job, as far as `look` can tell.
+
+    Where it is at neither, what is wrong; `there` then means that another file is at its place in the job.
+    """
+    path = image.path or ""
+
+    async def see(place: str) -> Found:
+        if await context.writer.do(lambda m: m.belongs_to_another(image, place)):
+            return Found(there=False, wrong=GONE)
+        return await asyncio.to_thread(look, context.folder, Recorded.of(image, place))
+
+    found = await see(path)
+    if not found.wrong:
+        return path, found
+    task = await context.writer.do(lambda m: m.task(image.task))
+    home = home_of(task, image)
+    if task.ordinal is None or home == path:
+        return None, found
+    # Only the very picture is taken for it at a place where it was never put.
+    if look is glance:
+        look = identical
+    at_home = await see(home)
+    if not at_home.wrong:
+        return home, at_home
+    if at_home.there:
+        return None, dataclasses.replace(at_home, wrong=f"{home}: {at_home.wrong}")
+    told = f"{path}: {found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
+    return None, Found(there=False, wrong=told)
 
 
 async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
@@ -95,12 +169,25 @@ async def blocking(context: Context, task: TaskRecord) -> str:
 
 
 async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int]) -> str:
-    """A file in the place of an image of a task that is no stored picture of this job; empty if there is none."""
+    """A file in the place of an image of a task that will not make room for it; empty if there is none.
+
+    Pictures of this job that step aside are none, as long as they are what was stored: nothing else is ever moved.
+    """
     stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
     paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
     folder = context.folder
     for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
-        if not await context.writer.do(lambda m, name=path: m.owner(name)):  # type: ignore[misc]
+        owner = await context.writer.do(lambda m, name=path: m.owner(name))  # type: ignore[misc]
+        if owner is None:
+            return path
+        image = owner[0]
+        if image.task == task.id:
+            continue
+        if not _gives_way(*owner):
+            return path
+        found = await asyncio.to_thread(identical, folder, Recorded.of(image))
+        if found.wrong:
+            await _missing(context, image, found)
             return path
     return ""
 
@@ -114,8 +201,7 @@ async def settle(context: Context) -> None:
             await asyncio.to_thread(context.folder.end_move, image.path or via, via)
             # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
             task = await context.writer.do(lambda m, i=image: m.task(i.task))  # type: ignore[misc]
-            stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-            right = stem + PurePosixPath(via).suffix
+            right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
             await context.writer.do(
                 lambda m, i=image, v=via, t=target: m.relocate(i, v, target=t, now=context.clock())  # type: ignore[misc]
@@ -136,16 +222,37 @@ async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> Non
 
 
 async def _relocate(context: Context, image: ImageRecord, path: str, target: str | None) -> bool:
-    """Says where the file goes, renames it, says that it is there; whether there was a file to move."""
+    """Notes where the file goes, renames it, notes that it is there; whether it was there to be moved.
+
+    Raises `Occupied`.
+    """
     old = image.path or ""
     folder = context.folder
-    if not await asyncio.to_thread(folder.existing, [old]):
-        why = f"{old} is gone"
-        await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))
-        context.stats.trouble += 1
-        context.emit(Event(EventKind.WARNING, why, {"path": old}))
-        return False
-    await context.writer.do(lambda m: m.heading(image, path))
-    await asyncio.to_thread(folder.move, old, path)
-    await context.writer.do(lambda m: m.relocate(image, path, target=target, now=context.clock()))
-    return True
+    found = await asyncio.to_thread(glance, folder, Recorded.of(image))
+    if not found.wrong:
+        await context.writer.do(lambda m: m.heading(image, path))
+        try:
+            await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
+        except Occupied:
+            await context.writer.do(lambda m: m.heading(image, None))
+            raise
+        except Changed:
+            await context.writer.do(lambda m: m.heading(image, None))
+            found = await asyncio.to_thread(identical, folder, Recorded.of(image))
+        else:
+            await context.writer.do(lambda m: m.relocate(image, path, target=target, now=context.clock()))
+            return True
+    await _missing(context, image, found)
+    return False
+
+
+async def _missing(context: Context, image: ImageRecord, found: Found) -> None:
+    """Notes that the file of a stored image is gone or changed; what is there instead is not ours, and stays."""
+    path = image.path or ""
+    why = f"{found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
+    await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))
+    context.stats.trouble += 1
+    told = why if found.wrong.startswith(path) else f"{path}: {why}"
+    if found.wrong == GONE:
+        told = f"{path} is gone"
+    context.emit(Event(EventKind.WARNING, told, {"path": path}))

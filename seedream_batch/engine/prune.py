@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from seedream_batch.engine.arrange import SUPERSEDED
 from seedream_batch.engine.opening import opened, same_job
 from seedream_batch.errors import StorageError
-from seedream_batch.files.check import Recorded, check
+from seedream_batch.files.check import Recorded, check, glance
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
@@ -33,7 +33,9 @@ class Pruned:
     files: int = 0
     bytes: int = 0
     changed: list[str] = field(default_factory=list)
-    """Files that are not what was stored: they stay, and belong to whoever changed them. Known once it is done."""
+    """Files that are not what was stored: they stay, and belong to whoever changed them.
+
+    Before anything is deleted, only their type and size are compared."""
     unreadable: list[str] = field(default_factory=list)
     """Why files could not be read or deleted; their tasks stay as they are."""
 
@@ -91,19 +93,18 @@ def _prune_image(
         owner = manifest.owner(path)
         if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
             continue
-        if pruned.done:
-            recorded = Recorded(path, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
-            found = check(folder, recorded, deep=False)
-            if found.there and found.wrong:
-                if image.state is ImageState.STORED and path == image.path:
-                    pruned.changed.append(path)
-                continue
-            gone.append(path)
-            if not found.there:
-                continue
-            folder.unlink(path)
-        elif image.state is not ImageState.STORED or not folder.existing([path]):
+        recorded = Recorded.of(image, path)
+        found = check(folder, recorded, deep=False) if pruned.done else glance(folder, recorded)
+        if found.there and found.wrong:
+            if image.state is ImageState.STORED and path == image.path:
+                pruned.changed.append(path)
             continue
+        if pruned.done:
+            gone.append(path)
+        if not found.there or not (pruned.done or image.state is ImageState.STORED):
+            continue
+        if pruned.done:
+            folder.unlink(path)
         pruned.files += 1
         pruned.bytes += image.bytes or 0
         if named is None or len(pruned.paths) < named:

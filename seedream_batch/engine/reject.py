@@ -17,7 +17,7 @@ from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
 
 @dataclass(slots=True)
@@ -70,8 +70,9 @@ def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: l
         if image is None or why:
             found.left.append(f"{task.paths[0]}, image {one.index}: {why}")
             continue
-        home = _home(task, image)
-        found.files.append(_step_aside(manifest, folder, task, image, home))
+        home = home_of(task, image)
+        if aside := _step_aside(manifest, folder, task, image, home):
+            found.files.append(aside)
         gone.append((manifest.images(task.id)[image.index - 1], home))
     if gone:
         manifest.reject(task, gone, time.time())
@@ -90,24 +91,20 @@ def _kept(folder: Destination, image: ImageRecord | None, one: Picked) -> str:
     return ""
 
 
-def _home(task: TaskRecord, image: ImageRecord) -> str:
-    """The place of the image in the job, wherever it stands right now."""
-    stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-    return stem + PurePosixPath(image.path or "").suffix
-
-
 def _step_aside(manifest: Manifest, folder: Destination, task: TaskRecord, image: ImageRecord, home: str) -> str:
-    """Moves the file, each step noted before it is done; where it is now."""
+    """Moves the file, each step noted before it is done; where it is now, empty if it is gone."""
     suffix = PurePosixPath(home).suffix
     # The attempt makes the name a new one, should the picture that comes instead be rejected as well.
     aside = f"{SUPERSEDED}/{home.removesuffix(suffix)}-{task.id}-{image.index}-{task.attempt}{suffix}"
-    if image.path != aside:
+    # A move that was cut off left the file at its old place or at its new one.
+    place = next((path for path in (image.path, image.via) if path and folder.existing([path])), "")
+    if place and image.path != aside:
         manifest.heading(image, aside)
-        if folder.existing([image.path or ""]):
-            folder.move(image.path or "", aside)
-        else:
+        if place == aside:
             # Moved already, by a command that was cut off before it was on the disk.
             folder.end_move(image.path or aside, aside)
+        else:
+            folder.move(place, aside, image.sha256 or "")
         # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
         manifest.relocate(image, aside, target=home, now=time.time())
-    return aside
+    return aside if place else ""

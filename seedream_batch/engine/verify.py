@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
-from seedream_batch.engine.arrange import in_the_way, settle
+from seedream_batch.engine.arrange import find, in_the_way, settle
 from seedream_batch.engine.collect import DEFAULT_LINK_LIFETIME, Collector
 from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.values import EventKind, Verification
 from seedream_batch.errors import StorageError
-from seedream_batch.files.check import Recorded, check
+from seedream_batch.files.check import check
 from seedream_batch.lifecycle import BELIEVED, backoff
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled
@@ -74,12 +75,10 @@ class _Verifier:
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
         verified = context.verified
-        path = image.path or ""
-        recorded = Recorded(path, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
         async with self._files:
             context.check()
             try:
-                found = await asyncio.to_thread(check, context.folder, recorded, deep=self._what.deep)
+                place, found = await find(context, image, partial(check, deep=self._what.deep))
             except StorageError as error:
                 # Nothing is known of the file, so nothing changes.
                 verified.unread += 1
@@ -90,12 +89,12 @@ class _Verifier:
                 verified.checked += 1
                 context.stats.checked += 1
         missing = image.state is ImageState.MISSING
-        if not found.wrong:
-            if not missing:
+        if place is not None:
+            if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(lambda m: m.take_back(image, context.clock())):
+            elif await context.writer.do(lambda m: m.take_back(image, place, context.clock())):
                 verified.whole += 1
-                verified.came_back += 1
+                verified.came_back += missing
             return
         # What was changed may be somebody's work: it is told, and never touched.
         why = f"{found.wrong}; {MOVE_AWAY}" if found.there else found.wrong

@@ -6,13 +6,12 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from seedream_batch.choice import Picks
 from seedream_batch.files.check import Recorded
 from seedream_batch.manifest.deliveries import Delivery, DeliveryReader
 from seedream_batch.model.document import Json
-from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, image_path
+from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, home_of
 
 Chooses = Callable[[Mapping[str, Json]], bool]
 
@@ -110,13 +109,10 @@ def _picture(
     spec: TaskSpec, cell: Mapping[str, Json], prompt: str, delivery: Delivery, image: ImageRecord, at: float | None
 ) -> Picture:
     task = delivery.task
-    path = image.path or ""
-    file = Recorded(path, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
-    stem = image_path(spec.paths, spec.images, image.index, spec.fingerprint)
     return Picture(
-        file=file,
+        file=Recorded.of(image),
         # Not where the file is: it may wait under a hidden name, or aside, for the next run to move it.
-        path=stem + PurePosixPath(path).suffix,
+        path=home_of(spec, image),
         cell=cell,
         prompt=prompt,
         size=spec.size,

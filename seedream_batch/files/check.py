@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.pictures import BadPicture, inspect
+from seedream_batch.model.task import ImageRecord
+
+GONE = "the file is gone"
+OTHER_BYTES = "other bytes than were stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,12 @@ class Recorded:
     sha256: str
     width: int
     height: int
+
+    @classmethod
+    def of(cls, image: ImageRecord, path: str | None = None) -> Recorded:
+        """What the manifest knows of an image; `path` is another place than its own to compare with."""
+        place = (image.path or "") if path is None else path
+        return cls(place, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +45,24 @@ def glance(folder: Destination, recorded: Recorded) -> Found:
     """
     standing = folder.look(recorded.path)
     if standing is None:
-        return Found(there=False, wrong="the file is gone")
+        return Found(there=False, wrong=GONE)
     if not standing.ordinary:
         return Found(there=True, wrong="what stands there is no file")
     if standing.bytes != recorded.bytes:
         # Said without reading it: what somebody put there may have any size.
         return Found(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
     return Found(there=True)
+
+
+def identical(folder: Destination, recorded: Recorded) -> Found:
+    """Compares a file with what is known of it: type, size and hash, without decoding the picture.
+
+    Blocks: call it on a thread. Raises `StorageError` for what cannot be read.
+    """
+    seen = glance(folder, recorded)
+    if seen.wrong or folder.sha256(recorded.path) == recorded.sha256:
+        return seen
+    return Found(there=True, wrong=OTHER_BYTES)
 
 
 def check(folder: Destination, recorded: Recorded, *, deep: bool) -> Found:
@@ -54,7 +75,7 @@ def check(folder: Destination, recorded: Recorded, *, deep: bool) -> Found:
         return seen
     data = folder.read(recorded.path, recorded.bytes + 1)
     if hashlib.sha256(data).hexdigest() != recorded.sha256:
-        return Found(there=True, wrong="other bytes than were stored")
+        return Found(there=True, wrong=OTHER_BYTES)
     try:
         picture = inspect(data, decode=deep)
     except BadPicture as error:

@@ -85,8 +85,11 @@ class Destination(ABC):
         """
 
     @abstractmethod
-    def move(self, old: str, new: str) -> None:
-        """Moves a picture, durably. Raises `Occupied` when something else has the new path."""
+    def move(self, old: str, new: str, sha256: str) -> None:
+        """Moves the picture that has this hash, durably.
+
+        Raises `Occupied` when something else has the new path, and `Changed` when the old one has no such picture.
+        """
 
     @abstractmethod
     def end_move(self, old: str, new: str) -> None:

@@ -10,6 +10,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterable, Sequence
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,6 +28,10 @@ _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 
 class Occupied(StorageError):
     """A file that this job did not make has the name that an image is to get."""
+
+
+class Changed(StorageError):
+    """What is at the path of a picture is not that picture, so it is left alone."""
 
 
 class OutputFolder(Destination):
@@ -127,12 +132,14 @@ class OutputFolder(Destination):
                 raise Occupied(told) from None
         return final.parent
 
-    def move(self, old: str, new: str) -> None:
-        """Renames a file inside the folder; nothing is overwritten. Folders left empty behind it go."""
+    def move(self, old: str, new: str, sha256: str) -> None:
+        """Renames the file with this hash inside the folder; nothing is overwritten. Folders left empty go."""
         source, final = self.locate(old), self.locate(new)
         with telling(final):
             if os.path.lexists(final) and not _one_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
+            if self.sha256(old) != sha256:
+                raise Changed(f"{source} is gone, or is not the stored picture any more")
             self._make(final.parent)
             source.rename(final)
             sync_folder(final.parent)
@@ -162,17 +169,23 @@ class OutputFolder(Destination):
         """The bytes of a file, at most so many; a link in its place is an error."""
         file = self.locate(path)
         with telling(file):
-            handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-            with os.fdopen(handle, "rb") as stream:
+            stream = _opened(file)
+            if stream is None:
+                raise StorageError(f"{file} is not a file")
+            with stream:
                 return stream.read(most)
 
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""
         file = self.locate(path)
         with telling(file):
-            if file.is_symlink() or not file.is_file():
+            try:
+                stream = _opened(file)
+            except (FileNotFoundError, NotADirectoryError):
                 return None
-            with file.open("rb") as stream:
+            if stream is None:
+                return None
+            with stream:
                 return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def unlink(self, path: str) -> None:
@@ -282,6 +295,21 @@ class OutputFolder(Destination):
             self._made.discard(folder.relative_to(self.root).as_posix())
             self._inside.pop(folder.relative_to(self.root).as_posix(), None)
             folder = folder.parent
+
+
+def _opened(file: Path) -> BufferedReader | None:
+    """An ordinary file to be read; None for anything else: a link is not followed, a pipe not waited for."""
+    try:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        # What Linux says of a link, and of a socket or a device without a driver.
+        if error.errno in {errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return os.fdopen(handle, "rb")
+    os.close(handle)
+    return None
 
 
 def _give_name(part: Path, final: Path) -> None:

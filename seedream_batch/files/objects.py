@@ -22,7 +22,7 @@ from obstore.exceptions import (
 from seedream_batch.errors import StorageError, UsageError, telling
 from seedream_batch.files.buckets import bucket, link_of
 from seedream_batch.files.destination import Destination, Standing
-from seedream_batch.files.folder import PART, Occupied, OutputFolder
+from seedream_batch.files.folder import PART, Changed, Occupied, OutputFolder
 from seedream_batch.files.pictures import FORMATS
 from seedream_batch.model.place import Store
 
@@ -205,16 +205,18 @@ class ObjectStore(Destination):
         attributes = {"Content-Type": kind, **about}
         obstore.put(self._bucket, path, data, attributes=attributes, mode="create", use_multipart=False)
 
-    def move(self, old: str, new: str) -> None:
+    def move(self, old: str, new: str, sha256: str) -> None:
         """Uploads the object under its new key, then deletes it at the old one: stores know no renaming.
 
         Cut off between the two, it stands at both, and `end_move`, or moving it again, ends that.
         """
         data = self._whole(old)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Changed(f"{self.named(old)} is not the stored picture any more")
         try:
             self._upload(new, data)
         except Occupied as error:
-            if self.sha256(new) != hashlib.sha256(data).hexdigest():
+            if self.sha256(new) != sha256:
                 raise Occupied(f"{self.named(new)} exists already; move it away, then run again") from error
         self.unlink(old)
 

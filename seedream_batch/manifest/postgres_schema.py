@@ -199,6 +199,10 @@ CREATE TABLE answers (
     why TEXT NOT NULL
 );
 CREATE INDEX answers_task ON answers (task);
+
+-- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
+-- the next run aims them anew.
+UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)

@@ -163,6 +163,10 @@ CREATE TABLE answers (          -- responses of the service that were not fully 
     why TEXT NOT NULL           -- what was not understood
 ) STRICT;
 CREATE INDEX answers_task ON answers (task);
+
+-- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
+-- the next run aims them anew.
+UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2)

@@ -10,7 +10,7 @@ from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.outcome import ImageUrl
-from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState
+from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
 _IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 _NOT_THERE = "images.state IN ('rejected', 'expired', 'missing')"
@@ -93,13 +93,37 @@ class Upkeep(Chosen, Pictures):
 
     # Having it again
 
-    def take_back(self, image: ImageRecord, now: float) -> bool:
-        """The file of a missing image is back, and whole; whether it is stored again: not if its place is another's."""
+    def take_back(self, image: ImageRecord, path: str, now: float) -> bool:
+        """The file of an image, missing or stored elsewhere, was found whole at `path`.
+
+        From there it moves on to its place in the job. False, and nothing changes, if `path` is another image's.
+        """
         with self.group():
-            if self.owner(image.path or "") is not None:
+            if self.belongs_to_another(image, path):
                 return False
-            self.move_image(image, ImageState.STORED, "the file is back", now)
+            task = self.task(image.task)
+            home = home_of(task, image)
+            target = None if task.ordinal is None or home == path else home
+            if image.state is ImageState.STORED:
+                self.relocate(image, path, target=target, now=now)
+            else:
+                self.move_image(image, ImageState.STORED, "the file is back", now, path=path, target=target, via=None)
         return True
+
+    def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
+        """Whether another image than this one is stored at a path."""
+        owner = self.owner(path)
+        return owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index)
+
+    def to_look_for(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
+        """Up to `limit` images of the job whose file is missing, from behind this task and index on."""
+        rows = self._connection.rows(
+            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task AND images.state = 'missing'"
+            ' AND (images.task, images."index") > (?, ?) AND tasks.ordinal IS NOT NULL'
+            ' ORDER BY images.task, images."index" LIMIT ?',
+            (*after, limit),
+        )
+        return [image_record(row) for row in rows]
 
     def delivered(self, task: int) -> int:
         """How many images the last attempt of the task that succeeded brought: so many links belong to it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 
 class TaskState(StrEnum):
@@ -173,6 +174,12 @@ def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str
     if images == 1:
         return paths[0]
     return f"{paths[0]}-{index}"
+
+
+def home_of(task: TaskRecord | TaskSpec, image: ImageRecord) -> str:
+    """The path where the job wants a stored image, with the extension that its file has now."""
+    stem = image_path(task.paths, task.images, image.index, task.fingerprint)
+    return stem + PurePosixPath(image.path or "").suffix
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.check import Recorded, glance
+from seedream_batch.files.check import OTHER_BYTES, Recorded, glance
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.pictures import BadPicture
 from seedream_batch.files.thumbnail import SUFFIX, thumbnail
@@ -57,7 +57,7 @@ class Thumbnails:
         path = _path(image)
         try:
             size = image.bytes or 0
-            seen = glance(self._images, Recorded(image.path or "", size, image.sha256 or "", 0, 0))
+            seen = glance(self._images, Recorded.of(image))
             if seen.wrong:
                 return seen.wrong
             self._wanted.add(path)
@@ -67,7 +67,7 @@ class Thumbnails:
         except StorageError as error:
             return str(error)
         if hashlib.sha256(data).hexdigest() != image.sha256:
-            return "other bytes than were stored"
+            return OTHER_BYTES
         try:
             small = thumbnail(data, SIDE)
         except BadPicture as error:

@@ -9,7 +9,7 @@ import pytest
 
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import Recorded, check
-from seedream_batch.files.folder import Occupied, OutputFolder
+from seedream_batch.files.folder import Changed, Occupied, OutputFolder
 
 DATA = b"a picture " * 500
 
@@ -129,7 +129,7 @@ def test_any_path_that_a_job_may_make(kept, store, path):
     store(path)
     assert kept.existing([path]) == [path]
     assert kept.sha256(path) == hashlib.sha256(DATA).hexdigest()
-    kept.move(path, f"moved/{path}")
+    kept.move(path, f"moved/{path}", kept.sha256(path))
     assert kept.existing([path, f"moved/{path}"]) == [f"moved/{path}"]
 
 
@@ -169,17 +169,22 @@ def test_of_many_each_is_placed_or_told_by_itself(outside, kept):
 def test_moving(outside, kept, store):
     store("a/1.png")
     store("b/1.png", b"another")
-    kept.move("a/1.png", "c/d/2.png")
+    kept.move("a/1.png", "c/d/2.png", kept.sha256("a/1.png"))
     assert {path: data for path, data in outside.all().items() if ".part" not in path} == {
         "c/d/2.png": DATA,
         "b/1.png": b"another",
     }
     with pytest.raises(Occupied, match=r"b/1\.png exists already"):
-        kept.move("c/d/2.png", "b/1.png")
+        kept.move("c/d/2.png", "b/1.png", kept.sha256("c/d/2.png"))
     assert outside.all()["b/1.png"] == b"another"
     assert outside.all()["c/d/2.png"] == DATA
     with pytest.raises(StorageError):
-        kept.move("nothing.png", "e.png")
+        kept.move("nothing.png", "e.png", "0" * 64)
+    outside.put("b/2.png", b"retouched")
+    with pytest.raises(Changed):
+        kept.move("b/2.png", "e.png", hashlib.sha256(b"as it was").hexdigest())
+    assert outside.all()["b/2.png"] == b"retouched"
+    assert "e.png" not in outside.all()
     kept.end_move("a/1.png", "c/d/2.png")
     assert outside.all()["c/d/2.png"] == DATA
 
@@ -299,7 +304,7 @@ def test_a_move_that_is_cut_off_between_its_two_steps(bucket, monkeypatch):
 
     monkeypatch.setattr(bucket.kept, "unlink", killed)
     with pytest.raises(StorageError, match="killed"):
-        bucket.kept.move(path, "new.png")
+        bucket.kept.move(path, "new.png", hashlib.sha256(DATA).hexdigest())
     assert bucket.all() == {path: DATA, "new.png": DATA}
     again = bucket.again()
     again.end_move(path, "new.png")

@@ -225,15 +225,23 @@ def test_discarding(folder):
 # Moving
 
 
+HASH = "0" * 64
+"""Of no picture."""
+
+
+def move(folder, old, new):
+    folder.move(old, new, folder.sha256(old))
+
+
 def test_a_move_takes_empty_folders_away(folder, place):
     place("a/b/c/1.png")
     place("a/2.png")
-    folder.move("a/b/c/1.png", "d/e/1.png")
+    move(folder, "a/b/c/1.png", "d/e/1.png")
     assert tree(folder) == ["a", "a/2.png", "d", "d/e", "d/e/1.png"]
-    folder.move("a/2.png", "2.png")
-    folder.move("d/e/1.png", "1.png")
+    move(folder, "a/2.png", "2.png")
+    move(folder, "d/e/1.png", "1.png")
     assert tree(folder) == ["1.png", "2.png"]
-    folder.move("1.png", "3.png")
+    move(folder, "1.png", "3.png")
     assert tree(folder) == ["2.png", "3.png"]
     assert folder.root.is_dir()
 
@@ -241,13 +249,13 @@ def test_a_move_takes_empty_folders_away(folder, place):
 def test_a_move_leaves_folders_with_anything_in_them(folder, place):
     place("a/1.png")
     (folder.root / "a/.hidden").write_text("of somebody else")
-    folder.move("a/1.png", "1.png")
+    move(folder, "a/1.png", "1.png")
     assert tree(folder) == ["1.png", "a", "a/.hidden"]
 
 
 def test_a_folder_that_a_move_took_away_can_be_written_to_again(folder, place):
     place("a/1.png")
-    folder.move("a/1.png", "b/1.png")
+    move(folder, "a/1.png", "b/1.png")
     place("a/1.png")
     assert tree(folder) == ["a", "a/1.png", "b", "b/1.png"]
 
@@ -258,14 +266,14 @@ def test_a_move_overwrites_nothing(folder, place, target):
     place("2.png", b"two")
     (folder.root / "b").mkdir()
     with pytest.raises(Occupied):
-        folder.move("1.png", target)
+        move(folder, "1.png", target)
     assert (folder.root / "1.png").read_bytes() == b"one"
     assert (folder.root / "2.png").read_bytes() == b"two"
 
 
 def test_a_move_onto_itself_changes_nothing(folder, place):
     place("1.png", b"one")
-    folder.move("1.png", "1.png")
+    move(folder, "1.png", "1.png")
     assert (folder.root / "1.png").read_bytes() == b"one"
     assert tree(folder) == ["1.png"]
 
@@ -278,7 +286,7 @@ def test_a_link_to_the_file_that_moves_is_somebody_elses(folder, place, kind):
     else:
         (folder.root / "2.png").symlink_to(source)
     with pytest.raises(Occupied):
-        folder.move("1.png", "2.png")
+        move(folder, "1.png", "2.png")
     assert tree(folder) == ["1.png", "2.png"]
     assert (folder.root / "2.png").is_symlink() == (kind == "symbolic")
 
@@ -295,9 +303,32 @@ def test_where_no_links_can_be_made_nothing_is_overwritten_either(folder, place,
     assert (folder.root / "1.png").read_bytes() == b"one"
 
 
+@pytest.mark.parametrize("kind", ["other bytes", "folder", "link", "pipe", "nothing"])
+def test_only_the_very_picture_is_moved(folder, place, tmp_path, kind):
+    from seedream_batch.files.folder import Changed
+
+    path = place("a/1.png", b"one")
+    known = folder.sha256("a/1.png")
+    path.unlink()
+    match kind:
+        case "other bytes":
+            path.write_bytes(b"two")
+        case "folder":
+            path.mkdir()
+        case "link":
+            (tmp_path / "same").write_bytes(b"one")
+            path.symlink_to(tmp_path / "same")
+        case "pipe":
+            os.mkfifo(path)
+    before = tree(folder)
+    with pytest.raises(Changed):
+        folder.move("a/1.png", "b/1.png", known)
+    assert tree(folder) == before
+
+
 def test_moving_what_is_not_there(folder):
     with pytest.raises(StorageError):
-        folder.move("none.png", "a/1.png")
+        folder.move("none.png", "a/1.png", HASH)
 
 
 # Reading
@@ -331,8 +362,8 @@ def test_what_exists(folder, place, tmp_path):
 def every_way_in(folder, path, part):
     yield lambda: folder.new_part(path)
     yield lambda: place_one(folder, part, path)
-    yield lambda: folder.move("here.png", path)
-    yield lambda: folder.move(path, "there.png")
+    yield lambda: folder.move("here.png", path, HASH)
+    yield lambda: folder.move(path, "there.png", HASH)
     yield lambda: folder.sha256(path)
     yield lambda: folder.existing([path])
 

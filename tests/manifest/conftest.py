@@ -136,6 +136,11 @@ class Book:
         self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
         return self.manifest.images(image.task)[image.index - 1]
 
+    def take_back(self, task, index):
+        """The file of an image is whole again where it was; whether it counts."""
+        image = self.manifest.images(task.id)[index - 1]
+        return self.manifest.take_back(image, image.path, NOW)
+
     def stored(self, path="fox/1.png", **changes):
         """The stored image of a new task."""
         task = self.at(TaskState.ACCEPTED, **changes)

@@ -162,7 +162,7 @@ class Events(RuleBasedStateMachine):
     def take_back(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.take_back(image, NOW)
+            self.manifest.take_back(image, image.path, NOW)
             self.manifest.whole_again(NOW)
 
     @rule(number=NUMBERS)

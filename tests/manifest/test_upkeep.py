@@ -112,7 +112,7 @@ def test_a_task_whose_images_came_back_has_succeeded(book, series):
     book.manifest.make_anew([task], NOW)
     for index in (1, 2):
         assert book.manifest.whole_again(NOW) == 0
-        assert book.manifest.take_back(book.manifest.images(task.id)[index - 1], NOW)
+        assert book.take_back(task, index)
     assert book.manifest.whole_again(NOW) == 1
     assert book.manifest.task(task.id).state is S.SUCCEEDED
     assert book.manifest.task(task.id).task_ids == ("task_1",)
@@ -126,7 +126,7 @@ def test_a_file_at_a_place_that_is_anothers_is_not_taken_back(book, series):
     [second] = book.manifest.tasks(S.PLANNED)
     [image] = book.deliver(book.manifest.accepted(book.claim(second).task, ["t9"], deadline=NOW, why="w", now=NOW))
     book.store(image, "fox/1-1.png")
-    assert not book.manifest.take_back(book.manifest.images(series.id)[0], NOW)
+    assert not book.take_back(series, 1)
 
 
 def test_prune_keeps_the_account(book, series):

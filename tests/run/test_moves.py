@@ -1,6 +1,10 @@
 """Files that move, step aside, or were being moved when a run was killed."""
 
+import hashlib
+import os
+import shutil
 import sqlite3
+from random import Random
 
 import pytest
 
@@ -171,3 +175,234 @@ def test_a_file_that_was_named_and_not_recorded_is_known_again_without_a_kill(ma
     assert made.requests() == before
     assert len(made.files()) == 6
     made.check()
+
+
+ELSEWHERE = ('"{{ subject.id }}/{{ size }}"', '"new/{{ subject.id }}-{{ size }}"')
+
+
+def away(bench, name):
+    """Takes a file out of the folder, as somebody does who has another use for it; where it is."""
+    kept = bench.folder / "away.jpg"
+    (bench.out / name).rename(kept)
+    return kept
+
+
+def back(kept, path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept.rename(path)
+
+
+def nothing_to_do(bench):
+    assert bench.call("plan", "--detailed-exitcode").code == 0
+    assert bench.call("verify").code == 0
+    assert len(bench.files()) == 6
+    assert len(bench.charges()) == 6
+    bench.check()
+
+
+@pytest.mark.parametrize("verb", ["run", "verify"])
+@pytest.mark.parametrize("place", ["fox/1-1.jpg", "new/fox-1-1.jpg"])
+def test_a_file_that_was_away_while_its_path_was_edited_comes_to_its_place(made, verb, place):
+    kept = away(made, "fox/1-1.jpg")
+    made.edit(*ELSEWHERE)
+    assert made.run().code == 3
+    back(kept, made.out / place)
+    assert made.call(verb).code == 0
+    assert made.run().code == 0
+    assert "new/fox-1-1.jpg" in made.files()
+    nothing_to_do(made)
+
+
+def test_a_file_that_the_user_moved_along_with_the_edit_is_known_there(made):
+    before = made.requests()
+    made.edit(*ELSEWHERE)
+    for name, path in made.files().items():
+        back(path, made.out / "new" / name.replace("/", "-"))
+    assert made.run().code == 0
+    assert made.requests() == before
+    nothing_to_do(made)
+
+
+def test_a_picture_that_comes_back_where_another_one_was_is_told_apart(made):
+    kept = away(made, "fox/1-1.jpg")
+    made.edit('"{{ subject.id }}/{{ size }}"', "\"{{ {'fox': 'panda', 'panda': 'fox'}[subject.id] }}/{{ size }}\"")
+    assert made.run().code == 3
+    back(kept, made.out / "panda" / "1-1.jpg")
+    done = made.call("verify")
+    assert (done.code, "move it away" in done.out) == (0, False)
+    nothing_to_do(made)
+
+
+def test_the_place_of_a_file_that_came_back_is_free_before_anything_is_bought_for_it(made):
+    kept = away(made, "fox/1-1.jpg")
+    made.edit(*ELSEWHERE)
+    assert made.run().code == 3
+    back(kept, made.out / "fox" / "1-1.jpg")
+    made.edit(
+        "size: [1:1, 16:9, 9:16]", "size: [1:1, 16:9, 9:16]\ninclude: [{subject: {id: owl, text: an owl}, size: 1:1}]"
+    )
+    made.edit(
+        '"new/{{ subject.id }}-{{ size }}"',
+        "\"{{ 'fox/1-1' if subject.id == 'owl' else 'new/' ~ subject.id ~ '-' ~ size }}\"",
+    )
+    assert made.run().code == 0
+    assert {"fox/1-1.jpg", "new/fox-1-1.jpg"} < made.files().keys()
+    assert len(made.charges()) == 7
+    made.check()
+
+
+def test_a_manifest_of_an_earlier_version_brings_such_files_home(made):
+    number = made.rows("SELECT task FROM images WHERE path = 'fox/1-1.jpg'")[0][0]
+    made.edit(*ELSEWHERE)
+    assert made.run().code == 0
+    old = made.out / "fox" / "1-1.jpg"
+    back(made.out / "new" / "fox-1-1.jpg", old)
+    with sqlite3.connect(made.out / "manifest.db") as connection:
+        connection.execute("UPDATE images SET path = 'fox/1-1.jpg' WHERE task = ?", (number,))
+        connection.execute(
+            "INSERT INTO events (at, task, image, old, new, why) VALUES (1, ?, 1, 'missing', 'stored', '')", (number,)
+        )
+        connection.executescript(
+            "DROP TABLE answers; ALTER TABLE tasks DROP COLUMN warning; ALTER TABLE images DROP COLUMN warning;"
+            "PRAGMA user_version = 1;"
+        )
+    assert made.run().code == 0
+    nothing_to_do(made)
+
+
+def put(path, kind, outside):
+    """Something of the user's at a path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "folder":
+        path.mkdir()
+        (path / "thesis.txt").write_text("mine")
+    elif kind == "link":
+        outside.write_text("secret")
+        path.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.write_bytes(b"my own picture")
+
+
+def seen(path):
+    """What somebody sees at a path."""
+    if path.is_symlink():
+        return "link", str(path.readlink())
+    if path.is_dir():
+        return "folder", sorted((one.name, seen(one)) for one in path.iterdir())
+    return ("file", path.read_bytes()) if path.is_file() else ("other", "")
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "picture"])
+def test_what_the_user_put_in_the_place_of_a_picture_is_not_moved(made, kind):
+    path = made.out / "fox" / "1-1.jpg"
+    path.unlink()
+    put(path, kind, made.folder / "outside")
+    before = seen(path)
+    made.edit(*ELSEWHERE)
+    done = made.run()
+    assert done.code == 3
+    assert "fox/1-1.jpg: " in done.err
+    assert "left alone" in done.err
+    assert seen(path) == before
+    assert made.rows("SELECT state FROM images WHERE path = 'fox/1-1.jpg'") == [("missing",)]
+    # Its place in the job is free, so it can be had again without touching the other.
+    assert made.call("verify").code == 0
+    assert "new/fox-1-1.jpg" in made.files()
+    assert seen(path) == before
+    assert made.call("plan", "--detailed-exitcode").code == 0
+    assert len(made.charges()) == 6
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "picture"])
+def test_nothing_is_bought_for_a_place_where_an_older_picture_was_changed(made, kind):
+    path = made.out / "fox" / "1-1.jpg"
+    path.unlink()
+    put(path, kind, made.folder / "outside")
+    before = seen(path)
+    made.edit("a fox in the snow", "a fox in the rain")
+    done = made.run()
+    assert done.code == 8
+    assert "fox/1-1.jpg exists already" in " ".join(done.out.split())
+    assert len(made.charges()) == 8
+    assert seen(path) == before
+    done = made.call("prune", "--yes")
+    assert done.code == 0
+    assert seen(path) == before
+
+
+class User:
+    """Somebody who uses the output folder as a folder like any other."""
+
+    def __init__(self, bench, random):
+        self.bench = bench
+        self.random = random
+        self.away = {}
+        self.own = {}
+
+    def places(self):
+        stems = [
+            f"{subject}{size}.jpg"
+            for subject in ("panda/", "fox/", "new/panda-", "new/fox-")
+            for size in ("1-1", "16-9")
+        ]
+        return [self.bench.out / stem for stem in stems]
+
+    def act(self):
+        path = self.random.choice(self.places())
+        there = os.path.lexists(path)
+        if self.own.pop(path, None) is not None:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            return
+        choice = self.random.choice(["put", "take", "delete", "restore"])
+        if choice == "restore" and self.away and not there:
+            name = self.random.choice(sorted(self.away))
+            del self.away[name]
+            back(self.bench.folder / name, path)
+        elif choice in {"put", "take"} and there:
+            name = f"away-{self.random.random()}.jpg"
+            path.rename(self.bench.folder / name)
+            self.away[name] = path
+        elif choice == "delete" and there:
+            path.unlink()
+        if choice == "put":
+            put(path, self.random.choice(["folder", "link", "picture"]), self.bench.folder / "outside")
+            self.own[path] = seen(path)
+
+    def goes(self):
+        """Takes everything away that the program does not call its own: copies of its pictures, too."""
+        stored = set(self.bench.rows("SELECT path, sha256 FROM images WHERE state = 'stored'"))
+        for path in [*self.own, *self.bench.files().values()]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif os.path.lexists(path):
+                name = path.relative_to(self.bench.out).as_posix()
+                if path.is_symlink() or (name, hashlib.sha256(path.read_bytes()).hexdigest()) not in stored:
+                    path.unlink()
+
+
+@pytest.mark.parametrize("seed", range(30 if os.environ.get("THOROUGH") else 3))
+def test_whatever_the_user_does_with_the_files(bench, serve, seed):
+    serve()
+    bench.edit("[1:1, 16:9, 9:16]", "[1:1, 16:9]")
+    assert bench.run().code == 0
+    user = User(bench, Random(seed))
+    layouts = list(ELSEWHERE)
+    for _ in range(8):
+        for _ in range(user.random.randint(1, 3)):
+            user.act()
+        if user.random.random() < 0.4:
+            bench.edit(*layouts)
+            layouts.reverse()
+        done = bench.call(*user.random.choice([["run"], ["verify"], ["verify", "--deep"], ["prune", "--yes"]]))
+        assert done.code in {0, 3, 8}, done
+        assert {path: seen(path) for path in user.own} == user.own
+    user.goes()
+    for verb in ("verify", "run", "verify", "run"):
+        done = bench.call(verb)
+    assert done.code == 0, done
+    assert bench.call("plan", "--detailed-exitcode").code == 0
+    assert bench.rows("SELECT count(*) FROM images WHERE state = 'stored'") == [(4,)]
+    assert len(bench.charges()) == 4
+    bench.check()
