@@ -84,6 +84,7 @@ class Manifest:
     images: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
     totals: dict[str, Any] = field(default_factory=dict)
     uploads: int = 0
     version: int = 0
@@ -116,8 +117,10 @@ class Manifest:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "tasks" not in tables:
             return
-        for name in ("tasks", "attempts", "images", "events", "runs"):
-            order = " ORDER BY id" if name in {"events", "runs"} else ""
+        for name in ("tasks", "attempts", "images", "events", "runs", "answers"):
+            if name not in tables:
+                continue
+            order = " ORDER BY id" if name in {"events", "runs", "answers"} else ""
             getattr(self, name).extend(dict(row) for row in connection.execute(f"SELECT * FROM {name}{order}"))
         self.uploads = connection.execute("SELECT count(*) FROM uploads").fetchone()[0]
         self.version = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -217,12 +220,19 @@ def _files(manifest: Manifest, out: Path, allowed: Allowed) -> list[str]:
 
 
 def _pixels(data: bytes) -> tuple[int, int] | str:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image.size
-    except Exception as error:
-        return str(error)
+    digest = hashlib.sha256(data).digest()
+    if digest not in _DECODED:
+        try:
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                _DECODED[digest] = image.size
+        except Exception as error:
+            _DECODED[digest] = str(error)
+    return _DECODED[digest]
+
+
+_DECODED: dict[bytes, tuple[int, int] | str] = {}
+"""What pictures are, by their hash: the same ones are judged after every command."""
 
 
 def _edges(events: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -12,15 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import account
+import between_runs
 import clock
 import crashes
 import cron
+import gateway
 import kills
 import mutations
 import network
 import powerloss
 import secrecy
 import storage
+import streams
+import user_edits
+import walk
 from scenarios import SCENARIOS
 
 
@@ -160,6 +166,15 @@ def _fuzz(unit: Unit, root: Path, port: int) -> Result:
     return Result(told["executions"], wrong)
 
 
+def _walk_units(*, sample: bool) -> list[Unit]:
+    del sample
+    return [Unit(cell.name, cell) for cell in walk.cells(walk.STEPS)]
+
+
+def _walk(unit: Unit, root: Path, port: int) -> Result:
+    return Result(unit.what.steps, [f"{unit.name}: {one}" for one in walk.run(unit.what, root, port)])
+
+
 PARTS = {
     "crashes": Part("a kill before every call of a command", _single_units, _single),
     "compound": Part("a kill before every call, then one before every call of the resume", _compound_units, _compound),
@@ -168,6 +183,12 @@ PARTS = {
     "network": _cells(network, 160),
     "storage": _cells(storage, 200),
     "clock": _cells(clock, 48),
+    "gateway": _cells(gateway, 70),
+    "account": _cells(account, 9),
+    "clock-between-runs": _cells(between_runs, 31),
+    "user-edits": _cells(user_edits, 21),
+    "streams": _cells(streams, 17),
+    "walk": Part("random walks of commands, kills, faults and edits, in steps", _walk_units, _walk),
     "secrecy": _cells(secrecy, 1),
     "fuzz": Part("job files, templates, answers and pictures by a fuzzer, in executions", _fuzz_units, _fuzz),
     # What `powerloss` has to notice takes minutes: of the sample, which CI runs, these are not.
