@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -21,6 +22,26 @@ def pytest_xdist_auto_num_workers(config):
     """Two for each core: half of the time a test waits for a socket, a disk or another process."""
     del config
     return 2 * (os.cpu_count() or 1)
+
+
+_skipped = []
+
+
+def pytest_runtest_logreport(report):
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
+def pytest_collectreport(report):
+    if report.skipped:
+        _skipped.append(report.nodeid)
+
+
+def pytest_sessionfinish(session):
+    """Write the ids of the skipped tests to the file named by SKIPPED_TESTS, for a later run with more installed."""
+    file = os.environ.get("SKIPPED_TESTS")
+    if file and not hasattr(session.config, "workerinput"):
+        Path(file).write_text("".join(f"{node}\n" for node in sorted(set(_skipped))), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
