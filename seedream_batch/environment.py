@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from seedream_batch.api.secret import ApiKey
+from seedream_batch.api.secret import LONGEST_KEY, ApiKey
 from seedream_batch.api.service import origin_of
 from seedream_batch.errors import StorageError, UsageError
 
@@ -25,7 +25,8 @@ def api_key() -> ApiKey:
     name = os.environ.get("APIMART_API_KEY_FILE")
     if name:
         try:
-            return ApiKey(Path(name).read_text(encoding="utf-8"))
+            with Path(name).open("rb") as stream:
+                return ApiKey(stream.read(LONGEST_KEY).decode())
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise StorageError(f"APIMART_API_KEY_FILE: {name} cannot be read: {reason}") from None

@@ -1,14 +1,129 @@
-"""The API key, wrapped so that no log, traceback or repr shows it."""
+"""The API key and other secrets, kept out of logs, tracebacks, files and messages."""
 
 from __future__ import annotations
 
+import base64
+import html
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
 from seedream_batch.errors import UsageError
+
+SHORTEST_KEY = 12
+"""Characters of a key that is a secret. A shorter one is for the emulator, and may be a part of a task id."""
+LONGEST_KEY = 10_000
+"""Bytes of a file with a key that are read."""
+SHORTEST = 8
+"""Characters of another secret, a password, from which on it is looked for in texts."""
+
+_FRAGMENT = 12
+"""Characters of a secret in a row that are as good as all of it: services show keys with a few stars in them."""
+_DEPTH = 4
+"""Encodings inside of each other that are undone."""
+
+_STARS = "***"
+
+_ENCODED = re.compile(
+    r"""
+      \\ \\* u ([0-9a-f]{4})              # JSON, JavaScript; also when a JSON text is a string in another one
+    | \\ \\* u \{ 0* ([0-9a-f]{1,4}) \}
+    | \\ \\* x ([0-9a-f]{2})
+    | \\ \\* ([0-7]{3})
+    | % (?:25)* (?:u00)? ([0-9a-f]{2})      # URLs, forms
+    | & \#x 0* ([0-9a-f]{1,4}) ;?           # HTML, XML
+    | & \# 0* ([0-9]{1,5}) ;?
+    | & ([a-z]{2,10} ;)
+    | \\ \\* (?-i:[nrtbf])?                # a backslash says nothing by itself
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+"""Each way begins with a plain character: the search then skips what has none of them, which is most."""
+_BASES = (16, 16, 16, 8, 16, 16, 10)
+
+_UNSEEN = re.compile(r"[\s\x00-\x20\x7f\u00ad\u200b-\u200f\u2060\ufeff]")
+"""What may stand between the characters: ends of lines in base64, zeros in UTF-16."""
+
+
+class Secrets:
+    """Texts that must not be shown.
+
+    They are found whole or in part, in any letter case and in the usual encodings: escapes of JSON, URLs and HTML, also
+    inside of each other; base64 and hexadecimal; UTF-16; broken into lines.
+    """
+
+    __slots__ = ("_forms", "_parts")
+
+    def __init__(self, values: Iterable[str]) -> None:
+        parts: set[str] = set()
+        forms: set[str] = set()
+        for value in values:
+            lower = value.lower()
+            size = min(_FRAGMENT, len(lower))
+            parts |= {lower[at : at + size] for at in range(len(lower) - size + 1)}
+            forms |= {*_base64(value.encode()), value.encode().hex()}
+        self._parts = frozenset(parts)
+        self._forms = frozenset(forms)
+
+    def __repr__(self) -> str:
+        return "Secrets(***)"
+
+    def within(self, text: str) -> bool:
+        """Whether a text has one of them in it."""
+        if self._seen(text):
+            return True
+        text = _closed(text)
+        for _ in range(_DEPTH):
+            if self._seen(text):
+                return True
+            plain = _ENCODED.sub(_decoded, text)
+            if plain == text:
+                return False
+            text = _closed(plain)
+        return self._seen(text)
+
+    def _seen(self, text: str) -> bool:
+        lower = text.lower()
+        return any(part in lower for part in self._parts) or any(form in text or form in lower for form in self._forms)
+
+    def masked(self, text: str) -> str:
+        """The text with stars wherever one of them stands in it."""
+        if not self.within(text):
+            return text
+        # Each character as it is meant, with the place in the text that it was written at.
+        chars = [(char, at, at + 1) for at, char in enumerate(text)]
+        spans: list[tuple[int, int]] = []
+        for layer in (_UNSEEN, *(_ENCODED, _UNSEEN) * _DEPTH, None):
+            plain = "".join(char for char, _, _ in chars)
+            spans += [(chars[start][1], chars[end - 1][2]) for start, end in self._found(plain)]
+            chars = chars if layer is None else _decode(layer, plain, chars)
+        left, end = [], 0
+        for start, stop in sorted(spans):
+            if start >= end:
+                left += [text[end:start], _STARS]
+            end = max(end, stop)
+        return "".join([*left, text[end:]])
+
+    def _found(self, text: str) -> list[tuple[int, int]]:
+        # Letter by letter: lower() of a whole text may have another length.
+        lower = "".join(char.lower() if char.isascii() else char for char in text)
+        sizes = {len(part) for part in self._parts}
+        found = [(at, at + size) for size in sizes for at in range(len(lower)) if lower[at : at + size] in self._parts]
+        for form in self._forms:
+            for where in {text, lower}:
+                at = where.find(form)
+                while at >= 0:
+                    found.append((at, at + len(form)))
+                    at = where.find(form, at + 1)
+        return found
 
 
 class ApiKey:
     """A key that shows itself only as a request header."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("_secrets", "_value")
 
     def __init__(self, value: str) -> None:
         value = value.strip()
@@ -17,18 +132,94 @@ class ApiKey:
         if not value.isascii() or not value.isprintable() or " " in value:
             raise UsageError("the API key has characters that no key has; was it pasted with a line break or a quote?")
         self._value = value
+        self._secrets = Secrets([value] if len(value) >= SHORTEST_KEY else [])
 
     def header(self) -> str:
         """The value of the Authorization header."""
         return f"Bearer {self._value}"
 
     def removed_from(self, data: bytes) -> bytes:
-        """The bytes with stars wherever the key stands in them."""
-        # A short one is for the emulator and no secret, and may well be a part of a task id.
-        return data.replace(self._value.encode(), b"***") if len(self._value) >= 12 else data
+        """The bytes with stars wherever the key stands in them, whatever its encoding."""
+        text = data.decode(errors="surrogateescape")
+        return self._secrets.masked(text).encode(errors="surrogateescape") if self._secrets.within(text) else data
+
+    def masked(self, text: str) -> str:
+        """The text with stars wherever the key stands in it, whatever its encoding."""
+        return self._secrets.masked(text)
 
     def __repr__(self) -> str:
         return "ApiKey(***)"
 
     def __reduce__(self) -> str | tuple[object, ...]:
         raise TypeError("an API key is not to be pickled")
+
+
+_KEY = "APIMART_API_KEY"
+_KEY_FILE = "APIMART_API_KEY_FILE"
+_PASSWORDS = (
+    "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD", "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN",
+    "AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET", "GOOGLE_SERVICE_ACCOUNT_KEY",
+)  # fmt: skip
+"""Variables that the object stores and PostgreSQL read."""
+
+
+def known_secrets(environ: Mapping[str, str], more: Iterable[str] = ()) -> Secrets:
+    """The secrets that this program may use by its environment, and `more` passwords."""
+    keys = [environ.get(_KEY, "")]
+    file = Path(environ.get(_KEY_FILE, ""))
+    with suppress(OSError):
+        # A pipe can be read only once, and that is for the run.
+        if file.is_file():
+            with file.open("rb") as stream:
+                keys.append(stream.read(LONGEST_KEY).decode(errors="replace"))
+    others = [environ.get(name, "") for name in _PASSWORDS]
+    for name, value in environ.items():
+        if name.lower().endswith("_proxy") and "@" in value:
+            others.append(_password(value))
+    others += [form for one in more for form in (one, unquote(one))]
+    found = [(one.strip(), SHORTEST_KEY) for one in keys] + [(one.strip(), SHORTEST) for one in others]
+    return Secrets(one for one, shortest in found if len(one) >= shortest)
+
+
+def _password(url: str) -> str:
+    try:
+        return unquote(urlsplit(url if "://" in url else f"http://{url}").password or "")
+    except ValueError:
+        return ""
+
+
+def _base64(value: bytes) -> Iterable[str]:
+    """What base64 makes of a value in the middle of others, wherever it begins."""
+    for before in range(3):
+        text = base64.b64encode(b"\0" * before + value).decode("ascii").rstrip("=")
+        # Characters at both ends have bits of the neighbours in them.
+        text = text[(0, 2, 3)[before] : len(text) - bool((before + len(value)) % 3)]
+        yield text
+        yield text.translate({ord("+"): "-", ord("/"): "_"})
+
+
+def _closed(text: str) -> str:
+    text = "".join(text.split())
+    return text if text.isprintable() else _UNSEEN.sub("", text)
+
+
+def _decoded(found: re.Match[str]) -> str:
+    if found.re is _UNSEEN:
+        return ""
+    for value, base in zip(found.groups(), _BASES, strict=False):
+        if value is not None:
+            number = int(value, base)
+            return chr(number) if 0x20 < number < 0x7F else ""
+    return html.unescape(f"&{found[8]}") if found[8] else ""
+
+
+def _decode(layer: re.Pattern[str], text: str, chars: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Undoes one layer of encodings, and keeps the places."""
+    decoded: list[tuple[str, int, int]] = []
+    end = 0
+    for found in layer.finditer(text):
+        decoded += chars[end : found.start()]
+        end = found.end()
+        decoded += [(char, chars[found.start()][1], chars[end - 1][2]) for char in _decoded(found)]
+    return decoded + chars[end:]

@@ -176,7 +176,7 @@ class Service:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
         except _FAILURES as error:
             kind = Submitted.UNREACHABLE if not_sent(error) else Submitted.UNKNOWN
-            return Submission(kind, message=describe(error))
+            return Submission(kind, message=self._key.masked(describe(error)))
         return wire.submission(answer, self._clock())
 
     async def poll(self, task_id: str) -> Poll:
@@ -184,7 +184,7 @@ class Service:
         try:
             answer = await self._exchange("GET", f"/tasks/{quote(task_id, safe='')}?language=en", POLL_TIMEOUT)
         except _FAILURES as error:
-            return Poll(Polled.NO_ANSWER, message=describe(error))
+            return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)))
         return wire.poll(answer, self._clock(), task_id)
 
     async def upload(self, data: bytes, media_type: str) -> str:
@@ -213,7 +213,7 @@ class Service:
         try:
             return await exchange
         except _FAILURES as error:
-            told = describe(error)
+            told = self._key.masked(describe(error))
         # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
         raise ServiceError(f"{doing}: {told}")
 

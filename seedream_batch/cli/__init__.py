@@ -8,7 +8,11 @@ __all__ = ["main"]
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line and leaves with its exit code."""
+    """Runs the command line and leaves with its exit code; without `args`, as the one command of this process."""
+    if args is None:
+        from seedream_batch.cli.streams import prepare
+
+        prepare()
     if (sys.argv[1:] if args is None else args) in (["--help"], ["-h"]):
         from seedream_batch.cli.overview import text
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import logging
 import sys
 from typing import Any
 
@@ -63,34 +66,86 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Runs the command line and leaves with its exit code. Every error becomes a sentence here, and only here."""
+    from seedream_batch.cli.streams import unwritten
+    from seedream_batch.cli.words import say
+
+    # What libraries log has parts of answers and addresses in it, too.
+    logging.lastResort = _Log(logging.WARNING)
     try:
         code: Any = cli.main(args=args, prog_name="seedream-batch", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = error.exit_code
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        say(shown.getvalue().rstrip("\n"), err=True)
         code = 2
     except (KeyboardInterrupt, click.exceptions.Abort):
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         code = 130
     except SeedreamBatchError as error:
         code = _told(error)
-    except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nobody is left to tell.
-        sys.stderr.close()
-        code = 0
-    except Exception:  # noqa: BLE001 - a bug: say so, with what is needed to mend it
-        import traceback
+    except Exception as error:  # noqa: BLE001 - a bug: say so, with what is needed to correct it
+        code = _unexpected(error)
+    code = code if isinstance(code, int) else 0
+    lacking = unwritten()
+    # The exit code of a run is about the images; others print what they were asked for.
+    if lacking and not code and (sys.argv[1:] if args is None else args)[:1] != ["run"]:
+        say(f"seedream-batch: standard output could not be written: {lacking}", err=True)
+        code = 8
+    sys.exit(code)
 
-        traceback.print_exc()
-        click.echo(
-            f"\nThis is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you"
-            " have it from.",
-            err=True,
-        )
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+
+class _Log(logging.Handler):
+    """Prints what libraries log, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One message."""
+        from seedream_batch.cli.words import say
+
+        say(_without_secrets(self.format(record)), err=True)
+
+
+_OF_THE_MACHINE = {
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or lower run.max_in_flight",
+    errno.ENFILE: "this machine has too many open files",
+    errno.ENOMEM: "there is not enough memory",
+    errno.ENOSPC: "there is no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EIO: "the disk cannot be read or written",
+    errno.EROFS: "the file system is read-only",
+    errno.EFBIG: "a file would be larger than the system allows (ulimit -f)",
+    errno.ESTALE: "a network file system has lost a file",
+}
+"""Errors of the system that no command can do anything about, wherever they come from."""
+
+
+def _unexpected(error: Exception) -> int:
+    """Tells of an error that nobody expected where it happened: what the machine lacks, or a bug."""
+    from seedream_batch.cli.words import say, tell
+
+    number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
+    if number in _OF_THE_MACHINE:
+        name = getattr(error, "filename", None)
+        tell(f"seedream-batch: {f'{name}: ' if name else ''}{_OF_THE_MACHINE[number]}")
+        return 8
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        tell("seedream-batch: this machine starts no more threads; raise the limit (ulimit -u)")
+        return 8
+    import traceback
+
+    say(_without_secrets("".join(traceback.format_exception(error))), err=True)
+    tell(
+        f"This is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you have it"
+        " from."
+    )
+    return 1
+
+
+def _without_secrets(text: str) -> str:
+    import os
+
+    from seedream_batch.api.secret import known_secrets
+
+    return known_secrets(os.environ).masked(text)
 
 
 def _told(error: SeedreamBatchError) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from seedream_batch.cli.exits import INTERRUPTED, Exit, of_error, of_run
 from seedream_batch.cli.metrics import metrics
 from seedream_batch.cli.progress import warn
 from seedream_batch.cli.summary import Ended, kind_of, message, summary
+from seedream_batch.cli.words import as_json
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
 from seedream_batch.manifest.counts import Counts, read_counts
@@ -147,4 +147,4 @@ def _metrics(told: dict[str, Json]) -> bytes:
 
 
 def _json(value: Json) -> bytes:
-    return json.dumps(value, ensure_ascii=False, indent=2).encode(errors="replace") + b"\n"
+    return f"{as_json(value)}\n".encode()

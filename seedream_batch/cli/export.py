@@ -89,12 +89,10 @@ def command(
     as_json: bool,  # noqa: FBT001
 ) -> int:
     """Make a dataset of the stored images of JOB, with what is known of each."""
-    import json
-
     from seedream_batch.choice import Picks
     from seedream_batch.cli.choosing import read_choice, show_left_alone
     from seedream_batch.cli.target import made
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import give
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
     from seedream_batch.export.splits import parsed
     from seedream_batch.load.selecting import chosen, grouping
@@ -126,7 +124,7 @@ def command(
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice left out", err=True)
     if as_json:
-        say(json.dumps(_json(exported, form), ensure_ascii=False, indent=2))
+        give(_json(exported, form))
     else:
         _show(exported, loaded.job.name, form)
     return 0

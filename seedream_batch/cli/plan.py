@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT
@@ -39,13 +37,13 @@ def command(
     from seedream_batch.batch import plan
     from seedream_batch.cli.show import show_plan
     from seedream_batch.cli.target import load, trusts_keys
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import give
     from seedream_batch.planning import as_json as plan_json
 
     loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
     planned = plan(loaded, select=select, resend=trusts_keys(loaded.job, emulate=emulate))
     if as_json:
-        say(json.dumps(plan_json(planned), ensure_ascii=False, indent=2))
+        give(plan_json(planned))
     else:
         show_plan(planned, loaded.job)
     return 10 if detailed_exitcode and planned.work else 0

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seedream_batch.cli.words import clean, number, tell, usd, wrapped
+from seedream_batch.cli.words import give, inert, number, say, tell, usd, wrapped
 from seedream_batch.engine.values import Event, EventKind, Stats, StopReason
 
 if TYPE_CHECKING:
@@ -73,11 +71,7 @@ class _Ticker:
 
     def _work(self) -> None:
         while not self._end.wait(self._seconds):
-            try:
-                self._tick()
-            except (OSError, ValueError):
-                # The terminal is gone; the run is not.
-                return
+            self._tick()
 
 
 class Bar:
@@ -107,7 +101,7 @@ class Bar:
         if bar is None:
             return
         if event.kind in _NEWS:
-            bar.write(wrapped(_line(event), hanging="  "), file=sys.stderr)
+            bar.write(inert(wrapped(_line(event), hanging="  ")), file=sys.stderr)
         self._postfix()
         if event.kind is EventKind.STORED:
             bar.update()
@@ -166,7 +160,7 @@ class Lines:
         """Prints news; a quiet run prints only what went wrong for good."""
         passing = event.kind in {EventKind.RETRY, EventKind.WARNING} or event.fields.get("reason") == StopReason.TIME
         if event.kind in _NEWS and not (self._quiet and passing):
-            print(_line(event), file=sys.stderr, flush=True)  # noqa: T201
+            say(_line(event), err=True)
 
     def close(self) -> None:
         """Ends the lines of progress."""
@@ -177,7 +171,7 @@ class Lines:
         stats = self._stats
         done = f"{stats.checked:,} checked, " if stats.checked else ""
         done += f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
-        print(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", file=sys.stderr, flush=True)  # noqa: T201
+        say(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", err=True)
 
 
 class JsonLines:
@@ -197,7 +191,7 @@ class JsonLines:
 
     def _print(self, kind: str, text: str, fields: dict[str, object]) -> None:
         line = {"at": round(time.time(), 3), "event": kind, **({"text": text} if text else {}), **fields}
-        print(json.dumps(line, ensure_ascii=False), file=sys.stderr, flush=True)  # noqa: T201
+        give(line, err=True, indent=None)
 
 
 def display(*, quiet: bool, log_format: str) -> Display:
@@ -211,15 +205,13 @@ def display(*, quiet: bool, log_format: str) -> Display:
 
 def warn(text: str, *, log_format: str) -> None:
     """Tells of something that went wrong after a run, in the form of its log; a quiet run tells it, too."""
-    # Where nobody reads it any more, that is no reason to end in another way.
-    with suppress(OSError, ValueError):
-        if log_format == "json":
-            JsonLines().event(Event(EventKind.WARNING, text))
-        else:
-            tell(text)
+    if log_format == "json":
+        JsonLines().event(Event(EventKind.WARNING, text))
+    else:
+        tell(text)
 
 
 def _line(event: Event) -> str:
     code = str(event.fields.get("code") or "")
     more = f" ({code})" if code and code not in event.text else ""
-    return clean(f"{event.kind}: {event.text}{more}")
+    return " ".join(f"{event.kind}: {event.text}{more}".split())

@@ -24,18 +24,16 @@ is paid for, and the next run collects it."""
 @click.option("--json", "as_json", is_flag=True, help="What was found, or deleted, as JSON.")
 def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: bool) -> int:  # noqa: FBT001
     """Delete the images that JOB no longer asks for."""
-    import json
-
     from seedream_batch.cli.exits import Exit
     from seedream_batch.cli.target import made, named
     from seedream_batch.cli.upkeep import SHOWN, pruned_json, show_pruned
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import give
     from seedream_batch.engine.prune import prune
 
     loaded = made(job, emulate=emulate, manifest=manifest)
     pruned = prune(loaded.job, loaded.tasks(), delete=yes, named=None if as_json else SHOWN)
     if as_json:
-        say(json.dumps(pruned_json(pruned), ensure_ascii=False, indent=2))
+        give(pruned_json(pruned))
     else:
         show_pruned(pruned, loaded.job, named(job, emulate=emulate, manifest=manifest))
     return int(Exit.NO_STORAGE if pruned.unreadable else Exit.DONE)

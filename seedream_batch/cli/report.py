@@ -43,7 +43,7 @@ def command(
 ) -> int:
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
     from seedream_batch.cli.target import existing
-    from seedream_batch.cli.words import number, say, short
+    from seedream_batch.cli.words import give, number, say, short
     from seedream_batch.files.kept import destination
     from seedream_batch.load.selecting import chosen
     from seedream_batch.manifest.lock import is_locked
@@ -69,7 +69,7 @@ def command(
             "images": gallery.images,
             "thumbnails_made": gallery.thumbnails,
         }
-        say(json.dumps(told, ensure_ascii=False, indent=2))
+        give(told)
     else:
         what = f"{number(gallery.cells, 'cell')} ({number(gallery.images, 'image')})"
         say(f"report of {what} in {short(gallery.index)}")

@@ -99,6 +99,6 @@ def command(
     try:
         show_end(result, loaded.job, named(job, emulate=emulate, manifest=manifest), code=ending.code, quiet=quiet)
     finally:
-        # Also when nobody reads what is printed any more.
+        # Also after a further Ctrl-C.
         ending.notify()
     return ending.code

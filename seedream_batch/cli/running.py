@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from seedream_batch.cli.exits import Exit, of_run, of_state
 from seedream_batch.cli.progress import display
 from seedream_batch.cli.show import show_result
 from seedream_batch.engine.session import RunResult
-from seedream_batch.engine.values import Event, RunOptions, StopReason
+from seedream_batch.engine.values import RunOptions, StopReason
 from seedream_batch.errors import StorageError
 from seedream_batch.load import LoadedJob
 from seedream_batch.model.job import Job
@@ -67,26 +67,12 @@ def perform(
             select=select,
             service=service,
             key=key,
-            on_event=_Teller(shown.event),
+            on_event=shown.event,
             on_start=shown.started,
             signals=True,
         )
     finally:
         shown.close()
-
-
-class _Teller:
-    """Passes events on until that fails: a log that is full, or a terminal that is gone, must not stop a submission."""
-
-    def __init__(self, emit: Callable[[Event], None]) -> None:
-        self._emit: Callable[[Event], None] | None = emit
-
-    def __call__(self, event: Event) -> None:
-        if self._emit is not None:
-            try:
-                self._emit(event)
-            except (OSError, ValueError):
-                self._emit = None
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +53,7 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
     from seedream_batch.cli.show_status import progress_line, status_lines
     from seedream_batch.cli.target import existing, named
     from seedream_batch.cli.watching import watch
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import give, say
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import read_status
@@ -77,7 +76,7 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
     if every is not None:
         watch(read, lines=lines, line=lambda status: progress_line(status, time.time()), seconds=every)
     elif as_json:
-        say(json.dumps(status_json(read()), ensure_ascii=False, indent=2))
+        give(status_json(read()))
     else:
         say("\n".join(lines(read())))
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 import click
@@ -30,7 +29,7 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
 
     Sends nothing and needs no key.
     """
-    from seedream_batch.cli.words import number, say, tell
+    from seedream_batch.cli.words import annotate, give, number, say, tell
 
     found: list[tuple[str, Problem]] = []
     for path in jobs:
@@ -44,10 +43,10 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
             if problems:
                 say(f"{path}: {number(len(problems), 'problem')}", err=True)
     if form == "json":
-        say(json.dumps([_as_json(path, problem) for path, problem in found], ensure_ascii=False, indent=2))
+        give([_as_json(path, problem) for path, problem in found])
     elif form == "github":
         for path, problem in found:
-            say(_as_annotation(path, problem))
+            annotate(_as_annotation(path, problem))
     return 2 if found else 0
 
 

@@ -42,13 +42,11 @@ def command(
     quiet: bool,  # noqa: FBT001
 ) -> int:
     """Check the stored images of JOB against the manifest, and fetch those that are not there."""
-    import json
-
     from seedream_batch.cli.exits import Exit, of_verification
     from seedream_batch.cli.running import perform
     from seedream_batch.cli.target import made, named
     from seedream_batch.cli.upkeep import SHOWN, show_verification, verification_json
-    from seedream_batch.cli.words import say
+    from seedream_batch.cli.words import give
     from seedream_batch.engine.values import RunOptions, Verification
 
     loaded = made(job, emulate=emulate, manifest=manifest)
@@ -62,7 +60,7 @@ def command(
     )
     code = of_verification(result)
     if as_json:
-        say(json.dumps(verification_json(result, loaded.job), ensure_ascii=False, indent=2))
+        give(verification_json(result, loaded.job))
     elif not quiet or code != Exit.DONE:
         show_verification(result, loaded.job, named(job, emulate=emulate, manifest=manifest), without)
     return code

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.words import clean, say
+from seedream_batch.cli.streams import abandoned
+from seedream_batch.cli.words import inert, say
 
 if TYPE_CHECKING:
     from seedream_batch.report import Status
@@ -35,7 +36,7 @@ def watch(
                 _draw(lines(status), whole=not status.running)
             else:
                 say(line(status))
-            if not status.running:
+            if not status.running or abandoned():
                 return
             time.sleep(seconds)
     except KeyboardInterrupt:
@@ -46,4 +47,4 @@ def _draw(lines: list[str], *, whole: bool) -> None:
     """Draws over what is there. While a run goes only what fits: more would scroll the top of it away."""
     rows = shutil.get_terminal_size((80, 24)).lines - 1
     shown = lines if whole or len(lines) <= rows else [*lines[: rows - 1], "  ..."]
-    click.echo(_HOME + "".join(f"{clean(one)}{_REST_OF_LINE}\n" for one in shown) + _REST, nl=False)
+    click.echo(_HOME + "".join(f"{inert(one)}{_REST_OF_LINE}\n" for one in shown) + _REST, nl=False)

@@ -72,10 +72,10 @@ def hook():
 @pytest.fixture
 def notifying(bench, hook, monkeypatch):
     """Adds a `notify` section to the bench's job."""
-    monkeypatch.setenv("HOOK_SECRET", "s3cr3t-path")
+    monkeypatch.setenv("NOTIFY_SECRET", "s3cr3t-path")
 
     def add(more=""):
-        bench.job.write_text(f"{bench.job.read_text()}notify: {{url: '{hook.url}/${{HOOK_SECRET}}'{more}}}\n")
+        bench.job.write_text(f"{bench.job.read_text()}notify: {{url: '{hook.url}/${{NOTIFY_SECRET}}'{more}}}\n")
         return hook
 
     return add
@@ -375,7 +375,7 @@ def test_a_webhook_that_is_not_there_or_does_not_answer(bench, serve, notifying,
 
 def test_a_rehearsal_notifies_nobody(bench, notifying, monkeypatch):
     hook = notifying()
-    monkeypatch.delenv("HOOK_SECRET")
+    monkeypatch.delenv("NOTIFY_SECRET")
     assert bench.run("--emulate").code == 0
     assert hook.got == []
 
@@ -383,16 +383,16 @@ def test_a_rehearsal_notifies_nobody(bench, notifying, monkeypatch):
 def test_an_address_that_the_environment_lacks_is_told_before_anything_is_bought(bench, serve, notifying, monkeypatch):
     serve()
     notifying()
-    monkeypatch.delenv("HOOK_SECRET")
+    monkeypatch.delenv("NOTIFY_SECRET")
     assert bench.call("validate").code == 0
     done = bench.run()
     assert done.code == 2
-    assert re.search(r"job\.yaml:\d+:15: notify\.url: HOOK_SECRET is not set in the environment", done.err)
-    bench.job.write_text(re.sub(r"url: '[^']*'", "url: '${HOOK_SECRET}'", bench.job.read_text()))
-    monkeypatch.setenv("HOOK_SECRET", "http://example.com/s3cr3t")
+    assert re.search(r"job\.yaml:\d+:15: notify\.url: NOTIFY_SECRET is not set in the environment", done.err)
+    bench.job.write_text(re.sub(r"url: '[^']*'", "url: '${NOTIFY_SECRET}'", bench.job.read_text()))
+    monkeypatch.setenv("NOTIFY_SECRET", "http://example.com/s3cr3t")
     done = bench.run()
     assert done.code == 2
-    assert "${HOOK_SECRET}, filled in from the environment, would send it unencrypted" in done.err
+    assert "${NOTIFY_SECRET}, filled in from the environment, would send it unencrypted" in done.err
     assert "s3cr3t" not in done.err
     assert bench.requests() == 0
 
@@ -404,6 +404,8 @@ def test_an_address_that_the_environment_lacks_is_told_before_anything_is_bought
         ("{url: 'ftp://example.com/x'}", "notify.url: is no address"),
         ("{url: 'https://a:b@example.com/x'}", "notify.url: has a user name or a password in it"),
         ("{url: 'https://example.com/${APIMART_API_KEY}'}", "notify.url: may not use APIMART_API_KEY"),
+        ("{url: 'https://example.com/${HOME}'}", "give the variable a name that says so, NOTIFY_HOME for example"),
+        ("{url: 'https://example.com/${NOTIFY_A}/${A_NOTIFY_B}'}", "notify.url: may not use A_NOTIFY_B"),
         ("{url: 'https://example.com/${1}'}", "notify.url: has a `${` that is no variable"),
         ("{url: 'https:///x'}", "notify.url: is no address"),
         ("{url: ''}", "notify.url: must be an https:// address"),
@@ -419,6 +421,43 @@ def test_mistakes_in_the_section(bench, section, told):
     done = bench.call("validate")
     assert (done.code, told in done.err) == (2, True), done.err
     assert done.err.count("notify") == 1, done.err
+
+
+SECRET = "s3cr3t/+pass=word"
+
+
+@pytest.mark.parametrize(
+    ("value", "environment"),
+    [
+        (KEY, {}),
+        (f"x={KEY} ", {}),
+        (KEY[:14], {}),
+        ("Y2FuYXJ5LWtleS03ZjNhOWIyYw", {}),
+        (SECRET, {"AWS_SECRET_ACCESS_KEY": SECRET}),
+        ("s3cr3t%2F%2Bpass%3Dword", {"PGPASSWORD": SECRET}),
+        (SECRET, {"HTTPS_PROXY": "http://me:s3cr3t%2F%2Bpass%3Dword@127.0.0.1:9"}),
+        ("sk-of-the-file-7f3a9b", {"APIMART_API_KEY_FILE": "key"}),
+    ],
+)
+def test_a_variable_with_a_secret_in_it_is_refused(bench, serve, notifying, monkeypatch, value, environment):
+    serve()
+    hook = notifying()
+    (bench.folder / "key").write_text("\n sk-of-the-file-7f3a9b\n")
+    for name, secret in environment.items():
+        monkeypatch.setenv(name, secret)
+    monkeypatch.setenv("NOTIFY_SECRET", value)
+    done = bench.run()
+    assert (done.code, done.out, hook.got, bench.requests()) == (2, "", [], 0)
+    assert "notify.url: NOTIFY_SECRET holds the API key, or a password of this machine" in done.err
+    assert value not in done.err
+
+
+def test_the_key_is_not_written_into_the_job_either(bench, serve):
+    serve()
+    bench.job.write_text(f"{bench.job.read_text()}notify: {{url: 'https://example.com/{KEY}'}}\n")
+    done = bench.run()
+    assert (done.code, bench.requests()) == (2, 0)
+    assert KEY not in done.out + done.err
 
 
 def test_the_schema_is_printed(capsys):
