@@ -129,6 +129,7 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
         cost=sum(known) if whole else None,
         status=done[0].status,
         notes=(*(note for poll in done for note in poll.notes), *lost),
+        errors=(*(error for poll in done for error in poll.errors), *lost),
     )
 
 

@@ -15,6 +15,7 @@ from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import (
     NOT_THERE,
     PRUNED,
+    SAME_BYTES,
     ImageRecord,
     ImageState,
     TaskRecord,
@@ -82,7 +83,7 @@ def decide(
         case TaskState.LOST:
             return Decision(Action.LEAVE, f"lost: {known.reason}")
         case TaskState.SUCCEEDED:
-            return _of_images(spec, images)
+            return _of_images(spec, known, images)
     assert_never(known.state)
 
 
@@ -103,7 +104,7 @@ def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
     return f"failed {known.failures} x, to be tried again" if known.failures else "not executed the last time"
 
 
-def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
+def _of_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
         return Decision(Action.FETCH, "made and paid for, not downloaded yet")
@@ -113,6 +114,11 @@ def _of_images(spec: TaskSpec, images: Sequence[ImageRecord]) -> Decision:
         if states[state]:
             first = next(image for image in images if image.state is state)
             return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
+    warning = known.warning or next((image.warning for image in images if image.warning), "")
+    if warning:
+        told = "the same bytes as another image" if warning.startswith(SAME_BYTES) else warning
+        how = "accept it with `resolve --accept`, or pay again with `retry --flagged`"
+        return Decision(Action.LEAVE, f"stored, but not as requested: {told}; {how}")
     return Decision(Action.KEEP, "stored")
 
 

@@ -235,7 +235,12 @@ def test_what_parts_delivered_is_put_together():
     bad = Poll(Polled.FAILED, message="no")
     assert combine([one, two], 0) == Poll(Polled.COMPLETED, images=IMAGES, cost=12, status=200, notes=("n1", "n2"))
     assert combine([bad, one], 0) == Poll(
-        Polled.COMPLETED, images=IMAGES[:1], cost=5, status=200, notes=("n1", "a part failed: no")
+        Polled.COMPLETED,
+        images=IMAGES[:1],
+        cost=5,
+        status=200,
+        notes=("n1", "a part failed: no"),
+        errors=("a part failed: no",),
     )
     assert combine([one, Poll(Polled.COMPLETED, images=IMAGES[1:])], 0).cost is None
 

@@ -115,7 +115,10 @@ def _ended(task: Mapping[str, Json], status: int) -> Poll:
     cost = cost_of(task, notes)
     if word in _COMPLETED:
         images = _images(task.get("result"), notes)
-        return Poll(Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes))
+        errors = _errors(task.get("result"))
+        return Poll(
+            Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes), errors=errors
+        )
     if word in _FAILED:
         fault = _fault(task.get("error"))
         message = fault.message or one_line(task.get("message")) or word
@@ -188,6 +191,8 @@ def _images(result: Json, notes: list[str]) -> tuple[ImageUrl, ...]:
         return ()
     found: dict[str, ImageUrl] = {}
     for entry in entries:
+        if _error(entry):
+            continue
         urls = entry.get("url") if isinstance(entry, dict) else entry
         expires = _when(entry.get("expires_at"), notes) if isinstance(entry, dict) else None
         for url in urls if isinstance(urls, list) else [urls]:
@@ -198,6 +203,20 @@ def _images(result: Json, notes: list[str]) -> tuple[ImageUrl, ...]:
             else:
                 found[url] = ImageUrl(url, expires)
     return tuple(found.values())
+
+
+def _errors(result: Json) -> tuple[str, ...]:
+    """What stands in the place of images that were not made."""
+    entries = result.get("images") if isinstance(result, dict) else None
+    return tuple(filter(None, map(_error, entries if isinstance(entries, list) else [entries])))
+
+
+def _error(entry: Json) -> str:
+    """The error that an entry of the images has instead of a link; empty if it has none."""
+    if not isinstance(entry, dict) or not entry.get("error") or entry.get("url"):
+        return ""
+    fault = _fault(entry["error"])
+    return ": ".join(filter(None, (fault.code or fault.type, fault.message))) or "an error without a message"
 
 
 def _is_url(value: Json) -> TypeGuard[str]:

@@ -33,12 +33,10 @@ def read_choice(path: Path, job: Job) -> Choice:
     return choice
 
 
-def show_rejected(rejected: Rejected, then: str) -> None:
+def show_rejected(rejected: Rejected, then: str, none: str) -> None:
     """What is made anew, where the rejected files are, and what was left alone."""
     images = number(sum(task.images for task in rejected.tasks), "image")
-    show_chosen(
-        rejected.tasks, f"planned again, {images} to be paid for", then, "the choice rejects no image of the job"
-    )
+    show_chosen(rejected.tasks, f"planned again, {images} to be paid for", then, none)
     if rejected.files:
         say(f"{number(len(rejected.files), 'rejected file')} in superseded/, which stays there until you delete it.")
     if rejected.left:

@@ -35,6 +35,7 @@ class Exit(IntEnum):
     NO_ACCESS = 6
     WORK_LEFT = 7
     NO_STORAGE = 8
+    FLAGGED = 9
     WORK_TO_DO = 10
     LOCKED = 75
 
@@ -72,7 +73,9 @@ def of_verification(result: RunResult) -> int:
         return Exit.NO_STORAGE
     if lacking is not None and lacking.count:
         return Exit.SOME_FAILED
-    return Exit.WORK_LEFT if lacking is not None and lacking.waiting else Exit.DONE
+    if lacking is not None and lacking.waiting:
+        return Exit.WORK_LEFT
+    return Exit.FLAGGED if result.flagged else Exit.DONE
 
 
 def of_state(result: RunResult) -> Exit:
@@ -84,7 +87,9 @@ def of_state(result: RunResult) -> Exit:
         return Exit.SOME_FAILED
     if any(images.get(state) for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)):
         return Exit.SOME_FAILED
-    return Exit.WORK_LEFT if result.stats.trouble else Exit.DONE
+    if result.stats.trouble:
+        return Exit.WORK_LEFT
+    return Exit.FLAGGED if result.flagged else Exit.DONE
 
 
 def of_error(error: SeedreamBatchError) -> Exit:
@@ -116,6 +121,7 @@ _MEANINGS = {
     6: "the service refuses the API key",
     7: "stopped early with work left; run again",
     8: "storage failed",
+    9: "finished, but some results are not what was requested",
     10: "there is work to do (plan --detailed-exitcode)",
     75: "another run holds the job, or others have taken over from this one",
 }

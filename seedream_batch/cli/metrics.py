@@ -26,6 +26,8 @@ def _lines(summary: Mapping[str, Json]) -> Iterator[str]:
         yield from _family("images_asked_for", "Images that the job asks for.", [(job, images["asked_for"])])
         yield from _family("images_stored", "Images of the job that are stored.", [(job, images["stored"])])
         yield from _family("cost_usd", "What the job cost in all its runs, in US dollars.", [(job, state["cost_usd"])])
+        flagged = [(job, state["flagged"])]
+        yield from _family("tasks_flagged", "Tasks whose result is not what was requested.", flagged)
         yield from _family("reserved_usd", "What is held for tasks in flight.", [(job, state["reserved_usd"])])
     if run is not None:
         yield from _family("last_run_images_stored", "Images that the last run stored.", [(job, run["stored"])])

@@ -35,6 +35,7 @@ _NEWS = {
     EventKind.RESCUED,
     EventKind.REJECTED,
     EventKind.EXPIRED,
+    EventKind.FLAGGED,
     EventKind.STOPPING,
     EventKind.WARNING,
 }

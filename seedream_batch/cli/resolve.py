@@ -14,13 +14,15 @@ Examples:
   seedream-batch resolve jobs/quickstart.yaml --select subject=fox --task-id task_01K8...
   seedream-batch resolve jobs/quickstart.yaml --forget
   seedream-batch resolve jobs/quickstart.yaml --give-up
+  seedream-batch resolve jobs/quickstart.yaml --accept
 
 \b
 --resend    send the same bytes again under the same Idempotency-Key, now. A service that
             honours keys answers with the first task; one that does not makes a second.
 --task-id   the id of the task, as the service's own pages or support name it
 --forget    plan it again under a new key: it may be paid for twice
---give-up   count it as failed; what it may have cost stays counted against the budget"""
+--give-up   count it as failed; what it may have cost stays counted against the budget
+--accept    take results as they are that are flagged as not what was requested"""
 
 
 @click.command("resolve", epilog=_EPILOG)
@@ -29,6 +31,7 @@ Examples:
 @click.option("--resend", "what", flag_value="resend", help="Send them again under the same key.")
 @click.option("--forget", "what", flag_value="forget", help="Buy them again, whatever became of the first.")
 @click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
+@click.option("--accept", "what", flag_value="accept", help="Accept flagged results as they are.")
 @click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
 @EMULATE
 @MANIFEST
@@ -40,7 +43,7 @@ def command(
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
-    """Decide about uncertain tasks: those that were perhaps made and paid for."""
+    """Decide about uncertain tasks, which were perhaps made and paid for, and about flagged results."""
     from seedream_batch.cli.running import run
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made, named
@@ -50,7 +53,7 @@ def command(
     from seedream_batch.report import cells_in_doubt
 
     if (what is None) == (task_id is None):
-        raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up")
+        raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up, --accept")
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     path = named(job, emulate=emulate, manifest=manifest)
@@ -63,6 +66,8 @@ def command(
         show_chosen([task], "identified", f"{next_run} polls it", none)
     elif what == "forget":
         show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
+    elif what == "accept":
+        show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "there is no flagged result")
     elif what == "give-up":
         show_chosen(
             decide.give_up_tasks(target, chooses), "given up", f"`seedream-batch retry {path}` could take them up", none

@@ -14,6 +14,7 @@ Examples:
   seedream-batch retry jobs/quickstart.yaml --select subject=fox --select size=16:9,9:16
   seedream-batch retry jobs/quickstart.yaml --missing
   seedream-batch retry jobs/quickstart.yaml --choice quickstart-choice.json
+  seedream-batch retry jobs/quickstart.yaml --flagged
 
 The next run submits them, as new attempts that are paid for as such. What moderation refused will be refused
 again: change the prompt instead.
@@ -23,7 +24,10 @@ gives any more, as `seedream-batch verify` found. A task of several images is ma
 that are stored stay as they are.
 
 --choice pays again for the images that were rejected in the gallery (`seedream-batch report`), as its exported file
-says. Their files go to superseded/ and stay there. Images that were made anew since are left alone."""
+says. Their files go to superseded/ and stay there. Images that were made anew since are left alone.
+
+--flagged pays again for tasks whose result is not what was requested: images lacking, of another ratio or size, or the
+same as another one. All files of such a task go to superseded/."""
 
 
 @click.command("retry", epilog=_EPILOG)
@@ -36,6 +40,7 @@ says. Their files go to superseded/ and stay there. Images that were made anew s
     type=click.Path(dir_okay=False, path_type=Path),
     help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
 )
+@click.option("--flagged", is_flag=True, help="Make those anew whose result is not what was requested.")
 @EMULATE
 @MANIFEST
 def command(
@@ -43,6 +48,7 @@ def command(
     select: tuple[str, ...],
     missing: bool,  # noqa: FBT001
     choice: Path | None,
+    flagged: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
@@ -52,18 +58,22 @@ def command(
     from seedream_batch.cli.target import made, named
     from seedream_batch.cli.words import number, say, wrapped
     from seedream_batch.engine.decide import make_anew, retry_tasks
-    from seedream_batch.engine.reject import reject_images
+    from seedream_batch.engine.reject import reject_flagged, reject_images
     from seedream_batch.errors import UsageError
     from seedream_batch.load.selecting import chosen as checked
 
-    if missing and choice is not None:
-        raise UsageError("give --missing or --choice, not both")
+    if missing + (choice is not None) + flagged > 1:
+        raise UsageError("give one of --missing, --choice and --flagged")
     target = made(job, emulate=emulate, manifest=manifest).job
     path = named(job, emulate=emulate, manifest=manifest)
     chooses = checked(select, target)
     then = f"`seedream-batch run {path}` submits them"
     if choice is not None:
-        show_rejected(reject_images(target, read_choice(choice, target).reject, chooses), then)
+        rejected = reject_images(target, read_choice(choice, target).reject, chooses)
+        show_rejected(rejected, then, "the choice rejects no image of the job")
+        return 0
+    if flagged:
+        show_rejected(reject_flagged(target, chooses), then, "there is no flagged result")
         return 0
     if not missing:
         show_chosen(retry_tasks(target, chooses), "planned again", then, "there is no failed or lost task")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.words import duration, number, say, short, size, tell, usd, wrapped
+from seedream_batch.cli.words import duration, flagged_advice, number, say, short, size, tell, usd, wrapped
 from seedream_batch.engine.values import StopReason
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from seedream_batch.engine.session import RunResult
 
 _INDENT = " " * 10
+
+SHOWN = 10
+"""Warnings that a run shows at its end."""
 
 
 def show_problems(problems: tuple[Problem, ...]) -> None:
@@ -97,6 +100,12 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
     for image_state in NOT_THERE:
         if result.images.get(image_state):
             say(f"  {image_state:<11}{number(result.images[image_state], 'image')}")
+    if result.flagged:
+        say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
+        for warning in result.warnings[:SHOWN]:
+            say(wrapped(warning, indent="    ", hanging="      "))
+        if result.flagged > SHOWN:
+            say(f"    and more: `seedream-batch status {path}`")
     left = result.left
     if left:
         say(f"  left       {number(left, 'task')} for the next run")
@@ -114,7 +123,10 @@ def _ended(result: RunResult) -> str:
         return f"stopped with work left, {duration(result.seconds)}"
     bad = sum(result.tasks.get(state, 0) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN))
     bad += sum(result.images.get(state, 0) for state in NOT_THERE)
-    return f"{'finished, but not all is there' if bad else 'done'}, {duration(result.seconds)}"
+    how = "finished, but not all is there" if bad else "done"
+    if result.flagged and not bad:
+        how = "finished, but not all is as requested"
+    return f"{how}, {duration(result.seconds)}"
 
 
 def _advice(result: RunResult, path: str) -> list[str]:
@@ -128,6 +140,8 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(f"`seedream-batch resolve {path}` decides about uncertain ones.")
     if any(result.images.get(state) for state in NOT_THERE):
         lines.append(f"`seedream-batch verify {path}` asks again for images that are not there, free of charge.")
+    if result.flagged:
+        lines.append(flagged_advice(path))
     if result.stop_reason is StopReason.CREDENTIALS:
         lines.append("Check APIMART_API_KEY. What was accepted is in the manifest; run again with a good key.")
     if result.stop_reason is StopReason.BALANCE:

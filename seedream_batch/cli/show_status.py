@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.axis_table import axis_lines
-from seedream_batch.cli.words import clean, duration, number, short, size, usd, width, wrapped
+from seedream_batch.cli.words import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
 from seedream_batch.expand.matrix import label
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.report.causes import ADVICE
@@ -32,7 +32,13 @@ CAUSES = 12
 def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> list[str]:
     """The state of a job at `now` (unix seconds); `path` is the job as it is given to commands."""
     blocks = list(_counts(status, emulated=emulated, now=now))
-    for part in (axis_lines(status.axes), list(_causes(status)), list(_doubts(status, path)), _troubled(status, path)):
+    for part in (
+        axis_lines(status.axes),
+        list(_causes(status)),
+        list(_doubts(status, path)),
+        _troubled(status, path),
+        _flagged(status, path),
+    ):
         if part:
             blocks += ["", *part]
     return "\n".join(blocks).split("\n")
@@ -164,6 +170,20 @@ def _troubled(status: Status, path: str) -> list[str]:
             for image, task in status.troubled
         ),
         wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."),
+    ]
+
+
+def _flagged(status: Status, path: str) -> list[str]:
+    """Results that are not what was requested."""
+    if not status.flagged_tasks:
+        return []
+    warnings = [warning for one in status.flagged for warning in one.warnings]
+    more = status.flagged_tasks - len(status.flagged)
+    return [
+        f"Not as requested ({number(status.flagged_tasks, 'task')}):",
+        *(wrapped(warning, indent="  ", hanging="    ") for warning in warnings),
+        *([f"  and {number(more, 'task')} more"] if more else []),
+        wrapped(flagged_advice(path)),
     ]
 
 

@@ -76,6 +76,7 @@ def summary(ended: Ended) -> dict[str, Json]:
         "end": str(kind_of(ended)),
         "stopped": None if stopped is None or result is None else {"reason": str(stopped), "text": result.stop_text},
         "error": ended.error or None,
+        "warnings": [] if result is None else list(result.warnings),
         "run": None if result is None else _run(result),
         "state": None if ended.counts is None else _state(ended.counts),
     }
@@ -96,6 +97,7 @@ def message(ended: Ended) -> str:
             for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)
             if ended.counts.tasks.get(state)
         ]
+        parts += [f"{number(ended.counts.flagged, 'task')} flagged"] if ended.counts.flagged else []
         now = f"{usd(ended.result.stats.cost)} now, " if ended.result else ""
         parts.append(f"{now}{usd(ended.counts.totals.cost)} in all")
     parts.append(duration(max(0.0, ended.ended_at - ended.started_at)))
@@ -112,6 +114,7 @@ def _run(result: RunResult) -> Mapping[str, Json]:
         "lost": stats.lost,
         "uncertain": stats.uncertain,
         "moved": stats.moved,
+        "flagged": stats.flagged,
         "requests": result.calls,
         "cost_usd": stats.cost / MICRO,
         "left": result.left,
@@ -128,4 +131,5 @@ def _state(counts: Counts) -> Mapping[str, Json]:
         "cost_usd": counts.totals.cost / MICRO,
         "images_paid": counts.totals.images,
         "reserved_usd": counts.totals.reserved / MICRO,
+        "flagged": counts.flagged,
     }

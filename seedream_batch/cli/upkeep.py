@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.words import duration, number, say, short, size, usd, wrapped
+from seedream_batch.cli.words import duration, flagged_advice, number, say, short, size, usd, wrapped
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job
 from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path
@@ -37,6 +37,9 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
         say(f"  unreadable {number(found.unread, 'file')}")
         _list(found.unreadable, found.unread)
     _show_not_there(result)
+    if result.flagged:
+        say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
+        _list(result.warnings, max(result.flagged, len(result.warnings)))
     for line in _advice(result, path, without_key):
         say(wrapped(line))
 
@@ -63,6 +66,8 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
         )
     if found.unanswered:
         lines.append(f"The service gave no clear answer about {number(found.unanswered, 'image')}: verify again.")
+    if result.flagged:
+        lines.append(flagged_advice(path))
     if lacking is None:
         return lines
     if lacking.waiting:
@@ -95,6 +100,8 @@ def verification_json(result: RunResult, job: Job) -> Json:
         "to_ask": found.to_ask,
         "unanswered": found.unanswered,
         "waiting": lacking.waiting if lacking else 0,
+        "flagged_tasks": result.flagged,
+        "warnings": result.warnings,
         "not_there": [
             {
                 "path": _place(image, task),

@@ -150,3 +150,9 @@ def short(path: Path | str) -> str:
         # The current folder was deleted.
         return str(path)
     return relative if len(relative) <= len(str(path)) and not relative.startswith("../../..") else str(path)
+
+
+def flagged_advice(path: str) -> str:
+    """What to do about results that are not what was requested; `path` is the job as it is given to commands."""
+    accept, retry = f"seedream-batch resolve {path} --accept", f"seedream-batch retry {path} --flagged"
+    return f"`{accept}` accepts flagged results as they are, `{retry}` pays for new ones."

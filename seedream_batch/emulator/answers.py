@@ -125,6 +125,28 @@ def without_task_id(answer: Answer) -> Answer:
     return replace(answer, body=json.dumps(document).encode())
 
 
+def with_task_id(answer: Answer, task_id: str) -> Answer:
+    """A taken submission whose answer names another task."""
+    document = json.loads(answer.body)
+    data = document.get("data")
+    for entry in data if isinstance(data, list) else [data]:
+        for name in ("task_id", "id"):
+            if isinstance(entry, dict) and name in entry:
+                entry[name] = task_id
+    return replace(answer, body=json.dumps(document).encode())
+
+
+def with_image_error(answer: Answer, number: int, code: int | str, message: str) -> Answer:
+    """A completed task with an error in the place of the image with this number (from 1)."""
+    document = json.loads(answer.body)
+    data = document.get("data")
+    images = data.get("result", {}).get("images") if isinstance(data, dict) else None
+    if images is None:
+        return answer
+    images[number - 1 : number] = [{"error": {"code": code, "message": message}}]
+    return replace(answer, body=json.dumps(document).encode())
+
+
 def of_kind(kind: str, error: Answer) -> Answer:
     """An error answer with another kind of body: json, html, empty, garbage, or a bare JSON string."""
     if kind == "html":

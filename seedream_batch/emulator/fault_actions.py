@@ -175,6 +175,7 @@ ACTIONS: Mapping[str, ActionSpec] = {
     # Submissions.
     "reset_after_bill": ActionSpec(_on("submit")),
     "no_task_id": ActionSpec(_on("submit")),
+    "same_id": ActionSpec(_on("submit"), {"of": _whole(1)}, defaults={"of": 1}),
     "idempotency": ActionSpec(
         _on("submit"),
         {"code": _choice(*IDEMPOTENCY_CODES), "at": _BEFORE_AFTER, "retry_after": _retry_after},
@@ -193,6 +194,11 @@ ACTIONS: Mapping[str, ActionSpec] = {
     ),
     "not_found": _outcome({"polls": _whole(1)}, {"polls": 1}, on=("submit", "poll")),
     "unknown_status": _outcome({"word": _text, "polls": _whole(1)}, {"word": "reticulating"}, on=("submit", "poll")),
+    "image_error": ActionSpec(
+        _on("poll"),
+        {"image": _whole(1), "code": _code, "message": _text},
+        defaults={"image": 1, "code": "InternalServiceError", "message": "unexpected internal error"},
+    ),
     "oddity": ActionSpec(_on("submit", "poll", "balance"), {"set": _oddities}, ("set",), ends=False),
     # Result images.
     "short_length": ActionSpec(_on("image")),

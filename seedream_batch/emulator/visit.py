@@ -112,7 +112,7 @@ class Visit:
                 return wire.reset(self.request)
             if fault.action == "cut_body":
                 return wire.cut(self.request, answer, fault.get("keep"))
-            answer = self._instead(fault, "after_bill") or _spoiled(answer, fault)
+            answer = self._instead(fault, "after_bill") or self._spoiled(answer, fault)
         if middle is not None:
             return await self._held_in_body(answer, middle)
         return wire.respond(answer)
@@ -194,6 +194,24 @@ class Visit:
             return answers.of_kind(fault.get("body"), error)
         return None
 
+    def _spoiled(self, answer: Answer, fault: Fault) -> Answer:
+        if fault.action == "empty_body":
+            return replace(answer, body=b"")
+        if fault.action == "garbage_body":
+            return replace(answer, body=answers.GARBAGE)
+        if fault.action == "huge_body":
+            # White space at its end leaves a JSON document what it is.
+            return replace(answer, body=answer.body + b" " * fault.get("bytes"))
+        if fault.action == "no_task_id" and answer.status < 300:
+            return answers.without_task_id(answer)
+        if fault.action == "same_id" and answer.status < 300:
+            tasks = self.state.account.tasks.values()
+            first = next((task.plan.id for task in tasks if task.plan.number == fault.get("of")), None)
+            return answer if first is None else answers.with_task_id(answer, first)
+        if fault.action == "image_error":
+            return answers.with_image_error(answer, fault.get("image"), fault.get("code"), fault.get("message"))
+        return answer
+
     async def _held_in_body(self, answer: Answer, fault: Fault) -> wire.Sent:
         half = len(answer.body) // 2
         wire.send_raw(self.request, wire.head(answer, length=len(answer.body)) + answer.body[:half])
@@ -208,16 +226,3 @@ class Visit:
 
 def _idempotency_code(code: str) -> str:
     return {"indeterminate": "idempotency_result_indeterminate"}.get(code, f"idempotency_{code}")
-
-
-def _spoiled(answer: Answer, fault: Fault) -> Answer:
-    if fault.action == "empty_body":
-        return replace(answer, body=b"")
-    if fault.action == "garbage_body":
-        return replace(answer, body=answers.GARBAGE)
-    if fault.action == "huge_body":
-        # White space at its end leaves a JSON document what it is.
-        return replace(answer, body=answer.body + b" " * fault.get("bytes"))
-    if fault.action == "no_task_id" and answer.status < 300:
-        return answers.without_task_id(answer)
-    return answer

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedream_batch.delivery import is_placeholder, wrong_count, wrong_picture
 from seedream_batch.engine.arrange import assign_place
 from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.inlet import Inlet
@@ -21,9 +23,11 @@ from seedream_batch.files.folder import Occupied
 from seedream_batch.files.part import writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
-from seedream_batch.model.outcome import Fetched, Poll, Polled
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, image_path
+from seedream_batch.model.job import REFERENCE
+from seedream_batch.model.outcome import Fetched, ImageUrl, Poll, Polled
+from seedream_batch.model.task import NOT_THERE, SAME_BYTES, ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.pacing import Watch
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
@@ -31,6 +35,12 @@ DEFAULT_LINK_LIFETIME = 24 * 3600.0
 
 MOST_TRIES = 5
 """Downloads of one image that may go wrong in one run before it is left to the next one."""
+
+MORE_TRIES = 2
+"""Downloads after one that brought a picture that is not what was requested, before that one is stored."""
+
+MOST_IN_VAIN = 8
+"""Wrong pictures that came again and again, and none that was put right, after which others are stored at once."""
 
 MOST_DENIED = 3
 """Looks in a row that may be refused (401, 403) before the run ends."""
@@ -63,6 +73,8 @@ class Collector:
         self._placer = Placer(context.folder)
         self._told: defaultdict[str, Happening] = defaultdict(Happening)
         """Set for each resolution once it is known how long its tasks take."""
+        self._in_vain = 0
+        """Wrong pictures that were downloaded again without a better result; below 0 once one was put right."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
         """Looks at an accepted task until it has ended; its images, if it succeeded. Raises `Stopping`.
@@ -168,16 +180,22 @@ class Collector:
             context.emit(event(EventKind.WARNING, task, note))
         match move.to:
             case TaskState.SUCCEEDED:
-                if len(poll.images) != task.images:
-                    context.emit(
-                        event(EventKind.WARNING, task, f"{len(poll.images)} of {task.images} images were delivered")
-                    )
-                images = await context.writer.do(
-                    lambda m: m.succeeded(
-                        task, poll.images, cost=poll.cost, why=move.why, now=now,
-                        default_expiry=now + DEFAULT_LINK_LIFETIME,
-                    )
-                )  # fmt: skip
+
+                def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str]:
+                    with manifest.group():
+                        found = manifest.succeeded(
+                            task, poll.images, cost=poll.cost, why=move.why, now=now,
+                            default_expiry=now + DEFAULT_LINK_LIFETIME,
+                        )  # fmt: skip
+                        # Of an earlier attempt some may be there already.
+                        there = sum(image.state not in NOT_THERE for image in found)
+                        warning = wrong_count(there, task.images, poll.errors)
+                        manifest.warn_of_task(task.id, warning)
+                    return found, warning
+
+                images, warning = await context.writer.do(deliver)
+                if warning:
+                    self._flag(task, warning)
                 if poll.cost is None:
                     context.costless.add((task.model, task.resolution))
                 stats.cost += task.price * len(poll.images) if poll.cost is None else poll.cost
@@ -211,7 +229,7 @@ class Collector:
                 context.check()
                 got = await self._try(task, image)
             if got.kind is Fetched.WHOLE:
-                await self._store(task, image, got)
+                await self._store(task, image, await self._better(task, image, got))
                 return
             # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
             bad += got.bad or got.kind is Fetched.REFUSED
@@ -223,6 +241,66 @@ class Collector:
                 return
             image = fresh
         self._leave(task, image, image.reason)
+
+    async def _better(self, task: TaskRecord, image: ImageRecord, got: _Got) -> _Got:
+        """What a download brought, or something better if it is not what was requested and trying again helps.
+
+        That is free. The first picture is kept meanwhile: its link may work only once.
+        """
+        if self._in_vain >= MOST_IN_VAIN or not await self._doubt(task, image, got):
+            return got
+        context = self._context
+        try:
+            for tries in range(1, MORE_TRIES + 1):
+                await context.rest(backoff(tries, random=context.random))
+                link = await self._fresh_link(task, image) if tries > 1 else None
+                async with self._downloads:
+                    more = await self._try(task, image if link is None else replace(image, url=link.url))
+                if more.part is None:
+                    continue
+                if not await self._doubt(task, image, more):
+                    self._in_vain = -MOST_IN_VAIN
+                    got, more = more, got
+                if more.part is not None:
+                    await asyncio.to_thread(context.folder.discard, more.part)
+                if self._in_vain < 0:
+                    return got
+        except Stopping:
+            return got
+        except BaseException:
+            if got.part is not None:
+                context.folder.discard(got.part)
+            raise
+        self._in_vain += 1
+        return got
+
+    async def _doubt(self, task: TaskRecord, image: ImageRecord, got: _Got) -> str:
+        """Why a whole picture is not what was requested; empty if it is, as far as that can be told."""
+        file = got.file
+        if file is None:
+            raise AssertionError("a whole download has a file")
+        twin = await self._context.writer.do(lambda m: m.twin(image, file.sha256))
+        return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
+
+    def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
+        references = []
+        if task.size == "auto":
+            known = self._context.references
+            urls = [str(url).removeprefix(REFERENCE) for url in json.loads(task.body).get("image_urls", [])]
+            references = [(known[url].width, known[url].height) for url in urls if url in known]
+            if len(references) < len(urls):
+                # It may follow one that nobody here has seen.
+                references = []
+        return wrong_picture(task.size, task.resolution, file.width, file.height, references)
+
+    async def _fresh_link(self, task: TaskRecord, image: ImageRecord) -> ImageUrl | None:
+        """The link that the service gives for an image now, if it gives as many as it delivered.
+
+        Links are told apart by their place alone: a list of another length says nothing of this one.
+        """
+        poll = await self.look(task, self._context.clock() - (task.submitted_at or 0.0))
+        known = await self._context.writer.do(lambda m: m.delivered(task.id))
+        return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
     async def _again(self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int) -> ImageRecord | None:
         """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
@@ -290,6 +368,10 @@ class Collector:
         if picture is None:
             await asyncio.to_thread(folder.discard, path)
             return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
+        if is_placeholder(picture.width, picture.height):
+            await asyncio.to_thread(folder.discard, path)
+            told = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
+            return _Got(Fetched.BROKEN, told, bad=True)
         file = StoredFile(download.bytes, part.sha256, picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 
@@ -325,10 +407,18 @@ class Collector:
     async def _stored(self, task: TaskRecord, image: ImageRecord, file: StoredFile) -> None:
         context = self._context
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
-        await context.writer.do(lambda m: m.move_image(image, ImageState.STORED, why, context.clock()))
+        doubt = self._not_as_requested(task, file)
+        warning = await context.writer.do(lambda m: m.store(image, file, why, doubt, context.clock()))
         context.stats.stored += 1
         context.stats.stored_bytes += file.bytes
         context.emit(event(EventKind.STORED, task, why, index=image.index))
+        if warning:
+            self._flag(task, f"image {image.index}: {warning}")
+
+    def _flag(self, task: TaskRecord, warning: str) -> None:
+        """A result is not what was requested."""
+        self._context.stats.flagged += 1
+        self._context.emit(event(EventKind.FLAGGED, task, warning))
 
     async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
         if image.path is None or image.sha256 is None:

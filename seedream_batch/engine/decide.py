@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from seedream_batch.engine.opening import opened
 from seedream_batch.errors import UsageError
-from seedream_batch.manifest import Manifest
+from seedream_batch.manifest import Manifest, ManifestReader
+from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskRecord, TaskState
@@ -33,6 +34,15 @@ def make_anew(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
         chosen = _fitting(manifest.to_make_anew(), chooses)
         manifest.make_anew(chosen, time.time())
         return chosen, len(_fitting(manifest.not_asked(), chooses))
+
+
+def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
+    """Takes the results of the chosen tasks as they are, though they are not what was requested; which they were."""
+    with opened(job) as manifest:
+        with ManifestReader(job.manifest) as reader:
+            chosen = _fitting([one.task for one in reader.flagged(UNLIMITED)], chooses)
+        manifest.accept(chosen, time.time())
+    return chosen
 
 
 def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:

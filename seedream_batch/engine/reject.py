@@ -14,7 +14,8 @@ from seedream_batch.engine.arrange import SUPERSEDED
 from seedream_batch.engine.opening import opened
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
-from seedream_batch.manifest import Manifest
+from seedream_batch.manifest import Manifest, ManifestReader
+from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, home_of
@@ -49,6 +50,24 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
                 found.left.append(f"{task.paths[0]}: it is {task.state} already")
             else:
                 _reject(manifest, folder, task, group, found)
+    return found
+
+
+def reject_flagged(job: Job, chooses: Callable[[Mapping[str, Json]], bool]) -> Rejected:
+    """Plans those tasks again whose result is not what was requested, and whose cell `chooses` takes.
+
+    All their files go to `superseded/`: what a new attempt brings is another set. Raises as `reject_images` does.
+    """
+    folder = destination(job)
+    found = Rejected()
+    with opened(job) as manifest:
+        with ManifestReader(job.manifest) as reader:
+            flagged = [one.task for one in reader.flagged(UNLIMITED)]
+        for task in flagged:
+            if chooses(json.loads(task.cell)):
+                stored = [image for image in manifest.images(task.id) if image.state is ImageState.STORED]
+                picked = [Picked(task.fingerprint, image.index, image.sha256 or "") for image in stored]
+                _reject(manifest, folder, task, picked, found)
     return found
 
 

@@ -34,6 +34,9 @@ from seedream_batch.model.place import Server
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
+WARNINGS = 20
+"""Results that are not what was requested, named with their reason; the count is whole."""
+
 
 @dataclass(frozen=True, slots=True)
 class NotThere:
@@ -65,6 +68,10 @@ class RunResult:
     verified: Verified
     not_there: NotThere | None
     """None for a run that did not verify."""
+    flagged: int
+    """Tasks of the job whose result is not what was requested, and that nobody accepted."""
+    warnings: list[str]
+    """Why: the first of them."""
 
     @property
     def cost_usd(self) -> float:
@@ -407,4 +414,6 @@ def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: floa
             not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.beyond_links())
             if verify is not None
             else None,
+            flagged=reader.flagged_tasks(),
+            warnings=[text for one in reader.flagged(WARNINGS) for text in one.warnings][:WARNINGS],
         )

@@ -32,6 +32,8 @@ KEY_LIFETIME = 20 * 3600.0
 MOST_UPLOADS = 5
 """Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
 
+MOST_SAME_IDS = 3
+"""Tasks with the id of another one after which a run stops submitting."""
 
 SLOW = 2.0
 """Seconds that a server may take for task ids before they are written down elsewhere, too."""
@@ -47,6 +49,8 @@ class Submitter:
         self._unanswered = 0
         self._answered = Happening()
         self._bad_uploads = 0
+        self._same_ids = 0
+        """Tasks for which the service named the id of another one."""
         self._told_of_silence = False
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
@@ -135,7 +139,7 @@ class Submitter:
                 accepted = await self._record(claim, outcome)
             finally:
                 self.give_up_turn()
-            if accepted is not None or outcome.kind in {Submitted.REFUSED, Submitted.INDETERMINATE}:
+            if accepted is not None or outcome.kind in {Submitted.ACCEPTED, Submitted.REFUSED, Submitted.INDETERMINATE}:
                 return accepted
             await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
         return None
@@ -248,7 +252,7 @@ class Submitter:
                 assert_never(move.to)
         return None
 
-    async def _accepted(self, claim: Claim, move: Move, outcome: Submission, now: float) -> TaskRecord:
+    async def _accepted(self, claim: Claim, move: Move, outcome: Submission, now: float) -> TaskRecord | None:
         context = self._context
         task = claim.task
         deadline = now + context.job.run.task_timeout
@@ -273,6 +277,13 @@ class Submitter:
                 why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
                 self._rescue(claim, outcome, now, why)
             raise
+        if accepted.state is TaskState.UNCERTAIN:
+            context.stats.uncertain += task.state is not TaskState.UNCERTAIN
+            context.emit(event(EventKind.UNCERTAIN, accepted, accepted.reason))
+            self._same_ids += 1
+            if self._same_ids == MOST_SAME_IDS:
+                context.stop_submitting(StopReason.UNCLEAR, "the service names one task id for several tasks")
+            return None
         if task.state is TaskState.UNCERTAIN:
             context.stats.uncertain = max(0, context.stats.uncertain - 1)
         context.emit(event(EventKind.SUBMITTED, accepted, move.why))

@@ -38,6 +38,7 @@ class EventKind(StrEnum):
     RESCUED = "rescued"
     REJECTED = "rejected"
     EXPIRED = "expired"
+    FLAGGED = "flagged"
     MOVED = "moved"
     SLOWED = "slowed"
     STOPPING = "stopping"
@@ -137,4 +138,6 @@ class Stats:
     trouble: int = 0
     cost: int = 0
     in_flight: int = 0
+    flagged: int = 0
+    """Results that are not what was requested."""
     checked: int = 0

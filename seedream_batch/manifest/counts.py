@@ -17,10 +17,13 @@ class Counts:
     images: dict[ImageState, int]
     wanted: int
     totals: Totals
+    flagged: int
+    """Tasks whose result is not what was requested."""
 
 
 def read_counts(manifest: Place) -> Counts:
     """The numbers of one moment, also beside a run. Raises `ManifestError`, `StorageError`."""
     with ManifestReader(manifest) as reader:
         reader.snapshot()
-        return Counts(reader.counts(), reader.image_counts(), reader.wanted()[1], reader.totals())
+        wanted, flagged = reader.wanted()[1], reader.flagged_tasks()
+        return Counts(reader.counts(), reader.image_counts(), wanted, reader.totals(), flagged)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seedream_batch.manifest.pictures import ACCEPTED_AS_IS
 from seedream_batch.manifest.submissions import Submissions
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
@@ -58,6 +59,20 @@ class Decisions(Submissions):
             for task in tasks:
                 self._move(sql, task, TaskState.PLANNED, "forgotten", now, not_before=0, code="", reason="", held=0)
                 self._attempt(sql, task, "forgotten")
+
+    def accept(self, tasks: Iterable[TaskRecord], now: float) -> None:
+        """Results that are not what was requested are taken as they are."""
+        with self.group() as sql:
+            for task in tasks:
+                self._leaving(task, TaskState.SUCCEEDED)
+                sql.execute(
+                    "UPDATE images SET reason = CAST(? AS TEXT) || warning, warning = '', updated_at = ?"
+                    " WHERE task = ? AND state = 'stored' AND warning != ''",
+                    (ACCEPTED_AS_IS, now, task.id),
+                )
+                if task.warning:
+                    reason = f"{ACCEPTED_AS_IS}{task.warning}"
+                    sql.execute("UPDATE tasks SET reason = ?, warning = '' WHERE id = ?", (reason, task.id))
 
     def give_up(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Uncertain tasks count as failed; what they may have cost stays held."""

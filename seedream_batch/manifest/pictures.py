@@ -11,7 +11,7 @@ from seedream_batch.manifest.connection import marks
 from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.in_hand import InHand
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
-from seedream_batch.model.task import IMAGE_EDGES, ImageRecord, ImageState
+from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,11 @@ class StoredFile:
     height: int
     format: str
 
+
+ACCEPTED_AS_IS = "accepted as it is: "
+"""How the reason of a stored image begins that is not what was requested, and that a person takes all the same."""
+
+_UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
 _OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
@@ -99,6 +104,34 @@ class Pictures(InHand):
             )
             one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
             self._log(sql, image.task, image.state, to, why, now, image=image.index)
+
+    def store(self, image: ImageRecord, file: StoredFile, why: str, warning: str, now: float) -> str:
+        """The file of an announced image is in its place; why it is not what was requested, empty if it is.
+
+        Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
+        """
+        with self.group() as sql:
+            self.move_image(image, ImageState.STORED, why, now, warning=warning)
+            twin = self.twin(image, file.sha256)
+            if twin is not None:
+                warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")
+                this = (image.task, image.index)
+                sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
+                path = self.images(image.task)[image.index - 1].path
+                sql.execute(
+                    f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
+                    (f"{SAME_BYTES}{path}", file.sha256),
+                )
+        return warning
+
+    def twin(self, image: ImageRecord, sha256: str) -> ImageRecord | None:
+        """Another stored image with these bytes, if there is one."""
+        row = self._connection.row(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state = 'stored'"
+            ' AND NOT (task = ? AND "index" = ?) LIMIT 1',
+            (sha256, image.task, image.index),
+        )
+        return image_record(row) if row else None
 
     def try_again(
         self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float

@@ -23,6 +23,13 @@ _SOMETHING = (
 """The condition on a row of `tasks` that there is more of it than its account: files, or work in flight."""
 
 
+_FLAGGED = (
+    "tasks.state = 'succeeded' AND tasks.ordinal IS NOT NULL AND tasks.id IN (SELECT id FROM tasks WHERE warning != ''"
+    " UNION SELECT task FROM images WHERE warning != '' AND state = 'stored')"
+)
+"""The condition on a row of `tasks` that its result is not what was requested."""
+
+
 class Step(StrEnum):
     """A step on the way of a task that a chart of the run counts."""
 
@@ -39,6 +46,20 @@ class Doubt:
     key: str
     sent_at: float
     reserved: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flagged:
+    """A task whose result is not what was requested, and those of its stored images that are not."""
+
+    task: TaskRecord
+    images: tuple[ImageRecord, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why, for each image or for all of them."""
+        of_images = [f"{image.path}: {image.warning}" for image in self.images]
+        return [*([f"{self.task.paths[0]}: {self.task.warning}"] if self.task.warning else []), *of_images]
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +258,31 @@ class ManifestReader:
         images = [image_record(row) for row in rows]
         tasks = {image.task: self._task(image.task) for image in images}
         return [(image, tasks[image.task]) for image in images]
+
+    def flagged_tasks(self) -> int:
+        """How many tasks of the job have a result that is not what was requested, and that nobody accepted."""
+        return int(self._one(f"SELECT count(*) FROM tasks WHERE {_FLAGGED}")[0])
+
+    def flagged(self, limit: int) -> list[Flagged]:
+        """Up to `limit` of them, in the order of the job."""
+        tasks = [
+            task_record(row)
+            for row in self._rows(
+                f"SELECT {TASK_COLUMNS} FROM tasks WHERE {_FLAGGED} ORDER BY ordinal LIMIT ?", (limit,)
+            )
+        ]
+        found = []
+        for start in range(0, len(tasks), 256):
+            page = tasks[start : start + 256]
+            images = self.images_of([task.id for task in page])
+            found += [
+                Flagged(
+                    task,
+                    tuple(one for one in images.get(task.id, ()) if one.warning and one.state is ImageState.STORED),
+                )
+                for task in page
+            ]
+        return found
 
     def wanted_ids(self) -> list[int]:
         """The numbers of all tasks of the job, in its order."""

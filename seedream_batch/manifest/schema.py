@@ -164,6 +164,12 @@ CREATE TABLE answers (          -- responses of the service that were not fully 
 ) STRICT;
 CREATE INDEX answers_task ON answers (task);
 
+CREATE INDEX tasks_lost ON tasks (submitted_at) WHERE state = 'lost';
+CREATE INDEX tasks_flagged ON tasks (id) WHERE warning != '';
+CREATE INDEX images_flagged ON images (task) WHERE warning != '';
+CREATE INDEX images_sha256 ON images (sha256) WHERE state = 'stored';
+CREATE INDEX attempts_task_ids ON attempts (task_ids);
+
 -- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
 -- the next run aims them anew.
 UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');

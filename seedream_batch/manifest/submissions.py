@@ -78,6 +78,9 @@ class Turns:
 Take = Callable[[str, float, int], Turns]
 """Takes up to so many turns: from what was remembered, and the time of the clock that all workers share."""
 
+SAME_ID = "same_task_id"
+"""The code of a task that is held because the service named another task's id for it."""
+
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 """The states in which a task waits for the outcome of its submission."""
 
@@ -203,16 +206,37 @@ class Submissions(Accounts, Pictures):
     def accepted(
         self, task: TaskRecord, task_ids: Sequence[str], *, deadline: float, why: str, now: float
     ) -> TaskRecord:
-        """Task ids came back: they are durable before anything else happens to the task."""
+        """Task ids came back: they are durable before anything else happens to the task.
+
+        With an id that another task has, nobody knows what became of this one: it is held for a person.
+        """
         ids = json.dumps(list(task_ids))
         with self.group() as sql:
             self._leaving(task, *_SENT)
+            other = self._other_with(sql, task, task_ids)
+            if other:
+                told = f"the service answered with the task id {' '.join(task_ids)}, which {other} has already"
+                if task.state is TaskState.SUBMITTING:
+                    self.uncertain(task, why=told, code=SAME_ID, held=True, now=now)
+                else:
+                    self.still_uncertain(task, why=told, held=True, now=now)
+                return self.task(task.id)
             self._move(
                 sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
                 task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
             )  # fmt: skip
             self._attempt(sql, task, "accepted", task_ids=ids)
         return self.task(task.id)
+
+    def _other_with(self, sql: Sql, task: TaskRecord, task_ids: Sequence[str]) -> str:
+        """The path of another task with one of these ids; empty if there is none."""
+        texts = [json.dumps(list(ids)) for ids in {tuple(task_ids), *((one,) for one in task_ids)}]
+        row = sql.execute(
+            f"SELECT paths FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.task_ids IN"
+            f" ({marks(texts)}) AND attempts.task != ? LIMIT 1",
+            (*texts, task.id),
+        ).fetchone()
+        return str(json.loads(row[0])[0]) if row else ""
 
     def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
         """Provably nothing was executed: planned again under the same key, the money free again."""
@@ -272,6 +296,11 @@ class Submissions(Accounts, Pictures):
                 self._charged(sql, task, price)
             self._announce(sql, task, images, default_expiry, now)
         return self.images(task.id)
+
+    def warn_of_task(self, task: int, warning: str) -> None:
+        """Notes why the result of a task is not what was requested; empty if it is."""
+        with self.group() as sql:
+            sql.execute("UPDATE tasks SET warning = ? WHERE id = ? AND warning != ?", (warning, task, warning))
 
     def _announce(
         self, sql: Sql, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float

@@ -81,6 +81,8 @@ class Poll:
     retry_after: float | None = None
     took: float | None = None
     notes: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    """What the service said in the place of images."""
 
 
 class Fetched(StrEnum):

@@ -68,6 +68,9 @@ IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
 NOT_THERE = (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)
 """The states of an image that was delivered and is not in the folder."""
 
+SAME_BYTES = "the same bytes as "
+"""How the warning of an image begins whose bytes another image has, too."""
+
 PRUNED = "its images were pruned"
 """The reason of a task that a person pruned: should the job ask for it again, it is made anew."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.connection import UNLIMITED
-from seedream_batch.manifest.reader import Doubt, RunRow, WorkerRow
+from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
 from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.place import Place
@@ -71,6 +71,8 @@ class Status:
     lost: list[TaskRecord]
     uncertain: list[Doubt]
     troubled: list[tuple[ImageRecord, TaskRecord]]
+    flagged_tasks: int
+    flagged: list[Flagged]
 
     @property
     def going(self) -> bool:
@@ -119,6 +121,8 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
             lost=reader.tasks(TaskState.LOST, SHOWN),
             uncertain=reader.doubts(SHOWN),
             troubled=reader.troubled_images(SHOWN),
+            flagged_tasks=reader.flagged_tasks(),
+            flagged=reader.flagged(SHOWN),
         )
 
 
@@ -231,6 +235,17 @@ def status_json(status: Status) -> Json:
         "images_in_trouble": [
             {**_task_json(task), "image": image.index, "state": str(image.state), "reason": image.reason}
             for image, task in status.troubled
+        ],
+        "flagged_tasks": status.flagged_tasks,
+        "flagged": [
+            {
+                **_task_json(one.task),
+                "warning": one.task.warning,
+                "images": [
+                    {"image": image.index, "path": image.path, "warning": image.warning} for image in one.images
+                ],
+            }
+            for one in status.flagged
         ],
     }
 

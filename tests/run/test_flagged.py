@@ -1,0 +1,191 @@
+"""Results that are not what was requested: fetched again where that helps, else stored and flagged until accepted."""
+
+import json
+
+import pytest
+from PIL import Image
+
+SERIES = """\
+version: 1
+name: test
+matrix: {mood: [calm, wild]}
+request: {prompt: "a cup, {{ mood }}", n: 3, image_urls: [cup.png]}
+output: {dir: out, path: "{{ mood }}"}
+"""
+
+
+def words(text):
+    return " ".join(text.split())
+
+
+def small(bench, width=1024, height=1024, **rule):
+    bench.emulator.set_faults([{"on": "image", "action": "wrong_size", "width": width, "height": height, **rule}])
+
+
+def warnings(bench):
+    return [row[0] for row in bench.rows("SELECT warning FROM images WHERE state = 'stored' ORDER BY task")]
+
+
+@pytest.fixture
+def one(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
+    bench.edit("    - {id: fox, text: a fox in the snow}\n", "")
+    return bench
+
+
+@pytest.fixture
+def series(bench, serve):
+    serve()
+    Image.new("RGB", (2048, 2048), "teal").save(bench.folder / "cup.png")
+    bench.write(SERIES)
+    return bench
+
+
+@pytest.mark.parametrize(("width", "height"), [(1024, 1024), (2560, 1440), (320, 200)])
+def test_a_wrong_picture_is_stored_and_flagged_until_it_is_accepted(one, width, height):
+    small(one, width, height)
+    done = one.run("--summary", "s.json", "--metrics", "m.prom")
+    assert done.code == 9, done
+    assert f"flagged: panda/1-1: image 1: {width} x {height} pixels" in done.err
+    assert "finished, but not all is as requested" in done.out
+    [warning] = warnings(one)
+    summary = json.loads((one.folder / "s.json").read_text())
+    assert (summary["exit_code"], summary["end"], summary["state"]["flagged"]) == (9, "failure", 1)
+    assert summary["warnings"] == [f"panda/1-1.png: {warning}"]
+    assert 'seedream_batch_tasks_flagged{job="test"} 1' in (one.folder / "m.prom").read_text()
+    before = one.requests()
+    assert one.run("--quiet").code == 9
+    assert one.call("verify", "--deep").code == 9
+    assert warning in words(one.call("status").out)
+    told = json.loads(one.call("status", "--json").out)
+    assert (told["flagged_tasks"], told["flagged"][0]["images"][0]["warning"]) == (1, warning)
+    assert "stored, but not as requested" in words(one.call("plan").out)
+    assert one.requests() == before, "what is finished asks nothing"
+    assert "1 task accepted as they are" in one.call("resolve", "--accept").out
+    assert one.run().code == 0
+    assert one.call("verify").code == 0
+    assert "Not as requested" not in one.call("status").out
+    assert one.rows("SELECT reason FROM images") == [(f"accepted as it is: {warning}",)]
+    assert "nothing was changed" in one.call("resolve", "--accept").out
+    one.check()
+
+
+def test_a_wrong_picture_that_gets_right_is_not_flagged(one):
+    small(one, count=2)
+    done = one.run()
+    assert done.code == 0, done
+    assert one.rows("SELECT width, height FROM images") == [(2048, 2048)]
+    assert not list(one.out.rglob("*.part"))
+    one.check()
+
+
+def test_when_nothing_helps_others_are_not_fetched_again(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 8\n")
+    bench.edit('"{{ subject.id }}/{{ size }}"', '"{{ subject.id }}/{{ size }}-{{ sample }}"\nrun: {max_in_flight: 4}')
+    small(bench)
+    assert bench.run().code == 9
+    assert bench.emulator.stats()["image"] < 3 * 48
+    bench.check()
+
+
+def test_a_placeholder_is_never_stored(one):
+    small(one, 1, 1)
+    done = one.run()
+    assert done.code in {3, 7}, done
+    assert "placeholder of 1 x 1 pixels" in done.err
+    assert not one.files()
+    one.emulator.set_faults([])
+    one.call("verify")
+    one.run()
+    assert one.rows("SELECT state, width FROM images") == [("stored", 2048)]
+    assert len(one.charges()) == 1
+
+
+def test_the_same_picture_for_two_tasks_is_flagged_for_both(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
+    small(bench, 2048, 2048)
+    done = bench.run()
+    assert done.code == 9, done
+    assert sorted(warnings(bench)) == ["the same bytes as fox/1-1.png", "the same bytes as panda/1-1.png"]
+    assert "the same bytes as another image" in words(bench.call("plan").out)
+    bench.check()
+
+
+def test_the_same_picture_twice_within_a_task(series):
+    series.emulator.set_faults(
+        [{"on": "image", "action": "wrong_size", "width": 2048, "height": 2048, "prompt": "calm", "after": 1}]
+    )
+    assert series.run().code in {0, 9}
+    twins = series.rows("SELECT count(*) FROM images WHERE warning != '' AND state = 'stored'")
+    same = series.rows("SELECT count(*) - count(DISTINCT sha256) FROM images WHERE state = 'stored'")
+    assert (twins[0][0] > 0) == (same[0][0] > 0)
+    series.check()
+
+
+def test_an_error_in_the_place_of_an_image_is_told(series):
+    series.emulator.set_faults([{"on": "poll", "action": "image_error", "image": 2, "prompt": "calm"}])
+    done = series.run()
+    assert done.code == 9, done
+    assert dict(series.rows("SELECT paths, warning FROM tasks")) == {
+        '["calm"]': "1 of 3 images lacking: InternalServiceError: unexpected internal error",
+        '["wild"]': "",
+    }
+    assert "1 of 3 images lacking: InternalServiceError" in words(series.call("plan").out)
+    assert "calm: 1 of 3 images lacking" in words(series.call("status").out)
+    before = series.requests()
+    assert series.run("--quiet").code == 9
+    assert series.requests() == before
+    series.check()
+
+
+def test_more_images_than_requested_are_flagged(series):
+    series.emulator.configure(deliver=1)
+    assert series.run().code == 9
+    assert [row[0] for row in series.rows("SELECT warning FROM tasks")] == [
+        "4 images were delivered, and 3 requested"
+    ] * 2
+    series.check()
+
+
+def test_flagged_tasks_are_made_anew_and_their_files_step_aside(series):
+    series.emulator.configure(deliver=-1)
+    assert series.run().code == 9
+    series.emulator.configure(deliver=0)
+    assert len(series.files()) == 4
+    done = series.call("retry", "--flagged", "--select", "mood=calm")
+    assert "1 task planned again, 3 images to be paid for" in words(done.out)
+    assert series.run().code == 9, "the other one is flagged still"
+    assert {name for name in series.files() if name.startswith("calm")} == {"calm-1.jpg", "calm-2.jpg", "calm-3.jpg"}
+    assert len([name for name in series.files() if name.startswith("superseded/calm")]) == 2
+    assert series.call("retry", "--flagged").code == 0
+    assert series.run().code == 0
+    assert len(series.charges()) == 4
+    series.check()
+
+
+def test_a_task_id_of_another_task_is_held(bench, serve):
+    serve()
+    bench.emulator.set_faults([{"on": "submit", "action": "same_id", "prompt": "fox", "after": 1, "count": 1}])
+    done = bench.run()
+    assert done.code == 4, done
+    assert bench.states() == {"succeeded": 5, "uncertain": 1}
+    [(reason, code, held)] = bench.rows("SELECT reason, code, held FROM tasks WHERE state = 'uncertain'")
+    assert "which panda/1-1 has already" in reason
+    assert (code, held) == ("same_task_id", 1)
+    assert len({row[0] for row in bench.rows("SELECT sha256 FROM images")}) == 5
+    bench.check()
+
+
+def test_one_task_id_for_all_stops_buying(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 8\n")
+    bench.edit('"{{ subject.id }}/{{ size }}"', '"{{ subject.id }}/{{ size }}-{{ sample }}"\nrun: {max_in_flight: 4}')
+    bench.emulator.set_faults([{"on": "submit", "action": "same_id", "after": 1}])
+    done = bench.run()
+    assert done.code == 4, done
+    assert "one task id for several tasks" in done.out
+    assert len(bench.charges()) < 24
+    bench.check()
