@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.show import show_chosen
 from seedream_batch.cli.words import number, say
 from seedream_batch.errors import UsageError
+from seedream_batch.model.document import Json
+from seedream_batch.model.task import ImageState
 
 if TYPE_CHECKING:
     from seedream_batch.choice import Choice
     from seedream_batch.engine.reject import Rejected
+    from seedream_batch.manifest.reader import Flagged
     from seedream_batch.model.job import Job
 
 SHOWN = 20
@@ -31,6 +35,45 @@ def read_choice(path: Path, job: Job) -> Choice:
     if choice.job != job.name:
         raise UsageError(f"{path} is a choice among the images of {choice.job!r}, and this job is {job.name!r}")
     return choice
+
+
+def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callable[[Mapping[str, Json]], bool] | None:
+    """The test for cells that `--select` and `--flagged` describe; None if neither is given. Raises `UsageError`."""
+    from seedream_batch.load.selecting import chosen
+
+    chooses = chosen(select, job) if select else None
+    if not flagged:
+        return chooses
+    cells = {json.dumps(json.loads(one.task.cell), sort_keys=True) for one in flagged_results(job)}
+    return lambda cell: json.dumps(cell, sort_keys=True) in cells and (chooses is None or chooses(cell))
+
+
+def flagged_choice(job: Job, *, keep: bool) -> Choice:
+    """Of the images of the job those of flagged results, or all but those. Raises `UsageError` if none is flagged."""
+    from seedream_batch.choice import Choice, Picked
+    from seedream_batch.manifest import ManifestReader
+
+    flagged = flagged_results(job)
+    if keep and not flagged:
+        raise UsageError("no result of the job is flagged")
+    picked = set()
+    with ManifestReader(job.manifest) as reader:
+        for one in flagged:
+            # What is lacking is lacking in the whole task; else only the images that are wrong are meant.
+            images = reader.images_of([one.task.id])[one.task.id] if one.task.warning else one.images
+            picked |= {
+                Picked(one.task.fingerprint, image.index) for image in images if image.state is ImageState.STORED
+            }
+    return Choice(job.name, frozenset(picked if keep else ()), frozenset(() if keep else picked))
+
+
+def flagged_results(job: Job) -> list[Flagged]:
+    """All results of the job that are not what was requested."""
+    from seedream_batch.manifest import ManifestReader
+    from seedream_batch.manifest.connection import UNLIMITED
+
+    with ManifestReader(job.manifest) as reader:
+        return reader.flagged(UNLIMITED)
 
 
 def show_rejected(rejected: Rejected, then: str, none: str) -> None:

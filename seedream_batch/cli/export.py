@@ -45,6 +45,11 @@ export."""
     " it exports.",
 )
 @click.option(
+    "--flagged/--no-flagged",
+    default=None,
+    help="Only the images of results that are flagged as not what was requested, or all but those.",
+)
+@click.option(
     "--split",
     metavar="NAME=FRACTION,...",
     help="Split the images, for example train=0.9,test=0.1. The same image is always in the same split.",
@@ -77,6 +82,7 @@ def command(
     to: Path,
     select: tuple[str, ...],
     choice: Path | None,
+    flagged: bool | None,  # noqa: FBT001
     split: str | None,
     group_by: str | None,
     link: bool | None,  # noqa: FBT001
@@ -90,7 +96,7 @@ def command(
 ) -> int:
     """Make a dataset of the stored images of JOB, with what is known of each."""
     from seedream_batch.choice import Picks
-    from seedream_batch.cli.choosing import read_choice, show_left_alone
+    from seedream_batch.cli.choosing import flagged_choice, read_choice, show_left_alone
     from seedream_batch.cli.target import made
     from seedream_batch.cli.words import give
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
@@ -98,20 +104,28 @@ def command(
     from seedream_batch.load.selecting import chosen, grouping
 
     _fitting(form, images=images, shard_size=shard_size, link=link)
+    if choice is not None and flagged is not None:
+        raise UsageError("give --choice or --flagged, not both")
     if group_by and not split:
         raise UsageError(f"--group-by {group_by}: that says how to split; give --split, too")
     loaded = made(job, emulate=emulate, manifest=manifest)
     path = grouping(group_by, loaded.job) if group_by else ()
     given = {
         "split": split, "group_by": group_by, "select": list(select), "choice": choice and choice.name,
+        "flagged": None if flagged is None else str(flagged).lower(),
         "copy": link is False, "images": images, "shard_size": shard_size, "verify": verify,
     }  # fmt: skip
+    picked = None
+    if choice is not None:
+        picked = read_choice(choice, loaded.job)
+    elif flagged is not None:
+        picked = flagged_choice(loaded.job, keep=flagged)
     options = ExportOptions(
         format=Format(form),
         to=to,
         splits=parsed(split, path) if split else None,
         chooses=chosen(select, loaded.job) if select else None,
-        picks=Picks(read_choice(choice, loaded.job)) if choice is not None else None,
+        picks=None if picked is None else Picks(picked),
         link=link is not False,
         embed=images != "path",
         verify=verify,

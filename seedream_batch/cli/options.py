@@ -78,6 +78,11 @@ SELECT: _Decorator = click.option(
 )
 
 
+FLAGGED: _Decorator = click.option(
+    "--flagged", is_flag=True, help="Only cells with results that are flagged as not what was requested."
+)
+
+
 class Duration(click.ParamType[float]):
     """`90s`, `50m`, `1h30m`, or a number of seconds."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT
 
 _EPILOG = """\b
 Examples:
@@ -30,6 +30,7 @@ key. Give it again to bring the gallery up to date: only what is new is made."""
     help="The folder of the gallery; else it stands beside the output folder, with -report behind its name.",
 )
 @SELECT
+@FLAGGED
 @EMULATE
 @MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
@@ -37,27 +38,28 @@ def command(
     job: str,
     to: Path | None,
     select: tuple[str, ...],
+    flagged: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
+    from seedream_batch.cli.choosing import chosen_results
     from seedream_batch.cli.target import existing
     from seedream_batch.cli.words import give, number, say, short
     from seedream_batch.files.kept import destination
-    from seedream_batch.load.selecting import chosen
     from seedream_batch.manifest.lock import is_locked
     from seedream_batch.report import write_gallery
 
     target = existing(job, emulate=emulate, manifest=manifest)[0].job
     folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")
-    chooses = chosen(select, target)
+    chooses = chosen_results(select, target, flagged=flagged)
     with _bar() as progress:
         gallery = write_gallery(
             target.manifest,
             destination(target),
             folder,
-            chooses=(lambda cell: chooses(json.loads(cell))) if select else lambda _: True,
+            chooses=(lambda cell: chooses(json.loads(cell))) if chooses else lambda _: True,
             running=is_locked(target.manifest),
             progress=progress,
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT
 
 if TYPE_CHECKING:
     from seedream_batch.api.secret import ApiKey
@@ -21,12 +21,16 @@ Looks at each stored image: whether it is there, its size, its SHA-256, its pixe
 again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is told and never
 touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
 
-Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be read; others as `run`."""
+--flagged looks at results only that are not what was requested.
+
+Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be read, 9 some results are not what was
+requested; others as `run`."""
 
 
 @click.command("verify", epilog=_EPILOG)
 @JOB
 @SELECT
+@FLAGGED
 @click.option("--deep", is_flag=True, help="Decode every picture, too.")
 @EMULATE
 @MANIFEST
@@ -35,6 +39,7 @@ Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be 
 def command(
     job: str,
     select: tuple[str, ...],
+    flagged: bool,  # noqa: FBT001
     deep: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
@@ -42,6 +47,7 @@ def command(
     quiet: bool,  # noqa: FBT001
 ) -> int:
     """Check the stored images of JOB against the manifest, and fetch those that are not there."""
+    from seedream_batch.cli.choosing import chosen_results
     from seedream_batch.cli.exits import Exit, of_verification
     from seedream_batch.cli.running import perform
     from seedream_batch.cli.target import made, named
@@ -53,11 +59,10 @@ def command(
     key, without = _key(emulate=emulate)
     options = RunOptions(
         collect=True,
+        chooses=chosen_results(select, loaded.job, flagged=flagged),
         verify=Verification(deep=deep, ask=not without, named=None if as_json else SHOWN),
     )
-    result = perform(
-        loaded, key, emulate=emulate, options=options, select=select, quiet=quiet or as_json, log_format="text"
-    )
+    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text")
     code = of_verification(result)
     if as_json:
         give(verification_json(result, loaded.job))

@@ -189,3 +189,24 @@ def test_one_task_id_for_all_stops_buying(bench, serve):
     assert "one task id for several tasks" in done.out
     assert len(bench.charges()) < 24
     bench.check()
+
+
+def test_flagged_results_are_chosen_and_left_out(bench, serve):
+    serve()
+    bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
+    refused = bench.call("export", "--format", "csv", "--to", "none.csv", "--flagged")
+    assert refused.code == 2
+    small(bench, prompt="fox")
+    assert bench.run().code == 9
+    assert "1 image checked" in bench.call("verify", "--flagged").out
+    assert "1 cell (1 image)" in words(bench.call("report", "--flagged", "--to", "page").out)
+    for option, image in (("--flagged", "fox/1-1.png"), ("--no-flagged", "panda/1-1.jpg")):
+        done = bench.call("export", "--format", "jsonl", "--to", option.strip("-"), option)
+        assert done.code == 0, done
+        text = "".join(path.read_text() for path in (bench.folder / option.strip("-")).rglob("*.jsonl"))
+        assert image in text
+        assert text.count("\n") == 1
+    bench.emulator.set_faults([])
+    assert bench.call("resolve", "--accept").code == 0
+    assert bench.call("export", "--format", "jsonl", "--to", "again", "--flagged").code == 2
+    assert "0 images checked" in bench.call("verify", "--flagged").out

@@ -180,7 +180,7 @@ def test_what_is_wrong_with_a_choice_is_told(made):
         assert done.code == 2
         assert expected in done.err
     done = made.call("retry", "--choice", choose(made, "fox/1-1.jpg"), "--missing")
-    assert "give --missing or --choice, not both" in done.err
+    assert "give one of --missing, --choice and --flagged" in done.err
     unknown = {"seedream_batch_choice": 1, "job": "test", "reject": [{"fingerprint": "0" * 64, "index": 1}]}
     choice.write_text(json.dumps(unknown))
     done = made.call("retry", "--choice", str(choice))
