@@ -72,12 +72,15 @@ def cells() -> list[Cell]:
         for command in COMMANDS
         for variant in ("trusted", "held")
     ]
-    mixed = [
-        Cell(f"{mix}: {' '.join(command)}", mix, command)
+    commands = (*COMMANDS, ("prune", "--yes"), ("resolve", "--forget"))
+    mixed = [Cell(f"{mix}: {' '.join(command)}", mix, command) for mix in MIXED for command in commands]
+    doubtful = [
+        Cell(f"{mix}, tasks in doubt: {' '.join(command)}", mix, command, "held")
         for mix in MIXED
-        for command in (*COMMANDS, ("prune", "--yes"))
+        if mix not in _SAME
+        for command in commands
     ]
-    return [*mixed, *keys]
+    return [*mixed, *doubtful, *keys]
 
 
 def run(cell: Cell, root: Path, port: int) -> list[str]:

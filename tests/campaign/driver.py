@@ -117,6 +117,7 @@ def _short(text: str) -> str:
 def _begin(few: bool) -> None:  # noqa: FBT001 - as the pool calls it
     if few:
         crashes.ENOUGH = 0
+        walk.MINIMISING = 0.0
     forge.warm_up()
 
 

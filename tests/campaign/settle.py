@@ -17,7 +17,7 @@ from bench import in_state
 from forge import Ended
 from oracle import Manifest
 from PIL import Image, ImageChops, ImageStat
-from world import KEY, World
+from world import KEY, World, picture_names
 
 CODES = {0, 3, 4, 5, 6, 7, 9, 75}
 """What a command may leave with, however the service behaves; 9 is for results that are not what was requested."""
@@ -50,7 +50,19 @@ def settle(world: World) -> list[str]:
         images = [(image["state"], image["reason"]) for image in _open_images(manifest)]
         reasons = [(task["state"], task["reason"]) for task in _current(manifest) if task["state"] != "succeeded"]
         wrong.append(f"what was paid for does not come back: {reasons} {images}")
-    return wrong + world.violations() + wrong_pictures(world)
+    return wrong + world.violations() + wrong_pictures(world) + _misplaced(manifest)
+
+
+def _misplaced(manifest: Manifest) -> list[str]:
+    """Pictures of the job that are not where it wants them."""
+    wrong = []
+    for task in _current(manifest):
+        wanted = set(picture_names(json.loads(task["paths"]), task["images"]))
+        for image in manifest.images:
+            if image["task"] == task["id"] and image["state"] == "stored":
+                stem = image["path"].rpartition(".")[0]
+                wrong += [] if f"{stem}.jpg" in wanted else [f"I7 {image['path']} is stored, and belongs at {wanted}"]
+    return wrong
 
 
 def _current(manifest: Manifest) -> list[dict[str, Any]]:

@@ -247,6 +247,7 @@ class Walk:
         self.save()
         for path in list(self.own):
             self.take_away(path)
+        self.judge()
         try:
             told = settle(self.world)
         except TimeoutError as error:

@@ -46,7 +46,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "resolve": ("resolve", "--resend"),
     "prune": ("prune",),
     "report": ("report",),
-    "export": ("export", "--format", "csv", "-o", "table.csv"),
+    "export": ("export", "--format", "csv", "--to", "table"),
     "an unknown option": ("run", "--no-such-option"),
     "help": ("run", "--help"),
     "schema": ("schema", "job"),

@@ -20,7 +20,7 @@ STEPS = 10_000
 """Steps in all, unless `--steps` says so."""
 LENGTH = 50
 """Steps of one walk."""
-_MINIMISING = 40.0
+MINIMISING = 40.0
 """Seconds in which a shorter sequence is looked for."""
 
 _VARIANTS = ("trusted", "trusted", "held", "no keys")
@@ -85,7 +85,7 @@ def _kind(wrong: str) -> str:
 def _minimised(steps: Sequence_, kind: str, variant: str, root: Path, port: int) -> list[tuple[str, int]]:
     """The steps without those that are not needed, as far as the time goes."""
     left = list(steps)
-    deadline = time.monotonic() + _MINIMISING
+    deadline = time.monotonic() + MINIMISING
     size = max(1, len(left) // 2)
     while size:
         at = 0

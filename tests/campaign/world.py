@@ -194,7 +194,7 @@ class World:
         wanted, absent = set(), set()
         for task in manifest.tasks:
             if task["ordinal"] is not None:
-                names = _names(json.loads(task["paths"]), task["images"])
+                names = picture_names(json.loads(task["paths"]), task["images"])
                 (wanted if task["state"] == "succeeded" else absent).update(names)
         wrong = [f"I7 {name} is missing" for name in wanted - set(there)]
         wrong += [f"I7 {name} is there, and its task has not succeeded" for name in absent & set(there)]
@@ -210,7 +210,7 @@ class World:
         return wrong
 
 
-def _names(paths: list[str], images: int) -> list[str]:
+def picture_names(paths: list[str], images: int) -> list[str]:
     """The names of a task's pictures; the paths of the job's templates do not use `index`."""
     return [f"{paths[0]}.jpg"] if images == 1 else [f"{paths[0]}-{index}.jpg" for index in range(1, images + 1)]
 
