@@ -8,6 +8,7 @@ from random import Random
 from typing import assert_never
 
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
+from seedream_batch.model.refusals import is_moderation
 from seedream_batch.model.task import TaskState
 
 NOT_FOUND_GRACE = 60.0
@@ -21,9 +22,6 @@ BACKOFF_CAP = 60.0
 BELIEVED = 3
 """Looks in a row that have to show an odd end before a task is given up for it."""
 
-MODERATION = ("sensitivecontentdetected", "safety_violations=", "content_policy", "moderation")
-"""Words by which a moderation refusal names itself; the same request again is of no use."""
-
 
 @dataclass(frozen=True, slots=True)
 class Move:
@@ -34,12 +32,6 @@ class Move:
     code: str = ""
     held: bool = False
     final: bool = False
-
-
-def is_moderation(code: str, message: str) -> bool:
-    """Whether a refusal comes from moderation, by the code and message the service gave."""
-    text = f"{code} {message}".lower()
-    return any(word in text for word in MODERATION)
 
 
 def after_submission(state: TaskState, submission: Submission) -> Move | None:
@@ -56,12 +48,15 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
         case Submitted.REFUSED:
             final = is_moderation(submission.code, submission.message)
             return Move(TaskState.FAILED, told, submission.code, final=final) if first else None
+        case Submitted.BLOCKED:
+            return Move(TaskState.FAILED, f"turned away: {told}", submission.code) if first else None
         case (
             Submitted.UNREACHABLE
             | Submitted.RATE_LIMITED
             | Submitted.UNAVAILABLE
             | Submitted.UNAUTHORIZED
             | Submitted.UNPAID
+            | Submitted.NO_MODEL
         ):
             return Move(TaskState.PLANNED, told, submission.code) if first else None
         case Submitted.IN_PROGRESS | Submitted.UNKNOWN:
@@ -130,6 +125,7 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
         status=done[0].status,
         notes=(*(note for poll in done for note in poll.notes), *lost),
         errors=(*(error for poll in done for error in poll.errors), *lost),
+        kept=next((poll.kept for poll in polls if poll.kept is not None), None),
     )
 
 

@@ -19,9 +19,9 @@ from seedream_batch.lifecycle import (
     after_submission,
     backoff,
     combine,
-    is_moderation,
 )
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
+from seedream_batch.model.refusals import is_moderation
 from seedream_batch.model.task import EDGES, TaskState
 
 PLANNED, SUBMITTING, ACCEPTED, SUCCEEDED, FAILED, LOST, UNCERTAIN = TaskState
@@ -35,6 +35,8 @@ SUBMISSIONS = {
     Submitted.UNAVAILABLE: (PLANNED, None, False),
     Submitted.UNAUTHORIZED: (PLANNED, None, False),
     Submitted.UNPAID: (PLANNED, None, False),
+    Submitted.BLOCKED: (FAILED, None, False),
+    Submitted.NO_MODEL: (PLANNED, None, False),
     Submitted.IN_PROGRESS: (UNCERTAIN, None, False),
     Submitted.INDETERMINATE: (UNCERTAIN, None, True),
     Submitted.UNKNOWN: (UNCERTAIN, None, False),
@@ -52,7 +54,8 @@ def test_after_a_submission(kind):
     move = after_submission(SUBMITTING, submission)
     assert move is not None
     assert (move.to, move.held) == (first, held)
-    assert move.why == ("accepted" if kind is Submitted.ACCEPTED else "HTTP 418: why")
+    told = {Submitted.ACCEPTED: "accepted", Submitted.BLOCKED: "turned away: HTTP 418: why"}
+    assert move.why == told.get(kind, "HTTP 418: why")
     assert move.code == ("" if kind is Submitted.ACCEPTED else "c")
     move = after_submission(UNCERTAIN, submission)
     assert (move.to if move else None) == again

@@ -20,13 +20,19 @@ from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
 from seedream_batch.api import wire
+from seedream_batch.api.documents import Answer, unpacked
+from seedream_batch.api.faults import fault_of, is_web_page, one_line
+from seedream_batch.api.lenient import LONGEST_FIELD, LenientConnector
 from seedream_batch.api.proxies import proxy_for
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, UsageError
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
+from seedream_batch.model.refusals import is_balance
 
 MAX_ANSWER = 4 * 1024 * 1024
 """Bytes of an API answer that are read; a task document has a few thousand."""
+MAX_RESULT = 64 * 1024 * 1024
+"""Bytes of the document of a task that are read: images may be written into it."""
 
 CONNECT_TIMEOUT = 15.0
 SUBMIT_TIMEOUT = 120.0
@@ -146,8 +152,13 @@ class Service:
         """Requests made so far."""
 
         def session() -> aiohttp.ClientSession:
-            connector = aiohttp.TCPConnector(limit=connections, keepalive_timeout=KEEP_ALIVE)
-            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+            connector = LenientConnector(limit=connections, keepalive_timeout=KEEP_ALIVE)
+            return aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                max_line_size=LONGEST_FIELD,
+                max_field_size=LONGEST_FIELD,
+            )
 
         # Proxies of the environment are for the outside; a service on this machine is reached directly.
         proxy = None if loopback else proxy_for(origin)
@@ -182,10 +193,11 @@ class Service:
     async def poll(self, task_id: str) -> Poll:
         """Looks at one task."""
         try:
-            answer = await self._exchange("GET", f"/tasks/{quote(task_id, safe='')}?language=en", POLL_TIMEOUT)
+            path = f"/tasks/{quote(task_id, safe='')}?language=en"
+            answer = await self._exchange("GET", path, POLL_TIMEOUT, most=MAX_RESULT)
         except _FAILURES as error:
             return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)))
-        return wire.poll(answer, self._clock(), task_id)
+        return wire.poll(answer, self._clock(), task_id, self.origin)
 
     async def upload(self, data: bytes, media_type: str) -> str:
         """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
@@ -209,7 +221,7 @@ class Service:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return found
 
-    async def _asked(self, doing: str, exchange: Awaitable[wire.Answer]) -> wire.Answer:
+    async def _asked(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
         try:
             return await exchange
         except _FAILURES as error:
@@ -217,12 +229,18 @@ class Service:
         # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
         raise ServiceError(f"{doing}: {told}")
 
-    def _refuse(self, answer: wire.Answer, doing: str, lacking: str) -> NoReturn:
-        told = wire.fault_of(wire.parse(answer), answer).message or (lacking if 200 <= answer.status < 300 else "")
-        if answer.status in {401, 403}:
-            kind: type[ServiceError] = CredentialsRefused
+    def _refuse(self, answer: Answer, doing: str, lacking: str) -> NoReturn:
+        fault = fault_of(wire.parse(answer), answer)
+        told = fault.message or (lacking if 200 <= answer.status < 300 else "")
+        kind: type[ServiceError]
+        if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, told):
+            kind = BalanceTooLow
+        elif answer.status == 401 or (answer.status == 403 and not is_web_page(answer.body)):
+            kind = CredentialsRefused
         elif answer.status == 402:
             kind = BalanceTooLow
+        elif answer.status == 403:
+            kind = ServiceError
         elif 400 <= answer.status < 500 and answer.status not in {404, 408, 409, 425, 429}:
             kind = RequestRefused
         else:
@@ -238,7 +256,8 @@ class Service:
         headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | None = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
-    ) -> wire.Answer:
+        most: int = MAX_ANSWER,
+    ) -> Answer:
         self.calls += 1
         length = [] if content is None else [(b"Content-Length", b"%d" % len(content))]
         request = httpx.Request(
@@ -258,19 +277,26 @@ class Service:
             try:
                 body = bytearray()
                 whole = True
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > MAX_ANSWER:
+                    if len(body) > most:
                         whole = False
-                        body.clear()  # no answer of this service, so nothing in it is believed
+                        del body[most:]
                         break
             except _FAILURES:
                 # The status line did come. What there is of the body may still hold all of a task id that is paid for.
                 whole = False
             finally:
                 await response.aclose()
+        plain = unpacked(bytes(body), response.headers.get("content-encoding", ""))
         # A service that repeats the key in a message must not bring it into logs and the manifest.
-        return wire.Answer(response.status_code, response.headers, self._key.removed_from(bytes(body)), whole)
+        return Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
+
+    def _masked(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        text = "\n".join(headers.values())
+        if self._key.masked(text) == text:
+            return headers
+        return httpx.Headers({name: self._key.masked(value) for name, value in headers.items()})
 
 
 def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
@@ -306,5 +332,5 @@ def describe(error: BaseException) -> str:
         return "the connection was closed without an answer"
     if isinstance(cause, ConnectionResetError) or getattr(cause, "errno", None) in {errno.ECONNRESET, errno.EPIPE}:
         return "the connection was reset"
-    told = wire.one_line(str(cause))
+    told = one_line(str(cause))
     return f"{type(cause).__name__}: {told}" if told else type(cause).__name__

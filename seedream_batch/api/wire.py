@@ -2,345 +2,220 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import email.utils
 import json
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
 
+from seedream_batch.api.documents import Answer, Documents, documents, task_ids
+from seedream_batch.api.faults import Fault, fault_in, fault_of, is_web_page, number_of, one_line, retry_after
+from seedream_batch.api.results import Progress, cost_of, images_in, is_url, progress_of, status_of, task_in, took_of
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
-from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
+from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
+from seedream_batch.model.refusals import is_balance, is_no_model
 
-LONGEST_WAIT = 600.0
-"""Seconds: a longer Retry-After is cut to this, so that a slip of the service does not stop a run for a year."""
+KEPT = 64 * 1024
+"""Bytes of an answer that are kept for people where it was not fully understood."""
 
-_RUNNING = {"submitted", "pending", "processing", "in_progress", "queued", "running"}
-_COMPLETED = {"completed", "succeeded", "success"}
-_FAILED = {"failed", "cancelled", "canceled"}
+_NOT_EXECUTED = {400, 401, 402, 403, 413, 429}
+"""The statuses that the service documents as not executed."""
+
+_REFUSED_BY_HTTP = {405, 406, 411, 414, 415, 417, 426, 431, 451}
+"""By their meaning nobody acted upon the request; in practice they come from what stands in front of a service."""
+
+_TYPES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "payment_required": 402,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer, read to its end or to the limit; `whole` is false when it was cut short or too long."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    whole: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """What an error body says, wherever it says it."""
-
-    code: str = ""
-    type: str = ""
-    message: str = ""
-
-    def names(self, word: str) -> bool:
-        """Whether this is the fault of that name; where `error` is a plain string, the name is all it says."""
-        return word in (self.code, self.type, self.message)
+def parse(answer: Answer) -> Json:
+    """The JSON of an answer, its first object if there are several; None where there is none."""
+    return documents(answer).first
 
 
 def submission(answer: Answer, now: float) -> Submission:
     """What became of a submission.
 
-    Only the statuses that the service documents as not executed count as that; all else without a task id is
-    unknown.
+    Task ids count wherever they are in an answer of success. Only what the service documents as not executed counts as
+    that, or what by its nature cannot have been; all else without a task id is unknown.
     """
-    document = parse(answer)
-    fault = fault_of(document, answer)
-    status = answer.status
+    found = documents(answer)
+    fault = fault_of(found.first, answer)
     wait = retry_after(answer.headers, now)
+    status = answer.status or None
+    ids = task_ids(found, answer.headers)
 
-    def outcome(kind: Submitted) -> Submission:
-        return Submission(kind, (), fault.message, fault.code or fault.type, status, wait)
+    def outcome(kind: Submitted, kept: str = "") -> Submission:
+        keep = kept_of(answer, kept) if kept else None
+        return Submission(kind, (), fault.message, fault.code or fault.type, status, wait, kept=keep)
 
-    if 200 <= status < 300:
-        ids = task_ids(document)
-        if ids:
+    told = answer.status
+    if 200 <= told < 300 or not told:
+        told = _told_status(found, fault) if _is_error(found) else 0
+        # The id of an error may be the one of its request, and of what is not HTTP one of anything.
+        if ids.rank > (1 if told or _is_error(found) or status is None else 0):
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
-            return Submission(Submitted.ACCEPTED, ids, status=status, replayed=replayed)
-        return Submission(Submitted.UNKNOWN, (), fault.message or "no task id in the answer", fault.code, status, wait)
+            odd = "" if found.clean and ids.rank > 1 else "the task id was not where the service documents it"
+            kept = kept_of(answer, odd) if odd else None
+            return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
+        if not told or ids.ids or not answer.whole:
+            fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
+            return outcome(Submitted.UNKNOWN, fault.message)
+    kind = _refusal(told, fault, page=not found.found and is_web_page(answer.body))
+    if kind is None or kind is Submitted.BLOCKED or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
+        return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
+    return outcome(kind)
+
+
+def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
+    """What a refusal with this status means; None where it may have been executed all the same."""
+    if status in _NOT_EXECUTED and is_balance(fault.code, fault.type, fault.message):
+        return Submitted.UNPAID
+    if status in {403, 404, 500, 503} and is_no_model(fault.code, fault.message):
+        return Submitted.NO_MODEL
+    if status in _REFUSED_BY_HTTP or (status == 403 and page):
+        return Submitted.BLOCKED
+    return _documented(status, fault, page=page)
+
+
+def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     match status:
         case 400 | 413:
-            return outcome(Submitted.REFUSED)
+            return Submitted.REFUSED
+        case 422 if fault.message and not page:
+            return Submitted.REFUSED
         case 401 | 403:
-            return outcome(Submitted.UNAUTHORIZED)
+            return Submitted.UNAUTHORIZED
         case 402:
-            return outcome(Submitted.UNPAID)
+            return Submitted.UNPAID
         case 429:
-            return outcome(Submitted.RATE_LIMITED)
+            return Submitted.RATE_LIMITED
+        case 409 if fault.names("idempotency_in_progress"):
+            return Submitted.IN_PROGRESS
         case 409:
-            if fault.names("idempotency_in_progress"):
-                return outcome(Submitted.IN_PROGRESS)
-            return outcome(Submitted.INDETERMINATE)
+            return Submitted.INDETERMINATE
         case 500 if fault.message.startswith("build_request_failed:"):
-            return outcome(Submitted.REFUSED)
+            return Submitted.REFUSED
         case 503 if fault.names("idempotency_unavailable"):
-            return outcome(Submitted.UNAVAILABLE)
+            return Submitted.UNAVAILABLE
         case _:
-            return outcome(Submitted.UNKNOWN)
+            return None
 
 
-def poll(answer: Answer, now: float, task_id: str | None = None) -> Poll:
+def _is_error(found: Documents) -> bool:
+    """Whether an answer of success says in its body that it is none."""
+    document = found.first
+    if not isinstance(document, dict):
+        return False
+    code = number_of(document.get("code"))
+    failed = code is not None and 400 <= code < 600
+    return failed or document.get("success") is False or fault_in(document.get("error")) != Fault()
+
+
+def _told_status(found: Documents, fault: Fault) -> int:
+    """The documented status of "not executed" that an error in an answer of success names; 0 where it names none."""
+    document = found.first
+    codes = [number_of(fault.code), number_of(document.get("code")) if isinstance(document, dict) else None]
+    named = [int(code) for code in codes if code is not None and 400 <= code < 600]
+    if named:
+        return named[0] if set(named) <= _NOT_EXECUTED else 0
+    if is_balance(fault.code, fault.type, ""):
+        return 402
+    return _TYPES.get(fault.type, 0)
+
+
+def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "") -> Poll:
     """What a look at a task showed; what could not be used is in its notes.
 
     Only a document of that very task can end it: a success status on an error page, or another task's document, is
-    no answer, and neither is a 404 that the service did not write itself.
+    no answer, and neither is a refusal that the service did not write itself. `origin` is the service's, for links
+    that name no host.
     """
     status = answer.status
-    document = parse(answer)
-    fault = fault_of(document, answer)
-    if status == 404 and isinstance(document, dict):
+    found = documents(answer)
+    fault = fault_of(found.first, answer)
+    own = isinstance(found.first, dict)
+    if status == 404 and own:
         return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status)
-    if status in {401, 403}:
+    if status in {401, 403} and not is_web_page(answer.body):
         return Poll(Polled.UNAUTHORIZED, message=fault.message, code=fault.code, status=status)
+    wait = retry_after(answer.headers, now)
     if status == 429:
-        wait = retry_after(answer.headers, now)
         return Poll(Polled.RATE_LIMITED, message=fault.message, status=status, retry_after=wait)
-    task = _task_of(document, task_id)
-    if not 200 <= status < 300 or task is None:
-        wait = retry_after(answer.headers, now)
-        return Poll(Polled.NO_ANSWER, message=fault.message or "no task in the answer", status=status, retry_after=wait)
-    return _ended(task, status)
+    # Bytes that are not HTTP have no status; a document of the task is one all the same.
+    usable = 200 <= status < 300 or not status
+    task = task_in(found, task_id) if usable else None
+    if task is None:
+        message = fault.message or "no task in the answer"
+        kept = kept_of(answer, message) if usable else None
+        return Poll(Polled.NO_ANSWER, message=message, status=status or None, retry_after=wait, kept=kept)
+    return _state(task, answer, origin)
 
 
-def _ended(task: Mapping[str, Json], status: int) -> Poll:
-    word = str(task.get("status", "")).strip().lower()
+def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
+    status = answer.status or None
+    word = (status_of(task) or "").strip().lower()
+    progress = progress_of(word)
     notes: list[str] = []
     cost = cost_of(task, notes)
-    if word in _COMPLETED:
-        images = _images(task.get("result"), notes)
-        errors = _errors(task.get("result"))
+    errors: list[str] = []
+    images = images_in(task, notes, origin, errors)
+    percent = number_of(str(task.get("progress", "")).strip().rstrip("%")) if _is_simple(task.get("progress")) else None
+    if images and not (progress is Progress.RUNNING and percent is not None and percent < 100):
+        # A task that has images has ended, whatever the word is for that.
+        progress = Progress.COMPLETED
+    if progress is Progress.COMPLETED:
+        if not images and not notes and not errors:
+            notes.append("no image in the result")
+        odd = "; ".join(notes) or ("" if progress_of(word) is progress else f"images with the status {word[:40]!r}")
         return Poll(
-            Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes), errors=errors
-        )
-    if word in _FAILED:
-        fault = _fault(task.get("error"))
-        message = fault.message or one_line(task.get("message")) or word
-        code = fault.code or fault.type or word
+            Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes),
+            errors=tuple(errors), kept=kept_of(answer, odd) if odd else None,
+        )  # fmt: skip
+    if progress is Progress.FAILED:
+        fault = next((one for name in ("error", "errors") if (one := fault_in(task.get(name))) != Fault()), Fault())
+        told = fault_of(dict(task), answer).message
+        message = fault.message or told or word
+        code = fault.code or fault.type or word[:100]
         return Poll(Polled.FAILED, (), cost, message, code, status, took=took_of(task), notes=tuple(notes))
-    if word not in _RUNNING:
-        notes.append(f"unknown task status {word[:40]!r}")
-    return Poll(Polled.RUNNING, status=status, notes=tuple(notes))
+    if progress is Progress.UNKNOWN:
+        notes = [f"unknown task status {word[:40]!r}"]
+        return Poll(Polled.RUNNING, status=status, notes=tuple(notes), kept=kept_of(answer, notes[0]))
+    return Poll(Polled.RUNNING, images, status=status)
 
 
-def parse(answer: Answer) -> Json:
-    """The JSON of an answer, None where there is none.
-
-    An answer that was cut short counts if an object is there from its first brace to its last: nothing can be missing
-    in it, and the task id in it may have been paid for.
-    """
-    try:
-        document = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        return None
-    return document if answer.whole or isinstance(document, dict) else None
+def _is_simple(value: Json) -> bool:
+    return isinstance(value, int | float | str) and not (isinstance(value, int) and abs(value) > 10**18)
 
 
-def task_ids(document: Json) -> tuple[str, ...]:
-    """Every task id of a success answer: a list of entries, one entry, or the versioned object."""
-    if not isinstance(document, dict):
-        return ()
-    data = document.get("data")
-    entries = data if isinstance(data, list) else [data]
-    found: dict[str, None] = {}  # an answer of a few MB may hold many
-    for entry in entries:
-        if not isinstance(entry, dict):
-            continue
-        inner = entry.get("data")
-        for one in (entry, inner if isinstance(inner, dict) else {}):
-            for name in ("task_id", "id"):
-                value = one.get(name)
-                usable = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
-                text = str(value).strip() if usable else ""
-                # An id becomes a part of a URL and a line of a log; nothing sane has more than this.
-                if 0 < len(text) <= 256 and text.isprintable() and text not in found:
-                    found[text] = None
-                    break
-    return tuple(found)
+# Answers that are kept
+
+_SECRET_NAMES = re.compile(r"(?i)cookie|authorization|api-?key|token|secret|password|session")
+_SECRETS = (
+    re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{8,}"),
+    re.compile(r"()\bsk-[\w-]{12,}"),
+    re.compile(r"""(?i)("(?:[\w-]*(?:api_?key|token|secret|password|authorization))"\s*:\s*")(?:[^"\\]|\\.){4,}"""),
+)
 
 
-def _task_of(document: Json, task_id: str | None) -> Mapping[str, Json] | None:
-    """The object that has the task's status, however it is wrapped; None where there is none of this task."""
-    at = document
-    for wraps in range(3):
-        if isinstance(at, list):
-            at = at[0] if at else None
-        if not isinstance(at, dict):
-            return None
-        if isinstance(at.get("status"), str) and not isinstance(at.get("data"), dict | list):
-            told = [at[name] for name in ("id", "task_id") if isinstance(at.get(name), str | int)]
-            # Unwrapped, a status is one of anything; in the service's envelope the id may be missing.
-            fits = task_id is None or (not told and wraps) or any(str(one).strip() == task_id for one in told)
-            return at if fits else None
-        at = at.get("data")
-    return None
+def kept_of(answer: Answer, why: str) -> Kept:
+    """An answer as it is kept for people: its first part, with secrets masked, fit for any database."""
+    text = answer.body[:KEPT].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    for secret in _SECRETS:
+        text = secret.sub(r"\1***", text)
+    headers = {
+        one_line(name)[:100]: "***" if _SECRET_NAMES.search(name) else one_line(str(value))
+        for name, value in list(answer.headers.items())[:100]
+    }
+    return Kept(one_line(why), answer.status or None, json.dumps(headers), text, len(answer.body))
 
 
-def _images(result: Json, notes: list[str]) -> tuple[ImageUrl, ...]:
-    entries = result.get("images") if isinstance(result, dict) else None
-    if isinstance(entries, dict | str):
-        entries = [entries]
-    if not isinstance(entries, list):
-        notes.append("no list of images in the result")
-        return ()
-    found: dict[str, ImageUrl] = {}
-    for entry in entries:
-        if _error(entry):
-            continue
-        urls = entry.get("url") if isinstance(entry, dict) else entry
-        expires = _when(entry.get("expires_at"), notes) if isinstance(entry, dict) else None
-        for url in urls if isinstance(urls, list) else [urls]:
-            if not _is_url(url):
-                notes.append(f"an image URL that is none: {_shown(url)}")
-            elif url in found:
-                notes.append("the same image URL twice")
-            else:
-                found[url] = ImageUrl(url, expires)
-    return tuple(found.values())
-
-
-def _errors(result: Json) -> tuple[str, ...]:
-    """What stands in the place of images that were not made."""
-    entries = result.get("images") if isinstance(result, dict) else None
-    return tuple(filter(None, map(_error, entries if isinstance(entries, list) else [entries])))
-
-
-def _error(entry: Json) -> str:
-    """The error that an entry of the images has instead of a link; empty if it has none."""
-    if not isinstance(entry, dict) or not entry.get("error") or entry.get("url"):
-        return ""
-    fault = _fault(entry["error"])
-    return ": ".join(filter(None, (fault.code or fault.type, fault.message))) or "an error without a message"
-
-
-def _is_url(value: Json) -> TypeGuard[str]:
-    # What is not printable includes lone surrogates, which neither a database nor a socket takes.
-    return (
-        isinstance(value, str)
-        and value.startswith(("http://", "https://"))
-        and len(value) <= 8192
-        and value.isprintable()
-    )
-
-
-def _shown(value: Json) -> str:
-    """A value of an answer for a note, short whatever it is."""
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    return ascii(value)[:60]
-
-
-def _when(value: Json, notes: list[str]) -> float | None:
-    if value is None:
-        return None
-    number = number_of(value)
-    # Unix seconds between 2001 and 5138; anything else is no time of day that links expire at.
-    if number is None or not 1e9 < number < 1e11:
-        notes.append(f"an expires_at that is no time: {_shown(value)}")
-        return None
-    return number
-
-
-def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
-    """The real cost in millionths of a USD: `cost` in USD, else a tenth of `credits_cost`."""
-    for name, unit in (("cost", MICRO), ("credits_cost", MICRO // 10)):
-        value = task.get(name)
-        if value is None:
-            continue
-        number = number_of(value)
-        if number is not None and 0 <= number < 1e6:
-            return round(number * unit)
-        notes.append(f"a {name} that is no amount: {_shown(value)}")
-    return None
-
-
-def took_of(task: Mapping[str, Json]) -> float | None:
-    """The seconds from `created` to `completed`, else `actual_time`; a hint, so what makes no sense is passed over."""
-    created, completed = number_of(task.get("created")), number_of(task.get("completed"))
-    took = completed - created if created and completed else number_of(task.get("actual_time"))
-    return took if took is not None and 0 <= took < 1e9 else None
-
-
-def number_of(value: Json) -> float | None:
-    """A finite number, also where it was written as a string."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def fault_of(document: Json, answer: Answer) -> Fault:
-    """What an error answer says: `error` as an object or a string, `success: false` + `message`, or no JSON at all."""
-    if isinstance(document, dict):
-        fault = _fault(document.get("error"))
-        message = fault.message or one_line(document.get("message")) or one_line(document.get("detail"))
-        return Fault(fault.code or _word(document.get("code")), fault.type, message)
-    if not answer.whole:
-        return Fault(message="the answer was cut short or too long")
-    start = answer.body[:200].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html")):
-        return Fault(message="a web page instead of an answer")
-    return Fault(message="an empty answer" if not answer.body else "an answer that is no JSON object")
-
-
-def _fault(error: Json) -> Fault:
-    if isinstance(error, str):
-        return Fault(message=one_line(error))
-    if isinstance(error, dict):
-        return Fault(_word(error.get("code")), _word(error.get("type")), one_line(error.get("message")))
-    return Fault()
-
-
-def _word(value: Json) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        return ""
-    return one_line(str(value)[:100] if isinstance(value, str) or abs(value) < 10**18 else "")
-
-
-def one_line(value: Json) -> str:
-    """The text as one clean line, empty for what is no text: answers are printed on terminals and written to logs."""
-    if not isinstance(value, str):
-        return ""
-    text = value[:2000]
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(text.split())[:500]
-
-
-def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`.
-
-    A date counts from the one that the answer itself has, so that a wrong clock here changes nothing.
-    """
-    text = headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    number = number_of(text)
-    if number is None:
-        date = _http_date(text)
-        if date is None:
-            return None
-        answered = _http_date(headers.get("date", ""))
-        number = date - (now if answered is None else answered)
-    return min(max(number, 0.0), LONGEST_WAIT)
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        date = email.utils.parsedate_to_datetime(text)
-        # An HTTP date is in GMT, also in its old forms, which do not all say so.
-        return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
+# Balance and uploads
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +247,7 @@ def upload_url(document: Json) -> str | None:
     """The URL of an uploaded image, None where the answer has none."""
     for at in (document, document.get("data") if isinstance(document, dict) else None):
         url = at.get("url") if isinstance(at, dict) else None
-        if _is_url(url):
+        url = url.strip() if isinstance(url, str) else url
+        if is_url(url):
             return url
     return None

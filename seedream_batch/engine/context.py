@@ -9,6 +9,7 @@ from random import Random
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
 from seedream_batch.engine.claims import Claims
+from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.waiting import Happening, Waits
@@ -32,9 +33,6 @@ many more files open than these."""
 MOST_UNCLEAR = 5
 """Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
 
-MOST_REFUSED = 20
-"""Tasks in a row that the service refused, other than for their content, after which something else must be wrong."""
-
 
 @dataclass(slots=True)
 class Context:
@@ -54,6 +52,7 @@ class Context:
     random: Random
     emit: Callable[[Event], None]
     rescue: RescueFile
+    key: KeyCheck
     cut_off: bool
     """Whether a run before this one was killed."""
     alone: bool = True
@@ -69,7 +68,6 @@ class Context:
     silent_since: float | None = None
     limited_since: float | None = None
     unclear: int = 0
-    refused: int = 0
     denied: int = 0
     costless: set[tuple[str, str]] = field(default_factory=set)
     """Models and resolutions of which images came without a cost: there the estimate has to do."""

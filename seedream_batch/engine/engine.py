@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 
-from seedream_batch.api.wire import LONGEST_WAIT
+from seedream_batch.api.faults import LONGEST_WAIT
 from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context

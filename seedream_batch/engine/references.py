@@ -24,6 +24,8 @@ class ReferenceSender:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._uploading: dict[str, asyncio.Lock] = {}
+        self._renewed: set[str] = set()
+        """Images that were uploaded again in this run, since the service had lost them: once each."""
 
     async def with_uploads(self, task: TaskRecord) -> str | None:
         """The request with local references as URLs of uploads, where the job wants that; None: the task's own body.
@@ -41,6 +43,29 @@ class ReferenceSender:
         Raises `StorageError` or `BadReferenceImage`.
         """
         return await self._replace(body, self._inlined) if REFERENCE in body else body
+
+    async def forget(self, task: TaskRecord, sent: str) -> bool:
+        """Forgets the uploads in a refused request; whether the task can be sent again with others."""
+        again = False
+        own, links = json.loads(task.body).get("image_urls", []), json.loads(sent).get("image_urls", [])
+        for reference, link in zip(own, links, strict=False):
+            if reference.startswith(REFERENCE) and link.startswith("http"):
+                sha256 = reference.removeprefix(REFERENCE)
+                again = await self._forget(sha256, link) or again
+        return again
+
+    async def _forget(self, sha256: str, link: str) -> bool:
+        context = self._context
+        origin = context.service.origin
+        async with self._uploading.setdefault(sha256, asyncio.Lock()):
+            known = await context.writer.do(lambda m: m.upload(sha256, origin, context.clock()))
+            if known is not None and known != link:
+                return True  # another task has seen to it
+            if sha256 in self._renewed:
+                return False
+            self._renewed.add(sha256)
+            await context.writer.do(lambda m: m.forget_upload(sha256, origin))
+            return True
 
     async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
         body = json.loads(text)

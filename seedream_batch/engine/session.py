@@ -18,6 +18,7 @@ from seedream_batch.engine.context import MOST_CONNECTIONS, Context
 from seedream_batch.engine.engine import Engine
 from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.joining import Begun, Source, begin
+from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.opening import hold_folder, still_here, take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
@@ -273,6 +274,7 @@ class _Runner:
                 random=self._random,
                 emit=self._emit,
                 rescue=self._begun.rescue,
+                key=KeyCheck(service, time.monotonic),
                 cut_off=self._begun.cut_off,
                 alone=self._begun.alone,
                 stats=self.stats,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import assert_never
 
 from seedream_batch.api.service import longest_submission
-from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_REFUSED, MOST_UNCLEAR, Context, event
+from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_UNCLEAR, Context, event
 from seedream_batch.engine.membership import BEAT
 from seedream_batch.engine.references import ReferenceSender
+from seedream_batch.engine.refusals import Refusals
 from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage
-from seedream_batch.lifecycle import Move, after_submission, backoff, is_moderation
+from seedream_batch.lifecycle import Move, after_submission, backoff
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.connection import LEASE
 from seedream_batch.manifest.rescue import Rescued
 from seedream_batch.manifest.submissions import Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
+from seedream_batch.model.refusals import is_dead_reference, is_moderation
 from seedream_batch.model.task import TaskRecord, TaskState
 from seedream_batch.pacing.submitting import LATE
 
@@ -34,6 +37,9 @@ MOST_UPLOADS = 5
 
 MOST_SAME_IDS = 3
 """Tasks with the id of another one after which a run stops submitting."""
+
+MOST_NOT_OFFERED = 3
+"""Times in a row that the model may be said not to be offered before a run stops submitting."""
 
 SLOW = 2.0
 """Seconds that a server may take for task ids before they are written down elsewhere, too."""
@@ -52,6 +58,8 @@ class Submitter:
         self._same_ids = 0
         """Tasks for which the service named the id of another one."""
         self._told_of_silence = False
+        self._refusals = Refusals()
+        self._not_offered = 0
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
         self.claims = 0
@@ -134,7 +142,7 @@ class Submitter:
                     if not self._counts_for(body):
                         await context.rest(BEAT)
                         continue
-                outcome = await context.service.submit(body, claim.key)
+                outcome = await self._judged(await context.service.submit(body, claim.key))
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
             finally:
@@ -170,9 +178,17 @@ class Submitter:
         if not self._counts_for(body):
             await self._not_sent(claim)
             return None
-        outcome = await context.service.submit(body, claim.key)
+        outcome = await self._judged(await context.service.submit(body, claim.key))
         self._notice(outcome, first=True)
         return claim, outcome
+
+    async def _judged(self, outcome: Submission) -> Submission:
+        """The outcome; where the key is good, a 403 is about this one request, and a 401 about the model."""
+        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
+            return outcome
+        told = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
+        kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
+        return replace(outcome, kind=kind, message=told)
 
     async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
         """The committed intent, and how long to wait before it is sent."""
@@ -227,22 +243,29 @@ class Submitter:
         if move is None:
             told = f"sent again under the same key: {outcome.message or outcome.kind}"
             if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED}:
-                await self._hold(task, told)
+                await self._hold(task, told, outcome)
             else:
-                await context.writer.do(lambda m: m.still_uncertain(task, why=told, held=False, now=now))
+                await context.writer.do(
+                    lambda m: m.still_uncertain(task, why=told, held=False, now=now, kept=outcome.kept)
+                )
             return None
         match move.to:
             case TaskState.ACCEPTED:
                 return await self._accepted(claim, move, outcome, now)
             case TaskState.PLANNED:
                 wait = outcome.retry_after or backoff(1, random=context.random)
-                await context.writer.do(lambda m: m.not_executed(task, why=move.why, not_before=now + wait, now=now))
-                context.stats.submitted -= 1
+                await self._planned_again(task, outcome, move.why, now + wait)
             case TaskState.FAILED:
-                await self._refused(task, move, now)
+                if await self._has_other_uploads(claim, outcome):
+                    why = f"{move.why}; its reference images are uploaded again"
+                    await self._planned_again(task, outcome, why, now)
+                else:
+                    await self._refused(task, move, now, outcome)
             case TaskState.UNCERTAIN:
                 await context.writer.do(
-                    lambda m: m.uncertain(task, why=move.why, code=move.code, held=move.held, now=now)
+                    lambda m: m.uncertain(
+                        task, why=move.why, code=move.code, held=move.held, now=now, kept=outcome.kept
+                    )
                 )
                 context.stats.uncertain += 1
                 context.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
@@ -258,7 +281,9 @@ class Submitter:
         deadline = now + context.job.run.task_timeout
 
         def store(manifest: Manifest) -> TaskRecord:
-            return manifest.accepted(task, outcome.task_ids, deadline=deadline, why=move.why, now=now)
+            return manifest.accepted(
+                task, outcome.task_ids, deadline=deadline, why=move.why, now=now, kept=outcome.kept
+            )
 
         rescued = False
         try:
@@ -289,16 +314,32 @@ class Submitter:
         context.emit(event(EventKind.SUBMITTED, accepted, move.why))
         return accepted
 
-    async def _refused(self, task: TaskRecord, move: Move, now: float) -> None:
+    async def _planned_again(self, task: TaskRecord, outcome: Submission, why: str, not_before: float) -> None:
+        """Nothing was executed, so it may be sent again."""
         context = self._context
-        await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now))
+        now = context.clock()
+        await context.writer.do(
+            lambda m: m.not_executed(task, why=why, not_before=not_before, now=now, kept=outcome.kept)
+        )
+        context.stats.submitted -= 1
+
+    async def _has_other_uploads(self, claim: Claim, outcome: Submission) -> bool:
+        """Whether the service refused an upload that it has lost, and the task goes out with another one."""
+        dead = outcome.kind is Submitted.REFUSED and is_dead_reference(outcome.code, outcome.message)
+        return dead and await self._references.forget(claim.task, claim.body)
+
+    async def _refused(self, task: TaskRecord, move: Move, now: float, outcome: Submission | None = None) -> None:
+        context = self._context
+        kept = None if outcome is None else outcome.kept
+        await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now, kept=kept))
         context.stats.failed += 1
         context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
-    async def _hold(self, task: TaskRecord, why: str) -> None:
+    async def _hold(self, task: TaskRecord, why: str, outcome: Submission | None = None) -> None:
         """From here on a person has to decide."""
         now = self._context.clock()
-        await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now))
+        kept = None if outcome is None else outcome.kept
+        await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now, kept=kept))
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
     def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
@@ -324,10 +365,14 @@ class Submitter:
             context.heard_from_service()
         if first:
             context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
-            odd = kind is Submitted.REFUSED and not is_moderation(outcome.code, outcome.message)
-            context.refused = context.refused + 1 if odd else 0
-        match kind:
+            self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
+        self._react(outcome, told, first=first)
+
+    def _react(self, outcome: Submission, told: str, *, first: bool) -> None:
+        context = self._context
+        match outcome.kind:
             case Submitted.ACCEPTED:
+                self._refusals.accepted()
                 context.sent_one()
                 self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight, MOST_CONNECTIONS)
             case Submitted.UNAUTHORIZED:
@@ -341,10 +386,24 @@ class Submitter:
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
                 text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
                 context.stop_submitting(StopReason.UNCLEAR, text)
-            case Submitted.REFUSED if context.refused >= MOST_REFUSED:
-                context.stop_submitting(StopReason.REFUSED, f"{context.refused} tasks in a row were refused ({told})")
+            case Submitted.NO_MODEL:
+                context.send_none_for(self._pause(outcome))
+                if self._not_offered >= MOST_NOT_OFFERED:
+                    text = f"the service does not offer this model now ({told}); nothing was sent to it"
+                    context.stop_submitting(StopReason.OUTAGE, text)
+            case Submitted.REFUSED | Submitted.BLOCKED if first:
+                self._notice_refusal(outcome, told)
             case _:
                 pass
+
+    def _notice_refusal(self, outcome: Submission, told: str) -> None:
+        """A refusal for its content is the prompt's own; any other may be the first of thousands."""
+        blocked = outcome.kind is Submitted.BLOCKED
+        if not blocked and is_moderation(outcome.code, outcome.message):
+            return
+        if self._refusals.refused(told, blocked=blocked):
+            text = f"{self._refusals.count} tasks in a row were refused for the same reason ({told})"
+            self._context.stop_submitting(StopReason.REFUSED, text)
 
     def _pause(self, outcome: Submission) -> float:
         return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)

@@ -180,3 +180,8 @@ class Pictures(InHand):
                 " DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at",
                 (sha256, service, url, expires_at),
             )
+
+    def forget_upload(self, sha256: str, service: str) -> None:
+        """A reference image is to be uploaded again, since the service has lost it."""
+        with self.group() as sql:
+            sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))

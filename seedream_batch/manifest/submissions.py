@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.accounts import Accounts
+from seedream_batch.manifest.answers import SUBMISSION, Answers
 from seedream_batch.manifest.connection import CLOCK, Sql, marks
 from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
-from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.outcome import ImageUrl, Kept
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
 
 
@@ -88,7 +89,7 @@ _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 _TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
 
 
-class Submissions(Accounts, Pictures):
+class Submissions(Accounts, Pictures, Answers):
     """Intents, outcomes and ends of tasks."""
 
     def claim(
@@ -204,7 +205,14 @@ class Submissions(Accounts, Pictures):
         return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
 
     def accepted(
-        self, task: TaskRecord, task_ids: Sequence[str], *, deadline: float, why: str, now: float
+        self,
+        task: TaskRecord,
+        task_ids: Sequence[str],
+        *,
+        deadline: float,
+        why: str,
+        now: float,
+        kept: Kept | None = None,
     ) -> TaskRecord:
         """Task ids came back: they are durable before anything else happens to the task.
 
@@ -226,6 +234,7 @@ class Submissions(Accounts, Pictures):
                 task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
             )  # fmt: skip
             self._attempt(sql, task, "accepted", task_ids=ids)
+            self._keep(sql, task, kept, SUBMISSION, now)
         return self.task(task.id)
 
     def _other_with(self, sql: Sql, task: TaskRecord, task_ids: Sequence[str]) -> str:
@@ -238,27 +247,34 @@ class Submissions(Accounts, Pictures):
         ).fetchone()
         return str(json.loads(row[0])[0]) if row else ""
 
-    def not_executed(self, task: TaskRecord, *, why: str, not_before: float, now: float) -> None:
+    def not_executed(
+        self, task: TaskRecord, *, why: str, not_before: float, now: float, kept: Kept | None = None
+    ) -> None:
         """Provably nothing was executed: planned again under the same key, the money free again."""
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
             self._release(sql, task, "not executed")
+            self._keep(sql, task, kept, SUBMISSION, now)
 
-    def refused(self, task: TaskRecord, *, why: str, code: str, now: float) -> None:
+    def refused(self, task: TaskRecord, *, why: str, code: str, now: float, kept: Kept | None = None) -> None:
         """A definite no to the submission."""
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
             self._release(sql, task, "refused")
+            self._keep(sql, task, kept, SUBMISSION, now)
 
-    def uncertain(self, task: TaskRecord, *, why: str, code: str, held: bool, now: float) -> None:
+    def uncertain(
+        self, task: TaskRecord, *, why: str, code: str, held: bool, now: float, kept: Kept | None = None
+    ) -> None:
         """Perhaps executed and paid: the reservation stays."""
         with self.group() as sql:
             self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
             self._attempt(sql, task, "uncertain")
+            self._keep(sql, task, kept, SUBMISSION, now)
 
-    def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float) -> None:
+    def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float, kept: Kept | None = None) -> None:
         """A resend of an uncertain task told nothing of the first send."""
         with self.group() as sql:
             cursor = sql.execute(
@@ -267,6 +283,7 @@ class Submissions(Accounts, Pictures):
                 (why, int(held), int(held), now, task.id, task.attempt),
             )
             one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
+            self._keep(sql, task, kept, SUBMISSION, now)
 
     def succeeded(
         self,

@@ -20,15 +20,32 @@ class Submitted(StrEnum):
     UNAVAILABLE = "unavailable"
     """Not executed: the service says so itself (503 `idempotency_unavailable`)."""
     UNAUTHORIZED = "unauthorized"
-    """Not executed: 401 or 403; nothing else will be accepted either."""
+    """Not executed: 401 or 403; it may be the key, or this one request."""
+    BLOCKED = "blocked"
+    """Not executed: a firewall or a gateway in front of the service turned this one request away."""
     UNPAID = "unpaid"
-    """Not executed: 402, the balance is too low."""
+    """Not executed: 402, or words to that effect: the balance is too low."""
+    NO_MODEL = "no model"
+    """Not executed: a gateway says that it has nothing to run the model on, or nothing for this key."""
     IN_PROGRESS = "in progress"
     """The same key is being worked on (409 `idempotency_in_progress`): ask again later with the same."""
     INDETERMINATE = "indeterminate"
     """The service cannot tell (409), or says that the key had another body: a person has to decide."""
     UNKNOWN = "unknown"
     """Anything else: perhaps executed and billed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer that was not fully understood, as it is kept for people: secrets masked, and only its first part."""
+
+    why: str
+    status: int | None
+    headers: str
+    """A JSON object."""
+    body: str
+    length: int
+    """Bytes of the whole body that were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +59,8 @@ class Submission:
     status: int | None = None
     retry_after: float | None = None
     replayed: bool = False
+    kept: Kept | None = None
+    """The answer itself, where it was not fully understood."""
 
 
 class Polled(StrEnum):
@@ -83,6 +102,8 @@ class Poll:
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     """What the service said in the place of images."""
+    kept: Kept | None = None
+    """The answer itself, where it was not fully understood."""
 
 
 class Fetched(StrEnum):

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from seedream_batch.lifecycle import is_moderation
 from seedream_batch.manifest.tally import FailureRow
+from seedream_batch.model.refusals import is_moderation
 from seedream_batch.model.task import TaskState
 
 
@@ -16,6 +16,7 @@ class Kind(StrEnum):
     """What lies behind a bad end."""
 
     MODERATION = "moderation"
+    BLOCKED = "blocked"
     REFUSED = "refused"
     SERVICE = "service"
     LOST = "lost"
@@ -24,6 +25,8 @@ class Kind(StrEnum):
 
 ADVICE = {
     Kind.MODERATION: "change the prompt: the same one would be refused again",
+    Kind.BLOCKED: "a firewall or a rule of the account turned this one away: change its words, or ask the service; then"
+    " `retry`",
     Kind.REFUSED: "the service does not take this request: mend what it names in the job file, then `validate`",
     Kind.SERVICE: "`retry` plans it again: the service failed, which may pass",
     Kind.LOST: "`retry` plans it again, and it may be paid for twice: look for it on the service's pages first",
@@ -33,6 +36,7 @@ ADVICE = {
 
 _REFUSED = re.compile(r"HTTP 4\d\d\b")
 _GIVEN_UP = "given up"
+_BLOCKED = "turned away"
 
 
 MOST = 1000
@@ -59,6 +63,8 @@ def kind_of(state: TaskState, code: str, reason: str) -> Kind:
         return Kind.LOST
     if reason.startswith(_GIVEN_UP):
         return Kind.GIVEN_UP
+    if reason.startswith(_BLOCKED):
+        return Kind.BLOCKED
     if is_moderation(code, reason):
         return Kind.MODERATION
     return Kind.REFUSED if _REFUSED.match(reason) else Kind.SERVICE

@@ -120,7 +120,7 @@ _QUICK = {
 }
 """Time limits for faults that make the client wait."""
 
-_CLAMP = {"seedream_batch.api.wire.LONGEST_WAIT": 0.2}
+_CLAMP = {"seedream_batch.api.faults.LONGEST_WAIT": 0.2}
 
 _WAITS: tuple[tuple[str, float, dict[str, Any]], ...] = (
     ("a part of a second", 0.3, {"retry_after": "0.3"}),

@@ -15,10 +15,11 @@ class ResponseTarget:
     def __init__(self, _folder):
         import httpx
 
-        from seedream_batch.api import wire
+        from seedream_batch.api import faults, wire
         from seedream_batch.model.outcome import Polled, Submitted
 
         self._wire = wire
+        self._longest = faults.LONGEST_WAIT
         self._headers = httpx.Headers
         self._submitted = Submitted
         self._polled = Polled
@@ -37,7 +38,8 @@ class ResponseTarget:
         found = self._wire.submission(answer, NOW)
         accepted, ids, good = found.kind is self._submitted.ACCEPTED, found.task_ids, 200 <= answer.status < 300
         claim(accepted == bool(ids), "accepted means that there is a task id", found)
-        claim(accepted or not good or found.kind is self._submitted.UNKNOWN, "2xx is never taken for a no", found)
+        named = found.kind not in {self._submitted.ACCEPTED, self._submitted.UNKNOWN}
+        claim(not good or not named or found.message or found.code, "2xx is only taken for a no that says why", found)
         claim(good or not accepted, "only 2xx is a yes", found)
         claim(len(set(ids)) == len(ids), "a task id is told once", ids)
         for one in ids:
@@ -52,7 +54,8 @@ class ResponseTarget:
             completed = found.kind is self._polled.COMPLETED
             ended = completed or found.kind is self._polled.FAILED
             claim(not ended or 200 <= answer.status < 300, "only 2xx ends a task", found)
-            claim(completed or not found.images, "only a completed task has images", found)
+            going = found.kind is self._polled.RUNNING
+            claim(completed or going or not found.images, "a task that failed has no images", found)
             claim(found.cost is None or self._is_amount(found.cost, 0), "a cost is an amount", found.cost)
             urls = [image.url for image in found.images]
             claim(len(set(urls)) == len(urls), "a picture is told once")
@@ -77,7 +80,7 @@ class ResponseTarget:
         for text in (found.message, found.code, *notes):
             claim(text.isprintable() and len(text) <= 700, "what the service says is one clean line", text)
         wait = found.retry_after
-        claim(wait is None or 0 <= wait <= self._wire.LONGEST_WAIT, "a wait is bounded", wait)
+        claim(wait is None or 0 <= wait <= self._longest, "a wait is bounded", wait)
 
     @staticmethod
     def _is_amount(amount, least):
@@ -85,7 +88,7 @@ class ResponseTarget:
 
     @staticmethod
     def _is_link(url):
-        return bool(re.match(r"https?://", url)) and url.isprintable()
+        return bool(re.match(r"https?://|data:", url)) and url.isprintable()
 
 
 def response_seeds():

@@ -70,8 +70,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/submit.py",
-                "claim.key)\n                self._notice(outcome, first=False)",
-                'claim.key + "-again")\n                self._notice(outcome, first=False)',
+                "claim.key))\n                self._notice(outcome, first=False)",
+                'claim.key + "-again"))\n                self._notice(outcome, first=False)',
             ),
         ),
     ),

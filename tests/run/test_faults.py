@@ -26,7 +26,6 @@ UNKNOWN = [
     {"action": "cut_body"},
     {"action": "empty_body"},
     {"action": "garbage_body"},
-    {"action": "huge_body"},
     {"action": "no_task_id"},
     {"action": "redirect", "url": "http://127.0.0.1:1/elsewhere"},
 ]
@@ -170,10 +169,26 @@ def test_a_wrong_key_is_found_before_anything_is_sent(bench, serve, monkeypatch)
     assert shown.code == 2, "balance takes no job"
 
 
+def test_an_answer_with_a_task_id_counts_whatever_follows_it(one, serve):
+    serve()
+    one.emulator.set_faults([{"on": "submit", "action": "huge_body", "count": 1}])
+    assert one.run().code == 0
+    assert len(one.charges()) == len(one.files()) == 1
+    [(why,)] = one.rows("SELECT why FROM answers")
+    assert why == "the task id was not where the service documents it"
+    one.check()
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_stops_submitting(bench, serve, status):
     serve()
-    bench.emulator.set_faults([{"on": "submit", "action": "status", "status": status}])
+    # The first question for the balance is answered: else nothing would be submitted.
+    bench.emulator.set_faults(
+        [
+            {"on": "submit", "action": "status", "status": status},
+            {"on": "balance", "action": "status", "status": status, "after": 1},
+        ]
+    )
     done = bench.run()
     assert done.code == 6, done
     assert bench.states() == {"planned": 6}

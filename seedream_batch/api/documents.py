@@ -1,0 +1,315 @@
+"""Bytes of an answer -> JSON documents and the task ids in them. Pure, and takes any bytes at all without raising.
+
+An answer to a submission may hold a task id that is paid for, so everything that can be read is read: other encodings,
+text around the JSON, several documents in one body, a body that was cut short, wrappers that nobody documented.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from urllib.parse import unquote, urlsplit
+
+from seedream_batch.model.document import Json
+
+LARGEST = 64 * 1024 * 1024
+"""Bytes that a compressed answer may unpack to."""
+
+SCANNED = 256 * 1024
+"""Characters of a text that is not JSON as a whole in which JSON is looked for."""
+
+DEEPEST = 12
+"""Levels of nesting that are looked into."""
+
+_TRIES = 64
+"""Places in a text, and ends of a cut one, that are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, read to its end or to the limit; `whole` is false when it was cut short or too long.
+
+    The status is 0 where the bytes that came are not HTTP.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """The JSON documents of a body in their order; `clean` if it was one document and nothing else."""
+
+    found: tuple[Json, ...] = ()
+    clean: bool = False
+
+    @property
+    def first(self) -> Json:
+        """The first object, else the first document; None where there is none."""
+        return next((one for one in self.found if isinstance(one, dict)), self.found[0] if self.found else None)
+
+
+def unpacked(body: bytes, encoding: str) -> bytes:
+    """The body without compression. The bytes decide, since headers are sometimes wrong; what fails stays as it is."""
+    if body.startswith(b"\x1f\x8b"):
+        kinds = [16 + zlib.MAX_WBITS]
+    elif "deflate" in encoding.lower():
+        kinds = [zlib.MAX_WBITS, -zlib.MAX_WBITS]
+    else:
+        return body
+    for kind in kinds:
+        unpacker = zlib.decompressobj(kind)
+        plain = bytearray()
+        try:
+            # In pieces: what came before the place where the data is broken or ends may hold all that matters.
+            for start in range(0, len(body), 4096):
+                plain += unpacker.decompress(body[start : start + 4096], LARGEST - len(plain))
+                if len(plain) >= LARGEST:
+                    return bytes(plain)
+            plain += unpacker.flush()
+        except zlib.error:
+            if not plain:
+                continue
+        return bytes(plain)
+    return body
+
+
+def documents(answer: Answer) -> Documents:
+    """The JSON of an answer, whatever surrounds it.
+
+    A web page has none: the objects in its scripts are not the service's. In an answer that was cut short a number or
+    a word may go on after the cut, so only objects and lists count there, and of those only values that ended.
+    """
+    text = _text(answer)
+    if text.lstrip().startswith("<"):
+        return Documents()
+    try:
+        whole: Json = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        if answer.whole or isinstance(whole, dict | list):
+            return Documents((_inner(whole),), clean=answer.whole)
+        return Documents()
+    found = tuple(_among(text[:SCANNED]))
+    if not found and "{" in text:
+        mended = _mended(text[text.index("{") : SCANNED])
+        found = () if mended is None else (mended,)
+    return Documents(found)
+
+
+def _text(answer: Answer) -> str:
+    body = answer.body
+    charset = re.search(r"charset=\"?([\w.:-]{1,40})", str(answer.headers.get("content-type", "")))
+    try:
+        guess = json.detect_encoding(body)
+        named = codecs.lookup(charset[1]).name if charset else guess
+    except LookupError:
+        named = guess
+    # The encoding that Chinese systems use where it is not UTF-8; anything else only spoils single characters.
+    for encoding in dict.fromkeys((guess, named, "gb18030")):
+        try:
+            text = body.decode(encoding)
+        except (ValueError, LookupError):
+            continue
+        return text.lstrip("\ufeff")
+    return body.decode("utf-8", "replace").lstrip("\ufeff")
+
+
+def _inner(value: Json) -> Json:
+    """A document that was written as a string within JSON; any other value as it is."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+        try:
+            inner: Json = json.loads(value, strict=False)
+        except (ValueError, RecursionError):
+            return value
+        return inner
+    return value
+
+
+def _among(text: str) -> Iterator[Json]:
+    """The objects and lists in a text: lines of JSON, events of a stream, a prefix against scripts, log lines."""
+    decoder = json.JSONDecoder(strict=False)
+    at = 0
+    for _ in range(_TRIES):
+        match = _OPENS.search(text, at)
+        if match is None:
+            return
+        try:
+            value, at = decoder.raw_decode(text, match.start())
+        except (ValueError, RecursionError):
+            at = match.start() + 1
+            if at == 1:
+                # An object that was cut holds whole ones, which are not the answer's own.
+                return
+        else:
+            yield value
+
+
+_OPENS = re.compile(r"[{\[]")
+
+
+def _mended(text: str) -> Json:
+    """The object or list that begins a text which ends too early, with all values that came whole; else None."""
+    closers: list[str] = []
+    ends: list[tuple[int, str]] = []
+    for match in _TOKENS.finditer(text):
+        piece = match[0]
+        if piece in "{[":
+            closers.append("}" if piece == "{" else "]")
+        elif piece in "}]":
+            if not closers or closers.pop() != piece:
+                break
+            ends.append((match.end(), "".join(reversed(closers))))
+        else:
+            # After a whole string, and before a comma: what stands there has ended.
+            ends.append((match.start() if piece == "," else match.end(), "".join(reversed(closers))))
+        if len(closers) > DEEPEST:
+            break
+    for end, closing in islice(reversed(ends), _TRIES):
+        try:
+            value: Json = json.loads(text[:end] + closing, strict=False)
+        except (ValueError, RecursionError):
+            continue
+        return value
+    return None
+
+
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
+
+
+# Task ids
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """Task ids, and how sure it is that they are some: 0 none, 1 any id, 2 the id of a task, 3 called a task id."""
+
+    rank: int = 0
+    ids: tuple[str, ...] = ()
+
+
+_NAMES_OF_ID = {"taskid", "taskids", "taskuuid"}
+_MAYBE_ID = ("jobid", "generationid", "predictionid", "operationid", "jobids", "task", "tasks", "id", "ids", "uuid")
+_WRAPPERS = ("data", "result", "task", "output", "response")
+_NOT_TASKS = {
+    "account", "app", "channel", "choices", "error", "errors", "images", "input", "key", "meta", "metadata", "model",
+    "organization", "owner", "parameters", "project", "request", "token", "trace", "usage", "user",
+}  # fmt: skip
+"""Objects in which an `id` is one of something else."""
+
+_BEGUN = {"submitted", "pending", "processing", "inprogress", "queued", "running", "created", "accepted"}
+_LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
+
+
+def plain(name: str) -> str:
+    """A name of a member without its way of writing: `taskId`, `task_id` and `Task-ID` are one."""
+    return "".join(filter(str.isalnum, name[:100])).lower()
+
+
+def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
+    """The task ids of an answer: those that are called so, else those of what looks like a task, else any id.
+
+    The answer of the contract has one in `data`; anywhere else, in lists and in headers it counts just as well. The id
+    of a request is never taken for one.
+    """
+    found = max((_ids_in(one, 0) for one in documents.found), key=lambda one: one.rank, default=Ids())
+    if found.rank < 3:
+        for name, value in headers.items():
+            one = _in_header(plain(name), str(value))
+            if one:
+                return Ids(3, (one,))
+    return found
+
+
+def candidates(text: str) -> tuple[str, ...]:
+    """What may be a task id in a kept answer, the likeliest first; for people to choose from."""
+    body = documents(Answer(200, {}, text.encode("utf-8", "replace")))
+    found = list(task_ids(body, {}).ids)
+    found += [match[0] for match in islice(_LOOKS_LIKE_ID.finditer(text), 20)]
+    return tuple(dict.fromkeys(found))[:20]
+
+
+def _in_header(name: str, value: str) -> str:
+    if name.endswith("taskid"):
+        return usable_id(value)
+    if name in {"location", "contentlocation", "operationlocation"}:
+        try:
+            match = re.search(r"/tasks?/([^/]+)/?$", urlsplit(value).path)
+        except ValueError:
+            return ""
+        return usable_id(unquote(match[1])) if match else ""
+    return ""
+
+
+def usable_id(value: Json) -> str:
+    """The value as a task id, empty if it cannot be one."""
+    usable = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+    # An id becomes a part of a URL and a line of a log; nothing sane has more than this.
+    if not usable or (isinstance(value, int) and abs(value) >= 10**256):
+        return ""
+    text = str(value).strip()
+    return text if 0 < len(text) <= 256 and text.isprintable() and "\ufffd" not in text else ""
+
+
+def _ids_in(node: Json, depth: int, *, weak: bool = True) -> Ids:
+    """The best ids in a value; `weak` if an id that nothing says to be one of a task counts here."""
+    if depth > DEEPEST:
+        return Ids()
+    if isinstance(node, str):
+        # Also the text of a document that was written as a string.
+        inner = _inner(node)
+        if inner is not node:
+            return _ids_in(inner, depth + 1, weak=weak)
+        return Ids(1, (node.strip(),)) if weak and _LOOKS_LIKE_ID.fullmatch(node.strip()) else Ids()
+    if isinstance(node, list):
+        return _in_list(node, depth, weak=weak)
+    return _in_object(node, depth, weak=weak) if isinstance(node, dict) else Ids()
+
+
+def _in_list(entries: list[Json], depth: int, *, weak: bool) -> Ids:
+    found = [_ids_in(entry, depth + 1, weak=weak) for entry in entries]
+    best = max((one.rank for one in found), default=0)
+    # Entries that say it in other words are parts of the same submission.
+    least = min(best, 2)
+    return Ids(best, tuple(dict.fromkeys(one for part in found if part.rank >= least for one in part.ids)))
+
+
+def _in_object(node: Mapping[str, Json], depth: int, *, weak: bool) -> Ids:
+    names = {plain(name): value for name, value in reversed(list(node.items()))}
+    for name in _NAMES_OF_ID & names.keys():
+        value = names[name]
+        ids = tuple(filter(None, map(usable_id, value if isinstance(value, list) else [value])))
+        if ids:
+            return Ids(3, tuple(dict.fromkeys(ids)))
+    own = _own_id(names) if weak else Ids()
+    best, best_name = Ids(), ""
+    for name in sorted(names, key=lambda one: one not in _WRAPPERS):
+        if isinstance(names[name], dict | list | str) and name not in {"id", "ids"}:
+            inside = weak and name not in _NOT_TASKS and not (name not in _WRAPPERS and isinstance(names[name], str))
+            found = _ids_in(names[name], depth + 1, weak=inside)
+            if found.rank > best.rank:
+                best, best_name = found, name
+    if own.rank > best.rank or (own.rank == best.rank and (own.rank == 2 or best_name not in _WRAPPERS)):
+        return own
+    return best
+
+
+def _own_id(names: Mapping[str, Json]) -> Ids:
+    for name in _MAYBE_ID:
+        value = names.get(name)
+        ids = [one for one in map(usable_id, value if isinstance(value, list) else [value]) if one]
+        if not ids:
+            continue
+        kind, status = names.get("object"), names.get("status", names.get("state"))
+        begun = isinstance(status, str) and plain(status) in _BEGUN
+        task = (isinstance(kind, str) and "task" in kind) or begun or bool(_LOOKS_LIKE_ID.fullmatch(ids[0]))
+        return Ids(2 if task else 1, tuple(dict.fromkeys(ids)))
+    return Ids()

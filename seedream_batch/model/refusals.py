@@ -1,0 +1,92 @@
+"""What the words of a refusal mean, whoever wrote them: pure.
+
+Services, the gateways before them and the models behind them say the same in many words, so each meaning is a family of
+words and not a list of messages. Where a word misleads, the task still ends where nothing was executed.
+"""
+
+from __future__ import annotations
+
+import re
+
+_MODERATION = re.compile(
+    r"""
+    sensitive(?:content|information|word|text|image|_)  | (?<!case.)(?<![a-z])sensitive(?![ ]to)
+    | content[ _-]?(?:filter|policy|moderation|safety|risk|security|violation|check|review|guideline)
+    | content[ ]exists[ ]risk | moderat(?:ion|ed|or) | safety | \bunsafe\b | nsfw | prohibited | inappropriate
+    | (?:violat\w+|breach\w*|against|infring\w+)\W(?:\w+\W+){0,6}?
+      (?:polic|terms|guideline|content|rules|standard|law|copyright|right)
+    | (?:polic\w+|terms|guidelines?|copyright)[ _-](?:violat|infring|breach)
+    | data_?inspection | risk[ _-]?(?:control|detect|content|level|word) | (?:content|prompt|text|image|input)[ _-]risk
+    | responsible[ _]ai | (?:banned|forbidden|blocked|illegal|disallowed|harmful|explicit|offensive|flagged|restricted)
+      [ _](?:\w+[ _])?(?:word|content|prompt|term|keyword|text|image|input|phrase)
+    | (?:flagged|blocked|rejected|filtered)\W(?:\w+\W+){0,4}?(?:filter|polic|safety|review|system|harmful|unsafe)
+    | nudity | pornograph | sexual | self-harm | hate[ _]speech | gore\b | minors\b | celebrit | public[ _]figure
+    | 敏感 | 违规 | 违禁 | 违反 | 审核 | 不合规 | 合规 | 内容安全 | 安全策略 | 风险 | 风控 | 色情 | 涉黄 | 涉政 | 暴力
+    | 不良 | 屏蔽 | 版权 | 侵权 | 敏感詞 | 違規 | 審核 | 不適切 | ポリシー | センシティブ | 부적절 | 정책 | 민감
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_MODERATION_CODES = re.compile(r"(?i)^(?:risk|sensitive|safety|censored|nsfw|moderated|blocked_content|unsafe)$")
+
+_BALANCE = re.compile(
+    r"""
+    (?:insufficient|not[ _]enough|low|no|zero|negative|exhausted|depleted|exceeded|out[ _]of)
+      [ _-](?:\w+[ _-]){0,3}?(?:quota|balance|credit|fund|money)s?
+    | (?:quota|balance|credit|fund)s?\W(?:\w+\W){0,4}?
+      (?:insufficient|not[ _]enough|exhausted|exceeded|used[ _]up|too[ _]low|depleted|left|required|running[ _]out
+      |empty)
+    | (?:quota|balance|credit)s?_?(?:exceeded|exhausted|insufficient|not_enough)
+    | payment[ _]required | pre[ _-]?(?:deduct|consume)\w*[ _](?:\w+[ _])?failed | billing | arrears? | overdue
+    | (?:top[ -]?up|recharge|add[ ]funds|purchase[ ]more|buy[ ]more[ ]credits)
+    | 余额 | 額度 | 额度 | 欠费 | 充值 | 配额 | 点数不足 | 积分不足 | 預扣 | 预扣 | 残高 | 잔액
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+_PER_TIME = re.compile(
+    r"(?i)per[ _-]?(?:second|minute|sec|min)\b|\b(?:rpm|tpm|qps|rps)\b|concurren|requests? rate|rate[ _-]?limit"
+    r"|too many requests|每分钟|每秒|并发|频率|请求过于频繁"
+)
+
+_NO_MODEL = re.compile(r"(?i)\bno (?:available|usable|enabled) channels?\b|无可用(?:的)?渠道|\bno channel available\b")
+
+_REFERENCE = re.compile(
+    r"(?i)image[ _-]?urls?|reference|input[ _-]?image|image[ _-]?(?:input|link|download|fetch)"
+    r"|参考图|图片(?:下载|链接|地址)"
+    r"|(?:fetch|download|load|access|read|retriev|open|get)\w*\W+(?:\w+\W+){0,5}?(?:image|url|file|link|picture)"
+    r"|(?:image|url|file|link|picture)\W+(?:\w+\W+){0,5}?(?:expired|not found|unreachable|inaccessible|unavailable)"
+)
+_UNREACHED = re.compile(
+    r"(?i)fetch|download|load|access|reach|retriev|expire|not found|no longer|unavailable|does not exist|gone\b"
+    r"|timed? ?out|\b(?:40[134]|410)\b|invalid[ _-]?(?:image[ _-]?)?url|cannot (?:be )?(?:open|read|get)"
+    r"|failed to (?:get|open|read)"
+    r"|下载|获取|过期|失效|无法访问|不存在|无法读取"
+)
+
+
+def is_moderation(code: str, message: str) -> bool:
+    """Whether a refusal is about the content, by the code and message of the service: the same again is of no use."""
+    return bool(_MODERATION_CODES.match(code) or _MODERATION.search(f"{code} {message}"))
+
+
+def is_balance(code: str, kind: str, message: str) -> bool:
+    """Whether a refusal says that the account has too little money, and not that requests come too fast."""
+    text = f"{code} {kind} {message}"
+    # "quota" alone is the word of both: what speaks of minutes or of a rate is about the pace.
+    return bool(_BALANCE.search(text)) and not (_PER_TIME.search(message) or _PER_TIME.search(code))
+
+
+def is_no_model(code: str, message: str) -> bool:
+    """Whether a gateway says that it has nothing to run the model on, so that the request went nowhere.
+
+    After a first try that failed (it says "retry" then) something may have been executed.
+    """
+    named = code.lower() in {"model_not_found", "no_available_channel"} or bool(_NO_MODEL.search(message))
+    return named and "retry" not in message.lower()
+
+
+def is_dead_reference(code: str, message: str) -> bool:
+    """Whether a refusal says that a reference image could not be fetched from its link."""
+    text = f"{code} {message}"
+    return bool(_REFERENCE.search(text) and _UNREACHED.search(text))
