@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import os
 import pkgutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,15 @@ from shim import Blow
 PATIENCE = 60.0
 """Seconds after which a command that should have ended is a violation."""
 
-_WARM = ("httpx_aiohttp", "jsonschema", "PIL.JpegImagePlugin", "PIL.PngImagePlugin", "PIL.ImageDraw", "PIL.ImageFont")
+_WARM = (
+    "httpx_aiohttp",
+    "jsonschema",
+    "jsonschema_rs",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "PIL.ImageDraw",
+    "PIL.ImageFont",
+)
 """What the command line imports late, beside its own modules."""
 
 FASTER = 0.05
@@ -94,8 +104,26 @@ def warm_up() -> None:
             importlib.import_module(module.name)
     for name in _WARM:
         importlib.import_module(name)
+    _compile_schemas()
     gc.collect()
     gc.freeze()
+
+
+def _compile_schemas() -> None:
+    """Has a job checked once: the compiled schemas and templates are kept, and every child has them."""
+    main = importlib.import_module("seedream_batch.cli.app").main
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        job = Path(folder, "job.yaml")
+        job.write_text(_JOB)
+        _leave(lambda: main(["validate", str(job)]))
+
+
+_JOB = """\
+version: 1
+matrix: {subject: [{id: fox, n: 1}]}
+request: {prompt: "{{ subject.id }}", n: "{{ subject.n }}"}
+output: {path: "{{ subject.id }}/picture"}
+"""
 
 
 def shorten_pauses() -> None:

@@ -271,8 +271,9 @@ def secrets(folder: Path, secret: str) -> list[str]:
 
     forms = [secret.encode(), secret.encode("utf-16-le"), base64.b64encode(secret.encode())[:-4]]
     forms.append(secret.encode().hex().encode())
-    return [
-        f"I9 the key is in {path.relative_to(folder)}"
-        for path in folder.rglob("*")
-        if path.is_file() and any(form in path.read_bytes() for form in forms)
-    ]
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            found += [f"I9 the key is in {path.relative_to(folder)}"] if any(form in data for form in forms) else []
+    return found

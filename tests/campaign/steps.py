@@ -168,8 +168,9 @@ class Walk:
         self.gone = {path for path in self.gone if not (self.out / path).exists()}
         self.world.allowed = replace(self.world.allowed, gone=frozenset(self.gone) | frozenset(self.own))
         touched = tuple(f"I4 {path} " for path in self.own)
-        self.wrong += [one for one in self.world.violations() if not one.startswith(touched)]
-        self.wrong += self._own_bytes() + self._bills()
+        ledger = self.world.service.ledger()
+        self.wrong += [one for one in self.world.violations(ledger) if not one.startswith(touched)]
+        self.wrong += self._own_bytes() + self._bills(ledger)
 
     def _own_bytes(self) -> list[str]:
         """I8 for what a person put there."""
@@ -179,9 +180,8 @@ class Walk:
             if _content(self.out / path) != content
         ]
 
-    def _bills(self) -> list[str]:
+    def _bills(self, ledger: list[dict[str, Any]]) -> list[str]:
         """Bills by prompt: an edit that changes no request must not buy, and the budget is a limit for what is new."""
-        ledger = self.world.service.ledger()
         refunded = {entry["task_id"] for entry in ledger if entry["event"] == "refund"}
         bought: Counter[str] = Counter()
         for entry in ledger:

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -151,9 +152,11 @@ class World:
         """These files are deleted on purpose."""
         self.allowed = replace(self.allowed, gone=self.allowed.gone | set(paths))
 
-    def violations(self) -> list[str]:
-        """What is wrong at this moment."""
-        wrong = oracle.always(self.manifest(), self.service.ledger(), self.out, self.allowed)
+    def violations(self, ledger: list[dict[str, Any]] | None = None) -> list[str]:
+        """What is wrong at this moment; `ledger` is what the service says now, if it was asked already."""
+        wrong = oracle.always(
+            self.manifest(), self.service.ledger() if ledger is None else ledger, self.out, self.allowed
+        )
         wrong += _foreign(self.out)
         return wrong + oracle.secrets(self.root, KEY)
 
@@ -183,7 +186,7 @@ class World:
                 return wrong[0]
             now = str(sorted(self.manifest().states().items()))
             # In doubt and held, or failed for good: the code stays, and so do the states.
-            if done.code == 0 or (done.code in {3, 4} and now == before):
+            if done.code in {0, 9} or (done.code in {3, 4} and now == before):
                 return done
             before = now
         return f"I6 {most} runs did not end it: {done.code} {now} {done.err[-300:]}"
@@ -233,6 +236,7 @@ def _foreign(out: Path) -> list[str]:
     return wrong
 
 
+@cache
 def _picture(form: str) -> bytes:
     data = io.BytesIO()
     Image.new("RGB", (32, 32), "teal").save(data, form)
