@@ -104,6 +104,9 @@ def number_of(value: Json) -> float | None:
     """A finite number, also where it was written as a string."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
+    if isinstance(value, str) and "_" in value:
+        # For Python 1_000 is a number; a service that writes it means something else.
+        return None
     try:
         number = float(value)
     except (ValueError, OverflowError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
@@ -15,6 +17,7 @@ Examples:
   seedream-batch resolve jobs/quickstart.yaml --forget
   seedream-batch resolve jobs/quickstart.yaml --give-up
   seedream-batch resolve jobs/quickstart.yaml --accept
+  seedream-batch resolve jobs/quickstart.yaml --cost 0.035
 
 \b
 --resend    send the same bytes again under the same Idempotency-Key, now. A service that
@@ -22,7 +25,9 @@ Examples:
 --task-id   the id of the task, as the service's own pages or support name it
 --forget    plan it again under a new key: it may be paid for twice
 --give-up   count it as failed; what it may have cost stays counted against the budget
---accept    take results as they are that are flagged as not what was requested"""
+--accept    take results as they are that are flagged as not what was requested
+--cost      what a task really cost: for those whose cost `status` shows as odd or, with
+            --select, for each chosen task that was charged. Prices follow."""
 
 
 @click.command("resolve", epilog=_EPILOG)
@@ -33,6 +38,12 @@ Examples:
 @click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
 @click.option("--accept", "what", flag_value="accept", help="Accept flagged results as they are.")
 @click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
+@click.option(
+    "--cost",
+    type=click.FloatRange(min=0, max=1_000_000),
+    metavar="USD",
+    help="Correct an odd cost: what a task really cost.",
+)
 @EMULATE
 @MANIFEST
 def command(
@@ -40,25 +51,35 @@ def command(
     select: tuple[str, ...],
     what: str | None,
     task_id: str | None,
+    cost: float | None,
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
-    """Decide about uncertain tasks, which were perhaps made and paid for, and about flagged results."""
+    """Decide about uncertain tasks, which were perhaps made and paid for, flagged results and odd costs."""
     from seedream_batch.cli.running import run
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made, named
     from seedream_batch.engine import decide
+    from seedream_batch.engine.costs import correct_costs
     from seedream_batch.engine.values import RunOptions
     from seedream_batch.load.selecting import chosen as checked
+    from seedream_batch.load.units import micro_usd
     from seedream_batch.report import cells_in_doubt
 
-    if (what is None) == (task_id is None):
-        raise UsageError("say what is to be done, with one of --resend, --task-id ID, --forget, --give-up, --accept")
+    if sum(given is not None for given in (what, task_id, cost)) != 1:
+        actions = "--resend, --task-id ID, --forget, --give-up, --accept, --cost USD"
+        raise UsageError(f"say what is to be done, with one of {actions}")
+    if cost is not None and not math.isfinite(cost):
+        raise UsageError(f"--cost {cost}: that is no amount")
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     path = named(job, emulate=emulate, manifest=manifest)
     # A task in doubt may be one that the job no longer has.
     chooses = checked(select, target, also=cells_in_doubt(target.manifest) if select else ())
+    if cost is not None:
+        corrected = correct_costs(target, checked(select, target), micro_usd(cost), noted=not select)
+        show_chosen(corrected, f"counted at {cost:g} USD each", "", "there is no task with an odd cost")
+        return 0
     none = "there is no uncertain task"
     next_run = f"`seedream-batch run {path}`"
     if task_id is not None:

@@ -31,7 +31,7 @@ CAUSES = 12
 
 def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> list[str]:
     """The state of a job at `now` (unix seconds); `path` is the job as it is given to commands."""
-    blocks = list(_counts(status, emulated=emulated, now=now))
+    blocks = list(_counts(status, path, emulated=emulated, now=now))
     for part in (
         axis_lines(status.axes),
         list(_causes(status)),
@@ -57,7 +57,7 @@ def progress_line(status: Status, now: float) -> str:
     return f"{_clock(now)} {status.job}: {', '.join(parts)}"
 
 
-def _counts(status: Status, *, emulated: bool, now: float) -> Iterator[str]:
+def _counts(status: Status, path: str, *, emulated: bool, now: float) -> Iterator[str]:
     if emulated:
         yield wrapped("There was no real run yet; this is the emulated one.")
     yield wrapped(f"{status.job}: {short(status.folder)}{_run(status)}")
@@ -76,6 +76,12 @@ def _counts(status: Status, *, emulated: bool, now: float) -> Iterator[str]:
         f"; {usd(totals.reserved)} held for {number(totals.reserved_images, 'image')}" if totals.reserved_images else ""
     )
     yield f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}"
+    for one in status.cost_notes[:CAUSES]:
+        text = f"{number(one.count, 'task')}: {one.note} ({one.path})"
+        yield wrapped(clean(text), indent="             ", hanging="             ")
+    if status.cost_notes:
+        told = f"`seedream-batch resolve {path} --cost USD` corrects what these count."
+        yield wrapped(told, indent="             ", hanging="             ")
     if status.pace:
         yield f"  pace       {_pace(status)}"
     if len(status.workers) > 1:

@@ -71,6 +71,8 @@ class Collector:
         self._context = context
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
         self._placer = Placer(context.folder)
+        self._noted: set[str] = set()
+        """What was odd about costs, as far as it was told."""
         self._told: defaultdict[str, Happening] = defaultdict(Happening)
         """Set for each resolution once it is known how long its tasks take."""
         self._in_vain = 0
@@ -181,7 +183,7 @@ class Collector:
         match move.to:
             case TaskState.SUCCEEDED:
 
-                def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str]:
+                def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str, tuple[int, str]]:
                     with manifest.group():
                         found = manifest.succeeded(
                             task, poll.images, cost=poll.cost, why=move.why, now=now,
@@ -191,14 +193,16 @@ class Collector:
                         there = sum(image.state not in NOT_THERE for image in found)
                         warning = wrong_count(there, task.images, poll.errors)
                         manifest.warn_of_task(task.id, warning)
-                    return found, warning
+                    return found, warning, manifest.counted(task.id)
 
-                images, warning = await context.writer.do(deliver)
+                images, warning, (cost, note) = await context.writer.do(deliver)
                 if warning:
                     self._flag(task, warning)
-                if poll.cost is None:
-                    context.costless.add((task.model, task.resolution))
-                stats.cost += task.price * len(poll.images) if poll.cost is None else poll.cost
+                stats.cost += cost
+                if note and note not in self._noted:
+                    # Once: it may be the same for thousands.
+                    self._noted.add(note)
+                    context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
             case TaskState.FAILED:
                 again = not move.final and task.failures + 1 < context.job.run.attempts
                 retry_at = now + backoff(task.failures + 2, random=context.random) if again else None

@@ -69,8 +69,6 @@ class Context:
     limited_since: float | None = None
     unclear: int = 0
     denied: int = 0
-    costless: set[tuple[str, str]] = field(default_factory=set)
-    """Models and resolutions of which images came without a cost: there the estimate has to do."""
     verified: Verified = field(default_factory=Verified)
     may_poll: bool = True
     """False once the key is refused: images need no key, so they are still fetched."""

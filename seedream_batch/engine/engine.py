@@ -10,7 +10,7 @@ from seedream_batch.engine.arrange import blocking, move_files
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context
 from seedream_batch.engine.membership import BEAT, Membership
-from seedream_batch.engine.money import look_at_balance, price_is_clear
+from seedream_batch.engine.money import look_at_balance
 from seedream_batch.engine.submit import Submitter
 from seedream_batch.engine.values import StopReason
 from seedream_batch.engine.verify import verify
@@ -263,12 +263,6 @@ class Engine:
                     self._submitter.blocked_by = ""
                     continue
                 context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
-            elif not await price_is_clear(context, task, len(self._working)):
-                at_work = len(self._working)
-                if await self._something_settles() or len(self._working) < at_work:
-                    continue
-                text = "what an image really costs is not known yet: collect what is in flight first"
-                context.stop_submitting(StopReason.BUDGET, text)
             break
         if context.may_submit():
             await self._submitter.wait_for_turn()

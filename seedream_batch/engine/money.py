@@ -1,30 +1,10 @@
-"""What a run may buy before it is known what things cost: by the account, and by prices that were never seen."""
+"""What the account has left for what a run is about to buy."""
 
 from __future__ import annotations
 
 from seedream_batch.engine.context import Context, dollars
 from seedream_batch.engine.values import StopReason
 from seedream_batch.errors import CredentialsRefused, ServiceError
-from seedream_batch.model.task import TaskRecord
-
-UNSURE = 10
-"""How many times its estimate an image may turn out to cost, as long as no real price is known."""
-
-MOST_UNPRICED = 4
-"""Tasks in flight under a cap on cost that would not hold at such a price, as long as no real one is known."""
-
-
-async def price_is_clear(context: Context, task: TaskRecord, at_work: int) -> bool:
-    """Whether little hangs on the price, or it is known, or the service does not tell it; so many are `at_work`."""
-    if context.job.budget.max_cost is None or (task.model, task.resolution) in context.costless:
-        return True
-    if await context.writer.do(lambda m: m.price_is_known(task)):
-        return True
-    totals = await context.writer.do(lambda m: m.totals())
-    if totals.cost + UNSURE * (totals.reserved + task.images * task.price) <= context.job.budget.max_cost:
-        return True
-    # Those of earlier runs count, too: what is submitted and not collected has no known cost either.
-    return max(at_work, await context.writer.do(lambda m: m.in_flight())) < MOST_UNPRICED
 
 
 async def look_at_balance(context: Context, images: int, cost: int) -> None:

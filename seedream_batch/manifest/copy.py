@@ -13,7 +13,7 @@ from seedream_batch.manifest.place import exists
 from seedream_batch.manifest.store import Manifest
 from seedream_batch.model.place import Place, name_of
 
-TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "totals", "answers", "events")
+TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "charges", "totals", "answers", "events")
 """What a manifest is made of; each table comes behind those that it refers to."""
 
 _NUMBERED = ("runs", "tasks", "answers", "events")

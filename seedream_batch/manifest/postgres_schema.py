@@ -209,6 +209,20 @@ CREATE INDEX attempts_task_ids ON attempts USING hash (task_ids);
 -- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
 -- the next run aims them anew.
 UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');
+
+ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';
+ALTER TABLE attempts ADD COLUMN cost_note TEXT NOT NULL DEFAULT '';
+CREATE INDEX attempts_noted ON attempts (cost_note) WHERE cost_note != '';
+
+CREATE TABLE charges (
+    kind TEXT NOT NULL,
+    day BIGINT NOT NULL,
+    model TEXT NOT NULL,
+    resolution TEXT NOT NULL,
+    highest BIGINT NOT NULL,
+    seen BIGINT NOT NULL,
+    PRIMARY KEY (kind, day)
+);
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)

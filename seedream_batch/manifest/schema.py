@@ -173,6 +173,20 @@ CREATE INDEX attempts_task_ids ON attempts (task_ids);
 -- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
 -- the next run aims them anew.
 UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');
+
+ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';         -- what requests of the same price have in common
+ALTER TABLE attempts ADD COLUMN cost_note TEXT NOT NULL DEFAULT '';    -- where the cost is not simply what was said
+CREATE INDEX attempts_noted ON attempts (cost_note) WHERE cost_note != '';
+
+CREATE TABLE charges (          -- what an image of a kind of request cost, by day; those of the last days are kept
+    kind TEXT NOT NULL,
+    day INTEGER NOT NULL,       -- unix seconds / 86400
+    model TEXT NOT NULL,
+    resolution TEXT NOT NULL,
+    highest INTEGER NOT NULL,   -- 0: the service named no cost
+    seen INTEGER NOT NULL,      -- charges that were counted, up to a limit
+    PRIMARY KEY (kind, day)
+) STRICT, WITHOUT ROWID;
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2)

@@ -15,6 +15,7 @@ from seedream_batch.manifest.core import one_row
 from seedream_batch.manifest.pictures import Pictures
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
+from seedream_batch.model.money import UNSURE, Exposure, counted, kind_of
 from seedream_batch.model.outcome import ImageUrl, Kept
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
 
@@ -46,6 +47,7 @@ class _Opening:
     body: str | None
     attempt: int
     reserved: int
+    kind: str
     again: bool
 
     @property
@@ -85,6 +87,7 @@ SAME_ID = "same_task_id"
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 """The states in which a task waits for the outcome of its submission."""
 
+_MAY_COST_MORE = ", should it cost more than expected; collect or resolve what is in flight first"
 
 _TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
 
@@ -138,21 +141,35 @@ class Submissions(Accounts, Pictures, Answers):
             list(bodies),
         )
         planned = {row[0]: (task_record(row[:-3]), *row[-3:]) for row in rows}
-        prices = self._prices()
+        highest = self._highest(now)
         totals = self.totals()
+        exposure: Exposure | None = None
         opened: list[_Opening] = []
         for number, body in bodies.items():
             if number not in planned:
                 continue
             task, key, sent, opened_at = planned[number]
-            price = prices.get((task.model, task.resolution), task.price)
+            # Never below the estimate, and at the highest price of late: prices may vary.
+            price = max(task.price, highest.get((task.model, task.resolution), 0))
+            held = task.images * price
             totals = replace(
                 totals,
                 reserved_images=totals.reserved_images + task.images,
-                reserved=totals.reserved + task.images * price,
+                reserved=totals.reserved + held,
             )
             if refusal := self._over_budget(budget, totals):
-                return opened, refusal
+                return opened, f"{refusal}{self._dear(task, price)}"
+            kind = kind_of(task)
+            if budget.max_cost is not None and self._at_worst(totals) > budget.max_cost:
+                if exposure is None:
+                    exposure = Exposure(self._holding(), self._seen(now))
+                    for one in opened:
+                        exposure.add(one.kind, one.task.images, one.reserved)
+                if not exposure.allows(
+                    kind, task.images, held, counts=totals.cost + totals.reserved, cap=budget.max_cost
+                ):
+                    return opened, f"{self._cost_cap(budget.max_cost)}{_MAY_COST_MORE}"
+                exposure.add(kind, task.images, held)
             # Provably nothing was executed: the same logical request, so the same key.
             again = key is not None and sent == body
             attempt = task.attempt if again else task.attempt + 1
@@ -161,7 +178,7 @@ class Submissions(Accounts, Pictures, Answers):
                 # same key again, and the service then recognises what it has done already.
                 key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
             claim = Claim(task, key, task.body if body is None else body, opened_at)
-            opened.append(_Opening(claim, body, attempt, task.images * price, again=again))
+            opened.append(_Opening(claim, body, attempt, held, kind, again=again))
         return opened, ""
 
     def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> None:
@@ -169,14 +186,14 @@ class Submissions(Accounts, Pictures, Answers):
         if not opened:
             return
         sql.executemany(
-            "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ? WHERE key = ?",
-            [(one.task.images, one.reserved, one.claim.key) for one in opened if one.again],
+            "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ?, kind = ? WHERE key = ?",
+            [(one.task.images, one.reserved, one.kind, one.claim.key) for one in opened if one.again],
         )
         sql.executemany(
-            "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                (one.claim.key, one.task.id, one.attempt, one.body, now, one.task.images, one.reserved)
+                (one.claim.key, one.task.id, one.attempt, one.body, now, one.task.images, one.reserved, one.kind)
                 for one in opened
                 if not one.again
             ],
@@ -297,20 +314,22 @@ class Submissions(Accounts, Pictures, Answers):
     ) -> list[ImageRecord]:
         """The service delivered: the URLs are stored, the reservation becomes the real cost.
 
-        Without a `cost` the delivered images count at the price they were reserved at.
+        Without a `cost`, or with one that is not to be believed, they count at the price they were reserved at.
         """
         with self.group() as sql:
             self._leaving(task, TaskState.ACCEPTED)
-            spent = self._reserved_price(sql, task) * len(images) if cost is None else cost
+            count = len(images)
+            odd = cost is not None and cost > UNSURE * count * task.price
+            known = self._highest(now).get((task.model, task.resolution), 0) if odd else 0
+            spent = counted(cost, count, held=self._reserved_price(sql, task), estimate=task.price, known=known)
             self._move(
                 sql, task, TaskState.SUCCEEDED, why, now,
-                cost=spent, ended_at=now, code="", reason=why if len(images) != task.images else "",
+                cost=spent.cost, ended_at=now, code="", reason=why if count != task.images else "",
             )  # fmt: skip
-            self._release(sql, task, "succeeded", images=len(images), cost=spent)
-            if cost and images and len(images) == task.images:
+            self._release(sql, task, "succeeded", images=count, cost=spent.cost, note=spent.note)
+            if count == task.images:
                 # Rounded up: a reservation must not be too small by a fraction of a millionth.
-                price = -(-cost // len(images))
-                self._charged(sql, task, price)
+                self._charged(sql, task, -(-spent.cost // count) if spent.believed else 0, now)
             self._announce(sql, task, images, default_expiry, now)
         return self.images(task.id)
 

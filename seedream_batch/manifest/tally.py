@@ -70,6 +70,16 @@ class FailureRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CostNote:
+    """Charges that are not simply what the service said, and why: how many, in millionths of a USD; one path."""
+
+    note: str
+    count: int
+    cost: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pace:
     """Images that a run stored within so many seconds at its end, or up to now."""
 
@@ -113,6 +123,16 @@ class TallyReader(ManifestReader):
         )
         for state, code, reason, count, paths, _ in self._connection.each(sql):
             yield FailureRow(TaskState(state), code, reason, count, json.loads(paths)[0])
+
+    def cost_notes(self, limit: int) -> list[CostNote]:
+        """Up to `limit` things that are odd about costs, the most expensive first."""
+        rows = self._rows(
+            f"SELECT cost_note, count(*), sum(attempts.cost) AS money, {self._connection.first_of('paths')},"
+            " min(ordinal) FROM attempts JOIN tasks ON tasks.id = task WHERE cost_note != '' GROUP BY cost_note"
+            " ORDER BY money DESC LIMIT ?",
+            (limit,),
+        )
+        return [CostNote(note, count, int(cost), json.loads(paths)[0]) for note, count, cost, paths, _ in rows]
 
     def images_left(self) -> int:
         """Images that are still to be made or fetched, as far as a run does it by itself."""

@@ -12,7 +12,7 @@ from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
-from seedream_batch.manifest.tally import AxisCount, Pace, Part, TallyReader
+from seedream_batch.manifest.tally import AxisCount, CostNote, Pace, Part, TallyReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.place import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
@@ -59,6 +59,7 @@ class Status:
     dropped: int
     stored_bytes: int
     totals: Totals
+    cost_notes: list[CostNote]
     run: RunRow | None
     running: bool
     workers: list[WorkerRow]
@@ -109,6 +110,7 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
             dropped=reader.dropped(),
             stored_bytes=reader.stored_bytes(),
             totals=reader.totals(),
+            cost_notes=reader.cost_notes(SHOWN),
             run=run,
             running=running,
             workers=workers,
@@ -163,6 +165,10 @@ def status_json(status: Status) -> Json:
         "spent_usd": totals.cost / 1_000_000,
         "images_paid": totals.images,
         "reserved_usd": totals.reserved / 1_000_000,
+        "cost_notes": [
+            {"note": one.note, "count": one.count, "counted_usd": one.cost / 1_000_000, "first": one.path}
+            for one in status.cost_notes
+        ],
         "running": status.running,
         "workers": [
             {

@@ -124,8 +124,8 @@ MUTATIONS = (
         (
             Edit(
                 "manifest/submissions.py",
-                "opened.append(_Opening(claim, body, attempt, task.images * price, again=again))",
-                "opened.append(_Opening(claim, body, attempt, 0, again=again))",
+                "opened.append(_Opening(claim, body, attempt, held, kind, again=again))",
+                "opened.append(_Opening(claim, body, attempt, 0, kind, again=again))",
             ),
         ),
     ),

@@ -15,6 +15,7 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.manifest.submissions import Intent
 from seedream_batch.model.job import Budget
+from seedream_batch.model.money import PROVEN
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import EDGES, ImageState, TaskSpec, TaskState
 
@@ -105,6 +106,12 @@ class Book:
         [claim] = self.manifest.claim([Intent(task.id, body)], budget or Budget(), NOW).claims
         return claim
 
+    def prove(self, task, price=PRICE):
+        """From here on the price of requests like this one is known from many charges."""
+        with self.manifest.group() as sql:
+            for _ in range(PROVEN):
+                self.manifest._charged(sql, task, price, NOW)
+
     def at(self, state, **changes):
         """A task that has come to some state the way a run brings it there."""
         manifest = self.manifest
@@ -164,7 +171,7 @@ class Book:
 
     def dump(self):
         """Everything in the manifest that a refused write must not change."""
-        tables = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "totals", "events")
+        tables = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "charges", "totals", "events")
         return {table: self.peek(f"SELECT * FROM {table}") for table in tables}
 
     def sound(self, budget=None):
@@ -179,7 +186,8 @@ class Book:
             assert held_images + images <= budget.max_images
         if budget and budget.max_cost is not None:
             assert held + cost <= budget.max_cost
-        for old, new in self.peek("SELECT old, new FROM events WHERE image IS NULL"):
+        # A correction of a cost moves nothing.
+        for old, new in self.peek("SELECT old, new FROM events WHERE image IS NULL AND old != new"):
             assert TaskState(new) in EDGES[TaskState(old)]
         holding = "('submitting', 'accepted', 'uncertain', 'lost')"
         # What a person decided to try again is in doubt as before.

@@ -6,7 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.manifest.submissions import Intent
-from seedream_batch.model.job import Budget
+from seedream_batch.model.job import DEFAULT_PRICE, Budget
+from seedream_batch.model.money import RECENT, UNSURE
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState, Totals
 
@@ -137,7 +138,10 @@ def test_what_each_state_holds(book, state):
     [
         (1, 1, 35_000, 35_000),
         (1, 1, 42_000, 42_000),
-        (1, 1, 0, 0),
+        (1, 1, 0, 35_000),
+        (1, 1, 3_499, 35_000),
+        (1, 1, 3_500, 3_500),
+        (1, 1, 9_000_000, 9_000_000),
         (1, 1, None, 35_000),
         (4, 2, 70_000, 70_000),
         (4, 2, None, 70_000),
@@ -173,6 +177,7 @@ def test_a_link_without_an_expiry_gets_the_usual_one(book):
 
 def test_the_caps_hold_to_the_image_and_the_millionth(book):
     tasks = book.tasks(40)
+    book.prove(tasks[0])
     budget = Budget(max_cost=1_000_000)
     claimed = book.manifest.claim([Intent(task.id) for task in tasks], budget, NOW)
     assert len(claimed.claims) == 28
@@ -270,3 +275,91 @@ def test_spent_and_reserved_stay_within_the_caps(open_book, steps, sizes, max_im
         assert max_cost is None or totals.reserved + totals.cost <= max_cost
     book.sound(budget)
     book.close()
+
+
+# The ledger of the service as the oracle
+
+CAP = 1_500_000
+KINDS = ("1:1", "16:9", "21:9")
+
+
+@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    prices=st.lists(st.integers(500, UNSURE * DEFAULT_PRICE), min_size=3, max_size=3),
+    estimate=st.sampled_from([1_000, 35_000, 70_000]),
+    said=st.sampled_from(["the truth", "nothing", "0"]),
+    steps=st.lists(st.tuples(st.sampled_from(["claim", "claim", "end", "restart"]), st.integers(1, 20)), max_size=40),
+)
+def test_the_ledger_of_the_service_stays_within_the_cap(open_book, prices, estimate, said, steps):
+    """Each kind of request has a price of its own, of which nothing is known before.
+
+    Beyond the cap there is at most one request, which was sent alone. A service that hides its prices is believed to
+    charge the estimate, and does.
+    """
+    if said != "the truth":
+        prices = [estimate] * 3
+    real = dict(zip(KINDS, prices, strict=True))
+    book = open_book()
+    specs = [book.spec(number, size=KINDS[number % 3], price=estimate) for number in range(1, 91)]
+    book.enter(*specs)
+    ledger, alone, in_flight, waiting = 0, 0, [], list(range(1, 91))
+    for step, count in [*steps, *[("claim", 20), ("end", 20)] * 8]:
+        if step == "claim":
+            before = len(in_flight)
+            claims = book.manifest.claim([Intent(n) for n in waiting[:count]], Budget(max_cost=CAP), NOW).claims
+            for claim in claims:
+                waiting.remove(claim.task.id)
+                in_flight.append(accept(book, claim.task))
+                ledger += real[claim.task.size]
+            if not before and waiting and book.manifest.totals().cost + max(estimate, *prices) <= CAP:
+                assert claims, "one may always go out alone"
+            if claims:
+                alone = real[claims[0].task.size] if before == 0 and len(claims) == 1 else 0
+        elif step == "end":
+            for task in in_flight[:count]:
+                cost = {"the truth": real[task.size], "nothing": None, "0": 0}[said]
+                deliver(book, task, 1, cost)
+            del in_flight[:count]
+        else:
+            book.reopen()
+        assert ledger - alone <= CAP
+    book.sound()
+    book.close()
+
+
+def test_the_highest_price_of_the_last_days_is_held(book):
+    book.tasks(4)
+    for number, price in ((1, 140_000), (2, 50_000)):
+        deliver(book, accept(book, book.claim(book.manifest.task(number)).task), 1, price)
+    book.claim(book.manifest.task(3))
+    assert book.manifest.totals().reserved == 140_000
+    assert book.manifest.planned_cost(None) == (1, 50_000), "what is likely is the price of last time"
+    week = NOW + (RECENT + 1) * 86_400
+    [late] = book.manifest.claim([Intent(4)], Budget(), week).claims
+    assert book.peek("SELECT reserved FROM attempts WHERE key = ?", late.key) == [(50_000,)]
+
+
+def test_a_higher_price_raises_what_is_held_and_a_correction_lowers_it(book):
+    book.tasks(3)
+    first, second = (accept(book, book.claim(book.manifest.task(number)).task) for number in (1, 2))
+    deliver(book, first, 1, 35_000_000)
+    assert book.manifest.totals() == Totals(1, 35_000_000, 1, 35_000_000)
+    [(task, number, cost)] = book.manifest.with_costs(noted=True)
+    assert (task.id, number, cost) == (1, 1, 35_000_000)
+    book.manifest.correct_cost([(task, number, cost)], 40_000, NOW)
+    assert book.manifest.totals() == Totals(1, 40_000, 1, 40_000)
+    assert book.manifest.with_costs(noted=True) == []
+    assert book.manifest.task(1).cost == 40_000
+    deliver(book, second, 1, 40_000)
+    assert book.manifest.totals() == Totals(0, 0, 2, 80_000)
+
+
+def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):
+    tasks = book.tasks(2)
+    budget = Budget(max_cost=100_000)
+    book.manifest.uncertain(book.claim(tasks[0], budget=budget).task, why="w", code="", held=True, now=NOW)
+    refused = book.manifest.claim([Intent(2)], budget, NOW)
+    assert refused.claims == ()
+    assert "collect or resolve" in refused.stopped_by
+    book.prove(tasks[1])
+    assert book.claim(book.manifest.task(2), budget=budget)

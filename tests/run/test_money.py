@@ -1,5 +1,6 @@
 """What is bought, what is held and what it really cost."""
 
+import json
 import threading
 
 import pytest
@@ -190,7 +191,8 @@ def test_two_jobs_do_not_share_a_folder(bench, serve):
 class _liar:  # noqa: N801 - used like a function
     """Stands between the client and the emulator and gives its own answer to looks at a task."""
 
-    def __init__(self, bench, document, *, wrapped=True, times=1):
+    def __init__(self, bench, document, *, wrapped=True, times=1, amend=None):
+        """`amend` changes what the emulator says of a task that has ended, instead."""
         import http.server
         import json
         import urllib.error
@@ -206,6 +208,8 @@ class _liar:  # noqa: N801 - used like a function
                 pass
 
             def do_GET(self):
+                if self.path.startswith("/v1/tasks/") and amend is not None:
+                    return self._pass_on(None, amend)
                 if self.path.startswith("/v1/tasks/") and left[0]:
                     left[0] -= 1
                     task_id = self.path.removeprefix("/v1/tasks/").partition("?")[0]
@@ -216,12 +220,17 @@ class _liar:  # noqa: N801 - used like a function
             def do_POST(self):
                 self._pass_on(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
-            def _pass_on(self, body):
+            def _pass_on(self, body, amend=None):
                 headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
                 request = urllib.request.Request(target + self.path, body, headers, method=self.command)
                 try:
                     with urllib.request.urlopen(request) as answer:
-                        self._send(answer.status, answer.read())
+                        data = answer.read()
+                        told = json.loads(data) if amend else {}
+                        if told.get("data", {}).get("status") == "completed":
+                            amend(told["data"])
+                            data = json.dumps(told).encode()
+                        self._send(answer.status, data)
                 except urllib.error.HTTPError as error:
                     with error:
                         self._send(error.code, error.read())
@@ -261,7 +270,79 @@ def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve)
     many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
     done = many.run("--submit-only")
     assert done.code == 5, done
-    assert "collect what is in flight first" in done.err
+    assert "collect or resolve what is in flight first" in done.err
     assert many.run().code == 5
     assert spent(many) <= 1.00
+    many.check()
+
+
+@pytest.mark.parametrize(
+    "cost", [0, -0.0, -1, 1e-9, 0.0001, "0", "-1", "1_000", "free", True, [0.035], 1e308, float("nan")]
+)
+def test_a_cost_that_is_none_does_not_lift_the_cap(many, serve, cost):
+    serve(task_seconds="fixed:0.01")
+    many.write(MANY + "budget: {max_cost_usd: 0.2, price_per_image_usd: 0.035}\n")
+    with _liar(many, {}, amend=lambda task: task.update(cost=cost, credits_cost=None)):
+        assert many.run("--limit", "3", "--submit-only").code in {0, 5}
+        assert many.run().code == 5
+        assert many.run().code == 5, "also when it is started again"
+    assert len(many.charges()) == 5, "as many as the estimate allows"
+    assert many.rows("SELECT reserved, cost FROM totals") == [(0, 5 * 35_000)]
+    assert "counted at the estimate" in many.call("status").out
+
+
+def test_a_price_that_depends_on_the_ratio_does_not_pass_the_cap(bench, serve):
+    serve(task_seconds="fixed:0.1")
+    text = MANY.replace("number: {", "size: [1:1, 21:9], number: {").replace(
+        '"{{ number }}"', '"{{ number }}-{{ size }}"'
+    )
+    (bench.folder / "numbers.txt").write_text("".join(f"{number}\n" for number in range(30)))
+    bench.write(text + "budget: {max_cost_usd: 1.50, price_per_image_usd: 0.035}\nrun: {max_in_flight: 16}\n")
+    wide = {}
+
+    def charge(task):
+        key = next(one["key"] for one in bench.charges() if one["task_id"] == task["id"])
+        [(size,)] = bench.rows("SELECT size FROM tasks JOIN attempts ON task = tasks.id WHERE key = ?", key)
+        wide[task["id"]] = size == "21:9"
+        task["cost"] = 0.035 * (4 if wide[task["id"]] else 1)
+
+    with _liar(bench, {}, amend=charge):
+        assert bench.run().code == 5
+    assert any(wide.values())
+    assert 0.035 * (len(wide) + 3 * sum(wide.values())) <= 1.50
+    assert bench.rows("SELECT cost <= 1500000 AND reserved = 0 FROM totals") == [(1,)]
+
+
+def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
+    serve(task_seconds="fixed:0.01")
+    many.write(MANY + "budget: {max_cost_usd: 60, price_per_image_usd: 0.035}\n")
+    with _liar(many, {}, amend=lambda task: task.update(cost=35)):
+        done = many.run("--limit", "1")
+    assert "1,000 times what was expected" in done.err
+    done = many.run()
+    assert done.code == 5, done
+    assert "resolve JOB --cost USD" in done.out
+    assert "1 task: the service said 35 USD" in many.call("status").out
+    assert json.loads(many.call("status", "--json").out)["cost_notes"][0]["counted_usd"] == 35
+    for wrong in ("-1", "nan", "inf", "1e9"):
+        assert many.call("resolve", "--cost", wrong).code == 2
+    corrected = many.call("resolve", "--cost", "0.035")
+    assert corrected.code == 0, corrected
+    assert "1 task counted at 0.035 USD each" in corrected.out
+    assert "cost_notes" not in many.call("status").out
+    assert many.rows("SELECT old = new, why FROM events WHERE why LIKE 'cost of%'") == [
+        (1, "cost of attempt 1 corrected from 35 to 0.035 USD")
+    ]
+    assert many.run().code == 0
+    assert many.rows("SELECT reserved, cost FROM totals") == [(0, 60 * 35_000)]
+    assert many.rows("SELECT price FROM prices") == [(35_000,)]
+    many.check()
+
+
+def test_any_charge_can_be_corrected_when_it_is_chosen(many, serve):
+    serve()
+    many.run("--limit", "3")
+    assert "no task with an odd cost" in many.call("resolve", "--cost", "0.04").out
+    assert many.call("resolve", "--cost", "0.04", "--select", "number=2").code == 0
+    assert many.rows("SELECT cost FROM totals") == [(2 * 35_000 + 40_000,)]
     many.check()

@@ -73,7 +73,7 @@ request:
     "exclude with any of": "exclude: [{size: [1:1, 4:3], n: [1], a: {b: c}, d: [{e: f}]}]",
     "nothing to exclude or include": "exclude: []\ninclude: []",
     "the most of everything": "repeat: 10000\nrun: {max_in_flight: 10000, attempts: 20}",
-    "a budget of nothing": "budget: {max_images: 0, max_cost_usd: 0, price_per_image_usd: 0}",
+    "a budget of nothing": "budget: {max_images: 0, max_cost_usd: 0, price_per_image_usd: 0.001}",
     "a price for each resolution": "budget: {price_per_image_usd: {2K: 0.035, 4K: 0.042}}",
     "inline": "references: {send: inline}",
     "resend": "run: {on_unknown: resend}",

@@ -14,6 +14,7 @@ TOP = (
 )
 RATE = "must be a number a second above 0, or a rate such as 5/s, 120/m or 1000/h, got "
 TIME = "must be a time such as 90s, 30m or 1h30m, or a number of seconds above 0, got "
+PRICE = "must be a number of US dollars, 0.001 or more, got "
 DOLLARS = "must be a number of US dollars, 0 or more, got "
 NO_NAME = "a name must be letters, digits and underscores, not starting with a digit"
 
@@ -210,13 +211,22 @@ REFUSED = [
         "unknown key",
         "did you mean `2K`?",
     ),
-    ("budget: {price_per_image_usd: {2K: -1}}", 1, 36, "budget.price_per_image_usd.2K", DOLLARS + "-1", ""),
+    ("budget: {price_per_image_usd: {2K: -1}}", 1, 36, "budget.price_per_image_usd.2K", PRICE + "-1", ""),
+    ("budget: {price_per_image_usd: {4K: 0}}", 1, 36, "budget.price_per_image_usd.4K", PRICE + "0", ""),
+    (
+        "budget: {price_per_image_usd: 0.0001}",
+        1,
+        31,
+        "budget.price_per_image_usd",
+        "must be a number of US dollars, 0.001 or more, or a mapping such as {2K: 0.035, 4K: 0.042}, got 0.0001",
+        "",
+    ),
     (
         "budget: {price_per_image_usd: cheap}",
         1,
         31,
         "budget.price_per_image_usd",
-        'must be a number of US dollars, 0 or more, or a mapping such as {2K: 0.035, 4K: 0.042}, got "cheap"',
+        'must be a number of US dollars, 0.001 or more, or a mapping such as {2K: 0.035, 4K: 0.042}, got "cheap"',
         "",
     ),
     ("run: {max_in_fligt: 3}", 1, 7, "run.max_in_fligt", "unknown key", "did you mean `max_in_flight`?"),
