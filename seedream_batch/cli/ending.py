@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import time
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from types import TracebackType
 from typing import Self
 
 from seedream_batch.cli.exits import INTERRUPTED, Exit, of_error, of_run
-from seedream_batch.cli.metrics import metrics
+from seedream_batch.cli.metrics import are_metrics, metrics
 from seedream_batch.cli.progress import warn
-from seedream_batch.cli.summary import Ended, kind_of, message, summary
+from seedream_batch.cli.summary import Ended, is_summary, kind_of, message, summary
 from seedream_batch.cli.words import as_json
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
@@ -35,7 +36,10 @@ def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
     """The files that were asked for. Raises `UsageError` or `StorageError` if they cannot be written."""
     from seedream_batch.files.atomic import replaceable
 
-    found = Files(*(None if path is None else replaceable(path) for path in (to_summary, to_metrics)))
+    found = Files(
+        None if to_summary is None else replaceable(to_summary, is_summary),
+        None if to_metrics is None else replaceable(to_metrics, are_metrics),
+    )
     if found.summary is not None and found.summary == found.metrics:
         raise UsageError("--summary and --metrics name the same file; give each its own")
     return found
@@ -61,10 +65,19 @@ class Ending:
         self._ended: Ended | None = None
 
     def about(self, job: Job) -> None:
-        """The job that is run. Raises `UsageError` when its webhook lacks what the environment has to give."""
+        """The job that is run.
+
+        Raises `UsageError` when its webhook lacks what the environment has to give, and when a file that was asked for
+        would take the name of a file of the job.
+        """
         from seedream_batch.load.notify import webhook_url
 
         self._job = job
+        for name in ("summary", "metrics"):
+            path = getattr(self._files, name)
+            if path is not None and _is_of_job(path, job):
+                self._files = dataclasses.replace(self._files, **{name: None})
+                raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
         # A rehearsal needs no network, and must not tell a dead man's switch that all is well.
         if job.notify is not None and not self._emulated:
             self._hook = job.notify, webhook_url(job, os.environ)
@@ -124,14 +137,28 @@ class Ending:
     def _write(self, told: dict[str, Json]) -> None:
         from seedream_batch.files.atomic import replace_file
 
-        texts = ((self._files.summary, _json), (self._files.metrics, _metrics))
-        for path, text in texts:
+        texts = ((self._files.summary, _json, is_summary), (self._files.metrics, _metrics, are_metrics))
+        for path, text, ours in texts:
             if path is not None:
                 try:
-                    replace_file(path, text(told))
+                    replace_file(path, text(told), ours)
                 except StorageError as error:
                     warn(str(error), log_format=self._log_format)
                     self.code = self.code or Exit.NO_STORAGE
+
+
+def _is_of_job(path: Path, job: Job) -> bool:
+    """Whether a path is, or may become, that of the job file, the manifest, an image or the like.
+
+    An image, a lock or a manifest may not be there yet, and an empty lock looks like a file that may be replaced.
+    """
+    if path in {job.file, job.manifest}:
+        return True
+    if not path.is_relative_to(job.output_dir.resolve()):
+        return False
+    at_top = path.parent == job.output_dir.resolve() and path.stem == "manifest"
+    image = path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
+    return at_top or image or path.name.startswith((".", "manifest."))
 
 
 def _counts(job: Job) -> Counts | None:

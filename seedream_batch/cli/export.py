@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT, OutputPath
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ export."""
 @click.command("export", epilog=_EPILOG)
 @JOB
 @click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to make.")
-@click.option("--to", type=click.Path(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
+@click.option("--to", type=OutputPath(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
 @SELECT
 @click.option(
     "--choice",

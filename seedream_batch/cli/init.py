@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from seedream_batch.cli.options import OutputPath
 from seedream_batch.errors import StorageError, UsageError
 
 _EPILOG = """\b
@@ -67,7 +68,7 @@ budget:
 
 
 @click.command("init", epilog=_EPILOG)
-@click.argument("path", metavar="[FILE]", default="job.yaml", type=click.Path(path_type=Path))
+@click.argument("path", metavar="[FILE]", default="job.yaml", type=OutputPath(path_type=Path))
 def command(path: Path) -> int:
     """Write a commented job file to start from, and its schema beside it for editors.
 

@@ -11,6 +11,11 @@ _PREFIX = "seedream_batch"
 _Sample = tuple[Mapping[str, str], float]
 
 
+def are_metrics(data: bytes) -> bool:
+    """Whether an earlier run wrote these bytes as its metrics."""
+    return data.startswith(f"# HELP {_PREFIX}_".encode())
+
+
 def metrics(summary: Mapping[str, Json]) -> str:
     """The lines for a textfile collector; what a run could not find out has no sample."""
     return "".join(line + "\n" for line in _lines(summary))

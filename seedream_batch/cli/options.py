@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,21 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class OutputPath(click.Path):
+    """A path that is written to: what only a shell fills in is refused, since quotes and crontabs leave it as it is."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from seedream_batch.files.references import shell_part
+
+        path = os.fspath(value)
+        what = shell_part(path)
+        if what:
+            self.fail(f"{path} has {what} in it, which no shell has filled in: write the whole path", param, ctx)
+        if not path or any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in path):
+            self.fail(f"{path!r} is no name for a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class JobFile(click.Path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT, OutputPath
 
 _EPILOG = """\b
 Examples:
@@ -26,7 +26,7 @@ key. Give it again to bring the gallery up to date: only what is new is made."""
 @click.option(
     "--to",
     metavar="DIR",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=OutputPath(file_okay=False, path_type=Path),
     help="The folder of the gallery; else it stands beside the output folder, with -report behind its name.",
 )
 @SELECT

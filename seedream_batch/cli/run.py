@@ -8,7 +8,7 @@ import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
 from seedream_batch.cli.imports import importing
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT, Duration
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT, Duration, OutputPath
 from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
@@ -44,10 +44,10 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
     help="How events are written to standard error.",
 )  # fmt: skip
 @click.option(
-    "--summary", metavar="FILE", type=click.Path(path_type=Path), help="Write how the run ended into FILE, as JSON."
+    "--summary", metavar="FILE", type=OutputPath(path_type=Path), help="Write how the run ended into FILE, as JSON."
 )
 @click.option(
-    "--metrics", metavar="FILE", type=click.Path(path_type=Path),
+    "--metrics", metavar="FILE", type=OutputPath(path_type=Path),
     help="Write how it ended into FILE, for the textfile collector of Prometheus.",
 )  # fmt: skip
 @MAX_TASKS

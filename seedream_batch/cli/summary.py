@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,15 @@ VERSION = 1
 
 _UNFINISHED = {StopReason.TIME, StopReason.INTERRUPTED}
 """Why a run may leave work behind without anything being wrong."""
+
+
+def is_summary(data: bytes) -> bool:
+    """Whether an earlier run wrote these bytes as its summary."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and FORMAT in value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterable, Sequence
 from io import BufferedReader
 from pathlib import Path
@@ -23,7 +24,51 @@ PART = ".seedream-"
 MOST_KNOWN = 4096
 """Folders that are kept in mind."""
 
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+"""Categories of characters that no name of a folder has on purpose."""
+
+_TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+"""Characters that turn the direction of what follows, so that a name is not what it seems to be; and the BOM."""
+
+_LONGEST_NAME = 255
+"""Bytes of a name that file systems take."""
+
 _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
+
+
+def unseen(text: str) -> str:
+    """Why a path that somebody wrote is not what it seems to be, with what to do; empty if it is."""
+    if any(unicodedata.category(char) in _UNSEEN or char in _TURNS for char in text):
+        return f"{text!a} has characters that cannot be seen: write the name without them"
+    return ""
+
+
+def unusable(folder: Path, text: str) -> str:
+    """Why `text`, a path from `folder` on, can be no output folder, with what to do; empty if it may be one."""
+    for part in Path(text).parts:
+        size = len(part.encode(errors="surrogateescape"))
+        if size > _LONGEST_NAME:
+            return f"has a name of {size:,} bytes ({part[:20]}...): file systems take {_LONGEST_NAME}"
+    at = folder
+    for part in Path(text).parts:
+        at /= part
+        # Unlike the methods of a path, these say no where nothing can be seen.
+        if os.path.islink(at) and not os.path.exists(at):  # noqa: PTH110, PTH114
+            # It may lead to a disk that is not mounted now; a new folder there would have everything bought again.
+            return (
+                f"{at} is a link to {at.readlink()}, which leads nowhere: mount or make that first, or change the link"
+            )
+    if resolved(at).as_posix().startswith(("/proc/", "/sys/")):
+        return f"{text} is in a folder of the system, which keeps no files: give another folder"
+    return ""
+
+
+def resolved(path: Path) -> Path:
+    """The path with its links followed, as far as that goes: a link that leads to itself is left as it is."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return Path(os.path.abspath(path))  # noqa: PTH100 - the other one follows links
 
 
 class Occupied(StorageError):
@@ -69,6 +114,10 @@ class OutputFolder(Destination):
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
         with telling(self.root):
+            blocker = next((one for one in (self.root, *self.root.parents) if os.path.lexists(one)), self.root)
+            if os.path.lexists(blocker) and not blocker.is_dir():
+                told = f"{blocker} is no folder, and the images are to go to {self.root}"
+                raise StorageError(f"{told}; move it away, or give the job another output.dir")
             # Its own name has to survive as well, or a power cut takes the manifest with it.
             self._make(self.root)
             # Always the same name: what a kill right here leaves is gone with the next run.

@@ -29,11 +29,18 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=//|\\\\)|(file|data|blob|htt
 _SHELL = re.compile(r"~[^/\\]*(?:[/\\]|\Z)|.*(?:\$\{?[A-Za-z_]|%[A-Za-z_]+%)", re.DOTALL)
 
 
-def shell_words(path: str) -> str:
-    """What a path has that only a shell would fill in, as a sentence with what to do; empty where it has nothing."""
+def shell_part(path: str) -> str:
+    """What a path has that only a shell would fill in, in a word; empty where it has nothing."""
     if not _SHELL.match(path):
         return ""
-    what = "`~`" if path.startswith("~") else "a variable"
+    return "`~`" if path.startswith("~") else "a variable"
+
+
+def shell_words(path: str) -> str:
+    """What a path has that only a shell would fill in, as a sentence with what to do; empty where it has nothing."""
+    what = shell_part(path)
+    if not what:
+        return ""
     return f"{path} has {what} in it, which is not filled in here: write the path itself, relative to the job file"
 
 

@@ -34,7 +34,10 @@ class WholeFolder:
         """Raises `UsageError` if the place is taken: by something else, or, without `replace`, by an earlier one."""
         # Without following it: a link at the place is not ours.
         final = Path(os.path.abspath(final))  # noqa: PTH100 - the other would follow it
-        self.final = final.parent.resolve() / final.name
+        try:
+            self.final = final.parent.resolve() / final.name
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(f"{final} is no usable path: {error}") from None
         # The name itself may be as long as a name can be.
         self._stem = f".seedream-export-{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}"
         self._marker = marker

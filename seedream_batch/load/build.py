@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from seedream_batch.files.folder import resolved
 from seedream_batch.load.server import server
 from seedream_batch.load.store import is_url, store
 from seedream_batch.load.units import micro_usd, per_second, seconds
@@ -21,7 +22,7 @@ def build_job(
     output = value.get("output", {})
     given = output.get("dir", "")
     there = store(given) if is_url(given) else None
-    output_dir = (file.parent / (f"out/{name}" if there or not given else given)).resolve()
+    output_dir = resolved(file.parent / (f"out/{name}" if there or not given else given))
     return Job(
         name=name,
         file=file,

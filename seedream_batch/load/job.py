@@ -105,7 +105,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
         value = {key: one for key, one in value.items() if key != "manifest"}
     if stores := list(store_problems(value, document, file.parent)):
         problems += stores
-        value = {**value, "output": {key: one for key, one in value["output"].items() if key != "dir"}}
+        value = {**value, "output": {key: one for key, one in value.get("output", {}).items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
     request = _request(value, document, reading, problems)
     job = build_job(value, document, file.resolve(), tuple(axes.values()), request)

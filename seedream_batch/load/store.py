@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
 
+from seedream_batch.files.folder import unseen, unusable
 from seedream_batch.files.references import shell_words
 from seedream_batch.model.document import Document, Json, Problem
 from seedream_batch.model.place import Store
@@ -55,18 +56,22 @@ def store(text: str) -> Store:
 def store_problems(value: Mapping[str, Json], document: Document, folder: FilePath) -> Iterator[Problem]:
     """What is wrong with the `output.dir` of a job file in `folder`: as a URL, or as a path that only a shell knows."""
     output = value.get("output")
-    text = output.get("dir") if isinstance(output, dict) else None
-    if not isinstance(text, str):
-        return
-    if not is_url(text):
+    given = text = output.get("dir") if isinstance(output, dict) else None
+    if not isinstance(text, str) or not text:
+        # As `build_job` has it; what is wrong with a name is told with the name.
+        name = value.get("name")
+        text = f"out/{name if isinstance(name, str) else FilePath(document.file).stem}"
+    told = ""
+    if is_url(text):
+        try:
+            store(text)
+        except ValueError as error:
+            told = str(error)
+    elif not os.path.lexists(folder / text):
         # Earlier versions made a folder called `~`, and the images may be in it.
-        told = "" if os.path.lexists(folder / text) else shell_words(text)
-        if told:
-            what, _, hint = told.partition(": ")
-            yield Problem("output.dir", what, document.position(("output", "dir")), hint)
-        return
-    try:
-        store(text)
-    except ValueError as error:
-        told, _, hint = str(error).partition(": ")
-        yield Problem("output.dir", told, document.position(("output", "dir")), hint)
+        told = shell_words(text)
+    if not told and not is_url(text):
+        told = (unseen(text) if given else "") or unusable(folder, text)
+    if told:
+        what, _, hint = told.partition(": ")
+        yield Problem("output.dir", what, document.position(("output", "dir")), hint)

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-from seedream_batch.errors import UsageError
+from seedream_batch.errors import UsageError, telling
 from seedream_batch.manifest.connection import Connection
 from seedream_batch.manifest.sqlite import SqliteConnection
 from seedream_batch.model.place import Place, Server
@@ -27,9 +27,10 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
 
 
 def exists(place: Place) -> bool:
-    """Whether there is a manifest; raises what `connect` does when its server cannot be asked."""
+    """Whether there is a manifest; raises what `connect` does when that cannot be told."""
     if isinstance(place, Path):
-        return place.exists()
+        with telling(place):
+            return place.exists()
     return bool(_optional("postgres_line").is_there(place))
 
 

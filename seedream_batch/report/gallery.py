@@ -14,6 +14,7 @@ from urllib.parse import quote
 from seedream_batch import __version__
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
+from seedream_batch.files.folder import resolved
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Shown
 from seedream_batch.model.document import Json
@@ -63,8 +64,8 @@ def write_gallery(
 
     `progress` is told how many tasks of how many are done. Raises `UsageError`, `StorageError`, `ManifestError`.
     """
-    folder = images.spool.resolve()
-    if to.resolve().is_relative_to(folder) or folder.is_relative_to(to.resolve()):
+    folder = resolved(images.spool)
+    if resolved(to).is_relative_to(folder) or folder.is_relative_to(resolved(to)):
         raise UsageError(f"{to} is in the folder of the images, or around it: give another folder with --to")
     with ManifestReader(manifest) as reader, ReportFolder(to) as report:
         thumbnails = Thumbnails(images, report)
@@ -164,7 +165,7 @@ def _index(
 
 def _link(images: Path, to: Path) -> str:
     """How the page finds the folder of the images: from its own, so that both can be moved together."""
-    here, there = to.resolve(), images.resolve()
+    here, there = resolved(to), resolved(images)
     if os.path.commonpath([here, there]) == os.sep:
         return f"{there.as_uri()}/"
     return f"{quote(Path(os.path.relpath(there, here)).as_posix())}/"

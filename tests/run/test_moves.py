@@ -8,6 +8,8 @@ from random import Random
 
 import pytest
 
+from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
+
 
 def cut_off(bench, *statements):
     """Leaves the manifest as a kill would."""
@@ -146,11 +148,11 @@ def test_a_picture_too_many_does_not_fight_another_cell(bench, serve):
         "version: 1\nmatrix: {name: [p, p-3]}\n"
         'request: {prompt: "{{ name }}", n: 2, image_urls: [cup.png]}\noutput: {dir: out, path: "{{ name }}"}\n'
     )
-    assert bench.run().code == 0
+    assert bench.run().code == 9
     first = bench.files()
     assert len(first) == 6
     before = bench.requests()
-    assert bench.run().code == 0
+    assert bench.run().code == 9
     assert bench.files().keys() == first.keys()
     assert bench.requests() == before
     bench.check()
@@ -251,21 +253,38 @@ def test_the_place_of_a_file_that_came_back_is_free_before_anything_is_bought_fo
     made.check()
 
 
+def first_version(file, *statements):
+    """Makes a manifest one of version 1, and changes it."""
+    new = file.with_name("earlier.db")
+    connection = sqlite3.connect(new)
+    connection.executescript(MIGRATIONS[0])
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.execute("ATTACH ? AS old", (str(file),))
+    connection.execute("DELETE FROM totals")
+    for table in ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "totals", "events"):
+        columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info({table})"))
+        connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM old.{table}")
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    for name in ("manifest.db-wal", "manifest.db-shm"):
+        file.with_name(name).unlink(missing_ok=True)
+    new.replace(file)
+
+
 def test_a_manifest_of_an_earlier_version_brings_such_files_home(made):
     number = made.rows("SELECT task FROM images WHERE path = 'fox/1-1.jpg'")[0][0]
     made.edit(*ELSEWHERE)
     assert made.run().code == 0
     old = made.out / "fox" / "1-1.jpg"
     back(made.out / "new" / "fox-1-1.jpg", old)
-    with sqlite3.connect(made.out / "manifest.db") as connection:
-        connection.execute("UPDATE images SET path = 'fox/1-1.jpg' WHERE task = ?", (number,))
-        connection.execute(
-            "INSERT INTO events (at, task, image, old, new, why) VALUES (1, ?, 1, 'missing', 'stored', '')", (number,)
-        )
-        connection.executescript(
-            "DROP TABLE answers; ALTER TABLE tasks DROP COLUMN warning; ALTER TABLE images DROP COLUMN warning;"
-            "PRAGMA user_version = 1;"
-        )
+    first_version(
+        made.out / "manifest.db",
+        f"UPDATE images SET path = 'fox/1-1.jpg' WHERE task = {number}",
+        f"INSERT INTO events (at, task, image, old, new, why) VALUES (1, {number}, 1, 'missing', 'stored', '')",
+    )
     assert made.run().code == 0
     nothing_to_do(made)
 

@@ -221,7 +221,8 @@ def test_the_files_are_replaced_whole_and_can_be_read_by_others(bench, serve, tm
     folder = tmp_path / "told"
     folder.mkdir()
     kept, link = folder / "kept.json", folder / "link.json"
-    kept.write_text("old")
+    old = '{"seedream_batch_summary": 1}'
+    kept.write_text(old)
     link.symlink_to(kept)
     with kept.open() as reader:
         mask = os.umask(0o022)
@@ -230,11 +231,65 @@ def test_the_files_are_replaced_whole_and_can_be_read_by_others(bench, serve, tm
         finally:
             os.umask(mask)
         # Who had it open still has all of the old one.
-        assert reader.read() == "old"
+        assert reader.read() == old
     assert link.is_symlink()
     assert summary(kept)["exit_code"] == 0
     assert sorted(path.name for path in folder.iterdir()) == ["job.prom", "kept.json", "link.json"]
     assert {path.stat().st_mode & 0o777 for path in (kept, folder / "job.prom")} == {0o644}
+
+
+@pytest.mark.parametrize("option", ["--summary", "--metrics"])
+def test_only_files_of_earlier_runs_are_replaced(bench, serve, option):
+    serve()
+    assert bench.run("--quiet").code == 0
+    before = bench.requests()
+    bench.edit("a fox in the snow", "a fox in the rain")
+    picture = next(iter(bench.files().values()))
+    key = bench.folder / "key"
+    key.write_text(KEY)
+    (bench.folder / "link").symlink_to(key)
+    (bench.folder / "nowhere").symlink_to(bench.folder / "none")
+    (bench.folder / "list.json").write_text('["seedream_batch_summary"]')
+    os.mkfifo(bench.folder / "pipe")
+    names = [bench.job, picture, key, *(bench.out / name for name in ("manifest.db", "manifest.lock"))]
+    kept = {path: path.read_bytes() for path in [*names, bench.folder / "list.json"]}
+    names += [bench.folder / name for name in ("link", "nowhere", "list.json", "pipe")]
+    names += [bench.out / "fox" / "new.png", bench.out / "manifest.db-wal", "/dev/stdout", "/proc/self/environ"]
+    for name in names:
+        done = bench.run(option, str(name))
+        assert (done.code, str(name) in " ".join(done.err.split())) == (2, True), (name, done)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not (bench.folder / "none").exists()
+    assert bench.requests() == before
+    for name in ("~/told", "$HOME/told", "${HOME}/told", "a\nb", ""):
+        assert bench.run(option, name).code == 2
+    assert bench.requests() == before
+    # What `mktemp` made, and what the run before wrote there.
+    empty = bench.folder / "told"
+    empty.write_bytes(b"")
+    for _ in range(2):
+        assert bench.run(option, str(empty)).code == 0
+        assert empty.stat().st_size > 0
+    # A name for the other kind of file was mistyped.
+    assert bench.run({"--summary": "--metrics", "--metrics": "--summary"}[option], str(empty)).code == 2
+
+
+def test_a_file_that_appears_while_the_run_goes_is_not_overwritten(bench, serve, monkeypatch):
+    from seedream_batch import batch
+
+    serve()
+    file = bench.folder / "told.json"
+    work = batch.run_job
+
+    def and_then(*args, **more):
+        result = work(*args, **more)
+        file.write_text("mine")
+        return result
+
+    monkeypatch.setattr(batch, "run_job", and_then)
+    done = bench.run("--summary", str(file))
+    assert (done.code, file.read_text()) == (8, "mine")
+    assert "told.json" in done.err
 
 
 def test_a_summary_that_cannot_be_written_in_the_end_is_no_success(bench, serve, tmp_path, monkeypatch):

@@ -1,0 +1,94 @@
+"""Output folders that cannot be: told in a sentence by every command, before anything is bought."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def job(bench, folder, **more):
+    output = {"output": {"dir": folder}} if folder is not None else {}
+    value = {"version": 1, "matrix": {"a": ["x"]}, "request": {"prompt": "{{ a }}"}, **output, **more}
+    bench.write(json.dumps(value, ensure_ascii=False))
+
+
+def refused(bench, code, *words, verbs=("validate", "plan", "run", "status", "verify", "export")):
+    for verb in verbs:
+        more = ["--format", "csv", "--to", str(bench.folder / "data")] if verb == "export" else []
+        done = bench.call(verb, *more)
+        assert done.code == code, (verb, done)
+        assert "Traceback" not in done.err
+        told = " ".join((done.err + done.out).split())
+        assert all(word in told for word in words), (verb, done)
+    assert bench.requests() == 0
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [
+        ("loop/x", ["output.dir", "loop is a link to loop"]),
+        ("loop", ["output.dir", "leads nowhere"]),
+        ("disk/images", ["output.dir", "disk is a link to", "leads nowhere"]),
+        ("x" * 300, ["output.dir", "300 bytes", "file systems take 255"]),
+        ("fine/" + "ü" * 128, ["output.dir", "256 bytes"]),
+        ("a\nb", ["output.dir", "cannot be seen"]),
+        ("\u202egnp", ["output.dir", "cannot be seen"]),
+        ("a\u2066b", ["output.dir", "cannot be seen"]),
+        ("/proc/self", ["output.dir", "folder of the system"]),
+        ("/sys/x", ["output.dir", "folder of the system"]),
+    ],
+)
+def test_a_folder_that_cannot_be_is_told_by_every_command(bench, serve, folder, words):
+    serve()
+    (bench.folder / "loop").symlink_to("loop")
+    (bench.folder / "disk").symlink_to("/mnt/none/of/these")
+    job(bench, folder)
+    refused(bench, 2, "job.yaml:1:", *words)
+
+
+def test_the_folder_that_a_job_has_by_default_is_looked_at_as_well(bench, serve):
+    serve()
+    (bench.folder / "out").symlink_to("/mnt/none/of/these")
+    job(bench, None)
+    refused(bench, 2, "output.dir", "out is a link to /mnt/none/of/these")
+    assert not Path("/mnt/none").exists()
+
+
+@pytest.mark.parametrize("folder", ["taken", "taken/below", "/dev/null"])
+def test_a_file_where_the_folder_should_be(bench, serve, folder):
+    serve()
+    (bench.folder / "taken").write_text("mine")
+    job(bench, folder)
+    refused(bench, 8, "is no folder", "another output.dir", verbs=["run"])
+    assert (bench.folder / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("folder", ["a\u200db", "fa\u0301milia", "日本 🐼", "-rf", "a:b", "x" * 255])
+def test_unusual_names_are_names(bench, serve, folder):
+    serve()
+    job(bench, folder)
+    assert bench.run().code == 0
+    bench.out = bench.folder / folder
+    assert len(bench.files()) == 1
+
+
+def test_the_folder_of_a_rehearsal_may_be_too_long(bench, serve):
+    serve()
+    job(bench, "x" * 250)
+    for verb in ("plan", "run", "status"):
+        done = bench.call(verb, "--emulate")
+        assert (done.code, "Traceback" in done.err) == (8, False), (verb, done)
+
+
+@pytest.mark.parametrize("to", ["~/data", "$HOME/data", "loop/data", "x" * 300, "taken/data", "a\nb", "/proc/self/x"])
+def test_odd_folders_for_exports_and_galleries(bench, serve, to):
+    serve()
+    assert bench.run("--limit", "1").code == 0
+    (bench.folder / "loop").symlink_to("loop")
+    (bench.folder / "taken").write_text("mine")
+    before = sorted(path.name for path in bench.folder.iterdir())
+    for call in (["export", "--format", "csv"], ["report"]):
+        done = bench.call(*call, "--to", to)
+        assert (done.code in {2, 8}, "Traceback" in done.err) == (True, False), done
+        assert done.err.strip()
+    assert sorted(path.name for path in bench.folder.iterdir()) == before
