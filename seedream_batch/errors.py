@@ -9,6 +9,7 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- CredentialsRefused
     |   +-- BalanceTooLow
     |   +-- RequestRefused
+    |   +-- NotReached       the request never came to it
     +-- ManifestError         the manifest cannot be used
     |   +-- ManifestLocked    another run holds it
     |   |   +-- Fenced        other workers took over from this one
@@ -62,6 +63,14 @@ class BalanceTooLow(ServiceError):
 
 class RequestRefused(ServiceError):
     """The service refuses this very request (4xx); asking again is of no use."""
+
+
+class NotReached(ServiceError):
+    """The request was not executed: there was no connection to the service, or it redirects elsewhere."""
+
+    def __init__(self, doing: str, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{doing}: {reason}")
 
 
 class ManifestError(SeedreamBatchError):

@@ -7,29 +7,138 @@ stands in the way of the API key, and a default one would go to every image host
 from __future__ import annotations
 
 import base64
-from urllib.parse import urlsplit
+import importlib.util
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-import httpx
 
 from seedream_batch.errors import UsageError
 
+SOCKS = {"socks4": 4, "socks4a": 4, "socks5": 5, "socks5h": 5}
+"""Schemes of SOCKS proxies and their version. The proxy resolves the names, whatever the scheme."""
 
-def proxy_for(url: str) -> httpx.Proxy | None:
-    """The proxy that `https_proxy` and `no_proxy` name for a URL, None where it is reached directly.
+_PORTS = {"http": 80, "https": 443}
+_ENTRY = re.compile(r"(?:\*?\.)?(?P<host>\[[0-9a-f:.]+\]|[^:]+|[0-9a-f:.]+)(?::(?P<port>[0-9]{1,5}))?")
 
-    Raises `UsageError` for a proxy address that cannot be used.
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy, and the environment variable that names it."""
+
+    variable: str
+    scheme: str
+    host: str
+    port: int
+    user: str | None = field(default=None, repr=False)
+    password: str = field(default="", repr=False)
+
+    @property
+    def url(self) -> str:
+        """Its address without the password."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an HTTP proxy is sent besides the request."""
+        if self.user is None:
+            return {}
+        secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
+        return {"Proxy-Authorization": f"Basic {secret}"}
+
+
+def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | None:
+    """The proxy that `https_proxy`, `all_proxy` and `no_proxy` name for a URL; None where it is reached directly.
+
+    Raises `UsageError` for a proxy that cannot be used.
     """
     parts = urlsplit(url)
-    address = getproxies().get(parts.scheme, "")
-    if not address or proxy_bypass(parts.hostname or ""):
-        return None
+    scheme, host = parts.scheme, parts.hostname or ""
+    for name in (f"{scheme}_proxy", "all_proxy"):
+        for variable in (name, name.upper()):
+            address = environment.get(variable)
+            if address is None:
+                continue
+            # An empty variable means: no proxy, whatever the others say.
+            if not address.strip() or bypasses(_no_proxy(environment), host, parts.port or _PORTS.get(scheme, 0)):
+                return None
+            return _read(variable, address.strip())
+    # Some systems keep them in their settings.
+    address = getproxies().get(scheme, "") if environment is os.environ else ""
+    return _read(f"{scheme}_proxy", address) if address and not proxy_bypass(host) else None
+
+
+def _no_proxy(environment: Mapping[str, str]) -> str:
+    return environment.get("no_proxy", environment.get("NO_PROXY", ""))
+
+
+def bypasses(no_proxy: str, host: str, port: int) -> bool:
+    """Whether a list like that of `no_proxy` names a host: `*`, names with all below them, addresses, networks, ports.
+
+    Entries that cannot be read name nothing.
+    """
+    host = host.rstrip(".").lower()
     try:
-        proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
-    except (httpx.InvalidURL, ValueError):
-        # The address may hold a password, so it is not repeated.
-        raise UsageError(f"the environment variable {parts.scheme}_proxy holds no http(s) URL") from None
-    if proxy.auth is None:
-        return proxy
-    password = base64.b64encode(":".join(proxy.auth).encode()).decode("ascii")
-    return httpx.Proxy(proxy.url, headers={"Proxy-Authorization": f"Basic {password}"})
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    for entry in re.split(r"[\s,]+", no_proxy.lower()):
+        if entry == "*":
+            return True
+        if address is not None and "/" in entry:
+            try:
+                if address in ipaddress.ip_network(entry, strict=False):
+                    return True
+            except ValueError:
+                pass
+            continue
+        found = _ENTRY.fullmatch(entry)
+        if found is None or (found["port"] and int(found["port"]) != port):
+            continue
+        name = found["host"].strip("[]").rstrip(".")
+        if address is not None:
+            try:
+                if address == ipaddress.ip_address(name):
+                    return True
+            except ValueError:
+                pass
+        elif name and (host == name or host.endswith(f".{name}")):
+            return True
+    return False
+
+
+def _read(variable: str, address: str) -> Proxy:
+    # The address may hold a password, so it is never repeated.
+    try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
+        host, port = parts.hostname or "", parts.port
+        user = None if parts.username is None else unquote(parts.username)
+        password = unquote(parts.password or "")
+    except ValueError:
+        raise UsageError(_unusable(variable)) from None
+    scheme = parts.scheme.lower()
+    if scheme == "socks":
+        raise UsageError(
+            f"the environment variable {variable} begins with socks://, which does not say which version of SOCKS;"
+            " write socks5h:// or socks4a://"
+        )
+    sane = re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host) and port != 0
+    if scheme not in {"http", "https", *SOCKS} or not sane:
+        raise UsageError(_unusable(variable))
+    if scheme in SOCKS and importlib.util.find_spec("aiohttp_socks") is None:
+        raise UsageError(
+            f"the environment variable {variable} names a SOCKS proxy, which needs the extra `socks`:"
+            " pip install 'seedream-batch[socks]'"
+        )
+    return Proxy(variable, scheme, host, port or _PORTS.get(scheme, 1080), user, password)
+
+
+def _unusable(variable: str) -> str:
+    return (
+        f"the environment variable {variable} holds no proxy that can be used; it has to look like"
+        " http://proxy.example.com:3128 or socks5h://127.0.0.1:1080"
+    )

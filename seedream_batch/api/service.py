@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ipaddress
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, NoReturn, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
 import httpx
@@ -20,12 +19,28 @@ from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
 from seedream_batch.api import wire
+from seedream_batch.api.connections import (
+    CONNECT_TIMEOUT,
+    SOCKS_FAILURES,
+    Exchange,
+    Resolver,
+    no_connection_in_time,
+    open_session,
+)
 from seedream_batch.api.documents import Answer, unpacked
 from seedream_batch.api.faults import fault_of, is_web_page, one_line
 from seedream_batch.api.lenient import LONGEST_FIELD, LenientConnector
-from seedream_batch.api.proxies import proxy_for
+from seedream_batch.api.proxies import SOCKS, Proxy, proxy_for
 from seedream_batch.api.secret import ApiKey
-from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, UsageError
+from seedream_batch.api.trust import distrusted, tls
+from seedream_batch.errors import (
+    BalanceTooLow,
+    CredentialsRefused,
+    NotReached,
+    RequestRefused,
+    ServiceError,
+    UsageError,
+)
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
 from seedream_batch.model.refusals import is_balance
 
@@ -34,7 +49,6 @@ MAX_ANSWER = 4 * 1024 * 1024
 MAX_RESULT = 64 * 1024 * 1024
 """Bytes of the document of a task that are read: images may be written into it."""
 
-CONNECT_TIMEOUT = 15.0
 SUBMIT_TIMEOUT = 120.0
 """Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
 POLL_TIMEOUT = 30.0
@@ -54,7 +68,7 @@ SUBMIT = "/images/generations"
 UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds that an uploaded image can be used."""
 
-_FAILURES = (
+_FAILURES: tuple[type[Exception], ...] = (
     httpx.HTTPError,
     httpx.InvalidURL,
     httpx.StreamError,
@@ -62,17 +76,21 @@ _FAILURES = (
     OSError,
     TimeoutError,
     ValueError,
+    *SOCKS_FAILURES,
 )
 """What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
 
-_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ConnectionTimeoutError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.InvalidURL,
-)
-"""Raised before the first byte of a request: DNS, connect, TLS handshake. A reset after sending is none of them, though
-the transport calls it `ConnectTimeout`, too."""
+
+class NotExecuted(OSError):
+    """The service has not executed the request: it never had a connection, or was answered with a redirect.
+
+    `lasting` if it does not get better by itself: a certificate, a proxy, an address.
+    """
+
+    def __init__(self, told: str, *, lasting: bool, status: int | None = None) -> None:
+        super().__init__(told)
+        self.lasting = lasting
+        self.status = status
 
 
 class ForbiddenAddress(OSError):
@@ -97,6 +115,11 @@ def origin_of(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
+def http_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    """The proxy as the transport takes it; None for one that is a matter of the connections."""
+    return None if proxy is None or proxy.scheme in SOCKS else httpx.Proxy(proxy.url, headers=proxy.headers)
+
+
 UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For the transport, which would load certificates for connections that are not its own; this one trusts nobody."""
 
@@ -113,16 +136,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def not_sent(error: BaseException) -> bool:
-    """Whether an exchange failed before a byte of the request left: decided by the cause, not by the class."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, _NOT_SENT):
-            return True
-        cause = cause.__cause__
-    return isinstance(error, httpx.UnsupportedProtocol | httpx.InvalidURL)
 
 
 def longest_submission(body: str) -> float:
@@ -147,24 +160,34 @@ class Service:
         self.origin = origin
         self._clock = clock
         self._key = key
-        loopback = is_loopback(urlsplit(origin).hostname or "")
+        self.connections = connections
+        """Requests that can be under way at the same time."""
         self.calls = 0
         """Requests made so far."""
+        self.reached = False
+        """Whether it has ever answered."""
+        self.dead_end = False
+        """Whether the last request failed in a way that does not get better by itself."""
+        # Proxies of the environment are for the outside; a service on this machine is reached directly.
+        self._proxy = proxy = None if is_loopback(urlsplit(origin).hostname or "") else proxy_for(origin)
+        context = tls() if origin.startswith("https:") else None
+        self._unconnected: set[Exchange] = set()
 
         def session() -> aiohttp.ClientSession:
-            connector = LenientConnector(limit=connections, keepalive_timeout=KEEP_ALIVE)
-            return aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
+            return open_session(
+                connections=connections,
+                proxy=proxy,
+                context=context,
+                resolver=Resolver(),
+                kind=LenientConnector,
+                keepalive_timeout=KEEP_ALIVE,
                 max_line_size=LONGEST_FIELD,
                 max_field_size=LONGEST_FIELD,
             )
 
-        # Proxies of the environment are for the outside; a service on this machine is reached directly.
-        proxy = None if loopback else proxy_for(origin)
         # The bare transport: what a client of httpx adds to it, redirects, cookies and credentials of its own, is not
         # wanted here, and takes longer than the exchange.
-        self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=proxy)
+        self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
         self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
         self._headers = [
             (b"User-Agent", f"seedream-batch/{__version__}".encode()),
@@ -185,9 +208,10 @@ class Service:
         headers = [(b"Content-Type", b"application/json"), (b"Idempotency-Key", key.encode("ascii"))]
         try:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
+        except NotExecuted as error:
+            return Submission(Submitted.UNREACHABLE, message=self._key.masked(str(error)), status=error.status)
         except _FAILURES as error:
-            kind = Submitted.UNREACHABLE if not_sent(error) else Submitted.UNKNOWN
-            return Submission(kind, message=self._key.masked(describe(error)))
+            return Submission(Submitted.UNKNOWN, message=self._key.masked(describe(error)))
         return wire.submission(answer, self._clock())
 
     async def poll(self, task_id: str) -> Poll:
@@ -196,7 +220,8 @@ class Service:
             path = f"/tasks/{quote(task_id, safe='')}?language=en"
             answer = await self._exchange("GET", path, POLL_TIMEOUT, most=MAX_RESULT)
         except _FAILURES as error:
-            return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)))
+            status = error.status if isinstance(error, NotExecuted) else None
+            return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)), status=status)
         return wire.poll(answer, self._clock(), task_id, self.origin)
 
     async def upload(self, data: bytes, media_type: str) -> str:
@@ -212,7 +237,7 @@ class Service:
         return url
 
     async def balance(self) -> wire.Balance:
-        """What the account has left. Raises `CredentialsRefused` or `ServiceError`."""
+        """What the account has left. Raises `CredentialsRefused`, `NotReached` or `ServiceError`."""
         answer = await self._asked(
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
@@ -222,12 +247,20 @@ class Service:
         return found
 
     async def _asked(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
+        failure: ServiceError
         try:
             return await exchange
+        except NotExecuted as error:
+            failure = NotReached(doing, self._key.masked(str(error)))
         except _FAILURES as error:
-            told = self._key.masked(describe(error))
+            failure = ServiceError(f"{doing}: {self._key.masked(describe(error))}")
         # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
-        raise ServiceError(f"{doing}: {told}")
+        raise failure
+
+    def give_up_connecting(self) -> None:
+        """Ends the requests that have no connection yet; those that have one are answered."""
+        for exchange in self._unconnected:
+            exchange.give_up_connecting()
 
     def _refuse(self, answer: Answer, doing: str, lacking: str) -> NoReturn:
         fault = fault_of(wire.parse(answer), answer)
@@ -265,14 +298,30 @@ class Service:
             self._submit if path == SUBMIT else f"{self.origin}/v1{path}",
             headers=[*self._headers, *headers, *length, (b"Authorization", self._key.header().encode())],
             **_body(content, files),
-            extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": timeout}},
+            extensions={"timeout": {"read": timeout}},
         )
         # Known, so that it is not found out anew for each request.
         request.headers.encoding = "ascii"
         if isinstance(request.stream, httpx.ByteStream):
             request.read()
         # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
-        async with asyncio.timeout(_longest(timeout, len(content or b""))):
+        exchange = Exchange(_longest(timeout, len(content or b"")))
+        self._unconnected.add(exchange)
+        failure: NotExecuted | None = None
+        try:
+            return await self._answer(exchange, request, most)
+        except _FAILURES as error:
+            if exchange.connected:
+                raise
+            failure = not_connected(error, self._proxy)
+        finally:
+            self._unconnected.discard(exchange)
+        # Not from within the handler, as above.
+        self.dead_end = failure.lasting and not self.reached
+        raise failure
+
+    async def _answer(self, exchange: Exchange, request: httpx.Request, most: int) -> Answer:
+        async with exchange:
             response = await self._transport.handle_async_request(request)
             try:
                 body = bytearray()
@@ -290,13 +339,38 @@ class Service:
                 await response.aclose()
         plain = unpacked(bytes(body), response.headers.get("content-encoding", ""))
         # A service that repeats the key in a message must not bring it into logs and the manifest.
-        return Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
+        answer = Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
+        if 300 <= answer.status < 400 and not self._executed(request.method, answer):
+            self.dead_end = True
+            raise NotExecuted(_redirected(self.origin, answer), lasting=True, status=answer.status)
+        self.reached, self.dead_end = True, False
+        return answer
+
+    def _executed(self, method: str, answer: Answer) -> bool:
+        """Whether what was answered with a redirect may have been executed: See Other says so, and a task id does."""
+        if method == "GET":
+            return False
+        return answer.status not in {301, 302, 307, 308} or bool(wire.submission(answer, self._clock()).task_ids)
 
     def _masked(self, headers: Mapping[str, str]) -> Mapping[str, str]:
         text = "\n".join(headers.values())
         if self._key.masked(text) == text:
             return headers
         return httpx.Headers({name: self._key.masked(value) for name, value in headers.items()})
+
+
+def _redirected(origin: str, answer: Answer) -> str:
+    """What a redirect of the service means. No more than the origin of where it leads: the rest may hold the key."""
+    there = ""
+    try:
+        parts = urlsplit(urljoin(origin, answer.headers.get("location", "")))
+        there = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    except ValueError:
+        pass
+    told = f"{origin} redirects (HTTP {answer.status})"
+    if not there.isprintable() or not there.startswith(("http://", "https://")) or there == origin:
+        return f"{told}, which is not followed; is that the address of the service? APIMART_BASE_URL sets it"
+    return f"{told} to {there}, which is not followed; if the service is there now, set APIMART_BASE_URL={there}"
 
 
 def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
@@ -313,6 +387,35 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + PIECE]
 
 
+def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
+    """A request for which there never was a connection, with what to do about it."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            cause = cause.certificate_error  # noqa: PLW2901
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return NotExecuted(f"no TLS connection: {distrusted(cause.verify_message)}", lasting=True)
+        if isinstance(cause, aiohttp.ClientHttpProxyError) and proxy is not None:
+            told = f"the proxy that {proxy.variable} names refuses: HTTP {cause.status}"
+            if cause.status == 407:
+                told += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
+            return NotExecuted(told, lasting=True)
+    told = no_connection_in_time() if any(isinstance(one, TimeoutError) for one in causes) else describe(error)
+    if proxy is None:
+        return NotExecuted(told, lasting=False)
+    if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
+        told = one_line(str(causes[-1])) or "no connection"
+    return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({told})", lasting=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        inner = getattr(cause, "os_error", None)
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+
+
 def describe(error: BaseException) -> str:
     """A failed exchange in a few words, without addresses of memory or of proxies."""
     cause = error.__cause__ or error
@@ -324,8 +427,8 @@ def describe(error: BaseException) -> str:
         return f"no TLS connection to {cause.host}: {cause}"
     if isinstance(cause, aiohttp.ClientConnectorError):
         return f"cannot connect to {cause.host}:{cause.port} ({cause.strerror or cause.os_error})"
-    if isinstance(cause, aiohttp.ConnectionTimeoutError):
-        return f"no connection within {CONNECT_TIMEOUT:.0f} s"
+    if isinstance(error, NotExecuted):
+        return str(error)
     if isinstance(cause, aiohttp.SocketTimeoutError | TimeoutError | aiohttp.ServerTimeoutError):
         return "no answer in time"
     if isinstance(cause, aiohttp.ServerDisconnectedError):

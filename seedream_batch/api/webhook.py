@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -10,11 +9,12 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch import __version__
+from seedream_batch.api.connections import Exchange, Resolver, open_session
 from seedream_batch.api.proxies import proxy_for
-from seedream_batch.api.service import _FAILURES, UNUSED, describe, is_loopback
+from seedream_batch.api.service import _FAILURES, UNUSED, describe, http_proxy, is_loopback
+from seedream_batch.api.trust import tls
 from seedream_batch.errors import ServiceError
 
-CONNECT_TIMEOUT = 10.0
 WHOLE_TIMEOUT = 20.0
 """Seconds for the whole exchange: nobody waits longer for a run that is over."""
 
@@ -64,19 +64,20 @@ async def _exchange(url: str, method: str, body: bytes | None) -> int:
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     # Proxies of the environment are for the outside.
     proxy = None if is_loopback(urlsplit(url).hostname or "") else proxy_for(url)
-    transport = AiohttpTransport(verify=UNUSED, client=_session, proxy=proxy)
+    context = tls() if url.startswith("https:") else None
+
+    def session() -> aiohttp.ClientSession:
+        return open_session(connections=1, proxy=proxy, context=context, resolver=Resolver())
+
+    transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
     request = httpx.Request(
         method, url, headers=headers, content=body,
-        extensions={"timeout": {"connect": CONNECT_TIMEOUT, "read": WHOLE_TIMEOUT}},
+        extensions={"timeout": {"read": WHOLE_TIMEOUT}},
     )  # fmt: skip
     try:
-        async with asyncio.timeout(WHOLE_TIMEOUT):
+        async with Exchange(WHOLE_TIMEOUT):
             response = await transport.handle_async_request(request)
             await response.aclose()
             return response.status_code
     finally:
         await transport.aclose()
-
-
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())

@@ -212,7 +212,7 @@ def test_clients_and_requests_show_no_key(talk):
             service._transport.handle_async_request = keep
             async with service, images:
                 await service.poll("task_1")
-                session = images._session(proxied=False)
+                session = images._session(None)
                 return [
                     *shown(service),
                     *shown(images),

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from seedream_batch.api.proxies import proxy_for
+from seedream_batch.api.proxies import bypasses, proxy_for
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import Service, is_loopback, origin_of
 from seedream_batch.emulator import Emulator, EmulatorConfig
@@ -276,20 +276,68 @@ def test_which_proxy(clean_proxies):
     assert proxy_for("https://api.apimart.ai") is None
     clean_proxies.setenv("https_proxy", "proxy.example.com:3128")
     clean_proxies.setenv("no_proxy", "intern.example.com, .local")
-    assert str(proxy_for("https://api.apimart.ai").url) == "http://proxy.example.com:3128"
+    assert proxy_for("https://api.apimart.ai").url == "http://proxy.example.com:3128"
     assert proxy_for("https://intern.example.com/x") is None
     assert proxy_for("https://a.local/x") is None
     assert proxy_for("http://127.0.0.1") is None
     clean_proxies.setenv("https_proxy", "http://me:secret-word@proxy.example.com:3128")
     proxy = proxy_for("https://api.apimart.ai")
-    assert proxy.headers["proxy-authorization"] == "Basic bWU6c2VjcmV0LXdvcmQ="
+    assert proxy.headers["Proxy-Authorization"] == "Basic bWU6c2VjcmV0LXdvcmQ="
     assert "secret-word" not in repr(proxy)
 
 
-@pytest.mark.parametrize("address", ["socks4://x", "http://[::1", "ftp://proxy"])
+@pytest.mark.parametrize(
+    "address", ["socks://x", "http://[::1", "ftp://me:secret-word@proxy", "http://", "http://a:99999", "socks6://x"]
+)
 def test_a_proxy_that_cannot_be_used(clean_proxies, address):
     clean_proxies.setenv("https_proxy", address)
-    with pytest.raises(UsageError, match="https_proxy"):
+    with pytest.raises(UsageError, match="https_proxy") as told:
+        proxy_for("https://api.apimart.ai")
+    assert "secret-word" not in str(told.value)
+
+
+def test_the_other_names_of_a_proxy(clean_proxies):
+    clean_proxies.setenv("ALL_PROXY", "socks5h://me:word@127.0.0.1:1080")
+    proxy = proxy_for("https://api.apimart.ai")
+    assert (proxy.variable, proxy.url, proxy.user, proxy.password) == (
+        "ALL_PROXY", "socks5h://127.0.0.1:1080", "me", "word"
+    )  # fmt: skip
+    clean_proxies.setenv("HTTPS_PROXY", "http://other:3128")
+    assert proxy_for("https://api.apimart.ai").url == "http://other:3128"
+    # An empty variable switches it off.
+    clean_proxies.setenv("https_proxy", "")
+    assert proxy_for("https://api.apimart.ai") is None
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "bypassed"),
+    [
+        ("*", "api.apimart.ai", True),
+        ("apimart.ai", "api.apimart.ai", True),
+        (".apimart.ai", "api.apimart.ai", True),
+        ("*.apimart.ai", "API.apimart.ai.", True),
+        ("partapimart.ai", "apimart.ai", False),
+        ("apimart.ai", "partapimart.ai", False),
+        ("a.b, apimart.ai:443", "apimart.ai", True),
+        ("apimart.ai:8443", "apimart.ai", False),
+        ("10.0.0.0/8 192.168.0.0/16", "192.168.3.4", True),
+        ("10.0.0.0/8", "11.0.0.1", False),
+        ("10.0.0.1", "10.0.0.1", True),
+        ("[fd00::1]:443", "fd00::1", True),
+        ("fd00::/8", "fd00::7", True),
+        ("fd00::1", "fd00::2", False),
+        ("10.0.0.0/99,,:, /,[", "10.0.0.1", False),
+        ("", "apimart.ai", False),
+    ],
+)
+def test_what_no_proxy_names(no_proxy, host, bypassed):
+    assert bypasses(no_proxy, host, 443) is bypassed
+
+
+def test_a_socks_proxy_without_the_extra(clean_proxies):
+    clean_proxies.setenv("all_proxy", "socks5://127.0.0.1:1080")
+    clean_proxies.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"seedream-batch\[socks\]"):
         proxy_for("https://api.apimart.ai")
 
 
@@ -305,9 +353,34 @@ async def pretend_to_connect(wire):
     await wire.send(b"no TLS at all")
 
 
-@pytest.mark.parametrize("play", [refuse_to_connect, pretend_to_connect, stay_silent])
+async def close_without_a_word(wire):
+    await wire.request()
+
+
+async def reset_without_a_word(wire):
+    await wire.request()
+    wire.reset()
+
+
+async def answer_garbage(wire):
+    await wire.request()
+    await wire.send(b"\x05\x00\r\n\r\n")
+
+
+async def close_in_the_handshake(wire):
+    await wire.request()
+    await wire.send(b"HTTP/1.1 200 Connection established\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        refuse_to_connect, pretend_to_connect, stay_silent, close_without_a_word, reset_without_a_word, answer_garbage,
+        close_in_the_handshake,
+    ],
+)  # fmt: skip
 def test_a_proxy_that_does_not_connect_gets_nothing(talk, clean_proxies, play):
-    clean_proxies.setattr("seedream_batch.api.service.CONNECT_TIMEOUT", 0.2)
+    clean_proxies.setattr("seedream_batch.api.connections.CONNECT_TIMEOUT", 0.2)
     clean_proxies.setattr("seedream_batch.api.service.SUBMIT_TIMEOUT", 0.2)
     clean_proxies.setattr("seedream_batch.api.service.TRICKLE", 0.2)
     clean_proxies.setattr("seedream_batch.api.service.SLOWEST_UPLOAD", 1e9)
@@ -317,9 +390,8 @@ def test_a_proxy_that_does_not_connect_gets_nothing(talk, clean_proxies, play):
         return "https://service.invalid"
 
     outcome = talk.submit(play, origin=origin)
-    assert outcome.kind in {Submitted.UNREACHABLE, Submitted.UNKNOWN}
-    if play is not stay_silent:
-        assert outcome.kind is Submitted.UNREACHABLE
+    assert outcome.kind is Submitted.UNREACHABLE
+    assert "https_proxy" in outcome.message
     assert talk.server.requests[0].method == "CONNECT"
     assert talk.server.requests[0].headers["proxy-authorization"].startswith("Basic ")
     assert talk.KEY.encode() not in talk.server.received
