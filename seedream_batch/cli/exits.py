@@ -46,6 +46,7 @@ _STOPPED = {
     StopReason.CREDENTIALS: Exit.NO_ACCESS,
     StopReason.TIME: Exit.WORK_LEFT,
     StopReason.OUTAGE: Exit.WORK_LEFT,
+    StopReason.DOWNLOADS: Exit.WORK_LEFT,
     StopReason.UNCLEAR: Exit.SOME_UNCERTAIN,
     StopReason.REFUSED: Exit.SOME_FAILED,
     StopReason.STORAGE: Exit.NO_STORAGE,

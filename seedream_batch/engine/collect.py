@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,8 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from seedream_batch.api.images import MAX_IMAGE, host_of
 from seedream_batch.delivery import is_placeholder, wrong_count, wrong_picture
 from seedream_batch.engine.arrange import assign_place
+from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.inlet import Inlet
 from seedream_batch.engine.placing import Placer
@@ -19,8 +22,9 @@ from seedream_batch.engine.values import EventKind, StopReason
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
+from seedream_batch.files.encoding import uncompressed
 from seedream_batch.files.folder import Occupied
-from seedream_batch.files.part import writing
+from seedream_batch.files.part import Part, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest import Manifest
@@ -34,7 +38,10 @@ DEFAULT_LINK_LIFETIME = 24 * 3600.0
 """Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""
 
 MOST_TRIES = 5
-"""Downloads of one image that may go wrong in one run before it is left to the next one."""
+"""Downloads of one image that may go wrong in one run for a reason that does not get better by itself."""
+
+TRYING = 600.0
+"""Seconds for which a run tries again to download an image that may come yet; then it is left to the next one."""
 
 MORE_TRIES = 2
 """Downloads after one that brought a picture that is not what was requested, before that one is stored."""
@@ -59,6 +66,10 @@ class _Got:
     message: str = ""
     bad: bool = False
     """Every byte came, and they are no good picture."""
+    lasting: bool = False
+    """Trying again soon is of little use."""
+    retry_after: float = 0.0
+    """Seconds that the host asks to wait."""
     part: Path | None = None
     file: StoredFile | None = None
     picture: Picture | None = None
@@ -67,8 +78,11 @@ class _Got:
 class Collector:
     """Follows tasks from their task id to their files."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, breaker: Breaker) -> None:
         self._context = context
+        self._breaker = breaker
+        self._closed: dict[str, float] = {}
+        """Until when image hosts asked to be left alone, by the monotonic clock."""
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
         self._placer = Placer(context.folder)
         self._noted: set[str] = set()
@@ -152,7 +166,8 @@ class Collector:
 
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """One look at every task id of a task."""
-        polls = [await self._context.service.poll(task_id) for task_id in task.task_ids]
+        context = self._context
+        polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
     async def notice(self, poll: Poll) -> None:
@@ -227,24 +242,37 @@ class Collector:
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
         context = self._context
-        bad = 0
-        for tries in range(1, MOST_TRIES + 1):
+        bad = lasting = 0
+        until: float | None = None
+        for tries in itertools.count(1):
+            host = host_of(image.url)
+            await context.rest(self._closed.get(host, 0.0) - context.monotonic())
             async with self._downloads:
                 context.check()
                 got = await self._try(task, image)
             if got.kind is Fetched.WHOLE:
                 await self._store(task, image, await self._better(task, image, got))
                 return
+            self._breaker.failed(task.id, got.message)
             # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
             bad += got.bad or got.kind is Fetched.REFUSED
             if bad == MOST_TRIES:
                 await self._give_up(task, image, ImageState.REJECTED, got.message)
                 return
-            fresh = await self._again(task, image, got, tries)
+            lasting += got.lasting
+            now = context.monotonic()
+            until = now + TRYING if until is None else until
+            wait = max(backoff(tries, random=context.random), got.retry_after)
+            if got.retry_after:
+                self._closed[host] = max(self._closed.get(host, 0.0), now + got.retry_after)
+            hopeless = context.stop_reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
+            fresh = await self._again(task, image, got, tries, 0.0 if hopeless else wait)
             if fresh is None:
                 return
             image = fresh
-        self._leave(task, image, image.reason)
+            if hopeless:
+                self._leave(task, image, got.message)
+                return
 
     async def _better(self, task: TaskRecord, image: ImageRecord, got: _Got) -> _Got:
         """What a download brought, or something better if it is not what was requested and trying again helps.
@@ -306,7 +334,9 @@ class Collector:
         known = await self._context.writer.do(lambda m: m.delivered(task.id))
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
-    async def _again(self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int) -> ImageRecord | None:
+    async def _again(
+        self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int, wait: float
+    ) -> ImageRecord | None:
         """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
         context = self._context
         url, expires = None, None
@@ -327,7 +357,7 @@ class Collector:
             if got.kind is Fetched.GONE and url == image.url and tries > 2:
                 await self._without_link(task, image, got)
                 return None
-        await context.rest(backoff(tries, random=context.random))
+        await context.rest(wait)
         return await context.writer.do(
             lambda m: m.try_again(image, why=got.message, url=url, expires_at=expires, now=context.clock())
         )
@@ -338,10 +368,11 @@ class Collector:
         if self._context.clock() >= (image.expires_at or 0.0):
             await self._give_up(task, image, ImageState.EXPIRED, told)
         else:
-            self._leave(task, image, told)
+            self._leave(task, image, told, dead=True)
 
-    def _leave(self, task: TaskRecord, image: ImageRecord, why: str) -> None:
-        """The image stays announced: the next run tries again."""
+    def _leave(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
+        """The image stays announced: the next run tries again. `dead` if there is nothing but a dead link."""
+        self._breaker.left(task.id, why, dead=dead)
         self._context.stats.trouble += 1
         self._context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}"))
 
@@ -349,6 +380,8 @@ class Collector:
         context = self._context
         await context.writer.do(lambda m: m.move_image(image, state, why, context.clock()))
         context.stats.trouble += 1
+        if state is ImageState.REJECTED:
+            self._breaker.left(task.id, why, dead=True)
         kind = EventKind.EXPIRED if state is ImageState.EXPIRED else EventKind.REJECTED
         context.emit(event(kind, task, f"image {image.index}: {why}"))
 
@@ -361,14 +394,15 @@ class Collector:
         wrong: BadPicture | OSError | None = None
         with writing(path) as part:
             inlet = Inlet(part)
-            download = await self._context.images.fetch(image.url, inlet.take)
+            download = await self._context.free(self._context.images.fetch(image.url, inlet.take))
             await inlet.settle()
             if download.kind is Fetched.WHOLE:
-                picture, wrong = await asyncio.to_thread(_finish, inlet, path)
+                picture, wrong = await asyncio.to_thread(_finish, inlet, part)
         if download.kind is not Fetched.WHOLE:
             if part.made:
                 await asyncio.to_thread(folder.discard, path)
-            return _Got(download.kind, download.message)
+            retry_after = download.retry_after or 0.0
+            return _Got(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
         if picture is None:
             await asyncio.to_thread(folder.discard, path)
             return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
@@ -376,7 +410,7 @@ class Collector:
             await asyncio.to_thread(folder.discard, path)
             told = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
             return _Got(Fetched.BROKEN, told, bad=True)
-        file = StoredFile(download.bytes, part.sha256, picture.width, picture.height, picture.format)
+        file = StoredFile(part.bytes, part.sha256, picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 
     async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
@@ -414,6 +448,7 @@ class Collector:
         doubt = self._not_as_requested(task, file)
         warning = await context.writer.do(lambda m: m.store(image, file, why, doubt, context.clock()))
         context.stats.stored += 1
+        self._breaker.stored()
         context.stats.stored_bytes += file.bytes
         context.emit(event(EventKind.STORED, task, why, index=image.index))
         if warning:
@@ -444,10 +479,23 @@ def _is_there(folder: Destination, path: str, sha256: str) -> bool:
     return True
 
 
-def _finish(inlet: Inlet, path: Path) -> tuple[Picture | None, BadPicture | OSError | None]:
-    """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use."""
+def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
+    """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use.
+
+    An image that somebody on the way has compressed becomes the file that it was.
+    """
     inlet.finish()
     try:
-        return inspect(path), None
-    except (BadPicture, OSError) as error:
+        return inspect(part.path), None
+    except OSError as error:
         return None, error
+    except BadPicture as error:
+        plain = uncompressed(part.path.read_bytes(), MAX_IMAGE)
+        try:
+            picture = None if plain is None else inspect(plain)
+        except BadPicture:
+            picture = None
+        if plain is None or picture is None:
+            return None, error
+        part.replace(plain)
+        return picture, None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from random import Random
+from typing import TypeVar
 
 from seedream_batch.api.images import ImageClient
 from seedream_batch.api.service import Service
@@ -20,15 +21,19 @@ from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
+T = TypeVar("T")
+
 OUTAGE_LIMIT = 120.0
 """Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
+
+DEAD_END_LIMIT = 3.0
+"""Seconds after which a run gives up that has had no answer yet, for a reason that does not get better by itself."""
 
 LIMITED_LIMIT = 1800.0
 """Seconds with no other answer than "too many requests" after which a run gives up."""
 
 MOST_CONNECTIONS = 256
-"""Connections to the service. More tasks may be in flight, each of which asks now and then; and a process may not have
-many more files open than these."""
+"""Connections to the service. More tasks may be in flight, each of which asks now and then."""
 
 MOST_UNCLEAR = 5
 """Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
@@ -91,6 +96,7 @@ class Context:
             self.stop_reason = None
             self.stop_submitting(reason, text, more=more)
             self.waits.end()
+            self.service.give_up_connecting()
 
     def tell(self, text: str) -> None:
         """A line for people."""
@@ -120,6 +126,10 @@ class Context:
         if self.claims is not None:
             self.claims.accepted()
 
+    async def free(self, work: Coroutine[object, object, T]) -> T:
+        """What work gives that is free to repeat; cancels it and raises `Stopping` as soon as the run is to end."""
+        return await self.waits.free(work)
+
     def check(self) -> None:
         """Raises `Stopping` when the run is to end."""
         self.waits.check()
@@ -143,11 +153,13 @@ class Context:
         self.denied = 0
 
     def not_heard(self, why: str) -> None:
-        """An exchange got no usable answer; too long without one ends the run."""
+        """An exchange got no usable answer; too long without one ends the run, sooner where waiting does not help."""
         now = self.monotonic()
         if self.silent_since is None:
             self.silent_since = now
-        if now - self.silent_since > OUTAGE_LIMIT:
+        if self.service.dead_end and now - self.silent_since > DEAD_END_LIMIT:
+            self.end(StopReason.OUTAGE, f"{self.service.origin} cannot be used from here: {why}")
+        elif now - self.silent_since > OUTAGE_LIMIT:
             self.end(StopReason.OUTAGE, f"no usable answer from {self.service.origin} for {OUTAGE_LIMIT:.0f} s: {why}")
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 
 from seedream_batch.api.faults import LONGEST_WAIT
 from seedream_batch.engine.arrange import blocking, move_files
+from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.collect import Collector
 from seedream_batch.engine.context import Context
 from seedream_batch.engine.membership import BEAT, Membership
@@ -37,8 +38,10 @@ class Engine:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._changed = Happening()
         self._submitter = Submitter(context)
-        self._collector = Collector(context)
+        self._breaker = Breaker(self._changed.set)
+        self._collector = Collector(context, self._breaker)
         self._working: dict[int, asyncio.Task[None]] = {}
         """The work on each task in flight."""
         self._images = 0
@@ -49,7 +52,6 @@ class Engine:
         """Tasks that cannot be bought because a file that nobody knows has their place."""
         self._due_by = 0.0
         """Until when tasks are due this once, whatever time it is."""
-        self._changed = Happening()
         self._failure: Exception | None = None
 
     async def run(self) -> None:
@@ -137,7 +139,9 @@ class Engine:
 
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
-        async for task in self._taken_up(await self._context.writer.do(lambda m: m.to_fetch())):
+        to_fetch = await self._context.writer.do(lambda m: m.to_fetch())
+        self._breaker.carries(to_fetch)
+        async for task in self._taken_up(to_fetch):
             if not self._context.alone:
                 await self._collector.adopt(task)
             await self._start(task, self._collector.fetch_all(task))
@@ -254,6 +258,8 @@ class Engine:
         while True:
             # Anew after each wait: what is taken over from others takes slots and room as well.
             await self._take_slot()
+            if not await self._images_arrive():
+                return False
             while not (room := self._room_for(task)) and len(self._working) > 0:
                 await self._until_changed()
             if not room:
@@ -270,6 +276,18 @@ class Engine:
                 return True
             self._submitter.give_up_turn()
         return False
+
+    async def _images_arrive(self) -> bool:
+        """Waits until images can be fetched, as far as is known; false where nothing more is to be bought."""
+        context = self._context
+        while not context.options.submit_only and not self._breaker.may_buy(len(self._working)):
+            if self._breaker.verdict or not self._working:
+                told = self._breaker.verdict or "no image could be fetched"
+                context.stop_submitting(StopReason.DOWNLOADS, f"{told}; nothing more is bought until one can be")
+            if not context.may_submit():
+                return False
+            await self._until_changed()
+        return True
 
     async def _something_settles(self) -> bool:
         """Waits until the cost of something may be known; whether there is anything to wait for."""
@@ -361,6 +379,7 @@ class Engine:
             self._fail(error)
         finally:
             self._working.pop(number, None)
+            self._breaker.ended(number)
             self._images -= images
             self._context.stats.in_flight = len(self._working)
             self._changed.set()

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from seedream_batch.api.wire import Balance
 from seedream_batch.engine.context import Context, dollars
 from seedream_batch.engine.values import StopReason
-from seedream_batch.errors import CredentialsRefused, ServiceError
+from seedream_batch.errors import CredentialsRefused, NotReached, ServiceError
+from seedream_batch.lifecycle import backoff
+
+
+async def _balance(context: Context) -> Balance:
+    """The balance, asked for until the service is reached: what cannot be asked for cannot be bought either."""
+    tries = 0
+    while True:
+        try:
+            return await context.free(context.service.balance())
+        except NotReached as error:
+            context.not_heard(error.reason)
+        tries += 1
+        await context.rest(backoff(tries, random=context.random))
 
 
 async def look_at_balance(context: Context, images: int, cost: int) -> None:
-    """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too."""
+    """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too.
+
+    Raises `Stopping`.
+    """
     try:
-        balance = await context.service.balance()
+        balance = await _balance(context)
     except CredentialsRefused as error:
         context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
         return

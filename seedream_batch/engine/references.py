@@ -91,7 +91,7 @@ class ReferenceSender:
             if known is not None:
                 return known
             data = await asyncio.to_thread(self._bytes, reference)
-            url = await context.service.upload(data, reference.media_type)
+            url = await context.free(context.service.upload(data, reference.media_type))
             expires = context.clock() + UPLOAD_LIFETIME
             await context.writer.do(lambda m: m.uploaded(reference.sha256, origin, url, expires))
             return url

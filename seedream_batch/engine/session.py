@@ -20,6 +20,7 @@ from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.joining import Begun, Source, begin
 from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.membership import Membership
+from seedream_batch.engine.openfiles import affordable
 from seedream_batch.engine.opening import hold_folder, still_here, take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
@@ -244,7 +245,7 @@ class _Runner:
 
     async def run(self) -> None:
         job = self._job
-        connections = min(max(16, job.run.max_in_flight), MOST_CONNECTIONS)
+        connections = affordable(min(max(16, job.run.max_in_flight), MOST_CONNECTIONS))
         # Signals until the very end: Python's own answer to a Ctrl-C would break off what is being written down.
         with self._signals():
             writer = ManifestWriter(self._manifest, lost=self._line_lost)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from seedream_batch.api.service import longest_submission
-from seedream_batch.engine.context import MOST_CONNECTIONS, MOST_UNCLEAR, Context, event
+from seedream_batch.engine.context import MOST_UNCLEAR, Context, event
 from seedream_batch.engine.membership import BEAT
 from seedream_batch.engine.references import ReferenceSender
 from seedream_batch.engine.refusals import Refusals
@@ -374,7 +374,9 @@ class Submitter:
             case Submitted.ACCEPTED:
                 self._refusals.accepted()
                 context.sent_one()
-                self._most_unanswered = min(2 * self._most_unanswered, context.job.run.max_in_flight, MOST_CONNECTIONS)
+                self._most_unanswered = min(
+                    2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
+                )
             case Submitted.UNAUTHORIZED:
                 context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
             case Submitted.UNPAID:

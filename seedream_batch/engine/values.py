@@ -20,6 +20,7 @@ class StopReason(StrEnum):
     FAULT = "fault"
     TIME = "time limit"
     OUTAGE = "outage"
+    DOWNLOADS = "downloads"
     UNCLEAR = "unclear answers"
     REFUSED = "refusals"
     STORAGE = "storage"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
 class Stopping(Exception):
@@ -33,10 +37,15 @@ class Waits:
     def __init__(self) -> None:
         self.over = False
         self._sleepers: set[asyncio.Future[None]] = set()
+        self._free: set[asyncio.Timeout] = set()
 
     def end(self) -> None:
         """From here on nobody waits any more."""
         self.over = True
+        now = asyncio.get_running_loop().time()
+        for limit in self._free:
+            if not limit.expired():
+                limit.reschedule(now)
         for sleeper in self._sleepers:
             _wake(sleeper)
 
@@ -44,6 +53,24 @@ class Waits:
         """Raises `Stopping` when the run is to end."""
         if self.over:
             raise Stopping
+
+    async def free(self, work: Coroutine[object, object, _T]) -> _T:
+        """What work gives that is free to repeat; cancels it and raises `Stopping` as soon as the run is to end."""
+        if self.over:
+            work.close()
+            raise Stopping
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._free.add(limit)
+                try:
+                    return await work
+                finally:
+                    self._free.discard(limit)
+        except TimeoutError:
+            if limit.expired():
+                raise Stopping from None
+            raise
 
     async def until(self, happening: Happening | None, seconds: float | None = None) -> None:
         """Waits until something has happened, or for so long; raises `Stopping` as soon as the run is to end."""

@@ -27,6 +27,8 @@ class Part:
         self._held: list[bytes] = []
         self._holding = 0
         self._digest = hashlib.sha256()
+        self.bytes = 0
+        """How many were written."""
         self._stream: BinaryIO | None = None
         self._closed = False
         self._lock = threading.Lock()
@@ -53,6 +55,16 @@ class Part:
         # A failure is final: the file has to be written anew.
         sync(self._write())
 
+    def replace(self, data: bytes) -> None:
+        """Other bytes in place of all that were written, brought to the disk."""
+        stream = self._open()
+        stream.seek(0)
+        stream.truncate()
+        self._digest = hashlib.sha256(data)
+        self.bytes = len(data)
+        stream.write(data)
+        sync(stream)
+
     def close(self) -> None:
         """Writes nothing more; the file need not be whole."""
         with self._lock:
@@ -64,6 +76,7 @@ class Part:
         stream = self._open()
         for data in self._held:
             self._digest.update(data)
+            self.bytes += len(data)
             stream.write(data)
         self._held.clear()
         self._holding = 0

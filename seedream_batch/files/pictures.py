@@ -10,8 +10,20 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-FORMATS = {"JPEG": ("jpg", "image/jpeg"), "PNG": ("png", "image/png")}
-"""The formats the service gives and takes: their file extension and media type."""
+FORMATS = {
+    "JPEG": ("jpg", "image/jpeg"),
+    "PNG": ("png", "image/png"),
+    "WEBP": ("webp", "image/webp"),
+    "AVIF": ("avif", "image/avif"),
+    "GIF": ("gif", "image/gif"),
+}
+"""The formats of images that are kept: their file extension and media type.
+
+The service makes the first two; the others are what image hosts turn them into by themselves, and paid for as well.
+"""
+
+REFERENCES = ("JPEG", "PNG")
+"""The formats that the service takes."""
 
 MAX_PIXELS = 64_000_000
 """More than twice the largest image the model makes; anything above is a decompression bomb."""
@@ -29,7 +41,7 @@ class BadPicture(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a picture file is; `format` is JPEG or PNG, sizes in pixels."""
+    """What a picture file is; `format` is one of `FORMATS`, sizes in pixels."""
 
     format: str
     width: int
@@ -46,7 +58,13 @@ class Picture:
         return FORMATS[self.format][1]
 
 
-def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
+def inspect(
+    source: Path | bytes,
+    *,
+    decode: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    formats: tuple[str, ...] = tuple(FORMATS),
+) -> Picture:
     """What the picture is, after every check of it. Raises `BadPicture`, and `OSError` if it can't be read.
 
     With `decode` the picture is decoded to the end, and the checksums of a PNG, which `load()` does not look at, are
@@ -63,11 +81,12 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
 
     with QUIET:
         try:
-            with Image.open(io.BytesIO(data), formats=list(FORMATS)) as image:
+            with Image.open(io.BytesIO(data), formats=formats) as image:
                 # Cameras put several JPEGs into one file and call it MPO; the first one is the picture.
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
                 picture = Picture(kind, image.width, image.height)
                 _bounded(picture, data, max_pixels)
+                _long_enough(picture, data)
                 if decode and picture.format == "PNG":
                     image.verify()
                 elif decode:
@@ -78,7 +97,8 @@ def inspect(source: Path | bytes, *, decode: bool = True, max_pixels: int = MAX_
                     image.load()
                 _ended(data)
         except UnidentifiedImageError:
-            raise BadPicture(f"is no JPEG or PNG picture ({_looks_like(data)})") from None
+            named = f"{', '.join(formats[:-1])} or {formats[-1]}"
+            raise BadPicture(f"is no {named} picture ({_looks_like(data)})") from None
         except BadPicture:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
@@ -102,6 +122,14 @@ def _without_notes(data: bytes) -> bytes:
             raise BadPicture(f"is damaged: the checksum of its {kind.decode()} chunk is wrong")
         at = end
     return b"".join([*parts, data[at:]])
+
+
+def _long_enough(picture: Picture, data: bytes) -> None:
+    # What is cut off behind the first picture of a moving one is not noticed by a decoder.
+    if picture.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise BadPicture("is damaged: the end is missing")
+    if picture.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
+        raise BadPicture("is damaged: the end is missing")
 
 
 def _ended(data: bytes) -> None:

@@ -11,7 +11,7 @@ import unicodedata
 from pathlib import Path
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.pictures import BadPicture, inspect
+from seedream_batch.files.pictures import REFERENCES, BadPicture, inspect
 from seedream_batch.model.job import Reference
 
 # The limits of a reference image [Seedream 4.5 API documentation].
@@ -132,7 +132,7 @@ def load_reference(text: str, folder: Path) -> Reference:
     if len(data) > MAX_BYTES:
         raise BadReferenceImage(f"{name} has {len(data):,} bytes; a reference image may have at most {MAX_BYTES:,}")
     try:
-        picture = inspect(data, max_pixels=MAX_PIXELS)
+        picture = inspect(data, max_pixels=MAX_PIXELS, formats=REFERENCES)
     except BadPicture as error:
         raise BadReferenceImage(f"{name} {error}; a reference image is a JPEG or PNG") from None
     width, height = picture.width, picture.height

@@ -44,6 +44,7 @@ run: {max_in_flight: 2}
 def in_haste(monkeypatch):
     monkeypatch.setattr("seedream_batch.pacing.submitting.START", 500.0)
     monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
+    monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
     for name in ("APIMART_API_KEY", "APIMART_API_KEY_FILE", "APIMART_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
 

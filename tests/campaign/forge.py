@@ -134,6 +134,9 @@ def shorten_pauses() -> None:
     lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
     collect = importlib.import_module("seedream_batch.engine.collect")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
+    collect.TRYING = 30.0 * FASTER  # type: ignore[attr-defined]
+    images = importlib.import_module("seedream_batch.api.images")
+    images.RESUME_PAUSE = 1.0 * FASTER  # type: ignore[attr-defined]
     submitting = importlib.import_module("seedream_batch.pacing.submitting")
     submitting.START = 8.0 / FASTER  # type: ignore[attr-defined]
     watch = importlib.import_module("seedream_batch.pacing").Watch

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from seedream_batch.files.pictures import FORMATS, MAX_PIXELS, BadPicture, Picture, inspect
+from seedream_batch.files.pictures import FORMATS, MAX_PIXELS, REFERENCES, BadPicture, Picture, inspect
 
 
 def noise(width=40, height=30, mode="RGB"):
@@ -60,12 +60,18 @@ GOOD = {
     "rotated jpeg": saved(noise(), "JPEG", exif=EXIF.replace(b"\x06\0\0\0\0\0\0\0", b"\x08\0\0\0\0\0\0\0")),
     "palette png": saved(noise(mode="P"), "PNG", pnginfo=png_text(), transparency=0),
     "moving png": saved(noise(), "PNG", save_all=True, append_images=[noise()]),
+    # What image hosts make of them by themselves.
+    "webp": saved(noise(), "WEBP"),
+    "webp with alpha": saved(noise(mode="RGBA"), "WEBP", lossless=True),
+    "moving webp": saved(noise(), "WEBP", save_all=True, append_images=[noise()]),
+    "avif": saved(noise(), "AVIF"),
+    "gif": saved(noise(), "GIF"),
 }
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_pictures(name, tmp_path):
-    kind = "PNG" if "png" in name else "JPEG"
+    kind = next((kind for kind in FORMATS if kind.lower() in name), "JPEG")
     expected = Picture(kind, 40, 30)
     assert inspect(GOOD[name]) == expected
     assert inspect(GOOD[name], decode=False) == expected
@@ -85,7 +91,9 @@ def test_a_picture_at_full_size():
     assert inspect(data) == Picture("JPEG", 6198, 2656)
 
 
-@pytest.mark.parametrize("name", ["jpeg", "progressive jpeg", "png", "palette png"])
+@pytest.mark.parametrize(
+    "name", ["jpeg", "progressive jpeg", "png", "palette png", "webp", "moving webp", "avif", "gif"]
+)
 def test_a_picture_that_is_cut_anywhere(name):
     data = GOOD[name]
     step = max(1, len(data) // 400)
@@ -157,8 +165,6 @@ def test_a_png_with_large_notes_is_whole(kind):
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- drawn -->\n<svg/>", "it is SVG"),
         (b'{"error": "expired"}', "JSON"),
         (b"[]", "JSON"),
-        (saved(noise(), "GIF"), "GIF"),
-        (saved(noise(), "WEBP"), "WebP"),
         (saved(noise(), "BMP"), "it is BMP"),
         (saved(noise(), "TIFF"), "it is TIFF"),
         (b"MM\0*" + bytes(40), "it is TIFF"),
@@ -309,6 +315,12 @@ def test_damage_of_any_kind_is_told_as_damage(data):
         return
     assert found.format in FORMATS
     assert found.width * found.height <= MAX_PIXELS
+
+
+@pytest.mark.parametrize(("kind", "named"), [("WEBP", "WebP"), ("GIF", "GIF"), ("AVIF", "AVIF")])
+def test_a_reference_is_of_fewer_formats(kind, named):
+    with pytest.raises(BadPicture, match=rf"is no JPEG or PNG picture \(it is {named}\)"):
+        inspect(saved(noise(), kind), formats=REFERENCES)
 
 
 STARTS = [b"", b"\xff\xd8", b"\xff\xd8\xff\xe1", b"\x89PNG\r\n\x1a\n", b"RIFF\0\0\0\0WEBP", b"GIF89a"]

@@ -155,6 +155,9 @@ def in_haste(monkeypatch):
 def bench(tmp_path, monkeypatch):
     # Pauses after failures are a matter of seconds; what they are for does not depend on their length.
     monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
+    monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.context.DEAD_END_LIMIT", 0.2)
+    monkeypatch.setattr("seedream_batch.api.images.RESUME_PAUSE", 0.01)
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path, monkeypatch)
 

@@ -27,7 +27,6 @@ UNKNOWN = [
     {"action": "empty_body"},
     {"action": "garbage_body"},
     {"action": "no_task_id"},
-    {"action": "redirect", "url": "http://127.0.0.1:1/elsewhere"},
 ]
 
 

@@ -1,0 +1,46 @@
+"""Open files: each connection is one, and systems begin with few of them."""
+
+from __future__ import annotations
+
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from seedream_batch.errors import UsageError
+
+RESERVE = 64
+"""Files that a run has open besides its connections to the service: manifest, locks, downloads and their images."""
+
+FEWEST = 4
+"""Connections to the service that a run can do with."""
+
+
+def affordable(wanted: int) -> int:
+    """How many connections to the service the limit on open files allows, at most `wanted`.
+
+    Raises the soft limit of this process where it is too low and the system permits it. Raises `UsageError` where even
+    a few connections are too many.
+    """
+    used = _in_use()
+    needed = used + RESERVE + wanted
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        higher = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        # Some systems refuse what they name as their limit.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    room = soft - used - RESERVE
+    if room < FEWEST:
+        least = used + RESERVE + FEWEST
+        raise UsageError(f"{soft} files may be open at the same time, but a run needs {least}: try `ulimit -n 1024`")
+    return min(wanted, room)
+
+
+def _in_use() -> int:
+    try:
+        return sum(1 for _ in Path("/dev/fd").iterdir())
+    except OSError:
+        return 16
