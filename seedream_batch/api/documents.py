@@ -229,10 +229,10 @@ def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
     return found
 
 
-def candidates(text: str) -> tuple[str, ...]:
-    """What may be a task id in a kept answer, the likeliest first; for people to choose from."""
+def candidates(text: str, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """What may be a task id in an answer, the likeliest first; for people to choose from."""
     body = documents(Answer(200, {}, text.encode("utf-8", "replace")))
-    found = list(task_ids(body, {}).ids)
+    found = list(task_ids(body, headers).ids)
     found += [match[0] for match in islice(_LOOKS_LIKE_ID.finditer(text), 20)]
     return tuple(dict.fromkeys(found))[:20]
 

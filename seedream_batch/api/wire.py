@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedream_batch.api.documents import Answer, Documents, documents, task_ids
+from seedream_batch.api.documents import Answer, Documents, candidates, documents, task_ids
 from seedream_batch.api.faults import Fault, fault_in, fault_of, is_web_page, number_of, one_line, retry_after
 from seedream_batch.api.results import Progress, cost_of, images_in, is_url, progress_of, status_of, task_in, took_of
 from seedream_batch.model.document import Json
@@ -201,6 +201,12 @@ _SECRETS = (
     re.compile(r"()\bsk-[\w-]{12,}"),
     re.compile(r"""(?i)("(?:[\w-]*(?:api_?key|token|secret|password|authorization))"\s*:\s*")(?:[^"\\]|\\.){4,}"""),
 )
+
+
+def possible_ids(kept: Kept) -> tuple[str, ...]:
+    """What may be task ids in a kept answer, the likeliest first; for people to choose from."""
+    headers = {str(name): str(value) for name, value in json.loads(kept.headers).items()}
+    return candidates(kept.body, headers)
 
 
 def kept_of(answer: Answer, why: str) -> Kept:

@@ -22,7 +22,8 @@ Examples:
 \b
 --resend    send the same bytes again under the same Idempotency-Key, now. A service that
             honours keys answers with the first task; one that does not makes a second.
---task-id   the id of the task, as the service's own pages or support name it
+--task-id   the id of the task: one that `status` shows from an answer that was kept, or as the
+            service's own pages or support name it
 --forget    plan it again under a new key: it may be paid for twice
 --give-up   count it as failed; what it may have cost stays counted against the budget
 --accept    take results as they are that are flagged as not what was requested

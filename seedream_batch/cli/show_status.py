@@ -13,9 +13,10 @@ from seedream_batch.cli.words import clean, duration, flagged_advice, number, sh
 from seedream_batch.expand.matrix import label
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.report.causes import ADVICE
-from seedream_batch.report.status import per_minute
+from seedream_batch.report.status import ids_in, per_minute
 
 if TYPE_CHECKING:
+    from seedream_batch.manifest.answers import KeptAnswer
     from seedream_batch.manifest.reader import WorkerRow
     from seedream_batch.report import Status
 
@@ -24,6 +25,9 @@ WORKERS = 20
 
 SILENT = 30.0
 """Seconds without a sign of life after which that is told of a worker."""
+
+ANSWERS = 5
+"""Kept answers that are shown."""
 
 CAUSES = 12
 """Causes of failures that are shown."""
@@ -37,6 +41,7 @@ def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> li
         list(_causes(status)),
         list(_doubts(status, path)),
         _troubled(status, path),
+        _kept(status, path),
         _flagged(status, path),
     ):
         if part:
@@ -151,6 +156,11 @@ def _doubts(status: Status, path: str) -> Iterator[str]:
         yield from _prompt(task)
         yield f"    sent   {_clock(doubt.sent_at)}; it may have cost {usd(doubt.reserved)}"
         yield wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("heard"))
+        if doubt.kept:
+            yield wrapped(_start(doubt.kept[0]), **_field("answer"))
+        ids = ids_in(doubt.kept)
+        if ids:
+            yield wrapped(f"{', '.join(ids[:3])} (in the answer)", **_field("id?"))
     if count > len(status.uncertain):
         yield f"  and {count - len(status.uncertain):,} more"
     yield wrapped(
@@ -177,6 +187,33 @@ def _troubled(status: Status, path: str) -> list[str]:
         ),
         wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."),
     ]
+
+
+def _kept(status: Status, path: str) -> list[str]:
+    """Answers of the service that were not fully understood."""
+    if not status.kept:
+        return []
+    shown = status.kept[:ANSWERS]
+    more = status.kept_answers - len(shown)
+    told = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
+    return [
+        f"Answers that were not fully understood ({status.kept_answers:,}):",
+        *(wrapped(line, indent="  ", hanging="    ") for line in told),
+        *([f"  and {more:,} more"] if more else []),
+        wrapped(f"`seedream-batch status {path} --json` shows them whole, under `answers`."),
+    ]
+
+
+def _how(answer: KeptAnswer) -> str:
+    status = "no HTTP" if answer.kept.status is None else f"HTTP {answer.kept.status}"
+    return f"{status}, {number(answer.kept.length, 'byte')}"
+
+
+def _start(answer: KeptAnswer) -> str:
+    """How an answer begins, in two lines."""
+    body = " ".join(clean(answer.kept.body[:1000]).split())
+    start = textwrap.shorten(body, 2 * (width() - 11) - 20, placeholder=" ...") if " " in body else body[:100]
+    return f"{_how(answer)}: {start or 'empty'}"
 
 
 def _flagged(status: Status, path: str) -> list[str]:

@@ -30,7 +30,8 @@ from seedream_batch.lifecycle import Move, after_poll, backoff, combine
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.job import REFERENCE
-from seedream_batch.model.outcome import Fetched, ImageUrl, Poll, Polled
+from seedream_batch.model.outcome import Fetched, ImageUrl, Kept, Poll, Polled
+from seedream_batch.model.refusals import is_dead_reference
 from seedream_batch.model.task import NOT_THERE, SAME_BYTES, ImageRecord, ImageState, TaskRecord, TaskState, image_path
 from seedream_batch.pacing import Watch
 
@@ -107,6 +108,7 @@ class Collector:
             lifetime = max(lifetime, age_then + GRACE_AFTER_START)
         repeats = 0
         last: Polled | None = None
+        kept = ""
         with closing(context.schedule.watch(task.resolution)) as watch:
             while True:
                 if last is not None or not at_once:
@@ -116,6 +118,9 @@ class Collector:
                 age = age_then + context.monotonic() - began
                 overdue = age >= lifetime
                 poll = await self.look(task, age, overdue=overdue)
+                if poll.kept is not None and poll.kept.why != kept:
+                    kept = poll.kept.why
+                    await self._keep(task, poll.kept)
                 repeats = repeats + 1 if poll.kind is last else 1
                 if poll.kind is Polled.RUNNING:
                     watch.looked(age)
@@ -126,7 +131,7 @@ class Collector:
                 move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
                 if move is not None:
                     return await self._ended(task, poll, move, context.clock())
-                if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED}:
+                if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED, Polled.UNAUTHORIZED}:
                     context.stats.trouble += 1
                     told = f"no answer about it past its deadline: {poll.message}"
                     context.emit(event(EventKind.WARNING, task, told))
@@ -170,6 +175,11 @@ class Collector:
         polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
+    async def _keep(self, task: TaskRecord, kept: Kept) -> None:
+        """Keeps an answer that was not fully understood, before anything else happens to the task."""
+        context = self._context
+        await context.writer.do(lambda m: m.keep(task, kept, context.clock()))
+
     async def notice(self, poll: Poll) -> None:
         """What a look tells of the service as a whole; waits where it asks for that. Raises `Stopping`."""
         context = self._context
@@ -177,6 +187,8 @@ class Collector:
             context.not_heard(poll.message)
             if poll.retry_after:
                 await context.rest(poll.retry_after)
+        elif poll.kind is Polled.UNAUTHORIZED and not await context.key.is_refused(poll.status):
+            context.not_heard(f"HTTP {poll.status}: {poll.message}")
         elif poll.kind is Polled.UNAUTHORIZED:
             context.denied += 1
             context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})")
@@ -221,6 +233,8 @@ class Collector:
             case TaskState.FAILED:
                 again = not move.final and task.failures + 1 < context.job.run.attempts
                 retry_at = now + backoff(task.failures + 2, random=context.random) if again else None
+                if again and is_dead_reference(move.code, move.why):
+                    await self._forget_uploads(task)
                 await context.writer.do(
                     lambda m: m.failed(
                         task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
@@ -239,6 +253,15 @@ class Collector:
             case _:
                 raise AssertionError(f"a look at a task does not lead to {move.to}")
         return images
+
+    async def _forget_uploads(self, task: TaskRecord) -> None:
+        """The service could not fetch a reference image: the next attempt uploads it again."""
+        context = self._context
+        origin = context.service.origin
+        for url in json.loads(task.body).get("image_urls", []):
+            if url.startswith(REFERENCE):
+                sha256 = url.removeprefix(REFERENCE)
+                await context.writer.do(lambda m: m.forget_upload(sha256, origin))  # noqa: B023 - awaited here
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
         context = self._context

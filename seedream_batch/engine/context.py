@@ -32,6 +32,9 @@ DEAD_END_LIMIT = 3.0
 LIMITED_LIMIT = 1800.0
 """Seconds with no other answer than "too many requests" after which a run gives up."""
 
+LONG_PAUSE = 30.0
+"""Seconds of asking to wait after which people are told, and again after ten times as long."""
+
 MOST_CONNECTIONS = 256
 """Connections to the service. More tasks may be in flight, each of which asks now and then."""
 
@@ -72,6 +75,7 @@ class Context:
     waits: Waits = field(default_factory=Waits)
     silent_since: float | None = None
     limited_since: float | None = None
+    tell_pause_at: float = 0.0
     unclear: int = 0
     denied: int = 0
     verified: Verified = field(default_factory=Verified)
@@ -111,6 +115,10 @@ class Context:
         if now - self.limited_since > LIMITED_LIMIT:
             self.end(StopReason.OUTAGE, f"nothing but requests to wait for {LIMITED_LIMIT / 60:.0f} minutes ({told})")
         self.send_none_for(seconds)
+        if now >= self.tell_pause_at and max(seconds, now - self.limited_since) >= LONG_PAUSE:
+            self.tell_pause_at = now + 10 * LONG_PAUSE
+            since = f", for {now - self.limited_since:.0f} s by now" if now > self.limited_since else ""
+            self.tell(f"the service asks to send less{since}: the next pause is {seconds:.0f} s ({told})")
         text = f"the service asks for a pause of {seconds:.1f} s ({told})"
         self.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
 

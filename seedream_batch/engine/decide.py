@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from seedream_batch.api.wire import possible_ids
 from seedream_batch.engine.opening import opened
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest, ManifestReader
@@ -70,9 +71,16 @@ def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 
 def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
-    """The one chosen uncertain task gets the task id that the service knows it by. Raises `UsageError`."""
+    """The one chosen uncertain task gets the task id that the service knows it by. Raises `UsageError`.
+
+    Of several it is the one that got an answer with this id in it.
+    """
     with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
+        if len(chosen) > 1:
+            # Whichever of them got an answer that has this id in it.
+            named = [task for task in chosen if _is_named(manifest, task, task_id.strip())]
+            chosen = named if len(named) == 1 else chosen
         if len(chosen) != 1:
             names = ", ".join(task.paths[0] for task in chosen[:5])
             told = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
@@ -82,6 +90,11 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
         now = time.time()
         deadline = now + job.run.task_timeout
         return manifest.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)
+
+
+def _is_named(manifest: Manifest, task: TaskRecord, task_id: str) -> bool:
+    """Whether a kept answer to the task has this id in it."""
+    return any(task_id in possible_ids(answer.kept) for answer in manifest.answers(task.id))
 
 
 def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:

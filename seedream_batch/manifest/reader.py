@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
+from seedream_batch.manifest.answers import SELECT_ANSWERS, KeptAnswer, kept_answers
 from seedream_batch.manifest.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.core import TASK_TIMES
 from seedream_batch.manifest.place import connect
@@ -46,6 +47,8 @@ class Doubt:
     key: str
     sent_at: float
     reserved: int
+    kept: list[KeptAnswer]
+    """The answers that came, the newest first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +249,24 @@ class ManifestReader:
             row = self._one(
                 "SELECT key, opened_at, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
             )
-            doubts.append(Doubt(task, *row))
+            key, sent_at, reserved = row
+            doubts.append(Doubt(task, key, sent_at, reserved, self.kept_of(task)))
         return doubts
+
+    def kept_answers(self, limit: int) -> list[tuple[KeptAnswer, TaskRecord]]:
+        """Up to `limit` answers that were not fully understood, the newest first, with their tasks."""
+        found = kept_answers(self._rows(f"{SELECT_ANSWERS} ORDER BY id DESC LIMIT ?", (limit,)))
+        tasks = {one.task: self._task(one.task) for one in found}
+        return [(one, tasks[one.task]) for one in found]
+
+    def kept_of(self, task: TaskRecord) -> list[KeptAnswer]:
+        """The kept answers to the last attempt of a task, the newest first."""
+        rows = self._rows(f"{SELECT_ANSWERS} WHERE task = ? AND attempt = ? ORDER BY id DESC", (task.id, task.attempt))
+        return kept_answers(rows)
+
+    def kept_count(self) -> int:
+        """How many answers are kept."""
+        return int(self._one("SELECT count(*) FROM answers")[0])
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
         """Images that were delivered and could not be stored, or are gone, with their tasks."""

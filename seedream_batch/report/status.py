@@ -8,8 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from seedream_batch.api.wire import possible_ids
 from seedream_batch.expand.matrix import name_of
 from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.answers import KeptAnswer
 from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
 from seedream_batch.manifest.tally import AxisCount, CostNote, Pace, Part, TallyReader
@@ -72,6 +74,8 @@ class Status:
     lost: list[TaskRecord]
     uncertain: list[Doubt]
     troubled: list[tuple[ImageRecord, TaskRecord]]
+    kept_answers: int
+    kept: list[tuple[KeptAnswer, TaskRecord]]
     flagged_tasks: int
     flagged: list[Flagged]
 
@@ -123,6 +127,8 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
             lost=reader.tasks(TaskState.LOST, SHOWN),
             uncertain=reader.doubts(SHOWN),
             troubled=reader.troubled_images(SHOWN),
+            kept_answers=reader.kept_count(),
+            kept=reader.kept_answers(SHOWN),
             flagged_tasks=reader.flagged_tasks(),
             flagged=reader.flagged(SHOWN),
         )
@@ -235,6 +241,7 @@ def status_json(status: Status) -> Json:
                 "key": doubt.key,
                 "sent_at": doubt.sent_at,
                 "may_have_cost_usd": doubt.reserved / 1_000_000,
+                "ids_in_answers": ids_in(doubt.kept),
             }
             for doubt in status.uncertain
         ],
@@ -242,6 +249,8 @@ def status_json(status: Status) -> Json:
             {**_task_json(task), "image": image.index, "state": str(image.state), "reason": image.reason}
             for image, task in status.troubled
         ],
+        "kept_answers": status.kept_answers,
+        "answers": [{**_task_json(task), **_answer_json(answer)} for answer, task in status.kept],
         "flagged_tasks": status.flagged_tasks,
         "flagged": [
             {
@@ -253,6 +262,26 @@ def status_json(status: Status) -> Json:
             }
             for one in status.flagged
         ],
+    }
+
+
+def ids_in(answers: Sequence[KeptAnswer]) -> list[str]:
+    """What may be the task id in kept answers, the likeliest first."""
+    return list(dict.fromkeys(one for answer in answers for one in possible_ids(answer.kept)))
+
+
+def _answer_json(answer: KeptAnswer) -> dict[str, Json]:
+    kept = answer.kept
+    return {
+        "came_at": answer.at,
+        "attempt": answer.attempt,
+        "to": answer.kind,
+        "why": kept.why,
+        "http_status": kept.status,
+        "headers": json.loads(kept.headers),
+        "body": kept.body,
+        "bytes": kept.length,
+        "possible_ids": list(possible_ids(kept)),
     }
 
 
