@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 from seedream_batch.document.scalars import BadScalar, finite, integer
-from seedream_batch.document.source import MAX_DEPTH, decoded, encodable, located, refusal
+from seedream_batch.document.source import MAX_DEPTH, MOST_PROBLEMS, decoded, encodable, located, refusal
 from seedream_batch.errors import InvalidJob
-from seedream_batch.model.document import Json, Position, Problem
+from seedream_batch.model.document import Json, Position, Problem, written_as
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
@@ -33,6 +33,16 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 _DECODER: Final = json.JSONDecoder(
     object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=integer, parse_float=finite
 )
+
+
+def _as_written(text: str) -> float:
+    value = finite(text)
+    return written_as(value, text) or value
+
+
+_AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
+_PRINTS_OTHERWISE: Final = re.compile(r"[0-9][eE][-+]?[0-9]|\.[0-9]*0(?![0-9])|\.[0-9]{15}")
+"""What a number has in it that may print in another way than it is written; texts may have it, too."""
 
 
 def skip_space(text: str, index: int) -> int:
@@ -110,16 +120,26 @@ def _check_end(text: str, index: int, what: str) -> None:
         raise JsonProblem(f"there is more text after {what}", index)
 
 
-def parse_array(text: str, file: str) -> tuple[list[Json], list[tuple[int, int]]]:
-    """The elements of a JSON array, and the (line, column) that each starts at; raises `InvalidJob`."""
+Values: TypeAlias = tuple[list[Json], list[tuple[int, int]], list[Problem], dict[int, Json]]
+"""Values, the (line, column) of each, no problem, and by their index those with numbers that print otherwise."""
+
+
+def _written(text: str, index: int, end: int, written: dict[int, Json], number: int) -> None:
+    if _PRINTS_OTHERWISE.search(text, index, end):
+        written[number] = _AS_WRITTEN.raw_decode(text, index)[0]
+
+
+def parse_array(text: str, file: str) -> Values:
+    """The elements of a JSON array; raises `InvalidJob`."""
     try:
         return _elements(text)
     except JsonProblem as error:
         raise refusal(file, error.message, error.hint, at=located(text, error.index)) from None
 
 
-def _elements(text: str) -> tuple[list[Json], list[tuple[int, int]]]:
+def _elements(text: str) -> Values:
     values: list[Json] = []
+    written: dict[int, Json] = {}
     positions: list[tuple[int, int]] = []
     line, start, counted = 1, 0, 0  # of a file that is one long line, no part is looked at twice
     index = skip_space(text, 0)
@@ -131,6 +151,7 @@ def _elements(text: str) -> tuple[list[Json], list[tuple[int, int]]]:
         start = max(start, text.rfind("\n", counted, index) + 1)
         counted = index
         value, end = value_at(text, index)
+        _written(text, index, end, written, len(values))
         values.append(value)
         positions.append((line, index - start + 1))
         index = skip_space(text, end)
@@ -140,12 +161,13 @@ def _elements(text: str) -> tuple[list[Json], list[tuple[int, int]]]:
     if text[index : index + 1] != "]":
         raise JsonProblem("not JSON: a comma or ] was expected", index)
     _check_end(text, index + 1, "the list")
-    return values, positions
+    return values, positions, [], written
 
 
-def parse_lines(text: str, file: str) -> tuple[list[Json], list[tuple[int, int]]]:
+def parse_lines(text: str, file: str) -> Values:
     """The values of a file with one JSON value a line; raises `InvalidJob` with every bad line."""
     values: list[Json] = []
+    written: dict[int, Json] = {}
     positions: list[tuple[int, int]] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -156,8 +178,11 @@ def parse_lines(text: str, file: str) -> tuple[list[Json], list[tuple[int, int]]
             values.append(_only_value(line, start, "the value of this line"))
         except JsonProblem as error:
             problems.append(Problem("", error.message, Position(file, number, error.index + 1), error.hint))
+            if len(problems) >= MOST_PROBLEMS:
+                break
             continue
+        _written(line, start, len(line), written, len(values) - 1)
         positions.append((number, start + 1))
     if problems:
         raise InvalidJob(problems)
-    return values, positions
+    return values, positions, [], written

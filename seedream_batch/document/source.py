@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Position, Problem
+from seedream_batch.model.text import CONTROL, with_line_feeds
 
 MAX_BYTES = 64 * 1024 * 1024
 """The largest file that is read at all."""
 
 MAX_DEPTH = 100
 """The deepest nesting of lists and mappings, aliases followed: the code after us may recurse."""
+
+MAX_VALUES = 5_000_000
+"""The most values of a file, aliases written out: a bomb is a few lines long, and a value takes a hundred bytes."""
+
+MOST_PROBLEMS = 100
+"""Problems of one file after which reading it ends: nobody reads more at once."""
 
 MAX_DIGITS = 4_000
 """The longest integer; Python itself refuses to print more than 4,300 digits."""
@@ -43,16 +52,29 @@ def refusal(file: str, message: str, hint: str = "", *, at: tuple[int, int] = (1
 
 
 def decoded(data: str | bytes, file: str) -> str:
-    """The text of a file: UTF-8, without a byte order mark, and of a size worth parsing."""
+    """The text of a file: UTF-8, without byte order marks, with line feeds as line ends, and of a size worth parsing.
+
+    Raises `InvalidJob` for a file that is no text, or that only stands for another one.
+    """
     if len(data) > MAX_BYTES:
         raise refusal(file, f"the file is larger than {MAX_BYTES // 1024**2} MB")
-    if isinstance(data, str):
-        surrogate = _SURROGATE.search(data)
-        if surrogate:
-            raise refusal(file, "half of a character (a lone surrogate)", at=located(data, surrogate.start()))
-        return data.removeprefix("\ufeff")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or (len(data) >= 4 and 0 in data[:2] and data[:2] != b"\0\0"):
-        raise refusal(file, "the file is UTF-16, not UTF-8", "save it as UTF-8")
+    text = data if isinstance(data, str) else _from_bytes(data, file)
+    if isinstance(data, str) and (surrogate := _SURROGATE.search(data)):
+        raise refusal(file, "half of a character (a lone surrogate)", at=located(data, surrogate.start()))
+    text = with_line_feeds(text.lstrip("\ufeff"))
+    for start, what, hint in _OTHER_FILES:
+        if found := start.search(text):
+            raise refusal(file, what, hint, at=located(text, found.start()))
+    problems = list(islice(_control_problems(text, file), MOST_PROBLEMS))
+    if problems:
+        raise InvalidJob(problems)
+    return text
+
+
+def _from_bytes(data: bytes, file: str) -> str:
+    for start, what in _OTHER_BYTES:
+        if start.match(data):
+            raise refusal(file, f"the file is {what}", "save it as UTF-8")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -62,3 +84,47 @@ def decoded(data: str | bytes, file: str) -> str:
         at = located(before + " ", len(before))
         message = f"not UTF-8: the byte 0x{data[error.start]:02x} does not belong here"
         raise refusal(file, message, "save the file as UTF-8", at=at) from None
+
+
+_OTHER_BYTES = (
+    (re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff"), "UTF-32, not UTF-8"),
+    (re.compile(rb"\xff\xfe|\xfe\xff|\0[^\0]..|[^\0]\0..", re.DOTALL), "UTF-16, not UTF-8"),
+    (re.compile(rb"PK\x03\x04"), "a workbook or a zip file"),
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "an old Office document"),
+    (re.compile(rb"%PDF-"), "a PDF"),
+)
+"""What a file that begins like this is instead of text."""
+
+_OTHER_FILES = (
+    (
+        re.compile(r"\Aversion https?://\S+/spec/v\d"),
+        "the file is a Git LFS pointer, not the file itself",
+        'get the file with "git lfs pull"',
+    ),
+    (
+        re.compile(r"\A/annex/objects/"),
+        "the file is a git-annex pointer, not the file itself",
+        'get the file with "git annex get"',
+    ),
+    (re.compile(r"\A\s*<(?:!doctype html|html)", re.IGNORECASE), "the file is a web page", "download the file itself"),
+    (re.compile(r"^<{7} ", re.MULTILINE), "a merge conflict is not resolved here", "keep one of the two sides"),
+)
+"""Texts that only stand for the file that was meant."""
+
+
+def _control_problems(text: str, file: str) -> Iterator[Problem]:
+    """The control characters of a text, the first of each line."""
+    line, start, counted, told = 1, 0, 0, 0
+    for found in CONTROL.finditer(text):
+        line += text.count("\n", counted, found.start())
+        start = max(start, text.rfind("\n", counted, found.start()) + 1)
+        counted = found.start()
+        if line != told:
+            told = line
+            yield Problem("", no_control(found.group()), Position(file, line, counted - start + 1), "remove it")
+
+
+def no_control(character: str) -> str:
+    """What is said of a control character."""
+    name = "NUL character" if character == "\0" else "control character"
+    return f"the {name} U+{ord(character):04X} is not allowed"

@@ -3,29 +3,60 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Final, TypeAlias
+from typing import Final
 
 from seedream_batch.document.jsontext import parse_array, parse_lines
-from seedream_batch.document.source import decoded, refusal
-from seedream_batch.document.yamltext import parse_yaml
+from seedream_batch.document.source import MAX_VALUES, MOST_PROBLEMS, decoded, no_control, refusal
+from seedream_batch.document.yamltext import as_written, parse_yaml
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, Table
+from seedream_batch.model.text import control_in, is_empty, normal, plain_value
 
-Rows: TypeAlias = tuple[list[Json], list[tuple[int, int]]]
+_MOST_COLUMNS: Final = 1_000
+_QUOTED: Final = re.compile(r'"(?:[^"]++|"")*+"')
+_COMMENT: Final = re.compile(r"\s*#(?:[\s#!=*-]|\Z)")
+_SEPARATOR_LINE: Final = re.compile(r"\s*sep=(.)\s*\Z", re.IGNORECASE)
+_WRONG_SEPARATORS: Final = "|，；、､\uff5c"  # noqa: RUF001 - these are meant
 
-_BREAK: Final = re.compile(r"\r\n|\r|\n")
+
+@dataclass(slots=True)
+class Rows:
+    """The values of a table as they were read, the (line, column) of each, and what is wrong.
+
+    `written` has those values whose numbers are printed in another way than they are written, with numbers that print
+    as they are written.
+    """
+
+    values: list[Json] = field(default_factory=list)
+    positions: list[tuple[int, int]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    written: dict[int, Json] = field(default_factory=dict)
+    earlier: dict[int, tuple[Json, ...]] = field(default_factory=dict)
+    """What earlier versions may have read instead of a value."""
+
+    def add(self, value: Json, line: int, column: int = 1) -> None:
+        """One more value."""
+        self.values.append(value)
+        self.positions.append((line, column))
+
+    def refuse(self, file: str, message: str, at: tuple[int, int], hint: str = "") -> None:
+        """One more problem; raises `InvalidJob` where there are enough of them."""
+        self.problems.append(Problem("", message, Position(file, *at), hint))
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise InvalidJob(self.problems)
 
 
 def parse_table(data: bytes, file: str) -> Table:
     """The values of a table file; its suffix says the format. Raises `InvalidJob` with every problem found.
 
-    csv and tsv have a header row, and each value maps the columns to text; in txt every line that is not blank is
-    a value; jsonl has one JSON value a line; json and yaml hold a list.
+    csv and tsv have a header row, and each value maps the columns to text; in txt every line that is not blank and no
+    comment is a value; jsonl has one JSON value a line; json and yaml hold a list. Texts are those of `model.text`
+    in each format, and a value without any text is none.
     """
     suffix = PurePath(file).suffix.lower()
     parse = _FORMATS.get(suffix)
@@ -33,64 +64,176 @@ def parse_table(data: bytes, file: str) -> Table:
         known = ", ".join(_FORMATS)
         shown = f"the suffix {suffix}" if suffix else "a file without a suffix"
         raise refusal(file, f"{shown} is no table format", f"known: {known}")
-    values, positions = parse(decoded(data, file), file)
-    if not values:
+    typed = suffix not in _UNTYPED
+    rows = parse(decoded(data, file), file)
+    if typed:
+        rows = _normal(rows, file)
+    if rows.problems:
+        raise InvalidJob(rows.problems)
+    if not rows.values:
         raise refusal(file, "there are no values in the file")
-    return Table(file, values, positions, typed=suffix not in _UNTYPED)
+    return Table(file, rows.values, rows.positions, typed, rows.earlier, rows.written)
+
+
+def _normal(rows: Rows, file: str) -> Rows:
+    """The rows of a format whose texts may have escapes: with plain texts, and without values that have no text."""
+    plain = Rows(problems=rows.problems)
+    for index, (read, at) in enumerate(zip(rows.values, rows.positions, strict=True)):
+        if control := control_in(read):
+            plain.refuse(file, no_control(control), at, "remove it")
+        value = normal(read)
+        if is_empty(value):
+            continue
+        if value is not read:
+            plain.earlier[len(plain.values)] = (read,)
+        if index in rows.written:
+            plain.written[len(plain.values)] = normal(rows.written[index])
+        plain.add(value, *at)
+    return plain
+
+
+def _check_size(text: str, file: str, separators: str) -> None:
+    """Raises `InvalidJob` for a file that may have more values than fit into memory, before they are made."""
+    if sum(map(text.count, separators)) > MAX_VALUES:
+        raise refusal(file, f"the file may have more than {MAX_VALUES:,} values", "split it, or write less of them")
 
 
 def _csv(text: str, file: str) -> Rows:
-    return _separated(text, file, ",")
+    lines = text.split("\n")
+    first, delimiter = _start(lines, file, ",")
+    return _separated(text, file, delimiter, _csv_rows(lines, first, file, delimiter))
 
 
 def _tsv(text: str, file: str) -> Rows:
-    return _separated(text, file, "\t")
+    lines = text.split("\n")
+    first, _ = _start(lines, file, "\t")
+    return _separated(text, file, "\t", _tsv_rows(lines, first, file))
 
 
-def _separated(text: str, file: str, delimiter: str) -> Rows:
-    problems = _nul_problems(text, file)
-    if problems:
-        raise InvalidJob(problems)
-    rows = _rows(text, file, delimiter, problems)
-    line, header = next(rows, (0, []))
-    names = [name.strip() for name in header]
-    if not problems:
+_RowsOf = Callable[[Rows], Iterator[tuple[int, list[str]]]]
+"""Gives each row with the line it starts at; what is broken goes to the problems."""
+
+
+def _start(lines: list[str], file: str, usual: str) -> tuple[int, str]:
+    """The index of the line of the header, and the separator that the file has. Raises `InvalidJob` for a wrong one."""
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    said = _SEPARATOR_LINE.match(lines[first])
+    if said:
+        first, delimiter = first + 1, said[1]
+    else:
+        header = _QUOTED.sub("", lines[first])
+        others = ";\t" if usual == "," else ",;"
+        delimiter = usual if usual in header else next((one for one in others if one in header), usual)
+        wrong = next((one for one in header if one in _WRONG_SEPARATORS), "") if delimiter == usual else ""
+        if wrong and usual not in header:
+            at = (first + 1, lines[first].index(wrong) + 1)
+            told = f"the columns are separated by {wrong} (U+{ord(wrong):04X})"
+            raise refusal(file, told, "separate them with commas" if usual == "," else "separate them with tabs", at=at)
+    if usual == "\t" and delimiter != "\t":
+        told = f"the columns are separated by {delimiter}, in a .tsv file by tabs"
+        raise refusal(file, told, "name the file .csv", at=(first + 1, 1))
+    if delimiter not in ",;\t|" or delimiter == '"':
+        raise refusal(file, f"{delimiter!r} is no separator that is known", "use a comma", at=(first, 1))
+    return first, delimiter
+
+
+def _separated(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
+    _check_size(text, file, "\n" + delimiter)
+    rows = Rows()
+    found = read(rows)
+    line, header = next(found, (0, []))
+    names = [plain_value(name) for name in header]
+    if not rows.problems:
         if not names:
             raise refusal(file, "the file is empty: a header row was expected")
-        problems += _header_problems(names, Position(file, line, 1))
-    values: list[Json] = []
-    positions: list[tuple[int, int]] = []
-    for line, row in rows:
+        if len(names) > _MOST_COLUMNS:
+            raise refusal(file, f"there are {len(names):,} columns; at most {_MOST_COLUMNS:,} are read", at=(line, 1))
+        for problem in _header_problems(names, Position(file, line, 1)):
+            rows.problems.append(problem)
+    for line, row in found:
+        plain = [plain_value(one) for one in row]
+        if not any(plain):
+            continue
         if len(row) == len(names):
-            values.append(dict(zip(names, row, strict=True)))
-            positions.append((line, 1))
+            several = any("\n" in one for one in row)
+            if several or plain != row:
+                # They kept the line ends that the file had where it was checked out.
+                ends = ("\n", "\r\n") if several else ("\n",)
+                rows.earlier[len(rows.values)] = tuple(
+                    dict(zip(names, [one.replace("\n", end) for one in row], strict=True)) for end in ends
+                )
+            rows.add(dict(zip(names, plain, strict=True)), line)
         elif names:
             message = f"the row has {len(row)} fields, the header {len(names)}"
-            hint = "quote a field that has the separator in it" if len(row) > len(names) else ""
-            problems.append(Problem("", message, Position(file, line, 1), hint))
-    if problems:
-        raise InvalidJob(problems)
-    return values, positions
+            rows.refuse(file, message, (line, 1), _count_hint(row, names, delimiter))
+    return rows
 
 
-def _rows(text: str, file: str, delimiter: str, problems: list[Problem]) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with the line it starts at; what is broken goes to `problems`."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    first = True
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problems.append(Problem("", _csv_message(str(error)), Position(file, line, 1), _csv_hint(str(error))))
-            if first:
-                return  # without the columns the rows say nothing
-            continue
-        if row:
-            first = False
+def _count_hint(row: list[str], names: list[str], delimiter: str) -> str:
+    if delimiter == "\t" and any('"' in one for one in row):
+        return "a field of a .tsv file has no tab or line break in it, in quotes or not: save such a table as .csv"
+    wide = next((one for one in row[-1] if one in _WRONG_SEPARATORS), "") if len(row) < len(names) else ""
+    if wide:
+        return f"is {wide} (U+{ord(wide):04X}) meant as a separator?"
+    return "quote a field that has the separator in it" if len(row) > len(names) else ""
+
+
+def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsOf:
+    def read(rows: Rows) -> Iterator[tuple[int, list[str]]]:
+        source = (f"{lines[index]}\n" for index in range(first, len(lines)))
+        reader = csv.reader(source, delimiter=delimiter, strict=True)
+        header = True
+        while True:
+            line = first + reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                message, hint, fatal = _csv_fault(str(error))
+                rows.refuse(file, message, _opening(lines, line, delimiter), hint)
+                if header or fatal:
+                    return  # without the columns the rows say nothing
+                continue
+            if not row:
+                continue
+            if _COMMENT.match(lines[line - 1]):
+                rows.refuse(file, _COMMENT_FAULT[0], (line, 1), _COMMENT_FAULT[1])
+                if header:
+                    return
+                continue
+            header = False
             yield line, row
+
+    return read
+
+
+_COMMENT_FAULT: Final = (
+    "this row starts with #, and a table with columns has no comments",
+    'remove it; a value that starts with "# " goes in quotes',
+)
+
+
+def _tsv_rows(lines: list[str], first: int, file: str) -> _RowsOf:
+    """Rows as the registered form of tsv has them: a quote is a character, but a whole field in quotes loses them.
+
+    Spreadsheets write such fields. No field goes on behind its tab or line.
+    """
+
+    def read(rows: Rows) -> Iterator[tuple[int, list[str]]]:
+        for index in range(first, len(lines)):
+            line = lines[index]
+            if line.strip():
+                if _COMMENT.match(line):
+                    rows.refuse(file, _COMMENT_FAULT[0], (index + 1, 1), _COMMENT_FAULT[1])
+                    continue
+                yield index + 1, [_unquoted(one) for one in line.split("\t")]
+
+    return read
+
+
+def _unquoted(text: str) -> str:
+    return text[1:-1].replace('""', '"') if _QUOTED.fullmatch(text) else text
 
 
 def _header_problems(names: list[str], position: Position) -> list[Problem]:
@@ -107,42 +250,67 @@ def _header_problems(names: list[str], position: Position) -> list[Problem]:
     return problems
 
 
-def _csv_message(error: str) -> str:
+def _csv_fault(error: str) -> tuple[str, str, bool]:
+    """What is wrong, what to do, and whether there is no use in reading on."""
+    doubled = 'double a quote inside of quotes: ""'
     if "field larger than" in error:
-        return f"a field is longer than {csv.field_size_limit():,} characters"
+        told = f"a field that starts here is longer than {csv.field_size_limit():,} characters"
+        return told, "does it start with a quote that is never closed?", True
     if "unexpected end of data" in error:
-        return "a quote is never closed"
+        return "a quote is never closed", doubled, True
     if "expected after" in error:
-        return "there is text after a closing quote"
-    return error
+        return "there is text after a closing quote", doubled, False
+    return error, "", False
 
 
-def _csv_hint(error: str) -> str:
-    return 'double a quote inside of quotes: ""' if "expected after" in error or "end of data" in error else ""
-
-
-def _nul_problems(text: str, file: str) -> list[Problem]:
-    if "\0" not in text:
-        return []
-    return [
-        Problem("", "there is a NUL character", Position(file, number, line.index("\0") + 1), "is this a text file?")
-        for number, line in enumerate(_BREAK.split(text), start=1)
-        if "\0" in line
-    ]
+def _opening(lines: list[str], line: int, delimiter: str) -> tuple[int, int]:
+    """The line and column of the first field of a broken row that begins with a quote and does not end with one."""
+    text = "\n".join(lines[line - 1 :])
+    at = 0
+    while at < len(text):
+        if text[at] == '"':
+            closed = _QUOTED.match(text, at)
+            if closed is None or text[closed.end() : closed.end() + 1] not in {"", "\n", delimiter}:
+                break
+            at = closed.end()
+        else:
+            ends = [end for end in (text.find(delimiter, at), text.find("\n", at)) if end >= 0]
+            at = min(ends, default=len(text))
+        if text[at : at + 1] == "\n":
+            return line, 1  # no quote is to blame
+        at += 1
+    before = text[:at]
+    return line + before.count("\n"), at - (before.rfind("\n") + 1) + 1
 
 
 def _txt(text: str, file: str) -> Rows:
-    problems = _nul_problems(text, file)
-    if problems:
-        raise InvalidJob(problems)
-    values: list[Json] = []
-    positions: list[tuple[int, int]] = []
-    for number, line in enumerate(_BREAK.split(text), start=1):
-        value = line.strip()
-        if value:
-            values.append(value)
-            positions.append((number, 1 + len(line) - len(line.lstrip())))
-    return values, positions
+    _check_size(text, file, "\n")
+    rows = Rows()
+    for number, line in enumerate(text.split("\n"), start=1):
+        value = plain_value(line)
+        if not value or _COMMENT.match(value):
+            continue
+        if value.startswith("#"):
+            hint = "write `# ` for a comment, and `\\#` for a value that starts with #"
+            rows.refuse(file, "a comment or a value? the line starts with #", (number, line.index("#") + 1), hint)
+            continue
+        if value.lstrip("\\").startswith("#"):
+            value = value[1:]
+        before = line.strip()
+        if value != before:
+            rows.earlier[len(rows.values)] = (before,)
+        rows.add(value, number, 1 + len(line) - len(line.lstrip()))
+    return rows
+
+
+def _jsonl(text: str, file: str) -> Rows:
+    _check_size(text, file, ",[{\n")
+    return Rows(*parse_lines(text, file))
+
+
+def _json(text: str, file: str) -> Rows:
+    _check_size(text, file, ",[{")
+    return Rows(*parse_array(text, file))
 
 
 def _yaml(text: str, file: str) -> Rows:
@@ -150,15 +318,17 @@ def _yaml(text: str, file: str) -> Rows:
     items = document.mark.items
     if not isinstance(document.value, list) or not isinstance(items, list):
         raise refusal(file, "the file must hold a list", at=(document.mark.line, document.mark.column))
-    return document.value, [(mark.line, mark.column) for mark in items]
+    rows = Rows(document.value, [(mark.line, mark.column) for mark in items])
+    rows.written = {int(index): value for index, value in as_written(document).items()}
+    return rows
 
 
 _FORMATS: Final[Mapping[str, Callable[[str, str], Rows]]] = {
     ".csv": _csv,
     ".tsv": _tsv,
     ".txt": _txt,
-    ".jsonl": parse_lines,
-    ".json": parse_array,
+    ".jsonl": _jsonl,
+    ".json": _json,
     ".yaml": _yaml,
     ".yml": _yaml,
 }

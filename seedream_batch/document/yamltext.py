@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from operator import is_
 from typing import Any, Final
 
 import yaml
 
 from seedream_batch.document.scalars import NUMERIC_START, WORDS, BadScalar, check_collection_tag, number, tagged
-from seedream_batch.document.source import MAX_BYTES, MAX_DEPTH, decoded, encodable, located, refusal
+from seedream_batch.document.source import MAX_BYTES, MAX_DEPTH, MAX_VALUES, decoded, encodable
 from seedream_batch.document.syntax import QUOTE_TEMPLATE, syntax_problem, template_at
 from seedream_batch.errors import InvalidJob
-from seedream_batch.model.document import Document, Json, Mark, Position, Problem, dotted
-
-MAX_VALUES: Final = 5_000_000
-"""The most values a document may have with its aliases written out: a bomb is a few lines long."""
+from seedream_batch.model.document import Document, Json, Mark, Position, Problem, dotted, written_as
+from seedream_batch.model.text import UNPRINTABLE_IN_YAML
 
 MAX_ALIASED: Final = MAX_BYTES
 """The most characters that aliases may bring: a long text, a few thousand times, fills any memory once written out."""
@@ -29,9 +28,6 @@ MAX_MERGED: Final = 500_000
 """The most keys that merge keys may bring: unlike aliases they are copied."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-# What YAML calls printable, less what no job file needs.
-_CONTROL: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _SURROGATE_ESCAPE: Final = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 
@@ -46,11 +42,7 @@ def parse_yaml(text: str | bytes, file: str, problems: list[Problem] | None = No
     Raises `InvalidJob`: for repeated keys and bad scalars all of them, with the first error of syntax. Where
     `problems` is given, those that leave a value to go on with are added to it instead.
     """
-    text = decoded(text, file)
-    control = _CONTROL.search(text)
-    if control:
-        message = f"the control character U+{ord(control.group()):04X} is not allowed"
-        raise refusal(file, message, "remove it", at=located(text, control.start()))
+    text = UNPRINTABLE_IN_YAML.sub("", decoded(text, file))
     builder = _Builder(file, text)
     with _without_gc():
         try:
@@ -66,6 +58,51 @@ def parse_yaml(text: str | bytes, file: str, problems: list[Problem] | None = No
     if builder.problems:
         raise InvalidJob(builder.problems)
     return Document(file, value, mark)
+
+
+def as_written(document: Document, path: Sequence[str] = ()) -> dict[str | int, Json]:
+    """By its key or index, each part of the list or mapping at `path` that has a number in it that prints otherwise.
+
+    The parts are given with numbers that print as they are written.
+    """
+    value, mark = document.value, document.mark
+    for step in path:
+        if not isinstance(mark.items, dict) or step not in mark.items:
+            return {}
+        value, mark = value[step], mark.items[step]
+    memory: dict[int, Json] = {}
+    items = mark.items
+    parts: Iterable[tuple[str | int, Json, Mark]] = ()
+    if isinstance(items, dict):
+        parts = ((key, value[key], one) for key, one in items.items())
+    elif isinstance(items, list):
+        parts = ((index, value[index], one) for index, one in enumerate(items))
+    found = ((key, part, _as_written(part, one, memory)) for key, part, one in parts)
+    return {key: made for key, part, made in found if made is not part}
+
+
+def _as_written(value: Json, mark: Mark, memory: dict[int, Json]) -> Json:
+    """The value with numbers that print as they are written; the same object where there are none."""
+    if mark.written is not None:
+        return mark.written
+    items = mark.items
+    if items is None:
+        return value
+    known = memory.get(id(mark), memory)
+    if known is not memory:
+        return known
+    made: Json = value
+    if isinstance(value, list) and isinstance(items, list):
+        parts = [_as_written(part, one, memory) for part, one in zip(value, items, strict=True)]
+        made = value if all(map(is_, parts, value)) else parts
+    elif isinstance(value, dict) and isinstance(items, dict):
+        fields = {key: _as_written(part, items[key], memory) for key, part in value.items()}
+        made = value if all(map(is_, fields.values(), value.values())) else fields
+    memory[id(mark)] = made
+    return made
+
+
+_NUMBERS: Final = frozenset({int, float})
 
 
 @contextmanager
@@ -196,6 +233,8 @@ class _Builder:
                 else:
                     value = self._scalar(event.tag, text, line, column)
                 mark = Mark(line, column)
+                if type(value) in _NUMBERS:
+                    mark.written = written_as(value, text)
                 if event.anchor is not None:
                     self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, len(text), text)
             elif kind is map_event or kind is list_event:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from seedream_batch.expand.cell_names import CellNames
 from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.enter import known_as
 from seedream_batch.manifest.place import exists
 from seedream_batch.model.document import Json
 from seedream_batch.model.place import Place
@@ -39,8 +40,9 @@ def survey(specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, chooses:
         prices = reader.prices()
         plan.totals = reader.totals()
         plan.charged = bool(prices)
-        source = (_priced(spec, prices) for spec in specs)
-        while batch := list(itertools.islice(source, _BATCH)):
+        source = iter(specs)
+        while found := list(itertools.islice(source, _BATCH)):
+            batch = [_priced(spec, prices) for spec in known_as(found, reader.lookup)]
             known += _survey_batch(plan, batch, reader, resend=resend, chooses=chooses)
         plan.dropped = reader.with_something() - known
         plan.collect = reader.dropped_in_flight()

@@ -63,6 +63,8 @@ class RequestTemplate:
         self.names: list[tuple[Path, frozenset[str]]] = []
         self.rest_reads: set[str] | None = set(axes.keys() - {PROMPT})
         """The names that the fields other than the prompt depend on; None where that is not known."""
+        self.prompt_reads: frozenset[str] | None = frozenset()
+        """The names that the prompt depends on; None where that is not known."""
         self._engine = engine
         self._types = types
         self._turning = turning
@@ -122,6 +124,8 @@ class RequestTemplate:
             return lambda _context: None
         self.names.append((path, template.names))
         strip = field == (PROMPT,)
+        if strip:
+            self.prompt_reads = None if template.includes else template.reads
         if not strip and self.rest_reads is not None:
             self.rest_reads = None if template.includes else self.rest_reads | template.reads
         if template.is_constant:

@@ -92,6 +92,18 @@ class Shapes:
         checked, bad = self.with_references(body)
         return None if bad or self._rules.problems(checked) else self.shape(body)
 
+    @property
+    def prompt_reads(self) -> frozenset[str] | None:
+        """The names that the prompt depends on; None where that is not known."""
+        return self._request.prompt_reads
+
+    def prompt(self, context: Context) -> Json:
+        """The prompt of a cell as its template gives it; None where it gives none."""
+        try:
+            return self._request.prompt(context)
+        except FieldError:
+            return None
+
     def request(self, context: Context, prompt: Json = ABSENT) -> dict[str, Json]:
         """The request of a cell as its job has it, with this prompt where one is given. Raises `FieldError`."""
         body = self._request.render(context, prompt)

@@ -13,13 +13,14 @@ from seedream_batch.expand.drafts import task_spec
 from seedream_batch.expand.matrix import cells, label, turning
 from seedream_batch.expand.paths import collision_key
 from seedream_batch.expand.places import Places
+from seedream_batch.expand.readings import Readings, plain_prompt
 from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.expand.shapes import Shape, Shapes
 from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
 from seedream_batch.expand.twins import Seen, Twins, image_paths
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job, Reference
-from seedream_batch.model.task import TaskSpec
+from seedream_batch.model.task import RereadTask, TaskSpec
 
 __all__ = ["BadReference", "Expansion", "RequestRules", "ResolveReference"]
 
@@ -57,6 +58,7 @@ class Expansion:
         self.references: dict[str, Reference] = {}
         """Every local reference met so far, by its SHA-256."""
         self._shapes = Shapes(job, self._request, rules, resolve, self.references)
+        self._readings = Readings(job, self._shapes)
 
     def names(self) -> list[tuple[Path, frozenset[str]]]:
         """The free variables of each template of the job, with the place of the template."""
@@ -103,12 +105,14 @@ class Expansion:
                 if made is None:
                     full = collector.full
                     continue
-                shape, prompt, paths = made
+                shape, prompt, paths, earlier = made
                 text, print_ = self._shapes.texts(shape, prompt, sample)
                 spec = task_spec(
                     print_, ordinal, sample, text, shape.images, paths, cell_text,
                     shape.model, shape.size, shape.resolution, shape.price,
                 )  # fmt: skip
+                if earlier:
+                    spec = RereadTask.of(spec, earlier)
                 yield cell, sample, spec
 
     def _quick(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
@@ -117,10 +121,11 @@ class Expansion:
         if shape is None:
             return None
         try:
-            prompt = self._request.prompt(context)
+            raw = self._request.prompt(context)
+            prompt = plain_prompt(raw) if isinstance(raw, str) else raw
             if not self._takes_prompt(prompt):
                 return None
-            return shape, prompt, places.of(shape, prompt, context, cell)
+            return self._read(shape, prompt, raw, context, cell, places)
         except FieldError:
             return None
 
@@ -131,6 +136,9 @@ class Expansion:
         sample = context["sample"]
         try:
             body = self._shapes.request(context)
+            raw = body.get(PROMPT)
+            if isinstance(raw, str):
+                body[PROMPT] = plain_prompt(raw)
             checked, bad = self._shapes.with_references(body)
             for index, error in bad:
                 where = self._request.source(("image_urls", index))
@@ -144,10 +152,18 @@ class Expansion:
             if faults:
                 return None
             shape = self._shapes.shape(body)
-            return shape, body[PROMPT], places.of(shape, body[PROMPT], context, cell)
+            return self._read(shape, body[PROMPT], str(raw), context, cell, places)
         except FieldError as error:
             collector.add(error.path, error.message, hint=error.hint, cause=error.cause, cell=cell, sample=sample)
             return None
+
+    def _read(
+        self, shape: Shape, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
+    ) -> _Made:
+        """The task of a cell with this prompt; `raw` is the prompt before it was made plain. Raises `FieldError`."""
+        self._readings.check_numbers(context, cell, raw)
+        earlier = self._readings.earlier(context, cell, shape, prompt, raw)
+        return shape, prompt, places.of(shape, prompt, context, cell), earlier
 
     def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
         """Names the cells that make the same request or path; goes over the job again only if there are any."""
@@ -175,8 +191,8 @@ class Expansion:
         same_path.tell(collector, ("output", "path"))
 
 
-_Made: TypeAlias = tuple[Shape, str, tuple[str, ...]]
-"""The shape, the prompt and the paths of a task."""
+_Made: TypeAlias = tuple[Shape, str, tuple[str, ...], tuple[tuple[str, str], ...]]
+"""The shape, the prompt and the paths of a task, and its requests and fingerprints of earlier versions."""
 
 
 class _CellTexts:

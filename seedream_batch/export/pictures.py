@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from seedream_batch.choice import Picks
 from seedream_batch.files.check import Recorded
 from seedream_batch.manifest.deliveries import Delivery, DeliveryReader
+from seedream_batch.manifest.enter import known_as
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, home_of
 
@@ -66,6 +67,7 @@ class Pictures:
         """The stored images of each task, and how many more it has or asks for that are not stored."""
         source = iter(self._tasks())
         while batch := list(itertools.islice(source, _BATCH)):
+            batch = known_as(batch, self._reader.lookup)
             deliveries = self._reader.deliveries([spec.fingerprint for spec in batch])
             for spec in batch:
                 cell = json.loads(spec.cell)

@@ -10,12 +10,17 @@ from seedream_batch.load.server import server
 from seedream_batch.load.store import is_url, store
 from seedream_batch.load.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
-from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, RunSettings, Send
+from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, OtherReadings, RunSettings, Send
 from seedream_batch.model.place import MANIFEST
 
 
 def build_job(
-    value: Mapping[str, Json], document: Document, file: Path, axes: tuple[Axis, ...], request: Mapping[str, Json]
+    value: Mapping[str, Json],
+    document: Document,
+    file: Path,
+    axes: tuple[Axis, ...],
+    request: Mapping[str, Json],
+    readings: OtherReadings,
 ) -> Job:
     """The job; `axes` and `request` come with what they take from files read already. Paths become absolute."""
     name = value.get("name", file.stem)
@@ -41,6 +46,7 @@ def build_job(
         run=_run(value.get("run", {})),
         notify=_notify(value["notify"]) if "notify" in value else None,
         store=there,
+        readings=readings,
     )
 
 

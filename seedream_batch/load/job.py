@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
+from seedream_batch.document.source import decoded, no_control
+from seedream_batch.document.yamltext import as_written
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.collect import MOST_CAUSES, file_order
 from seedream_batch.expand.matrix import count
@@ -24,9 +26,10 @@ from seedream_batch.load.server import server, server_problems
 from seedream_batch.load.store import store_problems
 from seedream_batch.load.units import limit_problems, without
 from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
-from seedream_batch.model.job import Axis, Job, Reference
+from seedream_batch.model.job import Axis, Job, OtherReadings, Reference
 from seedream_batch.model.place import MANIFEST
 from seedream_batch.model.task import TaskSpec
+from seedream_batch.model.text import control_in, normal
 from seedream_batch.validate import RequestSchema, checked_job
 
 DEFAULT_MAX_TASKS = 1_000_000
@@ -107,8 +110,10 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
         problems += stores
         value = {**value, "output": {key: one for key, one in value.get("output", {}).items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
-    request = _request(value, document, reading, problems)
-    job = build_job(value, document, file.resolve(), tuple(axes.values()), request)
+    value, readings = _with_plain_cells(value, written, problems)
+    request, earlier_prompt = _request(value, document, reading, problems)
+    readings = dataclasses.replace(readings, earlier_prompt=earlier_prompt)
+    job = build_job(value, document, file.resolve(), tuple(axes.values()), request, readings)
     engine = TemplateEngine(_includes(reading))
     references = _References(file.parent)
     expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
@@ -178,8 +183,7 @@ def _axes(value: Mapping[str, Json], written: Written, reading: Reading, problem
     for name, values in value.get("matrix", {}).items():
         path = ("matrix", name)
         if isinstance(values, list):
-            places = [document.position((*path, index)) for index in written.kept(path)]
-            axes[name] = Axis(name, values, places)
+            axes[name] = _written_axis(name, values, written, problems)
             continue
         shown = _shown(document.file, values["file"])
         try:
@@ -190,36 +194,84 @@ def _axes(value: Mapping[str, Json], written: Written, reading: Reading, problem
             problems += error.problems
         else:
             places = [Position(table.file, line, column) for line, column in table.positions]
-            axes[name] = Axis(name, _column(table, name), places, table.typed)
+            column = _column(table, name)
+            found = column(table.values)
+            earlier = {id(found[index]): column(read) for index, read in table.earlier.items()}
+            prints = {id(found[index]): read for index, read in table.written.items()}
+            axes[name] = Axis(name, found, places, table.typed, earlier, prints)
     return axes
 
 
-def _column(table: Table, name: str) -> Sequence[Json]:
-    """The values of an axis; of a csv or tsv file that has only the column of a field's name, the fields' texts."""
+def _written_axis(name: str, values: list[Json], written: Written, problems: list[Problem]) -> Axis:
+    """The axis whose values the job file itself has."""
+    path = ("matrix", name)
+    kept = written.kept(path)
+    places = [written.document.position((*path, index)) for index in kept]
+    plain = [normal(value) for value in values]
+    for value, index, place in zip(values, kept, places, strict=True):
+        if control := control_in(value):
+            problems.append(Problem(dotted((*path, index)), no_control(control), place, "remove it"))
+    earlier = {id(new): (value,) for new, value in zip(plain, values, strict=True) if new is not value}
+    prints = as_written(written.document, path)
+    return Axis(
+        name, plain, places,
+        earlier=earlier,
+        written={id(new): normal(prints[index]) for new, index in zip(plain, kept, strict=True) if index in prints},
+    )  # fmt: skip
+
+
+def _with_plain_cells(
+    value: Mapping[str, Json], written: Written, problems: list[Problem]
+) -> tuple[dict[str, Json], OtherReadings]:
+    """The job with the texts in `include` and `exclude` as those of axes, and what it says in other readings."""
+    document = written.document
+    cells = list(value.get("include", ()))
+    kept = written.kept(("include",)) if cells else []
+    plain = [normal(cell) for cell in cells]
+    for cell, index in zip(cells, kept, strict=True):
+        if control := control_in(cell):
+            path = ("include", index)
+            problems.append(Problem(dotted(path), no_control(control), document.position(path), "remove it"))
+    prints = as_written(document, ("include",)) if cells else {}
+    readings = OtherReadings(
+        earlier_include={id(new): cell for new, cell in zip(plain, cells, strict=True) if new is not cell},
+        written_include={id(new): prints[index] for new, index in zip(plain, kept, strict=True) if index in prints},
+        written_vars={str(name): one for name, one in as_written(document, ("vars",)).items()},
+    )
+    return {**value, "include": plain, "exclude": normal(list(value.get("exclude", ())))}, readings
+
+
+def _column(table: Table, name: str) -> Callable[[Sequence[Json]], Sequence[Json]]:
+    """What makes rows the values of an axis: the texts of a csv or tsv file with only the column of a field's name."""
     of_field = (name,) in RequestSchema().field_types
     if of_field and not table.typed and all(isinstance(row, dict) and [*row] == [name] for row in table.values):
-        return [row[name] for row in table.values]
-    return table.values
+        return lambda rows: [row[name] for row in rows]
+    return lambda rows: rows
 
 
 def _request(
     value: Mapping[str, Json], document: Document, reading: Reading, problems: list[Problem]
-) -> Mapping[str, Json]:
+) -> tuple[Mapping[str, Json], str]:
+    """The request with the prompt from its file; and that prompt with other line ends, where those would be sent."""
     request = dict(value.get("request", {}))
     prompt = request.get("prompt")
-    if isinstance(prompt, dict) and "file" not in prompt:
-        del request["prompt"]  # refused by the schema
-    elif isinstance(prompt, dict):
-        path = ("request", "prompt", "file")
-        try:
-            request["prompt"] = reading.read(prompt["file"]).decode("utf-8-sig")
-        except StorageError as error:
-            problems.append(Problem(dotted(path), str(error), document.position(path)))
-            del request["prompt"]
-        except UnicodeDecodeError:
-            problems.append(Problem(dotted(path), f"{prompt['file']} is not UTF-8 text", document.position(path)))
-            del request["prompt"]
-    return request
+    if not isinstance(prompt, dict):
+        return request, ""
+    del request["prompt"]
+    if "file" not in prompt:
+        return request, ""  # refused by the schema
+    path = ("request", "prompt", "file")
+    try:
+        text = request["prompt"] = decoded(reading.read(prompt["file"]), _shown(document.file, prompt["file"]))
+    except StorageError as error:
+        problems.append(Problem(dotted(path), str(error), document.position(path)))
+    except InvalidJob as error:
+        problems += error.problems
+    else:
+        # Jinja makes line feeds of all line ends, and this is no template to it.
+        constant = not any(mark in text for mark in ("{{", "{%", "{#"))
+        return request, text.replace("\n", "\r\n") if constant and "\n" in text.strip() else ""
+    return request, ""
 
 
 class _References:
@@ -246,8 +298,8 @@ class _References:
 def _includes(reading: Reading) -> Callable[[str], str]:
     def read(name: str) -> str:
         try:
-            return reading.read(name, limit=1024 * 1024).decode("utf-8-sig")
-        except (StorageError, UnicodeDecodeError) as error:
+            return decoded(reading.read(name, limit=1024 * 1024), name)
+        except (StorageError, InvalidJob) as error:
             raise TemplateError(f"include: {error}") from error
 
     return read

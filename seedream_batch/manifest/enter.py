@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from seedream_batch.manifest.connection import Sql, marks
@@ -36,6 +36,7 @@ def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> Entered:
     source = iter(specs)
     while batch := list(itertools.islice(source, _BATCH)):
         rows = _rows(connection, [spec.fingerprint for spec in batch])
+        rows |= _renamed(connection, [spec for spec in batch if spec.earlier and spec.fingerprint not in rows], now)
         inserts = []
         for spec in batch:
             row = rows.get(spec.fingerprint)
@@ -83,7 +84,51 @@ def _insert_values(spec: TaskSpec, now: float) -> tuple[object, ...]:
     )
 
 
-def _rows(connection: Sql, fingerprints: Sequence[str]) -> dict[str, tuple[int, int | None, str, str, int]]:
+def _renamed(connection: Sql, specs: Sequence[TaskSpec], now: float) -> dict[str, _Row]:
+    """The tasks that earlier versions knew under other fingerprints, from now on under those of these.
+
+    What was sent for them stays what it was.
+    """
+    prints = [print_ for spec in specs for _, print_ in spec.earlier]
+    before = _rows(connection, prints) if prints else {}
+    found = {}
+    for spec in specs:
+        known = next((print_ for _, print_ in spec.earlier if print_ in before), None)
+        if known is not None:
+            found[spec.fingerprint] = before.pop(known)
+            connection.execute(
+                "UPDATE tasks SET fingerprint = ?, body = CASE WHEN attempt = 0 THEN ? ELSE body END, updated_at = ?"
+                " WHERE id = ?",
+                (spec.fingerprint, spec.body, now, found[spec.fingerprint][0]),
+            )
+    return found
+
+
+_Row = tuple[int, int | None, str, str, int]
+
+
+def known_as(specs: Sequence[TaskSpec], known: Callable[[Sequence[str]], Collection[str]]) -> list[TaskSpec]:
+    """The tasks, those that are only known under a fingerprint of an earlier version with that one.
+
+    `known` says which of some fingerprints the manifest has. For looking only: `enter` gives them their new ones.
+    """
+    prints = [
+        print_ for spec in specs for print_ in (spec.fingerprint, *(one for _, one in spec.earlier)) if spec.earlier
+    ]
+    if not prints:
+        return list(specs)
+    there = known(prints)
+    return [_known_as(spec, there) if spec.earlier and spec.fingerprint not in there else spec for spec in specs]
+
+
+def _known_as(spec: TaskSpec, there: Collection[str]) -> TaskSpec:
+    for body, print_ in spec.earlier:
+        if print_ in there:
+            return replace(spec, fingerprint=print_, body=body)
+    return spec
+
+
+def _rows(connection: Sql, fingerprints: Sequence[str]) -> dict[str, _Row]:
     found = connection.execute(
         f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks(fingerprints)})",
         fingerprints,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeAlias
 
 Json: TypeAlias = Any
 """None, bool, int, float, str, a list of Json or a dict from str to Json."""
@@ -26,19 +26,55 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
+class WrittenInt(int):
+    """A whole number that prints as it was written: 007."""
+
+    def __new__(cls, value: int, written: str) -> Self:
+        made = super().__new__(cls, value)
+        made.written = written
+        return made
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
+class WrittenFloat(float):
+    """A number that prints as it was written: 3.10."""
+
+    def __new__(cls, value: float, written: str) -> Self:
+        made = super().__new__(cls, value)
+        made.written = written
+        return made
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+
+def written_as(value: float, text: str) -> WrittenInt | WrittenFloat | None:
+    """The number that prints as its text; None where it does so anyway."""
+    if str(value) == text:
+        return None
+    return WrittenInt(value, text) if isinstance(value, int) else WrittenFloat(value, text)
+
+
 @dataclass(slots=True)
 class Mark:
     """Where one value starts, and the marks of what it holds.
 
     `keys` maps the keys of a mapping to the (line, column) of the key itself, `items` to the mark of
     the value; for a sequence `items` is a list. Lines and columns start at 1. An aliased value shares the mark of
-    its anchor.
+    its anchor. `written` is a number that prints as it was written, where the value itself prints in another way.
     """
 
     line: int
     column: int
     items: dict[str, Mark] | list[Mark] | None = None
     keys: dict[str, tuple[int, int]] | None = None
+    written: WrittenInt | WrittenFloat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +168,16 @@ class Table:
     """The values of an axis that comes from a file.
 
     `typed` is false where the format knows only text (csv, tsv, txt). `positions[i]` is the (line, column)
-    that value `i` starts at in `file`.
+    that value `i` starts at in `file`. `earlier[i]` are the values that earlier versions may have read
+    instead; `written[i]` is one whose numbers print as they are written, where that is not how they print.
     """
 
     file: str
     values: Sequence[Json]
     positions: Sequence[tuple[int, int]]
     typed: bool
+    earlier: Mapping[int, Sequence[Json]] = field(default_factory=dict)
+    written: Mapping[int, Json] = field(default_factory=dict)
 
     def position(self, index: int) -> Position:
         """Where value `index` starts."""

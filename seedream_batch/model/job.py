@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path as FilePath
 
@@ -35,13 +35,31 @@ class OnUnknown(StrEnum):
 class Axis:
     """One axis of the matrix: its name and its values, in the order they were written.
 
-    `typed` is false for values from a file format that knows only text.
+    `typed` is false for values from a file format that knows only text. By the identity of a value, `earlier` has the
+    values that earlier versions may have read instead, and `written` the one whose numbers print as they are written.
     """
 
     name: str
     values: Sequence[Json]
     positions: Sequence[Position]
     typed: bool = True
+    earlier: Mapping[int, Sequence[Json]] = field(default_factory=dict)
+    written: Mapping[int, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherReadings:
+    """What a job says outside of its axes in another way of reading it.
+
+    `earlier_include` and `written_include` are as in `Axis`, of the cells of `include`; `written_vars` has the
+    variables whose numbers print otherwise than they are written. `earlier_prompt` is a prompt from a file, with the
+    line ends that earlier versions may have sent; empty where there is no other.
+    """
+
+    earlier_include: Mapping[int, Mapping[str, Json]] = field(default_factory=dict)
+    written_include: Mapping[int, Mapping[str, Json]] = field(default_factory=dict)
+    written_vars: Mapping[str, Json] = field(default_factory=dict)
+    earlier_prompt: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +143,7 @@ class Job:
     run: RunSettings
     notify: Notify | None = None
     store: Store | None = None
+    readings: OtherReadings = OtherReadings()
 
     @property
     def pictures(self) -> FilePath | str:

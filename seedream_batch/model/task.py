@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import PurePosixPath
 
@@ -96,6 +96,30 @@ class TaskSpec:
     size: str
     resolution: str
     price: int
+
+    @property
+    def earlier(self) -> tuple[tuple[str, str], ...]:
+        """The body and fingerprint of each other request that earlier versions may have made of the same text."""
+        return ()
+
+
+class RereadTask(TaskSpec):
+    """A task whose text earlier versions read otherwise."""
+
+    __slots__ = ("_earlier",)
+    _earlier: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, spec: TaskSpec, earlier: tuple[tuple[str, str], ...]) -> RereadTask:
+        """The task, with what earlier versions may have made of it."""
+        made = cls(**{one.name: getattr(spec, one.name) for one in fields(spec)})
+        object.__setattr__(made, "_earlier", earlier)
+        return made
+
+    @property
+    def earlier(self) -> tuple[tuple[str, str], ...]:
+        """The body and fingerprint of each other request that earlier versions may have made of the same text."""
+        return self._earlier
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from seedream_batch.document import parse_json, parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Position
+from seedream_batch.model.text import CONTROL, is_empty, normal
 
 
 def problems(data, file):
@@ -48,8 +49,8 @@ def test_jsonl():
 
 
 def test_json():
-    found = table('[1,\n  {"a": [null]}, "x"\n]\n', "s.json")
-    assert (found.values, found.positions, found.typed) == ([1, {"a": [None]}, "x"], [(1, 2), (2, 3), (2, 18)], True)
+    found = table('[1,\n  {"a": [0]}, "x"\n]\n', "s.json")
+    assert (found.values, found.positions, found.typed) == ([1, {"a": [0]}, "x"], [(1, 2), (2, 3), (2, 15)], True)
 
 
 def test_yaml():
@@ -119,9 +120,10 @@ def test_parse_json():
         parse_json("1 2", "x.json")
 
 
+TEXT = st.text(st.characters(codec="utf-8").filter(lambda one: not CONTROL.match(one)))
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text()),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXT),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(TEXT, inner)),
     max_leaves=10,
 )
 
@@ -137,10 +139,11 @@ def test_a_json_file_that_is_one_long_line():
 @settings(max_examples=examples(50))
 @given(st.lists(JSON, min_size=1), st.sampled_from([None, 2]), st.booleans())
 def test_what_json_writes_is_read_back(values, indent, ascii_only):
-    text = json.dumps(values, indent=indent, ensure_ascii=ascii_only)
-    assert list(table(text, "x.json").values) == values
-    lines = "\n".join(json.dumps(item, ensure_ascii=ascii_only) for item in values)
-    assert list(table(lines, "x.jsonl").values) == values
+    plain = [value for value in map(normal, values) if not is_empty(value)]
+    text = json.dumps([*values, 0], indent=indent, ensure_ascii=ascii_only)
+    assert list(table(text, "x.json").values) == [*plain, 0]
+    lines = "\n".join(json.dumps(item, ensure_ascii=ascii_only) for item in [*values, 0])
+    assert list(table(lines, "x.jsonl").values) == [*plain, 0]
 
 
 @settings(max_examples=examples(1_000))

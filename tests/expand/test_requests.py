@@ -205,7 +205,7 @@ def test_the_prompt_from_a_file_with_an_include(tasks, told):
         "job.yaml:1:81: request.prompt: line 2 of the template: "
     )
     (problem,) = told(job, {**files, "prompts/hero.j2": b"\xff\xfe"})
-    assert problem == "job.yaml:1:90: request.prompt.file: prompts/hero.j2 is not UTF-8 text"
+    assert problem == "prompts/hero.j2:1:1: the file is UTF-16, not UTF-8 (save it as UTF-8)"
     (problem,) = told(job, {**files, "prompts/hero.j2": " \n"})
     assert "request.prompt: must be a text that is not empty" in problem
     (problem,) = told(job, {})
