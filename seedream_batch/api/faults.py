@@ -15,6 +15,9 @@ from seedream_batch.model.document import Json
 LONGEST_WAIT = 600.0
 """Seconds: a longer Retry-After is cut to this, so that a slip of the service does not stop a run for a year."""
 
+_LONGEST_TEXT = 300
+"""Characters of an answer that is plain text, above which it is no message."""
+
 _MESSAGES = (
     "message", "msg", "error_message", "errorMessage", "error_msg", "errmsg", "detail", "details", "description",
     "fail_reason", "failReason", "failure_reason", "reason", "title",
@@ -47,7 +50,18 @@ def fault_of(document: Json, answer: Answer) -> Fault:
         return Fault(message="the answer was cut short or too long")
     if is_web_page(answer.body):
         return Fault(message="a web page instead of an answer")
-    return Fault(message="an empty answer" if not answer.body else "an answer that is no JSON object")
+    return Fault(
+        message=_plain_text(answer.body) or ("an answer that is no JSON object" if answer.body else "an empty answer")
+    )
+
+
+def _plain_text(body: bytes) -> str:
+    """A short body that is words, or a JSON string of words; empty for anything else."""
+    try:
+        text = " ".join(body.decode().split()).strip('"')
+    except UnicodeDecodeError:
+        return ""
+    return text if len(text) <= _LONGEST_TEXT and text.isprintable() and text[:1].isalpha() else ""
 
 
 def is_web_page(body: bytes) -> bool:

@@ -80,14 +80,15 @@ class _Parser:
         self._received += data
         if not self._broken:
             try:
-                found = self._parser.feed_data(data)
+                messages, upgraded, rest = self._parser.feed_data(data)
             except HttpProcessingError:
                 self._broken = True
             else:
-                if found[0]:
+                if messages:
                     self._begun = True
                     self._received.clear()
-                return cast("_Fed", found)
+                # The words of the status line mean nothing, and httpx fails for those that are not UTF-8.
+                return [(_without_reason(message), stream) for message, stream in messages], upgraded, rest
         one = self._read(ended=len(self._received) > MOST_KEPT)
         return ([] if one is None else [one]), False, b""
 
@@ -152,6 +153,20 @@ class _Received:
     def makefile(self, mode: str) -> io.BytesIO:
         del mode
         return io.BytesIO(self._data)
+
+
+def _without_reason(one: RawResponseMessage) -> RawResponseMessage:
+    return RawResponseMessage(
+        one.version,
+        one.code,
+        "",
+        one.headers,
+        one.raw_headers,
+        one.should_close,
+        one.compression,
+        one.upgrade,
+        one.chunked,
+    )
 
 
 def _message(status: int, headers: list[tuple[str, str]]) -> RawResponseMessage:

@@ -490,6 +490,7 @@ BROKEN_HTTP = {
     "a long header": HEAD + LONG + LENGTH + b"\r\n" + WHOLE,
     "a header without a colon": HEAD + b"Oops\r\n" + LENGTH + b"\r\n" + WHOLE,
     "a control character in a header": HEAD + b"X-Odd: a\0b\r\n" + LENGTH + b"\r\n" + WHOLE,
+    "a status line that is not UTF-8": b"HTTP/1.1 200 tr\xe8s bien\r\n" + LENGTH + b"\r\n" + WHOLE,
     "a name with a space": HEAD + b"X Odd : a\r\n" + LENGTH + b"\r\n" + WHOLE,
     "bare line feeds": (HEAD + LENGTH + b"\r\n").replace(b"\r\n", b"\n") + WHOLE,
     "no HTTP at all": WHOLE,
@@ -530,3 +531,10 @@ def test_refusals_in_broken_http_are_refusals(talk):
     body = json.dumps(error(402)).encode()
     head = b"HTTP/1.1 402 No\r\nContent-Length: %d\r\nContent-Length: 7\r\n\r\n" % len(body)
     assert talk.submit(sending(head + body)).kind is Submitted.UNPAID
+
+
+@pytest.mark.parametrize("status", [400, 402, 403, 429])
+@pytest.mark.parametrize("body", [b"quota exceeded", b'"quota exceeded"', b" Quota exceeded\n"])
+def test_words_about_the_balance_count_in_plain_text(talk, status, body):
+    outcome = talk.submit(sending(talk.http(status, body)))
+    assert (outcome.kind, outcome.message.lower()) == (Submitted.UNPAID, "quota exceeded")

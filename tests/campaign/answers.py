@@ -653,8 +653,8 @@ def _drawn(form: str, size: tuple[int, int] | None = None) -> Callable[[Reply, A
 _several(
     "picture:", "image", wrong=True,
     a_placeholder=_drawn("PNG", (1, 1)), a_placeholder_gif=_drawn("GIF", (1, 1)),
-    a_white_square=_drawn("JPEG", (40, 40)),
-    a_banner=_drawn("PNG", (700, 20)), a_tower=_drawn("JPEG", (20, 700)),
+    a_white_square=_drawn("JPEG", (300, 300)),
+    a_banner=_drawn("PNG", (1400, 300)), a_tower=_drawn("JPEG", (300, 1400)),
 )  # fmt: skip
 _several(
     "picture:", "image",

@@ -85,7 +85,9 @@ def _understood(recipe: Recipe, ended: Ended) -> list[str]:
     wrong = []
     if ended.code == 6 and recipe.endpoint != "balance":
         wrong.append(f"the key counts as refused, and the balance was given: {ended.err[-300:]}")
-    if alone.startswith("quota:") and recipe.endpoint == "submit" and recipe.often == "always" and ended.code != 5:
+    # Words alone, in an answer of success, may as well be about something that was bought.
+    plain = alone.startswith("quota:") and not alone.endswith(("Chinese, 200", "text, 200"))
+    if plain and recipe.endpoint == "submit" and recipe.often == "always" and ended.code != 5:
         wrong.append(f"the quota is used up, and that was not understood: exit {ended.code}: {ended.err[-300:]}")
     return wrong
 
