@@ -24,8 +24,10 @@ class ReferenceSender:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._uploading: dict[str, asyncio.Lock] = {}
-        self._renewed: set[str] = set()
-        """Images that were uploaded again in this run, since the service had lost them: once each."""
+        self._dead: dict[str, str] = {}
+        """The links that the service had lost, by the hash of their image: each image is uploaded again once."""
+        self._sent_again: set[int] = set()
+        """The tasks that went out again for that: once each, since another upload may get the same link."""
 
     async def with_uploads(self, task: TaskRecord) -> str | None:
         """The request with local references as URLs of uploads, where the job wants that; None: the task's own body.
@@ -46,25 +48,26 @@ class ReferenceSender:
 
     async def forget(self, task: TaskRecord, sent: str) -> bool:
         """Forgets the uploads in a refused request; whether the task can be sent again with others."""
+        if task.id in self._sent_again:
+            return False
         again = False
         own, links = json.loads(task.body).get("image_urls", []), json.loads(sent).get("image_urls", [])
         for reference, link in zip(own, links, strict=False):
             if reference.startswith(REFERENCE) and link.startswith("http"):
                 sha256 = reference.removeprefix(REFERENCE)
                 again = await self._forget(sha256, link) or again
+        if again:
+            self._sent_again.add(task.id)
         return again
 
     async def _forget(self, sha256: str, link: str) -> bool:
         context = self._context
         origin = context.service.origin
         async with self._uploading.setdefault(sha256, asyncio.Lock()):
-            known = await context.writer.do(lambda m: m.upload(sha256, origin, context.clock()))
-            if known is not None and known != link:
-                return True  # another task has seen to it
-            if sha256 in self._renewed:
+            if self._dead.setdefault(sha256, link) != link:
                 return False
-            self._renewed.add(sha256)
-            await context.writer.do(lambda m: m.forget_upload(sha256, origin))
+            if await context.writer.do(lambda m: m.upload(sha256, origin, 0.0)) == link:
+                await context.writer.do(lambda m: m.forget_upload(sha256, origin))
             return True
 
     async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
