@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import sys
+import warnings
 from typing import Any
 
 import click
@@ -101,7 +102,10 @@ class _Log(logging.Handler):
         """One message."""
         from seedream_batch.cli.words import say
 
-        say(_without_secrets(self.format(record)), err=True)
+        error = record.exc_info[1] if record.exc_info else None
+        # What the system refused is no bug, and its place in the code says nothing.
+        told = f"{record.getMessage()}: {error}" if isinstance(error, OSError) else self.format(record)
+        say(_without_secrets(told), err=True)
 
 
 _OF_THE_MACHINE = {
@@ -123,12 +127,15 @@ def _unexpected(error: Exception) -> int:
     from seedream_batch.cli.words import say, tell
 
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
-    if number in _OF_THE_MACHINE:
-        name = getattr(error, "filename", None)
-        tell(f"seedream-batch: {f'{name}: ' if name else ''}{_OF_THE_MACHINE[number]}")
-        return 8
+    told = _OF_THE_MACHINE.get(number) if number else None
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        tell("seedream-batch: this machine starts no more threads; raise the limit (ulimit -u)")
+        told = "this machine starts no more threads; raise the limit (ulimit -u)"
+    if told is not None:
+        name = getattr(error, "filename", None)
+        tell(f"seedream-batch: {f'{name}: ' if name else ''}{told}")
+        # What was only half begun complains when it is taken apart.
+        sys.unraisablehook = lambda _: None
+        warnings.simplefilter("ignore")
         return 8
     import traceback
 

@@ -79,10 +79,16 @@ def command(path: Path) -> int:
 
     if path.suffix not in {".yaml", ".yml"}:
         raise UsageError(f"{path} has to end in .yaml")
-    if path.exists():
-        raise UsageError(f"{path} exists already; nothing was changed")
     if not str(path).isprintable():
         raise UsageError(f"{path} has a character that cannot be printed")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; give another name") from error
+    else:
+        raise UsageError(f"{path} exists already; nothing was changed")
     schema = path.with_name("job.schema.json")
     quoted = shlex.quote(str(path))
     # A name may have a colon, a quote or a backslash in it; JSON strings are YAML.

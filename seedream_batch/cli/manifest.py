@@ -50,11 +50,16 @@ def _place(text: str, job: str) -> Place:
     """A manifest as it is written; its schema is that of the job, unless the URL names another."""
     from pathlib import Path
 
-    from seedream_batch.errors import UsageError
+    from seedream_batch.errors import UsageError, telling
     from seedream_batch.load.server import names_schema, server
 
     if "://" not in text:
-        return Path(text)
+        path = Path(text)
+        # SQLite would wait for the other side of a pipe for ever.
+        with telling(path):
+            if path.exists() and not path.is_file():
+                raise UsageError(f"{path} is no ordinary file; name that of a manifest")
+        return path
     try:
         if not job and not names_schema(text):
             raise UsageError("the URL of FROM has to name the schema: ?schema=NAME")

@@ -100,6 +100,9 @@ FLAGGED: _Decorator = click.option(
 )
 
 
+_YEAR = 366 * 86_400.0
+
+
 class Duration(click.ParamType[float]):
     """`90s`, `50m`, `1h30m`, or a number of seconds."""
 
@@ -112,6 +115,9 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         try:
-            return seconds(float(value) if str(value).replace(".", "", 1).isdecimal() else value)
+            found = seconds(float(value) if str(value).replace(".", "", 1).isdecimal() else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if found > _YEAR:
+            self.fail(f"{value} is more than a year", param, ctx)
+        return found

@@ -31,7 +31,7 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 @SELECT
 @EMULATE
 @MANIFEST
-@click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Submit at most N new tasks.")
+@click.option("--limit", type=click.IntRange(0, 10**12), metavar="N", help="Submit at most N new tasks.")
 @click.option(
     "--max-duration", type=Duration(), metavar="TIME", help="Leave in good order after this time (50m, 1h30m)."
 )

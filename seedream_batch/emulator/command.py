@@ -177,7 +177,7 @@ def _run(state_dir: Path | None, faults: Path | None, **values: Any) -> None:
         raise click.UsageError(f"the fault plan makes no sense:\n{error}") from error
     try:
         emulator.serve(config, announce=click.echo)
-    except (OSError, emulator.LedgerError) as error:
+    except (OSError, UnicodeError, emulator.LedgerError) as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -159,6 +159,10 @@ class EmulatorConfig(Oddities):
         for name in ("link_seconds", "upload_seconds", "max_body_bytes", "submit_entries"):
             if not _is_number(getattr(self, name)) or getattr(self, name) <= 0:
                 raise ConfigError(f"{name}: {getattr(self, name)!r} is not a number above 0")
+        if not 0 <= self.port <= 65_535:
+            raise ConfigError(f"port: {self.port} is not from 0 to 65535")
+        if not all(_is_number(each) and each >= 0 for each in self.webhook_retries):
+            raise ConfigError("webhook_retries: there is one that is no number of seconds")
         if unknown := set(self.omit) - OMITTABLE:
             raise ConfigError(
                 f"omit: {', '.join(sorted(unknown))} can't be left out; {', '.join(sorted(OMITTABLE))} can"
@@ -226,7 +230,8 @@ def _fitting(name: str, value: Any, wanted: type) -> Any:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Nothing sane is larger, and an integer may have more digits than a float can hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def parse_rate(text: str) -> float:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +20,7 @@ from seedream_batch.expand.collect import MOST_CAUSES, file_order
 from seedream_batch.expand.matrix import count
 from seedream_batch.expand.tasks import BadReference, Expansion, ResolveReference
 from seedream_batch.expand.templates import TemplateEngine, TemplateError
+from seedream_batch.files.folder import resolved
 from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
 from seedream_batch.load.build import build_job
 from seedream_batch.load.crosscheck import Written, exclude_problems, first_causes, name_problems, template_problems
@@ -65,7 +68,7 @@ class LoadedJob:
 
     def into(self, folder: str | Path) -> LoadedJob:
         """The same job with another output folder, which has its manifest in it."""
-        output = Path(folder).resolve()
+        output = resolved(Path(folder))
         job = dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST, store=None)
         return LoadedJob(job, self.expansion, self._reading)
 
@@ -113,7 +116,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     value, readings = _with_plain_cells(value, written, problems)
     request, earlier_prompt = _request(value, document, reading, problems)
     readings = dataclasses.replace(readings, earlier_prompt=earlier_prompt)
-    job = build_job(value, document, file.resolve(), tuple(axes.values()), request, readings)
+    job = build_job(value, document, resolved(file), tuple(axes.values()), request, readings)
     engine = TemplateEngine(_includes(reading))
     references = _References(file.parent)
     expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
@@ -137,20 +140,24 @@ def _read(file: Path) -> bytes:
     try:
         if file.is_dir():
             raise UsageError(f"{file} is a folder; name the job file in it")
+        # A pipe without a writer, and some devices, would be read for ever.
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise UsageError(f"{file} is no ordinary file; write the job into one")
         if file.stat().st_size > MAX_JOB_FILE:
             raise StorageError(f"{file} is larger than {MAX_JOB_FILE:,} bytes")
         return file.read_bytes()
     except FileNotFoundError:
         raise UsageError(f"there is no job file {file}{_neighbours(file)}") from None
     except OSError as error:
-        raise StorageError(f"{file} cannot be read: {error.strerror or error}") from None
+        wrong = error.errno in {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
+        raise (UsageError if wrong else StorageError)(f"{file} cannot be read: {error.strerror or error}") from None
     except ValueError as error:
-        raise StorageError(f"{str(file)!r} is no usable path: {error}") from None
+        raise UsageError(f"{str(file)!r} is no usable path: {error}") from None
 
 
 def _neighbours(file: Path) -> str:
     try:
-        files = [one.name for one in os.scandir(file.parent) if one.is_file()]
+        files = [one.name for one in file.parent.iterdir() if one.is_file()]
         # What is hidden there is of other tools.
         names = sorted(name for name in files if name.endswith((".yaml", ".yml")) and not name.startswith("."))
     except OSError:

@@ -349,11 +349,11 @@ def test_files_that_are_no_job(tmp_path):
         assert text.startswith(f"{name}:")
         assert problem in (None, text)
     (tmp_path / "file").write_text("x")
-    assert refusal("file/job.yaml")[0] == "StorageError"
-    assert refusal("a\0b.yaml")[0] == "StorageError"
-    assert refusal("x" * 300)[0] == "StorageError"
+    assert refusal("file/job.yaml")[0] == "UsageError"
+    assert refusal("a\0b.yaml")[0] == "UsageError"
+    assert refusal("x" * 300)[0] == "UsageError"
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
-    assert refusal("loop.yaml")[0] == "StorageError"
+    assert refusal("loop.yaml")[0] == "UsageError"
     locked = tmp_path / "folder.yaml" / "big.yaml"
     with locked.open("wb") as file:
         file.truncate(64 * 1024 * 1024 + 1)
