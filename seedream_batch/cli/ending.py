@@ -154,9 +154,9 @@ def _is_of_job(path: Path, job: Job) -> bool:
     """
     if path in {job.file, job.manifest}:
         return True
-    if not path.is_relative_to(job.output_dir.resolve()):
+    if not path.is_relative_to(job.output_dir):
         return False
-    at_top = path.parent == job.output_dir.resolve() and path.stem == "manifest"
+    at_top = path.parent == job.output_dir and path.stem == "manifest"
     image = path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
     return at_top or image or path.name.startswith((".", "manifest."))
 

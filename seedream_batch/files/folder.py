@@ -32,6 +32,8 @@ _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068
 
 _LONGEST_NAME = 255
 """Bytes of a name that file systems take."""
+_LONGEST_PATH = 3_500
+"""Bytes of a path that leave room for the names of images."""
 
 _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 
@@ -49,6 +51,9 @@ def unusable(folder: Path, text: str) -> str:
         size = len(part.encode(errors="surrogateescape"))
         if size > _LONGEST_NAME:
             return f"has a name of {size:,} bytes ({part[:20]}...): file systems take {_LONGEST_NAME}"
+    size = len(os.path.abspath(folder / text).encode(errors="surrogateescape"))  # noqa: PTH100 - links are not followed
+    if size > _LONGEST_PATH:
+        return f"is a path of {size:,} bytes: systems take less than 4,096, and the images need some of them"
     at = folder
     for part in Path(text).parts:
         at /= part

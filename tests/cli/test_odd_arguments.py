@@ -124,12 +124,12 @@ def test_a_current_folder_that_was_deleted(folder, tmp_path_factory):
     assert (done.returncode, "2 of them new" in done.stdout) == (0, True), done
 
 
-@pytest.mark.parametrize("files", [12, 16, 20, 24, 32])
+@pytest.mark.parametrize("files", [12, 24])
 def test_few_open_files(folder, files):
-    """Whatever does not get a file descriptor is a sentence, and what was bought is in the manifest."""
+    """Told before anything is bought."""
     done = subprocess.run(
         [*PROGRAM, "run", "job.yaml", "--emulate"], cwd=folder, capture_output=True, text=True, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)),
     )  # fmt: skip
     assert "Traceback" not in done.stderr
-    assert done.returncode in {0, 7, 8}, done
+    assert done.returncode in {2, 8}, done
