@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import re
 from collections.abc import Iterable, Mapping
@@ -137,6 +138,10 @@ class ApiKey:
     def header(self) -> str:
         """The value of the Authorization header."""
         return f"Bearer {self._value}"
+
+    def hashed(self, salt: str) -> str:
+        """A salted hash by which the key can be recognised, and not be found."""
+        return hashlib.scrypt(self._value.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=16).hex()
 
     def removed_from(self, data: bytes) -> bytes:
         """The bytes with stars wherever the key stands in them, whatever its encoding."""

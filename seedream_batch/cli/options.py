@@ -87,6 +87,12 @@ MANIFEST: _Decorator = click.option(
     help="Keep the manifest in a PostgreSQL database (postgresql://...) instead of where the job says.",
 )
 
+SAME_ACCOUNT: _Decorator = click.option(
+    "--same-account",
+    is_flag=True,
+    help="The API key is another one than before, and belongs to the same account: go on with what is open.",
+)
+
 SELECT: _Decorator = click.option(
     "--select",
     multiple=True,

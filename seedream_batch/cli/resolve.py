@@ -6,7 +6,7 @@ import math
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 from seedream_batch.errors import UsageError
 
 _EPILOG = """\b
@@ -47,6 +47,7 @@ Examples:
 )
 @EMULATE
 @MANIFEST
+@SAME_ACCOUNT
 def command(
     job: str,
     select: tuple[str, ...],
@@ -55,6 +56,7 @@ def command(
     cost: float | None,
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
+    same_account: bool,  # noqa: FBT001
 ) -> int:
     """Decide about uncertain tasks, which were perhaps made and paid for, flagged results and odd costs."""
     from seedream_batch.cli.running import run
@@ -99,6 +101,6 @@ def command(
         show_chosen(chosen, "to be sent again", "", none)
         if chosen:
             only = frozenset(task.id for task in chosen)
-            options = RunOptions(limit=0, resend=True, resend_only=only)
+            options = RunOptions(limit=0, resend=True, resend_only=only, same_account=same_account)
             return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")
     return 0

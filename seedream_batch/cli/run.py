@@ -8,7 +8,7 @@ import click
 
 from seedream_batch.cli.exits import HELP as EXIT_CODES
 from seedream_batch.cli.imports import importing
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT, Duration, OutputPath
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SAME_ACCOUNT, SELECT, Duration, OutputPath
 from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
@@ -31,6 +31,7 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 @SELECT
 @EMULATE
 @MANIFEST
+@SAME_ACCOUNT
 @click.option("--limit", type=click.IntRange(0, 10**12), metavar="N", help="Submit at most N new tasks.")
 @click.option(
     "--max-duration", type=Duration(), metavar="TIME", help="Leave in good order after this time (50m, 1h30m)."
@@ -58,6 +59,7 @@ def command(
     select: tuple[str, ...],
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
+    same_account: bool,  # noqa: FBT001
     limit: int | None,
     max_duration: float | None,
     collect: bool,  # noqa: FBT001
@@ -93,6 +95,7 @@ def command(
             collect=collect,
             submit_only=submit_only,
             resend=trusts_keys(loaded.job, emulate=emulate),
+            same_account=same_account,
         )
         result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
         ending.result = result

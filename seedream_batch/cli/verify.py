@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 
 if TYPE_CHECKING:
     from seedream_batch.api.secret import ApiKey
@@ -34,6 +34,7 @@ requested; others as `run`."""
 @click.option("--deep", is_flag=True, help="Decode every picture, too.")
 @EMULATE
 @MANIFEST
+@SAME_ACCOUNT
 @click.option("--json", "as_json", is_flag=True, help="What was found as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is there.")
 def command(
@@ -43,6 +44,7 @@ def command(
     deep: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
+    same_account: bool,  # noqa: FBT001
     as_json: bool,  # noqa: FBT001
     quiet: bool,  # noqa: FBT001
 ) -> int:
@@ -61,6 +63,7 @@ def command(
         collect=True,
         chooses=chosen_results(select, loaded.job, flagged=flagged),
         verify=Verification(deep=deep, ask=not without, named=None if as_json else SHOWN),
+        same_account=same_account,
     )
     result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text")
     code = of_verification(result)

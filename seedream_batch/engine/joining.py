@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seedream_batch import __version__
+from seedream_batch.api.secret import ApiKey
 from seedream_batch.engine.membership import BEAT
 from seedream_batch.engine.opening import (
     STORE,
     keep_moves,
+    same_account,
     same_job,
     same_service,
     same_store,
@@ -66,11 +68,22 @@ class Begun:
     rescue: RescueFile
 
 
-def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Callable[[str], None]) -> Begun:
-    """Checks that the manifest is that of the job and the service, begins a run, and enters the tasks of the job.
+def begin(
+    manifest: Manifest,
+    job: Job,
+    source: Source,
+    origin: str,
+    tell: Callable[[str], None],
+    *,
+    key: ApiKey | None = None,
+    confirmed: bool = False,
+    verifies: bool = False,
+) -> Begun:
+    """Checks that the manifest is that of the job, the service and the account; begins a run; enters the tasks.
 
     A worker that finds others at work leaves that to the one that came first; whether the job is still the same is seen
-    by its files. Raises `UsageError`, `ManifestLocked`, `InvalidJob`, `StorageError`.
+    by its files. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for
+    `same_account`. Raises `UsageError`, `ManifestLocked`, `InvalidJob`, `StorageError`.
     """
     alone = not manifest.shared or _is_first(manifest, tell)
     still_here(manifest)
@@ -79,6 +92,8 @@ def begin(manifest: Manifest, job: Job, source: Source, origin: str, tell: Calla
         keep_moves(manifest, destination(job))
     same_service(manifest, origin)
     same_job(manifest, job)
+    if key is not None:
+        same_account(manifest, key, confirmed=confirmed, verifies=verifies)
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()

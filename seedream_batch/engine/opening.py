@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,17 +10,21 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import is_loopback
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.core import ENTERED, MOVED_TO
+from seedream_batch.manifest.core import ACCOUNT, ENTERED, MOVED_TO
 from seedream_batch.manifest.lock import folder_of, run_lock
 from seedream_batch.manifest.rescue import left_behind
 from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
 from seedream_batch.model.place import Server
+
+_MOST_KEYS = 50
+"""Keys of one account that are remembered."""
 
 STORE = "store"
 """The fact that says on which object store the pictures are; without it they are files."""
@@ -116,6 +121,30 @@ def same_service(manifest: Manifest, origin: str) -> None:
             f"{in_flight:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"
             f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
         )
+
+
+def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: bool) -> None:
+    """Refuses the key of another account while anything is open, unless a person has `confirmed` that it is the same.
+
+    To another account the task ids and Idempotency-Keys mean nothing: it would lose the tasks, or buy them again.
+    """
+    salt, _, known = manifest.fact(ACCOUNT).partition(" ")
+    salt = salt or secrets.token_hex(8)
+    hashed = key.hashed(salt)
+    keys = known.split()
+    if hashed in keys:
+        return
+    # Images that are gone may be asked for at any time, and a wrong account would say that there are none.
+    count = manifest.with_ids() if verifies else manifest.open()
+    if keys and count:
+        if not confirmed:
+            raise UsageError(
+                f"{count:,} of the tasks in {manifest.name} were sent with another API key, and each account knows"
+                " only its own tasks. Use that key; or, if this one belongs to the same account, add --same-account"
+            )
+        # Workers may have a key each.
+        hashed = " ".join([*keys[-_MOST_KEYS:], hashed])
+    manifest.tell({ACCOUNT: f"{salt} {hashed}"})
 
 
 def _is_local(origin: str) -> bool:

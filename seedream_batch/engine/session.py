@@ -127,7 +127,11 @@ def run_job(
         manifest = Manifest(job.manifest, shared=shared)
         try:
             hold_folder(stack, manifest, job)
-            begun = begin(manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)))
+            begun = begin(
+                manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)),
+                key=None if options.verify is not None and not options.verify.ask else key,
+                confirmed=options.same_account, verifies=options.verify is not None,
+            )  # fmt: skip
             rescue, entered = begun.rescue, begun.entered
             if options.chooses is not None:
                 chooses = options.chooses

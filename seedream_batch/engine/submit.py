@@ -32,6 +32,9 @@ RESENDS = 4
 KEY_LIFETIME = 20 * 3600.0
 """Seconds in which a service is trusted to know a key; how long it really does is not documented, a day is usual."""
 
+SKEW = 60.0
+"""Seconds by which the clocks of workers may differ."""
+
 MOST_UPLOADS = 5
 """Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
 
@@ -107,21 +110,20 @@ class Submitter:
         if accepted is not None or not uncertain or not self._context.options.resend:
             return accepted
         await self._context.rest(outcome.retry_after or backoff(1, random=self._context.random))
-        return await self.resend(await self._context.writer.do(lambda m: m.task(task.id)))
+        return await self.resend(await self._context.writer.do(lambda m: m.task(task.id)), just_sent=True)
 
-    async def resend(self, task: TaskRecord) -> TaskRecord | None:
+    async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
         """Sends an uncertain task again, with the identical body under the same key, until its fate is known.
 
         The accepted task, or None when it stays uncertain. Only for services whose keys are trusted, and only as long
-        as they can be expected to know the key.
+        as they can be expected to know the key, which `just_sent` ones do.
         """
         context = self._context
         claim = await context.writer.do(lambda m: m.open_claim(task))
         if claim is None:
             return None
-        age = context.clock() - claim.opened_at
-        if age > KEY_LIFETIME:
-            await self._hold(task, f"sent {age / 3600:.0f} h ago: the service may have forgotten the key")
+        if not just_sent and (expired := await self._expired(claim)):
+            await self._hold(task, expired)
             return None
         try:
             body = await self._references.with_inlined(claim.body)
@@ -151,6 +153,17 @@ class Submitter:
                 return accepted
             await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
         return None
+
+    async def _expired(self, claim: Claim) -> str:
+        """Why the service may not know the key of a claim any more; empty if it does. No age counts as too old."""
+        now = self._context.clock()
+        newest = await self._context.writer.do(lambda m: m.newest_run())
+        age = now - claim.opened_at
+        if age < 0 or newest > now + SKEW:
+            return "the clock was set back since it was sent: the service may have forgotten the key"
+        if age > KEY_LIFETIME:
+            return f"sent {age / 3600:.0f} h ago: the service may have forgotten the key"
+        return ""
 
     async def _send(self, task: TaskRecord) -> tuple[Claim, Submission] | None:
         """The committed intent and the outcome of its POST; None when nothing was sent."""

@@ -123,6 +123,8 @@ class RunOptions:
     whole."""
     verify: Verification | None = None
     """Only look at what is stored, and have again what is not there."""
+    same_account: bool = False
+    """The caller says that the API key, if it is another one than before, is one of the same account."""
 
 
 @dataclass(slots=True)

@@ -25,6 +25,9 @@ SWEPT = "swept"
 TASK_TIMES = "task_times"
 """The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
 
+ACCOUNT = "account"
+"""The fact that says by salted hashes which keys the account of the tasks has."""
+
 MOVED_TO = "moved_to"
 """The fact that says where a manifest has gone; from then on it is only there to be looked at."""
 
@@ -108,6 +111,23 @@ class ManifestCore:
     def swept(self) -> None:
         """Nothing unfinished is left of the runs before this one."""
         self.tell({SWEPT: str((self._run or 1) - 1)})
+
+    def newest_run(self) -> float:
+        """When the last of the other runs began or ended, in unix seconds by the clock that it had; 0 without any."""
+        sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
+        return max(map(float, self._connection.rows(sql, (self._run or 0,))[0]))
+
+    def open(self) -> int:
+        """Tasks that only the account they were sent from can collect: in flight, in doubt, or lost with a task id."""
+        sql = (
+            "SELECT count(*) FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+            " OR (state = 'lost' AND task_ids IS NOT NULL)"
+        )
+        return int(self._connection.rows(sql)[0][0])
+
+    def with_ids(self) -> int:
+        """Tasks that the service may be asked about."""
+        return int(self._connection.rows("SELECT count(*) FROM tasks WHERE task_ids IS NOT NULL")[0][0])
 
     def in_flight(self) -> int:
         """Tasks that only the service they were sent to knows anything of."""

@@ -9,9 +9,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from seedream_batch.errors import ManifestBusy, ManifestError, StorageError
+from seedream_batch.errors import ManifestBusy, ManifestError, StorageError, UsageError
 from seedream_batch.manifest.connection import PATIENCE, Connection
 from seedream_batch.manifest.schema import check_version, migrate
+
+OLDEST = (3, 37, 0)
+"""The first version of SQLite with strict tables."""
 
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL,
@@ -48,6 +51,12 @@ class SqliteConnection(Connection):
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         super().__init__(str(path))
+        if sqlite3.sqlite_version_info < OLDEST:
+            oldest = ".".join(map(str, OLDEST))
+            raise UsageError(
+                f"the SQLite of this Python is {sqlite3.sqlite_version}, and a manifest needs {oldest} or newer: use"
+                " another Python, or a manifest on PostgreSQL"
+            )
         if not read_only:
             _make_private(path)
         if path.is_file() and 0 < path.stat().st_size < _SMALLEST:

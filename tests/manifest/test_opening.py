@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from seedream_batch.errors import ManifestError, StorageError
+from seedream_batch.errors import ManifestError, StorageError, UsageError
 from seedream_batch.files.folder import sync_folder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.rescue import NAME, SIZE, Rescued, RescueFile, left_behind
@@ -64,6 +64,15 @@ def test_an_empty_file_becomes_a_manifest(tmp_path):
         ManifestReader(path)
     Manifest(path).close()
     ManifestReader(path).close()
+
+
+@pytest.mark.parametrize("opened", [Manifest, ManifestReader])
+def test_an_old_sqlite_is_named_before_anything_is_made(tmp_path, monkeypatch, opened):
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 36, 0))
+    monkeypatch.setattr(sqlite3, "sqlite_version", "3.36.0")
+    with pytest.raises(UsageError, match=r"is 3\.36\.0, and a manifest needs 3\.37\.0"):
+        opened(tmp_path / "manifest.db")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_kill_before_the_first_migration_is_made_up_for(tmp_path):

@@ -109,14 +109,16 @@ def test_without_a_key_the_local_part_is_done(made, monkeypatch):
     assert made.requests() == before
     assert images(made) == {"stored": 5, "missing": 1}
     monkeypatch.setenv("APIMART_API_KEY", "any")
-    assert made.call("verify").code == 0
+    assert made.call("verify").code == 2, "another account may know nothing of them"
+    assert images(made) == {"stored": 5, "missing": 1}
+    assert made.call("verify", "--same-account").code == 0
     assert images(made) == {"stored": 6}
 
 
 def test_a_refused_key_ends_it_with_its_own_code(made, monkeypatch):
     (made.out / "fox" / "1-1.jpg").unlink()
     monkeypatch.setenv("APIMART_API_KEY", "wrong-key")
-    done = made.call("verify")
+    done = made.call("verify", "--same-account")
     assert done.code == 6, done
     assert images(made) == {"stored": 5, "missing": 1}
     assert made.call("retry", "--missing").out.count("planned again") == 0

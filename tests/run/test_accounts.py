@@ -1,0 +1,148 @@
+"""Which account a manifest belongs to: another key finds, sends and buys nothing while anything is open."""
+
+import sqlite3
+from contextlib import closing, contextmanager
+
+import pytest
+
+from seedream_batch.engine import submit
+
+ONE = """\
+version: 1
+matrix: {subject: [panda, fox]}
+request: {prompt: "a {{ subject }}"}
+output: {dir: out, path: "{{ subject }}"}
+run: {on_unknown: resend}
+"""
+
+
+@contextmanager
+def bench_rows(bench):
+    """Changes the manifest by hand."""
+    with closing(sqlite3.connect(bench.out / "manifest.db")) as connection:
+        yield lambda sql, *values: connection.execute(sql, values)
+        connection.commit()
+
+
+@pytest.fixture
+def open_task(bench, serve):
+    """A job with tasks in a state, and how many requests there were so far."""
+
+    def make(how):
+        bench.write(ONE)
+        serve()
+        if how == "accepted":
+            assert bench.run("--submit-only").code == 0
+        else:
+            bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill"}])
+            assert bench.run().code == 4
+            bench.emulator.set_faults([])
+        return bench.requests()
+
+    return make
+
+
+@pytest.mark.parametrize("how", ["accepted", "uncertain"])
+@pytest.mark.parametrize("args", [["run"], ["run", "--collect"], ["resolve", "--resend"], ["verify"]])
+def test_another_key_does_nothing_while_anything_is_open(bench, open_task, monkeypatch, how, args):
+    before = open_task(how)
+    if (args[0], how) in {("resolve", "accepted"), ("verify", "uncertain")}:
+        pytest.skip("it would ask the service nothing")
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    done = bench.call(*args)
+    assert done.code == 2, done
+    assert "2 of the tasks" in done.err
+    assert "--same-account" in done.err
+    assert bench.requests() == before
+    assert bench.states() == {how: 2}
+
+
+def test_a_lost_task_with_an_id_is_open(bench, open_task, monkeypatch):
+    open_task("accepted")
+    with bench_rows(bench) as change:
+        change("UPDATE tasks SET state = 'lost'")
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run().code == 2
+
+
+@pytest.mark.parametrize("how", ["accepted", "uncertain"])
+def test_a_new_key_of_the_same_account_goes_on_when_a_person_says_so(bench, open_task, monkeypatch, how):
+    open_task(how)
+    monkeypatch.setenv("APIMART_API_KEY", "a-rotated-key-0123456789")
+    assert bench.run("--same-account").code == 0
+    assert len(bench.charges()) == 2
+    bench.check()
+    assert bench.run().code == 0, "from there on it is known"
+
+
+def test_both_keys_of_an_account_are_known(bench, open_task, monkeypatch):
+    # Workers on several machines may have a key each.
+    open_task("accepted")
+    monkeypatch.setenv("APIMART_API_KEY", "a-rotated-key-0123456789")
+    assert bench.run("--same-account", "--submit-only").code == 0
+    monkeypatch.undo()
+    bench.serve(bench.emulator)
+    monkeypatch.chdir(bench.folder)
+    assert bench.run().code == 0
+
+
+def test_another_account_may_go_on_with_a_job_of_which_nothing_is_open(bench, serve, monkeypatch):
+    bench.write(ONE)
+    serve()
+    assert bench.run("--limit", "1").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run("--submit-only").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "a-third-account-0123456789")
+    assert bench.run().code == 2
+
+
+def test_a_manifest_of_an_earlier_version_learns_its_account(bench, open_task, monkeypatch):
+    open_task("accepted")
+    with bench_rows(bench) as change:
+        change("DELETE FROM facts WHERE name = 'account'")
+    assert bench.run("--submit-only").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run().code == 2
+
+
+def test_the_key_cannot_be_read_from_its_hash(bench, open_task):
+    open_task("accepted")
+    [(fact,)] = bench.rows("SELECT value FROM facts WHERE name = 'account'")
+    salt, _, digest = fact.partition(" ")
+    assert (len(salt), len(digest)) == (16, 32)
+    first = fact
+    (bench.out / "manifest.db").unlink()
+    bench.run("--submit-only")
+    assert bench.rows("SELECT value FROM facts WHERE name = 'account'") != [(first,)], "another salt, another hash"
+
+
+# The age of an Idempotency-Key
+
+
+@pytest.mark.parametrize("hours", [-1, -24 * 365, 21])
+def test_a_key_without_a_possible_age_counts_as_expired(bench, open_task, hours):
+    open_task("uncertain")
+    with bench_rows(bench) as change:
+        change("UPDATE attempts SET opened_at = opened_at - ?", 3600.0 * hours)
+    done = bench.run()
+    assert done.code == 4, done
+    assert bench.rows("SELECT sum(held) FROM tasks") == [(2,)]
+    assert len(bench.charges()) == 2
+    assert "may have forgotten the key" in " ".join(bench.call("status").out.split())
+
+
+def test_a_clock_that_was_set_back_behind_an_earlier_run_says_nothing_of_ages(bench, open_task):
+    open_task("uncertain")
+    with bench_rows(bench) as change:
+        change("UPDATE attempts SET opened_at = opened_at - 3600")
+        change("UPDATE runs SET ended_at = ended_at + 7200")
+    assert bench.run().code == 4
+    assert bench.rows("SELECT sum(held) FROM tasks") == [(2,)]
+
+
+def test_a_key_within_its_lifetime_is_trusted(bench, open_task):
+    open_task("uncertain")
+    with bench_rows(bench) as change:
+        change("UPDATE attempts SET opened_at = opened_at - ?", submit.KEY_LIFETIME - 600)
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 2
