@@ -84,11 +84,13 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 def documents(answer: Answer) -> Documents:
     """The JSON of an answer, whatever surrounds it.
 
-    A web page has none: the objects in its scripts are not the service's. In an answer that was cut short a number or
-    a word may go on after the cut, so only objects and lists count there, and of those only values that ended.
+    A web page has none: the objects in its scripts are not the service's, unlike what follows a warning. In an answer
+    that was cut short a number or a word may go on after the cut, so only objects and lists count there, and of those
+    only values that ended.
     """
     text = _text(answer)
-    if text.lstrip().startswith("<"):
+    stripped = text.strip()
+    if stripped.startswith("<") and not stripped.endswith(("}", "]")):
         return Documents()
     try:
         whole: Json = json.loads(text, strict=False)
@@ -96,7 +98,7 @@ def documents(answer: Answer) -> Documents:
         pass
     else:
         if answer.whole or isinstance(whole, dict | list):
-            return Documents((_inner(whole),), clean=answer.whole)
+            return Documents((inner(whole),), clean=answer.whole)
         return Documents()
     found = tuple(_among(text[:SCANNED]))
     if not found and "{" in text:
@@ -123,14 +125,14 @@ def _text(answer: Answer) -> str:
     return body.decode("utf-8", "replace").lstrip("\ufeff")
 
 
-def _inner(value: Json) -> Json:
+def inner(value: Json) -> Json:
     """A document that was written as a string within JSON; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
-            inner: Json = json.loads(value, strict=False)
+            document: Json = json.loads(value, strict=False)
         except (ValueError, RecursionError):
             return value
-        return inner
+        return document
     return value
 
 
@@ -209,6 +211,10 @@ _BEGUN = {"submitted", "pending", "processing", "inprogress", "queued", "running
 _LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
 
 
+_LONG = re.compile(r"\b(?=[\w-]*[0-9])[\w-]{12,250}\b", re.ASCII)
+"""Whatever is too long for a word, and has digits."""
+
+
 def plain(name: str) -> str:
     """A name of a member without its way of writing: `taskId`, `task_id` and `Task-ID` are one."""
     return "".join(filter(str.isalnum, name[:100])).lower()
@@ -233,7 +239,8 @@ def candidates(text: str, headers: Mapping[str, str]) -> tuple[str, ...]:
     """What may be a task id in an answer, the likeliest first; for people to choose from."""
     body = documents(Answer(200, {}, text.encode("utf-8", "replace")))
     found = list(task_ids(body, headers).ids)
-    found += [match[0] for match in islice(_LOOKS_LIKE_ID.finditer(text), 20)]
+    for pattern in (_LOOKS_LIKE_ID, _LONG):
+        found += [match[0] for match in islice(pattern.finditer(text), 20)]
     return tuple(dict.fromkeys(found))[:20]
 
 
@@ -265,9 +272,9 @@ def _ids_in(node: Json, depth: int, *, weak: bool = True) -> Ids:
         return Ids()
     if isinstance(node, str):
         # Also the text of a document that was written as a string.
-        inner = _inner(node)
-        if inner is not node:
-            return _ids_in(inner, depth + 1, weak=weak)
+        document = inner(node)
+        if document is not node:
+            return _ids_in(document, depth + 1, weak=weak)
         return Ids(1, (node.strip(),)) if weak and _LOOKS_LIKE_ID.fullmatch(node.strip()) else Ids()
     if isinstance(node, list):
         return _in_list(node, depth, weak=weak)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TypeGuard
 from urllib.parse import urljoin, urlsplit
 
-from seedream_batch.api.documents import DEEPEST, Documents, plain
+from seedream_batch.api.documents import DEEPEST, Documents, inner, plain
 from seedream_batch.api.faults import fault_in, number_of, shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
@@ -83,9 +83,9 @@ def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | N
     if ours:
         return _told(ours) or next((one for one in ours if images_in(one, [])), None)
     node = next((node for node in nodes if status_of(node.value) is not None), None)
-    while node is not None and (inner := _inside(node)) is not None:
+    while node is not None and (deeper := _inside(node)) is not None:
         # The status of an envelope.
-        node = inner
+        node = deeper
     if node is None or (task_id is not None and node.tells):
         return None
     # Unwrapped, a status is one of anything: of an error page, for example.
@@ -109,8 +109,8 @@ def _inside(node: _Node, *, deeper: bool = False) -> _Node | None:
     """The object with a status that an envelope wraps."""
     wraps = node.wraps + 1
     members = _ENVELOPES if deeper else ("data",)
-    inner = (one for name in members for one in _objects(node.value.get(name), wraps, None))
-    return next((one for one in inner if status_of(one.value) is not None), None)
+    objects = (one for name in members for one in _objects(node.value.get(name), wraps, None))
+    return next((one for one in objects if status_of(one.value) is not None), None)
 
 
 def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
@@ -128,9 +128,16 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
         for name in _ENVELOPES:
             yield from _objects(named.pop(name, None), wraps + 1, task_id)
         if task_id is not None:
-            # Wrapped in what nobody knows: there only the id tells that it is the task.
+            keyed = value.get(task_id)
+            if isinstance(keyed, dict):
+                yield _Node(keyed, wraps + 1, matches=True, tells=True)
+            # Wrapped in what nobody knows: there only its id tells that it is the task, or its images.
             for one in named.values():
-                yield from (node for node in _objects(one, wraps + 1, task_id) if node.matches)
+                yield from (node for node in _objects(one, wraps + 1, task_id) if node.matches or _is_task(node))
+
+
+def _is_task(node: _Node) -> bool:
+    return not node.tells and status_of(node.value) is not None and bool(images_in(node.value, []))
 
 
 def _same(told: str | int, task_id: str) -> bool:
@@ -212,8 +219,9 @@ class _Gathering:
     def _take(self, value: Json, name: str, expires: float | None, depth: int) -> None:
         if depth > DEEPEST:
             return
+        value = inner(value)
         if isinstance(value, dict):
-            names = {plain(one): inner for one, inner in reversed(list(value.items()))}
+            names = {plain(one): held for one, held in reversed(list(value.items()))}
             self.object(names, expires, depth, entry=name in _LINKS or name in _ENTRIES)
         elif isinstance(value, list):
             for entry in islice(value, 10_000):

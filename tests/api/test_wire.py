@@ -436,6 +436,176 @@ def test_uploads(document, url):
     assert wire.upload_url(document) == url
 
 
+# Ids and images wherever they are
+
+TASK_ID = "task_01K8SGYNNNVBQTXNR4MM964S7K"
+NOTHING = st.none() | st.booleans() | st.floats() | st.sampled_from(["", "ok", "submitted", 200, {}, []])
+NAMES = st.sampled_from(["data", "result", "task", "output", "payload", "item", "response", "Body", "x"])
+
+
+def wrapped(inner):
+    """Something in objects and lists, beside what says nothing."""
+    in_list = st.tuples(st.lists(NOTHING, max_size=2), st.just(inner), st.lists(NOTHING, max_size=2)).map(
+        lambda parts: [*parts[0], parts[1], *parts[2]]
+    )
+    beside = st.dictionaries(st.sampled_from(["code", "msg", "trace", "request_id"]), NOTHING, max_size=2)
+    in_object = st.tuples(beside, NAMES).map(lambda parts: {**parts[0], parts[1]: inner})
+    return in_list | in_object
+
+
+def nested(inner):
+    return st.integers(0, 4).flatmap(
+        lambda depth: st.just(inner) if not depth else wrapped(inner).flatmap(lambda one: nested_by(one, depth - 1))
+    )
+
+
+def nested_by(inner, depth):
+    return wrapped(inner).flatmap(lambda one: nested_by(one, depth - 1)) if depth else st.just(inner)
+
+
+ONE_ID = st.sampled_from(
+    [{"task_id": TASK_ID}, {"taskId": TASK_ID}, {"Task-ID": [TASK_ID]}, {"id": TASK_ID}, {"id": TASK_ID, "status": "x"},
+     {"task_id": TASK_ID, "id": "req_1"}, {"id": TASK_ID, "status": "pending", "request_id": "req_1"},
+     {"task_id": TASK_ID, "data": {"task_id": "upstream_1"}}]
+).flatmap(nested)  # fmt: skip
+WAYS = {
+    "plain": lambda text: text.encode(),
+    "with a mark": lambda text: text.encode("utf-8-sig"),
+    "UTF-16": lambda text: text.encode("utf-16"),
+    "in other letters": lambda text: text.encode()[:-1] + b" " + text.encode()[-1:] if text else b"",
+    "behind a prefix": lambda text: b")]}',\n" + text.encode(),
+    "before a comment": lambda text: text.encode() + b"\n<!-- cache: miss -->",
+    "as events": lambda text: b"event: message\ndata: " + text.encode() + b"\n\ndata: [DONE]\n\n",
+    "as a string": lambda text: json.dumps(text).encode(),
+    "behind a warning": lambda text: b"<b>Warning</b>: Undefined index<br />\n" + text.encode(),
+}
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(document=ONE_ID, way=st.sampled_from(sorted(WAYS)))
+def test_one_task_id_is_found_wherever_it_is(document, way):
+    body = WAYS[way](json.dumps(document))
+    assert wire.submission(Answer(200, {}, body), NOW).task_ids == (TASK_ID,)
+
+
+@pytest.mark.parametrize(
+    ("headers", "found"),
+    [
+        ({"x-task-id": TASK_ID}, True),
+        ({"Task-Id": f" {TASK_ID} "}, True),
+        ({"location": f"/v1/tasks/{TASK_ID}"}, True),
+        ({"Content-Location": f"https://api.example.com/v1/tasks/{TASK_ID}/"}, True),
+        ({"location": "https://[oops"}, False),
+        ({"location": "/login"}, False),
+        ({"x-request-id": TASK_ID}, False),
+        ({"x-trace-id": TASK_ID}, False),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"request_id": "req_1"}', b"<html>created</html>"])
+def test_a_task_id_in_a_header(headers, found, body):
+    outcome = wire.submission(Answer(201, headers, body), NOW)
+    assert outcome.task_ids == ((TASK_ID,) if found else ())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"request_id": "req_1"},
+        {"data": {"user": {"id": "u_1"}, "model": {"id": "seedream"}}},
+        {"id": "req_1", "error": {"code": 500, "message": "no"}},
+        {"id": "req_1", "success": False, "message": "no"},
+        {"data": "ok"},
+        {"message": "the task task_12345678 was seen"},
+    ],
+)
+def test_ids_of_something_else_are_none_of_a_task(document):
+    outcome = submitted(document)
+    assert (outcome.kind, outcome.task_ids) == (Submitted.UNKNOWN, ())
+    assert json.loads(outcome.kept.body) == document
+
+
+def test_several_ids_of_one_submission():
+    ids = ("task_1", "task_2", "task_3")
+    for document in ({"task_ids": [*ids]}, [{"id": one} for one in ids], {"data": {"tasks": [*ids]}}, {"data": [*ids]}):
+        assert submitted(document).task_ids == ids
+
+
+DATA = "data:image/png;base64,iVBORw0KGgo="
+FORMS = [
+    {"result": {"images": [{"url": [A]}]}},
+    {"result": {"images": [{"url": f" {A}\n"}]}},
+    {"result": {"images": [{"image_url": {"url": A}}]}},
+    {"result": {"urls": [A]}},
+    {"result": A},
+    {"result": json.dumps({"resultUrls": [A]})},
+    {"images": [A]},
+    {"images": [{"url": A, "b64_json": "iVBORw0KGgo="}]},
+    {"image_url": A},
+    {"output": A},
+    {"output": [A]},
+    {"output": {"images": [{"src": A}]}},
+    {"output": f"![a fox]({A})"},
+    {"data": [{"url": A}]},
+    {"url": A.replace("?", "&amp;")},
+    {"result": {"images": [{"url": A}]}, "data": {}},
+    {"result": {"images": [{"url": A}]}, "data": {"id": "upstream_1", "status": "running", "images": [{"url": B}]}},
+    {"result": {"images": [{"url": A, "thumbnail_url": B}]}, "image_urls": [C], "request": {"image_urls": [C]}},
+]
+
+
+@settings(max_examples=examples(300), deadline=None)
+@given(data=st.data(), form=st.sampled_from(FORMS), word=st.sampled_from(["completed", "FINISHED", "reticulated", 3]))
+def test_images_are_found_wherever_they_are(data, form, word):
+    document = data.draw(nested({"id": TASK_ID, "status": word, **form}))
+    poll = wire.poll(answer(document), NOW, TASK_ID)
+    assert (poll.kind, [image.url for image in poll.images]) == (Polled.COMPLETED, [A])
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ({"url": DATA}, DATA),
+        ({"url": DATA.replace(",", ",\n")}, DATA),
+        ({"b64_json": "iVBORw0KGgo="}, DATA),
+        ({"b64_json": DATA}, DATA),
+        ({"url": "iVBORw0KGgo="}, DATA),
+        ({"url": "//img.example.com/a.png"}, "https://img.example.com/a.png"),
+        ({"url": "/files/a.png"}, "https://api.example.com/files/a.png"),
+        ({"url": "HTTPS://img.example.com/a.png"}, "https://img.example.com/a.png"),
+        ({"url": f"<{A}>"}, A),
+    ],
+)
+def test_links_in_other_forms(entry, url):
+    poll = wire.poll(answer(images(entry)), NOW, "task_1", "https://api.example.com")
+    assert [image.url for image in poll.images] == [url]
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"),
+    [
+        *((word, Polled.COMPLETED) for word in ("finished", "DONE", "Complete", "TASK_STATUS_SUCCEED", "已完成")),
+        *((word, Polled.FAILED) for word in ("FAILURE", "error", "Timed_Out", "expired", "REJECTED", "task failed")),
+        *((word, Polled.RUNNING) for word in ("IN-PROGRESS", "NOT_START", "Queued", "not finished", "unsuccessful")),
+    ],
+)
+def test_words_for_how_a_task_is(word, kind):
+    assert polled(task(status=word)).kind is kind
+
+
+def test_a_task_with_images_that_says_how_far_it_is_goes_on():
+    entry = {"url": A}
+    assert polled(images(entry, status="processing", progress=50)).kind is Polled.RUNNING
+    for fields in ({"progress": 100}, {"progress": "100%"}, {}):
+        poll = polled(images(entry, status="processing", **fields))
+        assert (poll.kind, len(poll.images), bool(poll.kept)) == (Polled.COMPLETED, 1, True)
+
+
+def test_a_task_by_its_name_in_a_mapping_or_a_list():
+    one, other = {"status": "completed", "images": [A]}, {"status": "failed"}
+    for document in ({"data": {"task_2": other, "task_1": one}}, [{"id": "task_2", **other}, {"id": "task_1", **one}]):
+        assert wire.poll(answer(document), NOW, "task_1").kind is Polled.COMPLETED
+
+
 # Anything at all
 
 WORDS = st.sampled_from(
