@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Generic, TypeVarTuple
@@ -46,6 +47,7 @@ def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = No
         job.tasks(),
         job.job.manifest,
         resend=job.job.run.resends if resend is None else resend,
+        now=time.time(),
         chooses=chosen(select, job.job) if select else None,
     )
 

@@ -19,8 +19,29 @@ BACKOFF_BASE = 1.0
 BACKOFF_CAP = 60.0
 """Seconds that any such pause may have at most."""
 
-BELIEVED = 3
-"""Looks in a row that have to show an odd end before a task is given up for it."""
+LEAST_POLLS = 3
+"""Polls in a row that have to show an odd end before a task is given up for it, ..."""
+
+WATCHED = 300.0
+"""... over at least so many seconds, ..."""
+
+WATCHED_OVERDUE = 10.0
+"""... or over so many once its deadline has passed."""
+
+WATCHED_TOGETHER = 20.0
+"""Seconds over which several tasks have to show the same odd end, and none another, to be taken for an outage."""
+
+CONFIRMED = 5.0
+"""Seconds over which a task has to be reported as failed: a relay may give up on a task that the service completes."""
+
+GOOD_FOR = 600.0
+"""Seconds for which an answer that makes sense speaks for the way to the service."""
+
+POLL_PAUSE = 2.0
+"""Seconds between the first two polls that show an odd end; each further pause is twice as long, ..."""
+
+LONGEST_POLL_PAUSE = 60.0
+"""... up to so many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +87,115 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
     assert_never(submission.kind)
 
 
-def after_poll(poll: Poll, *, age: float, overdue: bool, repeats: int) -> Move | None:
-    """What a look at an accepted task moves it to; None: keep polling.
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Polls of one task in a row that showed the same: what, how many, and since when (seconds of a steady clock)."""
 
-    `age` is the seconds since its submission, `overdue` whether its deadline passed, `repeats` how many looks in a
-    row, this one included, showed the same. One odd answer loses no task: it is believed when it is repeated. Past its
-    deadline a task that has not ended is lost, not failed, because it may still be billed.
+    what: str
+    count: int
+    since: float
+
+    def lasted(self, now: float) -> float:
+        """Seconds from the first of them to now."""
+        return now - self.since
+
+
+def series(before: Series | None, poll: Poll, now: float) -> Series:
+    """The series that a poll continues or begins."""
+    what = "completed, empty" if _is_empty(poll) else str(poll.kind)
+    if before is None or before.what != what:
+        return Series(what, 1, now)
+    return replace(before, count=before.count + 1)
+
+
+def is_odd(poll: Poll, *, age: float) -> bool:
+    """Whether a poll shows an end that is believed only when it is repeated; `age` in seconds since the submission."""
+    return poll.kind is Polled.FAILED or _is_empty(poll) or (poll.kind is Polled.NOT_FOUND and age >= NOT_FOUND_GRACE)
+
+
+def makes_sense(poll: Poll) -> bool:
+    """Whether only a service that knows the task answers like this."""
+    return poll.kind in {Polled.RUNNING, Polled.COMPLETED, Polled.FAILED} and not _is_empty(poll)
+
+
+def poll_pause(polls: int) -> float:
+    """Seconds to wait after so many polls in a row that showed an odd end."""
+    return float(min(LONGEST_POLL_PAUSE, POLL_PAUSE * 2.0 ** min(polls - 1, 30)))
+
+
+def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float) -> Move | None:
+    """What a poll of an accepted task moves it to; None: keep polling.
+
+    `age` is the seconds since its submission, `overdue` whether its deadline passed, `polls` how many polls in a row,
+    this one included, showed the same, and `lasted` the seconds since the first of them. One odd answer loses no task:
+    it is believed when it is repeated for a while. Past its deadline a task that has not ended is lost, not failed,
+    because it may still be billed.
     """
+    believed = polls >= LEAST_POLLS and lasted >= (WATCHED_OVERDUE if overdue else WATCHED)
     match poll.kind:
         case Polled.COMPLETED:
             if poll.images:
                 return Move(TaskState.SUCCEEDED, f"completed with {len(poll.images)} image(s)")
-            if repeats >= BELIEVED:
-                return Move(TaskState.LOST, "completed, but no image URL could be read from the answer")
-            return None
+            why = "completed, but no image URL could be read from the answer"
+            return Move(TaskState.LOST, why) if believed else None
         case Polled.FAILED:
+            if polls < 2 or lasted < CONFIRMED:
+                return None
             why = poll.message or poll.code or "failed without a word"
             # What was charged for all the same is not bought again by itself.
             final = bool(poll.cost) or is_moderation(poll.code, poll.message)
             return Move(TaskState.FAILED, why, poll.code, final=final)
-        case Polled.NOT_FOUND if age >= NOT_FOUND_GRACE and repeats >= BELIEVED:
-            return Move(TaskState.LOST, "the service does not know this task id (404)")
-        case Polled.RUNNING | Polled.NOT_FOUND:
-            return Move(TaskState.LOST, f"not ended {age:.0f} s after it was accepted") if overdue else None
+        case Polled.NOT_FOUND:
+            if not believed or (age < NOT_FOUND_GRACE and not overdue):
+                return None
+            status = f" (HTTP {poll.status})" if poll.status else ""
+            return Move(TaskState.LOST, f"the service does not know this task id{status}")
+        case Polled.RUNNING:
+            why = f"not ended {age:.0f} s after it was accepted"
+            return Move(TaskState.LOST, why) if overdue and believed else None
         case Polled.UNAUTHORIZED | Polled.RATE_LIMITED | Polled.NO_ANSWER:
             # Nothing was said of the task, so nothing is known that could end it.
             return None
     assert_never(poll.kind)
+
+
+class Outlook:
+    """What the latest polls of several tasks say together: when none makes sense, it is not the tasks.
+
+    Another account's key, a gateway that leads elsewhere and a service that was set up anew all answer so. Times are
+    seconds of a steady clock.
+    """
+
+    def __init__(self) -> None:
+        self._odd: dict[int, Series] = {}
+        self._good_at: float | None = None
+
+    def note(self, task: int, poll: Poll, series: Series, now: float) -> None:
+        """Takes in a poll of the task, and the series that it belongs to."""
+        if makes_sense(poll):
+            self._good_at = now
+        if poll.kind is Polled.NOT_FOUND or _is_empty(poll):
+            self._odd[task] = series
+        else:
+            self._odd.pop(task, None)
+
+    def forget(self, task: int) -> None:
+        """The task is polled no more."""
+        self._odd.pop(task, None)
+
+    def doubtful(self, now: float) -> bool:
+        """Whether several tasks show the same odd end, and none has shown anything else for a while."""
+        good = self._good_at is not None and now - self._good_at < GOOD_FOR
+        return len(self._odd) > 1 and not good and len({one.what for one in self._odd.values()}) == 1
+
+    def outage(self, now: float) -> int:
+        """How many tasks show the same odd end, if that has lasted long enough to be taken for an outage; else 0."""
+        lasting = all(one.count >= LEAST_POLLS and one.lasted(now) >= WATCHED_TOGETHER for one in self._odd.values())
+        return len(self._odd) if lasting and self.doubtful(now) else 0
+
+
+def _is_empty(poll: Poll) -> bool:
+    return poll.kind is Polled.COMPLETED and not poll.images
 
 
 def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll:

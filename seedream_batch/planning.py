@@ -23,6 +23,7 @@ from seedream_batch.model.task import (
     TaskState,
     Totals,
     home_of,
+    may_be_known,
 )
 
 
@@ -57,12 +58,18 @@ class Decision:
 
 
 def decide(
-    spec: TaskSpec, known: TaskRecord | None, images: Sequence[ImageRecord], *, was: TaskRecord | None, resend: bool
+    spec: TaskSpec,
+    known: TaskRecord | None,
+    images: Sequence[ImageRecord],
+    *,
+    was: TaskRecord | None,
+    resend: bool,
+    now: float,
 ) -> Decision:
     """What a run would do with a task of the job.
 
     `known` is the manifest's record of it, `images` those it has, `was` the task that had its place in the output
-    before, and `resend` says whether uncertain tasks are sent again under their key.
+    before, and `resend` says whether uncertain tasks are sent again under their key. `now` is in unix seconds.
     """
     if known is None:
         if was is None:
@@ -81,6 +88,8 @@ def decide(
         case TaskState.FAILED:
             return Decision(Action.LEAVE, f"failed: {known.reason or known.code}")
         case TaskState.LOST:
+            if may_be_known(known, now):
+                return Decision(Action.POLL, f"lost, polled again for free: {known.reason}")
             return Decision(Action.LEAVE, f"lost: {known.reason}")
         case TaskState.SUCCEEDED:
             return _of_images(spec, known, images)

@@ -12,13 +12,24 @@ from hypothesis import strategies as st
 from seedream_batch.lifecycle import (
     BACKOFF_BASE,
     BACKOFF_CAP,
-    BELIEVED,
+    CONFIRMED,
+    GOOD_FOR,
+    LEAST_POLLS,
+    LONGEST_POLL_PAUSE,
     NOT_FOUND_GRACE,
+    WATCHED,
+    WATCHED_OVERDUE,
+    WATCHED_TOGETHER,
     Move,
+    Outlook,
     after_poll,
     after_submission,
     backoff,
     combine,
+    is_odd,
+    makes_sense,
+    poll_pause,
+    series,
 )
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
 from seedream_batch.model.refusals import is_moderation
@@ -87,21 +98,29 @@ def test_what_is_said_of_a_submission():
 )
 def test_moderation(code, message, moderation):
     assert is_moderation(code, message) is moderation
-    move = after_poll(Poll(Polled.FAILED, code=code, message=message), age=1, overdue=False, repeats=1)
+    move = after_poll(Poll(Polled.FAILED, code=code, message=message), age=1, overdue=False, polls=2, lasted=CONFIRMED)
     assert move == Move(FAILED, message or code or "failed without a word", code, final=moderation)
 
 
 EARLY, LATER = NOT_FOUND_GRACE - 0.1, NOT_FOUND_GRACE
-# Where a look leads: at first, when it is repeated within the grace for 404 and after it, and past the deadline.
-SITUATIONS = [(EARLY, False, 1), (EARLY, False, BELIEVED), (LATER, False, BELIEVED), (LATER, True, 1)]
+# Where a poll leads: the first one; one that is repeated for a moment; for long, within the grace for 404 and after it;
+# past the deadline at first, and after a while.
+SITUATIONS = [
+    (EARLY, False, 1, 0.0),
+    (LATER, False, LEAST_POLLS, CONFIRMED),
+    (EARLY, False, LEAST_POLLS, WATCHED),
+    (LATER, False, LEAST_POLLS, WATCHED),
+    (LATER, True, 1, 0.0),
+    (EARLY, True, LEAST_POLLS, WATCHED_OVERDUE),
+]
 LOOKS = {
-    Polled.RUNNING: (None, None, None, LOST),
-    Polled.COMPLETED: (SUCCEEDED, SUCCEEDED, SUCCEEDED, SUCCEEDED),
-    Polled.FAILED: (FAILED, FAILED, FAILED, FAILED),
-    Polled.NOT_FOUND: (None, None, LOST, LOST),
-    Polled.UNAUTHORIZED: (None, None, None, None),
-    Polled.RATE_LIMITED: (None, None, None, None),
-    Polled.NO_ANSWER: (None, None, None, None),
+    Polled.RUNNING: (None, None, None, None, None, LOST),
+    Polled.COMPLETED: (SUCCEEDED,) * 6,
+    Polled.FAILED: (None, FAILED, FAILED, FAILED, None, FAILED),
+    Polled.NOT_FOUND: (None, None, None, LOST, None, LOST),
+    Polled.UNAUTHORIZED: (None,) * 6,
+    Polled.RATE_LIMITED: (None,) * 6,
+    Polled.NO_ANSWER: (None,) * 6,
 }
 IMAGES = (ImageUrl("https://example.com/0.png", 1.0), ImageUrl("https://example.com/1.png", None))
 
@@ -111,38 +130,138 @@ def test_the_table_of_looks_is_complete():
 
 
 @pytest.mark.parametrize("kind", Polled)
-@pytest.mark.parametrize("situation", range(4))
-def test_after_a_look(kind, situation):
-    age, overdue, repeats = SITUATIONS[situation]
-    move = after_poll(Poll(kind, images=IMAGES), age=age, overdue=overdue, repeats=repeats)
+@pytest.mark.parametrize("situation", range(6))
+def test_after_a_poll(kind, situation):
+    age, overdue, polls, lasted = SITUATIONS[situation]
+    move = after_poll(Poll(kind, images=IMAGES), age=age, overdue=overdue, polls=polls, lasted=lasted)
     assert (move.to if move else None) == LOOKS[kind][situation]
 
 
-def test_an_end_without_images_is_believed_when_it_is_repeated():
-    looks = [after_poll(Poll(Polled.COMPLETED), age=9.0, overdue=False, repeats=times) for times in range(1, 5)]
-    assert [move.to if move else None for move in looks] == [None] * (BELIEVED - 1) + [LOST] * (5 - BELIEVED)
+@pytest.mark.parametrize("kind", [Polled.COMPLETED, Polled.NOT_FOUND])
+@pytest.mark.parametrize(
+    ("polls", "lasted", "to"),
+    [(LEAST_POLLS, WATCHED, LOST), (LEAST_POLLS - 1, 2 * WATCHED, None), (90, WATCHED - 0.1, None)],
+)
+def test_an_odd_end_is_believed_after_several_polls_and_minutes(kind, polls, lasted, to):
+    move = after_poll(Poll(kind), age=LATER, overdue=False, polls=polls, lasted=lasted)
+    assert (move.to if move else None) == to
 
 
-def test_one_404_after_the_grace_loses_nothing():
-    looks = [after_poll(Poll(Polled.NOT_FOUND), age=LATER, overdue=False, repeats=times) for times in range(1, 5)]
-    assert [move.to if move else None for move in looks] == [None] * (BELIEVED - 1) + [LOST] * (5 - BELIEVED)
+@pytest.mark.parametrize(
+    ("polls", "lasted", "to"), [(1, 60.0, None), (2, CONFIRMED - 0.1, None), (2, CONFIRMED, FAILED)]
+)
+def test_a_failure_is_believed_once_it_is_confirmed(polls, lasted, to):
+    move = after_poll(Poll(Polled.FAILED), age=9.0, overdue=False, polls=polls, lasted=lasted)
+    assert (move.to if move else None) == to
 
 
 def test_what_failed_and_cost_all_the_same_is_not_bought_again_by_itself():
-    move = after_poll(Poll(Polled.FAILED, message="no", cost=35_000), age=9.0, overdue=False, repeats=1)
-    assert move == Move(FAILED, "no", final=True)
+    failed = Poll(Polled.FAILED, message="no", cost=35_000)
+    assert after_poll(failed, age=9.0, overdue=False, polls=2, lasted=9.0) == Move(FAILED, "no", final=True)
 
 
-def test_what_is_said_of_a_look():
-    def why(poll, age, *, overdue=False, repeats=BELIEVED):
-        move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
+def test_what_is_said_of_a_poll():
+    def why(poll, age, *, overdue=False):
+        move = after_poll(poll, age=age, overdue=overdue, polls=LEAST_POLLS, lasted=WATCHED)
         return (move.to, move.why) if move else None
 
     assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
     assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but no image URL could be read from the answer")
     assert why(Poll(Polled.RUNNING), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
-    assert why(Poll(Polled.NOT_FOUND), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
-    assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id (404)")
+    assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id")
+    assert why(Poll(Polled.NOT_FOUND, status=400), 60) == (
+        LOST,
+        "the service does not know this task id (HTTP 400)",
+    )
+
+
+def test_polls_in_a_row_are_a_series():
+    empty, full = Poll(Polled.COMPLETED), Poll(Polled.COMPLETED, images=IMAGES)
+    first = series(None, empty, 10.0)
+    second = series(first, empty, 12.0)
+    assert (second.count, second.since, second.lasted(15.0)) == (2, 10.0, 5.0)
+    assert series(second, full, 20.0).count == 1
+    assert series(second, Poll(Polled.FAILED), 20.0).since == 20.0
+
+
+def test_which_answers_are_odd_and_which_make_sense():
+    empty, full = Poll(Polled.COMPLETED), Poll(Polled.COMPLETED, images=IMAGES)
+    assert [is_odd(poll, age=LATER) for poll in (empty, full, Poll(Polled.FAILED), Poll(Polled.RUNNING))] == [
+        True,
+        False,
+        True,
+        False,
+    ]
+    assert [is_odd(Poll(Polled.NOT_FOUND), age=age) for age in (EARLY, LATER)] == [False, True]
+    assert [makes_sense(poll) for poll in (empty, full, Poll(Polled.FAILED), Poll(Polled.NO_ANSWER))] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_pauses_between_odd_answers_grow_to_a_minute():
+    pauses = [poll_pause(polls) for polls in range(1, 12)]
+    assert pauses[:3] == [2.0, 4.0, 8.0]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == LONGEST_POLL_PAUSE
+    assert poll_pause(10**6) == LONGEST_POLL_PAUSE
+
+
+NOT_FOUND = Poll(Polled.NOT_FOUND)
+
+
+def looking(*polls, outlook=None, now=0.0):
+    """An outlook after `LEAST_POLLS` polls of each task, over `WATCHED_TOGETHER` seconds."""
+    outlook = outlook or Outlook()
+    runs = dict.fromkeys(range(len(polls)))
+    for step in range(LEAST_POLLS):
+        at = now + step * WATCHED_TOGETHER / (LEAST_POLLS - 1)
+        for task, poll in enumerate(polls):
+            runs[task] = series(runs[task], poll, at)
+            outlook.note(task, poll, runs[task], at)
+    return outlook
+
+
+def test_when_all_tasks_show_the_same_odd_end_it_is_an_outage():
+    assert looking(NOT_FOUND, NOT_FOUND, NOT_FOUND).outage(WATCHED_TOGETHER) == 3
+    assert looking(Poll(Polled.COMPLETED), Poll(Polled.COMPLETED)).outage(WATCHED_TOGETHER) == 2
+
+
+@pytest.mark.parametrize(
+    "polls",
+    [
+        (NOT_FOUND,),
+        (NOT_FOUND, NOT_FOUND, Poll(Polled.RUNNING)),
+        (NOT_FOUND, NOT_FOUND, Poll(Polled.FAILED)),
+        (NOT_FOUND, NOT_FOUND, Poll(Polled.COMPLETED, images=IMAGES)),
+        (NOT_FOUND, Poll(Polled.COMPLETED)),
+        (Poll(Polled.RUNNING), Poll(Polled.RUNNING)),
+    ],
+)
+def test_one_task_or_one_answer_that_makes_sense_is_no_outage(polls):
+    outlook = looking(*polls)
+    assert not outlook.outage(WATCHED_TOGETHER)
+    assert not outlook.doubtful(WATCHED_TOGETHER)
+
+
+def test_an_outage_takes_a_while_and_until_then_no_task_is_given_up():
+    outlook = Outlook()
+    for task in range(2):
+        outlook.note(task, NOT_FOUND, series(None, NOT_FOUND, 0.0), 0.0)
+    assert outlook.doubtful(0.0)
+    assert not outlook.outage(WATCHED)
+    outlook.forget(0)
+    assert not outlook.doubtful(0.0)
+
+
+def test_a_good_answer_speaks_for_the_service_for_a_while():
+    outlook = Outlook()
+    outlook.note(9, Poll(Polled.RUNNING), series(None, Poll(Polled.RUNNING), 0.0), 0.0)
+    looking(NOT_FOUND, NOT_FOUND, outlook=outlook, now=1.0)
+    assert not outlook.outage(WATCHED)
+    assert outlook.outage(GOOD_FOR) == 2
 
 
 SUBMISSION = st.builds(
@@ -180,9 +299,15 @@ def test_a_submission_moves_along_the_edges(state, submission):
 
 
 @settings(max_examples=examples(300), deadline=None)
-@given(st.lists(POLL, min_size=1, max_size=4), st.floats(0, 1e6), st.booleans(), st.integers(1, 5))
-def test_a_look_moves_along_the_edges(polls, age, overdue, repeats):
-    move = after_poll(combine(polls, age, overdue=overdue), age=age, overdue=overdue, repeats=repeats)
+@given(
+    st.lists(POLL, min_size=1, max_size=4),
+    st.floats(0, 1e6),
+    st.booleans(),
+    st.integers(1, 5),
+    st.floats(0, 2 * WATCHED),
+)
+def test_a_poll_moves_along_the_edges(polls, age, overdue, repeats, lasted):
+    move = after_poll(combine(polls, age, overdue=overdue), age=age, overdue=overdue, polls=repeats, lasted=lasted)
     if move is not None:
         assert move.to in EDGES[ACCEPTED]
         assert move.why
@@ -190,9 +315,12 @@ def test_a_look_moves_along_the_edges(polls, age, overdue, repeats):
     silent = kinds & {Polled.UNAUTHORIZED, Polled.RATE_LIMITED, Polled.NO_ANSWER}
     if silent or (Polled.RUNNING in kinds and not overdue):
         assert move is None
-    elif kinds <= {Polled.RUNNING, Polled.NOT_FOUND} and overdue:
+    elif kinds <= {Polled.RUNNING, Polled.NOT_FOUND} and overdue and repeats >= LEAST_POLLS and lasted >= WATCHED:
         assert move is not None
         assert move.to is LOST
+    elif move is not None and move.to is LOST:
+        assert repeats >= LEAST_POLLS
+        assert lasted >= (WATCHED_OVERDUE if overdue else WATCHED)
 
 
 def looked(*kinds, age=NOT_FOUND_GRACE, **fields):

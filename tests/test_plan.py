@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
+from seedream_batch.model.task import KNOWN_FOR, PRUNED, ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
 from seedream_batch.planning import WORK, Action, Decision, Plan, as_json, decide
+
+NOW = 1_800_000_000.0
 
 SPEC = TaskSpec(
     fingerprint="f" * 64,
@@ -64,7 +66,7 @@ def image(index, state, path=None, reason=""):
 
 
 def decided(known, images=(), *, was=None, resend=False):
-    return decide(SPEC, known, images, was=was, resend=resend)
+    return decide(SPEC, known, images, was=was, resend=resend, now=NOW)
 
 
 BUY = {"images": 2, "cost": 70_000}
@@ -88,6 +90,20 @@ STATES = [
     (TaskState.FAILED, {"reason": "HTTP 400: no", "code": "c"}, False, Action.LEAVE, "failed: HTTP 400: no"),
     (TaskState.FAILED, {"code": "c"}, True, Action.LEAVE, "failed: c"),
     (TaskState.LOST, {"reason": "404"}, True, Action.LEAVE, "lost: 404"),
+    (
+        TaskState.LOST,
+        {"reason": "404", "task_ids": ("t",), "submitted_at": NOW - KNOWN_FOR},
+        True,
+        Action.LEAVE,
+        "lost: 404",
+    ),
+    (
+        TaskState.LOST,
+        {"reason": "404", "task_ids": ("t",), "submitted_at": NOW - KNOWN_FOR + 1},
+        True,
+        Action.POLL,
+        "lost, polled again for free: 404",
+    ),
 ]
 
 

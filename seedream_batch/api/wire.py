@@ -13,7 +13,7 @@ from seedream_batch.api.results import Progress, cost_of, images_in, is_url, pro
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
-from seedream_batch.model.refusals import is_balance, is_no_model
+from seedream_batch.model.refusals import is_balance, is_no_model, is_unknown_task
 
 KEPT = 64 * 1024
 """Bytes of an answer that are kept for people where it was not fully understood."""
@@ -129,6 +129,10 @@ def _told_status(found: Documents, fault: Fault) -> int:
     return _TYPES.get(fault.type, 0)
 
 
+_NOT_KNOWN = {200, 400, 404, 410, 422}
+"""Statuses under which services say that they do not know a task; where it is not 404, the words have to say so."""
+
+
 def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "") -> Poll:
     """What a look at a task showed; what could not be used is in its notes.
 
@@ -140,7 +144,8 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     found = documents(answer)
     fault = fault_of(found.first, answer)
     own = isinstance(found.first, dict)
-    if status == 404 and own:
+    unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
+    if own and (status == 404 or unknown):
         return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status)
     if status in {401, 403} and not is_web_page(answer.body):
         return Poll(Polled.UNAUTHORIZED, message=fault.message, code=fault.code, status=status)

@@ -31,6 +31,7 @@ _NEWS = {
     EventKind.FAILED,
     EventKind.RETRY,
     EventKind.LOST,
+    EventKind.FOUND,
     EventKind.UNCERTAIN,
     EventKind.RESCUED,
     EventKind.REJECTED,

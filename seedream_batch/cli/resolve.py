@@ -26,6 +26,8 @@ Examples:
             service's own pages or support name it
 --forget    plan it again under a new key: it may be paid for twice
 --give-up   count it as failed; what it may have cost stays counted against the budget
+--lost      count tasks as lost that the service has forgotten, where it forgot all of them and
+            a run takes that for an outage
 --accept    take results as they are that are flagged as not what was requested
 --cost      what a task really cost: for those whose cost `status` shows as odd or, with
             --select, for each chosen task that was charged. Prices follow."""
@@ -37,6 +39,7 @@ Examples:
 @click.option("--resend", "what", flag_value="resend", help="Send them again under the same key.")
 @click.option("--forget", "what", flag_value="forget", help="Buy them again, whatever became of the first.")
 @click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
+@click.option("--lost", "what", flag_value="lost", help="Count accepted tasks as lost.")
 @click.option("--accept", "what", flag_value="accept", help="Accept flagged results as they are.")
 @click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
 @click.option(
@@ -70,7 +73,7 @@ def command(
     from seedream_batch.report import cells_in_doubt
 
     if sum(given is not None for given in (what, task_id, cost)) != 1:
-        actions = "--resend, --task-id ID, --forget, --give-up, --accept, --cost USD"
+        actions = "--resend, --task-id ID, --forget, --give-up, --lost, --accept, --cost USD"
         raise UsageError(f"say what is to be done, with one of {actions}")
     if cost is not None and not math.isfinite(cost):
         raise UsageError(f"--cost {cost}: that is no amount")
@@ -92,6 +95,9 @@ def command(
         show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
     elif what == "accept":
         show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "there is no flagged result")
+    elif what == "lost":
+        then = f"`seedream-batch retry {path}` polls them once more, then plans them again"
+        show_chosen(decide.lose_tasks(target, chooses), "counted as lost", then, "there is no accepted task")
     elif what == "give-up":
         show_chosen(
             decide.give_up_tasks(target, chooses), "given up", f"`seedream-batch retry {path}` could take them up", none

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+
+if TYPE_CHECKING:
+    from seedream_batch.load import LoadedJob
+    from seedream_batch.model.document import Json
+    from seedream_batch.model.outcome import Polled
 
 _EPILOG = """\b
 Examples:
@@ -15,6 +22,11 @@ Examples:
   seedream-batch retry jobs/quickstart.yaml --missing
   seedream-batch retry jobs/quickstart.yaml --choice quickstart-choice.json
   seedream-batch retry jobs/quickstart.yaml --flagged
+
+Lost tasks are polled first, which is free: what the service has after all is fetched, and not bought again. That
+needs the key and the network; tasks that could not be polled are left as they are, and the exit code is 7. With
+--no-poll they are planned all the same, and may be paid for twice. A task that was submitted more than 7 days ago is
+not polled any more.
 
 The next run submits them, as new attempts that are paid for as such. What moderation refused will be refused
 again: change the prompt instead.
@@ -41,6 +53,7 @@ same as another one. All files of such a task go to superseded/."""
     help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
 )
 @click.option("--flagged", is_flag=True, help="Make those anew whose result is not what was requested.")
+@click.option("--no-poll", is_flag=True, help="Do not poll lost tasks first: they may be paid for twice.")
 @EMULATE
 @MANIFEST
 def command(
@@ -49,6 +62,7 @@ def command(
     missing: bool,  # noqa: FBT001
     choice: Path | None,
     flagged: bool,  # noqa: FBT001
+    no_poll: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
@@ -57,14 +71,15 @@ def command(
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.target import made, named
     from seedream_batch.cli.words import number, say, wrapped
-    from seedream_batch.engine.decide import make_anew, retry_tasks
+    from seedream_batch.engine.decide import make_anew
     from seedream_batch.engine.reject import reject_flagged, reject_images
     from seedream_batch.errors import UsageError
     from seedream_batch.load.selecting import chosen as checked
 
     if missing + (choice is not None) + flagged > 1:
         raise UsageError("give one of --missing, --choice and --flagged")
-    target = made(job, emulate=emulate, manifest=manifest).job
+    loaded = made(job, emulate=emulate, manifest=manifest)
+    target = loaded.job
     path = named(job, emulate=emulate, manifest=manifest)
     chooses = checked(select, target)
     then = f"`seedream-batch run {path}` submits them"
@@ -76,8 +91,7 @@ def command(
         show_rejected(reject_flagged(target, chooses), then, "there is no flagged result")
         return 0
     if not missing:
-        show_chosen(retry_tasks(target, chooses), "planned again", then, "there is no failed or lost task")
-        return 0
+        return _retry(loaded, path, chooses, emulate=emulate, poll=not no_poll)
     anew, others = make_anew(target, chooses)
     if anew:
         images = number(sum(task.images for task in anew), "image")
@@ -88,3 +102,48 @@ def command(
         told = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
         say(wrapped(f"{told}: `seedream-batch verify {path}` asks for it."))
     return 0
+
+
+def _retry(
+    loaded: LoadedJob, path: str, chooses: Callable[[Mapping[str, Json]], bool], *, emulate: bool, poll: bool
+) -> int:
+    """Polls what was lost, then plans what failed and what is lost for good; the exit code."""
+    from seedream_batch.cli.exits import Exit
+    from seedream_batch.cli.running import perform
+    from seedream_batch.cli.show import show_chosen
+    from seedream_batch.cli.words import number, say, usd, wrapped
+    from seedream_batch.engine.decide import lost_tasks, retry_tasks
+    from seedream_batch.engine.values import RunOptions, StopReason
+    from seedream_batch.environment import api_key
+    from seedream_batch.errors import UsageError
+
+    job = loaded.job
+    polled: Mapping[int, Polled] | None = {} if poll else None
+    trouble, found, code = "", 0, Exit.WORK_LEFT
+    if poll and lost_tasks(job, chooses):
+        try:
+            key = None if emulate else api_key()
+        except UsageError as error:
+            trouble = str(error)
+        else:
+            options = RunOptions(collect=True, lost_only=True, chooses=chooses)
+            result = perform(loaded, key, emulate=emulate, options=options, quiet=True, log_format="text")
+            polled, found, trouble = result.lost_polls, result.stats.found, result.stop_text
+            code = Exit.NO_ACCESS if result.stop_reason is StopReason.CREDENTIALS else code
+    retried = retry_tasks(job, chooses, polled)
+    if found:
+        say(wrapped(f"{number(found, 'lost task')} found again at the service, at no cost."))
+    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
+    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
+    show_chosen(retried.tasks, what, f"`seedream-batch run {path}` submits them", none)
+    if not retried.left:
+        return Exit.DONE
+    why = f" ({trouble})" if trouble else ""
+    say(
+        wrapped(
+            f"{number(len(retried.left), 'lost task')} left alone: a poll got no clear answer{why}, and the service"
+            " may have completed them. Try again, or give --no-poll to plan them all the same: they may then be paid"
+            " for twice."
+        )
+    )
+    return code

@@ -100,6 +100,8 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
     for image_state in NOT_THERE:
         if result.images.get(image_state):
             say(f"  {image_state:<11}{number(result.images[image_state], 'image')}")
+    if stats.found:
+        say(f"  found      {number(stats.found, 'task')} that had been lost")
     if result.flagged:
         say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
         for warning in result.warnings[:SHOWN]:
@@ -135,7 +137,8 @@ def _advice(result: RunResult, path: str) -> list[str]:
     if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)):
         lines.append(f"`seedream-batch status {path}` says what went wrong, and what to do.")
     if tasks.get(TaskState.FAILED) or tasks.get(TaskState.LOST):
-        lines.append(f"`seedream-batch retry {path}` plans failed and lost tasks again.")
+        first = "polls lost tasks once more, then " if tasks.get(TaskState.LOST) else ""
+        lines.append(f"`seedream-batch retry {path}` {first}plans failed and lost tasks again.")
     if tasks.get(TaskState.UNCERTAIN):
         lines.append(f"`seedream-batch resolve {path}` decides about uncertain ones.")
     if any(result.images.get(state) for state in NOT_THERE):

@@ -125,6 +125,7 @@ def _run(result: RunResult) -> Mapping[str, Json]:
         "uncertain": stats.uncertain,
         "moved": stats.moved,
         "flagged": stats.flagged,
+        "found": stats.found,
         "requests": result.calls,
         "cost_usd": stats.cost / MICRO,
         "left": result.left,

@@ -31,6 +31,8 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
         say(wrapped(f"stopped ({result.stop_text})", indent="  ", hanging="    "))
     if found.came_back:
         say(f"  back       {number(found.came_back, 'image')} that had been missing")
+    if stats.found:
+        say(f"  found      {number(stats.found, 'task')} that had been lost")
     if stats.stored:
         say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
     if found.unread:
@@ -95,6 +97,7 @@ def verification_json(result: RunResult, job: Job) -> Json:
         "came_back": found.came_back,
         "broken": found.broken,
         "fetched": result.stats.stored,
+        "found": result.stats.found,
         "unreadable": found.unread,
         "in_the_way": found.in_the_way,
         "to_ask": found.to_ask,

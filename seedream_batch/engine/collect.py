@@ -26,13 +26,34 @@ from seedream_batch.files.encoding import uncompressed
 from seedream_batch.files.folder import Occupied
 from seedream_batch.files.part import Part, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
-from seedream_batch.lifecycle import Move, after_poll, backoff, combine
+from seedream_batch.lifecycle import (
+    LEAST_POLLS,
+    Move,
+    Outlook,
+    Series,
+    after_poll,
+    backoff,
+    combine,
+    is_odd,
+    makes_sense,
+    poll_pause,
+    series,
+)
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.job import REFERENCE
 from seedream_batch.model.outcome import Fetched, ImageUrl, Kept, Poll, Polled
 from seedream_batch.model.refusals import is_dead_reference
-from seedream_batch.model.task import NOT_THERE, SAME_BYTES, ImageRecord, ImageState, TaskRecord, TaskState, image_path
+from seedream_batch.model.task import (
+    KNOWN_FOR,
+    NOT_THERE,
+    SAME_BYTES,
+    ImageRecord,
+    ImageState,
+    TaskRecord,
+    TaskState,
+    image_path,
+)
 from seedream_batch.pacing import Watch
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
@@ -53,8 +74,14 @@ MOST_IN_VAIN = 8
 MOST_DENIED = 3
 """Looks in a row that may be refused (401, 403) before the run ends."""
 
+MOST_LOST_POLLS = 5
+"""Polls of a lost task in one run."""
+
 GRACE_AFTER_START = 60.0
 """Seconds in which a task of an earlier run is followed though its deadline has passed."""
+
+_SILENT = {Polled.NO_ANSWER, Polled.RATE_LIMITED, Polled.UNAUTHORIZED}
+"""Answers that say nothing of a task."""
 
 PARALLEL_DOWNLOADS = 8
 
@@ -67,6 +94,8 @@ class _Got:
     message: str = ""
     bad: bool = False
     """Every byte came, and they are no good picture."""
+    stands_in: bool = False
+    """It is a placeholder of the host."""
     lasting: bool = False
     """Trying again soon is of little use."""
     retry_after: float = 0.0
@@ -90,52 +119,120 @@ class Collector:
         """What was odd about costs, as far as it was told."""
         self._told: defaultdict[str, Happening] = defaultdict(Happening)
         """Set for each resolution once it is known how long its tasks take."""
+        self._outlooks = {True: Outlook(), False: Outlook()}
+        """What polls say together: of the tasks of earlier runs, and of those of this one, which may be all right."""
         self._in_vain = 0
         """Wrong pictures that were downloaded again without a better result; below 0 once one was put right."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
-        """Looks at an accepted task until it has ended; its images, if it succeeded. Raises `Stopping`.
+        """Polls an accepted task until it has ended; its images, if it succeeded. Raises `Stopping`.
 
         With `at_once` it comes from an earlier run, and may have ended long ago. Its age is the clock's at the start
-        and a monotonic one's from there on, so that a clock that jumps loses no task.
+        and a monotonic one's from there on, so that a clock that jumps loses no task. A
+        `run.task_timeout` that was raised since gives it more time.
         """
         context = self._context
         began = context.monotonic()
         age_then = max(0.0, context.clock() - (task.submitted_at or context.clock()))
-        lifetime = (task.deadline or 0.0) - (task.submitted_at or 0.0)
+        lifetime = max((task.deadline or 0.0) - (task.submitted_at or 0.0), context.job.run.task_timeout)
         if at_once:
             # After a pause of any length, and whatever the clock says, it gets a while to show how it is.
             lifetime = max(lifetime, age_then + GRACE_AFTER_START)
-        repeats = 0
-        last: Polled | None = None
+        outlook = self._outlooks[at_once]
+        last: Series | None = None
+        odd = False
         kept = ""
-        with closing(context.schedule.watch(task.resolution)) as watch:
-            while True:
-                if last is not None or not at_once:
-                    await self._wait(watch, task.resolution, began - age_then)
-                if not context.may_poll:
-                    raise Stopping
-                age = age_then + context.monotonic() - began
-                overdue = age >= lifetime
-                poll = await self.look(task, age, overdue=overdue)
-                if poll.kept is not None and poll.kept.why != kept:
-                    kept = poll.kept.why
-                    await self._keep(task, poll.kept)
-                repeats = repeats + 1 if poll.kind is last else 1
-                if poll.kind is Polled.RUNNING:
-                    watch.looked(age)
-                elif poll.kind in {Polled.COMPLETED, Polled.FAILED} and (last is not None or not at_once):
-                    self._learn(watch, task.resolution, age, poll)
-                last = poll.kind
-                await self.notice(poll)
-                move = after_poll(poll, age=age, overdue=overdue, repeats=repeats)
-                if move is not None:
-                    return await self._ended(task, poll, move, context.clock())
-                if overdue and poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED, Polled.UNAUTHORIZED}:
-                    context.stats.trouble += 1
-                    told = f"no answer about it past its deadline: {poll.message}"
-                    context.emit(event(EventKind.WARNING, task, told))
-                    raise Stopping
+        try:
+            with closing(context.schedule.watch(task.resolution)) as watch:
+                while True:
+                    if odd and last is not None:
+                        await context.rest(poll_pause(last.count))
+                    elif last is not None or not at_once:
+                        await self._wait(watch, task.resolution, began - age_then)
+                    if not context.may_poll:
+                        raise Stopping
+                    age = age_then + context.monotonic() - began
+                    overdue = age >= lifetime
+                    poll = await self.look(task, age, overdue=overdue)
+                    if poll.kept is not None and poll.kept.why != kept:
+                        kept = poll.kept.why
+                        await self._keep(task, poll.kept)
+                    now = context.monotonic()
+                    first = last is None
+                    last = series(last, poll, now)
+                    odd = overdue or is_odd(poll, age=age)
+                    if odd or makes_sense(poll):
+                        outlook.note(task.id, poll, last, now)
+                    if poll.kind is Polled.RUNNING:
+                        watch.looked(age)
+                    await self.notice(poll)
+                    move = self._move(poll, last, outlook, age=age, overdue=overdue)
+                    if move is not None:
+                        if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (first and at_once):
+                            self._learn(watch, task.resolution, age - last.lasted(now), poll)
+                        return await self._ended(task, poll, move, context.clock())
+                    if overdue and last.count >= LEAST_POLLS and poll.kind in _SILENT:
+                        context.stats.trouble += 1
+                        told = f"no answer about it past its deadline: {poll.message}"
+                        context.emit(event(EventKind.WARNING, task, told))
+                        raise Stopping
+        finally:
+            outlook.forget(task.id)
+
+    def _move(self, poll: Poll, last: Series, outlook: Outlook, *, age: float, overdue: bool) -> Move | None:
+        """What a poll moves its task to; nothing while it may be the service that is wrong. Raises `Stopping` then."""
+        context = self._context
+        now = context.monotonic()
+        move = after_poll(poll, age=age, overdue=overdue, polls=last.count, lasted=last.lasted(now))
+        if age >= KNOWN_FOR:
+            return move
+        if alike := outlook.outage(now):
+            context.end(StopReason.OUTAGE, _outage(alike, last))
+            raise Stopping
+        return None if move is not None and move.to is TaskState.LOST and outlook.doubtful(now) else move
+
+    async def find_again(self, task: TaskRecord, *, follow: bool) -> list[ImageRecord]:
+        """Polls a lost task a few times, which is free; its images, if the service has completed it after all.
+
+        One that is still at work, and whose job gives it more time by now, is accepted again. Without `follow` all that
+        are at work are, and a later run goes on with them. Raises `Stopping`.
+        """
+        context = self._context
+        job = context.job
+        last: Series | None = None
+        for polls in range(MOST_LOST_POLLS):
+            if last is not None and last.count == LEAST_POLLS:
+                break
+            if polls:
+                await context.rest(poll_pause(polls))
+            if not context.may_poll:
+                raise Stopping
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0), overdue=True)
+            now = context.monotonic()
+            last = series(last, poll, now)
+            await self.notice(poll)
+            context.lost_polls[task.id] = poll.kind
+            deadline = (task.submitted_at or 0.0) + job.run.task_timeout
+            if poll.kind is Polled.RUNNING:
+                if follow and context.clock() >= deadline:
+                    return []
+                if not follow:
+                    deadline = max(deadline, context.clock() + job.run.task_timeout)
+                found = await self._found(task, poll, deadline)
+                return await self.poll_to_end(found, at_once=True) if follow else []
+            move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now))
+            if move is not None and move.to is not TaskState.LOST:
+                found = await self._found(task, poll, max(deadline, task.deadline or 0.0))
+                return await self._ended(found, poll, move, context.clock())
+        return []
+
+    async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
+        context = self._context
+        why = f"found again by a free poll: {poll.kind}"
+        found = await context.writer.do(lambda m: m.found_again(task, deadline=deadline, why=why, now=context.clock()))
+        context.stats.found += 1
+        context.emit(event(EventKind.FOUND, found, why))
+        return found
 
     async def _wait(self, watch: Watch, resolution: str, born: float) -> None:
         """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward.
@@ -279,6 +376,10 @@ class Collector:
             self._breaker.failed(task.id, got.message)
             # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
             bad += got.bad or got.kind is Fetched.REFUSED
+            if bad == MOST_TRIES and got.stands_in and context.clock() < (image.expires_at or 0.0):
+                # The host may have the picture later; as long as the link is valid, each run tries again.
+                self._leave(task, image, got.message)
+                return
             if bad == MOST_TRIES:
                 await self._give_up(task, image, ImageState.REJECTED, got.message)
                 return
@@ -432,7 +533,7 @@ class Collector:
         if is_placeholder(picture.width, picture.height):
             await asyncio.to_thread(folder.discard, path)
             told = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
-            return _Got(Fetched.BROKEN, told, bad=True)
+            return _Got(Fetched.BROKEN, told, bad=True, stands_in=True)
         file = StoredFile(part.bytes, part.sha256, picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 
@@ -522,3 +623,15 @@ def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSEr
             return None, error
         part.replace(plain)
         return picture, None
+
+
+def _outage(tasks: int, last: Series) -> str:
+    """Why a run ends when all tasks get the same odd answer."""
+    if last.what == Polled.NOT_FOUND:
+        told = f"the service knows none of the {tasks} tasks that were polled"
+    else:
+        told = f"all {tasks} tasks that were polled are said to be completed, without an image"
+    return (
+        f"{told}: perhaps the key is of another account, the address leads to another service, or it lost its data."
+        " Nothing was changed. If they are lost for good: `resolve --lost`"
+    )

@@ -18,6 +18,7 @@ from seedream_batch.files.destination import Destination
 from seedream_batch.manifest.rescue import RescueFile
 from seedream_batch.manifest.writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
+from seedream_batch.model.outcome import Polled
 from seedream_batch.model.task import TaskRecord
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
@@ -79,6 +80,8 @@ class Context:
     unclear: int = 0
     denied: int = 0
     verified: Verified = field(default_factory=Verified)
+    lost_polls: dict[int, Polled] = field(default_factory=dict)
+    """What the last poll of each lost task showed, by its number."""
     may_poll: bool = True
     """False once the key is refused: images need no key, so they are still fetched."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from seedream_batch.api.wire import possible_ids
 from seedream_batch.engine.opening import opened
@@ -13,16 +14,71 @@ from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.model.outcome import Polled
+from seedream_batch.model.task import TaskRecord, TaskState, may_be_known
 
 Chooses = Callable[[Mapping[str, Json]], bool]
 
 
-def retry_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Plans the chosen failed and lost tasks of the job again; which they were."""
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """Tasks that were planned again, their estimated cost (millionths of a USD), and tasks that were left alone."""
+
+    tasks: list[TaskRecord]
+    cost: int
+    left: list[TaskRecord]
+    """Lost tasks that a poll may still find: they are not bought again before one was answered."""
+
+    @property
+    def images(self) -> int:
+        """Images that are to be paid for."""
+        return sum(task.images for task in self.tasks)
+
+
+def lost_tasks(job: Job, chooses: Chooses) -> int:
+    """How many of the chosen tasks of the job are lost, and may be found again by a poll."""
+    now = time.time()
+    with ManifestReader(job.manifest) as reader:
+        lost = _fitting(reader.tasks(TaskState.LOST, UNLIMITED), chooses)
+    return sum(may_be_known(task, now) for task in lost)
+
+
+def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None) -> Retried:
+    """Plans the chosen failed and lost tasks of the job again.
+
+    A lost task that the service may know is planned only if its last poll, in `polled` by its number, said that there
+    is nothing to be had; with None, all are.
+    """
+    now = time.time()
     with opened(job) as manifest:
         chosen = _of_job(_chosen(manifest, (TaskState.FAILED, TaskState.LOST), chooses))
-        manifest.retry(chosen, time.time())
+        left = [
+            task
+            for task in chosen
+            if polled is not None
+            and task.state is TaskState.LOST
+            and may_be_known(task, now)
+            and polled.get(task.id) not in _NOTHING
+        ]
+        kept = {task.id for task in left}
+        chosen = [task for task in chosen if task.id not in kept]
+        manifest.retry(chosen, now)
+        with ManifestReader(job.manifest) as reader:
+            prices = reader.prices()
+    cost = sum(task.images * prices.get((task.model, task.resolution), task.price) for task in chosen)
+    return Retried(chosen, cost, left)
+
+
+_NOTHING = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
+"""Answers to the last poll of a task that is still lost after it: the service does not know it, or has no image."""
+
+
+def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
+    """Counts the chosen accepted tasks as lost, though a run does not dare to; which they were."""
+    with opened(job) as manifest:
+        chosen = _chosen(manifest, (TaskState.ACCEPTED,), chooses)
+        for task in chosen:
+            manifest.lost(task, why="given up by a person", now=time.time())
     return chosen
 
 

@@ -18,13 +18,16 @@ from seedream_batch.engine.verify import verify
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
 from seedream_batch.manifest.rescue import left_behind
-from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.model.task import KNOWN_FOR, TaskRecord, TaskState
 
 AHEAD = 64
 """Planned tasks that are read together."""
 
 AHEAD_OF_OTHERS = 16
 """Planned tasks that one of several workers takes into its hands together."""
+
+MOST_LOST = 1000
+"""Lost tasks that one run polls; of more it takes some by chance, so that later runs come to the others."""
 
 LARGEST_IMAGE = 16 * 10**6
 """Bytes that a 4K image of the service has at most."""
@@ -50,6 +53,8 @@ class Engine:
         """Those that may still be planned, as far as the manifest knows."""
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because a file that nobody knows has their place."""
+        self._polled_lost: set[int] = set()
+        """Lost tasks that this run has polled, or begun to."""
         self._due_by = 0.0
         """Until when tasks are due this once, whatever time it is."""
         self._failure: Exception | None = None
@@ -103,12 +108,20 @@ class Engine:
                 await asyncio.to_thread(context.folder.sweep)
                 await context.writer.do(lambda m: m.swept())
             await self._adopt()
+            if context.options.lost_only:
+                await self._find_lost()
+                return
             if context.options.verify is not None:
                 await verify(context, self._collector, context.options.verify, self._start)
+                if context.options.verify.ask:
+                    await self._find_lost()
                 return
             await move_files(context)
             if crew is not None:
                 await context.writer.do(lambda m: m.let_others_in())
+        if context.options.lost_only:
+            await self._find_lost()
+            return
         while True:
             await self._go_on()
             if not context.options.collect:
@@ -148,6 +161,26 @@ class Engine:
         async for task in self._taken_up(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
             if task.state is TaskState.ACCEPTED:
                 await self._start(task, self._follow(task, at_once=True))
+        await self._find_lost()
+
+    async def _find_lost(self) -> None:
+        """Polls lost tasks, each once in a run: that is free, and may find what was paid for."""
+        context = self._context
+        since = context.clock() - KNOWN_FOR
+        known = self._polled_lost
+        lost = [one for one in await context.writer.do(lambda m: m.lost_ids(since)) if one not in known]
+        room = MOST_LOST - len(known)
+        if len(lost) > room and not context.options.lost_only:
+            lost = sorted(context.random.sample(lost, max(room, 0)))
+        known.update(lost)
+        follow = not context.options.lost_only and context.options.verify is None
+        async for task in self._taken_up(lost):
+            chosen = not context.options.lost_only or await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+            if chosen and task.state is TaskState.LOST:
+                await self._start(task, self._find(task, follow=follow))
+
+    async def _find(self, task: TaskRecord, *, follow: bool) -> None:
+        await self._collector.fetch(task, await self._collector.find_again(task, follow=follow))
 
     async def _taken_up(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
         """These tasks as they are by now, a few at a time: there may be a million. None of them may be at work yet.

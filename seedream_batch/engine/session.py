@@ -32,6 +32,7 @@ from seedream_batch.manifest.lock import run_lock
 from seedream_batch.manifest.upkeep import Lost
 from seedream_batch.manifest.writer import ManifestWriter, repeated
 from seedream_batch.model.job import MICRO, Job, Reference
+from seedream_batch.model.outcome import Polled
 from seedream_batch.model.place import Server
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
@@ -74,6 +75,8 @@ class RunResult:
     """Tasks of the job whose result is not what was requested, and that nobody accepted."""
     warnings: list[str]
     """Why: the first of them."""
+    lost_polls: Mapping[int, Polled]
+    """What the last poll of each lost task showed, by its number in the manifest."""
 
     @property
     def cost_usd(self) -> float:
@@ -422,5 +425,6 @@ def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: floa
             if verify is not None
             else None,
             flagged=reader.flagged_tasks(),
+            lost_polls=context.lost_polls if context else {},
             warnings=[text for one in reader.flagged(WARNINGS) for text in one.warnings][:WARNINGS],
         )

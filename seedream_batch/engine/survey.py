@@ -24,15 +24,17 @@ Chooses = Callable[[Mapping[str, Json]], bool]
 _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 
 
-def survey(specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, chooses: Chooses | None = None) -> Plan:
-    """What a run of these tasks would do, given their manifest, if there is one yet.
+def survey(
+    specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: Chooses | None = None
+) -> Plan:
+    """What a run of these tasks would do at `now` (unix seconds), given their manifest, if there is one yet.
 
     `chooses` takes the cells of those that may be bought or sent again; what is paid for is collected all the same.
     """
     plan = Plan()
     if not exists(manifest):
         for spec in specs:
-            _add(plan, spec, decide(spec, None, (), was=None, resend=resend), chooses)
+            _add(plan, spec, decide(spec, None, (), was=None, resend=resend, now=now), chooses)
         return plan
     with ManifestReader(manifest) as reader:
         reader.snapshot()
@@ -43,7 +45,7 @@ def survey(specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, chooses:
         source = iter(specs)
         while found := list(itertools.islice(source, _BATCH)):
             batch = [_priced(spec, prices) for spec in known_as(found, reader.lookup)]
-            known += _survey_batch(plan, batch, reader, resend=resend, chooses=chooses)
+            known += _survey_batch(plan, batch, reader, resend=resend, now=now, chooses=chooses)
         plan.dropped = reader.with_something() - known
         plan.collect = reader.dropped_in_flight()
     return plan
@@ -63,7 +65,7 @@ def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None
 
 
 def _survey_batch(
-    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, chooses: Chooses | None
+    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, now: float, chooses: Chooses | None
 ) -> int:
     """Adds these tasks to the plan; how many of them have files or are in flight."""
     records = reader.lookup([spec.fingerprint for spec in batch])
@@ -74,7 +76,7 @@ def _survey_batch(
         record = records.get(spec.fingerprint)
         was = before.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
         found = images.get(record.id, []) if record else []
-        _add(plan, spec, decide(spec, record, found, was=was, resend=resend), chooses)
+        _add(plan, spec, decide(spec, record, found, was=was, resend=resend, now=now), chooses)
     return sum(_has_something(record, images.get(record.id, [])) for record in records.values())
 
 

@@ -35,6 +35,7 @@ class EventKind(StrEnum):
     FAILED = "failed"
     RETRY = "retry"
     LOST = "lost"
+    FOUND = "found"
     UNCERTAIN = "uncertain"
     RESCUED = "rescued"
     REJECTED = "rejected"
@@ -121,6 +122,8 @@ class RunOptions:
     chooses: Callable[[Mapping[str, Json]], bool] | None = None
     """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
     whole."""
+    lost_only: bool = False
+    """Only poll the chosen tasks that were lost, and fetch what is found."""
     verify: Verification | None = None
     """Only look at what is stored, and have again what is not there."""
     same_account: bool = False
@@ -141,6 +144,8 @@ class Stats:
     trouble: int = 0
     cost: int = 0
     in_flight: int = 0
+    found: int = 0
+    """Lost tasks that a poll found again."""
     flagged: int = 0
     """Results that are not what was requested."""
     checked: int = 0

@@ -13,7 +13,7 @@ from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.values import EventKind, Verification
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import check
-from seedream_batch.lifecycle import BELIEVED, backoff
+from seedream_batch.lifecycle import LEAST_POLLS, backoff
 from seedream_batch.manifest import Manifest
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord
@@ -161,7 +161,7 @@ class _Verifier:
             last = poll.kind
             if poll.kind is Polled.COMPLETED:
                 return poll
-            if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and repeats >= BELIEVED:
+            if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and repeats >= LEAST_POLLS:
                 return poll
             await context.rest(backoff(looks, random=context.random))
         return None

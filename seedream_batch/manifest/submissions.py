@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -242,9 +243,9 @@ class Submissions(Accounts, Pictures, Answers):
             if other:
                 told = f"the service answered with the task id {' '.join(task_ids)}, which {other} has already"
                 if task.state is TaskState.SUBMITTING:
-                    self.uncertain(task, why=told, code=SAME_ID, held=True, now=now)
+                    self.uncertain(task, why=told, code=SAME_ID, held=True, now=now, kept=kept)
                 else:
-                    self.still_uncertain(task, why=told, held=True, now=now)
+                    self.still_uncertain(task, why=told, held=True, now=now, kept=kept)
                 return self.task(task.id)
             self._move(
                 sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
@@ -381,6 +382,22 @@ class Submissions(Accounts, Pictures, Answers):
             if retry_at is not None:
                 again = f"trying again after failure {task.failures + 1}"
                 self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
+
+    def lost_ids(self, since: float) -> array[int]:
+        """The lost tasks that were submitted since then and have an id to poll, and that nobody has in hand."""
+        return self._connection.numbers(
+            "SELECT id FROM tasks WHERE state = 'lost' AND submitted_at > ? AND task_ids IS NOT NULL"
+            f"{self._free('AND')} ORDER BY ordinal IS NULL, ordinal, id",
+            (since,),
+        )
+
+    def found_again(self, task: TaskRecord, *, deadline: float, why: str, now: float) -> TaskRecord:
+        """A poll showed that the service knows a lost task: what is held for it settles when it ends."""
+        with self.group() as sql:
+            self._leaving(task, TaskState.LOST)
+            self._move(sql, task, TaskState.ACCEPTED, why, now, deadline=deadline, code="", reason="", ended_at=None)
+            self._attempt(sql, task, "accepted")
+        return self.task(task.id)
 
     def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
         """The task id leads nowhere; the reservation stays, because it may have been paid."""

@@ -65,6 +65,20 @@ _UNREACHED = re.compile(
 )
 
 
+_UNKNOWN_TASK = re.compile(
+    r"""
+    (?:task|job|record|generation|request)(?:[ _-]?ids?)?\W*[\w"'-]{0,80}\W+(?:\w+\W+){0,3}?
+      (?:not[ _-]?(?:exists?|found|known)|unknown|expired|gone|missing|invalid|deleted)
+    | (?:task|job|record|generation)(?:[ _-]?id)?[ _-]?(?:is[ _-]|was[ _-]|has[ _-]|does[ _-]|could[ _-])?
+      (?:not[ _-]?(?:be[ _-])?(?:exists?|found|known)|unknown|expired|gone|missing|invalid|deleted)
+    | (?:unknown|no[ ]such|invalid|cannot[ ]find|could[ ]not[ ]find|not[ _]found:?)[ _](?:the[ ])?
+      (?:task|job|record|generation)
+    | 任务(?:ID|id)?\s*(?:不存在|未找到|已过期|无效)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
 def is_moderation(code: str, message: str) -> bool:
     """Whether a refusal is about the content, by the code and message of the service: the same again is of no use."""
     return bool(_MODERATION_CODES.match(code) or _MODERATION.search(f"{code} {message}"))
@@ -90,3 +104,8 @@ def is_dead_reference(code: str, message: str) -> bool:
     """Whether a refusal says that a reference image could not be fetched from its link."""
     text = f"{code} {message}"
     return bool(_REFERENCE.search(text) and _UNREACHED.search(text))
+
+
+def is_unknown_task(code: str, message: str) -> bool:
+    """Whether a refusal says that the service does not know the task that it was asked about."""
+    return bool(_UNKNOWN_TASK.search(f"{code} {message}"))

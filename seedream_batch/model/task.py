@@ -65,6 +65,9 @@ IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
 }
 """Every move an image may make."""
 
+KNOWN_FOR = 7 * 86_400.0
+"""Seconds after its submission for which a service may know a task; no page says how long it does."""
+
 NOT_THERE = (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)
 """The states of an image that was delivered and is not in the folder."""
 
@@ -185,6 +188,11 @@ class ImageRecord:
     via: str | None = None
     warning: str = ""
     """Why the stored file is not what was requested, empty if it is."""
+
+
+def may_be_known(task: TaskRecord, now: float) -> bool:
+    """Whether a poll of a lost task may find it again, at `now` (unix seconds)."""
+    return bool(task.task_ids) and now - (task.submitted_at or 0.0) < KNOWN_FOR
 
 
 def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str) -> str:

@@ -29,7 +29,8 @@ ADVICE = {
     " `retry`",
     Kind.REFUSED: "the service does not take this request: mend what it names in the job file, then `validate`",
     Kind.SERVICE: "`retry` plans it again: the service failed, which may pass",
-    Kind.LOST: "`retry` plans it again, and it may be paid for twice: look for it on the service's pages first",
+    Kind.LOST: "each run polls it for 7 days, for free, and a larger `run.task_timeout` gives it more time; `retry`"
+    " polls it, too, and pays for it again only if the service does not have it",
     Kind.GIVEN_UP: "`retry` plans it again, if it is wanted after all; it may be paid for twice",
 }
 """What to do about each kind."""

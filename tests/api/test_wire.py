@@ -724,3 +724,32 @@ def test_deep_values_are_not_written_out():
     for depth in depths:
         body = b'{"data": {"status": "completed", "cost": ' + b"[" * depth + b"]" * depth + b"}}"
         taken(answer(body))
+
+
+UNKNOWN_TASKS = [
+    (400, {"code": "task_not_exist", "message": "task_not_exist", "data": None}),
+    (400, {"error": {"code": "TaskNotFound", "message": ""}}),
+    (404, {"error": "nothing here"}),
+    (410, {"success": False, "message": "task has expired"}),
+    (200, {"code": 400, "message": "Task task_01ABC does not exist"}),
+    (422, {"message": "任务不存在"}),
+]
+
+
+@pytest.mark.parametrize(("status", "document"), UNKNOWN_TASKS)
+def test_a_service_that_does_not_know_a_task(status, document):
+    found = wire.poll(Answer(status, {}, json.dumps(document).encode()), NOW, "task_1")
+    assert (found.kind, found.status) == (Polled.NOT_FOUND, status)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, b"<html>not found</html>"),
+        (400, b'{"message": "bad request"}'),
+        (500, b'{"message": "task not found"}'),
+        (200, b'{"message": "model not found"}'),
+    ],
+)
+def test_a_refusal_that_says_nothing_of_the_task(status, body):
+    assert wire.poll(Answer(status, {}, body), NOW, "task_1").kind is Polled.NO_ANSWER

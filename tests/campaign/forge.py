@@ -132,6 +132,11 @@ def shorten_pauses() -> None:
     lifecycle.BACKOFF_BASE = 1.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.BACKOFF_CAP = 2.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.NOT_FOUND_GRACE = 1.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.POLL_PAUSE = 0.5 * FASTER  # type: ignore[attr-defined]
+    lifecycle.CONFIRMED = 1.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.WATCHED = 4.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.WATCHED_OVERDUE = 2.0 * FASTER  # type: ignore[attr-defined]
+    lifecycle.WATCHED_TOGETHER = 2.0 * FASTER  # type: ignore[attr-defined]
     collect = importlib.import_module("seedream_batch.engine.collect")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
     collect.TRYING = 30.0 * FASTER  # type: ignore[attr-defined]

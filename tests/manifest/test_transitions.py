@@ -30,6 +30,7 @@ WRITES = {
     "failed": (lambda m, t: m.failed(t, why="w", code="c", retry_at=None, now=NOW), S.FAILED),
     "failed, again": (lambda m, t: m.failed(t, why="w", code="c", retry_at=NOW, now=NOW), S.PLANNED),
     "lost": (lambda m, t: m.lost(t, why="w", now=NOW), S.LOST),
+    "found_again": (lambda m, t: m.found_again(t, deadline=NOW, why="w", now=NOW), S.ACCEPTED),
     "retry": (lambda m, t: m.retry([t], NOW), S.PLANNED),
     "make_anew": (lambda m, t: m.make_anew([t], NOW), S.PLANNED),
 }
@@ -43,6 +44,7 @@ LEAVES = {
     "failed": {S.ACCEPTED},
     "failed, again": {S.ACCEPTED},
     "lost": {S.ACCEPTED},
+    "found_again": {S.LOST},
     # What failed is another decision than what succeeded and is not there any more: the one must not do the other.
     "retry": {S.FAILED, S.LOST},
     "make_anew": {S.SUCCEEDED},

@@ -36,6 +36,17 @@ output:
 """
 
 
+QUICK = {
+    "BACKOFF_BASE": 0.05,
+    "POLL_PAUSE": 0.02,
+    "CONFIRMED": 0.04,
+    "WATCHED": 0.3,
+    "WATCHED_OVERDUE": 0.1,
+    "WATCHED_TOGETHER": 0.1,
+}
+"""Pauses and periods of the runs in this process, in seconds: what they are for does not depend on their length."""
+
+
 class Done:
     """What a command left behind."""
 
@@ -153,8 +164,8 @@ def in_haste(monkeypatch):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    # Pauses after failures are a matter of seconds; what they are for does not depend on their length.
-    monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
+    for name, seconds in QUICK.items():
+        monkeypatch.setattr(f"seedream_batch.lifecycle.{name}", seconds)
     monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
     monkeypatch.setattr("seedream_batch.engine.context.DEAD_END_LIMIT", 0.2)
     monkeypatch.setattr("seedream_batch.api.images.RESUME_PAUSE", 0.01)

@@ -345,8 +345,9 @@ def test_fewer_or_more_images_than_asked_for(bench, serve, deliver):
         'output: {dir: out, path: "{{ mood }}"}\n'
     )
     done = bench.run()
-    assert done.code == 0, done
-    assert f"{3 + deliver} of 3 images were delivered" in done.err
+    assert done.code == 9, done
+    told = "1 of 3 images lacking" if deliver < 0 else "4 images were delivered, and 3 requested"
+    assert f"flagged: calm: {told}" in done.err
     # A picture more than asked for gets a name that no other cell can have.
     assert sorted(name[:6] for name in bench.files()) == [f"calm-{index}" for index in range(1, 4 + deliver)]
     assert bench.rows("SELECT images FROM totals") == [(3 + deliver,)]

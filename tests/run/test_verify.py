@@ -466,7 +466,7 @@ def test_more_images_the_second_time(series):
     series.call("retry", "--missing")
     series.emulator.set_faults([])
     series.emulator.configure(deliver=1)
-    assert series.run().code == 0
+    assert series.run().code == 9
     assert len(series.files()) == 7
     series.check()
 
