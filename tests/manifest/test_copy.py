@@ -11,6 +11,7 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.copy import TABLES, copy_manifest
 from seedream_batch.manifest.core import MOVED_TO
 from seedream_batch.manifest.lock import run_lock
+from seedream_batch.model.outcome import Kept
 from seedream_batch.model.place import name_of
 from seedream_batch.model.task import ImageState, TaskState
 
@@ -39,7 +40,8 @@ def filled(book):
     [image] = book.deliver(accepted)
     book.store(image, "fox/1.png")
     book.manifest.accepted(book.claim(second, body='{"é": 1}').task, ["t2"], deadline=NOW + 9, why="w", now=NOW)
-    book.manifest.uncertain(book.claim(third).task, why="no answer", code="", held=True, now=NOW)
+    kept = Kept("no task id in the answer", 200, "{}", '{"note": "task_9 \\x00 é"}', 25)
+    book.manifest.uncertain(book.claim(third).task, why="no answer", code="", held=True, now=NOW, kept=kept)
     book.manifest.uploaded("a" * 64, "https://x", "https://img/1", NOW + 99)
     book.enter(*(book.spec(number) for number in range(1, 6)))
 
