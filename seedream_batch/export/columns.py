@@ -1,53 +1,176 @@
-"""The columns of a table: what the cells of a job have, and of which type each is in all rows."""
+"""The columns of an export: what the cells of a job have, and of which type each is in all rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from seedream_batch.errors import UsageError
 from seedream_batch.export.pictures import Picture
-from seedream_batch.export.rows import FIXED, fixed, flat
+from seedream_batch.export.rows import FIXED, TAKEN, Way, fixed, leaf, leaves
 from seedream_batch.model.document import Json
 
 _INT64 = range(-(2**63), 2**63)
+_EXACT = range(-(2**53), 2**53 + 1)
+"""Whole numbers that a float holds as they are."""
+
+_DATED = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?", re.DOTALL)
+"""Texts that readers of JSON lines take for a date; no narrower than what they do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The type of each column in order, str, int, float or bool, and the columns that some row has no value for."""
+    """The type of each column in order, str, int, float or bool, and the columns that some row has no value for.
+
+    `names` has the column of each leaf of a cell. `lists` are the leaves that are lists of one type in all rows,
+    `shapeless` the axes that are a mapping in one cell and none in another. `dated` says whether a text of the job
+    looks like a date.
+    """
 
     types: Mapping[str, type]
     gappy: frozenset[str]
+    names: Mapping[Way, str]
+    lists: frozenset[Way]
+    shapeless: frozenset[str]
+    dated: bool
 
     def row(self, picture: Picture, path: str) -> dict[str, Json]:
         """A row with every column; None where there is no value."""
-        found = {**flat(picture.cell), **fixed(picture, path)}
+        found = {self.names[way]: leaf(value) for way, value in leaves(picture.cell)}
+        found |= fixed(picture, path)
         return {name: converted(found.get(name), kind) for name, kind in self.types.items()}
+
+    def without_gaps(self, row: Mapping[str, Json]) -> dict[str, Json]:
+        """A row without null: a column with gaps is text as a whole, since readers infer types from some rows."""
+        return {name: _filled(value) if name in self.gappy else value for name, value in row.items()}
+
+    def of_type(self, name: str) -> type:
+        """The type of a column without gaps."""
+        return str if name in self.gappy else self.types[name]
+
+    def nested(self, picture: Picture, path: str) -> dict[str, Json]:
+        """A row with the cell nested in it: the same keys in all rows, each of one type, and nothing is null."""
+        found = dict(leaves(picture.cell))
+        cell: dict[str, Json] = {}
+        for way, name in self.names.items():
+            if way[0] in self.shapeless:
+                cell[way[0]] = _text(picture.cell.get(way[0]))
+                continue
+            at = cell
+            for key in way[:-1]:
+                at = at.setdefault(key, {})
+            value = found.get(way)
+            if way not in self.lists:
+                value = converted(leaf(value), self.types[name])
+                value = _filled(value) if name in self.gappy else value
+            at[way[-1]] = value
+        return {"cell": cell, **self.without_gaps(fixed(picture, path))}
 
 
 class Learner:
     """Learns the columns from all images."""
 
     def __init__(self) -> None:
-        self._types: dict[str, type] = {}
-        self._filled: dict[str, int] = {}
+        self._types: dict[Way, type] = {}
+        self._filled: dict[Way, int] = {}
+        self._wide: set[Way] = set()
+        self._elements: dict[Way, type | None] = {}
         self._rows = 0
+        self._dated = False
 
     def learn(self, picture: Picture) -> None:
         """Takes in one more image."""
         self._rows += 1
-        for name, value in {**flat(picture.cell), **fixed(picture, picture.path)}.items():
-            self._filled[name] = self._filled.get(name, 0) + (value is not None)
-            if value is not None:
-                known = self._types.get(name)
-                self._types[name] = _kind(value) if known is None else _both(known, _kind(value))
+        for way, value in leaves(picture.cell):
+            self._elements[way] = _element(value, self._elements.get(way, _ANY))
+            self._learn(way, leaf(value))
+        for name, value in fixed(picture, picture.path).items():
+            self._learn((name, _FIXED), value)
+        self._dated = self._dated or _DATED.fullmatch(picture.prompt) is not None
 
-    def columns(self) -> Columns:
-        """What was learned: the columns of the axes first."""
-        axes = {name: self._types.get(name, str) for name in self._filled if name not in FIXED}
-        gappy = frozenset(name for name, count in self._filled.items() if count < self._rows)
-        return Columns({**axes, **FIXED}, gappy)
+    def _learn(self, way: Way, value: Json) -> None:
+        self._filled[way] = self._filled.get(way, 0) + (value is not None)
+        if value is None:
+            return
+        known = self._types.get(way)
+        self._types[way] = _kind(value) if known is None else _both(known, _kind(value))
+        if type(value) is int and value not in _EXACT:
+            self._wide.add(way)
+        if way[-1] is not _FIXED and isinstance(value, str) and _DATED.fullmatch(value):
+            self._dated = True
+
+    def columns(self, *, flat: bool) -> Columns:
+        """What was learned: the columns of the axes first. With `flat`, each value has a column of its own.
+
+        Raises `UsageError` where two values cannot be told apart by their names.
+        """
+        ways = [way for way in self._filled if way[-1] is not _FIXED]
+        names = _named(ways, flat=flat)
+        types = {names[way]: self._type(way) for way in ways}
+        gappy = {names.get(way, way[0]) for way, count in self._filled.items() if count < self._rows}
+        lists = {way for way, kind in self._elements.items() if kind is not None and self._filled[way] == self._rows}
+        shapeless = {way[0] for way in ways if any(way[:depth] in self._filled for depth in range(1, len(way)))}
+        return Columns({**types, **FIXED}, frozenset(gappy), names, frozenset(lists), frozenset(shapeless), self._dated)
+
+    def _type(self, way: Way) -> type:
+        kind = self._types.get(way, str)
+        return str if kind is float and way in self._wide else kind
+
+
+_FIXED = "\0"
+"""Behind the name of a column that every table has: no key of a job is that."""
+
+_ANY = object
+"""What the elements of a list are, as long as nothing is known of them."""
+
+
+def _named(ways: Iterable[Way], *, flat: bool) -> dict[Way, str]:
+    """A column for each leaf; none that another one has, in whatever letter case or Unicode form."""
+    names: dict[Way, str] = {}
+    joined: set[str] = set()
+    taken = {_folded(name) for name in TAKEN}
+    for way in ways:
+        plain = ".".join(way)
+        if flat and plain in joined:
+            raise UsageError(
+                f"two values of a cell would share the column `{plain}`; rename a key of the axis `{way[0]}`, or"
+                " export as jsonl, which keeps mappings"
+            )
+        joined.add(plain)
+        name = f"cell.{plain}" if _folded(plain) in taken else plain
+        while _folded(name) in taken:
+            name += "_"
+        taken.add(_folded(name))
+        names[way] = name
+    return names
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _element(value: Json, known: type | None) -> type | None:
+    """The one type that the elements of lists have, None where they have none, or where a value is no list."""
+    if known is None or not isinstance(value, list) or not value:
+        return None
+    kinds = {type(one) if _kind(one) is type(one) else None for one in value} | ({known} - {_ANY})
+    kind = kinds.pop()
+    return kind if not kinds and kind in {str, int, float, bool} else None
+
+
+def _filled(value: Json) -> str:
+    """A value of a column with gaps, as text."""
+    return "" if value is None else str(converted(value, str))
+
+
+def _text(value: Json) -> str:
+    """Any value as text; a text is itself."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def converted(value: Json, kind: type) -> Json:

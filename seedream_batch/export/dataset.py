@@ -16,7 +16,7 @@ from seedream_batch.export.pictures import Chooses, Pictures
 from seedream_batch.export.splits import Splits
 from seedream_batch.export.survey import SHOWN, Survey, survey
 from seedream_batch.export.tables import Csv, JsonLines
-from seedream_batch.export.webdataset import WebDataset
+from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
 from seedream_batch.files.kept import destination
 from seedream_batch.files.whole import WholeFolder
@@ -51,8 +51,8 @@ _WRITERS: Mapping[Format, type[Writer]] = {
     Format.JSONL: JsonLines,
 }
 
-_NESTED = (Format.WEBDATASET, Format.JSONL)
-"""The formats whose rows have no columns."""
+_FLAT = (Format.IMAGEFOLDER, Format.PARQUET, Format.CSV)
+"""The formats whose rows have a column for each value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
         pictures = Pictures(reader, tasks, options.chooses, options.picks)
-        flat = options.format not in _NESTED
-        found = survey(pictures, folder, options.splits, flat=flat, verify=options.verify)
+        learn = options.format is not Format.JSONL
+        found = survey(pictures, folder, options.splits, learn=learn, verify=options.verify)
         left_out = options.picks.left_out() if options.picks else []
         if not found.images and options.picks:
             why = "".join(f"\n  {told}" for told in left_out[:SHOWN])
@@ -110,12 +110,19 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
             )
         layout = Layout.SPLIT if options.splits else found.names.layout
         splits = options.splits
+        columns = found.learner.columns(flat=options.format in _FLAT)
+        if options.format is Format.IMAGEFOLDER and columns.dated:
+            arrow(
+                "a text of the job looks like a date, and `datasets` would read it as one from metadata.jsonl;"
+                " metadata.parquet needs pyarrow"
+            )
         with target:
             plan = Plan(
                 job=job.name,
                 target=target,
                 sources=Sources(folder, link=options.link),
-                columns=found.learner.columns(),
+                columns=columns,
+                ending=found.endings.pop() if len(found.endings) == 1 else MIXED,
                 layout=layout,
                 splits=splits.names if splits else ("",),
                 embed=options.embed,
@@ -133,7 +140,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
 def _check(options: ExportOptions) -> None:
     """What has to hold before anything is read."""
     if options.format is Format.PARQUET:
-        arrow()
+        arrow("--format parquet needs pyarrow")
     if options.format is Format.IMAGEFOLDER and options.splits:
         seen: dict[str, str] = {}
         for name in options.splits.names:

@@ -1,17 +1,19 @@
-"""A folder of images with `metadata.jsonl`, as `datasets.load_dataset("imagefolder")` reads it."""
+"""A folder of images with a table of metadata, as `datasets.load_dataset("imagefolder")` reads it."""
 
 from __future__ import annotations
 
 import json
-from typing import BinaryIO
+from collections.abc import Iterable
 
-from seedream_batch.export.columns import converted
 from seedream_batch.export.names import Layout, unmistakable
+from seedream_batch.export.parquet import TYPES, TableFile, arrow
 from seedream_batch.export.pictures import Picture
 from seedream_batch.export.writer import Plan, Writer
+from seedream_batch.files.whole import WholeFolder
 from seedream_batch.model.document import Json
 
 METADATA = "metadata.jsonl"
+TYPED = "metadata.parquet"
 
 _READ_AS_FILES = ("_file_name", "_file_names")
 """How the names of columns end whose values `datasets` opens as images."""
@@ -22,7 +24,8 @@ class ImageFolder(Writer):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        self._tables: dict[str, BinaryIO] = {}
+        self._tables: dict[str, _Lines | TableFile] = {}
+        self._names = _readable(plan.columns.types)
 
     def add(self, picture: Picture, split: str) -> None:
         """Puts the image into the folder of its split, and its row into the table there."""
@@ -36,26 +39,57 @@ class ImageFolder(Writer):
                 top, inner = split or "train", unmistakable(picture.path)
         path = f"{top}/{inner}" if top else inner
         plan.sources.put(plan.target, picture, path)
-        row = {"file_name": inner, **self._filled(plan.columns.row(picture, path))}
+        values = plan.columns.without_gaps(plan.columns.row(picture, path))
+        row = {"file_name": inner, **{self._names[name]: value for name, value in values.items()}}
         table = self._tables.get(top)
         if table is None:
-            table = self._tables[top] = plan.target.open(f"{top}/{METADATA}" if top else METADATA)
-        plan.target.write(table, json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            table = self._tables[top] = self._table(f"{top}/" if top else "")
+        table.add(row)
 
     def finish(self) -> None:
         """Closes the tables."""
         for table in self._tables.values():
-            self.plan.target.close(table)
+            table.finish()
 
-    def _filled(self, row: dict[str, Json]) -> dict[str, Json]:
-        """The row without gaps: types are inferred file by file, and a column that is empty in one would have another.
+    def drop(self) -> None:
+        """Closes what is open."""
+        for table in self._tables.values():
+            table.drop()
 
-        A column of numbers that some image lacks is text for the same reason.
-        """
-        gappy = self.plan.columns.gappy
-        return {
-            name + "_" * name.endswith(_READ_AS_FILES): ("" if value is None else converted(value, str))
-            if name in gappy
-            else value
-            for name, value in row.items()
-        }
+    def _table(self, folder: str) -> _Lines | TableFile:
+        """JSON lines, whose types readers infer: where that would make a date of a text, a file that has the types."""
+        columns, target = self.plan.columns, self.plan.target
+        if not columns.dated:
+            return _Lines(target, folder + METADATA)
+        pa = arrow()
+        fields = [pa.field(self._names[name], TYPES[columns.of_type(name)]) for name in columns.types]
+        return TableFile(target, folder + TYPED, pa.schema([pa.field("file_name", pa.string()), *fields]))
+
+
+class _Lines:
+    """Rows as JSON lines."""
+
+    def __init__(self, target: WholeFolder, name: str) -> None:
+        self._target = target
+        self._stream = target.open(name)
+
+    def add(self, row: dict[str, Json]) -> None:
+        self._target.write(self._stream, json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+    def finish(self) -> None:
+        self._target.close(self._stream)
+
+    def drop(self) -> None:
+        """Nothing: the folder closes its files."""
+
+
+def _readable(columns: Iterable[str]) -> dict[str, str]:
+    """The columns with names that `datasets` does not take for those of files."""
+    names = {name: name for name in columns}
+    for name in names:
+        if name.endswith(_READ_AS_FILES):
+            new = f"{name}_"
+            while new in names.values():
+                new += "_"
+            names[name] = new
+    return names

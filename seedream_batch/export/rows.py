@@ -6,10 +6,12 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 
-from seedream_batch.errors import UsageError
 from seedream_batch.export.pictures import Picture
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
+
+Way = tuple[str, ...]
+"""The keys that lead to a value in a cell: the axis first."""
 
 FIXED: Mapping[str, type] = {
     "path": str,
@@ -62,23 +64,14 @@ def nested(picture: Picture, path: str) -> dict[str, Json]:
     return {"cell": picture.cell, **fixed(picture, path)}
 
 
-def flat(cell: Mapping[str, Json]) -> dict[str, Json]:
-    """The values of a cell by column: `subject.id` for what is in a mapping; a list is its JSON text.
+def leaves(cell: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
+    """The values of a cell with the keys that lead to each; a list, and an empty mapping, is a value."""
+    return _leaves((), cell)
 
-    A name that is taken by another column gets `cell.` before it. Raises `UsageError` where two values of a cell have
-    one name all the same.
-    """
-    columns: dict[str, Json] = {}
-    for axis, value in cell.items():
-        for name, leaf in _leaves(axis, value):
-            column = f"cell.{name}" if name in TAKEN else name
-            if column in columns:
-                raise UsageError(
-                    f"two values of a cell would share the column `{column}`; rename a key of the axis `{axis}`, or"
-                    " export as jsonl, which keeps mappings"
-                )
-            columns[column] = json.dumps(leaf, ensure_ascii=False) if isinstance(leaf, list | dict) else leaf
-    return columns
+
+def leaf(value: Json) -> Json:
+    """A value as a table has it: lists and mappings are JSON text."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def iso(at: float | None) -> str | None:
@@ -86,9 +79,9 @@ def iso(at: float | None) -> str | None:
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-def _leaves(name: str, value: Json) -> Iterator[tuple[str, Json]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(f"{name}.{key}", inner)
-    else:
-        yield name, value
+def _leaves(way: Way, value: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _leaves((*way, key), inner)
+        else:
+            yield (*way, key), inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 from seedream_batch.errors import StorageError
 from seedream_batch.export.columns import Learner
@@ -26,12 +27,14 @@ class Survey:
     splits: dict[str, int] = field(default_factory=dict)
     names: Names = field(default_factory=Names)
     learner: Learner = field(default_factory=Learner)
+    endings: set[str] = field(default_factory=set)
+    """The endings of the files."""
 
 
-def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, flat: bool, verify: bool) -> Survey:
-    """Looks at every file: its size, and with `verify` its bytes; with `flat` at the columns, too.
+def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, learn: bool, verify: bool) -> Survey:
+    """Looks at every file: its size, and with `verify` its bytes; with `learn` at the columns, too.
 
-    Raises `StorageError` with the files that are in disorder, `UsageError` for columns that cannot be.
+    Raises `StorageError` with the files that are in disorder.
     """
     found = Survey(splits=dict.fromkeys(splits.names, 0) if splits else {})
     wrong: list[str] = []
@@ -42,7 +45,8 @@ def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, fl
             found.images += 1
             found.bytes += picture.file.bytes
             found.names.learn(picture.path)
-            if flat:
+            found.endings.add(PurePosixPath(picture.path).suffix)
+            if learn:
                 found.learner.learn(picture)
             if splits:
                 found.splits[splits.of(picture.cell)] += 1

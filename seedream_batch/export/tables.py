@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import codecs
 import json
+import re
+import unicodedata
 from typing import BinaryIO
 
 from seedream_batch.export.pictures import Picture
@@ -12,8 +13,13 @@ from seedream_batch.export.rows import nested
 from seedream_batch.export.writer import IMAGES, Plan, Writer
 from seedream_batch.model.document import Json
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that a spreadsheet takes for a formula."""
+_FORMULA = "=+-@"
+"""What a formula begins with for a spreadsheet, full-width forms and what cannot be seen before them included."""
+
+_GUARD = "'"
+
+_QUOTED = re.compile(r'[",\x00-\x1f\x7f\x85\u2028\u2029]|\A\s|\s\Z|\A\Z')
+"""Texts that are put in quotes: the empty one, so that it is told from no value, and what readers would cut or trim."""
 
 
 class _Table(Writer):
@@ -49,12 +55,12 @@ class _Table(Writer):
 
 
 class Csv(_Table):
-    """Comma-separated values in UTF-8, with a head; texts that would be formulas have a `'` before them."""
+    """Comma-separated values in UTF-8 behind a byte order mark, which Excel needs, with a head."""
 
     ending = "csv"
 
     def head(self) -> bytes:
-        return _csv_line(list(self.plan.columns.types))
+        return codecs.BOM_UTF8 + _csv_line(list(self.plan.columns.types))
 
     def line(self, picture: Picture, path: str) -> bytes:
         return _csv_line(list(self.plan.columns.row(picture, path).values()))
@@ -70,15 +76,32 @@ class JsonLines(_Table):
 
 
 def harmless(value: Json) -> Json:
-    """The value as a cell that no spreadsheet computes; numbers stay as they are."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """The value as a cell that no spreadsheet computes; numbers stay as they are.
+
+    A text that begins with a `'` gets one more: to take the first one away from each text that has one is the way back.
+    """
+    return f"{_GUARD}{value}" if isinstance(value, str) and _guarded(value) else value
+
+
+def _guarded(text: str) -> bool:
+    """Whether a text gets a guard."""
+    if text.startswith((_GUARD, "\t", "\r", "\n")):
+        return True
+    for char in text:
+        # What is trimmed or not seen may stand before the sign: spaces, controls, marks of direction.
+        if not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf"}:
+            return unicodedata.normalize("NFKC", char)[0] in _FORMULA
+    return False
 
 
 def _csv_line(values: list[Json]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow([_cell(value) for value in values])
-    return text.getvalue().encode()
+    return (",".join(map(_cell, values)) + "\n").encode()
 
 
-def _cell(value: Json) -> Json:
-    return json.dumps(value) if isinstance(value, bool) else harmless(value)
+def _cell(value: Json) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return json.dumps(value)
+    text = str(harmless(value))
+    return '"{}"'.format(text.replace('"', '""')) if _QUOTED.search(text) else text

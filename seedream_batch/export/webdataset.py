@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from seedream_batch.export.pictures import Picture
-from seedream_batch.export.rows import nested
 from seedream_batch.export.writer import Plan, Writer
+
+MIXED = ".jpg"
+"""The ending of all images where their formats differ: samples have the same keys, and readers go by the bytes."""
+
+_PASSED_OVER = re.compile(r"__[^/]*__(/|$)")
 
 _ALL = "train"
 """The split of images that are in none."""
@@ -36,8 +41,8 @@ class WebDataset(Writer):
         """Adds a sample to the open shard of its split, or to a new one where it would pass the size."""
         plan = self.plan
         split = split or _ALL
-        name, ending = sample_name(picture.path)
-        row = json.dumps(nested(picture, name + ending), ensure_ascii=False).encode()
+        name, ending = sample_name(picture.path)[0], plan.ending
+        row = json.dumps(plan.columns.nested(picture, name + ending), ensure_ascii=False).encode()
         sample = _member(name + ending, plan.sources.read(picture)) + _member(f"{name}.json", row)
         shards = self._splits.setdefault(split, _Shards())
         if shards.file is not None and _ended(shards.size + len(sample)) > plan.shard_size:
@@ -60,10 +65,13 @@ class WebDataset(Writer):
 
 
 def sample_name(path: str) -> tuple[str, str]:
-    """The name and the ending of a sample: a name ends at its first dot for all that read it, so it may have none."""
+    """The name and the ending of a sample: a name ends at its first dot for all that read it, so it may have none.
+
+    A folder like `__this__` at the top is passed over by readers.
+    """
     pure = PurePosixPath(path)
-    name = pure.stem.replace("%", "%25").replace(".", "%2E")
-    return str(pure.with_name(name)), pure.suffix
+    name = str(pure.with_name(pure.stem.replace("%", "%25").replace(".", "%2E")))
+    return f"%5F{name[1:]}" if _PASSED_OVER.match(name) else name, pure.suffix
 
 
 def _member(name: str, data: bytes) -> bytes:

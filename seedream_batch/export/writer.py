@@ -13,7 +13,7 @@ from seedream_batch.export.columns import Columns
 from seedream_batch.export.names import Layout
 from seedream_batch.export.pictures import Picture
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.whole import WholeFolder, whole
+from seedream_batch.files.whole import WholeFolder
 
 IMAGES = "images"
 """The folder of the images beside a table."""
@@ -29,18 +29,12 @@ class Sources:
     def put(self, target: WholeFolder, picture: Picture, name: str) -> None:
         """Puts the file into the export."""
         file = self.folder.file(picture.file.path)
-        if file is None:
+        if not (self.link and file is not None and target.link(file, name, picture.file.bytes)):
             target.put_bytes(self.read(picture), name)
-        else:
-            target.put(file, name, picture.file.bytes, link=self.link)
 
     def read(self, picture: Picture) -> bytes:
-        """The bytes of the file."""
-        file = self.folder.file(picture.file.path)
-        if file is not None:
-            return whole(file, picture.file.bytes)
+        """The bytes of the file. Raises `StorageError` if they are not what was stored."""
         data = self.folder.read(picture.file.path, picture.file.bytes + 1)
-        # What has come over a network is looked at as a whole.
         if hashlib.sha256(data).hexdigest() != picture.file.sha256:
             raise StorageError(
                 f"{self.folder.named(picture.file.path)} was changed while it was exported; export again"
@@ -60,6 +54,8 @@ class Plan:
     splits: tuple[str, ...]
     embed: bool
     shard_size: int
+    ending: str
+    """That of the image of every sample, where a format wants one for all."""
 
 
 class Writer(ABC):

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -91,22 +92,20 @@ class WholeFolder:
             stream.close()
         self._streams.remove(stream)
 
-    def put(self, source: Path, name: str, size: int, *, link: bool) -> None:
-        """Links or copies a file of `size` bytes into the folder; a link where none is possible becomes a copy."""
+    def link(self, source: Path, name: str, size: int) -> bool:
+        """Links an ordinary file of `size` bytes into the folder; whether the file system can do that."""
         path = self._place(name)
-        if link:
-            with telling(path):
-                try:
-                    os.link(source, path, follow_symlinks=False)
-                except OSError as error:
-                    if error.errno not in _NO_LINK:
-                        raise
-                else:
-                    status = path.lstat()
-                    if status.st_size != size:
-                        raise StorageError(f"{source} was changed while it was exported; export again")
-                    return
-        self.put_bytes(whole(source, size), name)
+        with telling(path):
+            try:
+                os.link(source, path, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                return False
+            status = path.lstat()
+        if status.st_size != size or not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{source} was changed while it was exported; export again")
+        return True
 
     def put_bytes(self, data: bytes, name: str) -> None:
         """A new file of the folder with these bytes."""
@@ -165,17 +164,6 @@ class WholeFolder:
                 Path(entry.path).rename(self.final)
             elif _abandoned(Path(entry.path)):
                 shutil.rmtree(entry.path, ignore_errors=True)
-
-
-def whole(source: Path, size: int) -> bytes:
-    """The bytes of a file. Raises `StorageError` if they are not so many, or if a link stands in its place."""
-    with telling(source):
-        handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as stream:
-            data = stream.read(size + 1)
-    if len(data) != size:
-        raise StorageError(f"{source} was changed while it was exported; export again")
-    return data
 
 
 def _abandoned(folder: Path) -> bool:

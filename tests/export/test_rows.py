@@ -18,7 +18,7 @@ COLUMNS = [
 
 
 def table(bench, to="data", name="images"):
-    with (bench.folder / to / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+    with (bench.folder / to / f"{name}.csv").open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
