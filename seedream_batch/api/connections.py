@@ -25,14 +25,6 @@ def no_connection_in_time() -> str:
     return f"no connection within {CONNECT_TIMEOUT:.0f} s"
 
 
-try:
-    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
-
-    SOCKS_FAILURES: tuple[type[Exception], ...] = (ProxyConnectionError, ProxyError, ProxyTimeoutError)
-    """What connections through a SOCKS proxy raise, if the extra is there."""
-except ImportError:
-    SOCKS_FAILURES = ()
-
 _CURRENT: ContextVar[Exchange] = ContextVar("exchange")
 
 
@@ -100,9 +92,9 @@ def open_session(
     if "keepalive_timeout" in more:
         limits["keepalive_timeout"] = more.pop("keepalive_timeout")
     if proxy is not None and proxy.scheme in SOCKS:
-        from aiohttp_socks import ProxyConnector, ProxyType  # noqa: PLC0415 - of an extra
+        from seedream_batch.api.socks import ProxyType, SocksConnector  # noqa: PLC0415 - it needs an extra
 
-        connector: aiohttp.TCPConnector = ProxyConnector(
+        connector: aiohttp.TCPConnector = SocksConnector(
             proxy_type=ProxyType.SOCKS5 if SOCKS[proxy.scheme] == 5 else ProxyType.SOCKS4,
             host=proxy.host, port=proxy.port, username=proxy.user, password=proxy.password, rdns=True, **limits,
         )  # fmt: skip

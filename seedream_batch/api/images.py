@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import ipaddress
 import re
 import socket
@@ -362,11 +361,12 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 async def _inline(url: str, take: Take) -> Download:
     """An image that is in its URL."""
     head, comma, body = url[5:].partition(",")
-    data = unquote_to_bytes(body)
+    data = b""
     try:
+        data = unquote_to_bytes(body)
         if head.lower().rpartition(";")[2].strip() == "base64":
             data = base64.b64decode(b"".join(data.split()) + b"==")
-    except binascii.Error:
+    except ValueError:
         comma = ""
     if not comma or len(data) > MAX_IMAGE:
         return Download(Fetched.REFUSED, message="the data URL cannot be read", lasting=True)

@@ -21,7 +21,6 @@ from seedream_batch import __version__
 from seedream_batch.api import wire
 from seedream_batch.api.connections import (
     CONNECT_TIMEOUT,
-    SOCKS_FAILURES,
     Exchange,
     Resolver,
     no_connection_in_time,
@@ -76,7 +75,6 @@ _FAILURES: tuple[type[Exception], ...] = (
     OSError,
     TimeoutError,
     ValueError,
-    *SOCKS_FAILURES,
 )
 """What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
 
@@ -404,7 +402,9 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
     if proxy is None:
         return NotExecuted(told, lasting=False)
     if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
-        told = one_line(str(causes[-1])) or "no connection"
+        told = "it cannot be reached"
+    elif proxy.scheme in SOCKS and isinstance(error, ConnectionError):
+        told = one_line(str(error))
     return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({told})", lasting=True)
 
 

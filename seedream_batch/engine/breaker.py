@@ -57,9 +57,14 @@ class Breaker:
             self._earlier.discard(task)
             self._failing.discard(task)
 
+    @property
+    def open(self) -> bool:
+        """Whether so many fail that it is not the fault of any one of them."""
+        return len(self._failing) >= MOST_FAILING
+
     def may_buy(self, at_work: int) -> bool:
         """Whether another task may be bought, with so many at work."""
-        if len(self._failing) >= MOST_FAILING:
+        if self.open:
             return False
         return self._proven or (not self._earlier and at_work + len(self._left) < FIRST_TASKS)
 

@@ -381,7 +381,11 @@ class Collector:
                 self._leave(task, image, got.message)
                 return
             if bad == MOST_TRIES:
-                await self._give_up(task, image, ImageState.REJECTED, got.message)
+                if self._breaker.open:
+                    # A page in place of every image is a matter of the way to them.
+                    self._leave(task, image, got.message)
+                else:
+                    await self._give_up(task, image, ImageState.REJECTED, got.message)
                 return
             lasting += got.lasting
             now = context.monotonic()

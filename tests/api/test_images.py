@@ -140,6 +140,7 @@ def test_how_long_a_host_asks_to_wait(talk, status, after, wait, lasting):
         ("data:,hello%21", b"hello!"),
         ("data:image/png;base64;aGVsbG8=", None),
         ("data:image/png;base64,a", None),
+        ("data:,\udc86", None),
     ],
 )
 def test_an_image_in_its_url(talk, url, data):

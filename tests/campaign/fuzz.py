@@ -1,4 +1,4 @@
-"""Fuzzing, guided by coverage, of all that reads what others wrote: job files, templates, answers, pictures.
+"""Fuzzing, guided by coverage, of all that reads what others wrote: job files, templates, answers, URLs, pictures.
 
     pip install -r tests/campaign/fuzz_requirements.txt
     python tests/campaign/fuzz.py response --executions 1000000
@@ -37,6 +37,7 @@ from fuzz_image import IMAGE_MARKS, IMAGE_WORDS, heavy_images, image_seeds, prep
 from fuzz_job import JOB_WORDS, JobTarget, heavy_jobs, job_seeds
 from fuzz_response import RESPONSE_WORDS, ResponseTarget, heavy_answers, response_seeds
 from fuzz_template import TEMPLATE_WORDS, heavy_templates, prepare_template, template_seeds
+from fuzz_url import URL_WORDS, UrlTarget, heavy_urls, url_seeds
 
 MEGABYTE = 1024 * 1024
 HANG = 60
@@ -81,6 +82,16 @@ TARGETS = {
         2048,
         0.5,
         50,
+    ),
+    "url": Target(
+        UrlTarget,
+        url_seeds,
+        heavy_urls,
+        tuple(URL_WORDS.split()),
+        ("seedream_batch.api.images", "yarl", "httpx._urlparse"),
+        512,
+        1,
+        100,
     ),
     "image": Target(
         prepare_image,

@@ -140,7 +140,7 @@ def _cron(unit: Unit, root: Path, port: int) -> Result:
     return Result(starts, [f"{unit.name}: {one}" for one in wrong])
 
 
-FUZZED = ("job", "template", "response", "image")
+FUZZED = ("job", "template", "response", "url", "image")
 
 
 def _fuzz_units(*, sample: bool) -> list[Unit]:
@@ -190,7 +190,7 @@ PARTS = {
     "streams": _cells(streams, 17),
     "walk": Part("random walks of commands, kills, faults and edits, in steps", _walk_units, _walk),
     "secrecy": _cells(secrecy, 1),
-    "fuzz": Part("job files, templates, answers and pictures by a fuzzer, in executions", _fuzz_units, _fuzz),
+    "fuzz": Part("job files, templates, answers, URLs and pictures by a fuzzer, in executions", _fuzz_units, _fuzz),
     # What `powerloss` has to notice takes minutes: of the sample, which CI runs, these are not.
     "mutations": _cells(mutations, 12),
     "cron": Part("a run a minute against a flaky service", _cron_units, _cron),
