@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import dataclasses
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +102,10 @@ def run(
         raise UsageError("an event loop is running here, and run() would hold it up; await run_async()")
     if signals and threading.current_thread() is not threading.main_thread():
         raise UsageError("only the main thread can handle signals")
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        # The names of images must not depend on the locale of whoever runs the job.
+        encoding = sys.getfilesystemencoding()
+        raise UsageError(f"file names are in {encoding} here, not in UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
     interruption = interruption or Interruption()
     events = _Listener(on_event, interruption)
     start = _Listener(on_start, interruption)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from seedream_batch.api.secret import known_secrets
 from seedream_batch.cli.exits import INTERRUPTED, Exit, of_error, of_run
 from seedream_batch.cli.metrics import are_metrics, metrics
 from seedream_batch.cli.progress import warn
@@ -94,7 +95,7 @@ class Ending:
             self.code = of_error(error)
         elif isinstance(error, KeyboardInterrupt):
             self.code = INTERRUPTED
-        told = "" if error is None else str(error) or type(error).__name__
+        told = "" if error is None else known_secrets(os.environ).masked(str(error) or type(error).__name__)
         self._ended = ended = self._end(told)
         self._write(summary(ended))
         if error is not None:

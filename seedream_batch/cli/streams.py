@@ -24,15 +24,25 @@ _UTF8 = ["-X", "utf8"]
 """Options of Python that make it use UTF-8 for the names of files in every locale."""
 
 
+PATIENCE = 2.0
+"""Seconds that a run waits for whoever reads its output, once: images that are paid for cannot wait."""
+
+_PIECE = 4096
+"""Bytes that a pipe takes at once when it takes any [PIPE_BUF in pipe(7)]."""
+
+
 class Output(io.RawIOBase):
     """A file descriptor that takes everything it is given; `lost` is the first error that kept it from being written.
 
-    Later text is tried again: a full disk has room again at some time.
+    Later text is tried again: a full disk has room again at some time. With `waits` false, what nobody reads in time is
+    left out, and that is said once somebody reads again.
     """
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, *, waits: bool = True) -> None:
         super().__init__()
         self._number = number
+        self._waits = waits
+        self._left_out = 0
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
@@ -52,15 +62,35 @@ class Output(io.RawIOBase):
         left = memoryview(data).cast("B")
         whole = len(left)
         try:
+            if self._left_out and self._ready():
+                notice = _notice(self._left_out, like=bytes(left[:1]))
+                self._left_out = 0
+                os.write(self._number, notice)
             while left:
+                if not self._ready():
+                    self._left_out += len(left)
+                    break
                 try:
-                    left = left[os.write(self._number, left) :]
+                    left = left[os.write(self._number, left[:_PIECE]) :]
                 except BlockingIOError:
-                    # Somebody else has made this terminal non-blocking.
-                    select.select((), (self._number,), ())
+                    # Somebody else has made this terminal non-blocking, and was quicker.
+                    continue
         except OSError as error:
             self.lost = self.lost or error
         return whole
+
+    def _ready(self) -> bool:
+        """Whether something can be written now; waits for that, for ever or for as long as it may."""
+        poll = select.poll()
+        poll.register(self._number, select.POLLOUT)
+        limit = None if self._waits else 0 if self._left_out else PATIENCE * 1000
+        return bool(poll.poll(limit))
+
+
+def _notice(count: int, *, like: bytes) -> bytes:
+    """A line that says what was left out, in the form of the line that it comes before."""
+    told = f"{count:,} bytes of output were not read in time, and are left out"
+    return (f'{{"event": "warning", "text": "{told}"}}\n' if like == b"{" else f"warning: {told}\n").encode()
 
 
 def prepare() -> None:
@@ -120,7 +150,7 @@ def _text(found: TextIO | None, number: int, *, again: bool) -> TextIO:
         encoding = locale.getencoding()
     else:
         encoding = "utf-8" if found is None else found.encoding
-    output = Output(number)
+    output = Output(number, waits=sys.argv[1:2] != ["run"])
     return io.TextIOWrapper(
         io.BufferedWriter(output), encoding, "backslashreplace", line_buffering=number == 2 or output.isatty()
     )

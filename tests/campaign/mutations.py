@@ -278,7 +278,10 @@ MUTATIONS = (
         "I9 a key shows itself",
         "I9",
         (("secrecy", "a bug"),),
-        (Edit("api/secret.py", 'return "ApiKey(***)"', "return self._value"),),
+        (
+            Edit("api/secret.py", 'return "ApiKey(***)"', "return self._value"),
+            Edit("cli/app.py", "return known_secrets(os.environ).masked(text)", "return text"),
+        ),
     ),
 )
 

@@ -6,8 +6,11 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
+
+from seedream_batch.cli.streams import Output
 
 JOB = """\
 version: 1
@@ -104,6 +107,42 @@ def test_a_run_makes_its_images_whoever_reads(folder, kind, numbers, options):
 def test_the_exit_code_of_a_run_is_about_the_images(folder, serve, kind):
     serve([{"on": "submit", "action": "fail", "prompt": "fox", "code": "OutputImageSensitiveContentDetected"}])
     assert ended(["run", "new.yaml"], folder, kind).returncode == 3
+
+
+def test_a_run_goes_on_though_its_reader_stands_still(folder):
+    """A pager that is paused, or a logger that hangs: the pipe is full, and nobody takes anything out."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while os.write(write, b"\n" * 65536):
+            pass
+    os.set_blocking(write, True)
+    done = subprocess.run(
+        [*PROGRAM, "run", "new.yaml", "--emulate", "--log-format", "json"], cwd=folder, stdout=write, stderr=write,
+        check=False, timeout=100,
+    )  # fmt: skip
+    os.close(write)
+    os.close(read)
+    assert done.returncode == 0
+    assert len(list((folder / "out" / "new-emulated").glob("*.jpg"))) == 2
+
+
+def test_what_was_left_out_is_said_in_the_form_of_the_log():
+    read, write = os.pipe()
+    output = Output(write, waits=False)
+    text = b'{"event": "stored"}\n'
+    while not output._left_out:
+        output.write(text)
+    assert output.write(text) == len(text)
+    os.read(read, 1 << 20)
+    output.write(text)
+    lines = [json.loads(line) for line in os.read(read, 65536).decode().splitlines()]
+    assert lines == [
+        {"event": "warning", "text": f"{2 * len(text)} bytes of output were not read in time, and are left out"},
+        {"event": "stored"},
+    ]
+    os.close(read)
+    os.close(write)
 
 
 def test_closed_standard_input_is_no_reason_to_fail(folder):
@@ -206,6 +245,16 @@ def test_where_the_locale_cannot_be_changed_nothing_is_bought(folder):
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"set PYTHONUTF8=1" in done.stderr
     assert not (folder / "out" / "new-emulated").exists()
+
+
+def test_a_python_program_in_such_a_locale_buys_nothing(folder):
+    code = "from seedream_batch import load_job, run; run(load_job('new.yaml'), key='sk-canary-7f3a9b2c51')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert "UsageError: file names are in ascii here, not in UTF-8; start Python with -X utf8" in done.stderr
+    assert not (folder / "out").exists()
 
 
 def test_a_process_with_a_key_leaves_no_core_dump():
