@@ -34,7 +34,7 @@ class Cell:
     state: str
     command: tuple[str, ...]
     when: str
-    """before: while the state is made; after: from the command on."""
+    """before: while the state is made; between: for a run in between; after: from the command on."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ class Cell:
 
 def cells() -> list[Cell]:
     """Every shift, in every state, for every command, and keys of every age."""
-    keys = [Cell(shift, _KEY, ("run",), when) for shift in SHIFTS for when in ("before", "after")]
+    keys = [Cell(shift, _KEY, ("run",), when) for shift in SHIFTS for when in ("before", "between", "after")]
     return keys + [
         Cell(shift, state, command, when)
         for shift in SHIFTS
@@ -112,12 +112,17 @@ def _keys(cell: Cell, world: World) -> list[str]:
     _until_doubtful(world)
     child.kill()
     world.service.set_faults([])
-    # The age that the next command sees.
+    # The age that the key has by the clocks of all commands.
     age = -shift if cell.when == "before" else shift
-    world.before = None if cell.when == "before" else _shifted(shift)
+    wrong = []
+    if cell.when == "between":
+        age = max(0.0, shift)
+        world.before = _shifted(shift)
+        wrong = crashed(world.call("run", "--collect"))
+    world.before = _shifted(shift) if cell.when == "after" else None
     if not 0 <= age < _LIFE:
         world.service.ask("PATCH", "config", {"honour_keys": False})
-    wrong = crashed(world.call("run")) + world.violations()
+    wrong += crashed(world.call("run")) + world.violations()
     world.service.ask("PATCH", "config", {"honour_keys": True})
     world.before = None
     return wrong + settle(world)
