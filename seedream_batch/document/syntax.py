@@ -14,6 +14,15 @@ _TEMPLATE: Final = re.compile(r"(?:^|:\s+|-\s+|[\[,]\s*)(\{\{|\{%)")
 _NO_SPACE: Final = re.compile(r"\s*(?:- +)*([\w.-]+):[^\s/:]")
 _BREAKS: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # the ones that the parser counts
 
+_WIDE_COLON: Final = re.compile(r"\s*(?:- +)*[\w.-]+(\uff1a)")
+_ASCII_OF: Final = {
+    **dict(zip("\uff1a\uff0c\uff02\uff07\uff5b\uff5d\uff3b\uff3d\uff03\uff0d\u3000", ":,\"'{}[]#- ", strict=True)),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
+    **dict.fromkeys("\u2018\u2019\u201b", "'"),
+}
+"""What is meant by a full-width or typographic sign where YAML has its own."""
+_WIDE_QUOTES: Final = "\u201c\u201d\u201e\u201f\uff02\u2018\u2019\u201b\uff07"
+
 QUOTE_TEMPLATE: Final = 'quote the template: "{{ ... }}"'
 
 _WORDS: Final = {
@@ -52,6 +61,38 @@ def _line(text: str, line: int) -> str:
     return text[start:] if text else ""
 
 
+def not_ascii(character: str) -> tuple[str, str]:
+    """What is wrong with a sign that stands where YAML has another, and what to write."""
+    meant = _ASCII_OF.get(character, "")
+    told = f"{character} (U+{ord(character):04X}) is no {meant} to YAML" if meant.strip() else ""
+    return told or f"U+{ord(character):04X} is no space to YAML", f"write {meant}" if meant.strip() else "write a space"
+
+
+def wide_sign(text: str, *, in_list: bool) -> tuple[int, str, str] | None:
+    """Where an unquoted text has a sign in it that was probably meant for YAML, with a message and a hint.
+
+    That is a text all in typographic quotes, or with a full-width comma as an item of a [list].
+    """
+    if text[0] in _WIDE_QUOTES and text[-1] in _WIDE_QUOTES and len(text) > 1:
+        told, hint = not_ascii(text[0])
+        return 0, f"{told}, and would be a part of the text", f"{hint}; or put all of it in ASCII quotes"
+    comma = text.find("\uff0c")
+    if in_list and comma >= 0:
+        told, hint = not_ascii("\uff0c")
+        return comma, f"{told}, and separates nothing", f"{hint}, or put the text in quotes"
+    return None
+
+
+def _wide_sign_near(text: str, line: int, column: int) -> tuple[tuple[int, int], str] | None:
+    """A full-width sign at this place, or a full-width colon behind a key on the lines up to it, and where it is."""
+    for number in range(line, max(0, line - 3), -1):
+        found = _WIDE_COLON.match(_line(text, number))
+        if found:
+            return (number, found.start(1) + 1), found[1]
+    sign = _line(text, line)[column - 1 : column]
+    return ((line, column), sign) if sign and sign in _ASCII_OF else None
+
+
 def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     """The problem that this error of the parser is."""
     if isinstance(error, yaml.reader.ReaderError):
@@ -84,6 +125,10 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         unspaced = _NO_SPACE.match(where) or _NO_SPACE.match(before)
         if unspaced:
             message, hint = "there is no space after the colon", f"write `{unspaced.group(1)}: value`"
+    wide = _wide_sign_near(text, line, column)
+    if wide:
+        (line, column), sign = wide
+        return Problem("", "not YAML: " + not_ascii(sign)[0], Position(file, line, column), not_ascii(sign)[1])
     template = _TEMPLATE.search(where)
     if template and template.start(1) < column + 1:
         column, hint = template.start(1) + 1, QUOTE_TEMPLATE

@@ -15,11 +15,11 @@ from typing import Any, Final
 import yaml
 
 from seedream_batch.document.scalars import NUMERIC_START, WORDS, BadScalar, check_collection_tag, number, tagged
-from seedream_batch.document.source import MAX_BYTES, MAX_DEPTH, MAX_VALUES, decoded, encodable
-from seedream_batch.document.syntax import QUOTE_TEMPLATE, syntax_problem, template_at
+from seedream_batch.document.source import MAX_BYTES, MAX_DEPTH, MAX_VALUES, MOST_PROBLEMS, decoded, encodable
+from seedream_batch.document.syntax import QUOTE_TEMPLATE, syntax_problem, template_at, wide_sign
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Document, Json, Mark, Position, Problem, dotted, written_as
-from seedream_batch.model.text import UNPRINTABLE_IN_YAML
+from seedream_batch.model.text import UNPRINTABLE_IN_YAML, plain_value
 
 MAX_ALIASED: Final = MAX_BYTES
 """The most characters that aliases may bring: a long text, a few thousand times, fills any memory once written out."""
@@ -145,13 +145,15 @@ class _Anchored:
 class _Frame:
     """A list or mapping that is still open.
 
-    A mapping waits for a key while `key` is None; `merge` is None until a merge key came, and then holds what it
-    brought. `before` is the count of values when it was opened, `start` that of characters.
+    `flow` says that it is written in brackets. A mapping waits for a key while `key` is None; `merge` is None until a
+    merge key came, and then holds what it brought. `before` is the count of values when it was opened, `start` that of
+    characters.
     """
 
-    __slots__ = ("anchor", "before", "height", "is_map", "key", "mark", "merge", "merging", "start", "value")
+    __slots__ = ("anchor", "before", "flow", "height", "is_map", "key", "mark", "merge", "merging", "start", "value")
 
-    def __init__(self, value: Json, mark: Mark, anchor: str | None, before: int, start: int) -> None:
+    def __init__(self, value: Json, mark: Mark, anchor: str | None, before: int, start: int, *, flow: bool) -> None:
+        self.flow = flow
         self.value = value
         self.mark = mark
         self.anchor = anchor
@@ -230,6 +232,8 @@ class _Builder:
                         value = self._scalar(None, text, line, column)
                     else:
                         value = text
+                        if not text.isascii():
+                            self._check_signs(text, frame, (line, column))
                 else:
                     value = self._scalar(event.tag, text, line, column)
                 mark = Mark(line, column)
@@ -299,7 +303,8 @@ class _Builder:
         value: Json = {} if is_map else []
         if event.anchor is not None:
             self.anchors[event.anchor] = _Anchored(value, None, 0, 0, 0)
-        return _Frame(value, mark, event.anchor, self.count - 1, event.start_mark.index + self.aliased)
+        start = event.start_mark.index + self.aliased
+        return _Frame(value, mark, event.anchor, self.count - 1, start, flow=bool(event.flow_style))
 
     def _scalar(self, tag: str | None, text: str, line: int, column: int) -> Json:
         try:
@@ -323,7 +328,17 @@ class _Builder:
                 return
             if not text:
                 self._problem("a key is missing before the colon", (line, column))
+            odd = next((one for one in text if plain_value(one) != one and one != " "), "")
+            if odd:
+                message = f"the key has the invisible character U+{ord(odd):04X} in it"
+                self._problem(message, (line, column + text.index(odd)), "remove it; indent with spaces")
         self._set_key(frame, text, line, column)
+
+    def _check_signs(self, text: str, frame: _Frame | None, at: tuple[int, int]) -> None:
+        """Refuses an unquoted text with a full-width sign that was probably meant for YAML."""
+        found = wide_sign(text, in_list=frame is not None and frame.flow and not frame.is_map)
+        if found:
+            self._problem(found[1], (at[0], at[1] + found[0]), found[2])
 
     def _set_key(self, frame: _Frame, text: str, line: int, column: int) -> None:
         keys = frame.mark.keys
@@ -409,6 +424,8 @@ class _Builder:
                 elif frame.key is not None:
                     path += (frame.key,)
         self.problems.append(Problem(dotted(path), message, Position(self.file, *at), hint))
+        if len(self.problems) >= MOST_PROBLEMS:
+            raise self._fatal("there is more that is wrong behind this place", at, "fix these first")
 
     def _fatal(self, message: str, at: tuple[int, int], hint: str = "") -> _Fatal:
         return _Fatal(Problem("", message, Position(self.file, *at), hint))

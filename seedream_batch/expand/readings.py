@@ -50,7 +50,7 @@ class Readings:
             if (name, key) in self._checked:
                 continue
             meant = self._shapes.prompt({**context, name: written})
-            if isinstance(meant, str) and meant != prompt:
+            if meant is not None and meant != prompt:
                 number = _first_number(written)
                 shown = int(number) if isinstance(number, int) else float(number)
                 told = f"{number} is a number, and the prompt shows it as {shown}"

@@ -65,6 +65,8 @@ class RequestTemplate:
         """The names that the fields other than the prompt depend on; None where that is not known."""
         self.prompt_reads: frozenset[str] | None = frozenset()
         """The names that the prompt depends on; None where that is not known."""
+        self.prompt_template: Template | None = None
+        """The template of the prompt, which remembers nothing."""
         self._engine = engine
         self._types = types
         self._turning = turning
@@ -126,6 +128,7 @@ class RequestTemplate:
         strip = field == (PROMPT,)
         if strip:
             self.prompt_reads = None if template.includes else template.reads
+            self.prompt_template = template
         if not strip and self.rest_reads is not None:
             self.rest_reads = None if template.includes else self.rest_reads | template.reads
         if template.is_constant:

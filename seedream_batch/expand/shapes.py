@@ -11,6 +11,7 @@ from seedream_batch.expand.identity import Around, RequestTexts
 from seedream_batch.expand.matrix import turning
 from seedream_batch.expand.remembering import ABSENT
 from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
+from seedream_batch.expand.templates import TemplateError
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import REFERENCE, Job, Reference, web_address
 
@@ -97,11 +98,12 @@ class Shapes:
         """The names that the prompt depends on; None where that is not known."""
         return self._request.prompt_reads
 
-    def prompt(self, context: Context) -> Json:
-        """The prompt of a cell as its template gives it; None where it gives none."""
+    def prompt(self, context: Context) -> str | None:
+        """The prompt that the template gives for any values, also other ones of the job's vars; None where it fails."""
+        template = self._request.prompt_template
         try:
-            return self._request.prompt(context)
-        except FieldError:
+            return None if template is None else template.render(context).strip()
+        except TemplateError:
             return None
 
     def request(self, context: Context, prompt: Json = ABSENT) -> dict[str, Json]:

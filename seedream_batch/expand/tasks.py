@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
@@ -177,8 +178,9 @@ class Expansion:
         same_path = Twins(
             "gives one path to two images:", "use every axis in output.path, and sample where repeat is above 1"
         )
+        rows = _Rows(self._job)
         for cell, sample, spec in self._specs(ProblemCollector(self._job)):
-            here = label(cell, sample if self._job.repeat > 1 else None)
+            here = rows.named(cell, label(cell, sample if self._job.repeat > 1 else None))
             if hash(spec.fingerprint) in prints and same_request.again(spec.fingerprint, here):
                 continue
             for index, name in enumerate(image_paths(spec), start=1):
@@ -193,6 +195,27 @@ class Expansion:
 
 _Made: TypeAlias = tuple[Shape, str, tuple[str, ...], tuple[tuple[str, str], ...]]
 """The shape, the prompt and the paths of a task, and its requests and fingerprints of earlier versions."""
+
+
+class _Rows:
+    """Names the rows of tables that cells come from, each of several rows that are alike in its turn."""
+
+    def __init__(self, job: Job) -> None:
+        self._axes: dict[str, dict[str, list[str]]] = {}
+        for axis in job.axes:
+            rows = self._axes[axis.name] = {}
+            for value, at in zip(axis.values, axis.positions, strict=True):
+                if at.file != job.document.file:
+                    rows.setdefault(_encode(value), []).append(f"{at.file}:{at.line}")
+        self._met: Counter[str] = Counter()
+
+    def named(self, cell: Mapping[str, Json], name: str) -> str:
+        """The name of a cell, with the rows of its values."""
+        turn = self._met[name]
+        self._met[name] += 1
+        found = (self._axes[axis].get(_encode(value)) for axis, value in cell.items() if axis in self._axes)
+        rows = [places[min(turn, len(places) - 1)] for places in found if places]
+        return f"{name} ({', '.join(rows)})" if rows else name
 
 
 class _CellTexts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
@@ -28,6 +29,10 @@ _KINDS = {
     "number": "a number",
     "boolean": "true or false",
 }
+
+
+MOST_FINDINGS = 1000
+"""Things wrong after which no more are looked for: nobody reads them, and each takes time to explain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,8 @@ def findings(errors: Iterable[ValidationError], value: Json, root: Schema) -> li
 
     A rule that spans fields is not told where one of its fields is wrong by itself.
     """
-    found = list({(each.path, each.message): each for each in _explain_all(errors, value, root)}.values())
+    explained = islice(_explain_all(errors, value, root), MOST_FINDINGS)
+    found = list({(each.path, each.message): each for each in explained}.values())
     wrong = {each.path for each in found if each.at is None}
     return [each for each in found if each.at is None or each.at not in wrong]
 

@@ -37,6 +37,8 @@ def hint_for(schema: Schema, value: Json) -> str:
 
 
 def _form_hint(schema: Schema, types: tuple[str, ...], value: Json) -> str:
+    if "object" in types and isinstance(value, str) and "\uff1a" in value:
+        return "\uff1a (U+FF1A) is no colon to YAML: write `key: value`"
     if types == ("string",) and _simple(value) and not isinstance(value, str):
         return f'put it in quotes: "{bare(value)}"'
     if types == ("object",) and "required" in schema:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from seedream_batch.model.document import Document, Json, Path, Problem
 from seedream_batch.validate.bulk import accepts
-from seedream_batch.validate.explain import Finding, findings
+from seedream_batch.validate.explain import MOST_FINDINGS, Finding, findings
 from seedream_batch.validate.schemas import schema, validator
 from seedream_batch.validate.words import path_text
 
@@ -26,7 +26,8 @@ def checked_job(document: Document) -> tuple[list[Problem], dict[str, Json], set
     So the rest of a job file can be checked further, and all its mistakes told at once.
     """
     found = _findings(document)
-    if not isinstance(document.value, dict):
+    if not isinstance(document.value, dict) or len(found) >= MOST_FINDINGS // 2:
+        # Of so many, perhaps not all were found.
         return _problems(document, found), {}, {"matrix", "request"}
     if not found:
         return [], document.value, set()
