@@ -157,8 +157,10 @@ def _is_of_job(path: Path, job: Job) -> bool:
         return True
     if not path.is_relative_to(job.output_dir):
         return False
+    from seedream_batch.files.pictures import FORMATS
+
     at_top = path.parent == job.output_dir and path.stem == "manifest"
-    image = path.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp"}
+    image = path.suffix.lower() in {".jpeg", *(f".{extension}" for extension, _ in FORMATS.values())}
     return at_top or image or path.name.startswith((".", "manifest."))
 
 

@@ -13,6 +13,7 @@ from seedream_batch.errors import StorageError
 from seedream_batch.files.check import GONE, Found, Recorded, glance, identical
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.folder import Changed, Occupied
+from seedream_batch.files.pictures import FORMATS
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, home_of, image_path
@@ -23,7 +24,7 @@ SUPERSEDED = "superseded"
 STAGING = ".seedream-moving"
 """The hidden folder for files that wait there until what stands in their new place has moved on."""
 
-EXTENSIONS = ("jpg", "png")
+EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
 
 PAGE = 256
 """Missing images that are looked for together."""

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from seedream_batch.files.pictures import FORMATS
 from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
 
 
@@ -351,6 +352,17 @@ def test_nothing_is_bought_for_a_place_where_an_older_picture_was_changed(made, 
     assert seen(path) == before
 
 
+@pytest.mark.parametrize("extension", [extension for extension, _ in FORMATS.values()])
+def test_a_file_of_any_format_is_seen_before_its_place_is_paid_for(bench, serve, extension):
+    serve()
+    path = bench.out / "fox" / f"1-1.{extension}"
+    put(path, "picture", bench.folder / "outside")
+    done = bench.run()
+    assert (done.code, path.name in done.out) == (8, True), done
+    assert len(bench.charges()) == 5
+    assert path.read_bytes() == b"my own picture"
+
+
 class User:
     """Somebody who uses the output folder as a folder like any other."""
 
@@ -401,7 +413,7 @@ class User:
                     path.unlink()
 
 
-@pytest.mark.parametrize("seed", range(30 if os.environ.get("THOROUGH") else 3))
+@pytest.mark.parametrize("seed", range(30) if os.environ.get("THOROUGH") else (4, 5, 7))
 def test_whatever_the_user_does_with_the_files(bench, serve, seed):
     serve()
     bench.edit("[1:1, 16:9, 9:16]", "[1:1, 16:9]")
