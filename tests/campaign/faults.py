@@ -112,6 +112,11 @@ _BROKEN_ANSWERS: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 """Answers from which nothing can be learnt, at any endpoint of the API."""
 
+
+def _redirects(name: str) -> bool:
+    return name.startswith(("302", "307"))
+
+
 _QUICK = {
     "seedream_batch.api.service.SUBMIT_TIMEOUT": 1.0,
     "seedream_batch.api.service.POLL_TIMEOUT": 1.0,
@@ -136,7 +141,10 @@ _WAITS: tuple[tuple[str, float, dict[str, Any]], ...] = (
 
 
 def _submission_faults() -> list[Fault]:
-    faults = [_on("submit", name, Kind.UNCLEAR, **rule) for name, rule in _BROKEN_ANSWERS]
+    faults = [
+        _on("submit", name, Kind.NOT_EXECUTED if _redirects(name) else Kind.UNCLEAR, **rule)
+        for name, rule in _BROKEN_ANSWERS
+    ]
     faults += [
         _on("submit", f"{status} after the bill", Kind.UNCLEAR, "status", status=status, at="after_bill")
         for status in (500, 502, 504)
@@ -323,7 +331,11 @@ def _other_faults() -> list[Fault]:
         _on("upload", "402", Kind.NO_MONEY, "status", status=402),
         _on("upload", "400", Kind.REFUSED, "status", status=400),
     ]
-    faults += [_on("balance", name, Kind.HARMLESS, **rule, often=("always",)) for name, rule in _BROKEN_ANSWERS]
+    # As long as the service redirects, nothing is sent at all.
+    faults += [
+        _on("balance", name, Kind.HARMLESS, **rule, often=("once",) if _redirects(name) else ("always",))
+        for name, rule in _BROKEN_ANSWERS
+    ]
     faults += [
         _on("balance", "429", Kind.HARMLESS, "rate_limit", retry_after="0.1", often=("always",)),
         _on("balance", "402", Kind.HARMLESS, "status", status=402, often=("always",)),
