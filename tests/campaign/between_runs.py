@@ -51,7 +51,9 @@ def cells() -> list[Cell]:
         for state in _STATES
         for command in _COMMANDS
         for when in ("before", "after")
-        if state != "first run" or command == ("run",)
+        if (state != "first run" or command == ("run",))
+        # Links that are refused, and have expired by the clock, are dead.
+        and not (state.startswith("images to fetch") and when == "before" and SHIFTS[shift] >= DAY)
     ]
 
 

@@ -36,6 +36,28 @@ class Mutation:
     edits: tuple[Edit, ...]
 
 
+_MOVED_ALONG = (
+    # Each of the four would do.
+    Edit(
+        "files/folder.py",
+        "            if self.sha256(old) != sha256:\n"
+        '                raise Changed(f"{source} is gone, or is not the stored picture any more")\n',
+        "",
+    ),
+    Edit("engine/arrange.py", "    return None, Found(there=False, wrong=told)\n", "    return None, found\n"),
+    Edit(
+        "engine/arrange.py",
+        "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if not found.wrong:\n        await",
+        "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if found.there:\n        await",
+    ),
+    Edit(
+        "engine/arrange.py",
+        "    place, found = await find(context, image, glance)\n    if place is None:",
+        "    place, found = await find(context, image, glance)\n    if not found.there:",
+    ),
+)
+_PRUNED = Edit("engine/prune.py", "        if found.there and found.wrong:", "        if False:")
+
 MUTATIONS = (
     Mutation(
         "I1 an unclear answer counts as a failure, and is tried anew",
@@ -283,6 +305,193 @@ MUTATIONS = (
             Edit("cli/app.py", "return known_secrets(os.environ).masked(text)", "return text"),
         ),
     ),
+    Mutation(
+        "an id is read only where the service documents it, and the answer is not kept",
+        "kept nowhere",
+        (("gateway", "submit: id: "),),
+        (
+            Edit(
+                "api/wire.py",
+                "        if ids.rank > (1 if told or _is_error(found) or status is None else 0):",
+                "        if ids.rank > 2:",
+            ),
+            Edit(
+                "api/wire.py",
+                "            return outcome(Submitted.UNKNOWN, fault.message)\n    kind",
+                "            return outcome(Submitted.UNKNOWN)\n    kind",
+            ),
+        ),
+    ),
+    Mutation(
+        "a used-up quota is understood under one status only",
+        "the quota is used up",
+        (("gateway", "quota: insufficient_user_quota, 403, always"),),
+        (
+            Edit(
+                "api/wire.py",
+                "    if status in _NOT_EXECUTED and is_balance(fault.code, fault.type, fault.message):",
+                "    if status == 402:",
+            ),
+        ),
+    ),
+    Mutation(
+        "a picture of another ratio counts as the one that was requested",
+        "without a warning",
+        (("gateway", "picture: a banner, once"),),
+        (
+            Edit(
+                "engine/collect.py",
+                "        return wrong_picture(task.size, task.resolution, file.width, file.height, references)",
+                '        return ""',
+            ),
+        ),
+    ),
+    Mutation(
+        "fewer images than requested count as all of them",
+        "without a warning",
+        (("gateway", "result: one image less, always"),),
+        (Edit("engine/collect.py", "                        manifest.warn_of_task(task.id, warning)\n", ""),),
+    ),
+    Mutation(
+        "a lost task is not polled again",
+        "does not come back",
+        (("gateway", "poll: unknown: 4"),),
+        (
+            Edit(
+                "engine/collect.py",
+                "        for polls in range(MOST_LOST_POLLS):\n",
+                "        for polls in range(0):\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "the key of another account is not noticed",
+        "the other account got",
+        (("account", "another key: tasks at work, run, held"),),
+        (
+            Edit(
+                "engine/opening.py",
+                "    if keys and count:\n        if not confirmed:",
+                "    if keys and count:\n        if False:",
+            ),
+        ),
+    ),
+    Mutation(
+        "tasks in doubt may be sent under the key of another account",
+        "the other account got",
+        (("account", "another key: tasks in doubt, run, trusted"),),
+        (
+            Edit(
+                "manifest/core.py",
+                "WHERE state IN ('submitting', 'accepted', 'uncertain')\"\n            \" OR (state = 'lost'",
+                "WHERE state IN ('submitting', 'accepted')\"\n            \" OR (state = 'lost'",
+            ),
+        ),
+    ),
+    Mutation(
+        "another account is asked for images that are gone",
+        "the other account got",
+        (("account", "another key: images that are missing, verify"),),
+        (
+            Edit(
+                "engine/opening.py",
+                "    count = manifest.with_ids() if verifies else manifest.open()",
+                "    count = manifest.open()",
+            ),
+        ),
+    ),
+    Mutation(
+        "a key that was sent in the future is trusted",
+        "I1",
+        (("clock-between-runs", "back after a key in doubt"),),
+        (Edit("engine/submit.py", "        if age < 0 or newest > now + SKEW:", "        if newest < 0:"),),
+    ),
+    Mutation(
+        "a clock that was set back makes a key young again",
+        "I1",
+        (("clock-between-runs", "on between a key in doubt"),),
+        (Edit("engine/submit.py", "        if age < 0 or newest > now + SKEW:", "        if age < 0:"),),
+    ),
+    Mutation(
+        "a key that has expired is trusted",
+        "I1",
+        (("clock-between-runs", "on after a key in doubt"),),
+        (Edit("engine/submit.py", "        if age > KEY_LIFETIME:", "        if age < 0:"),),
+    ),
+    Mutation(
+        "a file of a person is moved along with an edited path",
+        "I8",
+        (("user-edits", "replace by another picture, edit the path, run"),),
+        _MOVED_ALONG,
+    ),
+    Mutation(
+        "a file that was brought back stays where it was",
+        "I7",
+        (("user-edits", "take a picture away, edit the path"),),
+        (
+            Edit(
+                "manifest/upkeep.py",
+                "            target = None if task.ordinal is None or home == path else home\n",
+                "            target = None\n",
+            ),
+        ),
+    ),
+    Mutation(
+        "what a person put in the place of a picture is pruned",
+        "I8",
+        (("user-edits", "drop a subject, prune"),),
+        (_PRUNED,),
+    ),
+    Mutation(
+        "a stream that cannot be written ends a command",
+        "exit",
+        (("streams", "run, stdout full"),),
+        (
+            Edit(
+                "cli/streams.py",
+                "            self.lost = self.lost or error\n        return whole",
+                "            raise\n        return whole",
+            ),
+        ),
+    ),
+    Mutation(
+        "the exit code of a run describes its output",
+        "exit 8",
+        (("streams", "run, stdout full"),),
+        (
+            Edit(
+                "cli/app.py",
+                '    if lacking and not code and (sys.argv[1:] if args is None else args)[:1] != ["run"]:',
+                "    if lacking:",
+            ),
+        ),
+    ),
+    Mutation(
+        "files are opened under the numbers of closed streams",
+        "exit",
+        (("streams", "retry, stdout closed"),),
+        (Edit("cli/streams.py", "            os.open(os.devnull, os.O_RDWR)\n", "            pass\n"),),
+    ),
+    Mutation(
+        "a walk: what was being sent when the run was killed is planned anew",
+        "I1",
+        (("walk", "seed 10"),),
+        (
+            Edit(
+                "manifest/workers.py",
+                "self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now",
+                "self._move(sql, task, TaskState.PLANNED, CUT_OFF, now",
+            ),
+        ),
+    ),
+    Mutation("a walk: a file of a person is moved along", "I8", (("walk", "seed 11"),), _MOVED_ALONG),
+    Mutation(
+        "a walk: the sweep takes every hidden file",
+        "I8",
+        (("walk", "seed 11"),),
+        (Edit("files/folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'),),
+    ),
+    Mutation("a walk: what a person put there is pruned", "I8", (("walk", "seed 10"),), (_PRUNED,)),
 )
 
 
