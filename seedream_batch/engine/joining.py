@@ -33,6 +33,7 @@ from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.rescue import NAME, RescueFile, name_of_worker
 from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
+from seedream_batch.model.place import as_text
 from seedream_batch.model.task import TaskSpec
 
 JOINING = 120.0
@@ -97,7 +98,7 @@ def begin(
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()
-    facts = {"job": job.name, "job_file": str(job.file), "service": origin}
+    facts = {"job": job.name, "job_file": as_text(job.file), "service": origin}
     if job.store is not None:
         facts[STORE] = job.store.url
     if not manifest.fact("created_at"):

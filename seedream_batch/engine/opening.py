@@ -21,7 +21,7 @@ from seedream_batch.manifest.lock import folder_of, run_lock
 from seedream_batch.manifest.rescue import left_behind
 from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
-from seedream_batch.model.place import Server
+from seedream_batch.model.place import Server, as_text
 
 _MOST_KEYS = 50
 """Keys of one account that are remembered."""
@@ -88,7 +88,7 @@ def still_here(manifest: Manifest) -> None:
 def same_job(manifest: Manifest, job: Job) -> None:
     """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
     before = manifest.fact("job_file")
-    if before and Path(before) != job.file and Path(before).exists():
+    if before and before != as_text(job.file) and Path(before).exists():
         raise UsageError(f"{manifest.name} belongs to the job {before}; give {job.file} another output.dir")
 
 

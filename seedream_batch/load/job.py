@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
-from seedream_batch.document.source import decoded, no_control
+from seedream_batch.document.source import decoded, encodable, no_control
 from seedream_batch.document.yamltext import as_written
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.collect import MOST_CAUSES, file_order
@@ -105,6 +105,9 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     problems += limits
     value = without(value, limits)
     problems += name_problems(written)
+    if "name" not in value and not encodable(file.stem):
+        told = "is required, since the name of the job file is not UTF-8"
+        problems.append(Problem("name", told, document.position(), "write `name: NAME`, or rename the file"))
     problems += notify_problems(value, document)
     if servers := list(server_problems(value, document)):
         problems += servers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,11 @@ def without_passwords(url: str) -> str:
 
 def _is_secret(parameter: str) -> bool:
     return _SECRET in unquote(parameter.partition("=")[0]).lower()
+
+
+def as_text(path: Path) -> str:
+    """A path as text that every database takes: bytes in it that are no UTF-8 are escaped."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def name_of(place: Place) -> str:

@@ -172,6 +172,23 @@ def test_other_text_stays_as_it_is(text):
     assert key.removed_from(data) == data
 
 
+def test_answers_that_repeat_the_key_have_it_masked(talk):
+    hidden = "".join(f"\\u{ord(char):04x}" for char in REALISTIC)
+    body = f'{{"error": {{"code": "bad", "message": "bad key {hidden}, {quote(REALISTIC, safe="")}"}}}}'.encode()
+
+    async def main(answer):
+        play = talk.answering(answer)
+        async with talk.listening(play) as server, Service(server.origin, ApiKey(REALISTIC)) as service:
+            return repr(await service.submit("{}", "key-1")) + repr(await service.poll("task_1"))
+
+    for status in (200, 400, 401, 404, 500):
+        told = asyncio.run(main(talk.http(status, body)))
+        assert "***" in told
+        assert not any(
+            REALISTIC[at : at + 12].lower() in one for one in meant(told) for at in range(len(REALISTIC) - 11)
+        )
+
+
 def test_a_key_in_utf_16_is_found():
     assert CANARY.encode("utf-16-le") not in ApiKey(CANARY).removed_from(f"x {CANARY} y".encode("utf-16"))
 

@@ -105,6 +105,32 @@ def test_a_file_that_cannot_be_made_there(capsys, arguments):
     assert ended(capsys, *arguments)[0] in {2, 8}
 
 
+def test_a_folder_whose_name_is_not_utf_8(folder, capsys, monkeypatch):
+    odd = folder / os.fsdecode(b"d\xff \xe2\x80\xae")
+    odd.mkdir()
+    (odd / "job.yaml").write_text(JOB)
+    monkeypatch.chdir(odd)
+    for arguments in (["run", "--summary", "s.json"], ["run"], ["verify", "--json"], ["status", "--json"], ["report"]):
+        with pytest.raises(SystemExit) as left:
+            main([arguments[0], "job.yaml", "--emulate", *arguments[1:]])
+        assert left.value.code == 0, capsys.readouterr()
+    # The paths in it lead to the files, and no character turns a terminal around.
+    told = (odd / "s.json").read_text(encoding="utf-8")
+    assert json.loads(told)["folder"] == str(odd / "out" / "job-emulated")
+    assert "\u202e" not in told
+    assert "\u202e" not in capsys.readouterr().out
+
+
+def test_a_job_file_whose_name_is_not_utf_8_needs_a_name(folder, capsys):
+    (folder / os.fsdecode(b"caf\xe9.yaml")).write_text(JOB)
+    code, told = ended(capsys, "run", os.fsdecode(b"caf\xe9.yaml"), "--emulate")
+    assert (code, "name: is required, since the name of the job file is not UTF-8" in told) == (2, True)
+    (folder / os.fsdecode(b"caf\xe9.yaml")).write_text(f"name: cafe\n{JOB}")
+    with pytest.raises(SystemExit) as left:
+        main(["run", os.fsdecode(b"caf\xe9.yaml"), "--emulate"])
+    assert left.value.code == 0
+
+
 @pytest.mark.parametrize("columns", ["1", "-5", "x", "9" * 30])
 @pytest.mark.usefixtures("folder")
 def test_any_width_of_the_terminal(monkeypatch, columns):
