@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from seedream_batch.api.lenient import read_anyway
 from seedream_batch.api.proxies import SOCKS, Proxy
 
 CONNECT_TIMEOUT = 15.0
@@ -81,7 +82,7 @@ def open_session(
     proxy: Proxy | None,
     context: ssl.SSLContext | None,
     resolver: AbstractResolver,
-    kind: type[aiohttp.TCPConnector] = aiohttp.TCPConnector,
+    lenient: bool = False,
     **more: Any,
 ) -> aiohttp.ClientSession:
     """A session whose requests tell the `Exchange` that they are made in of their connection.
@@ -99,7 +100,9 @@ def open_session(
             host=proxy.host, port=proxy.port, username=proxy.user, password=proxy.password, rdns=True, **limits,
         )  # fmt: skip
     else:
-        connector = kind(resolver=resolver, **limits)
+        connector = aiohttp.TCPConnector(resolver=resolver, **limits)
+    if lenient:
+        read_anyway(connector)
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_watch()], **more
     )

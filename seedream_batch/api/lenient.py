@@ -34,12 +34,9 @@ MOST_KEPT = 4 * 1024 * 1024
 _Fed = tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]
 
 
-class LenientConnector(aiohttp.TCPConnector):
-    """Connections whose responses are read even where they are no good HTTP."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._factory = cast("Any", functools.partial(_Handler, loop=self._loop))
+def read_anyway(connector: aiohttp.TCPConnector) -> None:
+    """Makes the responses on these connections readable even where they are no good HTTP."""
+    connector._factory = cast("Any", functools.partial(_Handler, loop=connector._loop))  # noqa: SLF001 - no other way
 
 
 class _Handler(ResponseHandler):

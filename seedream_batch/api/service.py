@@ -28,7 +28,7 @@ from seedream_batch.api.connections import (
 )
 from seedream_batch.api.documents import Answer, unpacked
 from seedream_batch.api.faults import fault_of, is_web_page, one_line
-from seedream_batch.api.lenient import LONGEST_FIELD, LenientConnector
+from seedream_batch.api.lenient import LONGEST_FIELD
 from seedream_batch.api.proxies import SOCKS, Proxy, proxy_for
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.trust import distrusted, tls
@@ -177,7 +177,7 @@ class Service:
                 proxy=proxy,
                 context=context,
                 resolver=Resolver(),
-                kind=LenientConnector,
+                lenient=True,
                 keepalive_timeout=KEEP_ALIVE,
                 max_line_size=LONGEST_FIELD,
                 max_field_size=LONGEST_FIELD,

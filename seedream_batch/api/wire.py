@@ -67,14 +67,16 @@ def submission(answer: Answer, now: float) -> Submission:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
     kind = _refusal(told, fault, page=not found.found and is_web_page(answer.body))
-    if kind is None or kind is Submitted.BLOCKED or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
+    walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not found.found and is_web_page(answer.body)
+    if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
     return outcome(kind)
 
 
 def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     """What a refusal with this status means; None where it may have been executed all the same."""
-    if status in _NOT_EXECUTED and is_balance(fault.code, fault.type, fault.message):
+    # Too little money is found out before anything is executed, whatever status says so; a page is not the service's.
+    if status >= 400 and status != 409 and not page and is_balance(fault.code, fault.type, fault.message):
         return Submitted.UNPAID
     if status in {403, 404, 500, 503} and is_no_model(fault.code, fault.message):
         return Submitted.NO_MODEL

@@ -22,11 +22,11 @@ class Refusals:
     def __init__(self) -> None:
         self.count = 0
         self._reason = ""
-        self._accepted = False
+        self.successes = 0
 
     def accepted(self) -> None:
         """The service took a task."""
-        self._accepted = True
+        self.successes += 1
         self.count = 0
 
     def refused(self, reason: str, *, blocked: bool) -> bool:
@@ -35,4 +35,4 @@ class Refusals:
         self.count = self.count + 1 if masked == self._reason else 1
         self._reason = masked
         most = MOST_BLOCKED if blocked else MOST_REFUSED
-        return self.count >= most * (WITH_SUCCESS if self._accepted else 1)
+        return self.count >= most * (WITH_SUCCESS if self.successes else 1)

@@ -44,6 +44,9 @@ MOST_SAME_IDS = 3
 MOST_NOT_OFFERED = 3
 """Times in a row that the model may be said not to be offered before a run stops submitting."""
 
+MOST_PAGES = 5
+"""Times that one task may get a web page with a 429 while others are accepted."""
+
 SLOW = 2.0
 """Seconds that a server may take for task ids before they are written down elsewhere, too."""
 
@@ -63,6 +66,8 @@ class Submitter:
         self._told_of_silence = False
         self._refusals = Refusals()
         self._not_offered = 0
+        self._pages: dict[int, tuple[int, int]] = {}
+        """Tasks that got a web page with a 429: how often, and how many tasks were accepted by then."""
         self.blocked_by = ""
         """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
         self.claims = 0
@@ -144,7 +149,7 @@ class Submitter:
                     if not self._counts_for(body):
                         await context.rest(BEAT)
                         continue
-                outcome = await self._judged(await context.service.submit(body, claim.key))
+                outcome = await self._judged(task, await context.service.submit(body, claim.key))
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
             finally:
@@ -191,17 +196,31 @@ class Submitter:
         if not self._counts_for(body):
             await self._not_sent(claim)
             return None
-        outcome = await self._judged(await context.service.submit(body, claim.key))
+        outcome = await self._judged(task, await context.service.submit(body, claim.key))
         self._notice(outcome, first=True)
         return claim, outcome
 
-    async def _judged(self, outcome: Submission) -> Submission:
+    async def _judged(self, task: TaskRecord, outcome: Submission) -> Submission:
         """The outcome; where the key is good, a 403 is about this one request, and a 401 about the model."""
+        if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
+            return self._walled(task, outcome)
         if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
             return outcome
         told = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
         return replace(outcome, kind=kind, message=told)
+
+    def _walled(self, task: TaskRecord, outcome: Submission) -> Submission:
+        """A firewall's page with a 429: about this one request where others are accepted in between, time and again."""
+        times, accepted = self._pages.get(task.id, (0, -1))
+        if self._refusals.successes > accepted:
+            times += 1
+        self._pages[task.id] = times, self._refusals.successes
+        if times < MOST_PAGES:
+            return outcome
+        return replace(
+            outcome, kind=Submitted.BLOCKED, message=f"{outcome.message}, {times} times; others are accepted"
+        )
 
     async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
         """The committed intent, and how long to wait before it is sent."""
@@ -255,7 +274,7 @@ class Submitter:
         now = context.clock()
         if move is None:
             told = f"sent again under the same key: {outcome.message or outcome.kind}"
-            if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED}:
+            if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED, Submitted.BLOCKED}:
                 await self._hold(task, told, outcome)
             else:
                 await context.writer.do(

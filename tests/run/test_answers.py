@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.engine import context as context_module
+from seedream_batch.engine import submit as submit_module
 from seedream_batch.validate.schemas import validator
 
 KEY = "canary-key-7f3a9b2c"
@@ -217,6 +218,16 @@ def test_what_is_refused_for_one_prompt_fails_that_one(odd, answer, balance):
     assert odd.rows("SELECT reserved FROM totals") == [(0,)]
 
 
+def test_a_page_with_a_429_for_one_prompt_fails_that_one(odd, monkeypatch):
+    monkeypatch.setattr(submit_module, "MOST_PAGES", 2)
+    names = several(odd, 6)
+    odd.write(odd.job.read_text() + "run: {max_in_flight: 2}\n")
+    odd.service.submit = only(names[1:2], (429, PAGE, {"Retry-After": "0"}), odd.service)
+    done = odd.run()
+    assert done.code == 3, done
+    assert odd.states() == {"succeeded": 5, "failed": 1}
+
+
 def test_a_wall_in_front_of_everything_stops_soon(odd):
     several(odd, 60)
     odd.service.submit = refusing(403, PAGE)
@@ -236,6 +247,7 @@ def test_a_wall_in_front_of_everything_stops_soon(odd):
         (400, {"success": False, "message": "余额不足, 请充值"}),
         (200, {"code": 402, "msg": "Credits insufficient. Please top up.", "data": None}),
         (402, PAGE),
+        (500, {"error": {"message": "insufficient balance"}}),
     ],
 )
 def test_too_little_money_is_told_in_many_ways(odd, answer):
