@@ -117,27 +117,25 @@ class Change:
     make: Callable[[Reply, About], None]
     instead: bool = False
     """Whether the gateway answers by itself, and the service is never asked."""
-    wrong: bool = False
-    """Whether the result is not what was requested, so that it may not count as done without a warning."""
 
 
 CHANGES: dict[str, Change] = {}
 
 
 def _change(
-    name: str, *endpoints: str, instead: bool = False, wrong: bool = False
+    name: str, *endpoints: str, instead: bool = False
 ) -> Callable[[Callable[[Reply, About], None]], Callable[[Reply, About], None]]:
     def register(make: Callable[[Reply, About], None]) -> Callable[[Reply, About], None]:
-        CHANGES[name] = Change(name, endpoints, make, instead, wrong)
+        CHANGES[name] = Change(name, endpoints, make, instead)
         return make
 
     return register
 
 
-def _several(prefix: str, *endpoints: str, instead: bool = False, wrong: bool = False, **makes: Any) -> None:
+def _several(prefix: str, *endpoints: str, instead: bool = False, **makes: Any) -> None:
     """Registers one change for each way to make it."""
     for name, make in makes.items():
-        _change(f"{prefix} {name.replace('_', ' ')}", *endpoints, instead=instead, wrong=wrong)(make)
+        _change(f"{prefix} {name.replace('_', ' ')}", *endpoints, instead=instead)(make)
 
 
 # What the bytes of a text look like.
@@ -569,7 +567,7 @@ _several(
 )  # fmt: skip
 
 
-@_change("result: one image less", "poll", wrong=True)
+@_change("result: one image less", "poll")
 def _one_less(reply: Reply, _: About) -> None:
     task = _task(reply)
     if len(images := _images(task)) > 1:
@@ -577,13 +575,13 @@ def _one_less(reply: Reply, _: About) -> None:
         reply.set_document({"code": 200, "data": task})
 
 
-@_change("result: of another task", "poll", wrong=True)
+@_change("result: of another task", "poll")
 def _other_task(reply: Reply, about: About) -> None:
     if about.other_id:
         reply.body = reply.body.replace(about.task_id.encode(), about.other_id.encode())
 
 
-@_change("id: of another task", "submit", wrong=True)
+@_change("id: of another task", "submit")
 def _same_id(reply: Reply, about: About) -> None:
     if about.other_id:
         reply.body = reply.body.replace(about.task_id.encode(), about.other_id.encode())
@@ -651,7 +649,7 @@ def _drawn(form: str, size: tuple[int, int] | None = None) -> Callable[[Reply, A
 
 
 _several(
-    "picture:", "image", wrong=True,
+    "picture:", "image",
     a_placeholder=_drawn("PNG", (1, 1)), a_placeholder_gif=_drawn("GIF", (1, 1)),
     a_white_square=_drawn("JPEG", (300, 300)),
     a_banner=_drawn("PNG", (1400, 300)), a_tower=_drawn("JPEG", (300, 1400)),
@@ -674,7 +672,7 @@ _several(
 )  # fmt: skip
 
 
-@_change("picture: of another task", "image", wrong=True)
+@_change("picture: of another task", "image")
 def _same_picture(reply: Reply, about: About) -> None:
     if reply.status == HTTPStatus.OK:
         _LATEST.setdefault(about.origin, reply.body)
@@ -714,11 +712,6 @@ class Recipe:
         """The recipe in words."""
         late = " after the service" if self.late else ""
         return f"{self.endpoint}: {' + '.join(self.changes)}{late}, {self.often}, {self.whom or 'all'}"
-
-    @property
-    def wrong(self) -> bool:
-        """Whether what comes may be another thing than was requested."""
-        return any(CHANGES[name].wrong for name in self.changes)
 
 
 # A status by which the service says that it did nothing: a gateway that says so after the bill cannot be told apart.

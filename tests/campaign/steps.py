@@ -153,7 +153,8 @@ class Walk:
         never = not (self.out / "manifest.db").exists()
         told = crashed(ended, codes | ({8} if failed or self.own else set()) | ({2} if never else set()))
         self.wrong += [f"{' '.join(arguments)}: {one}" for one in told]
-        self.judge()
+        if arguments[0] not in {"plan", "status"}:
+            self.judge(search=False)
         return ended
 
     def authorise(self, manifest: Manifest, tasks: set[int]) -> None:
@@ -163,13 +164,13 @@ class Walk:
                 self.again[_prompt(task)] += 1
         self.world.allow(len(tasks))
 
-    def judge(self) -> None:
-        """What is wrong now."""
+    def judge(self, *, search: bool = True) -> None:
+        """What is wrong now; files are searched for the key with `search`."""
         self.gone = {path for path in self.gone if not (self.out / path).exists()}
         self.world.allowed = replace(self.world.allowed, gone=frozenset(self.gone) | frozenset(self.own))
         touched = tuple(f"I4 {path} " for path in self.own)
         ledger = self.world.service.ledger()
-        self.wrong += [one for one in self.world.violations(ledger) if not one.startswith(touched)]
+        self.wrong += [one for one in self.world.violations(ledger, search=search) if not one.startswith(touched)]
         self.wrong += self._own_bytes() + self._bills(ledger)
 
     def _own_bytes(self) -> list[str]:

@@ -152,13 +152,14 @@ class World:
         """These files are deleted on purpose."""
         self.allowed = replace(self.allowed, gone=self.allowed.gone | set(paths))
 
-    def violations(self, ledger: list[dict[str, Any]] | None = None) -> list[str]:
-        """What is wrong at this moment; `ledger` is what the service says now, if it was asked already."""
-        wrong = oracle.always(
-            self.manifest(), self.service.ledger() if ledger is None else ledger, self.out, self.allowed
-        )
-        wrong += _foreign(self.out)
-        return wrong + oracle.secrets(self.root, KEY)
+    def violations(self, ledger: list[dict[str, Any]] | None = None, *, search: bool = True) -> list[str]:
+        """What is wrong at this moment.
+
+        `ledger` is what the service says now, if it was asked already. Files are searched for the key with `search`.
+        """
+        charges = self.service.ledger() if ledger is None else ledger
+        wrong = oracle.always(self.manifest(), charges, self.out, self.allowed) + _foreign(self.out)
+        return wrong + (oracle.secrets(self.root, KEY) if search else [])
 
     def finish(self, reference: Pictures | None = None, most: int = 12) -> list[str]:
         """Runs until a run finds nothing to do; what is wrong then, I6 included.
