@@ -89,7 +89,7 @@ def decide(
             return Decision(Action.LEAVE, f"failed: {known.reason or known.code}")
         case TaskState.LOST:
             if may_be_known(known, now):
-                return Decision(Action.POLL, f"lost, polled again for free: {known.reason}")
+                return Decision(Action.POLL, "lost; polled again, for free, before anything is bought")
             return Decision(Action.LEAVE, f"lost: {known.reason}")
         case TaskState.SUCCEEDED:
             return _of_images(spec, known, images)

@@ -102,7 +102,7 @@ STATES = [
         {"reason": "404", "task_ids": ("t",), "submitted_at": NOW - KNOWN_FOR + 1},
         True,
         Action.POLL,
-        "lost, polled again for free: 404",
+        "lost; polled again, for free, before anything is bought",
     ),
 ]
 

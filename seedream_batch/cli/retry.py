@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 
 if TYPE_CHECKING:
     from seedream_batch.load import LoadedJob
@@ -54,6 +54,7 @@ same as another one. All files of such a task go to superseded/."""
 )
 @click.option("--flagged", is_flag=True, help="Make those anew whose result is not what was requested.")
 @click.option("--no-poll", is_flag=True, help="Do not poll lost tasks first: they may be paid for twice.")
+@SAME_ACCOUNT
 @EMULATE
 @MANIFEST
 def command(
@@ -63,6 +64,7 @@ def command(
     choice: Path | None,
     flagged: bool,  # noqa: FBT001
     no_poll: bool,  # noqa: FBT001
+    same_account: bool,  # noqa: FBT001
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
@@ -91,7 +93,7 @@ def command(
         show_rejected(reject_flagged(target, chooses), then, "there is no flagged result")
         return 0
     if not missing:
-        return _retry(loaded, path, chooses, emulate=emulate, poll=not no_poll)
+        return _retry(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
     anew, others = make_anew(target, chooses)
     if anew:
         images = number(sum(task.images for task in anew), "image")
@@ -105,7 +107,13 @@ def command(
 
 
 def _retry(
-    loaded: LoadedJob, path: str, chooses: Callable[[Mapping[str, Json]], bool], *, emulate: bool, poll: bool
+    loaded: LoadedJob,
+    path: str,
+    chooses: Callable[[Mapping[str, Json]], bool],
+    *,
+    emulate: bool,
+    poll: bool,
+    same_account: bool,
 ) -> int:
     """Polls what was lost, then plans what failed and what is lost for good; the exit code."""
     from seedream_batch.cli.exits import Exit
@@ -126,7 +134,7 @@ def _retry(
         except UsageError as error:
             trouble = str(error)
         else:
-            options = RunOptions(collect=True, lost_only=True, chooses=chooses)
+            options = RunOptions(collect=True, lost_only=True, chooses=chooses, same_account=same_account)
             result = perform(loaded, key, emulate=emulate, options=options, quiet=True, log_format="text")
             polled, found, trouble = result.lost_polls, result.stats.found, result.stop_text
             code = Exit.NO_ACCESS if result.stop_reason is StopReason.CREDENTIALS else code

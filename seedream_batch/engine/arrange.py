@@ -24,6 +24,9 @@ SUPERSEDED = "superseded"
 STAGING = ".seedream-moving"
 """The hidden folder for files that wait there until what stands in their new place has moved on."""
 
+MOST_IMAGES = 15
+"""Images that one task may have [Seedream 4.5 API documentation]."""
+
 EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
 
 PAGE = 256
@@ -158,6 +161,26 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
             raise Occupied(f"{context.folder.named(path)} belongs to another picture of this job")
         await _step_aside(context, *found)
     return path
+
+
+async def clear_leftovers(context: Context, task: TaskRecord, indices: Iterable[int]) -> None:
+    """Images that the task's place had before its request was edited step aside; `indices` are those that it has now.
+
+    An edit may lead to fewer images: those left over would stand beside the new ones as if they belonged to them.
+    """
+    if task.ordinal is None:
+        return
+    first = task.paths[0]
+    own = {image_path(task.paths, task.images, index, task.fingerprint) for index in indices}
+    stems = {first, *(f"{first}-{index}" for index in range(1, MOST_IMAGES + 1))} - own
+    paths = [f"{stem}.{one}" for stem in sorted(stems) for one in EXTENSIONS]
+
+    def left_over(manifest: Manifest) -> list[ImageRecord]:
+        found = [image for image, wanted in manifest.owners(paths) if not wanted and image.task != task.id]
+        return [image for image in found if manifest.task(image.task).paths[0] == first]
+
+    for image in await context.writer.do(left_over):
+        await _step_aside(context, image, wanted=False)
 
 
 def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as the manifest says

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seedream_batch.api.images import MAX_IMAGE, host_of
 from seedream_batch.delivery import is_placeholder, wrong_count, wrong_picture
-from seedream_batch.engine.arrange import assign_place
+from seedream_batch.engine.arrange import assign_place, clear_leftovers
 from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.inlet import Inlet
@@ -140,13 +140,13 @@ class Collector:
             lifetime = max(lifetime, age_then + GRACE_AFTER_START)
         outlook = self._outlooks[at_once]
         last: Series | None = None
-        odd = False
+        odd = overdue = False
         kept = ""
         try:
             with closing(context.schedule.watch(task.resolution)) as watch:
                 while True:
-                    if odd and last is not None:
-                        await context.rest(poll_pause(last.count))
+                    if last is not None and (odd or overdue):
+                        await context.rest(poll_pause(last.count if odd else 1))
                     elif last is not None or not at_once:
                         await self._wait(watch, task.resolution, began - age_then)
                     if not context.may_poll:
@@ -160,8 +160,8 @@ class Collector:
                     now = context.monotonic()
                     first = last is None
                     last = series(last, poll, now)
-                    odd = overdue or is_odd(poll, age=age)
-                    if odd or makes_sense(poll):
+                    odd = is_odd(poll, age=age)
+                    if odd or overdue or makes_sense(poll):
                         outlook.note(task.id, poll, last, now)
                     if poll.kind is Polled.RUNNING:
                         watch.looked(age)
@@ -265,6 +265,10 @@ class Collector:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        if waiting:
+            there = await self._context.writer.do(lambda m: m.images(task.id))
+            if all(image.state is ImageState.STORED for image in there):
+                await clear_leftovers(self._context, task, [image.index for image in there])
 
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """One look at every task id of a task."""

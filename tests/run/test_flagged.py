@@ -210,3 +210,28 @@ def test_flagged_results_are_chosen_and_left_out(bench, serve):
     assert bench.call("resolve", "--accept").code == 0
     assert bench.call("export", "--format", "jsonl", "--to", "again", "--flagged").code == 2
     assert "0 images checked" in bench.call("verify", "--flagged").out
+
+
+@pytest.mark.parametrize("edit", ["n: 3 -> n: 2", "n: 3 -> n: 1", "a cup -> a mug"])
+def test_old_images_do_not_stay_beside_the_new_ones(series, edit):
+    assert series.run().code == 0
+    assert len(series.files()) == 6
+    old, new = edit.split(" -> ")
+    series.edit(old, new)
+    delivered = {"n: 2": 2, "n: 1": 1}.get(new, 2)
+    if new == "a mug":
+        series.emulator.configure(deliver=-1)
+    assert series.run().code == (9 if new == "a mug" else 0)
+    calm = {name for name in series.files() if name.startswith("calm")}
+    assert calm == ({"calm.jpg"} if delivered == 1 else {"calm-1.jpg", "calm-2.jpg"})
+    aside = [name for name in series.files() if name.startswith("superseded/calm")]
+    assert len(aside) == 3
+    series.check()
+
+
+def test_images_of_a_cell_that_was_dropped_stay_where_they_are(series):
+    assert series.run().code == 0
+    series.edit("mood: [calm, wild]", "mood: [calm]")
+    series.edit("a cup", "a mug")
+    assert series.run().code == 0
+    assert {name for name in series.files() if name.startswith("wild")} == {"wild-1.jpg", "wild-2.jpg", "wild-3.jpg"}
