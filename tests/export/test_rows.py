@@ -163,12 +163,12 @@ def test_two_columns_with_one_name_are_an_error(bench, serve, export):
 
 def test_formulas_are_quoted(bench, serve, export):
     serve()
-    bench.edit("{id: panda, text: a panda in a bamboo forest}", "{id: panda, text: '=cmd()', n: -5, '@k': \"\\tx\"}")
+    bench.edit("{id: panda, text: a panda in a bamboo forest}", "{id: panda, text: '=cmd()', n: -5, '@k': '@x'}")
     assert bench.run().code == 0
     export("csv")
     row = table(bench)[0]
     assert (row["subject.text"], row["subject.n"], row["prompt"]) == ("'=cmd()", "-5", "'=cmd(), watercolour")
-    assert row["subject.@k"] == "'\tx"
+    assert row["subject.@k"] == "'@x"
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

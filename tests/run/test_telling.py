@@ -121,7 +121,7 @@ def test_the_summary_of_runs_that_end_otherwise(bench, serve, tmp_path, monkeypa
     told = summary(file)
     assert (told["end"], told["stopped"]["reason"], told["state"]["images"]["stored"]) == ("failure", "budget", 2)
     bench.edit("budget: {max_images: 2}\n", "")
-    bench.emulator.set_faults([{"on": "submit", "action": "status", "status": 401}])
+    bench.emulator.set_faults([{"on": "any", "action": "status", "status": 401}])
     assert bench.run("--summary", str(file)).code == 6
     told = summary(file)
     assert (told["exit_code"], told["end"], told["stopped"]["reason"]) == (6, "failure", "credentials")
