@@ -55,43 +55,53 @@ class Secrets:
     inside of each other; base64 and hexadecimal; UTF-16; broken into lines.
     """
 
-    __slots__ = ("_forms", "_parts")
+    __slots__ = ("_coded", "_coded_probes", "_parts", "_probes")
 
     def __init__(self, values: Iterable[str]) -> None:
         parts: set[str] = set()
-        forms: set[str] = set()
+        coded: set[str] = set()
+        probes: set[str] = set()
+        coded_probes: set[str] = set()
         for value in values:
-            lower = value.lower()
-            size = min(_FRAGMENT, len(lower))
-            parts |= {lower[at : at + size] for at in range(len(lower) - size + 1)}
-            forms |= {*_base64(value.encode()), value.encode().hex()}
-        self._parts = frozenset(parts)
-        self._forms = frozenset(forms)
+            whole = value.lower()
+            digits = value.encode().hex()
+            parts |= _windows(whole, _FRAGMENT) | _windows(digits, 2 * _FRAGMENT)
+            probes |= _windows(whole, _FRAGMENT) | _probes(digits, 2 * _FRAGMENT)
+            for form in _base64(value.encode()):
+                coded |= _windows(form, 4 * _FRAGMENT // 3)
+                coded_probes |= _probes(form, 4 * _FRAGMENT // 3)
+        # In lower case, and as it is.
+        self._parts, self._coded = frozenset(parts), frozenset(coded)
+        self._probes, self._coded_probes = frozenset(probes), frozenset(coded_probes)
 
     def __repr__(self) -> str:
         return "Secrets(***)"
 
     def within(self, text: str) -> bool:
         """Whether a text has one of them in it."""
-        if self._seen(text):
+        return self.masked(text) != text
+
+    def _suspects(self, text: str) -> bool:
+        """Whether a text may have one of them in it: a quick look, that is enough for almost all texts."""
+        if self._probed(text):
             return True
         text = _closed(text)
         for _ in range(_DEPTH):
-            if self._seen(text):
+            if self._probed(text):
                 return True
             plain = _ENCODED.sub(_decoded, text)
             if plain == text:
                 return False
             text = _closed(plain)
-        return self._seen(text)
+        return self._probed(text)
 
-    def _seen(self, text: str) -> bool:
+    def _probed(self, text: str) -> bool:
         lower = text.lower()
-        return any(part in lower for part in self._parts) or any(form in text or form in lower for form in self._forms)
+        return any(probe in lower for probe in self._probes) or any(probe in text for probe in self._coded_probes)
 
     def masked(self, text: str) -> str:
         """The text with stars wherever one of them stands in it."""
-        if not self.within(text):
+        if not self._suspects(text):
             return text
         # Each character as it is meant, with the place in the text that it was written at.
         chars = [(char, at, at + 1) for at, char in enumerate(text)]
@@ -110,15 +120,23 @@ class Secrets:
     def _found(self, text: str) -> list[tuple[int, int]]:
         # Letter by letter: lower() of a whole text may have another length.
         lower = "".join(char.lower() if char.isascii() else char for char in text)
-        sizes = {len(part) for part in self._parts}
-        found = [(at, at + size) for size in sizes for at in range(len(lower)) if lower[at : at + size] in self._parts]
-        for form in self._forms:
-            for where in {text, lower}:
-                at = where.find(form)
-                while at >= 0:
-                    found.append((at, at + len(form)))
-                    at = where.find(form, at + 1)
+        found = []
+        for where, parts in ((lower, self._parts), (text, self._coded)):
+            for size in {len(part) for part in parts}:
+                found += [(at, at + size) for at in range(len(where)) if where[at : at + size] in parts]
         return found
+
+
+def _windows(text: str, size: int) -> set[str]:
+    """Every part of this size, or the text where it is shorter."""
+    return {text[at : at + size] for at in range(max(1, len(text) - size + 1))}
+
+
+def _probes(text: str, size: int) -> set[str]:
+    """A few short parts, of which one is in each window of this size."""
+    size = min(size, len(text))
+    half = max(1, size // 2)
+    return {text[at : at + half] for at in range(0, len(text) - half + 1, size - half + 1)}
 
 
 class ApiKey:
@@ -146,7 +164,8 @@ class ApiKey:
     def removed_from(self, data: bytes) -> bytes:
         """The bytes with stars wherever the key stands in them, whatever its encoding."""
         text = data.decode(errors="surrogateescape")
-        return self._secrets.masked(text).encode(errors="surrogateescape") if self._secrets.within(text) else data
+        masked = self._secrets.masked(text)
+        return data if masked is text else masked.encode(errors="surrogateescape")
 
     def masked(self, text: str) -> str:
         """The text with stars wherever the key stands in it, whatever its encoding."""

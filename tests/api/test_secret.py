@@ -107,6 +107,8 @@ WAYS = {
     "URL in JSON": lambda key: "".join(f"\\u{ord(char):04x}" for char in quote(key, safe="")),
     "hexadecimal": lambda key: key.encode().hex(),
     "hexadecimal in capitals": lambda key: key.encode().hex().upper(),
+    "hexadecimal without its end": lambda key: key.encode().hex()[:-4],
+    "base64 without its ends": lambda key: base64.b64encode(key.encode()).decode()[3:-4],
     "broken into lines": lambda key: f"{key[:7]}\r\n\t{key[7:]}",
     "broken by what cannot be seen": "\u200b".join,
     **{

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import importlib
 import socket
 import threading
@@ -37,7 +38,14 @@ class Cell:
 def cells() -> list[Cell]:
     """All ways."""
     bugs = [f"a bug {where}" for where in _BREAK]
-    others = ["all commands", "a key in a file", "a wrong key", "the list of processes", "a redirect of the API"]
+    others = [
+        "all commands",
+        "a key in a file",
+        "a wrong key",
+        "a key in other words",
+        "the list of processes",
+        "a redirect of the API",
+    ]
     return [Cell(name) for name in [*others, "images of another host", "a killed run", "hostile words", *bugs]]
 
 
@@ -100,6 +108,34 @@ def _wrong_key(world: World) -> list[str]:
     ended = world.call("run")
     world.service.set_faults([])
     return [] if ended.code == 6 else [f"left {ended.code}: {ended.err}"]
+
+
+_WRITTEN = {
+    "in capitals": KEY.upper(),
+    "as a URL": "".join(f"%{ord(char):02x}" for char in KEY),
+    "as HTML": "".join(f"&#{ord(char)};" for char in KEY),
+    "as JSON in JSON": "".join(f"\\u{ord(char):04x}" for char in KEY),
+    "in base64": base64.b64encode(KEY.encode()).decode().rstrip("=")[:-1],
+    "in hexadecimal": KEY.encode().hex(),
+    "without its end": KEY[:-4],
+}
+
+
+def _written_otherwise(world: World) -> list[str]:
+    """The service repeats the key in ways that no search for the key itself finds."""
+    wrong = []
+    for name, text in _WRITTEN.items():
+        world.service.set_faults([{"on": "any", "action": "status", "status": 401, "message": f"bad key {text}"}])
+        ended = world.call("run", "--log-format", "json")
+        # JSON writes a backslash as two.
+        forms = {text, text.replace("\\", "\\\\")}
+        files = [
+            path for path in world.root.rglob("*") if path.is_file() and not path.is_relative_to(world.service.state)
+        ]
+        told = [ended.out + ended.err, *(path.read_bytes().decode(errors="replace") for path in files)]
+        wrong += [f"I9 the key is shown {name}" for one in told if any(form in one for form in forms)]
+    world.service.set_faults([])
+    return wrong
 
 
 def _processes(world: World) -> list[str]:
@@ -211,6 +247,7 @@ _WAYS: dict[str, Callable[[World], list[str]]] = {
     "all commands": _all_commands,
     "a key in a file": _key_in_a_file,
     "a wrong key": _wrong_key,
+    "a key in other words": _written_otherwise,
     "the list of processes": _processes,
     "a redirect of the API": _redirect,
     "images of another host": _other_host,
