@@ -152,7 +152,10 @@ def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: flo
             return Move(TaskState.LOST, f"the service does not know this task id{status}")
         case Polled.RUNNING:
             why = f"not ended {age:.0f} s after it was accepted"
-            return Move(TaskState.LOST, why) if overdue and believed else None
+            if not (overdue and believed):
+                return None
+            # Images that are there are not given up for a word.
+            return Move(TaskState.SUCCEEDED if poll.images else TaskState.LOST, why)
         case Polled.UNAUTHORIZED | Polled.RATE_LIMITED | Polled.NO_ANSWER:
             # Nothing was said of the task, so nothing is known that could end it.
             return None

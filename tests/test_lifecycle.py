@@ -133,7 +133,8 @@ def test_the_table_of_looks_is_complete():
 @pytest.mark.parametrize("situation", range(6))
 def test_after_a_poll(kind, situation):
     age, overdue, polls, lasted = SITUATIONS[situation]
-    move = after_poll(Poll(kind, images=IMAGES), age=age, overdue=overdue, polls=polls, lasted=lasted)
+    images = () if kind is Polled.RUNNING else IMAGES
+    move = after_poll(Poll(kind, images=images), age=age, overdue=overdue, polls=polls, lasted=lasted)
     assert (move.to if move else None) == LOOKS[kind][situation]
 
 
@@ -167,6 +168,10 @@ def test_what_is_said_of_a_poll():
 
     assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
     assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but no image URL could be read from the answer")
+    assert why(Poll(Polled.RUNNING, images=IMAGES), 30, overdue=True) == (
+        SUCCEEDED,
+        "not ended 30 s after it was accepted",
+    ), "images that are there are not given up"
     assert why(Poll(Polled.RUNNING), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
     assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id")
     assert why(Poll(Polled.NOT_FOUND, status=400), 60) == (
@@ -317,7 +322,7 @@ def test_a_poll_moves_along_the_edges(polls, age, overdue, repeats, lasted):
         assert move is None
     elif kinds <= {Polled.RUNNING, Polled.NOT_FOUND} and overdue and repeats >= LEAST_POLLS and lasted >= WATCHED:
         assert move is not None
-        assert move.to is LOST
+        assert move.to is LOST or any(poll.images for poll in polls)
     elif move is not None and move.to is LOST:
         assert repeats >= LEAST_POLLS
         assert lasted >= (WATCHED_OVERDUE if overdue else WATCHED)

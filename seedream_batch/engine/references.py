@@ -64,8 +64,9 @@ class ReferenceSender:
         context = self._context
         origin = context.service.origin
         async with self._uploading.setdefault(sha256, asyncio.Lock()):
-            if self._dead.setdefault(sha256, link) != link:
-                return False
+            if sha256 in self._dead:
+                return self._dead[sha256] == link
+            self._dead[sha256] = link
             if await context.writer.do(lambda m: m.upload(sha256, origin, 0.0)) == link:
                 await context.writer.do(lambda m: m.forget_upload(sha256, origin))
             return True

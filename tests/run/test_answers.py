@@ -39,6 +39,7 @@ class Service:
         self.uploads = 0
         self.submit = self.accept
         self.poll = self.complete
+        self.link = lambda: f"{self.url}/up/{self.uploads}.png"
         self.balance = lambda: (200, {"success": True, "remain_balance": 100})
         service = self
 
@@ -84,7 +85,7 @@ class Service:
     def post(self, path, body):
         if path.endswith("/uploads/images"):
             self.uploads += 1
-            return 200, {"url": f"{self.url}/up/{self.uploads}.png"}
+            return 200, {"url": self.link()}
         self.seen["submit"] += 1
         return self.submit(json.loads(body))
 
@@ -359,8 +360,11 @@ def test_an_upload_that_the_service_lost_is_uploaded_again(with_reference, statu
     assert keys[0][0] == keys[0][1] > keys[0][2], "another body goes out under another key"
 
 
-def test_uploads_that_are_always_lost_are_uploaded_twice_at_most(with_reference):
+@pytest.mark.parametrize("links", ["another link", "the same link"])
+def test_uploads_that_are_always_lost_are_uploaded_twice_at_most(with_reference, links):
     odd = with_reference
+    if links == "the same link":
+        odd.service.link = lambda: f"{odd.service.url}/up/same.png"
     odd.service.submit = refusing(400, {"error": {"message": "failed to download the reference image"}})
     assert odd.run().code == 3
     assert odd.states() == {"failed": 4}
