@@ -122,7 +122,7 @@ class RereadTask(TaskSpec):
     @property
     def earlier(self) -> tuple[tuple[str, str], ...]:
         """The body and fingerprint of each other request that earlier versions may have made of the same text."""
-        return self._earlier
+        return getattr(self, "_earlier", ())  # a copy with another field has none
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from seedream_batch.document import parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.enter import Entered
-from seedream_batch.model.task import TaskSpec
+from seedream_batch.manifest.enter import Entered, known_as
+from seedream_batch.model.task import TaskSpec, TaskState
 from seedream_batch.model.text import CONTROL, normal, plain_value
 
 CONTROLS = [chr(code) for code in range(32) if CONTROL.match(chr(code))]
@@ -40,6 +40,11 @@ def csv_text(texts, **options):
     return stream.getvalue()
 
 
+def yaml_text(text):
+    """The text in double quotes; YAML folds its own line breaks there unless they are escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x85", "\\N").replace("\u2028", "\\L").replace("\u2029", "\\P")
+
+
 @settings(max_examples=examples(300), deadline=None)
 @given(TEXTS)
 def test_the_same_texts_are_the_same_values_in_every_format(texts):
@@ -48,7 +53,7 @@ def test_the_same_texts_are_the_same_values_in_every_format(texts):
         "x.csv": csv_text(texts),
         "x.json": json.dumps(texts),
         "x.jsonl": "\n".join(json.dumps(text) for text in texts),
-        "x.yaml": "\n".join(f"- {json.dumps(text, ensure_ascii=False)}" for text in texts),
+        "x.yaml": "\n".join(f"- {yaml_text(text)}" for text in texts),
         # A # at the start of a line of a txt file has to be told from a comment.
         "x.txt": "\n".join("\\" + plain_value(text) if _starts_with_a_hash(text) else text for text in texts),
     }
@@ -220,6 +225,19 @@ def test_what_an_earlier_version_bought_is_known_again_and_stays_known(tmp_path,
         assert manifest.enter(specs, 2.0) == Entered(known=4)
         clean = tasks(job, {"s.csv": csv_text([normal(text) for text in OLD])})
         assert manifest.enter(clean, 3.0) == Entered(known=4), "also when the file is tidied up"
+
+
+def test_a_plan_and_an_export_know_it_before_the_next_run(tmp_path, tasks):
+    specs = tasks({**JOB, "matrix": {"subject": {"file": "s.csv"}}}, {"s.csv": csv_text(OLD)})
+    with closing(Manifest(tmp_path / "manifest.db")) as manifest:
+        manifest.enter([earlier(spec) for spec in specs], 1.0)
+        there = {earlier(spec).fingerprint for spec in specs}
+        looked_up = known_as(specs, there.intersection)
+        assert {spec.fingerprint for spec in looked_up} == there
+        assert [spec.earlier for spec in looked_up] == [()] * 4
+        assert manifest.enter(specs, 2.0) == Entered(known=4)
+        # Nothing was sent for them: so they are sent as they are read now.
+        assert [task.body for task in manifest.tasks(TaskState.PLANNED)] == [spec.body for spec in specs]
 
 
 def test_ordinary_text_has_one_reading(tasks):
