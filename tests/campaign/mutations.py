@@ -36,6 +36,15 @@ class Mutation:
     edits: tuple[Edit, ...]
 
 
+_TRIED_ANEW = (
+    Edit(
+        "lifecycle.py",
+        "return Move(TaskState.UNCERTAIN, told, submission.code) if first else None\n        case Submitted.IND",
+        "return Move(TaskState.PLANNED, told) if first else None\n        case Submitted.IND",
+    ),
+    # As the usual retry library has it: a new try, as if nothing had been sent.
+    Edit("manifest/submissions.py", '            self._release(sql, task, "not executed")', "            pass"),
+)
 _MOVED_ALONG = (
     # Each of the four would do.
     Edit(
@@ -63,15 +72,7 @@ MUTATIONS = (
         "I1 an unclear answer counts as a failure, and is tried anew",
         "I1",
         (("network", "submit: reset after the bill, once"),),
-        (
-            Edit(
-                "lifecycle.py",
-                "return Move(TaskState.UNCERTAIN, told, submission.code) if first else None\n        case Submitted.IND",
-                "return Move(TaskState.PLANNED, told) if first else None\n        case Submitted.IND",
-            ),
-            # As the usual retry library has it: a new try, as if nothing had been sent.
-            Edit("manifest/submissions.py", '            self._release(sql, task, "not executed")', "            pass"),
-        ),
+        _TRIED_ANEW,
     ),
     Mutation(
         "I1 what was being sent when the run was killed is planned anew",
@@ -473,16 +474,7 @@ MUTATIONS = (
         (Edit("cli/streams.py", "            os.open(os.devnull, os.O_RDWR)\n", "            pass\n"),),
     ),
     Mutation(
-        "a walk: what was being sent when the run was killed is planned anew",
-        "I1",
-        (("walk", "seed 10"),),
-        (
-            Edit(
-                "manifest/workers.py",
-                "self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now",
-                "self._move(sql, task, TaskState.PLANNED, CUT_OFF, now",
-            ),
-        ),
+        "a walk: an unclear answer counts as a failure, and is tried anew", "I1", (("walk", "seed 109,"),), _TRIED_ANEW
     ),
     Mutation("a walk: a file of a person is moved along", "I8", (("walk", "seed 11"),), _MOVED_ALONG),
     Mutation(
