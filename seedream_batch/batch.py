@@ -14,6 +14,7 @@ from typing import Generic, TypeVarTuple
 
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import origin_of
+from seedream_batch.engine.identity import readable
 from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.joining import Source
 from seedream_batch.engine.session import RunResult, run_job
@@ -45,6 +46,7 @@ def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = No
         ManifestError: The manifest in the output folder cannot be read.
         UsageError: `select` names what the job does not have.
     """
+    readable(job.job, moved=False)
     return survey(
         job.tasks(),
         job.job.manifest,

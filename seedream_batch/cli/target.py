@@ -57,9 +57,11 @@ def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
 
 def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     """The job, which has to have been run before. Raises `UsageError`."""
+    from seedream_batch.engine.identity import readable
     from seedream_batch.manifest.place import exists
 
     loaded = load(path, emulate=emulate, manifest=manifest)
+    readable(loaded.job)
     if not exists(loaded.job.manifest):
         how = " with --emulate" if emulate else ""
         raise UsageError(f"{path} was never run{how}: there is no {shown(loaded.job.manifest)}")
@@ -68,15 +70,18 @@ def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
 
 def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[LoadedJob, bool]:
     """The job, which has to have been run before, and whether only its emulated runs have. Raises `UsageError`."""
+    from seedream_batch.engine.identity import readable
     from seedream_batch.manifest.place import exists
 
     if emulate:
         return made(path, emulate=True, manifest=manifest), False
     loaded = load(path, emulate=False, manifest=manifest)
+    readable(loaded.job)
     if exists(loaded.job.manifest):
         return loaded, False
     twin = loaded.into(_emulated(loaded.job))
     if manifest is None and exists(twin.job.manifest):
+        readable(twin.job)
         return twin, True
     run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
     raise UsageError(f"{path} was never run: there is no {shown(loaded.job.manifest)}. `{run}` makes it")

@@ -271,7 +271,12 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
 
 
 async def _missing(context: Context, image: ImageRecord, found: Found) -> None:
-    """Notes that the file of a stored image is gone or changed; what is there instead is not ours, and stays."""
+    """Notes that the file of a stored image is gone or changed; what is there instead is not ours, and stays.
+
+    One that is on another machine stays as it is: that one moves it.
+    """
+    if context.other_folders and not found.there:
+        return
     path = image.path or ""
     why = f"{found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
     await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))

@@ -66,6 +66,8 @@ class Context:
     """Whether a run before this one was killed."""
     alone: bool = True
     """Whether nobody else was at work when this run began: then it tidies up, and moves files."""
+    other_folders: bool = False
+    """Whether images may be in the output folder of another machine."""
     crew: Membership | None = None
     """The place of this run among the workers of its manifest, if there may be others."""
     claims: Claims | None = None

@@ -13,17 +13,9 @@ from pathlib import Path
 
 from seedream_batch import __version__
 from seedream_batch.api.secret import ApiKey
+from seedream_batch.engine.identity import STORE, facts_of, folders_of, same_job, same_tasks, still_here
 from seedream_batch.engine.membership import BEAT
-from seedream_batch.engine.opening import (
-    STORE,
-    keep_moves,
-    same_account,
-    same_job,
-    same_service,
-    same_store,
-    still_here,
-    take_in_rescued,
-)
+from seedream_batch.engine.opening import keep_moves, same_account, same_service, same_store, take_in_rescued
 from seedream_batch.errors import ManifestLocked
 from seedream_batch.files.folder import sync_folder
 from seedream_batch.files.kept import destination
@@ -33,7 +25,6 @@ from seedream_batch.manifest.enter import Entered
 from seedream_batch.manifest.rescue import NAME, RescueFile, name_of_worker
 from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
-from seedream_batch.model.place import as_text
 from seedream_batch.model.task import TaskSpec
 
 JOINING = 120.0
@@ -92,13 +83,13 @@ def begin(
     if alone:
         keep_moves(manifest, destination(job))
     same_service(manifest, origin)
-    same_job(manifest, job)
+    sure = same_job(manifest, job)
     if key is not None:
         same_account(manifest, key, confirmed=confirmed, verifies=verifies)
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()
-    facts = {"job": job.name, "job_file": as_text(job.file), "service": origin}
+    facts = {"service": origin, **(facts_of(job) if sure else {}), **folders_of(manifest, job)}
     if job.store is not None:
         facts[STORE] = job.store.url
     if not manifest.fact("created_at"):
@@ -111,7 +102,11 @@ def begin(
     take_in_rescued(manifest, job, now)
     rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
     if alone:
-        entered = manifest.enter(source.tasks, now)
+        with manifest.group():
+            entered = manifest.enter(source.tasks, now)
+            if not sure:
+                same_tasks(manifest, job, entered)
+                manifest.tell(facts_of(job))
         if manifest.shared:
             made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
             manifest.tell({ENTERED: json.dumps(made_of)})

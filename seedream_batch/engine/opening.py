@@ -7,38 +7,37 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from seedream_batch.api.secret import ApiKey
 from seedream_batch.api.service import is_loopback
+from seedream_batch.engine.identity import STORE, known_here, same_folder, still_here, surely_same_job
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.core import ACCOUNT, ENTERED, MOVED_TO
+from seedream_batch.manifest.core import ACCOUNT, ENTERED
 from seedream_batch.manifest.lock import folder_of, run_lock
 from seedream_batch.manifest.rescue import left_behind
 from seedream_batch.manifest.writer import repeated
 from seedream_batch.model.job import Job
-from seedream_batch.model.place import Server, as_text
+from seedream_batch.model.place import Server
 
 _MOST_KEYS = 50
 """Keys of one account that are remembered."""
-
-STORE = "store"
-"""The fact that says on which object store the pictures are; without it they are files."""
 
 
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
     """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
+    known_here(job)
     with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), ExitStack() as stack:
         manifest = Manifest(job.manifest)
         try:
             hold_folder(stack, manifest, job)
             still_here(manifest)
             same_store(manifest, job)
+            surely_same_job(manifest, job)
             keep_moves(manifest, destination(job))
             # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
             take_in_rescued(manifest, job, time.time())
@@ -72,24 +71,9 @@ def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
 
 def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
     """Keeps those out of the folder who work on another manifest on a server. Raises `ManifestLocked`."""
+    same_folder(manifest, job)
     if isinstance(job.manifest, Server):
         stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
-
-
-def still_here(manifest: Manifest) -> None:
-    """Refuses a manifest that was moved to another place: each of the two would buy what is planned."""
-    moved_to = manifest.fact(MOVED_TO)
-    if moved_to:
-        raise UsageError(
-            f"{manifest.name} was moved to {moved_to}; name that in the job's `manifest`, or with --manifest"
-        )
-
-
-def same_job(manifest: Manifest, job: Job) -> None:
-    """Refuses a folder that another job file uses: each run would take the other's pictures out of the way."""
-    before = manifest.fact("job_file")
-    if before and before != as_text(job.file) and Path(before).exists():
-        raise UsageError(f"{manifest.name} belongs to the job {before}; give {job.file} another output.dir")
 
 
 def same_store(manifest: Manifest, job: Job) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from seedream_batch.engine.arrange import SUPERSEDED
-from seedream_batch.engine.opening import opened, same_job
+from seedream_batch.engine.identity import has_other_folders, on_another_machine
+from seedream_batch.engine.opening import opened
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import Recorded, check, glance
 from seedream_batch.files.destination import Destination
@@ -48,21 +49,20 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
     """
     folder = destination(job)
     with opened(job) as manifest:
-        # To another job file, every picture of this folder would be one that it does not have.
-        same_job(manifest, job)
+        elsewhere = has_other_folders(manifest, job)
         with manifest.group() if delete else manifest.taken_back():
             manifest.enter(tasks, time.time())
             pruned = Pruned(manifest.dropped(), done=delete)
             if not delete:
-                _go_through(manifest, folder, pruned, named)
+                _go_through(manifest, folder, pruned, named, elsewhere=elsewhere)
         if delete:
-            _go_through(manifest, folder, pruned, named)
+            _go_through(manifest, folder, pruned, named, elsewhere=elsewhere)
             manifest.prune_never_sent()
             folder.drop_if_empty(SUPERSEDED)
         return pruned
 
 
-def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None) -> None:
+def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None, *, elsewhere: bool) -> None:
     """Batch by batch: first the files, then, once they are surely gone, the rows."""
     after = 0
     while batch := manifest.to_prune(after, BATCH):
@@ -71,6 +71,9 @@ def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: 
         emptied: list[str] = []
         for task, images in batch:
             try:
+                for image in images:
+                    if elsewhere and image.state is ImageState.STORED and not folder.existing([image.path or ""]):
+                        on_another_machine(image.path)
                 for image in images:
                     emptied += _prune_image(manifest, folder, image, pruned, named)
             except StorageError as error:

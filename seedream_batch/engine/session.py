@@ -16,12 +16,13 @@ from seedream_batch.api.service import Service
 from seedream_batch.engine.claims import Claims
 from seedream_batch.engine.context import MOST_CONNECTIONS, Context
 from seedream_batch.engine.engine import Engine
+from seedream_batch.engine.identity import has_other_folders, known_here, still_here
 from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.joining import Begun, Source, begin
 from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.membership import Membership
 from seedream_batch.engine.openfiles import affordable
-from seedream_batch.engine.opening import hold_folder, still_here, take_in_rescued
+from seedream_batch.engine.opening import hold_folder, take_in_rescued
 from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
 from seedream_batch.files.destination import Destination
@@ -119,6 +120,7 @@ def run_job(
     already; neither may raise. `interruption` ends the run from outside, and so do Ctrl-C, SIGTERM and SIGHUP with
     `signals`, which needs the main thread. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
     """
+    known_here(job)
     folder = destination(job)
     folder.prepare()
     # What is stored is looked at by one alone.
@@ -285,6 +287,7 @@ class _Runner:
                 key=KeyCheck(service, time.monotonic),
                 cut_off=self._begun.cut_off,
                 alone=self._begun.alone,
+                other_folders=has_other_folders(self._manifest, job),
                 stats=self.stats,
             )
             if self._manifest.shared:

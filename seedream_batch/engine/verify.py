@@ -10,6 +10,7 @@ from functools import partial
 from seedream_batch.engine.arrange import find, in_the_way, settle
 from seedream_batch.engine.collect import DEFAULT_LINK_LIFETIME, Collector
 from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.identity import on_another_machine
 from seedream_batch.engine.values import EventKind, Verification
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import check
@@ -79,6 +80,8 @@ class _Verifier:
             context.check()
             try:
                 place, found = await find(context, image, partial(check, deep=self._what.deep))
+                if place is None and not found.there and context.other_folders:
+                    on_another_machine(image.path)
             except StorageError as error:
                 # Nothing is known of the file, so nothing changes.
                 verified.unread += 1

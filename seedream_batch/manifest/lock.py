@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from seedream_batch.model.place import MANIFEST, Place, Server
 LOCK = "manifest.lock"
 WORKERS = "manifest.workers"
 """The file that says on which manifest on a server those work who use the folder."""
+
+_MOST = 4096
+"""Bytes that this file has at most."""
 
 PATIENCE = 0.2
 """Seconds in which a run asks for the lock."""
@@ -69,7 +73,7 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
     """
     deadline = time.monotonic() + 5 * PATIENCE
     with _opened(folder / WORKERS) as handle:
-        while not _is_theirs(handle, folder / WORKERS, manifest):
+        while not _is_theirs(handle, folder / WORKERS, manifest, name):
             if time.monotonic() > deadline:
                 raise ManifestLocked(
                     f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
@@ -78,16 +82,39 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
         yield
 
 
-def _is_theirs(handle: int, path: Path, manifest: str) -> bool:
+def manifest_of(folder: Path) -> tuple[str, str] | None:
+    """The id and the name of the manifest on a server that a folder was last used with; None if there is none."""
+    lines = _lines(folder / WORKERS)
+    if not lines or not lines[0]:
+        return None
+    # Earlier versions wrote no name.
+    return lines[0], lines[1] if len(lines) > 1 else "on a server that it was last used with"
+
+
+def folder_id(folder: Path) -> str:
+    """What tells a folder from those of other machines; empty if it was never used with a manifest on a server."""
+    lines = _lines(folder / WORKERS)
+    return lines[2] if len(lines) > 2 else ""
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_bytes()[:_MOST].decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _is_theirs(handle: int, path: Path, manifest: str, name: str) -> bool:
     """Whether those who share the file, this process included by now, work on this manifest."""
     with telling(path):
         if lock_now(handle):
+            own = folder_id(path.parent) or secrets.token_hex(6)
             os.truncate(handle, 0)
-            os.pwrite(handle, manifest.encode(), 0)
+            os.pwrite(handle, f"{manifest}\n{name[: _MOST // 8]}\n{own}\n".encode(), 0)
     # What was written may be another's by now: one lock is not turned into the other in one step.
     if not _shared_now(handle, path):
         return False
-    if os.pread(handle, 64, 0).decode(errors="replace") == manifest:
+    if os.pread(handle, _MOST, 0).decode(errors="replace").partition("\n")[0] == manifest:
         return True
     unlock(handle)
     return False

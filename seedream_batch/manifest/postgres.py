@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +27,7 @@ from seedream_batch.errors import (
 from seedream_batch.manifest import postgres_locks as locks
 from seedream_batch.manifest.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
 from seedream_batch.manifest.postgres_line import connected, line_of
-from seedream_batch.manifest.postgres_schema import Raw, check_version, migrate
+from seedream_batch.manifest.postgres_schema import VERSION, Raw, check_version, migrate
 from seedream_batch.model.place import Server
 
 # What it has to say of lines that break goes to standard error, where events are.
@@ -96,7 +96,10 @@ class PostgresConnection(Connection):
         self.sql = self
         try:
             with self.told():
-                check_version(self._raw, server.schema, self.name, old=not read_only)
+                version = check_version(self._raw, server.schema, self.name, old=not read_only)
+                if read_only and version < VERSION:
+                    # Brought to the newest version by itself; refused while a run of an older program works on it.
+                    PostgresConnection(server).close()
                 if not read_only:
                     self._hold(self._raw)
                     migrate(self._raw, server.schema, self.name)
@@ -125,10 +128,33 @@ class PostgresConnection(Connection):
 
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         self._named += 1
-        with self.told(), self._raw.cursor(name=f"each_{self._named}", withhold=not self.in_transaction) as cursor:
+        with (
+            self.told(),
+            self._only_reading(),
+            self._raw.cursor(name=f"each_{self._named}", withhold=not self.in_transaction) as cursor,
+        ):
             cursor.itersize = _PAGE
             cursor.execute(_translated(sql), [_clean(value) for value in values])
             yield from cursor
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self.told(), self._only_reading():
+            return self.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _only_reading(self) -> Iterator[None]:
+        """Has the server refuse changes by a connection that only reads.
+
+        For each transaction, not as a setting of the session: a pool would give that session to other programs.
+        """
+        if not self._read_only or self.in_transaction:
+            yield
+            return
+        self._raw.execute("BEGIN READ ONLY")
+        try:
+            yield
+        finally:
+            self._raw.execute("ROLLBACK")
 
     def begin_transaction(self) -> None:
         if self.worker is None:
@@ -361,8 +387,6 @@ class PostgresConnection(Connection):
                     composed.Literal(round(STOPPED * 1000))
                 )
             )
-        if self._read_only:
-            raw.execute("SET default_transaction_read_only TO on")
 
     def _begin_line(self) -> None:
         """Takes a number, by which a later line of this connection sees whether anybody else has written."""

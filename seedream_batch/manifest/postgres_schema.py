@@ -236,7 +236,7 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
     """The version of a schema, 0 if it is empty or not there.
 
-    Raises `ManifestError` if it is not ours, if a newer program wrote it or, unless `old` will do, an older one.
+    Raises `ManifestError` if it is not ours, if a newer program wrote it or, unless `old` will do, if it is not there.
     """
     tables = {
         row[0]
@@ -260,8 +260,6 @@ def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
             f"{name} was written by a newer seedream-batch (manifest version {row[1]}, this one knows up to {VERSION});"
             " upgrade seedream-batch"
         )
-    if row[1] < VERSION and not old:
-        raise ManifestError(f"{name} is from an older seedream-batch; the next run brings it up to date")
     return int(row[1])
 
 

@@ -112,6 +112,8 @@ class ManifestReader:
 
     def __init__(self, place: Place) -> None:
         self._connection = connect(place, read_only=True)
+        self.name = self._connection.name
+        """The manifest as people know it."""
 
     def __enter__(self) -> Self:
         return self

@@ -193,9 +193,14 @@ MIGRATIONS = (_VERSION_1, _VERSION_2)
 """`MIGRATIONS[i]` leads from version i to i + 1."""
 
 
+def is_newest(version: int) -> bool:
+    """Whether a database of this version needs no migration."""
+    return version == len(MIGRATIONS)
+
+
 def migrate(connection: sqlite3.Connection, version: int) -> None:
     """Brings a database of this version to the newest one."""
-    if version == len(MIGRATIONS):
+    if is_newest(version):
         return
     if version == 0:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -204,11 +209,8 @@ def migrate(connection: sqlite3.Connection, version: int) -> None:
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
-def check_version(connection: sqlite3.Connection, name: str, *, old: bool) -> int:
-    """The version of a database.
-
-    Raises `ManifestError` if it is not ours, if a newer program wrote it or, unless `old` will do, an older one.
-    """
+def check_version(connection: sqlite3.Connection, name: str) -> int:
+    """The version of a database. Raises `ManifestError` if it is not ours, or if a newer program wrote it."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (application or version or not _empty(connection)):
@@ -218,8 +220,6 @@ def check_version(connection: sqlite3.Connection, name: str, *, old: bool) -> in
             f"{name} was written by a newer seedream-batch (manifest version {version}, this one knows up to"
             f" {len(MIGRATIONS)}); upgrade seedream-batch"
         )
-    if version < len(MIGRATIONS) and not old:
-        raise ManifestError(f"{name} is from an older seedream-batch; the next run brings it up to date")
     return version
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from seedream_batch.errors import ManifestBusy, ManifestError, StorageError, UsageError
 from seedream_batch.manifest.connection import PATIENCE, Connection
-from seedream_batch.manifest.schema import check_version, migrate
+from seedream_batch.manifest.schema import check_version, is_newest, migrate
 
 OLDEST = (3, 37, 0)
 """The first version of SQLite with strict tables."""
@@ -72,8 +72,10 @@ class SqliteConnection(Connection):
             )
         try:
             with self.told():
-                version = check_version(self._raw, str(path), old=not read_only)
-                if not read_only:
+                version = check_version(self._raw, str(path))
+                if read_only and not is_newest(version):
+                    self._read_as_newest(version)
+                elif not read_only:
                     self._raw.execute("PRAGMA journal_mode = WAL")
                     # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
                     self._raw.execute("PRAGMA synchronous = FULL")
@@ -82,6 +84,21 @@ class SqliteConnection(Connection):
         except BaseException:
             self._raw.close()
             raise
+
+    def _read_as_newest(self, version: int) -> None:
+        """Reads a manifest of an earlier version in a copy of its own, which goes with the connection."""
+        if not version:
+            raise ManifestError(f"{self.name} is empty: its first run was cut off; run again")
+        # On the disk if it is large; of no name, so nobody else sees it.
+        copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            self._raw.backup(copy)
+            migrate(copy, version)
+        except BaseException:
+            copy.close()
+            raise
+        self._raw.close()
+        self.sql = self._raw = copy
 
     @property
     def in_transaction(self) -> bool:
