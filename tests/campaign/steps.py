@@ -249,12 +249,20 @@ class Walk:
         for path in list(self.own):
             self.take_away(path)
         self.judge()
+        manifest = self.world.manifest()
+        self.authorise(manifest, _given_up(manifest))
         try:
             told = settle(self.world)
         except TimeoutError as error:
             told = [str(error)]
         self.wrong += [f"at the end: {one}" for one in told]
         self.judge()
+
+
+def _given_up(manifest: Manifest) -> set[int]:
+    """Failed tasks that may have been paid for: a person gave them up, and buys them again with `retry`."""
+    doubtful = {one["task"] for one in manifest.attempts if one["outcome"] in IN_DOUBT}
+    return in_state(manifest, "failed") & doubtful
 
 
 def _prompt(task: dict[str, Any]) -> str:
@@ -342,8 +350,7 @@ def status(walk: Walk, _: random.Random) -> None:
 @_step(3)
 def retry(walk: Walk, dice: random.Random) -> None:
     manifest = walk.world.manifest()
-    doubtful = {one["task"] for one in manifest.attempts if one["outcome"] in IN_DOUBT}
-    walk.authorise(manifest, in_state(manifest, "lost") | (in_state(manifest, "failed") & doubtful))
+    walk.authorise(manifest, in_state(manifest, "lost") | _given_up(manifest))
     walk.command("retry", blow=_blow(walk, dice))
 
 
