@@ -123,7 +123,7 @@ class Secrets:
         found = []
         for where, parts in ((lower, self._parts), (text, self._coded)):
             for size in {len(part) for part in parts}:
-                found += [(at, at + size) for at in range(len(where)) if where[at : at + size] in parts]
+                found += [(at, at + size) for at in range(len(where) - size + 1) if where[at : at + size] in parts]
         return found
 
 

@@ -141,6 +141,8 @@ def test_no_encoding_hides_a_key(key, way):
     text = f'{{"message": "before {WAYS[way](key)} behind"}}'
     masked = ApiKey(key).masked(text)
     assert "***" in masked
+    # Also where nothing follows.
+    assert "***" in ApiKey(key).masked(WAYS[way](key))
     assert masked.startswith('{"message": "before ')
     assert masked.endswith(' behind"}')
     assert not any(key[at : at + 12].lower() in one for one in meant(masked) for at in range(len(key) - 11))
