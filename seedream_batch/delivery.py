@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from seedream_batch.model.document import Json
 
 PLACEHOLDER = 32 * 32
 """Pixels below which a picture is no result at all, but what a host shows in the place of one."""
@@ -54,12 +56,19 @@ def wrong_picture(
     return f"{found}, {what} than the requested {wanted}{about}"
 
 
-def wrong_count(there: int, asked: int, errors: Sequence[str] = ()) -> str:
+def leaves_count_open(body: Mapping[str, Json]) -> bool:
+    """Return whether a request lets the service choose how many images it makes: group mode without a number."""
+    options = body.get("sequential_image_generation_options") or {}
+    grouped = body.get("sequential_image_generation") == "auto"
+    return grouped and options.get("max_images") is None and int(body.get("n", 1)) <= 1
+
+
+def wrong_count(there: int, asked: int, errors: Sequence[str] = (), *, at_most: bool = False) -> str:
     """Why `there` images are not what was requested, if `asked` were; empty if they are.
 
-    `errors` are what the service said in the place of images.
+    `errors` are what the service said in the place of images. With `at_most`, fewer are fine if there is no error.
     """
-    if there == asked:
+    if there == asked or (at_most and 0 < there < asked and not errors):
         return ""
     told = f": {'; '.join(errors)}" if errors else ""
     if there < asked:

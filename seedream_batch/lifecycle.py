@@ -139,12 +139,13 @@ def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: flo
             why = "completed, but no image URL could be read from the answer"
             return Move(TaskState.LOST, why) if believed else None
         case Polled.FAILED:
-            if polls < 2 or lasted < CONFIRMED:
+            moderated = is_moderation(poll.code, poll.message)
+            # Moderation is a decision. Anything else may be a relay that gave up on a task which still completes.
+            if not moderated and (polls < 2 or lasted < CONFIRMED):
                 return None
             why = poll.message or poll.code or "failed without a word"
             # What was charged for all the same is not bought again by itself.
-            final = bool(poll.cost) or is_moderation(poll.code, poll.message)
-            return Move(TaskState.FAILED, why, poll.code, final=final)
+            return Move(TaskState.FAILED, why, poll.code, final=bool(poll.cost) or moderated)
         case Polled.NOT_FOUND:
             if not believed or (age < NOT_FOUND_GRACE and not overdue):
                 return None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedream_batch.delivery import PLACEHOLDER, is_placeholder, wrong_count, wrong_picture
+from seedream_batch.delivery import PLACEHOLDER, is_placeholder, leaves_count_open, wrong_count, wrong_picture
 
 RIGHT = [
     ("1:1", "2K", 2048, 2048),
@@ -79,3 +79,15 @@ def test_counts():
     assert wrong_count(3, 4) == "1 of 4 images lacking"
     assert wrong_count(3, 4, ["Oops: gone"]) == "1 of 4 images lacking: Oops: gone"
     assert wrong_count(5, 4) == "5 images were delivered, and 4 requested"
+
+
+def test_group_mode_without_a_number_leaves_the_count_to_the_service():
+    group = {"sequential_image_generation": "auto"}
+    assert leaves_count_open(group)
+    assert not leaves_count_open({})
+    assert not leaves_count_open({**group, "n": 3})
+    assert not leaves_count_open({**group, "sequential_image_generation_options": {"max_images": 3}})
+    assert wrong_count(3, 14, at_most=True) == ""
+    assert wrong_count(0, 14, at_most=True) == "14 of 14 images lacking"
+    assert wrong_count(3, 14, ["Oops: gone"], at_most=True) == "11 of 14 images lacking: Oops: gone"
+    assert wrong_count(15, 14, at_most=True) == "15 images were delivered, and 14 requested"

@@ -156,6 +156,13 @@ def test_a_failure_is_believed_once_it_is_confirmed(polls, lasted, to):
     assert (move.to if move else None) == to
 
 
+def test_moderation_needs_no_confirmation():
+    failed = Poll(Polled.FAILED, code="OutputImageSensitiveContentDetected")
+    move = after_poll(failed, age=9.0, overdue=False, polls=1, lasted=0.0)
+    assert move is not None
+    assert (move.to, move.final) == (FAILED, True)
+
+
 def test_what_failed_and_cost_all_the_same_is_not_bought_again_by_itself():
     failed = Poll(Polled.FAILED, message="no", cost=35_000)
     assert after_poll(failed, age=9.0, overdue=False, polls=2, lasted=9.0) == Move(FAILED, "no", final=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seedream_batch.api.images import MAX_IMAGE, host_of
-from seedream_batch.delivery import is_placeholder, wrong_count, wrong_picture
+from seedream_batch.delivery import is_placeholder, leaves_count_open, wrong_count, wrong_picture
 from seedream_batch.engine.arrange import assign_place, clear_leftovers
 from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.context import Context, event
@@ -319,7 +319,8 @@ class Collector:
                         )  # fmt: skip
                         # Of an earlier attempt some may be there already.
                         there = sum(image.state not in NOT_THERE for image in found)
-                        warning = wrong_count(there, task.images, poll.errors)
+                        at_most = leaves_count_open(json.loads(task.body))
+                        warning = wrong_count(there, task.images, poll.errors, at_most=at_most)
                         manifest.warn_of_task(task.id, warning)
                     return found, warning, manifest.counted(task.id)
 

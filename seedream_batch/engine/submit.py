@@ -415,6 +415,9 @@ class Submitter:
                 context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({told})")
             case Submitted.RATE_LIMITED:
                 context.slow_down(self._pause(outcome), told)
+            case Submitted.UNREACHABLE if outcome.status is not None:
+                # A redirect. Sent again it would be redirected again, at best.
+                context.stop_submitting(StopReason.OUTAGE, outcome.message)
             case Submitted.UNAVAILABLE:
                 context.send_none_for(self._pause(outcome))
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:

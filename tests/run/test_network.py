@@ -213,6 +213,7 @@ def test_a_service_that_redirects_has_executed_nothing(bench, serve):
     assert bench.states() == {"planned": 6}
     assert bench.rows("SELECT reserved_images, reserved FROM totals") == [(0, 0)]
     assert bench.charges() == []
+    assert bench.emulator.stats()["submit"] <= 4, "no more than were under way together"
     bench.emulator.set_faults([])
     assert bench.run().code == 0
 
