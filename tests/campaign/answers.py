@@ -755,8 +755,13 @@ def recipes() -> Iterator[Recipe]:
 
 
 def _refuses(name: str) -> bool:
-    digits = name.rpartition(" ")[2]
-    return name.startswith("quota") or (digits.isdigit() and int(digits) in _NOT_EXECUTED)
+    """Whether the answer says that nothing was executed, so that no gateway may give it after the bill."""
+    kind, _, rest = name.partition(": ")
+    digits = rest.rpartition(" ")[2]
+    if kind == "redirect":
+        # See Other may be the answer to what was executed; the usual redirects are of addresses.
+        return rest not in {"300", "303", "304", "305"}
+    return kind == "quota" or (digits.isdigit() and int(digits) in _NOT_EXECUTED)
 
 
 def mixture(seed: int) -> Recipe:
