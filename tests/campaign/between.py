@@ -159,7 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             about = About(recipe.endpoint, task_id, other, state.origin, state.dice)
             answers.altered(reply, list(recipe.changes), about)
         sent, close = reply.wire()
-        readable = bool(task_id) and task_id.encode() in sent and not reply.reset
+        # These have no body, whatever is sent.
+        bodiless = reply.status in {204, 304}
+        readable = bool(task_id) and task_id.encode() in sent and not (reply.reset or bodiless)
         with state.lock:
             state.struck.append(Struck(recipe.endpoint, task_id, readable, list(recipe.changes)))
         self._send(sent, close=close, reset=reply.reset)

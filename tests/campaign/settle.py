@@ -70,7 +70,8 @@ def _current(manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _open_images(manifest: Manifest) -> list[dict[str, Any]]:
-    ids = {task["id"] for task in _current(manifest)}
+    """Images that are not there, without those of results that are flagged for a person to decide."""
+    ids = {task["id"] for task in _current(manifest) if not task.get("warning")}
     return [image for image in manifest.images if image["task"] in ids and image["state"] != "stored"]
 
 

@@ -99,6 +99,8 @@ class Walk:
         """What a person put into the output folder, by path."""
         self.kept: dict[str, bytes] = {}
         """Pictures that a person took away, by the path they had."""
+        self.back: set[str] = set()
+        """Where a person put such a picture back."""
         self.gone: set[str] = set()
         self.again: Counter[str] = Counter()
         """Purchases that a person authorised beyond the first, by prompt."""
@@ -246,10 +248,12 @@ class Walk:
         self.draft.budget = "50"
         self.world.allowed = replace(self.world.allowed, cap=10 * CAP)
         self.save()
-        for path in list(self.own):
+        manifest = self.world.manifest()
+        stored = {image["path"] for image in manifest.images if image["state"] == "stored"}
+        # A picture of an earlier prompt that was put back may be in the way of the new one.
+        for path in [*self.own, *(self.back - stored - self.own.keys())]:
             self.take_away(path)
         self.judge()
-        manifest = self.world.manifest()
         self.authorise(manifest, _given_up(manifest))
         try:
             told = settle(self.world)
@@ -534,6 +538,7 @@ def bring_a_picture_back(walk: Walk, dice: random.Random) -> None:
         if not place.exists() and not place.is_symlink() and not any(parent.is_file() for parent in place.parents):
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(walk.kept.pop(path))
+            walk.back.add(path)
 
 
 @_step(3)
@@ -582,6 +587,7 @@ def take_back_what_was_put(walk: Walk, dice: random.Random) -> None:
         walk.take_away(path)
         if path in walk.kept and dice.random() < 0.7 and not (walk.out / path).exists():
             (walk.out / path).write_bytes(walk.kept.pop(path))
+            walk.back.add(path)
 
 
 @_step(1)
