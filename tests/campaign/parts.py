@@ -167,8 +167,7 @@ def _fuzz(unit: Unit, root: Path, port: int) -> Result:
 
 
 def _walk_units(*, sample: bool) -> list[Unit]:
-    del sample
-    return [Unit(cell.name, cell) for cell in walk.cells(walk.STEPS)]
+    return [Unit(cell.name, cell) for cell in walk.cells(walk.SAMPLE if sample else walk.STEPS)]
 
 
 def _walk(unit: Unit, root: Path, port: int) -> Result:
@@ -192,6 +191,6 @@ PARTS = {
     "secrecy": _cells(secrecy, 1),
     "fuzz": Part("job files, templates, answers, URLs and pictures by a fuzzer, in executions", _fuzz_units, _fuzz),
     # What `powerloss` has to notice takes minutes: of the sample, which CI runs, these are not.
-    "mutations": _cells(mutations, 12),
+    "mutations": _cells(mutations, 24),
     "cron": Part("a run a minute against a flaky service", _cron_units, _cron),
 }
