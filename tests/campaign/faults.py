@@ -21,6 +21,8 @@ class Kind(Enum):
 
     NOT_EXECUTED = auto()
     """A submission that was surely not executed: sent again later, under the same key."""
+    REDIRECTED = auto()
+    """As not executed; the run ends at once, since the service is somewhere else."""
     UNCLEAR = auto()
     """A submission in doubt; a resend under the same key settles it."""
     INDETERMINATE = auto()
@@ -142,7 +144,7 @@ _WAITS: tuple[tuple[str, float, dict[str, Any]], ...] = (
 
 def _submission_faults() -> list[Fault]:
     faults = [
-        _on("submit", name, Kind.NOT_EXECUTED if _redirects(name) else Kind.UNCLEAR, **rule)
+        _on("submit", name, Kind.REDIRECTED if _redirects(name) else Kind.UNCLEAR, **rule)
         for name, rule in _BROKEN_ANSWERS
     ]
     faults += [
@@ -221,9 +223,9 @@ def _image_faults() -> list[Fault]:
         ("cut", Kind.BROKEN, "cut_body", {}),
         ("truncated", Kind.BAD, "truncated_image", {}),
         ("truncated near its end", Kind.BAD, "truncated_image", {"keep": 0.99}),
-        ("a page", Kind.BAD, "html_200", {}),
+        ("a page", Kind.SPOILT, "html_200", {}),
         ("empty", Kind.BAD, "empty_body", {}),
-        ("garbage", Kind.BAD, "garbage_body", {}),
+        ("garbage", Kind.SPOILT, "garbage_body", {}),
         ("compressed and said so", Kind.HARMLESS, "gzip", {}),
         ("compressed", Kind.HARMLESS, "gzip", {"declared": False}),
         ("another content type", Kind.HARMLESS, "wrong_type", {}),

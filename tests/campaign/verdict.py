@@ -67,6 +67,7 @@ def right_codes(look: Look) -> set[int]:
     waits = {4} if resends else set()
     by_often: dict[Kind, tuple[set[int], set[int], set[int]]] = {
         Kind.NOT_EXECUTED: ({usual}, {usual} | waits, {7} | waits),
+        Kind.REDIRECTED: ({7, left} | waits,) * 3,
         Kind.SILENT: ({usual}, {usual}, {7}),
         Kind.NO_UPLOAD: ({usual}, {usual}, {7}),
         Kind.UNKNOWN_ID: ({usual}, {usual, failed}, {failed}),
@@ -106,7 +107,7 @@ def sent_right(look: Look, pause: float) -> list[str]:
             bodies[post["key"]].add(post["body_sha256"])
     wrong = [f"{key} was sent with {len(several)} bodies" for key, several in bodies.items() if len(several) > 1]
     known = in_state(look.before, "accepted", "succeeded")
-    again = look.kind is Kind.NOT_EXECUTED or (look.settles and look.kind in {Kind.UNCLEAR, None})
+    again = look.kind in {Kind.NOT_EXECUTED, Kind.REDIRECTED} or (look.settles and look.kind in {Kind.UNCLEAR, None})
     for key, several in times.items():
         task = owners.get(key)
         if task is None:
