@@ -102,7 +102,7 @@ class Series:
 
 def series(before: Series | None, poll: Poll, now: float) -> Series:
     """The series that a poll continues or begins."""
-    what = "completed, empty" if _is_empty(poll) else str(poll.kind)
+    what = _EMPTY if _is_empty(poll) else str(poll.kind)
     if before is None or before.what != what:
         return Series(what, 1, now)
     return replace(before, count=before.count + 1)
@@ -172,12 +172,13 @@ class Outlook:
 
     def __init__(self) -> None:
         self._odd: dict[int, Series] = {}
-        self._good_at: float | None = None
+        self._good_at: dict[bool, float] = {}
+        """When an answer made sense last: by whether it brought images."""
 
     def note(self, task: int, poll: Poll, series: Series, now: float) -> None:
         """Takes in a poll of the task, and the series that it belongs to."""
         if makes_sense(poll):
-            self._good_at = now
+            self._good_at[bool(poll.images)] = now
         if poll.kind is Polled.NOT_FOUND or _is_empty(poll):
             self._odd[task] = series
         else:
@@ -189,13 +190,19 @@ class Outlook:
 
     def doubtful(self, now: float) -> bool:
         """Whether several tasks show the same odd end, and none has shown anything else for a while."""
-        good = self._good_at is not None and now - self._good_at < GOOD_FOR
-        return len(self._odd) > 1 and not good and len({one.what for one in self._odd.values()}) == 1
+        alike = {one.what for one in self._odd.values()}
+        # Where every task ends without images, only one that ends with them shows that it is not the way.
+        speaking = [True] if alike == {_EMPTY} else [True, False]
+        good = any(now - self._good_at[one] < GOOD_FOR for one in speaking if one in self._good_at)
+        return len(self._odd) > 1 and not good and len(alike) == 1
 
     def outage(self, now: float) -> int:
         """How many tasks show the same odd end, if that has lasted long enough to be taken for an outage; else 0."""
         lasting = all(one.count >= LEAST_POLLS and one.lasted(now) >= WATCHED_TOGETHER for one in self._odd.values())
         return len(self._odd) if lasting and self.doubtful(now) else 0
+
+
+_EMPTY = "completed, empty"
 
 
 def _is_empty(poll: Poll) -> bool:

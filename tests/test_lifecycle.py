@@ -402,3 +402,13 @@ def test_the_backoff_grows():
     assert means[0] == pytest.approx(0.55 * BACKOFF_BASE, rel=0.1)
     assert means[-1] == pytest.approx(0.55 * BACKOFF_CAP, rel=0.1)
     assert len({backoff(3, random=chance) for _ in range(50)}) == 50
+
+
+def test_tasks_at_work_do_not_explain_that_none_ends_with_images():
+    empty = Poll(Polled.COMPLETED)
+    outlook = looking(empty, empty)
+    outlook.note(9, Poll(Polled.RUNNING), series(None, Poll(Polled.RUNNING), 0.0), WATCHED_TOGETHER)
+    assert outlook.outage(WATCHED_TOGETHER) == 2
+    ended = Poll(Polled.COMPLETED, images=IMAGES)
+    outlook.note(9, ended, series(None, ended, 0.0), WATCHED_TOGETHER)
+    assert not outlook.outage(WATCHED_TOGETHER)

@@ -89,12 +89,7 @@ def begin(
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()
-    facts = {"service": origin, **(facts_of(job) if sure else {}), **folders_of(manifest, job)}
-    if job.store is not None:
-        facts[STORE] = job.store.url
-    if not manifest.fact("created_at"):
-        facts["created_at"] = f"{now:.3f}"
-    manifest.tell(facts)
+    manifest.tell(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
     run = repeated(
         lambda: manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
     )
@@ -106,7 +101,7 @@ def begin(
             entered = manifest.enter(source.tasks, now)
             if not sure:
                 same_tasks(manifest, job, entered)
-                manifest.tell(facts_of(job))
+                manifest.tell(facts_of(job) | folders_of(manifest, job))
         if manifest.shared:
             made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
             manifest.tell({ENTERED: json.dumps(made_of)})
@@ -120,6 +115,24 @@ def begin(
                 repeated(manifest.alive)
     manifest.let_others_in()
     return Begun(alone, False, Entered(known=manifest.wanted()), rescue)
+
+
+def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool, joins: bool) -> dict[str, str]:
+    """What a manifest remembers of a run that begins.
+
+    What identifies the job and the folder is only written once the job is known to be the same: by its file (`sure`),
+    or by the files that other workers have read (`joins`).
+    """
+    facts = {"service": origin}
+    if sure or joins:
+        facts |= folders_of(manifest, job)
+    if sure:
+        facts |= facts_of(job)
+    if job.store is not None:
+        facts[STORE] = job.store.url
+    if not manifest.fact("created_at"):
+        facts["created_at"] = f"{now:.3f}"
+    return facts
 
 
 def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:

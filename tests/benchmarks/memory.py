@@ -13,7 +13,7 @@ from pathlib import Path
 
 from processes import RUNNER, resident, start, wait
 from rows import Options, Row
-from runs import write_job
+from runs import DONE, write_job
 from services import instant
 
 ROWS = ("memory",)
@@ -73,6 +73,6 @@ def _run(tasks: int, every: float) -> Held:
         while held := resident(process.pid):
             samples.append(held)
             time.sleep(every)
-        finished = wait(process, printed, begin)
+        finished = wait(process, printed, begin, DONE)
         job.check()
     return Held(tasks, samples, finished.peak, finished.seconds)

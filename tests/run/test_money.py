@@ -58,7 +58,7 @@ def test_a_failed_task_that_was_charged_is_not_bought_again(bench, serve):
     bench.emulator.set_faults([{"on": "submit", "action": "never_end"}])
     bench.run("--submit-only")
     # The service's own document says failed and charged; the emulator refunds, so the word is put in its mouth.
-    with _liar(bench, {"status": "failed", "cost": 0.035, "error": {"message": "broken"}}):
+    with _liar(bench, {"status": "failed", "cost": 0.035, "error": {"message": "broken"}}, times=9):
         done = bench.run()
     assert done.code == 3, done
     assert len(bench.charges()) == 1

@@ -112,7 +112,7 @@ def test_a_person_decides_alone(bench, serve, place, tmp_path, until, end):
     assert json.loads(bench.call("status", "--json", *there).out)["running"]
     twin = tmp_path / "elsewhere" / "job.yaml"
     twin.parent.mkdir()
-    twin.write_text(bench.job.read_text())
+    twin.write_text(bench.job.read_text().replace("watercolour", "oil on canvas"))
     command = [sys.executable, "-m", "seedream_batch", "run", str(twin), *there]
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 2, second
@@ -271,14 +271,3 @@ def test_doubts_are_chosen_by_their_axes(bench, serve, place):
     assert bench.call("resolve", "--give-up", "--select", "subject=panda", *there).code == 0
     assert bench.call("resolve", "--give-up", "--select", "subject=fox", *there).code == 0
     assert asked(place, "SELECT count(*) FROM tasks WHERE state = 'uncertain'") == [(0,)]
-
-
-def test_values_that_json_of_the_server_does_not_know(bench, serve, place):
-    serve()
-    there = ("--manifest", url_of(place))
-    bench.edit("size: [1:1, 16:9, 9:16]", 'size: [1:1]\n  mark: ["a\\0b", c]')
-    bench.edit("/{{ size }}", "/{{ mark | length }}")
-    bench.edit(", watercolour", ", {{ mark | length }}")
-    assert bench.run(*there).code == 0
-    axes = json.loads(bench.call("status", "--json", *there).out)["axes"]
-    assert len(axes["mark"]["values"]) == 2
