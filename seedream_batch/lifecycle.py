@@ -123,13 +123,13 @@ def poll_pause(polls: int) -> float:
     return float(min(LONGEST_POLL_PAUSE, POLL_PAUSE * 2.0 ** min(polls - 1, 30)))
 
 
-def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float) -> Move | None:
+def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float, asked: int = 1) -> Move | None:
     """What a poll of an accepted task moves it to; None: keep polling.
 
     `age` is the seconds since its submission, `overdue` whether its deadline passed, `polls` how many polls in a row,
     this one included, showed the same, and `lasted` the seconds since the first of them. One odd answer loses no task:
     it is believed when it is repeated for a while. Past its deadline a task that has not ended is lost, not failed,
-    because it may still be billed.
+    because it may still be billed. With `asked` images there it has ended, unless the service says that more come.
     """
     believed = polls >= LEAST_POLLS and lasted >= (WATCHED_OVERDUE if overdue else WATCHED)
     match poll.kind:
@@ -151,6 +151,8 @@ def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: flo
                 return None
             status = f" (HTTP {poll.status})" if poll.status else ""
             return Move(TaskState.LOST, f"the service does not know this task id{status}")
+        case Polled.RUNNING if len(poll.images) >= asked and not poll.partial:
+            return Move(TaskState.SUCCEEDED, f"all of {len(poll.images)} image(s) are there")
         case Polled.RUNNING:
             why = f"not ended {age:.0f} s after it was accepted"
             if not (overdue and believed):

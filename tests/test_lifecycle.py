@@ -170,7 +170,7 @@ def test_what_failed_and_cost_all_the_same_is_not_bought_again_by_itself():
 
 def test_what_is_said_of_a_poll():
     def why(poll, age, *, overdue=False):
-        move = after_poll(poll, age=age, overdue=overdue, polls=LEAST_POLLS, lasted=WATCHED)
+        move = after_poll(poll, age=age, overdue=overdue, polls=LEAST_POLLS, lasted=WATCHED, asked=3)
         return (move.to, move.why) if move else None
 
     assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
@@ -319,7 +319,8 @@ def test_a_submission_moves_along_the_edges(state, submission):
     st.floats(0, 2 * WATCHED),
 )
 def test_a_poll_moves_along_the_edges(polls, age, overdue, repeats, lasted):
-    move = after_poll(combine(polls, age, overdue=overdue), age=age, overdue=overdue, polls=repeats, lasted=lasted)
+    seen = combine(polls, age, overdue=overdue)
+    move = after_poll(seen, age=age, overdue=overdue, polls=repeats, lasted=lasted, asked=3)
     if move is not None:
         assert move.to in EDGES[ACCEPTED]
         assert move.why
@@ -412,3 +413,13 @@ def test_tasks_at_work_do_not_explain_that_none_ends_with_images():
     ended = Poll(Polled.COMPLETED, images=IMAGES)
     outlook.note(9, ended, series(None, ended, 0.0), WATCHED_TOGETHER)
     assert not outlook.outage(WATCHED_TOGETHER)
+
+
+def test_a_task_at_work_has_ended_with_all_its_images():
+    def moved(poll, asked):
+        move = after_poll(poll, age=9.0, overdue=False, polls=1, lasted=0.0, asked=asked)
+        return move.to if move else None
+
+    assert moved(Poll(Polled.RUNNING, images=IMAGES), 2) == SUCCEEDED
+    assert moved(Poll(Polled.RUNNING, images=IMAGES), 3) is None
+    assert moved(Poll(Polled.RUNNING, images=IMAGES, partial=True), 2) is None

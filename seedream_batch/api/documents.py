@@ -45,10 +45,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The JSON documents of a body in their order; `clean` if it was one document and nothing else."""
+    """The JSON documents of a body in their order; `clean` if it was one document and nothing else.
+
+    With `repaired`, the one document ended too early, and has only what came whole.
+    """
 
     found: tuple[Json, ...] = ()
     clean: bool = False
+    repaired: bool = False
 
     @property
     def first(self) -> Json:
@@ -102,8 +106,8 @@ def documents(answer: Answer) -> Documents:
         return Documents()
     found = tuple(_among(text[:SCANNED]))
     if not found and "{" in text:
-        mended = _mended(text[text.index("{") : SCANNED])
-        found = () if mended is None else (mended,)
+        repaired = _repaired(text[text.index("{") : SCANNED])
+        return Documents() if repaired is None else Documents((repaired,), repaired=True)
     return Documents(found)
 
 
@@ -158,7 +162,7 @@ def _among(text: str) -> Iterator[Json]:
 _OPENS = re.compile(r"[{\[]")
 
 
-def _mended(text: str) -> Json:
+def _repaired(text: str) -> Json:
     """The object or list that begins a text which ends too early, with all values that came whole; else None."""
     closers: list[str] = []
     ends: list[tuple[int, str]] = []
@@ -199,7 +203,9 @@ class Ids:
 
 
 _NAMES_OF_ID = {"taskid", "taskids", "taskuuid"}
-_MAYBE_ID = ("jobid", "generationid", "predictionid", "operationid", "jobids", "task", "tasks", "id", "ids", "uuid")
+_MAYBE_ID = ("jobid", "generationid", "predictionid", "operationid", "jobids", "id", "ids", "uuid", "task", "tasks")
+_MAYBE_WORDS = ("task", "tasks")
+"""Members that may as well hold a kind of task, or how many there are."""
 _WRAPPERS = ("data", "result", "task", "output", "response")
 _NOT_TASKS = {
     "account", "app", "channel", "choices", "error", "errors", "images", "input", "key", "meta", "metadata", "model",
@@ -227,7 +233,7 @@ def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
     of a request is never taken for one.
     """
     found = max((_ids_in(one, 0) for one in documents.found), key=lambda one: one.rank, default=Ids())
-    if found.rank < 3:
+    if found.rank < 2:
         for name, value in headers.items():
             one = _in_header(plain(name), str(value))
             if one:
@@ -313,6 +319,8 @@ def _own_id(names: Mapping[str, Json]) -> Ids:
     for name in _MAYBE_ID:
         value = names.get(name)
         ids = [one for one in map(usable_id, value if isinstance(value, list) else [value]) if one]
+        if name in _MAYBE_WORDS:
+            ids = [one for one in ids if _LOOKS_LIKE_ID.fullmatch(one)]
         if not ids:
             continue
         kind, status = names.get("object"), names.get("status", names.get("state"))

@@ -35,9 +35,10 @@ _WORDS = {
     " 处理中 排队中 等待中 生成中 进行中",
     Progress.COMPLETED: "completed complete succeeded succeed success successful finished finish done ok ready ended"
     " generated 完成 已完成 成功",
-    Progress.FAILED: "failed fail failure error errored cancelled canceled cancel timeout timedout expired rejected"
-    " refused aborted terminated revoked dead blocked banned moderated 失败 已取消 取消 超时",
+    Progress.FAILED: "failed fail failure error errored cancelled canceled cancel rejected refused"
+    " aborted terminated banned moderated 失败 已取消 取消",
 }
+# Not "timeout" or "expired": a relay may have given up on a task, or its result be deleted, that was charged for.
 _PROGRESS = {word: progress for progress, words in _WORDS.items() for word in words.split()}
 _ABOUT = re.compile(r"(?i)^(?:(?:task|job|status|state|image|generation)[_. -]*)+|[_. -]*(?:successfully)$")
 _STATUSES = ("status", "state", "task_status", "taskStatus", "job_status", "phase")
@@ -46,6 +47,11 @@ _STATUSES = ("status", "state", "task_status", "taskStatus", "job_status", "phas
 def status_of(task: Mapping[str, Json]) -> str | None:
     """The word for the status of a task; None where there is none."""
     return next((value for name in _STATUSES if isinstance(value := task.get(name), str)), None)
+
+
+def names_itself(task: Mapping[str, Json]) -> bool:
+    """Return whether an object has an id, its own or that of a task."""
+    return any(plain(name) in {"id", "taskid"} and isinstance(one, str | int) for name, one in task.items())
 
 
 def progress_of(word: str) -> Progress:
@@ -81,7 +87,7 @@ def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | N
     nodes = [node for document in documents.found for node in islice(_objects(document, 0, task_id), 2000)]
     ours = [node.value for node in nodes if node.matches]
     if ours:
-        return _told(ours) or next((one for one in ours if images_in(one, [])), None)
+        return _told(ours)
     node = next((node for node in nodes if status_of(node.value) is not None), None)
     while node is not None and (deeper := _inside(node)) is not None:
         # The status of an envelope.
@@ -96,6 +102,10 @@ def _told(ours: list[Mapping[str, Json]]) -> Mapping[str, Json] | None:
     """Of objects with the task's id, from the outside in, the one that tells how it is."""
     told = [one for one in ours if status_of(one) is not None]
     if not told:
+        # Its own images say more than the status of somebody else inside it.
+        delivered = next((one for one in ours if images_in(one, [])), None)
+        if delivered is not None:
+            return delivered
         node = _inside(_Node(ours[0], 0, matches=True, tells=True), deeper=True)
         return None if node is None else node.value
     if progress_of(status_of(told[0]) or "") is Progress.COMPLETED:

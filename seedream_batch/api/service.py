@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import re
@@ -330,6 +331,11 @@ class Service:
                         whole = False
                         del body[most:]
                         break
+            except asyncio.CancelledError:
+                # The limit of the exchange ends the body, too. What came of it counts as below.
+                if not exchange.expired:
+                    raise
+                whole = False
             except _FAILURES:
                 # The status line did come. What there is of the body may still hold all of a task id that is paid for.
                 whole = False
@@ -419,6 +425,9 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def describe(error: BaseException) -> str:
     """A failed exchange in a few words, without addresses of memory or of proxies."""
     cause = error.__cause__ or error
+    if isinstance(cause, asyncio.CancelledError):
+        # By the limit of the exchange.
+        cause = error
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         if isinstance(cause.os_error, ForbiddenAddress):
             return str(cause.os_error)

@@ -9,11 +9,21 @@ from dataclasses import dataclass
 
 from seedream_batch.api.documents import Answer, Documents, candidates, documents, task_ids
 from seedream_batch.api.faults import Fault, fault_in, fault_of, is_web_page, number_of, one_line, retry_after
-from seedream_batch.api.results import Progress, cost_of, images_in, is_url, progress_of, status_of, task_in, took_of
+from seedream_batch.api.results import (
+    Progress,
+    cost_of,
+    images_in,
+    is_url,
+    names_itself,
+    progress_of,
+    status_of,
+    task_in,
+    took_of,
+)
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
-from seedream_batch.model.refusals import is_balance, is_no_model, is_unknown_task
+from seedream_batch.model.refusals import is_balance, is_no_model, is_unknown_task, lacks_money
 
 KEPT = 64 * 1024
 """Bytes of an answer that are kept for people where it was not fully understood."""
@@ -55,12 +65,13 @@ def submission(answer: Answer, now: float) -> Submission:
         return Submission(kind, (), fault.message, fault.code or fault.type, status, wait, kept=keep)
 
     told = answer.status
-    if 200 <= told < 300 or not told:
+    if 200 <= told < 300 or not told or (300 <= told < 400 and ids.rank >= 2):
         told = _told_status(found, fault) if _is_error(found) else 0
         # The id of an error may be the one of its request, and of what is not HTTP one of anything.
         if ids.rank > (1 if told or _is_error(found) or status is None else 0):
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
-            odd = "" if found.clean and ids.rank > 1 else "the task id was not where the service documents it"
+            documented = found.clean and ids.rank > 1 and answer.status < 300
+            odd = "" if documented else "the task id was not where the service documents it"
             kept = kept_of(answer, odd) if odd else None
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
         if not told or ids.ids or not answer.whole:
@@ -76,7 +87,9 @@ def submission(answer: Answer, now: float) -> Submission:
 def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     """What a refusal with this status means; None where it may have been executed all the same."""
     # Too little money is found out before anything is executed, whatever status says so; a page is not the service's.
-    if status >= 400 and status != 409 and not page and is_balance(fault.code, fault.type, fault.message):
+    # Under a status that may mean anything, a word about money is not enough: an account is also charged afterwards.
+    lacking = is_balance if status in _NOT_EXECUTED else lacks_money
+    if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):
         return Submitted.UNPAID
     if status in {403, 404, 500, 503} and is_no_model(fault.code, fault.message):
         return Submitted.NO_MODEL
@@ -146,22 +159,33 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     found = documents(answer)
     fault = fault_of(found.first, answer)
     own = isinstance(found.first, dict)
+    # Bytes that are not HTTP have no status; a document of the task is one all the same. Polls are free: one that was
+    # cut short is asked for again, for the rest may hold more images.
+    usable = 200 <= status < 300 or not status
+    task = task_in(found, task_id) if usable and not found.repaired else None
     unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
-    if own and (status == 404 or unknown):
-        return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status)
+    if own and (status == 404 or unknown) and (task is None or _says_nothing(task)):
+        kept = kept_of(answer, fault.message) if usable else None
+        return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status, kept=kept)
     if status in {401, 403} and not is_web_page(answer.body):
         return Poll(Polled.UNAUTHORIZED, message=fault.message, code=fault.code, status=status)
     wait = retry_after(answer.headers, now)
     if status == 429:
         return Poll(Polled.RATE_LIMITED, message=fault.message, status=status, retry_after=wait)
-    # Bytes that are not HTTP have no status; a document of the task is one all the same.
-    usable = 200 <= status < 300 or not status
-    task = task_in(found, task_id) if usable else None
-    if task is None:
+    if task is None or (_is_error(found) and not names_itself(task) and _has_failed(task)):
         message = fault.message or "no task in the answer"
         kept = kept_of(answer, message) if usable else None
         return Poll(Polled.NO_ANSWER, message=message, status=status or None, retry_after=wait, kept=kept)
     return _state(task, answer, origin)
+
+
+def _says_nothing(task: Mapping[str, Json]) -> bool:
+    """Whether an object tells neither how a task is nor where its images are."""
+    return progress_of(status_of(task) or "") is Progress.UNKNOWN and not images_in(task, [])
+
+
+def _has_failed(task: Mapping[str, Json]) -> bool:
+    return progress_of(status_of(task) or "") is Progress.FAILED and not images_in(task, [])
 
 
 def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
@@ -173,8 +197,8 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
     errors: list[str] = []
     images = images_in(task, notes, origin, errors)
     percent = number_of(str(task.get("progress", "")).strip().rstrip("%")) if _is_simple(task.get("progress")) else None
-    if images and not (progress is Progress.RUNNING and percent is not None and percent < 100):
-        # A task that has images has ended, whatever the word is for that.
+    if images and (progress is not Progress.RUNNING or (percent is not None and percent >= 100)):
+        # A task that has images has ended, whatever the word is; under a word for work only if all of them are there.
         progress = Progress.COMPLETED
     if progress is Progress.COMPLETED:
         if not images and not notes and not errors:
@@ -193,7 +217,8 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
     if progress is Progress.UNKNOWN:
         notes = [f"unknown task status {word[:40]!r}"]
         return Poll(Polled.RUNNING, status=status, notes=tuple(notes), kept=kept_of(answer, notes[0]))
-    return Poll(Polled.RUNNING, images, status=status)
+    partial = percent is not None
+    return Poll(Polled.RUNNING, images, cost, status=status, errors=tuple(errors), partial=partial)
 
 
 def _is_simple(value: Json) -> bool:
@@ -241,7 +266,7 @@ class Balance:
 
 def balance(document: Json) -> Balance | None:
     """The balance in an answer, None where there is none to read."""
-    if not isinstance(document, dict):
+    if not isinstance(document, dict) or document.get("success") is False:
         return None
     data = document if "remain_balance" in document else document.get("data")
     if not isinstance(data, dict):

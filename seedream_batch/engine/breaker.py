@@ -28,7 +28,7 @@ class Breaker:
     def carries(self, tasks: Collection[int]) -> None:
         """Tasks that earlier runs have bought, and whose images they could not fetch: these come first."""
         if not self._proven:
-            self._earlier.update(tasks)
+            self._earlier.update(set(tasks) - self._left)
 
     def stored(self) -> None:
         """An image was stored: what failed before it says nothing any more."""

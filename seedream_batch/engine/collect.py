@@ -166,7 +166,7 @@ class Collector:
                     if poll.kind is Polled.RUNNING:
                         watch.looked(age)
                     await self.notice(poll)
-                    move = self._move(poll, last, outlook, age=age, overdue=overdue)
+                    move = self._move(poll, last, outlook, age=age, overdue=overdue, asked=task.images)
                     if move is not None:
                         if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (first and at_once):
                             self._learn(watch, task.resolution, age - last.lasted(now), poll)
@@ -179,11 +179,14 @@ class Collector:
         finally:
             outlook.forget(task.id)
 
-    def _move(self, poll: Poll, last: Series, outlook: Outlook, *, age: float, overdue: bool) -> Move | None:
+    def _move(
+        self, poll: Poll, last: Series, outlook: Outlook, *, age: float, overdue: bool, asked: int
+    ) -> Move | None:
         """What a poll moves its task to; nothing while it may be the service that is wrong. Raises `Stopping` then."""
         context = self._context
         now = context.monotonic()
-        move = after_poll(poll, age=age, overdue=overdue, polls=last.count, lasted=last.lasted(now))
+        lasted = last.lasted(now)
+        move = after_poll(poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked)
         if age >= KNOWN_FOR:
             return move
         if alike := outlook.outage(now):

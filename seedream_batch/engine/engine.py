@@ -153,8 +153,9 @@ class Engine:
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
         to_fetch = await self._context.writer.do(lambda m: m.to_fetch())
-        self._breaker.carries(to_fetch)
         async for task in self._taken_up(to_fetch):
+            # Only those that no other worker has taken up.
+            self._breaker.carries([task.id])
             if not self._context.alone:
                 await self._collector.adopt(task)
             await self._start(task, self._collector.fetch_all(task))

@@ -99,7 +99,7 @@ def same_service(manifest: Manifest, origin: str) -> None:
             " know. Give the job another output.dir, or move that folder away"
         )
     # An emulator on this machine may come back on another port.
-    in_flight = 0 if _is_local(origin) else manifest.in_flight()
+    in_flight = 0 if _is_local(origin) else manifest.open()
     if in_flight:
         raise UsageError(
             f"{in_flight:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"

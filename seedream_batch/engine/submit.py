@@ -29,6 +29,9 @@ from seedream_batch.pacing.submitting import LATE
 RESENDS = 4
 """How often one run sends an uncertain task again under its key."""
 
+_FINAL = {Submitted.ACCEPTED, Submitted.REFUSED, Submitted.BLOCKED, Submitted.INDETERMINATE}
+"""Answers to a resend after which it is not sent once more."""
+
 KEY_LIFETIME = 20 * 3600.0
 """Seconds in which a service is trusted to know a key; how long it really does is not documented, a day is usual."""
 
@@ -154,7 +157,7 @@ class Submitter:
                 accepted = await self._record(claim, outcome)
             finally:
                 self.give_up_turn()
-            if accepted is not None or outcome.kind in {Submitted.ACCEPTED, Submitted.REFUSED, Submitted.INDETERMINATE}:
+            if accepted is not None or outcome.kind in _FINAL:
                 return accepted
             await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
         return None

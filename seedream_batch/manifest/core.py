@@ -129,11 +129,6 @@ class ManifestCore:
         """Tasks that the service may be asked about."""
         return int(self._connection.rows("SELECT count(*) FROM tasks WHERE task_ids IS NOT NULL")[0][0])
 
-    def in_flight(self) -> int:
-        """Tasks that only the service they were sent to knows anything of."""
-        sql = "SELECT count(*) FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
-        return int(self._connection.rows(sql)[0][0])
-
     def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
         """Records that a run began; later events name it. On a shared manifest it joins those at work."""
         with self.group() as sql:

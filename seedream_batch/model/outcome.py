@@ -102,6 +102,8 @@ class Poll:
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     """What the service said in the place of images."""
+    partial: bool = False
+    """The service says itself that it is still at work on the task: not all images need be there."""
     kept: Kept | None = None
     """The answer itself, where it was not fully understood."""
 

@@ -29,17 +29,22 @@ _MODERATION = re.compile(
 
 _MODERATION_CODES = re.compile(r"(?i)^(?:risk|sensitive|safety|censored|nsfw|moderated|blocked_content|unsafe)$")
 
-_BALANCE = re.compile(
-    r"""
+_TOO_LITTLE = r"""
     (?:insufficient|not[ _]enough|low|no|zero|negative|exhausted|depleted|exceeded|out[ _]of)
       [ _-](?:\w+[ _-]){0,3}?(?:quota|balance|credit|fund|money)s?
     | (?:quota|balance|credit|fund)s?\W(?:\w+\W){0,4}?
       (?:insufficient|not[ _]enough|exhausted|exceeded|used[ _]up|too[ _]low|depleted|left|required|running[ _]out
       |empty)
     | (?:quota|balance|credit)s?_?(?:exceeded|exhausted|insufficient|not_enough)
+    | (?:余额|額度|额度|配额|点数|积分)(?:不足|不够|已用完|已耗尽) | 欠费
+    """
+_LACKS_MONEY = re.compile(_TOO_LITTLE, re.IGNORECASE | re.VERBOSE)
+_BALANCE = re.compile(
+    rf"""
+    {_TOO_LITTLE}
     | payment[ _]required | pre[ _-]?(?:deduct|consume)\w*[ _](?:\w+[ _])?failed | billing | arrears? | overdue
     | (?:top[ -]?up|recharge|add[ ]funds|purchase[ ]more|buy[ ]more[ ]credits)
-    | 余额 | 額度 | 额度 | 欠费 | 充值 | 配额 | 点数不足 | 积分不足 | 預扣 | 预扣 | 残高 | 잔액
+    | 余额 | 額度 | 额度 | 充值 | 配额 | 預扣 | 预扣 | 残高 | 잔액
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -89,6 +94,11 @@ def is_balance(code: str, kind: str, message: str) -> bool:
     text = f"{code} {kind} {message}"
     # "quota" alone is the word of both: what speaks of minutes or of a rate is about the pace.
     return bool(_BALANCE.search(text)) and not (_PER_TIME.search(message) or _PER_TIME.search(code))
+
+
+def lacks_money(code: str, kind: str, message: str) -> bool:
+    """Whether a refusal says in so many words that the money is too little, and does not just mention money."""
+    return bool(_LACKS_MONEY.search(f"{code} {kind} {message}")) and is_balance(code, kind, message)
 
 
 def is_no_model(code: str, message: str) -> bool:

@@ -4,6 +4,7 @@ import email.utils
 import json
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from examples import examples
@@ -584,7 +585,9 @@ def test_links_in_other_forms(entry, url):
     ("word", "kind"),
     [
         *((word, Polled.COMPLETED) for word in ("finished", "DONE", "Complete", "TASK_STATUS_SUCCEED", "已完成")),
-        *((word, Polled.FAILED) for word in ("FAILURE", "error", "Timed_Out", "expired", "REJECTED", "task failed")),
+        *((word, Polled.FAILED) for word in ("FAILURE", "error", "REJECTED", "task failed")),
+        # Charged for, perhaps: a relay gave up waiting, or the result was deleted.
+        *((word, Polled.RUNNING) for word in ("Timed_Out", "expired", "dead")),
         *((word, Polled.RUNNING) for word in ("IN-PROGRESS", "NOT_START", "Queued", "not finished", "unsuccessful")),
     ],
 )
@@ -595,9 +598,66 @@ def test_words_for_how_a_task_is(word, kind):
 def test_a_task_with_images_that_says_how_far_it_is_goes_on():
     entry = {"url": A}
     assert polled(images(entry, status="processing", progress=50)).kind is Polled.RUNNING
-    for fields in ({"progress": 100}, {"progress": "100%"}, {}):
+    for fields in ({"progress": 100}, {"progress": "100%"}):
         poll = polled(images(entry, status="processing", **fields))
         assert (poll.kind, len(poll.images), bool(poll.kept)) == (Polled.COMPLETED, 1, True)
+
+
+def test_images_under_a_word_for_work_may_not_be_all():
+    for fields, partial in (({}, False), ({"progress": 50}, True)):
+        poll = polled(images({"url": A}, status="processing", **fields))
+        assert (poll.kind, len(poll.images), poll.partial) == (Polled.RUNNING, 1, partial)
+
+
+def test_a_poll_that_was_cut_short_is_no_end():
+    whole = answer(images({"url": A}, {"url": B}, status="completed"))
+    cut = whole.body[: whole.body.index(B.encode()) + 3]
+    for body in (cut, cut[:-20]):
+        poll = wire.poll(replace(whole, body=body, whole=False), NOW, "task_1")
+        assert (poll.kind, bool(poll.kept)) == (Polled.NO_ANSWER, True)
+
+
+def test_words_about_something_gone_do_not_outweigh_the_task_itself():
+    document = images({"url": A}, status="completed")
+    for message in ("task finished, result links expired after 24h", "task not found in cache"):
+        assert polled({**document, "message": message}).kind is Polled.COMPLETED
+
+
+def test_an_error_envelope_fails_no_task():
+    for document in (
+        {"code": 500, "success": False, "message": "upstream unavailable", "data": {"status": "error"}},
+        {"error": {"message": "backend broken"}, "data": {"status": "failed"}},
+    ):
+        poll = wire.poll(answer(document), NOW, "task_1")
+        assert (poll.kind, bool(poll.kept)) == (Polled.NO_ANSWER, True)
+
+
+def test_a_kind_of_task_and_a_header_of_the_host_are_no_ids():
+    for document in (
+        {"task": "text-to-image", "id": "img_9f8e7d6c", "status": "queued"},
+        {"data": {"tasks": 1, "id": "img_9f8e7d6c", "status": "queued"}},
+        {"request_id": "r", "data": {"object": "generation.task", "id": "img_9f8e7d6c", "status": "pending"}},
+    ):
+        sent = answer(document)
+        found = wire.submission(replace(sent, headers={**sent.headers, "x-ecs-task-id": "0a1b2c"}), NOW)
+        assert (found.kind, found.task_ids) == (Submitted.ACCEPTED, ("img_9f8e7d6c",))
+
+
+def test_a_redirect_that_names_a_task_was_executed():
+    sent = replace(answer({"code": 200, "data": [{"task_id": "task_01"}]}), status=302)
+    found = wire.submission(sent, NOW)
+    assert (found.kind, found.task_ids, bool(found.kept)) == (Submitted.ACCEPTED, ("task_01",), True)
+
+
+@pytest.mark.parametrize("status", [500, 504])
+def test_a_word_about_money_is_no_lack_of_it(status):
+    for message in ("the task was created but the billing service did not answer", "更新用户余额失败"):
+        sent = replace(answer({"error": {"message": message}}), status=status)
+        assert wire.submission(sent, NOW).kind is Submitted.UNKNOWN
+
+
+def test_a_failed_balance_is_not_a_balance_of_zero():
+    assert wire.balance({"success": False, "message": "try again", "remain_balance": 0}) is None
 
 
 def test_a_task_by_its_name_in_a_mapping_or_a_list():

@@ -330,7 +330,7 @@ MUTATIONS = (
         (
             Edit(
                 "api/wire.py",
-                "    if status >= 400 and status != 409 and not page and is_balance(fault.code, fault.type, fault.message):",
+                "    if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):",
                 "    if status == 402:",
             ),
         ),
