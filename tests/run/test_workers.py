@@ -145,10 +145,19 @@ def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, worker
     serve(task_seconds="fixed:1")
     first, second = workers(2)
     until(lambda: len(many.charges()) >= 20)
-    os.kill(first.pid, signal.SIGSTOP)
     [(run,)] = asked(place, f"SELECT id FROM runs WHERE pid = {first.pid}")
-    # Its lease would be over in ten minutes.
-    asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
+
+    def stopped():
+        """Stops it outside of a transaction: in one it may hold a lock on the row."""
+        os.kill(first.pid, signal.SIGSTOP)
+        # Its lease would be over in ten minutes.
+        free = f"SELECT run FROM workers WHERE run = {run} FOR UPDATE SKIP LOCKED"
+        if asked(place, f"UPDATE workers SET until = 0 WHERE run IN ({free}) RETURNING run"):
+            return True
+        os.kill(first.pid, signal.SIGCONT)
+        return False
+
+    until(stopped)
     code, told = ended(second)
     assert code == 0, told
     os.kill(first.pid, signal.SIGCONT)
