@@ -318,6 +318,8 @@ def _in_object(node: Mapping[str, Json], depth: int, *, weak: bool) -> Ids:
 def _own_id(names: Mapping[str, Json]) -> Ids:
     for name in _MAYBE_ID:
         value = names.get(name)
+        if value is None:
+            continue
         ids = [one for one in map(usable_id, value if isinstance(value, list) else [value]) if one]
         if name in _MAYBE_WORDS:
             ids = [one for one in ids if _LOOKS_LIKE_ID.fullmatch(one)]

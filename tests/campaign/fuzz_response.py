@@ -40,7 +40,8 @@ class ResponseTarget:
         claim(accepted == bool(ids), "accepted means that there is a task id", found)
         named = found.kind not in {self._submitted.ACCEPTED, self._submitted.UNKNOWN}
         claim(not good or not named or found.message or found.code, "2xx is only taken for a no that says why", found)
-        claim(good or not accepted, "only 2xx is a yes", found)
+        redirected = 300 <= answer.status < 400
+        claim(good or redirected or not accepted, "only 2xx, or a redirect that names a task, is a yes", found)
         claim(len(set(ids)) == len(ids), "a task id is told once", ids)
         for one in ids:
             claim(one.isprintable() and one == one.strip() and 0 < len(one) <= 256, "a task id is usable", one)
