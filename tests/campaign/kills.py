@@ -111,7 +111,8 @@ def _end(cell: Cell, child: Child, world: World) -> Ended:
 def _ended_right(cell: Cell, ended: Ended) -> list[str]:
     number = HOW[cell.how][0]
     code = -number if number == signal.SIGKILL else 128 + number
-    wrong = [] if ended.code == code else [f"left {ended.code} instead of {code}: {ended.out} {ended.err}"]
+    # A second signal that comes when the run has just ended finds nobody to handle it: for a shell, that is the same.
+    wrong = [] if ended.code in {code, -number} else [f"left {ended.code} instead of {code}: {ended.out} {ended.err}"]
     return wrong + ([f"a traceback: {ended.err[-1500:]}"] if "Traceback" in ended.err else [])
 
 

@@ -75,6 +75,8 @@ def right_codes(look: Look) -> set[int]:
         Kind.BAD: ({usual}, {usual}, {failed}),
         Kind.SPOILT: ({usual}, {usual}, {failed, left}),
         Kind.DEAD: ({usual}, {usual, left}, {left}),
+        # The balance endpoint takes the key, so it is not the key.
+        Kind.DENIED: ({usual}, {usual, 7}, {7}),
     }
     if look.kind in by_often:
         return by_often[look.kind][often]
@@ -90,7 +92,7 @@ def right_codes(look: Look) -> set[int]:
             # The answer to a resend is the one to the first time.
             return {failed, usual} if resends else {failed}
     always: dict[Kind | None, int] = {
-        Kind.UNCLEAR: 4, Kind.INDETERMINATE: 4, Kind.NO_ACCESS: 6, Kind.DENIED: 6, Kind.NO_MONEY: 5,
+        Kind.UNCLEAR: 4, Kind.INDETERMINATE: 4, Kind.NO_ACCESS: 6, Kind.NO_MONEY: 5,
         Kind.RUNNING: failed, Kind.EXPIRED: failed, Kind.LATE: left,
     }  # fmt: skip
     return {always.get(look.kind, usual)}
