@@ -154,7 +154,7 @@ def test_two_jobs_of_one_name_on_one_database(cards, place, same_path):
     assert cards.run("--manifest", url_of(place)).code == 0
     paid = len(cards.charges())
     # As if the first one had been run on another machine.
-    there = str(cards.job) if same_path else "/home/somebody/cards.yaml"
+    there = str(cards.job) if same_path else "/srv/elsewhere/cards.yaml"
     execute(place, "UPDATE facts SET value = ? WHERE name = 'job_host'", "elsewhere")
     execute(place, "UPDATE facts SET value = ? WHERE name = 'job_file'", there)
     shutil.rmtree(cards.out)
@@ -171,7 +171,7 @@ def test_a_worker_on_another_machine_with_its_own_checkout_goes_on(cards, place)
     shutil.rmtree(cards.out)
     assert cards.run("--manifest", url_of(place), "--limit", "1").code == 0
     execute(place, "UPDATE facts SET value = ? WHERE name = 'job_host'", "elsewhere")
-    execute(place, "UPDATE facts SET value = ? WHERE name = 'job_file'", "/home/somebody/cards.yaml")
+    execute(place, "UPDATE facts SET value = ? WHERE name = 'job_file'", "/srv/elsewhere/cards.yaml")
     shutil.rmtree(cards.out)
     cards.edit("owl]", "owl, bear]")
     assert cards.run("--manifest", url_of(place)).code == 0
