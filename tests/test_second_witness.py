@@ -2,7 +2,7 @@
 
 import random
 
-from seedream_batch.emulator.rules import judge
+from seedream_batch.emulator.world.request_rules import judge
 from seedream_batch.validate import RequestSchema
 
 REQUESTS = 25_000

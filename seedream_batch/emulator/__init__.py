@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 from seedream_batch.emulator.config import ConfigError, EmulatorConfig
 
 if TYPE_CHECKING:
-    from seedream_batch.emulator.faultfile import load_faults
-    from seedream_batch.emulator.faults import FaultError
-    from seedream_batch.emulator.ledger import LedgerError
-    from seedream_batch.emulator.runner import Emulator, serve
+    from seedream_batch.emulator.faults.file import load_faults
+    from seedream_batch.emulator.faults.plan import FaultError
+    from seedream_batch.emulator.server import Emulator, serve
+    from seedream_batch.emulator.world.ledger import LedgerError
 
 __all__ = ["ConfigError", "Emulator", "EmulatorConfig", "FaultError", "LedgerError", "load_faults", "serve"]
 
 # The server and the picture library take a quarter of a second to import: not before somebody asks for them.
 _LAZY = {
-    "Emulator": "runner",
-    "FaultError": "faults",
-    "LedgerError": "ledger",
-    "load_faults": "faultfile",
-    "serve": "runner",
+    "Emulator": "server",
+    "FaultError": "faults.plan",
+    "LedgerError": "world.ledger",
+    "load_faults": "faults.file",
+    "serve": "server",
 }
 
 

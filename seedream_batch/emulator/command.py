@@ -8,7 +8,7 @@ import click
 
 from seedream_batch import emulator
 from seedream_batch.emulator.config import OMITTABLE, ConfigError, EmulatorConfig
-from seedream_batch.emulator.fault_actions import ACTIONS, ENDPOINTS
+from seedream_batch.emulator.faults.actions import ACTIONS, ENDPOINTS
 
 _RATHER = {"bad_keys": "bad_key", "forbidden_keys": "forbidden_key"}
 

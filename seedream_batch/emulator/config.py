@@ -142,7 +142,7 @@ class EmulatorConfig(Oddities):
     """1 to 95."""
 
     faults: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
-    """The fault rules to begin with, as mappings; see the `faults` module."""
+    """The fault rules to begin with, as mappings; see `faults.plan`."""
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.

@@ -96,7 +96,7 @@ class ServiceProcess:
 
 def _serve(state: Path, port: int, settings: Mapping[str, Any]) -> None:
     from seedream_batch.emulator import EmulatorConfig
-    from seedream_batch.emulator.runner import serve
+    from seedream_batch.emulator.server import serve
 
     os.setsid()
     # It must not outlive the campaign, nor hold its output.

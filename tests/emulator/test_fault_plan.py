@@ -3,8 +3,8 @@
 import pytest
 
 from seedream_batch.emulator import ConfigError, EmulatorConfig, FaultError
-from seedream_batch.emulator.fault_actions import ACTIONS
-from seedream_batch.emulator.faults import FaultPlan, Occasion
+from seedream_batch.emulator.faults.actions import ACTIONS
+from seedream_batch.emulator.faults.plan import FaultPlan, Occasion
 
 
 def fired(rule, count, seed=0):

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from seedream_batch.emulator.pixels import PIXELS, nearest_ratio
+from seedream_batch.emulator.world.sizes import PIXELS, nearest_ratio
 
 SIZES = [(resolution, ratio) for resolution, ratios in PIXELS.items() for ratio in ratios]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedream_batch.emulator.rules import FIELDS, images_asked, judge, judge_pictures, picture_faults
+from seedream_batch.emulator.world.request_rules import FIELDS, images_asked, judge, judge_pictures, picture_faults
 
 WEB = "https://example.com/{}.png"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
-from seedream_batch.emulator.ledger import Ledger
-from seedream_batch.emulator.limiter import Bucket
+from seedream_batch.emulator.world.ledger import Ledger
+from seedream_batch.emulator.world.rate_limiter import Bucket
 
 REFERENCE = "https://example.com/a.png"
 
@@ -324,7 +324,7 @@ def test_help_names_every_action_and_setting():
     from click.testing import CliRunner
 
     from seedream_batch.emulator.command import command
-    from seedream_batch.emulator.fault_actions import ACTIONS
+    from seedream_batch.emulator.faults.actions import ACTIONS
 
     text = CliRunner().invoke(command, ["--help"]).output
     assert all(f"  {name} " in text for name in ACTIONS)

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from seedream_batch.emulator.app import serving
 from seedream_batch.emulator.config import EmulatorConfig
-from seedream_batch.emulator.state import State
+from seedream_batch.emulator.http.app import serving
+from seedream_batch.emulator.http.state import State
 
 Result = TypeVar("Result")
 

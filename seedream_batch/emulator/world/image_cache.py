@@ -4,8 +4,8 @@ import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
-from seedream_batch.emulator.pictures import Picture, draw
-from seedream_batch.emulator.tasks import Plan
+from seedream_batch.emulator.world.images import Picture, draw
+from seedream_batch.emulator.world.tasks import Plan
 
 _WORKERS = 2
 _KEPT_BYTES = 64 * 1024 * 1024

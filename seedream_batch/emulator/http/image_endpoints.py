@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from aiohttp import web
 
-from seedream_batch.emulator import wire
-from seedream_batch.emulator.answers import Answer, error_answer, of_kind
-from seedream_batch.emulator.faults import Fault
-from seedream_batch.emulator.links import image_index, is_good
-from seedream_batch.emulator.pictures import encode, plain
-from seedream_batch.emulator.state import State
-from seedream_batch.emulator.tasks import Task
-from seedream_batch.emulator.visit import Visit
+from seedream_batch.emulator.faults.plan import Fault
+from seedream_batch.emulator.http import raw_responses
+from seedream_batch.emulator.http.exchange import Visit
+from seedream_batch.emulator.http.links import image_index, is_good
+from seedream_batch.emulator.http.responses import Answer, error_answer, of_kind
+from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.world.images import encode, plain
+from seedream_batch.emulator.world.tasks import Task
 
 _SLOW_STEPS_PER_SECOND = 20
 
@@ -61,11 +61,11 @@ class ImageServer:
             self._state.stats["leaked_credentials"] += 1
         found = self._state.uploads.get(request.match_info["name"])
         if found is None:
-            return wire.respond(error_answer(404, odd=self._state.config))
+            return raw_responses.respond(error_answer(404, odd=self._state.config))
         upload, data = found
         if upload.created + self._state.config.upload_seconds < self._state.clock.now():
-            return wire.respond(_expired(self._state))
-        return wire.respond(Answer(200, data, content_type=upload.content_type))
+            return raw_responses.respond(_expired(self._state))
+        return raw_responses.respond(Answer(200, data, content_type=upload.content_type))
 
     async def _picture(self, request: web.Request, task: Task | None) -> Answer:
         index = image_index(request.match_info["name"])
@@ -98,21 +98,21 @@ async def _played(request: web.Request, answer: Answer, fault: Fault, state: Sta
         return _hop(request)
     wire_bytes = _broken(answer, fault)
     if wire_bytes is not None:
-        wire.send_raw(request, wire_bytes)
-        return wire.hang_up(request)
+        raw_responses.send_raw(request, wire_bytes)
+        return raw_responses.hang_up(request)
     spoiler = _SPOILERS.get(fault.action)
-    return None if spoiler is None else wire.respond(spoiler(answer, fault, state))
+    return None if spoiler is None else raw_responses.respond(spoiler(answer, fault, state))
 
 
 def _broken(answer: Answer, fault: Fault) -> bytes | None:
     """What goes on the wire where length and body don't agree."""
     if fault.action == "cut_chunked":
         part = answer.body[: int(len(answer.body) * fault.get("keep"))]
-        return wire.head(answer, length=None) + b"%x\r\n%b\r\n" % (len(part), part)
+        return raw_responses.head(answer, length=None) + b"%x\r\n%b\r\n" % (len(part), part)
     if fault.action == "long_length":
-        return wire.head(answer, length=len(answer.body) + fault.get("bytes")) + answer.body
+        return raw_responses.head(answer, length=len(answer.body) + fault.get("bytes")) + answer.body
     if fault.action == "short_length":
-        return wire.head(answer, length=len(answer.body) // 2) + answer.body
+        return raw_responses.head(answer, length=len(answer.body) // 2) + answer.body
     return None
 
 
@@ -150,11 +150,11 @@ _SPOILERS: Mapping[str, Callable[[Answer, Fault, State], Answer]] = {
 
 
 async def _slow(request: web.Request, answer: Answer, bytes_per_second: float) -> web.StreamResponse:
-    wire.send_raw(request, wire.head(answer, length=len(answer.body)))
+    raw_responses.send_raw(request, raw_responses.head(answer, length=len(answer.body)))
     step = max(1, int(bytes_per_second / _SLOW_STEPS_PER_SECOND))
     for start in range(0, len(answer.body), step):
-        if wire.gone(request):
+        if raw_responses.gone(request):
             break
-        wire.send_raw(request, answer.body[start : start + step])
+        raw_responses.send_raw(request, answer.body[start : start + step])
         await asyncio.sleep(step / bytes_per_second)
-    return wire.hang_up(request)
+    return raw_responses.hang_up(request)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from seedream_batch.emulator.config import EmulatorConfig, Oddities, TaskTimes
-from seedream_batch.emulator.ledger import Ledger
-from seedream_batch.emulator.pixels import PIXELS
-from seedream_batch.emulator.tasks import Clock, Plan, Task, task_id
+from seedream_batch.emulator.world.ledger import Ledger
+from seedream_batch.emulator.world.sizes import PIXELS
+from seedream_batch.emulator.world.tasks import Clock, Plan, Task, task_id
 
 MICRO = 1_000_000  # money is summed up in millionths of a USD: floats would drift
 LONGEST_KEPT = 2048  # longer references (data URIs) are shortened in the ledger

@@ -1,4 +1,4 @@
-"""Fault rules: which requests they meet, and how often. What an action does is in `acting` and `image_faults`.
+"""Fault rules: which requests they meet, and how often. What actions there are is in `actions`.
 
 A rule is a mapping such as `{on: submit, action: status, status: 500, at: after_bill, probability: 0.1}`. Rules are
 asked in their order. Actions that end a request (an answer, a reset) exclude each other, so the first that meets
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from seedream_batch.emulator.fault_actions import ACTIONS, ENDPOINTS, HEADERS_PHASE, SELECTORS, ActionSpec
+from seedream_batch.emulator.faults.actions import ACTIONS, ENDPOINTS, HEADERS_PHASE, SELECTORS, ActionSpec
 
 
 class FaultError(ValueError):

@@ -8,17 +8,18 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from seedream_batch.emulator import answers, rules, wire
-from seedream_batch.emulator.account import Order
-from seedream_batch.emulator.answers import Answer
 from seedream_batch.emulator.config import Oddities
-from seedream_batch.emulator.links import result_url, upload_url
-from seedream_batch.emulator.pixels import nearest_ratio
-from seedream_batch.emulator.schema import model_schema
-from seedream_batch.emulator.state import State
-from seedream_batch.emulator.tasks import Task, stringified, task_document
-from seedream_batch.emulator.uploads import MOST_UPLOAD_BYTES
-from seedream_batch.emulator.visit import Visit
+from seedream_batch.emulator.http import raw_responses, responses
+from seedream_batch.emulator.http.exchange import Visit
+from seedream_batch.emulator.http.links import result_url, upload_url
+from seedream_batch.emulator.http.responses import Answer
+from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.world import request_rules
+from seedream_batch.emulator.world.account import Order
+from seedream_batch.emulator.world.model_schema import model_schema
+from seedream_batch.emulator.world.sizes import nearest_ratio
+from seedream_batch.emulator.world.tasks import Task, stringified, task_document
+from seedream_batch.emulator.world.uploads import MOST_UPLOAD_BYTES
 
 _LONGEST_KEY = 191
 
@@ -47,9 +48,9 @@ class Service:
         ended = await visit.enter()
         if ended is not None:
             return ended
-        raw = await wire.read_body(request, self._state.config.max_body_bytes)
+        raw = await raw_responses.read_body(request, self._state.config.max_body_bytes)
         if raw is None:
-            return wire.respond(visit.error(413))
+            return raw_responses.respond(visit.error(413))
         body, digest = _parsed(raw), hashlib.sha256(raw).hexdigest()
         visit.record["body_sha256"] = digest
         prompt = body.get("prompt") if isinstance(body, dict) else None
@@ -118,21 +119,23 @@ class Service:
             "unlimited_quota": remaining is None,
         }
         return await visit.after(
-            answers.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+            responses.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
         )
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/models."""
-        listed = [{"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in rules.MODELS]
-        return await self._told(request, answers.json_answer({"object": "list", "data": listed}))
+        listed = [
+            {"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in request_rules.MODELS
+        ]
+        return await self._told(request, responses.json_answer({"object": "list", "data": listed}))
 
     async def schema(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/model-schema?model=."""
         model = request.query.get("model", "")
-        if model not in rules.MODELS:
-            message = f"model: {model!r} is not one of {', '.join(rules.MODELS)}"
-            return await self._told(request, answers.error_answer(404, message, odd=self._state.config))
-        return await self._told(request, answers.json_answer(model_schema(model)))
+        if model not in request_rules.MODELS:
+            message = f"model: {model!r} is not one of {', '.join(request_rules.MODELS)}"
+            return await self._told(request, responses.error_answer(404, message, odd=self._state.config))
+        return await self._told(request, responses.json_answer(model_schema(model)))
 
     async def _told(self, request: web.Request, answer: Answer) -> web.StreamResponse:
         visit = Visit(self._state, request, "models")
@@ -144,12 +147,12 @@ class Service:
 
     async def _judged(self, visit: Visit, body: object) -> dict[str, Any] | Answer:
         """The body, if it keeps to all limits."""
-        wrong = rules.judge(body, strict=self._state.config.strict)
+        wrong = request_rules.judge(body, strict=self._state.config.strict)
         if not wrong and isinstance(body, dict):
             references = body.get("image_urls", ())
             if any(each.startswith("data:") for each in references):
                 # Megabytes of base64 take their time; other requests need not wait for it.
-                wrong = await asyncio.to_thread(rules.judge_pictures, body)
+                wrong = await asyncio.to_thread(request_rules.judge_pictures, body)
             wrong += [
                 f"image_urls[{index}]: no such upload, or no longer: {each}"
                 for index, each in enumerate(references)
@@ -157,7 +160,7 @@ class Service:
             ]
             if not wrong:
                 return body
-        return answers.refusal(wrong, odd=visit.odd)
+        return responses.refusal(wrong, odd=visit.odd)
 
     def _own_upload(self, reference: str) -> bytes | None:
         """The bytes of an upload of ours; empty for references to elsewhere, None for an upload that isn't there."""
@@ -184,7 +187,7 @@ class Service:
             answer = self._known(visit, key, digest)
             if answer is not None:
                 return answer
-        return Order(body, digest, key, rules.images_asked(body), self._ratio(body))
+        return Order(body, digest, key, request_rules.images_asked(body), self._ratio(body))
 
     def _known(self, visit: Visit, key: str, digest: str) -> Answer | None:
         account = self._state.account
@@ -201,8 +204,8 @@ class Service:
             return visit.idempotency("key_reused")
         self._state.stats["replayed"] += 1
         kept = original.answer
-        answer = answers.json_answer(kept["body"], kept["status"])
-        headers = {**kept["headers"], answers.REPLAYED_HEADER: "true"}
+        answer = responses.json_answer(kept["body"], kept["status"])
+        headers = {**kept["headers"], responses.REPLAYED_HEADER: "true"}
         return Answer(answer.status, answer.body, headers)
 
     def _ratio(self, body: Mapping[str, Any]) -> str:
@@ -210,7 +213,7 @@ class Service:
         if asked != "auto":
             return asked
         first = body["image_urls"][0]
-        measured = rules.measure(rules.data_uri_bytes(first) or self._own_upload(first) or b"")
+        measured = request_rules.measure(request_rules.data_uri_bytes(first) or self._own_upload(first) or b"")
         return "1:1" if measured is None else nearest_ratio(measured[1], measured[2])
 
     def _executed(self, visit: Visit, order: Order) -> Answer:
@@ -218,7 +221,7 @@ class Service:
         if not account.can_pay(order.images, config.price_usd):
             return visit.error(402)
         odd = visit.odd
-        versioned = odd.versioned and visit.request.headers.get(answers.VERSION_HEADER) == answers.VERSION
+        versioned = odd.versioned and visit.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
         tasks = account.make_tasks(
             order,
             config,
@@ -229,7 +232,7 @@ class Service:
             oddities=visit.oddities(),
         )
         ids = [task.plan.id for task in tasks]
-        answer = answers.accepted_versioned(ids[0], odd=odd) if versioned else answers.accepted(ids, odd=odd)
+        answer = responses.accepted_versioned(ids[0], odd=odd) if versioned else responses.accepted(ids, odd=odd)
         kept = {"status": answer.status, "headers": dict(answer.headers), "body": json.loads(answer.body)}
         account.bill(order, tasks, kept, honour=config.honour_keys)
         webhook = order.body.get("webhook")
@@ -277,7 +280,7 @@ class Service:
             links=lambda index: result_url(self._state, task, index, odd),
             language=language,
         )
-        return answers.json_answer(document)
+        return responses.json_answer(document)
 
     def _call_webhook(self, task: Task, webhook: str) -> None:
         """Have the task's document posted when it ends; only the lenient mode lets a webhook come this far."""
@@ -329,7 +332,7 @@ class Service:
             "bytes": upload.size,
             "created_at": int(upload.created),
         }
-        return answers.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+        return responses.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
 
 
 def _parsed(raw: bytes) -> object:
@@ -354,7 +357,7 @@ async def _file_field(request: web.Request) -> tuple[str, bytes] | None:
                         break
                 return part.filename or "file", bytes(data[: MOST_UPLOAD_BYTES + 1])
     except ConnectionError as error:
-        raise wire.Disconnected from error
+        raise raw_responses.Disconnected from error
     except ValueError:
         return None
     return None

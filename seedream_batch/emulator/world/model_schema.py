@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from seedream_batch.emulator.rules import MODELS, MOST_IMAGES, RESOLUTIONS, SIZES
+from seedream_batch.emulator.world.request_rules import MODELS, MOST_IMAGES, RESOLUTIONS, SIZES
 
 
 def model_schema(model: str) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 from aiohttp import web
 
 from seedream_batch.emulator.config import ConfigError
-from seedream_batch.emulator.faults import FaultError
-from seedream_batch.emulator.state import State
+from seedream_batch.emulator.faults.plan import FaultError
+from seedream_batch.emulator.http.state import State
 
 
 class Control:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from seedream_batch.emulator.faults import FaultError, FaultPlan
+from seedream_batch.emulator.faults.plan import FaultError, FaultPlan
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedream_batch.emulator.rules import measure
+from seedream_batch.emulator.world.request_rules import measure
 
 MOST_UPLOAD_BYTES = 20 * 1024 * 1024
 _KINDS = {

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from seedream_batch.emulator import wire
-from seedream_batch.emulator.answers import error_answer
-from seedream_batch.emulator.control import Control
-from seedream_batch.emulator.image_server import ImageServer
-from seedream_batch.emulator.service import Service
-from seedream_batch.emulator.state import State
+from seedream_batch.emulator.http import raw_responses
+from seedream_batch.emulator.http.api_endpoints import Service
+from seedream_batch.emulator.http.control_endpoints import Control
+from seedream_batch.emulator.http.image_endpoints import ImageServer
+from seedream_batch.emulator.http.responses import error_answer
+from seedream_batch.emulator.http.state import State
 
 # Seconds between looks at the ends of tasks, so that the ledger file is complete without anybody asking.
 _TICK = 0.2
@@ -57,11 +57,11 @@ def _guard(state: State) -> Middleware:
         """Answer what no handler takes in the service's form; say nothing to clients that are gone."""
         try:
             return await handler(request)
-        except wire.Disconnected:
-            return wire.Sent()
+        except raw_responses.Disconnected:
+            return raw_responses.Sent()
         except web.HTTPException as error:
             state.stats["unknown_path"] += 1
             message = f"{request.method} {request.path}: {error.reason}"
-            return wire.respond(error_answer(error.status, message, odd=state.config))
+            return raw_responses.respond(error_answer(error.status, message, odd=state.config))
 
     return guard

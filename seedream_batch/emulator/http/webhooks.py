@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from seedream_batch.emulator.answers import Answer
+from seedream_batch.emulator.http.responses import Answer
 
 _TIMEOUT_SECONDS = 10
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from aiohttp import web
 
-from seedream_batch.emulator import answers, wire
-from seedream_batch.emulator.answers import Answer
 from seedream_batch.emulator.config import Oddities
-from seedream_batch.emulator.faults import Fault, Occasion
-from seedream_batch.emulator.state import State
+from seedream_batch.emulator.faults.plan import Fault, Occasion
+from seedream_batch.emulator.http import raw_responses, responses
+from seedream_batch.emulator.http.responses import Answer
+from seedream_batch.emulator.http.state import State
 
 _IDEMPOTENCY_MESSAGES = {
     "in_progress": "a request with this Idempotency-Key is being executed",
@@ -55,7 +55,7 @@ class Visit:
         if self.state.config.latency_seconds:
             await asyncio.sleep(self.state.config.latency_seconds)
         refused = self._refused()
-        return None if refused is None else wire.respond(refused)
+        return None if refused is None else raw_responses.respond(refused)
 
     def meet(self, prompt: str | None = None) -> None:
         """Find the faults that this request meets; the prompt is that of a submission."""
@@ -91,12 +91,12 @@ class Visit:
         """Play what strikes before the request is executed; the response where that ends it."""
         for fault in self.faults:
             if fault.get("at") == "before_bill" and not await self._pass(fault):
-                return wire.Sent()
+                return raw_responses.Sent()
             if fault.action == "reset_after":
-                return wire.reset(self.request)
+                return raw_responses.reset(self.request)
             answer = self._instead(fault, "before_bill")
             if answer is not None:
-                return wire.respond(answer)
+                return raw_responses.respond(answer)
         return None
 
     async def after(self, answer: Answer) -> web.StreamResponse:
@@ -104,26 +104,26 @@ class Visit:
         middle: Fault | None = None
         for fault in self.faults:
             if fault.get("at") == "after_bill" and not await self._pass(fault):
-                return wire.Sent()
+                return raw_responses.Sent()
             if fault.action == "hang" and fault.get("at") == "mid_body":
                 middle = fault
         for fault in self.faults:
             if fault.action == "reset_after_bill":
-                return wire.reset(self.request)
+                return raw_responses.reset(self.request)
             if fault.action == "cut_body":
-                return wire.cut(self.request, answer, fault.get("keep"))
+                return raw_responses.cut(self.request, answer, fault.get("keep"))
             answer = self._instead(fault, "after_bill") or self._spoiled(answer, fault)
         if middle is not None:
             return await self._held_in_body(answer, middle)
-        return wire.respond(answer)
+        return raw_responses.respond(answer)
 
     def error(self, status: int, message: str | None = None, **more: Any) -> Answer:
         """A refusal, with the oddities that are played."""
-        return answers.error_answer(status, message, odd=self.odd, **more)
+        return responses.error_answer(status, message, odd=self.odd, **more)
 
     def limited(self, style: object, seconds: float = 1.0) -> Answer:
         """The 429 of the rate limit."""
-        return replace(self.error(429), headers=answers.retry_after(style, seconds))
+        return replace(self.error(429), headers=responses.retry_after(style, seconds))
 
     def idempotency(self, code: str, retry: object = None) -> Answer:
         """One of the refusals of the idempotency table."""
@@ -131,7 +131,7 @@ class Visit:
         if retry is None and code == "in_progress":
             retry = 1
         said = self.error(status, _IDEMPOTENCY_MESSAGES[code], code=_idempotency_code(code), kind="idempotency_error")
-        return replace(said, headers=answers.retry_after(retry))
+        return replace(said, headers=responses.retry_after(retry))
 
     def _occasion(self, prompt: str | None) -> Occasion:
         account = self.state.account
@@ -150,8 +150,8 @@ class Visit:
             self.state.stats["faults"] += 1
             if fault.action == "reset_during" and self.request.body_exists:
                 length = self.request.content_length or 2
-                await wire.read_some(self.request, fault.get("bytes") or max(1, length // 2))
-            return wire.reset(self.request)
+                await raw_responses.read_some(self.request, fault.get("bytes") or max(1, length // 2))
+            return raw_responses.reset(self.request)
         return None
 
     def _refused(self) -> Answer | None:
@@ -190,34 +190,34 @@ class Visit:
             error = self.error(
                 fault.get("status"), fault.get("message"), code=fault.get("code"), kind=fault.get("type")
             )
-            error = replace(error, headers=answers.retry_after(fault.get("retry_after")))
-            return answers.of_kind(fault.get("body"), error)
+            error = replace(error, headers=responses.retry_after(fault.get("retry_after")))
+            return responses.of_kind(fault.get("body"), error)
         return None
 
     def _spoiled(self, answer: Answer, fault: Fault) -> Answer:
         if fault.action == "empty_body":
             return replace(answer, body=b"")
         if fault.action == "garbage_body":
-            return replace(answer, body=answers.GARBAGE)
+            return replace(answer, body=responses.GARBAGE)
         if fault.action == "huge_body":
             # White space at its end leaves a JSON document what it is.
             return replace(answer, body=answer.body + b" " * fault.get("bytes"))
         if fault.action == "no_task_id" and answer.status < 300:
-            return answers.without_task_id(answer)
+            return responses.without_task_id(answer)
         if fault.action == "same_id" and answer.status < 300:
             tasks = self.state.account.tasks.values()
             first = next((task.plan.id for task in tasks if task.plan.number == fault.get("of")), None)
-            return answer if first is None else answers.with_task_id(answer, first)
+            return answer if first is None else responses.with_task_id(answer, first)
         if fault.action == "image_error":
-            return answers.with_image_error(answer, fault.get("image"), fault.get("code"), fault.get("message"))
+            return responses.with_image_error(answer, fault.get("image"), fault.get("code"), fault.get("message"))
         return answer
 
-    async def _held_in_body(self, answer: Answer, fault: Fault) -> wire.Sent:
+    async def _held_in_body(self, answer: Answer, fault: Fault) -> raw_responses.Sent:
         half = len(answer.body) // 2
-        wire.send_raw(self.request, wire.head(answer, length=len(answer.body)) + answer.body[:half])
+        raw_responses.send_raw(self.request, raw_responses.head(answer, length=len(answer.body)) + answer.body[:half])
         if await self.state.room.hold(self.request, self._about(fault)):
-            wire.send_raw(self.request, answer.body[half:])
-        return wire.hang_up(self.request)
+            raw_responses.send_raw(self.request, answer.body[half:])
+        return raw_responses.hang_up(self.request)
 
     def _about(self, fault: Fault) -> Mapping[str, Any]:
         about = {name: self.record[name] for name in ("at", "endpoint", "method", "path", "key")}

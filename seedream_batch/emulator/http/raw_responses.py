@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from seedream_batch.emulator.answers import Answer
+from seedream_batch.emulator.http.responses import Answer
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 

@@ -5,16 +5,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from seedream_batch.emulator.account import Account
 from seedream_batch.emulator.config import EmulatorConfig, Oddities, coerce
-from seedream_batch.emulator.faults import FaultPlan
-from seedream_batch.emulator.gallery import Gallery
-from seedream_batch.emulator.ledger import Ledger, LedgerError
-from seedream_batch.emulator.limiter import Bucket
-from seedream_batch.emulator.tasks import Clock
-from seedream_batch.emulator.uploads import Uploads
-from seedream_batch.emulator.webhooks import Webhooks
-from seedream_batch.emulator.wire import WaitingRoom
+from seedream_batch.emulator.faults.plan import FaultPlan
+from seedream_batch.emulator.http.raw_responses import WaitingRoom
+from seedream_batch.emulator.http.webhooks import Webhooks
+from seedream_batch.emulator.world.account import Account
+from seedream_batch.emulator.world.image_cache import Gallery
+from seedream_batch.emulator.world.ledger import Ledger, LedgerError
+from seedream_batch.emulator.world.rate_limiter import Bucket
+from seedream_batch.emulator.world.tasks import Clock
+from seedream_batch.emulator.world.uploads import Uploads
 
 KEPT_REQUESTS = 10_000
 COUNTED = (

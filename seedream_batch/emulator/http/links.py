@@ -4,8 +4,8 @@ import hashlib
 from pathlib import PurePosixPath
 
 from seedream_batch.emulator.config import Oddities
-from seedream_batch.emulator.state import State
-from seedream_batch.emulator.tasks import Task
+from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.world.tasks import Task
 
 _EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 _SWAPPED = {"jpg": "png", "png": "jpg"}

@@ -1,0 +1,1 @@
+"""Which requests a fault meets, and what faults there are."""

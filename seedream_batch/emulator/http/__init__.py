@@ -1,0 +1,1 @@
+"""The HTTP side: endpoints, responses in every form, and the faults that break connections."""
