@@ -2,7 +2,7 @@
 
 import random
 
-from seedream_batch.emulator.world.request_rules import judge
+from seedream_batch.emulator.world.request_rules import check_request
 from seedream_batch.validate import RequestSchema
 
 REQUESTS = 25_000
@@ -103,7 +103,7 @@ def test_schema_and_emulator_agree():
     valid = 0
     for number in range(REQUESTS):
         body = request(dice)
-        refused = judge(body, strict=True)
+        refused = check_request(body, strict=True)
         valid += not refused
         assert schema.is_valid(body) == (not refused), f"request {number}: {body!r}\nthe emulator says {refused}"
     # A comparison of nothing but refusals, or of nothing but good requests, would prove little.

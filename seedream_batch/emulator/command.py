@@ -131,7 +131,7 @@ def _with_default(name: str, defaults: Any) -> str:
     return f"{name}={defaults[name]}" if name in defaults else name
 
 
-def _options() -> list[click.Parameter]:
+def _check_options() -> list[click.Parameter]:
     """An option for each field of the config, of the type that its default has."""
     options: list[click.Parameter] = [
         click.Option(
@@ -184,7 +184,7 @@ def _run(state_dir: Path | None, faults: Path | None, **values: Any) -> None:
 command = click.Command(
     "emulator",
     callback=_run,
-    params=_options(),
+    params=_check_options(),
     short_help="Play the image service on this machine, with faults on demand.",
     help="Play the image service on this machine: the same endpoints over HTTP, real images, no money.\n\n"
     "Made for trying out jobs, for tests of any client of the API, and for rehearsing failures.",

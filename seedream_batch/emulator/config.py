@@ -169,7 +169,7 @@ class EmulatorConfig(Oddities):
             )
         if self.image_grouping == "one_entry" and self.url_form == "string":
             raise ConfigError("image_grouping: one_entry needs url_form list (a string holds one URL only)")
-        TaskTimes.parse(self.task_seconds)
+        DurationDistribution.parse(self.task_seconds)
         if self.rate_limit is not None:
             parse_rate(self.rate_limit)
 
@@ -247,7 +247,7 @@ def parse_rate(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class TaskTimes:
+class DurationDistribution:
     """How long tasks take: a distribution and its one or two parameters."""
 
     shape: str
@@ -256,7 +256,7 @@ class TaskTimes:
 
     @classmethod
     @functools.lru_cache(maxsize=64)
-    def parse(cls, text: str) -> "TaskTimes":
+    def parse(cls, text: str) -> "DurationDistribution":
         """The distribution written as `fixed:S`, `uniform:LOW,HIGH`, `lognormal:MEDIAN,SIGMA` or just seconds.
 
         Raises:

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedream_batch.emulator.world.request_rules import FIELDS, images_asked, judge, judge_pictures, picture_faults
+from seedream_batch.emulator.world.request_rules import (
+    FIELDS,
+    check_inline_images,
+    check_reference_image,
+    check_request,
+    images_asked,
+)
 
 WEB = "https://example.com/{}.png"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -148,36 +154,36 @@ BAD = {
 
 @pytest.mark.parametrize("fields", GOOD.values(), ids=GOOD.keys())
 def test_requests_within_the_limits_are_taken(fields):
-    assert judge(body(**fields), strict=True) == []
-    assert judge(body(**fields), strict=False) == []
+    assert check_request(body(**fields), strict=True) == []
+    assert check_request(body(**fields), strict=False) == []
 
 
 @pytest.mark.parametrize(("fields", "named"), BAD.values(), ids=BAD.keys())
 def test_requests_beyond_a_limit_are_refused_with_the_field_named(fields, named):
     for strict in (True, False):
-        messages = judge(body(**fields), strict=strict)
+        messages = check_request(body(**fields), strict=strict)
         assert named in {message.partition(": ")[0] for message in messages}
 
 
 @pytest.mark.parametrize("request_body", [None, [], "text", 5, True])
 def test_bodies_that_are_no_object_are_refused(request_body):
-    assert judge(request_body, strict=False) == ["body: must be a JSON object"]
+    assert check_request(request_body, strict=False) == ["body: must be a JSON object"]
 
 
 @pytest.mark.parametrize("name", ["quality", "output_format", "response_format", "webhook", "seed"])
 def test_unknown_fields_are_for_the_lenient_mode_only(name):
-    assert judge(body(**{name: "x"}), strict=True) == [f"{name}: unknown parameter"]
-    assert judge(body(**{name: "x"}), strict=False) == []
+    assert check_request(body(**{name: "x"}), strict=True) == [f"{name}: unknown parameter"]
+    assert check_request(body(**{name: "x"}), strict=False) == []
 
 
 def test_unknown_options_are_for_the_lenient_mode_only():
     request = body(optimize_prompt_options={"thinking": True}, **AUTO, sequential_image_generation_options={"order": 1})
-    assert len(judge(request, strict=True)) == 2
-    assert judge(request, strict=False) == []
+    assert len(check_request(request, strict=True)) == 2
+    assert check_request(request, strict=False) == []
 
 
 def test_every_mistake_is_told_at_once():
-    assert len(judge({"n": "3", "size": "5:4", "resolution": "1K"}, strict=True)) == 5
+    assert len(check_request({"n": "3", "size": "5:4", "resolution": "1K"}, strict=True)) == 5
 
 
 @pytest.mark.parametrize(
@@ -208,22 +214,22 @@ def test_how_many_images_a_request_asks_for(fields, images):
     ],
 )
 def test_limits_of_reference_pictures(picture, size, said):
-    messages = picture_faults(picture(*size))
+    messages = check_reference_image(picture(*size))
     assert messages == [] if said is None else said in messages[0]
 
 
 def test_reference_pictures_are_jpeg_or_png_of_10_mb(picture):
-    assert picture_faults(picture(kind="JPEG")) == []
-    assert picture_faults(picture(kind="GIF")) == ["must be a jpeg or png picture"]
-    assert picture_faults(b"no picture") == ["must be a jpeg or png picture"]
-    assert "10 MB" in picture_faults(bytes(10 * 1024 * 1024 + 1))[0]
+    assert check_reference_image(picture(kind="JPEG")) == []
+    assert check_reference_image(picture(kind="GIF")) == ["must be a jpeg or png picture"]
+    assert check_reference_image(b"no picture") == ["must be a jpeg or png picture"]
+    assert "10 MB" in check_reference_image(bytes(10 * 1024 * 1024 + 1))[0]
 
 
 def test_pictures_in_data_uris_are_measured(data_uri):
-    assert judge_pictures(body(image_urls=[data_uri(64, 64), data_uri(64, 64, "JPEG"), WEB])) == []
+    assert check_inline_images(body(image_urls=[data_uri(64, 64), data_uri(64, 64, "JPEG"), WEB])) == []
     steep = data_uri(100, 20)
     junk = "data:image/png;base64," + base64.b64encode(b"junk").decode()
-    messages = judge_pictures(body(image_urls=[WEB, steep, junk]))
+    messages = check_inline_images(body(image_urls=[WEB, steep, junk]))
     assert [message.partition(":")[0] for message in messages] == ["image_urls[1]", "image_urls[2]"]
 
 
@@ -240,5 +246,5 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(), VALUES, max_size=8))
 def test_any_json_is_judged_and_strict_refuses_all_that_lenient_refuses(request_body):
-    lenient = judge(request_body, strict=False)
-    assert set(lenient) <= set(judge(request_body, strict=True))
+    lenient = check_request(request_body, strict=False)
+    assert set(lenient) <= set(check_request(request_body, strict=True))

@@ -12,7 +12,7 @@ import pytest
 
 from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
 from seedream_batch.emulator.world.ledger import Ledger
-from seedream_batch.emulator.world.rate_limiter import Bucket
+from seedream_batch.emulator.world.rate_limiter import TokenBucket
 
 REFERENCE = "https://example.com/a.png"
 
@@ -215,9 +215,9 @@ def test_the_rate_limit(emulate, style, header):
 
 
 def test_a_bucket_fills_with_time():
-    bucket = Bucket("10/s", None, 0.0)
+    bucket = TokenBucket("10/s", None, 0.0)
     assert [bucket.take(now) for now in (0.0, 0.05, 0.1, 0.2)] == [0, pytest.approx(0.05), 0, 0]
-    full = Bucket("10/s", 5, 0.0)
+    full = TokenBucket("10/s", 5, 0.0)
     assert [full.take(1000.0) > 0 for _ in range(6)] == [False] * 5 + [True]
 
 

@@ -134,7 +134,7 @@ def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, mon
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()
         data = io.BytesIO()
         Image.new("RGB", (plan.width, plan.height), tuple(shade[:3])).save(data, "WEBP", method=0)
-        return images.Picture(data.getvalue(), "image/jpeg")
+        return images.EncodedImage(data.getvalue(), "image/jpeg")
 
     monkeypatch.setattr(images, "_blank", as_webp)
     serve()

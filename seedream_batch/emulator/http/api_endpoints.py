@@ -15,11 +15,11 @@ from seedream_batch.emulator.http.links import result_url, upload_url
 from seedream_batch.emulator.http.responses import Answer
 from seedream_batch.emulator.http.state import State
 from seedream_batch.emulator.world import request_rules
-from seedream_batch.emulator.world.account import Order
+from seedream_batch.emulator.world.account import Submission
 from seedream_batch.emulator.world.model_schema import model_schema
 from seedream_batch.emulator.world.sizes import nearest_ratio
 from seedream_batch.emulator.world.tasks import Task, stringified, task_document
-from seedream_batch.emulator.world.uploads import MOST_UPLOAD_BYTES
+from seedream_batch.emulator.world.uploads import MAX_UPLOAD_BYTES
 
 _LONGEST_KEY = 191
 
@@ -57,21 +57,21 @@ class Service:
         account = self._state.account
         visit.meet(prompt if isinstance(prompt, str) else None)
         account.advance()
-        judged = await self._judged(visit, body)
-        order = judged if isinstance(judged, Answer) else self._order(visit, judged, digest)
-        if isinstance(order, Answer):
-            return await visit.before() or await visit.after(order)
+        checked = await self._checked(visit, body)
+        submission = checked if isinstance(checked, Answer) else self._submission(visit, checked, digest)
+        if isinstance(submission, Answer):
+            return await visit.before() or await visit.after(submission)
         # From here to the end of the execution another request with this key is told that it is in progress.
-        if order.key is not None and self._state.config.honour_keys:
-            account.in_flight[order.key] = digest
+        if submission.key is not None and self._state.config.honour_keys:
+            account.in_flight[submission.key] = digest
         try:
             ended = await visit.before()
             if ended is not None:
                 return ended
-            answer = self._executed(visit, order)
+            answer = self._executed(visit, submission)
         finally:
-            if order.key is not None:
-                account.in_flight.pop(order.key, None)
+            if submission.key is not None:
+                account.in_flight.pop(submission.key, None)
         return await visit.after(answer)
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
@@ -145,14 +145,14 @@ class Service:
         visit.meet()
         return await visit.before() or await visit.after(answer)
 
-    async def _judged(self, visit: Visit, body: object) -> dict[str, Any] | Answer:
+    async def _checked(self, visit: Visit, body: object) -> dict[str, Any] | Answer:
         """The body, if it keeps to all limits."""
-        wrong = request_rules.judge(body, strict=self._state.config.strict)
+        wrong = request_rules.check_request(body, strict=self._state.config.strict)
         if not wrong and isinstance(body, dict):
             references = body.get("image_urls", ())
             if any(each.startswith("data:") for each in references):
                 # Megabytes of base64 take their time; other requests need not wait for it.
-                wrong = await asyncio.to_thread(request_rules.judge_pictures, body)
+                wrong = await asyncio.to_thread(request_rules.check_inline_images, body)
             wrong += [
                 f"image_urls[{index}]: no such upload, or no longer: {each}"
                 for index, each in enumerate(references)
@@ -180,14 +180,14 @@ class Service:
                 return rest.partition("/uploads/")[2]
         return None
 
-    def _order(self, visit: Visit, body: dict[str, Any], digest: str) -> Order | Answer:
+    def _submission(self, visit: Visit, body: dict[str, Any], digest: str) -> Submission | Answer:
         """The order of a good body, or the answer that its idempotency key leads to."""
         key = visit.request.headers.get("Idempotency-Key")
         if key is not None and self._state.config.honour_keys:
             answer = self._known(visit, key, digest)
             if answer is not None:
                 return answer
-        return Order(body, digest, key, request_rules.images_asked(body), self._ratio(body))
+        return Submission(body, digest, key, request_rules.images_asked(body), self._ratio(body))
 
     def _known(self, visit: Visit, key: str, digest: str) -> Answer | None:
         account = self._state.account
@@ -197,13 +197,13 @@ class Service:
             )
         if key in account.in_flight:
             return visit.idempotency("in_progress" if account.in_flight[key] == digest else "key_reused")
-        original = account.originals.get(key)
-        if original is None:
+        stored = account.stored_responses.get(key)
+        if stored is None:
             return None
-        if original.digest != digest:
+        if stored.digest != digest:
             return visit.idempotency("key_reused")
         self._state.stats["replayed"] += 1
-        kept = original.answer
+        kept = stored.answer
         answer = responses.json_answer(kept["body"], kept["status"])
         headers = {**kept["headers"], responses.REPLAYED_HEADER: "true"}
         return Answer(answer.status, answer.body, headers)
@@ -213,17 +213,17 @@ class Service:
         if asked != "auto":
             return asked
         first = body["image_urls"][0]
-        measured = request_rules.measure(request_rules.data_uri_bytes(first) or self._own_upload(first) or b"")
-        return "1:1" if measured is None else nearest_ratio(measured[1], measured[2])
+        inspected = request_rules.inspect_image(request_rules.data_uri_bytes(first) or self._own_upload(first) or b"")
+        return "1:1" if inspected is None else nearest_ratio(inspected[1], inspected[2])
 
-    def _executed(self, visit: Visit, order: Order) -> Answer:
+    def _executed(self, visit: Visit, submission: Submission) -> Answer:
         config, account = self._state.config, self._state.account
-        if not account.can_pay(order.images, config.price_usd):
+        if not account.can_pay(submission.images, config.price_usd):
             return visit.error(402)
         odd = visit.odd
         versioned = odd.versioned and visit.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
         tasks = account.make_tasks(
-            order,
+            submission,
             config,
             odd=odd,
             # The versioned envelope has room for one task only.
@@ -234,8 +234,8 @@ class Service:
         ids = [task.plan.id for task in tasks]
         answer = responses.accepted_versioned(ids[0], odd=odd) if versioned else responses.accepted(ids, odd=odd)
         kept = {"status": answer.status, "headers": dict(answer.headers), "body": json.loads(answer.body)}
-        account.bill(order, tasks, kept, honour=config.honour_keys)
-        webhook = order.body.get("webhook")
+        account.bill(submission, tasks, kept, honour=config.honour_keys)
+        webhook = submission.body.get("webhook")
         if isinstance(webhook, str):
             for task in tasks:
                 self._call_webhook(task, webhook)
@@ -320,7 +320,7 @@ class Service:
         if sent is None:
             return visit.error(400, "file: a multipart field with this name is required", param="file")
         filename, data = sent
-        if len(data) > MOST_UPLOAD_BYTES:
+        if len(data) > MAX_UPLOAD_BYTES:
             return visit.error(413, "file: must be at most 20 MB", param="file")
         upload = self._state.uploads.put(data)
         if upload is None:
@@ -353,9 +353,9 @@ async def _file_field(request: web.Request) -> tuple[str, bytes] | None:
                 data = bytearray()
                 while chunk := await part.read_chunk(1 << 16):
                     data += chunk
-                    if len(data) > MOST_UPLOAD_BYTES:
+                    if len(data) > MAX_UPLOAD_BYTES:
                         break
-                return part.filename or "file", bytes(data[: MOST_UPLOAD_BYTES + 1])
+                return part.filename or "file", bytes(data[: MAX_UPLOAD_BYTES + 1])
     except ConnectionError as error:
         raise raw_responses.Disconnected from error
     except ValueError:

@@ -111,7 +111,7 @@ class Visit:
             if fault.action == "reset_after_bill":
                 return raw_responses.reset(self.request)
             if fault.action == "cut_body":
-                return raw_responses.cut(self.request, answer, fault.get("keep"))
+                return raw_responses.send_truncated(self.request, answer, fault.get("keep"))
             answer = self._instead(fault, "after_bill") or self._spoiled(answer, fault)
         if middle is not None:
             return await self._held_in_body(answer, middle)
@@ -214,10 +214,12 @@ class Visit:
 
     async def _held_in_body(self, answer: Answer, fault: Fault) -> raw_responses.Sent:
         half = len(answer.body) // 2
-        raw_responses.send_raw(self.request, raw_responses.head(answer, length=len(answer.body)) + answer.body[:half])
+        raw_responses.send_raw(
+            self.request, raw_responses.response_head(answer, length=len(answer.body)) + answer.body[:half]
+        )
         if await self.state.room.hold(self.request, self._about(fault)):
             raw_responses.send_raw(self.request, answer.body[half:])
-        return raw_responses.hang_up(self.request)
+        return raw_responses.close_connection(self.request)
 
     def _about(self, fault: Fault) -> Mapping[str, Any]:
         about = {name: self.record[name] for name in ("at", "endpoint", "method", "path", "key")}

@@ -13,7 +13,7 @@ from seedream_batch.emulator.http.exchange import Visit
 from seedream_batch.emulator.http.links import image_index, is_good
 from seedream_batch.emulator.http.responses import Answer, error_answer, of_kind
 from seedream_batch.emulator.http.state import State
-from seedream_batch.emulator.world.images import encode, plain
+from seedream_batch.emulator.world.images import encode, solid_image
 from seedream_batch.emulator.world.tasks import Task
 
 _SLOW_STEPS_PER_SECOND = 20
@@ -47,7 +47,7 @@ class ImageServer:
         ended = await visit.before()
         if ended is not None:
             return ended
-        answer = await self._picture(request, task)
+        answer = await self._image(request, task)
         for fault in visit.faults:
             response = await _played(request, answer, fault, self._state)
             if response is not None:
@@ -67,7 +67,7 @@ class ImageServer:
             return raw_responses.respond(_expired(self._state))
         return raw_responses.respond(Answer(200, data, content_type=upload.content_type))
 
-    async def _picture(self, request: web.Request, task: Task | None) -> Answer:
+    async def _image(self, request: web.Request, task: Task | None) -> Answer:
         index = image_index(request.match_info["name"])
         now = self._state.clock.now()
         if task is None or index is None or index >= task.plan.delivered or task.state(now) != "completed":
@@ -75,7 +75,7 @@ class ImageServer:
         query = request.query
         if not is_good(task.plan.id, index, query.get("expires", ""), query.get("token", ""), now):
             return _expired(self._state)
-        picture = await self._state.gallery.picture(task.plan, index)
+        picture = await self._state.image_cache.image(task.plan, index)
         return Answer(200, picture.data, content_type=picture.content_type)
 
 
@@ -99,7 +99,7 @@ async def _played(request: web.Request, answer: Answer, fault: Fault, state: Sta
     wire_bytes = _broken(answer, fault)
     if wire_bytes is not None:
         raw_responses.send_raw(request, wire_bytes)
-        return raw_responses.hang_up(request)
+        return raw_responses.close_connection(request)
     spoiler = _SPOILERS.get(fault.action)
     return None if spoiler is None else raw_responses.respond(spoiler(answer, fault, state))
 
@@ -108,11 +108,11 @@ def _broken(answer: Answer, fault: Fault) -> bytes | None:
     """What goes on the wire where length and body don't agree."""
     if fault.action == "cut_chunked":
         part = answer.body[: int(len(answer.body) * fault.get("keep"))]
-        return raw_responses.head(answer, length=None) + b"%x\r\n%b\r\n" % (len(part), part)
+        return raw_responses.response_head(answer, length=None) + b"%x\r\n%b\r\n" % (len(part), part)
     if fault.action == "long_length":
-        return raw_responses.head(answer, length=len(answer.body) + fault.get("bytes")) + answer.body
+        return raw_responses.response_head(answer, length=len(answer.body) + fault.get("bytes")) + answer.body
     if fault.action == "short_length":
-        return raw_responses.head(answer, length=len(answer.body) // 2) + answer.body
+        return raw_responses.response_head(answer, length=len(answer.body) // 2) + answer.body
     return None
 
 
@@ -130,7 +130,7 @@ def _wrong_type(answer: Answer, fault: Fault, _: State) -> Answer:
 
 
 def _wrong_size(_answer: Answer, fault: Fault, _state: State) -> Answer:
-    small = encode(plain(fault.get("width"), fault.get("height")), "png", quality=85, pad=None, seed="")
+    small = encode(solid_image(fault.get("width"), fault.get("height")), "png", quality=85, pad=None, seed="")
     return Answer(200, small.data, content_type=small.content_type)
 
 
@@ -150,11 +150,11 @@ _SPOILERS: Mapping[str, Callable[[Answer, Fault, State], Answer]] = {
 
 
 async def _slow(request: web.Request, answer: Answer, bytes_per_second: float) -> web.StreamResponse:
-    raw_responses.send_raw(request, raw_responses.head(answer, length=len(answer.body)))
+    raw_responses.send_raw(request, raw_responses.response_head(answer, length=len(answer.body)))
     step = max(1, int(bytes_per_second / _SLOW_STEPS_PER_SECOND))
     for start in range(0, len(answer.body), step):
-        if raw_responses.gone(request):
+        if raw_responses.is_disconnected(request):
             break
         raw_responses.send_raw(request, answer.body[start : start + step])
         await asyncio.sleep(step / bytes_per_second)
-    return raw_responses.hang_up(request)
+    return raw_responses.close_connection(request)

@@ -48,12 +48,12 @@ def reset(request: web.BaseRequest) -> Sent:
     return Sent()
 
 
-def gone(request: web.BaseRequest) -> bool:
+def is_disconnected(request: web.BaseRequest) -> bool:
     """Whether the client has closed the connection."""
     return request.transport is None or request.transport.is_closing()
 
 
-def hang_up(request: web.BaseRequest) -> Sent:
+def close_connection(request: web.BaseRequest) -> Sent:
     """Close the connection after what was written."""
     if request.transport is not None:
         request.transport.close()
@@ -66,7 +66,7 @@ def send_raw(request: web.BaseRequest, data: bytes) -> None:
         request.transport.write(data)
 
 
-def head(answer: Answer, *, length: int | None) -> bytes:
+def response_head(answer: Answer, *, length: int | None) -> bytes:
     """The head of an answer that says Content-Length, right or wrong, or `chunked` where there is none."""
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", f"Content-Type: {answer.content_type}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
@@ -76,11 +76,11 @@ def head(answer: Answer, *, length: int | None) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def cut(request: web.BaseRequest, answer: Answer, keep: float) -> Sent:
+def send_truncated(request: web.BaseRequest, answer: Answer, keep: float) -> Sent:
     """Promise the whole body, send a part of it, close the connection."""
     part = answer.body[: int(len(answer.body) * keep)]
-    send_raw(request, head(answer, length=len(answer.body)) + part)
-    return hang_up(request)
+    send_raw(request, response_head(answer, length=len(answer.body)) + part)
+    return close_connection(request)
 
 
 async def read_body(request: web.BaseRequest, limit: int) -> bytes | None:
@@ -132,14 +132,14 @@ class WaitingRoom:
         self._held[number] = ({"number": number, **about}, released)
         try:
             while not released.is_set():
-                if gone(request):
+                if is_disconnected(request):
                     return False
                 # aiohttp tells a handler nothing about its connection, so it is looked at a hundred times a second.
                 try:
                     await asyncio.wait_for(released.wait(), 0.01)
                 except TimeoutError:
                     continue
-            return not gone(request)
+            return not is_disconnected(request)
         finally:
             del self._held[number]
 

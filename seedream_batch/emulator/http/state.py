@@ -10,9 +10,9 @@ from seedream_batch.emulator.faults.plan import FaultPlan
 from seedream_batch.emulator.http.raw_responses import WaitingRoom
 from seedream_batch.emulator.http.webhooks import Webhooks
 from seedream_batch.emulator.world.account import Account
-from seedream_batch.emulator.world.image_cache import Gallery
+from seedream_batch.emulator.world.image_cache import ImageCache
 from seedream_batch.emulator.world.ledger import Ledger, LedgerError
-from seedream_batch.emulator.world.rate_limiter import Bucket
+from seedream_batch.emulator.world.rate_limiter import TokenBucket
 from seedream_batch.emulator.world.tasks import Clock
 from seedream_batch.emulator.world.uploads import Uploads
 
@@ -54,13 +54,13 @@ class State:
             raise LedgerError(f"{self.ledger.path}: not a ledger of this emulator ({error!r})") from error
         self.webhooks = Webhooks()
         self.uploads = Uploads(config.state_dir)
-        self.gallery = Gallery()
+        self.image_cache = ImageCache()
         self.room = WaitingRoom()
         self.stats: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTED, 0))
         self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT_REQUESTS)
         self.port = config.port
         self._closed = False
-        self._bucket = self._new_bucket()
+        self._rate_limit = self._new_rate_limit()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
         """Change settings.
@@ -70,10 +70,10 @@ class State:
         """
         config = self.config.changed(changes)
         if "balance_usd" in changes:
-            self.account.refill(config.balance_usd)
+            self.account.set_starting_balance(config.balance_usd)
         self.config = config
         if {"rate_limit", "rate_burst"} & set(changes):
-            self._bucket = self._new_bucket()
+            self._rate_limit = self._new_rate_limit()
 
     def set_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
         """Replace the fault plan.
@@ -91,13 +91,13 @@ class State:
         self.plan = FaultPlan()
         self.stats = collections.Counter(dict.fromkeys(COUNTED, 0))
         self.log.clear()
-        self._bucket = self._new_bucket()
+        self._rate_limit = self._new_rate_limit()
 
     def overdrawn(self, endpoint: str) -> float:
         """0 when the rate limit lets a call to this endpoint pass, otherwise seconds to wait."""
-        if self._bucket is None or (self.config.rate_limit_on == "submit" and endpoint != "submit"):
+        if self._rate_limit is None or (self.config.rate_limit_on == "submit" and endpoint != "submit"):
             return 0.0
-        return self._bucket.take(self.clock.now())
+        return self._rate_limit.take(self.clock.now())
 
     def odd(self, *overrides: Mapping[str, Any] | None) -> Oddities:
         """The oddities to play: those of the config, then those of faults."""
@@ -118,10 +118,10 @@ class State:
         self.account.advance()
         self._closed = True
         self.room.release()
-        self.gallery.close()
+        self.image_cache.close()
         self.ledger.close()
 
-    def _new_bucket(self) -> Bucket | None:
+    def _new_rate_limit(self) -> TokenBucket | None:
         if self.config.rate_limit is None:
             return None
-        return Bucket(self.config.rate_limit, self.config.rate_burst, self.clock.now())
+        return TokenBucket(self.config.rate_limit, self.config.rate_burst, self.clock.now())

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedream_batch.emulator.config import EmulatorConfig, Oddities, TaskTimes
+from seedream_batch.emulator.config import DurationDistribution, EmulatorConfig, Oddities
 from seedream_batch.emulator.world.ledger import Ledger
 from seedream_batch.emulator.world.sizes import PIXELS
 from seedream_batch.emulator.world.tasks import Clock, Plan, Task, task_id
 
 MICRO = 1_000_000  # money is summed up in millionths of a USD: floats would drift
-LONGEST_KEPT = 2048  # longer references (data URIs) are shortened in the ledger
+MAX_LOGGED_REFERENCE = 2048  # longer references (data URIs) are shortened in the ledger
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Submission:
     """A submission that was judged good, before it is executed."""
 
     body: Mapping[str, Any]
@@ -28,7 +28,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Original:
+class StoredResponse:
     """What a key was used for, and the answer to replay."""
 
     digest: str
@@ -44,13 +44,13 @@ class Account:
         self._clock = clock
         self._seed = config.seed
         self._start = config.balance_usd
-        self._forget()
+        self._clear()
         for entry in ledger.entries():
             self._replay(entry)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.tasks: dict[str, Task] = {}
-        self.originals: dict[str, Original] = {}
+        self.stored_responses: dict[str, StoredResponse] = {}
         self.in_flight: dict[str, str] = {}
         """Keys whose request is being executed, with the hash of its body."""
         self._count = 0
@@ -61,9 +61,9 @@ class Account:
         """Begin anew, with an empty ledger and the balance of the config."""
         self.ledger.clear()
         self._start = config.balance_usd
-        self._forget()
+        self._clear()
 
-    def refill(self, balance_usd: float | None) -> None:
+    def set_starting_balance(self, balance_usd: float | None) -> None:
         """Set the balance to begin with; what was spent stays spent."""
         self._start = balance_usd
 
@@ -91,7 +91,7 @@ class Account:
 
     def make_tasks(
         self,
-        order: Order,
+        submission: Submission,
         config: EmulatorConfig,
         *,
         odd: Oddities,
@@ -103,29 +103,29 @@ class Account:
 
         Nothing is billed yet: `bill` does that, once the answer is known.
         """
-        count = min(parts, order.images)
-        shares = [order.images // count + (1 if part < order.images % count else 0) for part in range(count)]
+        count = min(parts, submission.images)
+        shares = [submission.images // count + (1 if part < submission.images % count else 0) for part in range(count)]
         tasks = []
         for share in shares:
             self._count += 1
-            plan = self._plan(order, config, odd=odd, images=share, outcome=outcome, oddities=oddities)
+            plan = self._plan(submission, config, odd=odd, images=share, outcome=outcome, oddities=oddities)
             tasks.append(Task(plan))
         return tasks
 
-    def bill(self, order: Order, tasks: Sequence[Task], answer: Mapping[str, Any], *, honour: bool) -> None:
+    def bill(self, submission: Submission, tasks: Sequence[Task], answer: Mapping[str, Any], *, honour: bool) -> None:
         """Write the charge to the ledger and take the tasks in; from here on the order is executed."""
         price = tasks[0].plan.price
         entry = {
             "at": self._clock.now(),
             "event": "charge",
             "task_id": tasks[0].plan.id,
-            "key": order.key,
-            "body_sha256": order.digest,
-            "request": _shortened(order.body),
-            "images": order.images,
-            "usd": order.images * round(price * MICRO) / MICRO,
+            "key": submission.key,
+            "body_sha256": submission.digest,
+            "request": _shortened(submission.body),
+            "images": submission.images,
+            "usd": submission.images * round(price * MICRO) / MICRO,
             "tasks": [task.plan.as_json() for task in tasks],
-            "answer": answer if honour and order.key is not None else None,
+            "answer": answer if honour and submission.key is not None else None,
         }
         self.ledger.append(entry)
         self._charge(entry, tasks)
@@ -173,7 +173,7 @@ class Account:
 
     def _plan(
         self,
-        order: Order,
+        submission: Submission,
         config: EmulatorConfig,
         *,
         odd: Oddities,
@@ -182,11 +182,11 @@ class Account:
         oddities: Mapping[str, Any] | None,
     ) -> Plan:
         created = self._clock.now()
-        resolution = str(order.body.get("resolution", "2K"))
-        times = TaskTimes.parse(str((oddities or {}).get("task_seconds", config.task_seconds)))
+        resolution = str(submission.body.get("resolution", "2K"))
+        times = DurationDistribution.parse(str((oddities or {}).get("task_seconds", config.task_seconds)))
         factor = 2 if resolution == "4K" else 1
         dice = random.Random(f"{self._seed}/{self._count}")
-        width, height = PIXELS[resolution][order.ratio]
+        width, height = PIXELS[resolution][submission.ratio]
         least = 0 if odd.deliver <= -15 else 1
         return Plan(
             id=task_id(self._seed, self._count, created),
@@ -196,8 +196,8 @@ class Account:
             images=images,
             delivered=max(least, images + odd.deliver),
             price=config.price_usd,
-            prompt=str(order.body["prompt"]),
-            ratio=order.ratio,
+            prompt=str(submission.body["prompt"]),
+            ratio=submission.ratio,
             resolution=resolution,
             width=width,
             height=height,
@@ -218,7 +218,7 @@ class Account:
             if not plan.never_ends and (plan.fails or plan.delivered < plan.images):
                 heapq.heappush(self._ends, (plan.ends, plan.number, plan.id))
         if entry["key"] is not None and entry["answer"] is not None:
-            self.originals[entry["key"]] = Original(entry["body_sha256"], entry["answer"])
+            self.stored_responses[entry["key"]] = StoredResponse(entry["body_sha256"], entry["answer"])
 
     def _replay(self, entry: Mapping[str, Any]) -> None:
         """Take over an entry of an earlier run."""
@@ -238,7 +238,7 @@ def _shortened(body: Mapping[str, Any]) -> dict[str, Any]:
     kept = dict(body)
     if isinstance(kept.get("image_urls"), list):
         kept["image_urls"] = [
-            each if len(each) <= LONGEST_KEPT else f"{each[:64]}... ({len(each)} characters)"
+            each if len(each) <= MAX_LOGGED_REFERENCE else f"{each[:64]}... ({len(each)} characters)"
             for each in kept["image_urls"]
         ]
     return kept

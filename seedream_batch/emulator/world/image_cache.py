@@ -4,23 +4,23 @@ import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
-from seedream_batch.emulator.world.images import Picture, draw
+from seedream_batch.emulator.world.images import EncodedImage, draw
 from seedream_batch.emulator.world.tasks import Plan
 
 _WORKERS = 2
 _KEPT_BYTES = 64 * 1024 * 1024
 
 
-class Gallery:
+class ImageCache:
     """Images of tasks on demand. Used from the event loop; drawing and encoding happen in threads."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="emulator-pictures")
-        self._kept: OrderedDict[tuple[str, int], Picture] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], EncodedImage] = OrderedDict()
         self._bytes = 0
-        self._drawing: dict[tuple[str, int], asyncio.Future[Picture]] = {}
+        self._drawing: dict[tuple[str, int], asyncio.Future[EncodedImage]] = {}
 
-    async def picture(self, plan: Plan, index: int) -> Picture:
+    async def image(self, plan: Plan, index: int) -> EncodedImage:
         """The image of a task with this index, from 0."""
         key = (plan.id, index)
         if key in self._kept:
@@ -37,7 +37,7 @@ class Gallery:
         """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _finished(self, key: tuple[str, int], done: "asyncio.Future[Picture]") -> None:
+    def _finished(self, key: tuple[str, int], done: "asyncio.Future[EncodedImage]") -> None:
         del self._drawing[key]
         if done.cancelled() or done.exception() is not None:
             return

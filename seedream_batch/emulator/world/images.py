@@ -17,14 +17,14 @@ from seedream_batch.emulator.world.tasks import Plan
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 
-_INK: Colour = (255, 255, 255)
-_SHADE: Colour = (12, 14, 20)
+_TEXT_COLOUR: Colour = (255, 255, 255)
+_SHADOW_COLOUR: Colour = (12, 14, 20)
 # The background is soft: it is drawn this large at most, scaled up smoothly once, and then without smoothing, which
 # at 4096 x 4096 takes a tenth of the time and can't be seen.
 _DRAWN_SIDE = 512
 _SMOOTH_SIDE = 1024
 _SMALL_SIDE = 400  # below, blurs and shadows are work that nobody sees
-_MOST_LINES = 7
+_MAX_LINES = 7
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "/Library/Fonts")
 _WIDE_FONTS = (
     "NotoSansCJK",
@@ -39,26 +39,26 @@ _WIDE_FONTS = (
 
 
 @dataclass(frozen=True)
-class Picture:
+class EncodedImage:
     """An encoded image."""
 
     data: bytes
     content_type: str
 
 
-def draw(plan: Plan, index: int) -> Picture:
+def draw(plan: Plan, index: int) -> EncodedImage:
     """The image with this index (from 0) of a task: the same bytes every time."""
     if plan.blank:
         return _blank(plan, index)
     image = _background(plan, index)
-    _letter(image, plan, index)
+    _draw_text(image, plan, index)
     return encode(image, plan.format_of(index), quality=plan.quality, pad=plan.pad, seed=f"{plan.id}/{index}")
 
 
-def _blank(plan: Plan, index: int) -> Picture:
+def _blank(plan: Plan, index: int) -> EncodedImage:
     """A picture of one shade, of the size that was asked for; a comment makes its bytes differ from all others."""
     kind = plan.format_of(index)
-    data = _shade(
+    data = _solid_bytes(
         kind, plan.width, plan.height, hashlib.sha256(plan.prompt.encode(errors="replace")).digest()[0] & 0xF0
     )
     name = f"{plan.id}/{index}".encode()
@@ -66,11 +66,11 @@ def _blank(plan: Plan, index: int) -> Picture:
     if plan.pad is not None and plan.pad > len(data):
         noise = random.Random(name).randbytes(plan.pad - len(data))
         data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
-    return Picture(data, "image/png" if kind == "png" else "image/jpeg")
+    return EncodedImage(data, "image/png" if kind == "png" else "image/jpeg")
 
 
 @functools.lru_cache(maxsize=64)
-def _shade(kind: str, width: int, height: int, shade: int) -> bytes:
+def _solid_bytes(kind: str, width: int, height: int, shade: int) -> bytes:
     buffer = io.BytesIO()
     image = Image.new("L", (width, height), shade)
     if kind == "png":
@@ -81,7 +81,7 @@ def _shade(kind: str, width: int, height: int, shade: int) -> bytes:
     return buffer.getvalue()
 
 
-def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed: str) -> Picture:
+def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed: str) -> EncodedImage:
     """A picture as jpeg or png, padded to about `pad` bytes with bytes that `seed` decides."""
     buffer = io.BytesIO()
     if kind == "png":
@@ -93,7 +93,7 @@ def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed
         # Compressed pictures of gradients are small; padding that compresses as badly as noise makes them real.
         noise = random.Random(seed).randbytes(pad - len(data))
         data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
-    return Picture(data, "image/png" if kind == "png" else "image/jpeg")
+    return EncodedImage(data, "image/png" if kind == "png" else "image/jpeg")
 
 
 def _padded_png(data: bytes, noise: bytes) -> bytes:
@@ -143,7 +143,7 @@ def _background(plan: Plan, index: int) -> Image.Image:
     return image.resize((plan.width, plan.height), Image.Resampling.NEAREST)
 
 
-def _letter(image: Image.Image, plan: Plan, index: int) -> None:
+def _draw_text(image: Image.Image, plan: Plan, index: int) -> None:
     """Ratio and number large above, the prompt in the middle, the rest small below."""
     width, height = image.size
     unit = (width * height) ** 0.5
@@ -171,8 +171,8 @@ def _letter(image: Image.Image, plan: Plan, index: int) -> None:
 def _write(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: Font) -> None:
     shift = _line_height(font) // 22
     if shift:
-        pen.text((at[0] + shift, at[1] + shift), text, font=font, fill=_SHADE)
-    pen.text(at, text, font=font, fill=_INK)
+        pen.text((at[0] + shift, at[1] + shift), text, font=font, fill=_SHADOW_COLOUR)
+    pen.text(at, text, font=font, fill=_TEXT_COLOUR)
 
 
 def _wrapped(text: str, width: float, height: float, size: float) -> tuple[Font, list[str]]:
@@ -182,9 +182,9 @@ def _wrapped(text: str, width: float, height: float, size: float) -> tuple[Font,
         font = _font(round(size * factor), wide=not text.isascii())
         lines = _lines(text, font, width)
         most = max(1, int(height // _line_height(font)))
-        if len(lines) <= min(most, _MOST_LINES):
+        if len(lines) <= min(most, _MAX_LINES):
             return font, lines
-    most = max(1, min(most, _MOST_LINES + 3))
+    most = max(1, min(most, _MAX_LINES + 3))
     if len(lines) > most:
         lines = [*lines[: most - 1], lines[most - 1][:-1] + "..."]
     return font, lines
@@ -244,6 +244,6 @@ def _colour(hue: float, saturation: float, value: float) -> Colour:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def plain(width: int, height: int) -> Image.Image:
+def solid_image(width: int, height: int) -> Image.Image:
     """A picture of one colour."""
-    return Image.new("RGB", (width, height), _SHADE)
+    return Image.new("RGB", (width, height), _SHADOW_COLOUR)

@@ -37,7 +37,7 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a+b")
             try:
-                self._take_over(self._file)
+                self._load(self._file)
             except LedgerError:
                 self._file.close()
                 raise
@@ -76,7 +76,7 @@ class Ledger:
         if self._file is not None:
             self._file.close()
 
-    def _take_over(self, file: BufferedRandom) -> None:
+    def _load(self, file: BufferedRandom) -> None:
         try:
             # The lock goes with the process, however it dies.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from seedream_batch.emulator.world.request_rules import MODELS, MOST_IMAGES, RESOLUTIONS, SIZES
+from seedream_batch.emulator.world.request_rules import MAX_IMAGES, MODELS, RESOLUTIONS, SIZES
 
 
 def model_schema(model: str) -> dict[str, Any]:
     """The parameters of a model. The limits that span fields are told in words only."""
-    count = {"type": "integer", "minimum": 1, "maximum": MOST_IMAGES}
+    count = {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES}
     parameters: dict[str, Any] = {
         "model": {"type": "string", "enum": list(MODELS), "default": MODELS[0]},
         "prompt": {"type": "string", "minLength": 1},

@@ -5,7 +5,7 @@ import math
 from seedream_batch.emulator.config import parse_rate
 
 
-class Bucket:
+class TokenBucket:
     """Tokens that fill up at a rate, of which every request takes one."""
 
     def __init__(self, rate: str, burst: int | None, now: float) -> None:

@@ -1,7 +1,7 @@
-"""What the service takes in a submission: its documented limits as plain rules, one after the other.
+"""Checks a submission against the service's documented limits.
 
-`judge` looks at the request alone, without I/O, and is what a property test can hold against any other description
-of the same limits. `judge_pictures` also decodes the pictures that travel inside data URIs.
+`check_request` looks at the request alone, without I/O, so a property test can compare it with any other description of
+the same limits. `check_inline_images` also decodes the images inside data URIs.
 """
 
 import base64
@@ -27,17 +27,17 @@ FIELDS = (
     "watermark",
 )
 
-MOST_IMAGES = 15  # references and images asked for, together
-MOST_REFERENCE_BYTES = 10 * 1024 * 1024
-MOST_REFERENCE_PIXELS = 6000 * 6000
-LEAST_REFERENCE_SIDE = 15  # "more than 14 px"
-STEEPEST_RATIO = 3
+MAX_IMAGES = 15  # references and images asked for, together
+MAX_REFERENCE_BYTES = 10 * 1024 * 1024
+MAX_REFERENCE_PIXELS = 6000 * 6000
+MIN_REFERENCE_SIDE = 15  # "more than 14 px"
+MAX_ASPECT_RATIO = 3
 
 _WEB_URL = re.compile(r"https?://[^\s/?#][^\s]*")
 _DATA_URI = re.compile(r"data:image/(?P<kind>jpeg|png);base64,(?P<payload>[A-Za-z0-9+/]+={0,2})")
 
 
-def judge(body: object, *, strict: bool) -> list[str]:
+def check_request(body: object, *, strict: bool) -> list[str]:
     """Everything that is wrong with the body of a submission; empty when the service takes it.
 
     Each message begins with the name of the field. Strict refuses fields that the documentation doesn't name.
@@ -45,45 +45,45 @@ def judge(body: object, *, strict: bool) -> list[str]:
     if not isinstance(body, dict):
         return ["body: must be a JSON object"]
     return [
-        *_unknown(body, FIELDS, "", strict=strict),
-        *_words(body),
-        *_counts(body),
-        *_references(body),
-        *_options(body, strict=strict),
-        *_across(body),
+        *_unknown_fields(body, FIELDS, "", strict=strict),
+        *_check_fields(body),
+        *_check_n(body),
+        *_check_references(body),
+        *_check_options(body, strict=strict),
+        *_check_combined_limits(body),
     ]
 
 
-def judge_pictures(body: dict[str, Any]) -> list[str]:
-    """What is wrong with the pictures inside the data URIs of a body that `judge` took."""
+def check_inline_images(body: dict[str, Any]) -> list[str]:
+    """What is wrong with the pictures inside the data URIs of a body that `check_request` took."""
     wrong: list[str] = []
     for index, reference in enumerate(body.get("image_urls", ())):
         match = _DATA_URI.fullmatch(reference)
         if match is not None:
             data = base64.b64decode(match["payload"], validate=True)
-            wrong += [f"image_urls[{index}]: {message}" for message in picture_faults(data)]
+            wrong += [f"image_urls[{index}]: {message}" for message in check_reference_image(data)]
     return wrong
 
 
-def picture_faults(data: bytes) -> list[str]:
+def check_reference_image(data: bytes) -> list[str]:
     """Which limits for reference pictures these bytes break: jpeg or png, ratio, sides, pixels, bytes."""
-    if len(data) > MOST_REFERENCE_BYTES:
+    if len(data) > MAX_REFERENCE_BYTES:
         return [f"must be at most 10 MB, is {len(data)} bytes"]
-    measured = measure(data)
-    if measured is None or measured[0] not in {"JPEG", "PNG"}:
+    inspected = inspect_image(data)
+    if inspected is None or inspected[0] not in {"JPEG", "PNG"}:
         return ["must be a jpeg or png picture"]
-    _, width, height = measured
+    _, width, height = inspected
     wrong = []
-    if min(width, height) < LEAST_REFERENCE_SIDE:
+    if min(width, height) < MIN_REFERENCE_SIDE:
         wrong.append(f"width and height must be above 14 px, are {width}x{height}")
-    if max(width, height) > STEEPEST_RATIO * min(width, height):
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         wrong.append(f"width / height must be within [1/3, 3], is {width}x{height}")
-    if width * height > MOST_REFERENCE_PIXELS:
+    if width * height > MAX_REFERENCE_PIXELS:
         wrong.append(f"must have at most 36000000 pixels, has {width * height}")
     return wrong
 
 
-def measure(data: bytes) -> tuple[str, int, int] | None:
+def inspect_image(data: bytes) -> tuple[str, int, int] | None:
     """Format (as Pillow names it), width and height in pixels of a picture; None if these bytes are none."""
     from PIL import Image  # noqa: PLC0415 - judging a request without pictures must not cost the import
 
@@ -112,12 +112,12 @@ def images_asked(body: dict[str, Any]) -> int:
     return asked
 
 
-def _unknown(part: dict[str, Any], known: tuple[str, ...], prefix: str, *, strict: bool) -> Iterator[str]:
+def _unknown_fields(part: dict[str, Any], known: tuple[str, ...], prefix: str, *, strict: bool) -> Iterator[str]:
     if strict:
         yield from (f"{prefix}{name}: unknown parameter" for name in part if name not in known)
 
 
-def _words(body: dict[str, Any]) -> Iterator[str]:
+def _check_fields(body: dict[str, Any]) -> Iterator[str]:
     for name in ("model", "prompt"):
         if name not in body:
             yield f"{name}: is required"
@@ -137,12 +137,12 @@ def _words(body: dict[str, Any]) -> Iterator[str]:
         yield "watermark: must be true or false"
 
 
-def _counts(body: dict[str, Any]) -> Iterator[str]:
+def _check_n(body: dict[str, Any]) -> Iterator[str]:
     if "n" in body and not _is_count(body["n"]):
         yield "n: must be an integer from 1 to 15, a number without quotes"
 
 
-def _references(body: dict[str, Any]) -> Iterator[str]:
+def _check_references(body: dict[str, Any]) -> Iterator[str]:
     if "image_urls" not in body:
         return
     references = body["image_urls"]
@@ -159,13 +159,13 @@ def _references(body: dict[str, Any]) -> Iterator[str]:
             yield f"image_urls[{index}]: must be an http:// or https:// URL or a data URI"
 
 
-def _options(body: dict[str, Any], *, strict: bool) -> Iterator[str]:
+def _check_options(body: dict[str, Any], *, strict: bool) -> Iterator[str]:
     if "optimize_prompt_options" in body:
         options = body["optimize_prompt_options"]
         if not isinstance(options, dict):
             yield "optimize_prompt_options: must be an object"
         else:
-            yield from _unknown(options, ("mode",), "optimize_prompt_options.", strict=strict)
+            yield from _unknown_fields(options, ("mode",), "optimize_prompt_options.", strict=strict)
             if "mode" in options and not _one_of(options["mode"], ("standard", "fast")):
                 yield "optimize_prompt_options.mode: must be one of standard, fast"
     if "sequential_image_generation_options" in body:
@@ -173,14 +173,14 @@ def _options(body: dict[str, Any], *, strict: bool) -> Iterator[str]:
         if not isinstance(options, dict):
             yield "sequential_image_generation_options: must be an object"
         else:
-            yield from _unknown(options, ("max_images",), "sequential_image_generation_options.", strict=strict)
+            yield from _unknown_fields(options, ("max_images",), "sequential_image_generation_options.", strict=strict)
             if "max_images" in options and not _is_count(options["max_images"]):
                 yield "sequential_image_generation_options.max_images: must be an integer from 1 to 15"
         if body.get("sequential_image_generation") != "auto":
             yield "sequential_image_generation_options: only together with sequential_image_generation auto"
 
 
-def _across(body: dict[str, Any]) -> Iterator[str]:
+def _check_combined_limits(body: dict[str, Any]) -> Iterator[str]:
     """The limits that span fields. Fields that are broken by themselves count as absent here: they are told above."""
     listed = body.get("image_urls")
     references = len(listed) if isinstance(listed, list) else 0
@@ -198,9 +198,9 @@ def _across(body: dict[str, Any]) -> Iterator[str]:
             yield "n: several images need image_urls, text alone makes one image"
         if automatic:
             yield "sequential_image_generation: auto needs image_urls"
-    if references + asked > MOST_IMAGES:
+    if references + asked > MAX_IMAGES:
         yield f"image_urls: references and n together must be at most 15, are {references} + {asked}"
-    if references + most > MOST_IMAGES:
+    if references + most > MAX_IMAGES:
         yield f"image_urls: references and max_images together must be at most 15, are {references} + {most}"
 
 
@@ -212,7 +212,7 @@ def _is_count(value: object) -> bool:
     """Whether this is an integer from 1 to 15. JSON has one kind of number, so 1.0 is one; true and "1" are not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
-    return 1 <= value <= MOST_IMAGES and value == int(value)
+    return 1 <= value <= MAX_IMAGES and value == int(value)
 
 
 def _is_data_uri(reference: str) -> bool:

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedream_batch.emulator.world.request_rules import measure
+from seedream_batch.emulator.world.request_rules import inspect_image
 
-MOST_UPLOAD_BYTES = 20 * 1024 * 1024
+MAX_UPLOAD_BYTES = 20 * 1024 * 1024
 _KINDS = {
     "JPEG": ("jpg", "image/jpeg"),
     "PNG": ("png", "image/png"),
@@ -39,10 +39,10 @@ class Uploads:
 
     def put(self, data: bytes) -> Upload | None:
         """Keep an image; None when these bytes are no jpeg, png, webp or gif."""
-        measured = measure(data)
-        if measured is None or measured[0] not in _KINDS:
+        inspected = inspect_image(data)
+        if inspected is None or inspected[0] not in _KINDS:
             return None
-        extension, content_type = _KINDS[measured[0]]
+        extension, content_type = _KINDS[inspected[0]]
         name = f"{hashlib.sha256(data).hexdigest()[:40]}.{extension}"
         upload = Upload(name, content_type, len(data), time.time())
         if self._folder is None:
