@@ -10,7 +10,7 @@ from seedream_batch import emulator
 from seedream_batch.emulator.config import OMITTABLE, ConfigError, EmulatorConfig
 from seedream_batch.emulator.faults.actions import ACTIONS, ENDPOINTS
 
-_RATHER = {"bad_keys": "bad_key", "forbidden_keys": "forbidden_key"}
+_OPTION_NAMES = {"bad_keys": "bad_key", "forbidden_keys": "forbidden_key"}
 
 # Field of the config -> what --help says. The order is that of the help.
 _HELP: dict[str, str] = {
@@ -152,7 +152,7 @@ def _check_options() -> list[click.Parameter]:
             declaration = "--strict/--lenient" if field == "strict" else f"--{flag}/--no-{flag}"
             options.append(click.Option([declaration], default=default, show_default=True, help=text))
         elif field in {"bad_keys", "forbidden_keys", "omit"}:
-            name = _RATHER.get(field, field).replace("_", "-")
+            name = _OPTION_NAMES.get(field, field).replace("_", "-")
             options.append(click.Option([f"--{name}", field], multiple=True, metavar="TEXT", help=text))
         elif field == "webhook_retries":
             options.append(click.Option(["--webhook-retry", field], multiple=True, type=float, help=text))

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 from seedream_batch.emulator.config import EmulatorConfig
 from seedream_batch.emulator.http.app import serving
-from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.http.state import EmulatorState
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ class Emulator:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
-        self._state: State | None = None
+        self._state: EmulatorState | None = None
         self._started: Future[int] = Future()
 
     def __enter__(self) -> Self:
@@ -78,15 +78,15 @@ class Emulator:
 
     def ledger(self) -> list[dict[str, Any]]:
         """The entries of the ledger so far; also after the end."""
-        return self._ask(lambda state: state.settled_ledger())
+        return self._call(lambda state: state.ledger_entries())
 
     def stats(self) -> dict[str, int]:
         """Requests by endpoint, and some counts more."""
-        return self._ask(lambda state: dict(state.stats))
+        return self._call(lambda state: dict(state.stats))
 
     def requests(self) -> list[dict[str, Any]]:
         """The latest requests, the oldest first."""
-        return self._ask(lambda state: [dict(each) for each in state.log])
+        return self._call(lambda state: [dict(each) for each in state.log])
 
     def configure(self, **changes: Any) -> None:
         """Change settings.
@@ -94,7 +94,7 @@ class Emulator:
         Raises:
             ConfigError: for changes that make no sense; then none is made.
         """
-        self._ask(lambda state: state.configure(changes))
+        self._call(lambda state: state.configure(changes))
 
     def set_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
         """Replace the fault rules.
@@ -103,41 +103,41 @@ class Emulator:
             FaultError: for rules that make no sense; then the old ones stay.
         """
         listed = list(rules)
-        self._ask(lambda state: state.set_faults(listed))
+        self._call(lambda state: state.set_faults(listed))
 
     def faults(self) -> list[dict[str, Any]]:
         """The rules in force and how often each met a request and fired."""
-        return self._ask(lambda state: state.plan.as_json())
+        return self._call(lambda state: state.plan.as_json())
 
     def waiting(self) -> list[dict[str, Any]]:
         """The requests that a hang holds."""
-        return self._ask(lambda state: state.room.as_json())
+        return self._call(lambda state: state.held.as_json())
 
     def release(self) -> int:
         """Let them go on; how many there were."""
-        return self._ask(lambda state: state.room.release())
+        return self._call(lambda state: state.held.release())
 
     def reset(self) -> None:
         """Forget everything but the settings."""
-        self._ask(lambda state: state.reset())
+        self._call(lambda state: state.reset())
 
-    def _ask(self, question: Callable[[State], Result]) -> Result:
+    def _call(self, function: Callable[[EmulatorState], Result]) -> Result:
         """Have a function called in the loop's thread, where the state belongs; here, once that thread has ended."""
         if self._loop is None or self._state is None:
             raise RuntimeError("the emulator was not started")
         state = self._state
         if self._thread is None:
-            return question(state)
-        answer: Future[Result] = Future()
+            return function(state)
+        result: Future[Result] = Future()
 
         def call() -> None:
             try:
-                answer.set_result(question(state))
+                result.set_result(function(state))
             except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
-                answer.set_exception(error)
+                result.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
-        return answer.result()
+        return result.result()
 
     def _run(self) -> None:
         try:
@@ -147,7 +147,7 @@ class Emulator:
                 self._started.set_exception(error)
 
     async def _serve(self) -> None:
-        state = State(self._config)
+        state = EmulatorState(self._config)
         try:
             async with serving(state) as port:
                 self._loop, self._stop, self._state = asyncio.get_running_loop(), asyncio.Event(), state
@@ -173,7 +173,7 @@ def serve(config: EmulatorConfig, *, announce: Callable[[str], object] | None = 
 
 
 async def _foreground(config: EmulatorConfig, announce: Callable[[str], object]) -> None:
-    state = State(config)
+    state = EmulatorState(config)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -4,12 +4,12 @@ import pytest
 
 from seedream_batch.emulator import ConfigError, EmulatorConfig, FaultError
 from seedream_batch.emulator.faults.actions import ACTIONS
-from seedream_batch.emulator.faults.plan import FaultPlan, Occasion
+from seedream_batch.emulator.faults.plan import FaultPlan, RequestInfo
 
 
 def fired(rule, count, seed=0):
     plan = FaultPlan([{"on": "submit", "action": "reset_after", **rule}], seed=seed)
-    return [bool(plan.meet(Occasion("submit", f"prompt {index}"), headers_only=False)) for index in range(count)]
+    return [bool(plan.match(RequestInfo("submit", f"prompt {index}"), headers_only=False)) for index in range(count)]
 
 
 def test_after_every_and_count():
@@ -35,7 +35,7 @@ def test_the_first_ending_wins_and_delays_add_up():
             {"on": "submit", "action": "status", "status": 500, "count": 1},
         ]
     )
-    played = [[fault.action for fault in plan.meet(Occasion("submit"), headers_only=False)] for _ in range(3)]
+    played = [[fault.action for fault in plan.match(RequestInfo("submit"), headers_only=False)] for _ in range(3)]
     assert played == [["delay", "reset_after"], ["delay", "status"], ["delay"]]
 
 

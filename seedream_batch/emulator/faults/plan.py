@@ -33,7 +33,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Occasion:
+class RequestInfo:
     """What the selectors of rules look at in one request."""
 
     endpoint: str
@@ -51,17 +51,17 @@ class Rule:
     spec: ActionSpec
     endpoints: frozenset[str]
     dice: random.Random
-    met: int = 0
+    matched: int = 0
     fired: int = 0
     prompt: re.Pattern[str] | None = field(default=None)
 
-    def fires(self, occasion: Occasion) -> bool:
+    def fires(self, info: RequestInfo) -> bool:
         """Whether the rule plays its action on this request; counts the request where its selectors fit."""
-        if occasion.endpoint not in self.endpoints or not self._selects(occasion):
+        if info.endpoint not in self.endpoints or not self._selects(info):
             return False
-        self.met += 1
+        self.matched += 1
         rule = self.document
-        position = self.met - int(rule.get("after", 0))
+        position = self.matched - int(rule.get("after", 0))
         if position < 1 or (position - 1) % int(rule.get("every", 1)) != 0:
             return False
         if self.fired >= rule.get("count", self.fired + 1):
@@ -72,11 +72,11 @@ class Rule:
         self.fired += 1
         return True
 
-    def _selects(self, occasion: Occasion) -> bool:
-        if self.prompt is not None and (occasion.prompt is None or self.prompt.search(occasion.prompt) is None):
+    def _selects(self, info: RequestInfo) -> bool:
+        if self.prompt is not None and (info.prompt is None or self.prompt.search(info.prompt) is None):
             return False
         wanted = self.document.get("task")
-        return wanted is None or wanted in (occasion.task_id, occasion.task_number)
+        return wanted is None or wanted in (info.task_id, info.task_number)
 
 
 class FaultPlan:
@@ -90,13 +90,13 @@ class FaultPlan:
         """
         self._rules = _rules(list(documents), seed)
 
-    def meet(self, occasion: Occasion, *, headers_only: bool) -> list[Fault]:
+    def match(self, info: RequestInfo, *, headers_only: bool) -> list[Fault]:
         """The actions to play on a request: those that strike before its body is read, or all others."""
         faults: list[Fault] = []
         ended = False
         for rule in self._rules:
             early = rule.spec.phase == HEADERS_PHASE
-            if early != headers_only or (ended and rule.spec.ends) or not rule.fires(occasion):
+            if early != headers_only or (ended and rule.spec.ends) or not rule.fires(info):
                 continue
             ended = ended or rule.spec.ends
             faults.append(Fault(rule.document["action"], rule.document, rule.number))
@@ -104,7 +104,7 @@ class FaultPlan:
 
     def as_json(self) -> list[dict[str, Any]]:
         """The rules, each with how many requests it met and how often it fired."""
-        return [{**rule.document, "met": rule.met, "fired": rule.fired} for rule in self._rules]
+        return [{**rule.document, "met": rule.matched, "fired": rule.fired} for rule in self._rules]
 
     def __bool__(self) -> bool:
         return bool(self._rules)

@@ -10,24 +10,24 @@ from aiohttp import BodyPartReader, web
 
 from seedream_batch.emulator.config import Oddities
 from seedream_batch.emulator.http import raw_responses, responses
-from seedream_batch.emulator.http.exchange import Visit
+from seedream_batch.emulator.http.exchange import Exchange
 from seedream_batch.emulator.http.links import result_url, upload_url
-from seedream_batch.emulator.http.responses import Answer
-from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.http.responses import Response
+from seedream_batch.emulator.http.state import EmulatorState
 from seedream_batch.emulator.world import request_rules
 from seedream_batch.emulator.world.account import Submission
 from seedream_batch.emulator.world.model_schema import model_schema
 from seedream_batch.emulator.world.sizes import nearest_ratio
-from seedream_batch.emulator.world.tasks import Task, stringified, task_document
+from seedream_batch.emulator.world.tasks import Task, stringify_numbers, task_document
 from seedream_batch.emulator.world.uploads import MAX_UPLOAD_BYTES
 
-_LONGEST_KEY = 191
+_MAX_KEY_LENGTH = 191
 
 
-class Service:
+class ApiEndpoints:
     """The handlers under /v1."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: EmulatorState) -> None:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
@@ -44,67 +44,67 @@ class Service:
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/images/generations."""
-        visit = Visit(self._state, request, "submit")
-        ended = await visit.enter()
+        exchange = Exchange(self._state, request, "submit")
+        ended = await exchange.admit()
         if ended is not None:
             return ended
         raw = await raw_responses.read_body(request, self._state.config.max_body_bytes)
         if raw is None:
-            return raw_responses.respond(visit.error(413))
+            return raw_responses.respond(exchange.error(413))
         body, digest = _parsed(raw), hashlib.sha256(raw).hexdigest()
-        visit.record["body_sha256"] = digest
+        exchange.record["body_sha256"] = digest
         prompt = body.get("prompt") if isinstance(body, dict) else None
         account = self._state.account
-        visit.meet(prompt if isinstance(prompt, str) else None)
+        exchange.match_faults(prompt if isinstance(prompt, str) else None)
         account.advance()
-        checked = await self._checked(visit, body)
-        submission = checked if isinstance(checked, Answer) else self._submission(visit, checked, digest)
-        if isinstance(submission, Answer):
-            return await visit.before() or await visit.after(submission)
+        checked = await self._checked(exchange, body)
+        submission = checked if isinstance(checked, Response) else self._submission(exchange, checked, digest)
+        if isinstance(submission, Response):
+            return await exchange.before_execution() or await exchange.finish(submission)
         # From here to the end of the execution another request with this key is told that it is in progress.
         if submission.key is not None and self._state.config.honour_keys:
             account.in_flight[submission.key] = digest
         try:
-            ended = await visit.before()
+            ended = await exchange.before_execution()
             if ended is not None:
                 return ended
-            answer = self._executed(visit, submission)
+            response = self._execute(exchange, submission)
         finally:
             if submission.key is not None:
                 account.in_flight.pop(submission.key, None)
-        return await visit.after(answer)
+        return await exchange.finish(response)
 
     async def poll(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/tasks/{id}."""
-        visit = Visit(self._state, request, "poll")
-        ended = await visit.enter()
+        exchange = Exchange(self._state, request, "poll")
+        ended = await exchange.admit()
         if ended is not None:
             return ended
         task = self._state.account.tasks.get(request.match_info["task_id"])
-        visit.meet()
-        ended = await visit.before()
-        return ended or await visit.after(self._polled(visit, task))
+        exchange.match_faults()
+        ended = await exchange.before_execution()
+        return ended or await exchange.finish(self._poll_response(exchange, task))
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/uploads/images."""
-        visit = Visit(self._state, request, "upload")
-        ended = await visit.enter()
+        exchange = Exchange(self._state, request, "upload")
+        ended = await exchange.admit()
         if ended is not None:
             return ended
-        sent = await _file_field(request)
+        sent = await _read_file_field(request)
         if sent is not None:
-            visit.record["body_sha256"] = hashlib.sha256(sent[1]).hexdigest()
-        visit.meet()
-        return await visit.before() or await visit.after(self._uploaded(visit, sent))
+            exchange.record["body_sha256"] = hashlib.sha256(sent[1]).hexdigest()
+        exchange.match_faults()
+        return await exchange.before_execution() or await exchange.finish(self._store_upload(exchange, sent))
 
     async def balance(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/balance and /v1/user/balance."""
-        visit = Visit(self._state, request, "balance")
-        ended = await visit.enter()
+        exchange = Exchange(self._state, request, "balance")
+        ended = await exchange.admit()
         if ended is not None:
             return ended
-        visit.meet()
-        ended = await visit.before()
+        exchange.match_faults()
+        ended = await exchange.before_execution()
         if ended is not None:
             return ended
         account = self._state.account
@@ -118,8 +118,8 @@ class Service:
             "used_credits": round(account.used_usd * 10, 6),
             "unlimited_quota": remaining is None,
         }
-        return await visit.after(
-            responses.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+        return await exchange.finish(
+            responses.json_response(stringify_numbers(document) if exchange.oddities.numbers_as_strings else document)
         )
 
     async def models(self, request: web.Request) -> web.StreamResponse:
@@ -127,25 +127,25 @@ class Service:
         listed = [
             {"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in request_rules.MODELS
         ]
-        return await self._told(request, responses.json_answer({"object": "list", "data": listed}))
+        return await self._respond(request, responses.json_response({"object": "list", "data": listed}))
 
     async def schema(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/model-schema?model=."""
         model = request.query.get("model", "")
         if model not in request_rules.MODELS:
             message = f"model: {model!r} is not one of {', '.join(request_rules.MODELS)}"
-            return await self._told(request, responses.error_answer(404, message, odd=self._state.config))
-        return await self._told(request, responses.json_answer(model_schema(model)))
+            return await self._respond(request, responses.error_response(404, message, odd=self._state.config))
+        return await self._respond(request, responses.json_response(model_schema(model)))
 
-    async def _told(self, request: web.Request, answer: Answer) -> web.StreamResponse:
-        visit = Visit(self._state, request, "models")
-        ended = await visit.enter()
+    async def _respond(self, request: web.Request, response: Response) -> web.StreamResponse:
+        exchange = Exchange(self._state, request, "models")
+        ended = await exchange.admit()
         if ended is not None:
             return ended
-        visit.meet()
-        return await visit.before() or await visit.after(answer)
+        exchange.match_faults()
+        return await exchange.before_execution() or await exchange.finish(response)
 
-    async def _checked(self, visit: Visit, body: object) -> dict[str, Any] | Answer:
+    async def _checked(self, exchange: Exchange, body: object) -> dict[str, Any] | Response:
         """The body, if it keeps to all limits."""
         wrong = request_rules.check_request(body, strict=self._state.config.strict)
         if not wrong and isinstance(body, dict):
@@ -160,7 +160,7 @@ class Service:
             ]
             if not wrong:
                 return body
-        return responses.refusal(wrong, odd=visit.odd)
+        return responses.refusal(wrong, odd=exchange.oddities)
 
     def _own_upload(self, reference: str) -> bytes | None:
         """The bytes of an upload of ours; empty for references to elsewhere, None for an upload that isn't there."""
@@ -180,33 +180,33 @@ class Service:
                 return rest.partition("/uploads/")[2]
         return None
 
-    def _submission(self, visit: Visit, body: dict[str, Any], digest: str) -> Submission | Answer:
+    def _submission(self, exchange: Exchange, body: dict[str, Any], digest: str) -> Submission | Response:
         """The order of a good body, or the answer that its idempotency key leads to."""
-        key = visit.request.headers.get("Idempotency-Key")
+        key = exchange.request.headers.get("Idempotency-Key")
         if key is not None and self._state.config.honour_keys:
-            answer = self._known(visit, key, digest)
-            if answer is not None:
-                return answer
+            response = self._replayed(exchange, key, digest)
+            if response is not None:
+                return response
         return Submission(body, digest, key, request_rules.images_asked(body), self._ratio(body))
 
-    def _known(self, visit: Visit, key: str, digest: str) -> Answer | None:
+    def _replayed(self, exchange: Exchange, key: str, digest: str) -> Response | None:
         account = self._state.account
-        if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" for each in key):
-            return visit.error(
+        if not 1 <= len(key) <= _MAX_KEY_LENGTH or not all("!" <= each <= "~" for each in key):
+            return exchange.error(
                 400, "Idempotency-Key: must be 1 to 191 visible ASCII characters", param="Idempotency-Key"
             )
         if key in account.in_flight:
-            return visit.idempotency("in_progress" if account.in_flight[key] == digest else "key_reused")
+            return exchange.idempotency_error("in_progress" if account.in_flight[key] == digest else "key_reused")
         stored = account.stored_responses.get(key)
         if stored is None:
             return None
         if stored.digest != digest:
-            return visit.idempotency("key_reused")
+            return exchange.idempotency_error("key_reused")
         self._state.stats["replayed"] += 1
-        kept = stored.answer
-        answer = responses.json_answer(kept["body"], kept["status"])
+        kept = stored.response
+        response = responses.json_response(kept["body"], kept["status"])
         headers = {**kept["headers"], responses.REPLAYED_HEADER: "true"}
-        return Answer(answer.status, answer.body, headers)
+        return Response(response.status, response.body, headers)
 
     def _ratio(self, body: Mapping[str, Any]) -> str:
         asked = str(body.get("size", "1:1"))
@@ -216,94 +216,94 @@ class Service:
         inspected = request_rules.inspect_image(request_rules.data_uri_bytes(first) or self._own_upload(first) or b"")
         return "1:1" if inspected is None else nearest_ratio(inspected[1], inspected[2])
 
-    def _executed(self, visit: Visit, submission: Submission) -> Answer:
+    def _execute(self, exchange: Exchange, submission: Submission) -> Response:
         config, account = self._state.config, self._state.account
         if not account.can_pay(submission.images, config.price_usd):
-            return visit.error(402)
-        odd = visit.odd
-        versioned = odd.versioned and visit.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
+            return exchange.error(402)
+        odd = exchange.oddities
+        versioned = odd.versioned and exchange.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
         tasks = account.make_tasks(
             submission,
             config,
             odd=odd,
             # The versioned envelope has room for one task only.
             parts=1 if versioned else odd.submit_entries,
-            outcome=visit.outcome(),
-            oddities=visit.oddities(),
+            outcome=exchange.task_outcome(),
+            oddities=exchange.oddity_overrides(),
         )
         ids = [task.plan.id for task in tasks]
-        answer = responses.accepted_versioned(ids[0], odd=odd) if versioned else responses.accepted(ids, odd=odd)
-        kept = {"status": answer.status, "headers": dict(answer.headers), "body": json.loads(answer.body)}
+        response = responses.accepted_versioned(ids[0], odd=odd) if versioned else responses.accepted(ids, odd=odd)
+        kept = {"status": response.status, "headers": dict(response.headers), "body": json.loads(response.body)}
         account.bill(submission, tasks, kept, honour=config.honour_keys)
         webhook = submission.body.get("webhook")
         if isinstance(webhook, str):
             for task in tasks:
                 self._call_webhook(task, webhook)
-        return answer
+        return response
 
-    def _polled(self, visit: Visit, task: Task | None) -> Answer:
+    def _poll_response(self, exchange: Exchange, task: Task | None) -> Response:
         state = self._state
         state.account.advance()
         if task is None:
-            return visit.error(404, "task not found")
+            return exchange.error(404, "task not found")
         task.polls += 1
         now = state.clock.now()
-        odd = state.odd(task.plan.oddities, visit.oddities())
+        odd = state.oddities(task.plan.oddities, exchange.oddity_overrides())
         # A fault on this poll is for this one answer; one from the submission is what became of the task.
-        here, settled = visit.outcome(), task.plan.outcome or {}
-        outcome = here or settled
+        here, planned = exchange.task_outcome(), task.plan.outcome or {}
+        outcome = here or planned
         action = outcome.get("action")
         within = here is not None or task.polls <= outcome.get("polls", task.polls)
         if action == "not_found" and within:
-            return visit.error(404, "task not found")
-        stands = task.state(now)
+            return exchange.error(404, "task not found")
+        status = task.state(now)
         if here is not None and action == "never_end":
-            stands = "processing"
+            status = "processing"
         elif here is not None and action == "fail":
-            stands = outcome.get("status", "failed")
-        elif action == "unknown_status" and within and (here or "polls" in outcome or stands != "completed"):
-            stands = "processing"
-            odd = state.odd(task.plan.oddities, visit.oddities(), {"processing_word": outcome["word"]})
-        if stands == "completed":
-            stands = self._completed(task, settled, now)
-        return self._document(task, odd, stands, outcome, visit.request.query.get("language", "en"))
+            status = outcome.get("status", "failed")
+        elif action == "unknown_status" and within and (here or "polls" in outcome or status != "completed"):
+            status = "processing"
+            odd = state.oddities(task.plan.oddities, exchange.oddity_overrides(), {"processing_word": outcome["word"]})
+        if status == "completed":
+            status = self._complete(task, planned, now)
+        return self._task_response(task, odd, status, outcome, exchange.request.query.get("language", "en"))
 
-    def _document(
-        self, task: Task, odd: Oddities, stands: str, outcome: Mapping[str, Any], language: str = "en"
-    ) -> Answer:
+    def _task_response(
+        self, task: Task, odd: Oddities, status: str, outcome: Mapping[str, Any], language: str = "en"
+    ) -> Response:
         document = task_document(
             task,
             self._state.clock.now(),
             odd=odd,
-            state=stands,
+            state=status,
             error=outcome,
             links=lambda index: result_url(self._state, task, index, odd),
             language=language,
         )
-        return responses.json_answer(document)
+        return responses.json_response(document)
 
     def _call_webhook(self, task: Task, webhook: str) -> None:
         """Have the task's document posted when it ends; only the lenient mode lets a webhook come this far."""
         if task.plan.never_ends:
             return
 
-        def document() -> Answer:
+        def document() -> Response:
             self._state.account.advance()
             now = self._state.clock.now()
-            stands, settled = task.state(now), task.plan.outcome or {}
-            if stands == "completed":
+            status, planned = task.state(now), task.plan.outcome or {}
+            if status == "completed":
                 self._renew_links(task, now)
-            return self._document(task, self._state.odd(task.plan.oddities), stands, settled)
+            return self._task_response(task, self._state.oddities(task.plan.oddities), status, planned)
 
         # A little late rather than early: the document must say that the task has ended.
         seconds = task.plan.ends - self._state.clock.now() + 0.01
         self._state.webhooks.call_later(webhook, seconds, document, retries=self._state.config.webhook_retries)
 
-    def _completed(self, task: Task, settled: Mapping[str, Any], now: float) -> str:
+    def _complete(self, task: Task, planned: Mapping[str, Any], now: float) -> str:
         """Give out links of a completed task; unless this is where it turns out to have failed."""
-        if settled.get("action") == "late_failure":
+        if planned.get("action") == "late_failure":
             task.completed_polls += 1
-            if task.completed_polls > settled.get("polls", 1):
+            if task.completed_polls > planned.get("polls", 1):
                 self._state.account.fail_late(task)
                 return "failed"
         self._renew_links(task, now)
@@ -316,15 +316,15 @@ class Service:
         if config.renew_links and now >= task.links_until:
             task.links_until = now + config.link_seconds
 
-    def _uploaded(self, visit: Visit, sent: tuple[str, bytes] | None) -> Answer:
+    def _store_upload(self, exchange: Exchange, sent: tuple[str, bytes] | None) -> Response:
         if sent is None:
-            return visit.error(400, "file: a multipart field with this name is required", param="file")
+            return exchange.error(400, "file: a multipart field with this name is required", param="file")
         filename, data = sent
         if len(data) > MAX_UPLOAD_BYTES:
-            return visit.error(413, "file: must be at most 20 MB", param="file")
+            return exchange.error(413, "file: must be at most 20 MB", param="file")
         upload = self._state.uploads.put(data)
         if upload is None:
-            return visit.error(400, "file: must be a jpeg, png, webp or gif picture", param="file")
+            return exchange.error(400, "file: must be a jpeg, png, webp or gif picture", param="file")
         document = {
             "url": upload_url(self._state, upload.name),
             "filename": filename,
@@ -332,7 +332,9 @@ class Service:
             "bytes": upload.size,
             "created_at": int(upload.created),
         }
-        return responses.json_answer(stringified(document) if visit.odd.numbers_as_strings else document)
+        return responses.json_response(
+            stringify_numbers(document) if exchange.oddities.numbers_as_strings else document
+        )
 
 
 def _parsed(raw: bytes) -> object:
@@ -343,7 +345,7 @@ def _parsed(raw: bytes) -> object:
         return None
 
 
-async def _file_field(request: web.Request) -> tuple[str, bytes] | None:
+async def _read_file_field(request: web.Request) -> tuple[str, bytes] | None:
     """Name and bytes of the field `file`; of too large a file one byte more than is allowed."""
     if not request.content_type.startswith("multipart/"):
         return None
@@ -357,7 +359,7 @@ async def _file_field(request: web.Request) -> tuple[str, bytes] | None:
                         break
                 return part.filename or "file", bytes(data[: MAX_UPLOAD_BYTES + 1])
     except ConnectionError as error:
-        raise raw_responses.Disconnected from error
+        raise raw_responses.ClientDisconnected from error
     except ValueError:
         return None
     return None

@@ -7,13 +7,13 @@ from aiohttp import web
 
 from seedream_batch.emulator.config import ConfigError
 from seedream_batch.emulator.faults.plan import FaultError
-from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.http.state import EmulatorState
 
 
-class Control:
+class ControlEndpoints:
     """The handlers under /emulator/. They need no key, and no fault meets them."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: EmulatorState) -> None:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
@@ -35,7 +35,7 @@ class Control:
     async def ledger(self, request: web.Request) -> web.Response:
         """The entries so far, as a list; `?first=N` leaves out the first N."""
         first = request.query.get("first", "0")
-        return web.json_response(self._state.settled_ledger(int(first) if first.isdigit() else 0))
+        return web.json_response(self._state.ledger_entries(int(first) if first.isdigit() else 0))
 
     async def stats(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
         """Requests by endpoint, and some counts more."""
@@ -83,11 +83,11 @@ class Control:
 
     async def waiting(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
         """The requests that a hang holds."""
-        return web.json_response(self._state.room.as_json())
+        return web.json_response(self._state.held.as_json())
 
     async def release(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
         """Let them go on."""
-        return web.json_response({"released": self._state.room.release()})
+        return web.json_response({"released": self._state.held.release()})
 
     async def reset(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
         """Forget everything but the settings."""

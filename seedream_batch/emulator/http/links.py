@@ -4,14 +4,14 @@ import hashlib
 from pathlib import PurePosixPath
 
 from seedream_batch.emulator.config import Oddities
-from seedream_batch.emulator.http.state import State
+from seedream_batch.emulator.http.state import EmulatorState
 from seedream_batch.emulator.world.tasks import Task
 
 _EXTENSIONS = {"jpeg": "jpg", "png": "png"}
 _SWAPPED = {"jpg": "png", "png": "jpg"}
 
 
-def result_url(state: State, task: Task, index: int, odd: Oddities) -> str:
+def result_url(state: EmulatorState, task: Task, index: int, odd: Oddities) -> str:
     """The URL of an image of a task; good until the task's links expire.
 
     The expiry is part of the URL, so links that were given out earlier end when they were said to, also after the
@@ -26,7 +26,7 @@ def result_url(state: State, task: Task, index: int, odd: Oddities) -> str:
     return f"{_origin(state)}/results/{task.plan.id}/{name}?expires={expires}&token={token}"
 
 
-def upload_url(state: State, name: str) -> str:
+def upload_url(state: EmulatorState, name: str) -> str:
     """The URL of an upload."""
     return f"{_origin(state)}/uploads/{name}"
 
@@ -44,7 +44,7 @@ def is_good(task_id: str, index: int, expires: str, token: str, now: float) -> b
     return now * 1000 < int(expires)
 
 
-def _origin(state: State) -> str:
+def _origin(state: EmulatorState) -> str:
     return f"http://{state.config.image_host}:{state.port}"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from seedream_batch.emulator.http.responses import Answer
+from seedream_batch.emulator.http.responses import Response
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
-class Sent(web.Response):
+class NoResponse(web.Response):
     """Stands for an answer that is on the wire already, or never will be: nothing more is sent."""
 
     async def prepare(self, request: web.BaseRequest) -> None:  # noqa: ARG002 - the signature is aiohttp's
@@ -26,18 +26,18 @@ class Sent(web.Response):
         return
 
 
-class Disconnected(Exception):
+class ClientDisconnected(Exception):
     """The client went away in the middle of its request."""
 
 
-def respond(answer: Answer) -> web.Response:
+def respond(response: Response) -> web.Response:
     """The answer as aiohttp sends it."""
     return web.Response(
-        status=answer.status, body=answer.body, headers=answer.headers, content_type=answer.content_type
+        status=response.status, body=response.body, headers=response.headers, content_type=response.content_type
     )
 
 
-def reset(request: web.BaseRequest) -> Sent:
+def reset(request: web.BaseRequest) -> NoResponse:
     """Cut the connection with a TCP reset instead of an answer."""
     transport = request.transport
     if transport is not None:
@@ -45,7 +45,7 @@ def reset(request: web.BaseRequest) -> Sent:
         # Closing a socket that lingers for zero seconds makes the kernel send RST and drop what is unsent.
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
         transport.abort()
-    return Sent()
+    return NoResponse()
 
 
 def is_disconnected(request: web.BaseRequest) -> bool:
@@ -53,11 +53,11 @@ def is_disconnected(request: web.BaseRequest) -> bool:
     return request.transport is None or request.transport.is_closing()
 
 
-def close_connection(request: web.BaseRequest) -> Sent:
+def close_connection(request: web.BaseRequest) -> NoResponse:
     """Close the connection after what was written."""
     if request.transport is not None:
         request.transport.close()
-    return Sent()
+    return NoResponse()
 
 
 def send_raw(request: web.BaseRequest, data: bytes) -> None:
@@ -66,20 +66,23 @@ def send_raw(request: web.BaseRequest, data: bytes) -> None:
         request.transport.write(data)
 
 
-def response_head(answer: Answer, *, length: int | None) -> bytes:
+def response_head(response: Response, *, length: int | None) -> bytes:
     """The head of an answer that says Content-Length, right or wrong, or `chunked` where there is none."""
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", f"Content-Type: {answer.content_type}"]
-    lines += [f"{name}: {value}" for name, value in answer.headers.items()]
+    lines = [
+        f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
+        f"Content-Type: {response.content_type}",
+    ]
+    lines += [f"{name}: {value}" for name, value in response.headers.items()]
     lines.append("Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}")
     # Whoever sends a head of its own hangs up afterwards; a client that kept the connection would trip over that.
     lines.append("Connection: close")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def send_truncated(request: web.BaseRequest, answer: Answer, keep: float) -> Sent:
+def send_truncated(request: web.BaseRequest, response: Response, keep: float) -> NoResponse:
     """Promise the whole body, send a part of it, close the connection."""
-    part = answer.body[: int(len(answer.body) * keep)]
-    send_raw(request, response_head(answer, length=len(answer.body)) + part)
+    part = response.body[: int(len(response.body) * keep)]
+    send_raw(request, response_head(response, length=len(response.body)) + part)
     return close_connection(request)
 
 
@@ -115,10 +118,10 @@ async def _parts(request: web.BaseRequest) -> Any:
         async for part in request.content.iter_any():
             yield part
     except (ConnectionError, web.RequestPayloadError) as error:
-        raise Disconnected from error
+        raise ClientDisconnected from error
 
 
-class WaitingRoom:
+class HeldRequests:
     """Requests that a fault holds: until somebody releases them, or their client goes away."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ GARBAGE = b'{"code": 200, "data": [{"task\x00\xff\xfe\x1f\x8b<<<<'
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     """Status, body and headers of an answer."""
 
     status: int
@@ -55,19 +55,14 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = "application/json"
 
-    def with_headers(self, **headers: str) -> "Answer":
-        """This answer with more headers; underscores in their names stand for hyphens."""
-        added = {name.replace("_", "-"): value for name, value in headers.items()}
-        return replace(self, headers={**self.headers, **added})
 
-
-def json_answer(document: Any, status: int = 200) -> Answer:
+def json_response(document: Any, status: int = 200) -> Response:
     """An answer with a JSON document."""
     # A prompt may hold a lone surrogate; JSON's own escape carries it where UTF-8 can't.
-    return Answer(status, json.dumps(document, separators=(",", ":")).encode())
+    return Response(status, json.dumps(document, separators=(",", ":")).encode())
 
 
-def error_answer(
+def error_response(
     status: int,
     message: str | None = None,
     *,
@@ -75,79 +70,79 @@ def error_answer(
     kind: str | None = None,
     code: int | str | None = None,
     param: str | None = None,
-) -> Answer:
+) -> Response:
     """A refusal in the service's form, or in one of the other forms that are seen."""
     said = message or MESSAGES.get(status, "error")
     shown: int | str = status if code is None else code
     if odd.error_code_form == "string":
         shown = str(shown)
     if odd.error_form == "string":
-        return json_answer({"error": said}, status)
+        return json_response({"error": said}, status)
     if odd.error_form == "absent":
-        return json_answer({"success": False, "message": said}, status)
+        return json_response({"success": False, "message": said}, status)
     error = {"code": shown, "message": said, "type": kind or ERROR_TYPES.get(status, "server_error")}
     if param is not None:
         error["param"] = param
-    return json_answer({"error": error}, status)
+    return json_response({"error": error}, status)
 
 
-def refusal(messages: Sequence[str], *, odd: Oddities) -> Answer:
+def refusal(messages: Sequence[str], *, odd: Oddities) -> Response:
     """400 for a request that breaks limits; the message tells all of them, `param` names the first field."""
-    return error_answer(400, "; ".join(messages), odd=odd, param=messages[0].split(":", 1)[0])
+    return error_response(400, "; ".join(messages), odd=odd, param=messages[0].split(":", 1)[0])
 
 
-def accepted(task_ids: Sequence[str], *, odd: Oddities) -> Answer:
+def accepted(task_ids: Sequence[str], *, odd: Oddities) -> Response:
     """The plain answer to a submission that was taken."""
     listed = [*task_ids, *[task_ids[0]] * max(0, odd.submit_entries - len(task_ids))]
     entries = [{"status": odd.submitted_word, "task_id": task_id} for task_id in listed]
     code: int | str = "200" if odd.numbers_as_strings else 200
-    return json_answer({"code": code, "data": entries}, odd.submit_status)
+    return json_response({"code": code, "data": entries}, odd.submit_status)
 
 
-def accepted_versioned(task_id: str, *, odd: Oddities) -> Answer:
+def accepted_versioned(task_id: str, *, odd: Oddities) -> Response:
     """The versioned answer to a submission that was taken."""
     word = "pending" if odd.submitted_word == "submitted" else odd.submitted_word
     document = {
         "request_id": "req_" + task_id.removeprefix("task_").lower(),
         "data": {"object": "generation.task", "id": task_id, "status": word},
     }
-    return replace(json_answer(document, odd.submit_status), headers={VERSION_HEADER: VERSION})
+    return replace(json_response(document, odd.submit_status), headers={VERSION_HEADER: VERSION})
 
 
-def without_task_id(answer: Answer) -> Answer:
+def without_task_id(response: Response) -> Response:
     """A taken submission whose answer lacks the id."""
-    document = json.loads(answer.body)
+    document = json.loads(response.body)
     data = document.get("data")
     for entry in data if isinstance(data, list) else [data]:
         if isinstance(entry, dict):
             entry.pop("task_id", None)
             entry.pop("id", None)
-    return replace(answer, body=json.dumps(document).encode())
+    return replace(response, body=json.dumps(document).encode())
 
 
-def with_task_id(answer: Answer, task_id: str) -> Answer:
+def with_task_id(response: Response, task_id: str) -> Response:
     """A taken submission whose answer names another task."""
-    document = json.loads(answer.body)
+    document = json.loads(response.body)
     data = document.get("data")
     for entry in data if isinstance(data, list) else [data]:
         for name in ("task_id", "id"):
             if isinstance(entry, dict) and name in entry:
                 entry[name] = task_id
-    return replace(answer, body=json.dumps(document).encode())
+    return replace(response, body=json.dumps(document).encode())
 
 
-def with_image_error(answer: Answer, number: int, code: int | str, message: str) -> Answer:
+def with_image_error(response: Response, number: int, code: int | str, message: str) -> Response:
     """A completed task with an error in the place of the image with this number (from 1)."""
-    document = json.loads(answer.body)
+    document = json.loads(response.body)
     data = document.get("data")
     images = data.get("result", {}).get("images") if isinstance(data, dict) else None
     if images is None:
-        return answer
+        return response
     images[number - 1 : number] = [{"error": {"code": code, "message": message}}]
-    return replace(answer, body=json.dumps(document).encode())
+    return replace(response, body=json.dumps(document).encode())
 
 
-def of_kind(kind: str, error: Answer) -> Answer:
+def of_kind(kind: str, error: Response) -> Response:
     """An error answer with another kind of body: json, html, empty, garbage, or a bare JSON string."""
     if kind == "html":
         page = _HTML.format(status=f"{error.status} {MESSAGES.get(error.status, '')}".strip())

@@ -7,7 +7,7 @@ from typing import Any
 
 from seedream_batch.emulator.config import EmulatorConfig, Oddities, coerce
 from seedream_batch.emulator.faults.plan import FaultPlan
-from seedream_batch.emulator.http.raw_responses import WaitingRoom
+from seedream_batch.emulator.http.raw_responses import HeldRequests
 from seedream_batch.emulator.http.webhooks import Webhooks
 from seedream_batch.emulator.world.account import Account
 from seedream_batch.emulator.world.image_cache import ImageCache
@@ -16,8 +16,8 @@ from seedream_batch.emulator.world.rate_limiter import TokenBucket
 from seedream_batch.emulator.world.tasks import Clock
 from seedream_batch.emulator.world.uploads import Uploads
 
-KEPT_REQUESTS = 10_000
-COUNTED = (
+MAX_LOGGED_REQUESTS = 10_000
+STAT_NAMES = (
     "submit",
     "poll",
     "upload",
@@ -33,7 +33,7 @@ COUNTED = (
 )
 
 
-class State:
+class EmulatorState:
     """One emulator. Everything in it belongs to the thread of its event loop."""
 
     def __init__(self, config: EmulatorConfig) -> None:
@@ -55,9 +55,9 @@ class State:
         self.webhooks = Webhooks()
         self.uploads = Uploads(config.state_dir)
         self.image_cache = ImageCache()
-        self.room = WaitingRoom()
-        self.stats: collections.Counter[str] = collections.Counter(dict.fromkeys(COUNTED, 0))
-        self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=KEPT_REQUESTS)
+        self.held = HeldRequests()
+        self.stats: collections.Counter[str] = collections.Counter(dict.fromkeys(STAT_NAMES, 0))
+        self.log: collections.deque[dict[str, Any]] = collections.deque(maxlen=MAX_LOGGED_REQUESTS)
         self.port = config.port
         self._closed = False
         self._rate_limit = self._new_rate_limit()
@@ -85,21 +85,21 @@ class State:
 
     def reset(self) -> None:
         """Forget tasks, keys, money, uploads, faults, counts and the request log; the settings stay."""
-        self.room.release()
+        self.held.release()
         self.account.reset(self.config)
         self.uploads.clear()
         self.plan = FaultPlan()
-        self.stats = collections.Counter(dict.fromkeys(COUNTED, 0))
+        self.stats = collections.Counter(dict.fromkeys(STAT_NAMES, 0))
         self.log.clear()
         self._rate_limit = self._new_rate_limit()
 
-    def overdrawn(self, endpoint: str) -> float:
+    def rate_limit_wait(self, endpoint: str) -> float:
         """0 when the rate limit lets a call to this endpoint pass, otherwise seconds to wait."""
         if self._rate_limit is None or (self.config.rate_limit_on == "submit" and endpoint != "submit"):
             return 0.0
         return self._rate_limit.take(self.clock.now())
 
-    def odd(self, *overrides: Mapping[str, Any] | None) -> Oddities:
+    def oddities(self, *overrides: Mapping[str, Any] | None) -> Oddities:
         """The oddities to play: those of the config, then those of faults."""
         odd = self.config
         for changes in overrides:
@@ -107,7 +107,7 @@ class State:
                 odd = replace(odd, **coerce({key: each for key, each in changes.items() if key != "task_seconds"}))
         return odd
 
-    def settled_ledger(self, first: int = 0) -> list[dict[str, Any]]:
+    def ledger_entries(self, first: int = 0) -> list[dict[str, Any]]:
         """The entries of the ledger from a position on, with those of tasks that have ended just now."""
         if not self._closed:
             self.account.advance()
@@ -117,7 +117,7 @@ class State:
         """Write what is still to be written, let go of files and threads. Reading goes on to work."""
         self.account.advance()
         self._closed = True
-        self.room.release()
+        self.held.release()
         self.image_cache.close()
         self.ledger.close()
 

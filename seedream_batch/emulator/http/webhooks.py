@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from seedream_batch.emulator.http.responses import Answer
+from seedream_batch.emulator.http.responses import Response
 
 _TIMEOUT_SECONDS = 10
 
@@ -25,7 +25,7 @@ class Webhooks:
         self._calls: set[asyncio.Task[None]] = set()
 
     def call_later(
-        self, webhook: str, seconds: float, document: Callable[[], Answer], *, retries: Sequence[float]
+        self, webhook: str, seconds: float, document: Callable[[], Response], *, retries: Sequence[float]
     ) -> bool:
         """Post a document after some seconds, and again after each of the waits in `retries` until it is taken.
 
@@ -46,7 +46,7 @@ class Webhooks:
         await asyncio.gather(*self._calls, return_exceptions=True)
 
 
-async def _call(url: str, seconds: float, document: Callable[[], Answer], retries: Sequence[float]) -> None:
+async def _call(url: str, seconds: float, document: Callable[[], Response], retries: Sequence[float]) -> None:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
     for wait in (seconds, *retries):
         await asyncio.sleep(wait)
@@ -55,9 +55,9 @@ async def _call(url: str, seconds: float, document: Callable[[], Answer], retrie
                 aiohttp.ClientSession(timeout=timeout) as session,
                 session.post(
                     url, data=document().body, headers={"Content-Type": "application/json"}, allow_redirects=False
-                ) as answer,
+                ) as response,
             ):
-                if answer.ok:
+                if response.ok:
                     return
 
 

@@ -32,7 +32,7 @@ class StoredResponse:
     """What a key was used for, and the answer to replay."""
 
     digest: str
-    answer: Mapping[str, Any]
+    response: Mapping[str, Any]
 
 
 class Account:
@@ -112,7 +112,7 @@ class Account:
             tasks.append(Task(plan))
         return tasks
 
-    def bill(self, submission: Submission, tasks: Sequence[Task], answer: Mapping[str, Any], *, honour: bool) -> None:
+    def bill(self, submission: Submission, tasks: Sequence[Task], response: Mapping[str, Any], *, honour: bool) -> None:
         """Write the charge to the ledger and take the tasks in; from here on the order is executed."""
         price = tasks[0].plan.price
         entry = {
@@ -125,7 +125,7 @@ class Account:
             "images": submission.images,
             "usd": submission.images * round(price * MICRO) / MICRO,
             "tasks": [task.plan.as_json() for task in tasks],
-            "answer": answer if honour and submission.key is not None else None,
+            "answer": response if honour and submission.key is not None else None,
         }
         self.ledger.append(entry)
         self._charge(entry, tasks)

@@ -160,18 +160,18 @@ def task_document(
     if state == "completed":
         data["result"] = {"images": _images(task, odd, links)}
     if odd.numbers_as_strings:
-        data = stringified(data)
+        data = stringify_numbers(data)
     if state in {"failed", "cancelled"} and odd.error_form != "absent":
         data["error"] = _error(error or {}, odd, language)
     return {"code": "200" if odd.numbers_as_strings else 200, "data": data}
 
 
-def stringified(value: Any) -> Any:
+def stringify_numbers(value: Any) -> Any:
     """A document with every number in it as a string."""
     if isinstance(value, dict):
-        return {name: stringified(each) for name, each in value.items()}
+        return {name: stringify_numbers(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [stringified(each) for each in value]
+        return [stringify_numbers(each) for each in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value
