@@ -1,60 +1,16 @@
-"""The command line of the emulator: `python -m seedream_batch.emulator`, and a verb of the project's own command."""
+"""The command line of the emulator: `python -m seedream_batch.emulator`, and a command of `seedream-batch`."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from seedream_batch import emulator
-from seedream_batch.emulator.config import OMITTABLE, ConfigError, EmulatorConfig
+from seedream_batch.emulator.config import ConfigError, EmulatorConfig, Oddities
 from seedream_batch.emulator.faults.actions import ACTIONS, ENDPOINTS
 
-_OPTION_NAMES = {"bad_keys": "bad_key", "forbidden_keys": "forbidden_key"}
-
-# Field of the config -> what --help says. The order is that of the help.
-_HELP: dict[str, str] = {
-    "host": "Address to listen on. There is no real authentication: leave it on loopback.",
-    "port": "Port; 0 picks a free one.",
-    "image_host": "Host in image URLs; 'localhost' makes images come from another host than the API.",
-    "seed": "Seed of task times and of the faults' dice.",
-    "strict": "Refuse request fields that the documentation does not name, or ignore them (and call webhooks).",
-    "bad_keys": "API key answered with 401 (repeatable); every other one is good.  [default: wrong-key]",
-    "forbidden_keys": "API key answered with 403 (repeatable).",
-    "honour_keys": "Honour Idempotency-Key. Otherwise every POST is a new task and a new bill.",
-    "task_seconds": "Time of a 2K task: fixed:S, uniform:LOW,HIGH or lognormal:MEDIAN,SIGMA. 4K takes twice as long.",
-    "price_usd": "Price of an image.",
-    "balance_usd": "Balance at the start; -1 for unlimited.",
-    "latency_seconds": "Added to every answer of the API.",
-    "rate_limit": "50/s, 600/m or 1000/h; more is answered with 429.",
-    "rate_burst": "Requests at once that the limit allows.  [default: a tenth of a second's worth]",
-    "rate_limit_on": "Calls that the limit counts: submit or api (all of them).",
-    "retry_after": "Retry-After of the limit: number, date, negative, absurd, none, or any text.",
-    "link_seconds": "Lifetime of result URLs.",
-    "link_status": "What an expired result URL answers: 403, 404 or 410.",
-    "renew_links": "Asking again for a task whose URLs expired gives fresh ones.",
-    "upload_seconds": "Lifetime of uploaded images.",
-    "webhook_retries": "Seconds before a further try to call a webhook (repeatable).  [default: 10, 30, 60]",
-    "image_size": "exact: drawn, with the prompt; tiny: as many pixels of one shade in a small file, for load tests.",
-    "image_bytes": "Pad images to about this many bytes.",
-    "image_format": "jpeg, png or mixed.",
-    "jpeg_quality": "1 to 95.",
-    "max_body_bytes": "A larger request is answered with 413.",
-    "versioned": "Answer in the versioned envelope where a request asks for it by header.",
-    "submit_status": "Status of an accepted submission: 200 or 202.",
-    "submit_entries": "Entries in `data` of an accepted submission.",
-    "submitted_word": "Status word of a task that has not begun.",
-    "processing_word": "Status word of a task at work.",
-    "url_form": "`url` of a result: list or string.",
-    "url_extension": "Extension in result URLs: right, wrong or none.",
-    "image_grouping": "entries (one for each image) or one_entry (with all URLs).",
-    "duplicate_urls": "Name every URL twice.",
-    "numbers_as_strings": "Write the numbers of answers as strings.",
-    "error_form": "`error`: object, string or absent.",
-    "error_code_form": "`code` of an error: number or string.",
-    "omit": f"Field that polls leave out (repeatable): {', '.join(sorted(OMITTABLE))}.",
-    "deliver": "Images delivered more (2) or fewer (-1) than asked for.",
-}
+_OPTION_NAMES = {"bad_keys": "bad-key", "forbidden_keys": "forbidden-key", "webhook_retries": "webhook-retry"}
 
 _EPILOG = f"""\b
 Examples:
@@ -79,15 +35,15 @@ Fault plan (--faults, or PUT /emulator/faults as JSON): a list of rules such as
   - {{on: submit, action: oddity, set: {{url_form: string, omit: [expires_at]}}}}
 \b
   on           {", ".join(ENDPOINTS)}, any, or a list of these
-  prompt       a regular expression: requests and tasks whose prompt it finds
+  prompt       a regular expression: requests and tasks whose prompt matches
   task         a task id, or the number of a task, counted from 1
-  after: N     leaves out the first N requests that these select
-  every: N     then plays on every Nth, beginning with the first
-  count: N     and stops after N times
-  probability  from 0 to 1, thrown with --seed
+  after: N     skip the first N requests that these select
+  every: N     then apply to every Nth, starting with the first
+  count: N     stop after N times
+  probability  from 0 to 1, drawn with --seed
 \b
-  Rules are tried in their order. Of the actions that end a request the first
-  one that meets it is played; delay, hang, oddity and the fates of a task add up.
+  Rules are tried in order. Of the actions that end a request, the first that
+  matches is applied; delay, hang, oddity and task outcomes are all applied.
   `at` is before_bill or after_bill, and for hang also mid_body.
   retry_after is seconds, date, negative, absurd, none, or any text.
 
@@ -97,84 +53,68 @@ Actions and their parameters:
 
 \b
 At run time:
-  GET    /emulator/ledger     every bill, refund and settlement (?first=N leaves out N)
+  GET    /emulator/ledger     every charge, refund and settlement (?first=N skips N)
   GET    /emulator/stats      requests by endpoint, leaked_credentials, replayed, ...
   GET    /emulator/requests   the latest requests (?endpoint=submit)
-  GET    /emulator/faults     the rules, how often each fired; PUT replaces, DELETE drops
+  GET    /emulator/faults     the rules, how often each fired; PUT replaces, DELETE removes
   GET    /emulator/config     the settings; PATCH {{"rate_limit": "5/s"}} changes some
-  GET    /emulator/waiting    requests held by hang; DELETE lets them go on
+  GET    /emulator/waiting    requests held by hang; DELETE releases them
   POST   /emulator/reset      forget tasks, keys, money, uploads, faults and counts
 
 \b
-The ledger is STATE_DIR/ledger.jsonl, one JSON object a line. An emulator that
-is started again on the same folder knows its tasks, keys, balance and uploads.
+The ledger is STATE_DIR/ledger.jsonl, one JSON object a line. An emulator
+started again on the same folder has its tasks, keys, balance and uploads.
 """
 
 
-def _actions() -> str:
+def _describe_actions() -> str:
+    """Return a line for each fault action: its name, its endpoints and its parameters."""
     lines = []
     for name, spec in ACTIONS.items():
-        where = (
-            "any"
-            if spec.endpoints == set(ENDPOINTS)
-            else ", ".join(each for each in ENDPOINTS if each in spec.endpoints)
-        )
-        parameters = ", ".join(
-            f"{each} (needed)" if each in spec.needed else _with_default(each, spec.defaults)
-            for each in spec.parameters
-        )
-        lines.append(f"  {name:<17}{where:<22}{parameters}".rstrip())
+        endpoints = [each for each in ENDPOINTS if each in spec.endpoints]
+        where = "any" if len(endpoints) == len(ENDPOINTS) else ", ".join(endpoints)
+        parameters = []
+        for each in spec.parameters:
+            default = f"={spec.defaults[each]}" if each in spec.defaults else ""
+            parameters.append(f"{each} (needed)" if each in spec.needed else each + default)
+        lines.append(f"  {name:<17}{where:<22}{', '.join(parameters)}".rstrip())
     return "\n".join(lines)
 
 
-def _with_default(name: str, defaults: Any) -> str:
-    return f"{name}={defaults[name]}" if name in defaults else name
+def _options() -> list[click.Parameter]:
+    """Return an option for each field of the config."""
+    hints = get_type_hints(EmulatorConfig, include_extras=True)
+    oddities_last = sorted(fields(EmulatorConfig), key=lambda field: hasattr(Oddities, field.name))
+    return [_option(each.name, each.default, *get_args(hints[each.name])) for each in oddities_last]
 
 
-def _check_options() -> list[click.Parameter]:
-    """An option for each field of the config, of the type that its default has."""
-    options: list[click.Parameter] = [
-        click.Option(
-            ["--state-dir"],
-            type=click.Path(path_type=Path, file_okay=False),
-            help="Folder of the ledger and of uploads, to start again on.  [default: in memory]",
-        ),
-        click.Option(
-            ["--faults"],
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            help="Fault plan in YAML; see below.",
-        ),
-    ]
-    for field, text in _HELP.items():
-        default: Any = getattr(EmulatorConfig, field)
-        flag = field.replace("_", "-")
-        if isinstance(default, bool):
-            declaration = "--strict/--lenient" if field == "strict" else f"--{flag}/--no-{flag}"
-            options.append(click.Option([declaration], default=default, show_default=True, help=text))
-        elif field in {"bad_keys", "forbidden_keys", "omit"}:
-            name = _OPTION_NAMES.get(field, field).replace("_", "-")
-            options.append(click.Option([f"--{name}", field], multiple=True, metavar="TEXT", help=text))
-        elif field == "webhook_retries":
-            options.append(click.Option(["--webhook-retry", field], multiple=True, type=float, help=text))
-        else:
-            kind = {"image_bytes": int, "rate_burst": int, "rate_limit": str}.get(field, type(default))
-            shown = default is not None
-            options.append(click.Option([f"--{flag}"], type=kind, default=default, show_default=shown, help=text))
-    return options
+def _option(field: str, default: Any, wanted: Any, text: str) -> click.Option:
+    """Return the option of a field, with the default, type and help text of the field."""
+    name = _OPTION_NAMES.get(field, field).replace("_", "-")
+    if field in {"state_dir", "faults"}:
+        is_dir = field == "state_dir"
+        path = click.Path(path_type=Path, file_okay=not is_dir, dir_okay=is_dir, exists=not is_dir)
+        return click.Option([f"--{name}"], type=path, help=text)
+    if wanted is bool:
+        declaration = "--strict/--lenient" if field == "strict" else f"--{name}/--no-{name}"
+        return click.Option([declaration], default=default, show_default=True, help=text)
+    if isinstance(default, frozenset | tuple):
+        return click.Option([f"--{name}", field], multiple=True, type=get_args(wanted)[0], help=text)
+    kind = get_args(wanted)[0] if default is None else type(default)
+    return click.Option([f"--{name}"], type=kind, default=default, show_default=default is not None, help=text)
 
 
-def _run(state_dir: Path | None, faults: Path | None, **values: Any) -> None:
-    for field in ("bad_keys", "forbidden_keys"):
-        values[field] = frozenset(values[field]) or getattr(EmulatorConfig, field)
-    values["webhook_retries"] = values["webhook_retries"] or EmulatorConfig.webhook_retries
+def _run(faults: Path | None, **values: Any) -> None:
+    # An empty value of a repeatable option means that it was not given.
+    given = {name: value for name, value in values.items() if value != ()}
     try:
-        config = EmulatorConfig(state_dir=state_dir, **values)
+        config = EmulatorConfig(**given)
         if faults is not None:
             config = replace(config, faults=emulator.load_faults(faults))
     except ConfigError as error:
         raise click.UsageError(str(error)) from error
     except emulator.FaultError as error:
-        raise click.UsageError(f"the fault plan makes no sense:\n{error}") from error
+        raise click.UsageError(f"the fault plan is invalid:\n{error}") from error
     try:
         emulator.serve(config, announce=click.echo)
     except (OSError, UnicodeError, emulator.LedgerError) as error:
@@ -184,10 +124,10 @@ def _run(state_dir: Path | None, faults: Path | None, **values: Any) -> None:
 command = click.Command(
     "emulator",
     callback=_run,
-    params=_check_options(),
+    params=_options(),
     short_help="Play the image service on this machine, with faults on demand.",
     help="Play the image service on this machine: the same endpoints over HTTP, real images, no money.\n\n"
-    "Made for trying out jobs, for tests of any client of the API, and for rehearsing failures.",
-    epilog=_EPILOG.replace("{actions}", _actions()),
+    "For trying out jobs, testing any client of the API, and rehearsing failures.",
+    epilog=_EPILOG.replace("{actions}", _describe_actions()),
     context_settings={"show_default": True, "max_content_width": 120},
 )

@@ -177,7 +177,15 @@ def test_the_control_endpoints(api):
     assert control(api, "GET", "config").json()["omit"] == ["cost"]
     api.task()
     assert api.emulator.ledger()[-1]["usd"] == 1.0
-    for wrong in ({"port": 1}, {"colour": "red"}, {"price_usd": "1"}, {"strict": 1}, {"omit": "cost"}, [1], "x"):
+    types = (
+        ("price_usd", "1"),
+        ("strict", 1),
+        ("omit", "cost"),
+        ("omit", 5),
+        ("webhook_retries", None),
+        ("rate_burst", "x"),
+    )
+    for wrong in ({"port": 1}, {"colour": "red"}, [1], "x", *({name: each} for name, each in types)):
         assert control(api, "PATCH", "config", json=wrong).status_code == 400
     assert control(api, "PATCH", "config", content=b"{").status_code == 400
 

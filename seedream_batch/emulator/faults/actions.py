@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from seedream_batch.emulator.config import ConfigError, EmulatorConfig, Oddities, coerce
+from seedream_batch.emulator.config import ConfigError, EmulatorConfig, Oddities
 
 ENDPOINTS = ("submit", "poll", "upload", "balance", "models", "image")
 HEADERS_PHASE = "headers"
@@ -96,7 +96,7 @@ def _oddities(value: Any) -> str | None:
     if not isinstance(value, Mapping) or not value or set(value) - set(names):
         return f"a mapping with some of {', '.join(names)}"
     try:
-        EmulatorConfig(**coerce(value))
+        EmulatorConfig(**value)
     except ConfigError as error:
         return f"possible: {error}"
     return None

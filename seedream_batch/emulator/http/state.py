@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from seedream_batch.emulator.config import EmulatorConfig, Oddities, coerce
+from seedream_batch.emulator.config import EmulatorConfig, Oddities
 from seedream_batch.emulator.faults.plan import FaultPlan
 from seedream_batch.emulator.http.raw_responses import HeldRequests
 from seedream_batch.emulator.http.webhooks import Webhooks
@@ -104,7 +104,7 @@ class EmulatorState:
         odd = self.config
         for changes in overrides:
             if changes:
-                odd = replace(odd, **coerce({key: each for key, each in changes.items() if key != "task_seconds"}))
+                odd = replace(odd, **changes)
         return odd
 
     def ledger_entries(self, first: int = 0) -> list[dict[str, Any]]:
