@@ -17,7 +17,7 @@ OMITTABLE = frozenset(
 
 FIXED_WHILE_RUNNING = frozenset({"host", "port", "state_dir", "seed", "faults"})
 
-_LARGEST_NUMBER = 1e300
+LARGEST_NUMBER = 1e300
 """No sane number is larger, and an integer may have more digits than a float can hold."""
 
 _NOT_NEGATIVE = ("price_usd", "latency_seconds")
@@ -195,7 +195,7 @@ def _converted(name: str, value: Any, wanted: Any) -> Any:
     Raises:
         ConfigError: for a value of another type.
     """
-    if type(value) is wanted and (wanted is not float or abs(value) < _LARGEST_NUMBER):
+    if type(value) is wanted and (wanted is not float or abs(value) < LARGEST_NUMBER):
         return value
     origin, allowed = get_origin(wanted), get_args(wanted)
     if origin is UnionType:
@@ -208,7 +208,7 @@ def _converted(name: str, value: Any, wanted: Any) -> Any:
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
             return origin(_converted(name, each, allowed[0]) for each in value)
         raise ConfigError(f"{name}: {value!r} is not a list")
-    if wanted is float and type(value) is int and abs(value) < _LARGEST_NUMBER:
+    if wanted is float and type(value) is int and abs(value) < LARGEST_NUMBER:
         return float(value)
     # bool is a subclass of int, but `port: true` is a mistake.
     if wanted is float or not isinstance(value, wanted) or isinstance(value, bool):

@@ -9,7 +9,7 @@ from seedream_batch.emulator.faults.plan import FaultPlan, RequestInfo
 
 def fired(rule, count, seed=0):
     plan = FaultPlan([{"on": "submit", "action": "reset_after", **rule}], seed=seed)
-    return [bool(plan.match(RequestInfo("submit", f"prompt {index}"), headers_only=False)) for index in range(count)]
+    return [bool(plan.match(RequestInfo("submit", f"prompt {index}"), before_body=False)) for index in range(count)]
 
 
 def test_after_every_and_count():
@@ -35,7 +35,7 @@ def test_the_first_ending_wins_and_delays_add_up():
             {"on": "submit", "action": "status", "status": 500, "count": 1},
         ]
     )
-    played = [[fault.action for fault in plan.match(RequestInfo("submit"), headers_only=False)] for _ in range(3)]
+    played = [[fault.action for fault in plan.match(RequestInfo("submit"), before_body=False)] for _ in range(3)]
     assert played == [["delay", "reset_after"], ["delay", "status"], ["delay"]]
 
 
@@ -48,8 +48,8 @@ def test_the_first_ending_wins_and_delays_add_up():
         ({"action": "reset_after"}, "on: None is not one of submit, poll"),
         ({"on": "everything", "action": "reset_after"}, "'everything' is not one of submit, poll"),
         ({"on": [], "action": "reset_after"}, "on: [] is not one of"),
-        ({"on": "poll", "action": "reset_after_bill"}, "can be played on submit only"),
-        ({"on": "any", "action": "gzip"}, "can be played on image only"),
+        ({"on": "poll", "action": "reset_after_bill"}, "can be used on submit only"),
+        ({"on": "any", "action": "gzip"}, "can be used on image only"),
         ({"on": "submit", "action": "status"}, "status needs 'status'"),
         ({"on": "submit", "action": "status", "status": 99}, "an HTTP status from 200 to 599"),
         ({"on": "submit", "action": "status", "status": 500, "body": "xml"}, "one of json, html, empty"),
@@ -59,6 +59,8 @@ def test_the_first_ending_wins_and_delays_add_up():
         ({"on": "submit", "action": "reset_after", "prompt": "("}, "a regular expression"),
         ({"on": "submit", "action": "reset_before", "prompt": "x"}, "before the body is read"),
         ({"on": "submit", "action": "delay", "seconds": -1}, "a number of seconds"),
+        ({"on": "submit", "action": "delay", "seconds": 10**400}, "a number of seconds"),
+        ({"on": "submit", "action": "delay", "seconds": 1, "prompt": "a{99999999999}"}, "a regular expression"),
         ({"on": "submit", "action": "oddity", "set": {"honour_keys": False}}, "a mapping with some of versioned"),
         ({"on": "submit", "action": "oddity", "set": {"url_form": "tuple"}}, "is not one of list, string"),
         ({"on": "poll", "action": "redirect", "url": "x", "status": 200}, "one of 301, 302"),

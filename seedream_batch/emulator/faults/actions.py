@@ -1,94 +1,47 @@
-"""The table of fault actions: where each can be played, what parameters it takes, and what they may be."""
+"""The table of fault actions: the endpoints where each applies, its parameters, and their allowed values."""
 
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from seedream_batch.emulator.config import ConfigError, EmulatorConfig, Oddities
+from seedream_batch.emulator.config import LARGEST_NUMBER, ConfigError, EmulatorConfig, Oddities
 
 ENDPOINTS = ("submit", "poll", "upload", "balance", "models", "image")
-HEADERS_PHASE = "headers"
 BODY_KINDS = ("json", "html", "empty", "garbage", "string")
 IDEMPOTENCY_CODES = ("in_progress", "indeterminate", "unavailable", "key_reused")
 
-# A check says what was expected instead of the value, or None when it fits.
 Check = Callable[[Any], str | None]
+"""Returns what was expected instead of a value; None for a valid value."""
 
 
-def _number(value: Any, *, least: float, whole: bool = False) -> bool:
-    kind = int if whole else (int, float)
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and value >= least
+def _check(expected: str, accepts: Callable[[Any], bool]) -> Check:
+    return lambda value: None if accepts(value) else expected
 
 
-def _seconds(value: Any) -> str | None:
-    return None if _number(value, least=0) else "a number of seconds, 0 or more"
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
-def _positive(value: Any) -> str | None:
-    return None if _number(value, least=0) and value > 0 else "a number above 0"
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
 
 
-def _whole(least: int) -> Check:
-    def check(value: Any) -> str | None:
-        return None if _number(value, least=least, whole=True) else f"a whole number of {least} or more"
-
-    return check
+def _integer(least: int) -> Check:
+    return _check(f"a whole number of {least} or more", lambda value: _is_integer(value) and value >= least)
 
 
-def _status(value: Any) -> str | None:
-    return None if _number(value, least=200, whole=True) and value <= 599 else "an HTTP status from 200 to 599"
+def _one_of(*allowed: str | int) -> Check:
+    return _check(
+        f"one of {', '.join(map(str, allowed))}", lambda value: type(value) in (str, int) and value in allowed
+    )
 
 
-def _text(value: Any) -> str | None:
-    return None if isinstance(value, str) and value else "a text"
-
-
-def _flag(value: Any) -> str | None:
-    return None if isinstance(value, bool) else "true or false"
-
-
-def _choice(*allowed: str) -> Check:
-    def check(value: Any) -> str | None:
-        return None if isinstance(value, str) and value in allowed else f"one of {', '.join(allowed)}"
-
-    return check
-
-
-def _whole_of(*allowed: int) -> Check:
-    def check(value: Any) -> str | None:
-        fits = _number(value, least=0, whole=True) and value in allowed
-        return None if fits else f"one of {', '.join(map(str, allowed))}"
-
-    return check
-
-
-def _probability(value: Any) -> str | None:
-    return None if _number(value, least=0) and value <= 1 else "a number from 0 to 1"
-
-
-def _pattern(value: Any) -> str | None:
+def _is_pattern(value: Any) -> bool:
     try:
-        re.compile(value)
-    except (re.error, TypeError):
-        return "a regular expression"
-    return None
-
-
-def _task(value: Any) -> str | None:
-    fits = (isinstance(value, str) and value) or _number(value, least=1, whole=True)
-    return None if fits else "a task id or the number of a task, counted from 1"
-
-
-def _retry_after(value: Any) -> str | None:
-    if isinstance(value, str) or _number(value, least=-math.inf):
-        return None
-    return "a number of seconds, date, negative, absurd, none, or any text"
-
-
-def _code(value: Any) -> str | None:
-    return None if isinstance(value, str) or _number(value, least=-math.inf, whole=True) else "a text or a number"
+        return isinstance(value, str) and re.compile(value) is not None
+    except (re.error, OverflowError, RecursionError):
+        return False
 
 
 def _oddities(value: Any) -> str | None:
@@ -102,11 +55,28 @@ def _oddities(value: Any) -> str | None:
     return None
 
 
+_seconds = _check("a number of seconds, 0 or more", lambda value: _is_number(value) and value >= 0)
+_positive = _check("a number above 0", lambda value: _is_number(value) and value > 0)
+_fraction = _check("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_status = _check("an HTTP status from 200 to 599", lambda value: _is_integer(value) and 200 <= value <= 599)
+_text = _check("a text", lambda value: isinstance(value, str) and value != "")
+_flag = _check("true or false", lambda value: isinstance(value, bool))
+_code = _check("a text or a number", lambda value: isinstance(value, str) or _is_integer(value))
+_pattern = _check("a regular expression", _is_pattern)
+_task = _check(
+    "a task id or the number of a task, counted from 1",
+    lambda value: (isinstance(value, str) and value != "") or (_is_integer(value) and value >= 1),
+)
+_retry_after = _check(
+    "a number of seconds, date, negative, absurd, none, or any text",
+    lambda value: isinstance(value, str) or _is_number(value),
+)
+
 SELECTORS: Mapping[str, Check] = {
-    "probability": _probability,
-    "count": _whole(1),
-    "every": _whole(1),
-    "after": _whole(0),
+    "probability": _fraction,
+    "count": _integer(1),
+    "every": _integer(1),
+    "after": _integer(0),
     "prompt": _pattern,
     "task": _task,
 }
@@ -114,38 +84,38 @@ SELECTORS: Mapping[str, Check] = {
 
 @dataclass(frozen=True)
 class ActionSpec:
-    """Where an action can be played and what it takes."""
+    """The endpoints and parameters of an action."""
 
     endpoints: frozenset[str]
     parameters: Mapping[str, Check] = field(default_factory=dict)
     needed: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     ends: bool = True
-    """Whether the action decides how the request ends; of those, only the first is played."""
-    phase: str = "request"
-
-
-def _on(*endpoints: str) -> frozenset[str]:
-    return frozenset(endpoints)
+    """Whether the action decides how the request ends. Only the first of those is applied."""
+    before_body: bool = False
+    """Whether the action is applied before the body of the request is read."""
 
 
 _ANY = frozenset(ENDPOINTS)
-_BEFORE_AFTER = _choice("before_bill", "after_bill")
+_SUBMIT = frozenset({"submit"})
+_SUBMIT_OR_POLL = frozenset({"submit", "poll"})
+_IMAGE = frozenset({"image"})
+_BEFORE_AFTER = _one_of("before_bill", "after_bill")
 
 
 def _outcome(
-    parameters: Mapping[str, Check], defaults: Mapping[str, Any], on: Iterable[str] = ("submit",)
+    parameters: Mapping[str, Check], defaults: Mapping[str, Any], on: frozenset[str] = _SUBMIT_OR_POLL
 ) -> ActionSpec:
-    return ActionSpec(frozenset(on), parameters, defaults=defaults, ends=False)
+    return ActionSpec(on, parameters, defaults=defaults, ends=False)
 
 
 ACTIONS: Mapping[str, ActionSpec] = {
-    # Answers and connections, on every endpoint.
+    # Responses and connections, on every endpoint.
     "status": ActionSpec(
         _ANY,
         {
             "status": _status,
-            "body": _choice(*BODY_KINDS),
+            "body": _one_of(*BODY_KINDS),
             "at": _BEFORE_AFTER,
             "retry_after": _retry_after,
             "code": _code,
@@ -156,62 +126,61 @@ ACTIONS: Mapping[str, ActionSpec] = {
         defaults={"body": "json", "at": "before_bill"},
     ),
     "rate_limit": ActionSpec(_ANY, {"retry_after": _retry_after}, defaults={"retry_after": 1}),
-    "reset_before": ActionSpec(_ANY, phase=HEADERS_PHASE),
-    "reset_during": ActionSpec(_ANY, {"bytes": _whole(1)}, phase=HEADERS_PHASE),
+    "reset_before": ActionSpec(_ANY, before_body=True),
+    "reset_during": ActionSpec(_ANY, {"bytes": _integer(1)}, before_body=True),
     "reset_after": ActionSpec(_ANY),
-    "cut_body": ActionSpec(_ANY, {"keep": _probability}, defaults={"keep": 0.5}),
+    "cut_body": ActionSpec(_ANY, {"keep": _fraction}, defaults={"keep": 0.5}),
     "empty_body": ActionSpec(_ANY),
     "garbage_body": ActionSpec(_ANY),
-    "huge_body": ActionSpec(_ANY, {"bytes": _whole(1)}, defaults={"bytes": 64 * 1024 * 1024}),
+    "huge_body": ActionSpec(_ANY, {"bytes": _integer(1)}, defaults={"bytes": 64 * 1024 * 1024}),
     "redirect": ActionSpec(
-        _ANY, {"url": _text, "status": _whole_of(301, 302, 303, 307, 308)}, ("url",), defaults={"status": 302}
+        _ANY, {"url": _text, "status": _one_of(301, 302, 303, 307, 308)}, ("url",), defaults={"status": 302}
     ),
     "hang": ActionSpec(
-        _ANY, {"at": _choice("before_bill", "after_bill", "mid_body")}, defaults={"at": "before_bill"}, ends=False
+        _ANY, {"at": _one_of("before_bill", "after_bill", "mid_body")}, defaults={"at": "before_bill"}, ends=False
     ),
     "delay": ActionSpec(
         _ANY, {"seconds": _seconds, "at": _BEFORE_AFTER}, ("seconds",), defaults={"at": "before_bill"}, ends=False
     ),
     # Submissions.
-    "reset_after_bill": ActionSpec(_on("submit")),
-    "no_task_id": ActionSpec(_on("submit")),
-    "same_id": ActionSpec(_on("submit"), {"of": _whole(1)}, defaults={"of": 1}),
+    "reset_after_bill": ActionSpec(_SUBMIT),
+    "no_task_id": ActionSpec(_SUBMIT),
+    "same_id": ActionSpec(_SUBMIT, {"of": _integer(1)}, defaults={"of": 1}),
     "idempotency": ActionSpec(
-        _on("submit"),
-        {"code": _choice(*IDEMPOTENCY_CODES), "at": _BEFORE_AFTER, "retry_after": _retry_after},
+        _SUBMIT,
+        {"code": _one_of(*IDEMPOTENCY_CODES), "at": _BEFORE_AFTER, "retry_after": _retry_after},
         ("code",),
         defaults={"at": "before_bill"},
     ),
-    # What becomes of a task; on a poll, for that one answer only.
+    # Outcomes of a task; on a poll, for that one response only.
     "fail": _outcome(
-        {"code": _code, "message": _text, "status": _choice("failed", "cancelled")},
+        {"code": _code, "message": _text, "status": _one_of("failed", "cancelled")},
         {"code": "task_failed", "status": "failed"},
-        on=("submit", "poll"),
     ),
-    "never_end": _outcome({}, {}, on=("submit", "poll")),
+    "never_end": _outcome({}, {}),
     "late_failure": _outcome(
-        {"polls": _whole(1), "code": _code, "message": _text}, {"polls": 1, "code": "task_failed"}
+        {"polls": _integer(1), "code": _code, "message": _text}, {"polls": 1, "code": "task_failed"}, _SUBMIT
     ),
-    "not_found": _outcome({"polls": _whole(1)}, {"polls": 1}, on=("submit", "poll")),
-    "unknown_status": _outcome({"word": _text, "polls": _whole(1)}, {"word": "reticulating"}, on=("submit", "poll")),
+    "not_found": _outcome({"polls": _integer(1)}, {"polls": 1}),
+    "unknown_status": _outcome({"word": _text, "polls": _integer(1)}, {"word": "reticulating"}),
     "image_error": ActionSpec(
-        _on("poll"),
-        {"image": _whole(1), "code": _code, "message": _text},
+        frozenset({"poll"}),
+        {"image": _integer(1), "code": _code, "message": _text},
         defaults={"image": 1, "code": "InternalServiceError", "message": "unexpected internal error"},
     ),
-    "oddity": ActionSpec(_on("submit", "poll", "balance"), {"set": _oddities}, ("set",), ends=False),
+    "oddity": ActionSpec(_SUBMIT_OR_POLL | {"balance"}, {"set": _oddities}, ("set",), ends=False),
     # Result images.
-    "short_length": ActionSpec(_on("image")),
-    "long_length": ActionSpec(_on("image"), {"bytes": _whole(1)}, defaults={"bytes": 1000}),
-    "cut_chunked": ActionSpec(_on("image"), {"keep": _probability}, defaults={"keep": 0.5}),
-    "truncated_image": ActionSpec(_on("image"), {"keep": _probability}, defaults={"keep": 0.5}),
-    "html_200": ActionSpec(_on("image")),
-    "wrong_type": ActionSpec(_on("image"), {"content_type": _text}, defaults={"content_type": "text/plain"}),
+    "short_length": ActionSpec(_IMAGE),
+    "long_length": ActionSpec(_IMAGE, {"bytes": _integer(1)}, defaults={"bytes": 1000}),
+    "cut_chunked": ActionSpec(_IMAGE, {"keep": _fraction}, defaults={"keep": 0.5}),
+    "truncated_image": ActionSpec(_IMAGE, {"keep": _fraction}, defaults={"keep": 0.5}),
+    "html_200": ActionSpec(_IMAGE),
+    "wrong_type": ActionSpec(_IMAGE, {"content_type": _text}, defaults={"content_type": "text/plain"}),
     "wrong_size": ActionSpec(
-        _on("image"), {"width": _whole(1), "height": _whole(1)}, defaults={"width": 64, "height": 64}
+        _IMAGE, {"width": _integer(1), "height": _integer(1)}, defaults={"width": 64, "height": 64}
     ),
-    "gzip": ActionSpec(_on("image"), {"declared": _flag}, defaults={"declared": True}),
-    "redirect_loop": ActionSpec(_on("image")),
-    "slow": ActionSpec(_on("image"), {"bytes_per_second": _positive}, defaults={"bytes_per_second": 1}),
-    "expired": ActionSpec(_on("image")),
+    "gzip": ActionSpec(_IMAGE, {"declared": _flag}, defaults={"declared": True}),
+    "redirect_loop": ActionSpec(_IMAGE),
+    "slow": ActionSpec(_IMAGE, {"bytes_per_second": _positive}, defaults={"bytes_per_second": 1}),
+    "expired": ActionSpec(_IMAGE),
 }

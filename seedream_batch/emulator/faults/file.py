@@ -1,4 +1,4 @@
-"""Fault plans written as YAML files."""
+"""Reads fault plans from YAML files."""
 
 import re
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false")
 
 
 def load_faults(path: Path) -> tuple[Mapping[str, Any], ...]:
-    """The rules of a fault plan: a YAML list, or a mapping whose `faults` is that list.
+    """Read the rules of a fault plan: a YAML list, or a mapping whose `faults` is that list.
 
     Raises:
-        FaultError: for a file that can't be read, is no YAML, or holds a rule that makes no sense.
+        FaultError: for a file that can't be read or is not YAML, or for an invalid rule.
     """
     try:
         document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader

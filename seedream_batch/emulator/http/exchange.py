@@ -60,7 +60,7 @@ class Exchange:
     def match_faults(self, prompt: str | None = None) -> None:
         """Find the faults that this request meets; the prompt is that of a submission."""
         if self.state.plan:
-            self.faults = self.state.plan.match(self._request_info(prompt), headers_only=False)
+            self.faults = self.state.plan.match(self._request_info(prompt), before_body=False)
             self.state.stats["faults"] += len(self.faults)
 
     def task_outcome(self) -> dict[str, Any] | None:
@@ -146,7 +146,7 @@ class Exchange:
     async def _apply_early_faults(self) -> web.StreamResponse | None:
         if not self.state.plan:
             return None
-        for fault in self.state.plan.match(self._request_info(None), headers_only=True):
+        for fault in self.state.plan.match(self._request_info(None), before_body=True):
             self.state.stats["faults"] += 1
             if fault.action == "reset_during" and self.request.body_exists:
                 length = self.request.content_length or 2
