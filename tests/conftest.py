@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +24,24 @@ def pytest_xdist_auto_num_workers(config):
     """Two for each core: half of the time a test waits for a socket, a disk or another process."""
     del config
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_configure(config):
+    """Let the processes that the tests start share what they compile, even where no bytecode is to be kept."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and hasattr(config, "cache"):
+        os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+
+
+def pytest_sessionstart(session):
+    """Share out the compiling of the test modules: each worker begins with other ones, and finds those of the rest."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker:
+        files = sorted(Path(__file__).parent.rglob("test_*.py"))
+        for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
+            name = ".".join(file.relative_to(session.config.rootpath).with_suffix("").parts)
+            finders = (finder.find_spec(name, [str(file.parent)]) for finder in sys.meta_path)
+            spec = next(found for found in finders if found)
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 _skipped = []

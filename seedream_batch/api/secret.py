@@ -27,6 +27,9 @@ _DEPTH = 4
 
 _STARS = "***"
 
+_HASH_COST = 2**10
+"""What a hash of a key costs, for scrypt: 3 ms of each command. Keys are random, so no guess is worth even that."""
+
 _ENCODED = re.compile(
     r"""
       \\ \\* u ([0-9a-f]{4})              # JSON, JavaScript; also when a JSON text is a string in another one
@@ -159,7 +162,7 @@ class ApiKey:
 
     def hashed(self, salt: str) -> str:
         """A salted hash by which the key can be recognised, and not be found."""
-        return hashlib.scrypt(self._value.encode(), salt=salt.encode(), n=2**13, r=8, p=1, dklen=16).hex()
+        return hashlib.scrypt(self._value.encode(), salt=salt.encode(), n=_HASH_COST, r=8, p=1, dklen=16).hex()
 
     def removed_from(self, data: bytes) -> bytes:
         """The bytes with stars wherever the key stands in them, whatever its encoding."""
