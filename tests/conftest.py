@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import itertools
@@ -41,7 +42,9 @@ def pytest_sessionstart(session):
             name = ".".join(file.relative_to(session.config.rootpath).with_suffix("").parts)
             finders = (finder.find_spec(name, [str(file.parent)]) for finder in sys.meta_path)
             spec = next(found for found in finders if found)
-            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+            # What is wrong with a module is told when it is collected.
+            with contextlib.suppress(Exception, pytest.skip.Exception):
+                spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 _skipped = []
