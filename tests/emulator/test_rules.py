@@ -11,7 +11,7 @@ from seedream_batch.emulator.world.request_rules import (
     check_inline_images,
     check_reference_image,
     check_request,
-    images_asked,
+    images_requested,
 )
 
 WEB = "https://example.com/{}.png"
@@ -197,7 +197,7 @@ def test_every_mistake_is_told_at_once():
     ],
 )
 def test_how_many_images_a_request_asks_for(fields, images):
-    assert images_asked(body(**fields)) == images
+    assert images_requested(body(**fields)) == images
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_one_emulator_at_a_time_on_a_folder(emulate, tmp_path):
 def test_a_file_that_is_no_ledger_is_left_alone(tmp_path):
     path = tmp_path / "ledger.jsonl"
     path.write_text("my notes\nmore of them\n")
-    with pytest.raises(LedgerError, match=r"ledger\.jsonl:1: no ledger entry"):
+    with pytest.raises(LedgerError, match=r"ledger\.jsonl:1: not a ledger entry"):
         Ledger(tmp_path)
     assert path.read_text() == "my notes\nmore of them\n"
 

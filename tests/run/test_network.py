@@ -10,7 +10,7 @@ import threading
 import pytest
 from PIL import Image
 
-from seedream_batch.emulator.world import images
+from seedream_batch.emulator.world import image_cache
 from seedream_batch.engine.breaker import FIRST_TASKS, MOST_FAILING
 
 MANY = """\
@@ -134,9 +134,9 @@ def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, mon
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()
         data = io.BytesIO()
         Image.new("RGB", (plan.width, plan.height), tuple(shade[:3])).save(data, "WEBP", method=0)
-        return images.EncodedImage(data.getvalue(), "image/jpeg")
+        return image_cache.EncodedImage(data.getvalue(), "image/jpeg")
 
-    monkeypatch.setattr(images, "_blank", as_webp)
+    monkeypatch.setattr(image_cache, "draw", as_webp)
     serve()
     assert bench.run().code == 0
     assert len(list(bench.out.rglob("*.webp"))) == 6

@@ -18,7 +18,7 @@ from seedream_batch.emulator.world import request_rules
 from seedream_batch.emulator.world.account import Submission
 from seedream_batch.emulator.world.model_schema import model_schema
 from seedream_batch.emulator.world.sizes import nearest_ratio
-from seedream_batch.emulator.world.tasks import Task, stringify_numbers, task_document
+from seedream_batch.emulator.world.tasks import Task, task_document, with_number_form
 from seedream_batch.emulator.world.uploads import MAX_UPLOAD_BYTES
 
 _MAX_KEY_LENGTH = 191
@@ -118,9 +118,7 @@ class ApiEndpoints:
             "used_credits": round(account.used_usd * 10, 6),
             "unlimited_quota": remaining is None,
         }
-        return await exchange.finish(
-            responses.json_response(stringify_numbers(document) if exchange.oddities.numbers_as_strings else document)
-        )
+        return await exchange.finish(responses.json_response(with_number_form(document, exchange.oddities)))
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """GET /v1/models."""
@@ -187,7 +185,7 @@ class ApiEndpoints:
             response = self._replayed(exchange, key, digest)
             if response is not None:
                 return response
-        return Submission(body, digest, key, request_rules.images_asked(body), self._ratio(body))
+        return Submission(body, digest, key, request_rules.images_requested(body), self._ratio(body))
 
     def _replayed(self, exchange: Exchange, key: str, digest: str) -> Response | None:
         account = self._state.account
@@ -220,21 +218,23 @@ class ApiEndpoints:
         config, account = self._state.config, self._state.account
         if not account.can_pay(submission.images, config.price_usd):
             return exchange.error(402)
-        odd = exchange.oddities
-        versioned = odd.versioned and exchange.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
-        tasks = account.make_tasks(
+        oddities = exchange.oddities
+        versioned = oddities.versioned and exchange.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
+        tasks = account.create_tasks(
             submission,
-            config,
-            odd=odd,
+            oddities,
             # The versioned envelope has room for one task only.
-            parts=1 if versioned else odd.submit_entries,
+            parts=1 if versioned else oddities.submit_entries,
             outcome=exchange.task_outcome(),
             oddities=exchange.oddity_overrides(),
         )
         ids = [task.plan.id for task in tasks]
-        response = responses.accepted_versioned(ids[0], odd=odd) if versioned else responses.accepted(ids, odd=odd)
+        if versioned:
+            response = responses.accepted_versioned(ids[0], odd=oddities)
+        else:
+            response = responses.accepted(ids, odd=oddities)
         kept = {"status": response.status, "headers": dict(response.headers), "body": json.loads(response.body)}
-        account.bill(submission, tasks, kept, honour=config.honour_keys)
+        account.charge(submission, tasks, kept if config.honour_keys and submission.key is not None else None)
         webhook = submission.body.get("webhook")
         if isinstance(webhook, str):
             for task in tasks:
@@ -274,10 +274,10 @@ class ApiEndpoints:
         document = task_document(
             task,
             self._state.clock.now(),
-            odd=odd,
             state=status,
+            oddities=odd,
             error=outcome,
-            links=lambda index: result_url(self._state, task, index, odd),
+            result_url=lambda index: result_url(self._state, task, index, odd),
             language=language,
         )
         return responses.json_response(document)
@@ -332,9 +332,7 @@ class ApiEndpoints:
             "bytes": upload.size,
             "created_at": int(upload.created),
         }
-        return responses.json_response(
-            stringify_numbers(document) if exchange.oddities.numbers_as_strings else document
-        )
+        return responses.json_response(with_number_form(document, exchange.oddities))
 
 
 def _parsed(raw: bytes) -> object:

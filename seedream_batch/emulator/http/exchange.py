@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from seedream_batch.emulator.config import Oddities
+from seedream_batch.emulator.config import EmulatorConfig
 from seedream_batch.emulator.faults.plan import Fault, RequestInfo
 from seedream_batch.emulator.http import raw_responses, responses
 from seedream_batch.emulator.http.responses import Response
@@ -83,7 +83,7 @@ class Exchange:
         return asked or None
 
     @property
-    def oddities(self) -> Oddities:
+    def oddities(self) -> EmulatorConfig:
         """The oddities to play in the answer."""
         return self.state.oddities(self.oddity_overrides())
 

@@ -13,7 +13,7 @@ from seedream_batch.emulator.http.exchange import Exchange
 from seedream_batch.emulator.http.links import image_index, is_good
 from seedream_batch.emulator.http.responses import Response, error_response, of_kind
 from seedream_batch.emulator.http.state import EmulatorState
-from seedream_batch.emulator.world.images import encode, solid_image
+from seedream_batch.emulator.world.images import solid_image
 from seedream_batch.emulator.world.tasks import Task
 
 _SLOW_STEPS_PER_SECOND = 20
@@ -132,7 +132,7 @@ def _wrong_type(response: Response, fault: Fault, _: EmulatorState) -> Response:
 
 
 def _wrong_size(_answer: Response, fault: Fault, _state: EmulatorState) -> Response:
-    small = encode(solid_image(fault.get("width"), fault.get("height")), "png", quality=85, pad=None, seed="")
+    small = solid_image(fault.get("width"), fault.get("height"))
     return Response(200, small.data, content_type=small.content_type)
 
 

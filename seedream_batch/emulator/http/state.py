@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from seedream_batch.emulator.config import EmulatorConfig, Oddities
+from seedream_batch.emulator.config import EmulatorConfig
 from seedream_batch.emulator.faults.plan import FaultPlan
 from seedream_batch.emulator.http.raw_responses import HeldRequests
 from seedream_batch.emulator.http.webhooks import Webhooks
@@ -70,7 +70,7 @@ class EmulatorState:
         """
         config = self.config.changed(changes)
         if "balance_usd" in changes:
-            self.account.set_starting_balance(config.balance_usd)
+            self.account.starting_balance_usd = config.balance_usd
         self.config = config
         if {"rate_limit", "rate_burst"} & set(changes):
             self._rate_limit = self._new_rate_limit()
@@ -99,7 +99,7 @@ class EmulatorState:
             return 0.0
         return self._rate_limit.take(self.clock.now())
 
-    def oddities(self, *overrides: Mapping[str, Any] | None) -> Oddities:
+    def oddities(self, *overrides: Mapping[str, Any] | None) -> EmulatorConfig:
         """The oddities to play: those of the config, then those of faults."""
         odd = self.config
         for changes in overrides:

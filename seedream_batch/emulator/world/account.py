@@ -1,4 +1,4 @@
-"""The account: tasks, idempotency keys, money, and the ledger that all of them can be rebuilt from."""
+"""The account: tasks, idempotency keys and money, all of which can be rebuilt from the ledger."""
 
 import heapq
 import random
@@ -6,70 +6,75 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from seedream_batch.emulator.config import DurationDistribution, EmulatorConfig, Oddities
+from seedream_batch.emulator.config import DurationDistribution, EmulatorConfig
 from seedream_batch.emulator.world.ledger import Ledger
 from seedream_batch.emulator.world.sizes import PIXELS
-from seedream_batch.emulator.world.tasks import Clock, Plan, Task, task_id
+from seedream_batch.emulator.world.tasks import Clock, Task, TaskPlan, task_id
 
-MICRO = 1_000_000  # money is summed up in millionths of a USD: floats would drift
-MAX_LOGGED_REFERENCE = 2048  # longer references (data URIs) are shortened in the ledger
+MICRO = 1_000_000
+"""Money is added up in millionths of a USD: floats would drift."""
+MAX_LOGGED_REFERENCE = 2048
+"""Characters above which the ledger shortens a reference image (a data URI)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A submission that was judged good, before it is executed."""
+    """A submission that passed the checks and has not been executed."""
 
     body: Mapping[str, Any]
     digest: str
+    """SHA-256 of the body, in hex."""
     key: str | None
     images: int
+    """Images to charge in advance."""
     ratio: str
-    """The ratio to draw; `auto` is settled by then."""
+    """The ratio to draw, such as 16:9; never `auto`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """What a key was used for, and the answer to replay."""
+    """The response to replay for an idempotency key, and the hash of the body that the key was used for."""
 
     digest: str
     response: Mapping[str, Any]
 
 
 class Account:
-    """Everything that one state folder remembers. Used from the event loop alone, without a lock."""
+    """Everything that a state folder remembers. Not thread-safe: used from the event loop only."""
 
     def __init__(self, config: EmulatorConfig, ledger: Ledger, clock: Clock) -> None:
-        """Take over what the ledger holds."""
+        """Rebuild the account from the ledger.
+
+        Raises:
+            KeyError, TypeError, ValueError: for an entry that no emulator wrote.
+        """
         self.ledger = ledger
         self._clock = clock
         self._seed = config.seed
-        self._start = config.balance_usd
-        self._clear()
+        self._clear(config)
         for entry in ledger.entries():
             self._replay(entry)
 
-    def _clear(self) -> None:
+    def _clear(self, config: EmulatorConfig) -> None:
+        self.starting_balance_usd = config.balance_usd
+        """None or a negative number for an unlimited balance."""
         self.tasks: dict[str, Task] = {}
         self.stored_responses: dict[str, StoredResponse] = {}
         self.in_flight: dict[str, str] = {}
-        """Keys whose request is being executed, with the hash of its body."""
+        """The keys whose request is being executed, with the hash of its body."""
         self._count = 0
         self._spent = 0
         self._ends: list[tuple[float, int, str]] = []
+        """A heap of the tasks to pay back for when they end: time, number, id."""
 
     def reset(self, config: EmulatorConfig) -> None:
-        """Begin anew, with an empty ledger and the balance of the config."""
+        """Start again with an empty ledger and the balance of the config."""
         self.ledger.clear()
-        self._start = config.balance_usd
-        self._clear()
-
-    def set_starting_balance(self, balance_usd: float | None) -> None:
-        """Set the balance to begin with; what was spent stays spent."""
-        self._start = balance_usd
+        self._clear(config)
 
     @property
     def next_number(self) -> int:
-        """The number of the task that is taken next, from 1."""
+        """The number of the next task, from 1."""
         return self._count + 1
 
     @property
@@ -79,42 +84,50 @@ class Account:
 
     @property
     def remaining_usd(self) -> float | None:
-        """What is left; None for unlimited."""
-        if self._start is None or self._start < 0:
+        """The balance; None if it is unlimited."""
+        if self.starting_balance_usd is None or self.starting_balance_usd < 0:
             return None
-        return (round(self._start * MICRO) - self._spent) / MICRO
+        return (round(self.starting_balance_usd * MICRO) - self._spent) / MICRO
 
     def can_pay(self, images: int, price: float) -> bool:
-        """Whether the balance covers so many images."""
+        """Return whether the balance covers this many images at this price in USD."""
         remaining = self.remaining_usd
         return remaining is None or round(remaining * MICRO) >= images * round(price * MICRO)
 
-    def make_tasks(
+    def create_tasks(
         self,
         submission: Submission,
         config: EmulatorConfig,
         *,
-        odd: Oddities,
-        parts: int = 1,
-        outcome: Mapping[str, Any] | None = None,
-        oddities: Mapping[str, Any] | None = None,
+        parts: int,
+        outcome: Mapping[str, Any] | None,
+        oddities: Mapping[str, Any] | None,
     ) -> list[Task]:
-        """The tasks of an order: one, or as many as `parts` says and its images allow.
+        """Create the tasks of a submission, without charging for them: see `charge`.
 
-        Nothing is billed yet: `bill` does that, once the answer is known.
+        Args:
+            submission: The submission.
+            config: The settings, with those of `oddities`.
+            parts: The number of tasks; fewer if there are fewer images.
+            outcome: The fault that decides how the tasks end.
+            oddities: The settings to use in every response about the tasks.
         """
         count = min(parts, submission.images)
-        shares = [submission.images // count + (1 if part < submission.images % count else 0) for part in range(count)]
         tasks = []
-        for share in shares:
+        for part in range(count):
             self._count += 1
-            plan = self._plan(submission, config, odd=odd, images=share, outcome=outcome, oddities=oddities)
-            tasks.append(Task(plan))
+            images = submission.images // count + (part < submission.images % count)
+            tasks.append(Task(self._plan(submission, config, images, outcome, oddities)))
         return tasks
 
-    def bill(self, submission: Submission, tasks: Sequence[Task], response: Mapping[str, Any], *, honour: bool) -> None:
-        """Write the charge to the ledger and take the tasks in; from here on the order is executed."""
-        price = tasks[0].plan.price
+    def charge(self, submission: Submission, tasks: Sequence[Task], response: Mapping[str, Any] | None) -> None:
+        """Execute a submission: write the charge to the ledger and add the tasks.
+
+        Args:
+            submission: The submission.
+            tasks: Its tasks.
+            response: What to replay when the key is used again; None to forget the key.
+        """
         entry = {
             "at": self._clock.now(),
             "event": "charge",
@@ -123,47 +136,39 @@ class Account:
             "body_sha256": submission.digest,
             "request": _shortened(submission.body),
             "images": submission.images,
-            "usd": submission.images * round(price * MICRO) / MICRO,
+            "usd": submission.images * round(tasks[0].plan.price * MICRO) / MICRO,
             "tasks": [task.plan.as_json() for task in tasks],
-            "answer": response if honour and submission.key is not None else None,
+            "answer": response,
         }
         self.ledger.append(entry)
-        self._charge(entry, tasks)
+        self._add(entry, tasks)
 
     def advance(self) -> None:
         """Write the refunds and settlements of the tasks that have ended by now."""
         now = self._clock.now()
         while self._ends and self._ends[0][0] <= now:
-            _, _, ended = heapq.heappop(self._ends)
-            task = self.tasks[ended]
+            task = self.tasks[heapq.heappop(self._ends)[2]]
+            if task.closed:
+                continue
             if task.plan.fails:
-                self.close_task(task, "refund", 0)
-            elif task.plan.delivered < task.plan.images:
-                self.close_task(task, "settle", task.plan.delivered)
-
-    @property
-    def next_end(self) -> float | None:
-        """When the next task ends."""
-        return self._ends[0][0] if self._ends else None
+                self._pay_back(task, "refund", 0, paid=task.plan.images)
+            else:
+                self._pay_back(task, "settle", task.plan.delivered, paid=task.plan.images)
 
     def fail_late(self, task: Task) -> None:
-        """Fail a task that had been told as completed, and pay back what it cost."""
+        """Fail a task that was reported as completed, and refund it."""
         task.failed_late = True
-        paid = task.plan.images if not task.closed else task.plan.delivered
-        task.closed = False
-        self.close_task(task, "refund", 0, paid=paid)
+        self._pay_back(task, "refund", 0, paid=task.plan.delivered if task.closed else task.plan.images)
 
-    def close_task(self, task: Task, event: str, delivered: int, *, paid: int | None = None) -> None:
-        """Write the end of a task for which less is to be paid than was charged; once for each task."""
-        if task.closed:
-            return
+    def _pay_back(self, task: Task, event: str, due: int, *, paid: int) -> None:
+        """Write an entry that pays back the images of a task that were paid for and are not due."""
         task.closed = True
-        back = ((task.plan.images if paid is None else paid) - delivered) * round(task.plan.price * MICRO)
+        back = (paid - due) * round(task.plan.price * MICRO)
         entry = {
             "at": self._clock.now(),
             "event": event,
             "task_id": task.plan.id,
-            "images": delivered,
+            "images": due,
             "usd": -back / MICRO,
         }
         if task.failed_late:
@@ -175,42 +180,39 @@ class Account:
         self,
         submission: Submission,
         config: EmulatorConfig,
-        *,
-        odd: Oddities,
         images: int,
         outcome: Mapping[str, Any] | None,
         oddities: Mapping[str, Any] | None,
-    ) -> Plan:
+    ) -> TaskPlan:
         created = self._clock.now()
         resolution = str(submission.body.get("resolution", "2K"))
-        times = DurationDistribution.parse(str((oddities or {}).get("task_seconds", config.task_seconds)))
+        durations = DurationDistribution.parse(config.task_seconds)
         factor = 2 if resolution == "4K" else 1
-        dice = random.Random(f"{self._seed}/{self._count}")
         width, height = PIXELS[resolution][submission.ratio]
-        least = 0 if odd.deliver <= -15 else 1
-        return Plan(
+        return TaskPlan(
             id=task_id(self._seed, self._count, created),
             number=self._count,
             created=created,
-            seconds=times.draw(dice) * factor,
+            seconds=durations.draw(random.Random(f"{self._seed}/{self._count}")) * factor,
             images=images,
-            delivered=max(least, images + odd.deliver),
+            delivered=max(0 if config.deliver <= -15 else 1, images + config.deliver),
             price=config.price_usd,
             prompt=str(submission.body["prompt"]),
             ratio=submission.ratio,
             resolution=resolution,
             width=width,
             height=height,
-            image_format=odd.image_format,
+            image_format=config.image_format,
             quality=config.jpeg_quality,
             pad=config.image_bytes,
-            estimate=max(1, round(times.typical * factor)),
+            estimate=max(1, round(durations.typical * factor)),
             outcome=outcome,
             oddities=oddities,
             blank=config.image_size == "tiny",
         )
 
-    def _charge(self, entry: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+    def _add(self, entry: Mapping[str, Any], tasks: Sequence[Task]) -> None:
+        """Take over a charge and its tasks."""
         self._spent += round(entry["usd"] * MICRO)
         for task in tasks:
             plan = task.plan
@@ -221,11 +223,11 @@ class Account:
             self.stored_responses[entry["key"]] = StoredResponse(entry["body_sha256"], entry["answer"])
 
     def _replay(self, entry: Mapping[str, Any]) -> None:
-        """Take over an entry of an earlier run."""
+        """Take over an entry of the ledger."""
         if entry["event"] == "charge":
-            tasks = [Task(Plan.from_json(document)) for document in entry["tasks"]]
+            tasks = [Task(TaskPlan.from_json(document)) for document in entry["tasks"]]
             self._count = max(self._count, *(task.plan.number for task in tasks))
-            self._charge(entry, tasks)
+            self._add(entry, tasks)
             return
         task = self.tasks[entry["task_id"]]
         task.closed = True
@@ -234,7 +236,7 @@ class Account:
 
 
 def _shortened(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The request as the ledger keeps it: megabytes of data URIs are no use there."""
+    """Return a request as the ledger keeps it, without megabytes of data URIs."""
     kept = dict(body)
     if isinstance(kept.get("image_urls"), list):
         kept["image_urls"] = [

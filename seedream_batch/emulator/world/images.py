@@ -1,4 +1,4 @@
-"""Draws the images: a background made from the prompt, and on it in letters what a person needs to tell them apart."""
+"""Draws the images: a background derived from the prompt, and text that lets people tell them apart."""
 
 import colorsys
 import functools
@@ -12,18 +12,18 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from seedream_batch.emulator.world.tasks import Plan
+from seedream_batch.emulator.world.tasks import TaskPlan
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 
 _TEXT_COLOUR: Colour = (255, 255, 255)
 _SHADOW_COLOUR: Colour = (12, 14, 20)
-# The background is soft: it is drawn this large at most, scaled up smoothly once, and then without smoothing, which
-# at 4096 x 4096 takes a tenth of the time and can't be seen.
+# The background is blurred, so it is drawn with at most this many pixels a side, scaled up smoothly once, and then
+# without smoothing: at 4096 x 4096 that takes a tenth of the time, and nobody sees the difference.
 _DRAWN_SIDE = 512
 _SMOOTH_SIDE = 1024
-_SMALL_SIDE = 400  # below, blurs and shadows are work that nobody sees
+_SMALL_SIDE = 400  # nobody sees a blur in a smaller image
 _MAX_LINES = 7
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "/Library/Fonts")
 _WIDE_FONTS = (
@@ -40,78 +40,63 @@ _WIDE_FONTS = (
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An encoded image."""
+    """The bytes of an image file."""
 
     data: bytes
     content_type: str
 
 
-def draw(plan: Plan, index: int) -> EncodedImage:
-    """The image with this index (from 0) of a task: the same bytes every time."""
+def draw(plan: TaskPlan, index: int) -> EncodedImage:
+    """Return the image of a task with this index, from 0: the same bytes every time."""
+    kind, name = plan.format_of(index), f"{plan.id}/{index}"
     if plan.blank:
-        return _blank(plan, index)
-    image = _background(plan, index)
-    _draw_text(image, plan, index)
-    return encode(image, plan.format_of(index), quality=plan.quality, pad=plan.pad, seed=f"{plan.id}/{index}")
-
-
-def _blank(plan: Plan, index: int) -> EncodedImage:
-    """A picture of one shade, of the size that was asked for; a comment makes its bytes differ from all others."""
-    kind = plan.format_of(index)
-    data = _solid_bytes(
-        kind, plan.width, plan.height, hashlib.sha256(plan.prompt.encode(errors="replace")).digest()[0] & 0xF0
-    )
-    name = f"{plan.id}/{index}".encode()
-    data = _padded_png(data, name) if kind == "png" else _padded_jpeg(data, name)
+        colour = hashlib.sha256(plan.prompt.encode(errors="replace")).digest()[0] & 0xF0
+        # The comment makes its bytes differ from those of all other images.
+        data = _with_comment(_grey_image(kind, plan.width, plan.height, colour), kind, name.encode())
+    else:
+        image = _background(plan, index)
+        _draw_text(image, plan, index)
+        data = _encode(image, kind, **({"compress_level": 1} if kind == "png" else {"quality": plan.quality}))
     if plan.pad is not None and plan.pad > len(data):
-        noise = random.Random(name).randbytes(plan.pad - len(data))
-        data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
-    return EncodedImage(data, "image/png" if kind == "png" else "image/jpeg")
+        # Gradients compress to small files; padding that compresses as badly as noise makes their sizes realistic.
+        data = _with_comment(data, kind, random.Random(name).randbytes(plan.pad - len(data)))
+    return EncodedImage(data, f"image/{kind}")
+
+
+def solid_image(width: int, height: int) -> EncodedImage:
+    """Return a PNG of one colour, of this many pixels."""
+    return EncodedImage(
+        _encode(Image.new("RGB", (width, height), _SHADOW_COLOUR), "png", compress_level=1), "image/png"
+    )
 
 
 @functools.lru_cache(maxsize=64)
-def _solid_bytes(kind: str, width: int, height: int, shade: int) -> bytes:
+def _grey_image(kind: str, width: int, height: int, colour: int) -> bytes:
+    image = Image.new("L", (width, height), colour)
+    # Without tables that fit it (`optimize`), a JPEG would be three times as large.
+    return _encode(image, kind, **({"compress_level": 1} if kind == "png" else {"quality": 50, "optimize": True}))
+
+
+def _encode(image: Image.Image, kind: str, **options: int) -> bytes:
     buffer = io.BytesIO()
-    image = Image.new("L", (width, height), shade)
-    if kind == "png":
-        image.save(buffer, "PNG", compress_level=1)
-    else:
-        # Without the tables that fit it, the file would be three times as large.
-        image.save(buffer, "JPEG", quality=50, optimize=True)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def encode(image: Image.Image, kind: str, *, quality: int, pad: int | None, seed: str) -> EncodedImage:
-    """A picture as jpeg or png, padded to about `pad` bytes with bytes that `seed` decides."""
-    buffer = io.BytesIO()
+def _with_comment(data: bytes, kind: str, comment: bytes) -> bytes:
+    """Return an image file with bytes that every reader skips."""
     if kind == "png":
-        image.save(buffer, "PNG", compress_level=1)
-    else:
-        image.save(buffer, "JPEG", quality=quality)
-    data = buffer.getvalue()
-    if pad is not None and pad > len(data):
-        # Compressed pictures of gradients are small; padding that compresses as badly as noise makes them real.
-        noise = random.Random(seed).randbytes(pad - len(data))
-        data = _padded_png(data, noise) if kind == "png" else _padded_jpeg(data, noise)
-    return EncodedImage(data, "image/png" if kind == "png" else "image/jpeg")
+        # A private chunk before the closing IEND chunk of 12 bytes.
+        name = b"paDd"
+        chunk = struct.pack(">I", len(comment)) + name + comment + struct.pack(">I", zlib.crc32(name + comment))
+        return data[:-12] + chunk + data[-12:]
+    # Comment segments of at most 65533 bytes each, after the opening marker of 2 bytes.
+    parts = [comment[start : start + 65533] for start in range(0, len(comment), 65533)]
+    return data[:2] + b"".join(b"\xff\xfe" + struct.pack(">H", len(part) + 2) + part for part in parts) + data[2:]
 
 
-def _padded_png(data: bytes, noise: bytes) -> bytes:
-    """With a private chunk, which every reader skips, before the closing IEND chunk of 12 bytes."""
-    name = b"paDd"
-    chunk = struct.pack(">I", len(noise)) + name + noise + struct.pack(">I", zlib.crc32(name + noise))
-    return data[:-12] + chunk + data[-12:]
-
-
-def _padded_jpeg(data: bytes, noise: bytes) -> bytes:
-    """With comments, of at most 65533 bytes each, after the opening marker of 2 bytes."""
-    most = 65533
-    comments = [noise[start : start + most] for start in range(0, len(noise), most)]
-    return data[:2] + b"".join(b"\xff\xfe" + struct.pack(">H", len(each) + 2) + each for each in comments) + data[2:]
-
-
-def _background(plan: Plan, index: int) -> Image.Image:
-    """A gradient and some soft shapes in colours of the prompt; each image of a task has shapes of its own."""
+def _background(plan: TaskPlan, index: int) -> Image.Image:
+    """Draw a gradient and soft shapes, in colours derived from the prompt; each image of a task has other shapes."""
     digest = hashlib.sha256(plan.prompt.encode(errors="replace")).digest()
     hue = digest[0] / 256
     dice = random.Random(f"{digest.hex()}/{plan.ratio}/{index}")
@@ -143,8 +128,8 @@ def _background(plan: Plan, index: int) -> Image.Image:
     return image.resize((plan.width, plan.height), Image.Resampling.NEAREST)
 
 
-def _draw_text(image: Image.Image, plan: Plan, index: int) -> None:
-    """Ratio and number large above, the prompt in the middle, the rest small below."""
+def _draw_text(image: Image.Image, plan: TaskPlan, index: int) -> None:
+    """Write ratio and number large at the top, the prompt in the middle, the rest small at the bottom."""
     width, height = image.size
     unit = (width * height) ** 0.5
     margin = max(2, round(min(width, height) * 0.05))
@@ -176,7 +161,7 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: F
 
 
 def _wrapped(text: str, width: float, height: float, size: float) -> tuple[Font, list[str]]:
-    """The text in lines that fit into width x height pixels, in the largest of some sizes, cut off if need be."""
+    """Break a text into lines that fit into width x height pixels, in the largest font that works, or cut it off."""
     text = " ".join(_printable(text).split()) or "(no text)"
     for factor in (1.0, 0.8, 0.62, 0.5):
         font = _font(round(size * factor), wide=not text.isascii())
@@ -191,9 +176,9 @@ def _wrapped(text: str, width: float, height: float, size: float) -> tuple[Font,
 
 
 def _lines(text: str, font: Font, width: float) -> list[str]:
-    """Broken at spaces, and inside words (and between CJK characters) that are wider than a line."""
+    """Break a text at spaces, and inside words (or between CJK characters) that are wider than a line."""
     lines = [""]
-    # Enough for any picture: a prompt of a megabyte must not cost a minute.
+    # Enough for any image: a prompt of a megabyte must not take a minute.
     for word in text[:1500].split(" "):
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
@@ -224,7 +209,7 @@ def _line_height(font: Font) -> int:
 
 @functools.lru_cache(maxsize=128)
 def _font(size: int, *, wide: bool) -> Font:
-    """A font of this many pixels; a wide one has CJK glyphs where the system has such a font."""
+    """Return a font of this many pixels; a wide one has CJK glyphs if the system has such a font."""
     size = max(6, size)
     path = _wide_font() if wide else None
     return ImageFont.load_default(size) if path is None else ImageFont.truetype(str(path), size)
@@ -242,8 +227,3 @@ def _wide_font() -> Path | None:
 def _colour(hue: float, saturation: float, value: float) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
-
-
-def solid_image(width: int, height: int) -> Image.Image:
-    """A picture of one colour."""
-    return Image.new("RGB", (width, height), _SHADOW_COLOUR)

@@ -1,11 +1,13 @@
-"""The ledger: every bill, refund and settlement, in the order in which they happened, one JSON object a line.
+"""The ledger: every charge, refund and settlement in the order they happened, one JSON object a line.
 
-The file is opened once, appended to and flushed with each entry, so that it survives a kill of the process at any
-point; what a kill may leave is a torn last line, which is cut off at the next start.
+The file is opened once, and each entry is appended and flushed, so the ledger survives a kill of the process at any
+point. A kill may leave an incomplete last line, which is cut off at the next start.
 """
 
 import fcntl
+import itertools
 import json
+import sys
 from collections.abc import Iterator
 from io import BufferedRandom
 from pathlib import Path
@@ -15,20 +17,17 @@ FILE_NAME = "ledger.jsonl"
 
 
 class LedgerError(Exception):
-    """A ledger file that is in use by another emulator or is no ledger."""
+    """A ledger file that another emulator is using, or that is not a ledger."""
 
 
 class Ledger:
-    """An append-only list of entries, in a file or in memory.
-
-    Not thread-safe: used from the event loop alone.
-    """
+    """An append-only list of entries, in a file or in memory. Not thread-safe: used from the event loop only."""
 
     def __init__(self, state_dir: Path | None) -> None:
-        """Open the ledger of a state folder (made if need be), or an empty one in memory.
+        """Open the ledger of a state folder, created if missing, or an empty one in memory.
 
         Raises:
-            LedgerError: for a file that another emulator holds, or whose lines are no entries.
+            LedgerError: for a file that another emulator is using, or whose lines are not entries.
         """
         self.path = None if state_dir is None else state_dir / FILE_NAME
         self._lines: list[bytes] = []
@@ -43,7 +42,7 @@ class Ledger:
                 raise
 
     def append(self, entry: dict[str, Any]) -> None:
-        """Write an entry; it is with the operating system when this returns."""
+        """Write an entry and flush it to the operating system."""
         line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode(errors="backslashreplace") + b"\n"
         if self._file is None:
             self._lines.append(line)
@@ -52,33 +51,28 @@ class Ledger:
             self._file.flush()
 
     def entries(self, first: int = 0) -> Iterator[dict[str, Any]]:
-        """The entries, from the given position on."""
-        for position, line in enumerate(self.lines()):
-            if position >= first:
-                yield json.loads(line)
-
-    def lines(self) -> Iterator[bytes]:
-        """The entries as they are written, each with its line feed."""
+        """Yield the entries from a position on."""
         if self.path is None:
-            yield from self._lines
-            return
-        with self.path.open("rb") as reader:
-            yield from reader
+            yield from map(json.loads, self._lines[first:])
+        else:
+            with self.path.open("rb") as lines:
+                yield from map(json.loads, itertools.islice(lines, min(first, sys.maxsize), None))
 
     def clear(self) -> None:
-        """Forget every entry, for a reset of the whole emulator."""
+        """Remove all entries."""
         self._lines.clear()
         if self._file is not None:
             self._file.truncate(0)
 
     def close(self) -> None:
-        """Close the file, and let go of it."""
+        """Close the file and release its lock."""
         if self._file is not None:
             self._file.close()
 
     def _load(self, file: BufferedRandom) -> None:
+        """Lock the file, check its lines, and cut off an incomplete last one."""
         try:
-            # The lock goes with the process, however it dies.
+            # The kernel releases the lock when the process ends, however it ends.
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise LedgerError(f"{self.path}: another emulator is using this state folder") from error
@@ -88,7 +82,7 @@ class Ledger:
             if _is_entry(line):
                 good += len(line)
             elif file.read(1):
-                raise LedgerError(f"{self.path}:{number}: no ledger entry, and not the last line")
+                raise LedgerError(f"{self.path}:{number}: not a ledger entry, and not the last line")
         file.truncate(good)
         file.seek(0, 2)
 

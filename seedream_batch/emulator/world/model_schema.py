@@ -1,4 +1,4 @@
-"""The document of GET /v1/model-schema: what a submission may hold, for clients that ask the service itself."""
+"""The document of GET /v1/model-schema: the parameters of a submission."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from seedream_batch.emulator.world.request_rules import MAX_IMAGES, MODELS, RESO
 
 
 def model_schema(model: str) -> dict[str, Any]:
-    """The parameters of a model. The limits that span fields are told in words only."""
+    """Return the document of a model. Limits that span fields are in descriptions only."""
     count = {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES}
     parameters: dict[str, Any] = {
         "model": {"type": "string", "enum": list(MODELS), "default": MODELS[0]},

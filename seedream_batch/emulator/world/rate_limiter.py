@@ -1,4 +1,4 @@
-"""The rate limit: a bucket that fills with time."""
+"""The rate limit: a token bucket."""
 
 import math
 
@@ -6,17 +6,23 @@ from seedream_batch.emulator.config import parse_rate
 
 
 class TokenBucket:
-    """Tokens that fill up at a rate, of which every request takes one."""
+    """Tokens that are refilled at a rate; every request takes one."""
 
     def __init__(self, rate: str, burst: int | None, now: float) -> None:
-        """Begin with a full bucket; `burst` is its size."""
+        """Start with a full bucket.
+
+        Args:
+            rate: Such as `50/s`, `600/m` or `1000/h`.
+            burst: The size of the bucket; by default the tokens of a tenth of a second, at least 1.
+            now: Seconds, of any clock.
+        """
         self._per_second = parse_rate(rate)
         self._size = float(burst if burst is not None else max(1, math.ceil(self._per_second / 10)))
         self._tokens = self._size
         self._filled = now
 
     def take(self, now: float) -> float:
-        """0 when a token was there, otherwise the seconds until there is one."""
+        """Take a token and return 0; if there is none, return the seconds until there is one."""
         self._tokens = min(self._size, self._tokens + (now - self._filled) * self._per_second)
         self._filled = now
         if self._tokens >= 1:

@@ -1,4 +1,4 @@
-"""The pixel sizes that the service makes for each ratio and resolution, from its own documentation."""
+"""The pixel sizes of images for each resolution and ratio, from the service's documentation."""
 
 PIXELS: dict[str, dict[str, tuple[int, int]]] = {
     "2K": {
@@ -27,7 +27,7 @@ PIXELS: dict[str, dict[str, tuple[int, int]]] = {
 
 
 def nearest_ratio(width: int, height: int) -> str:
-    """The service's ratio that is nearest to a picture of width x height pixels (by the quotient of the two)."""
+    """Return the service's ratio that is nearest to width x height pixels (by the quotient of the two)."""
 
     def distance(ratio: str) -> float:
         wide, high = ratio.split(":")

@@ -1,4 +1,4 @@
-"""Tasks: what is known of one, how it stands at a moment, and the document that a poll gets."""
+"""Tasks: what is fixed about one, its state at a moment, and the document that a poll returns."""
 
 import hashlib
 import time
@@ -8,8 +8,8 @@ from typing import Any
 
 from seedream_batch.emulator.config import Oddities
 
-# A tenth of a task's time goes by before it is at work.
 WAITING_SHARE = 0.1
+"""The share of a task's duration before it starts processing."""
 
 _FAILURES = {
     "en": "image generation failed",
@@ -21,24 +21,27 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Clock:
-    """Seconds since the epoch that never jump: set by the system's clock once, then carried on by the monotonic."""
+    """Seconds since the epoch that never jump: the system's time at the start, continued by the monotonic clock."""
 
     def __init__(self) -> None:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """The time."""
+        """Return the time."""
         return self._offset + time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What is settled about a task when it is taken, and written to the ledger: it never changes."""
+class TaskPlan:
+    """What is fixed about a task at submission and written to the ledger."""
 
     id: str
     number: int
+    """The number of the task, from 1."""
     created: float
+    """Seconds since the epoch."""
     seconds: float
+    """Duration of the task."""
     images: int
     """Images charged in advance."""
     delivered: int
@@ -50,23 +53,28 @@ class Plan:
     width: int
     height: int
     image_format: str
+    """`jpeg`, `png` or `mixed`."""
     quality: int
+    """JPEG quality."""
     pad: int | None
+    """Bytes to pad images to."""
     estimate: int
+    """The `estimated_time` in seconds."""
     outcome: Mapping[str, Any] | None = None
     """The action and parameters of a fault that decides how the task ends."""
     oddities: Mapping[str, Any] | None = None
+    """The settings of a fault, for every response about the task."""
     blank: bool = False
-    """Whether its images have one shade and no letters: small files that are made and decoded quickly."""
+    """Whether its images have one colour and no text: small files that are fast to create and decode."""
 
     @property
     def ends(self) -> float:
-        """When the task ends."""
+        """When the task ends, in seconds since the epoch."""
         return self.created + self.seconds
 
     @property
     def never_ends(self) -> bool:
-        """Whether it stays at work for ever."""
+        """Whether it keeps processing forever."""
         return self.outcome is not None and self.outcome["action"] == "never_end"
 
     @property
@@ -75,37 +83,37 @@ class Plan:
         return self.outcome is not None and self.outcome["action"] == "fail"
 
     def format_of(self, index: int) -> str:
-        """`jpeg` or `png`: the format of the image with this index, from 0."""
+        """Return `jpeg` or `png`: the format of the image with this index, from 0."""
         if self.image_format == "mixed":
             return ("jpeg", "png")[(self.number + index) % 2]
         return self.image_format
 
     def as_json(self) -> dict[str, Any]:
-        """All fields, for the ledger."""
-        # Not `asdict`, which copies everything that is inside.
+        """Return all fields, for the ledger."""
+        # `asdict` would copy the nested values.
         return {name: getattr(self, name) for name in self.__slots__}
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> "Plan":
-        """The plan that a ledger entry holds."""
+    def from_json(cls, document: Mapping[str, Any]) -> "TaskPlan":
+        """Return the plan in a ledger entry, which an earlier or later version may have written."""
         return cls(**{each.name: document[each.name] for each in fields(cls) if each.name in document})
 
 
 @dataclass(slots=True)
 class Task:
-    """A task and what has happened to it since it was taken."""
+    """A task, and what has happened to it since its submission."""
 
-    plan: Plan
+    plan: TaskPlan
     polls: int = 0
     completed_polls: int = 0
     closed: bool = False
-    """Whether its refund or settlement, if it needs one, is in the ledger."""
+    """Whether its refund or settlement is in the ledger."""
     failed_late: bool = False
     links_until: float = 0.0
-    """When the URLs that were given out last expire."""
+    """When the latest result URLs expire, in seconds since the epoch; 0 before there are any."""
 
     def state(self, now: float) -> str:
-        """`submitted`, `processing`, `completed`, `failed` or `cancelled`."""
+        """Return `submitted`, `processing`, `completed`, `failed` or `cancelled`."""
         plan = self.plan
         if self.failed_late:
             return "failed"
@@ -119,7 +127,7 @@ class Task:
 
 
 def task_id(seed: int, number: int, created: float) -> str:
-    """An id like those of the service: `task_` and 26 characters that begin with the time."""
+    """Return an id like those of the service: `task_` and 26 characters that start with the time (a ULID)."""
     digest = hashlib.sha256(f"{seed}/{number}/{created}".encode()).digest()
     value = (int(created * 1000) << 80) | int.from_bytes(digest[:10])
     return "task_" + "".join(_CROCKFORD[(value >> shift) & 31] for shift in range(125, -1, -5))
@@ -129,64 +137,60 @@ def task_document(
     task: Task,
     now: float,
     *,
-    odd: Oddities,
     state: str,
-    error: Mapping[str, Any] | None,
-    links: Callable[[int], str],
+    oddities: Oddities,
+    error: Mapping[str, Any],
+    result_url: Callable[[int], str],
     language: str,
 ) -> dict[str, Any]:
-    """The document of a task as a poll gets it.
+    """Return the document of a task for a poll.
 
     Args:
         task: The task.
-        now: The time.
-        odd: The oddities to play.
-        state: How it stands, as one of the words of `Task.state`.
-        error: `code` and `message` where it failed.
-        links: Gives the URL of the image with an index.
+        now: Seconds since the epoch.
+        state: Its state, as `Task.state` returns it.
+        oddities: The form of the document.
+        error: `code` and `message` of a failed task, if they are known.
+        result_url: Returns the URL of the image with an index, from 0.
         language: Of messages: en, zh, ja or ko.
     """
     plan = task.plan
     ended = state in {"completed", "failed", "cancelled"}
-    data: dict[str, Any] = {"id": plan.id, "status": _word(state, odd), "progress": _progress(task, now, state)}
+    words = {"submitted": oddities.submitted_word, "processing": oddities.processing_word}
+    data: dict[str, Any] = {"id": plan.id, "status": words.get(state, state), "progress": _progress(task, now, state)}
     if ended:
         cost = plan.price * min(plan.delivered, plan.images) if state == "completed" else 0.0
         data |= {"cost": round(cost, 6), "credits_cost": round(cost * 10, 6)}
     data |= {"created": int(plan.created), "estimated_time": plan.estimate}
     if ended:
         data |= {"completed": int(plan.ends), "actual_time": round(plan.seconds)}
-    for name in odd.omit:
+    for name in oddities.omit:
         data.pop(name, None)
     if state == "completed":
-        data["result"] = {"images": _images(task, odd, links)}
-    if odd.numbers_as_strings:
-        data = stringify_numbers(data)
-    if state in {"failed", "cancelled"} and odd.error_form != "absent":
-        data["error"] = _error(error or {}, odd, language)
-    return {"code": "200" if odd.numbers_as_strings else 200, "data": data}
+        data["result"] = {"images": _images(task, oddities, result_url)}
+    document = with_number_form({"code": 200, "data": data}, oddities)
+    if state in {"failed", "cancelled"} and oddities.error_form != "absent":
+        document["data"]["error"] = _error(error, oddities, language)
+    return document
 
 
-def stringify_numbers(value: Any) -> Any:
-    """A document with every number in it as a string."""
+def with_number_form(document: dict[str, Any], oddities: Oddities) -> dict[str, Any]:
+    """Return a document with every number in it as a string, if the oddities say so."""
+    return _stringify_numbers(document) if oddities.numbers_as_strings else document
+
+
+def _stringify_numbers(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: stringify_numbers(each) for name, each in value.items()}
+        return {name: _stringify_numbers(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [stringify_numbers(each) for each in value]
+        return [_stringify_numbers(each) for each in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value
 
 
-def failure_message(language: str) -> str:
-    """The message of a failed task; English for languages that aren't known."""
-    return _FAILURES.get(language.split("-", maxsplit=1)[0].lower(), _FAILURES["en"])
-
-
-def _word(state: str, odd: Oddities) -> str:
-    return {"submitted": odd.submitted_word, "processing": odd.processing_word}.get(state, state)
-
-
 def _progress(task: Task, now: float, state: str) -> int:
+    """Return the percentage of the duration that has passed; 100 only for a completed task."""
     if state == "completed":
         return 100
     if state == "submitted":
@@ -194,23 +198,25 @@ def _progress(task: Task, now: float, state: str) -> int:
     return max(1, min(99, int(100 * (now - task.plan.created) / max(task.plan.seconds, 0.001))))
 
 
-def _images(task: Task, odd: Oddities, links: Callable[[int], str]) -> list[dict[str, Any]]:
-    urls = [links(index) for index in range(task.plan.delivered)]
-    if odd.duplicate_urls:
+def _images(task: Task, oddities: Oddities, result_url: Callable[[int], str]) -> list[dict[str, Any]]:
+    urls = [result_url(index) for index in range(task.plan.delivered)]
+    if oddities.duplicate_urls:
         urls = [url for url in urls for _ in range(2)]
-    groups = [urls] if odd.image_grouping == "one_entry" and urls else [[url] for url in urls]
+    groups = [urls] if oddities.image_grouping == "one_entry" and urls else [[url] for url in urls]
     images = []
     for group in groups:
-        entry: dict[str, Any] = {"url": group if odd.url_form == "list" else group[0]}
-        if "expires_at" not in odd.omit:
+        entry: dict[str, Any] = {"url": group if oddities.url_form == "list" else group[0]}
+        if "expires_at" not in oddities.omit:
             entry["expires_at"] = int(task.links_until)
         images.append(entry)
     return images
 
 
-def _error(error: Mapping[str, Any], odd: Oddities, language: str) -> Any:
+def _error(error: Mapping[str, Any], oddities: Oddities, language: str) -> Any:
     code = error.get("code", "task_failed")
-    message = error.get("message") or failure_message(language)
-    if odd.error_form == "string":
+    # English for unknown languages.
+    default = _FAILURES.get(language.split("-", maxsplit=1)[0].lower(), _FAILURES["en"])
+    message = error.get("message") or default
+    if oddities.error_form == "string":
         return f"{code}: {message}"
     return {"code": code, "message": message, "type": "task_error"}

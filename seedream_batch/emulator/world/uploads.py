@@ -1,4 +1,4 @@
-"""Uploaded reference images: files by the hash of their bytes, or in memory."""
+"""Uploaded reference images, named by the hash of their bytes, in files or in memory."""
 
 import hashlib
 import os
@@ -20,16 +20,18 @@ _TYPES = dict(_KINDS.values())
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded image."""
+    """What is known about an uploaded image."""
 
     name: str
     content_type: str
     size: int
+    """Bytes."""
     created: float
+    """Seconds since the epoch."""
 
 
 class Uploads:
-    """The uploads of a state folder, under `uploads/`; the time of a file is the time of its upload."""
+    """The uploads of a state folder, under `uploads/`. The modification time of a file is the time of its upload."""
 
     def __init__(self, state_dir: Path | None) -> None:
         self._folder = None if state_dir is None else state_dir / "uploads"
@@ -38,7 +40,7 @@ class Uploads:
             self._folder.mkdir(parents=True, exist_ok=True)
 
     def put(self, data: bytes) -> Upload | None:
-        """Keep an image; None when these bytes are no jpeg, png, webp or gif."""
+        """Keep an image; return None if the bytes are not a jpeg, png, webp or gif."""
         inspected = inspect_image(data)
         if inspected is None or inspected[0] not in _KINDS:
             return None
@@ -55,10 +57,10 @@ class Uploads:
         return upload
 
     def get(self, name: str) -> tuple[Upload, bytes] | None:
-        """An upload and its bytes by name; None for a name that isn't there."""
+        """Return an upload and its bytes; None for an unknown name."""
         if self._folder is None:
             return self._memory.get(name)
-        # The name comes from a URL: only what `put` could have named is looked for.
+        # The name comes from a URL: only names that `put` could have given are looked up.
         stem, _, extension = name.partition(".")
         path = self._folder / name
         if extension not in _TYPES or not stem.isalnum() or not path.is_file():
@@ -67,7 +69,7 @@ class Uploads:
         return Upload(name, _TYPES[extension], len(data), path.stat().st_mtime), data
 
     def clear(self) -> None:
-        """Forget all uploads."""
+        """Delete all uploads."""
         self._memory.clear()
         if self._folder is not None:
             for path in self._folder.iterdir():
