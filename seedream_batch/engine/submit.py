@@ -398,7 +398,8 @@ class Submitter:
             context.not_heard(told)
         elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
             context.heard_from_service()
-        if first:
+        if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
+            # Those say nothing of the tasks or the model: in between, they must not hide a series of such answers.
             context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
             self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
         self._react(outcome, told, first=first)

@@ -1,6 +1,7 @@
 """Answers that nobody expected: what is read from them, what is kept of them, and what they say of the service."""
 
 import io
+import itertools
 import json
 import threading
 from collections import Counter
@@ -284,6 +285,19 @@ def test_a_model_that_is_not_offered_leaves_nothing_in_doubt(odd):
     assert "No available channel" in done.err
     assert odd.states() == {"planned": 40}
     assert odd.service.seen["submit"] < 10
+
+
+@pytest.mark.parametrize("between", [429, 503])
+def test_a_model_that_is_not_offered_is_noticed_between_other_answers(odd, between):
+    several(odd, 40)
+    told = {"error": {"code": "model_not_found", "message": "No available channel for model x"}}
+    other = {"error": {"code": "idempotency_unavailable", "message": "wait"}}
+    answers = itertools.cycle([(between, other, None), (503, told, None)])
+    odd.service.submit = lambda _request: next(answers)
+    done = odd.run("--max-duration", "60s")
+    assert done.code == 7, done
+    assert "does not offer this model" in done.err
+    assert odd.states() == {"planned": 40}
 
 
 def test_a_firewall_that_catches_a_poll_only_delays_the_task(odd):
