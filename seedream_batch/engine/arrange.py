@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import PurePosixPath
 
@@ -188,8 +189,42 @@ def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as t
 
 
 async def blocking(context: Context, task: TaskRecord) -> str:
-    """A file that this job did not make, in the place of an image that would be bought; empty if there is none."""
-    return await in_the_way(context, task, range(1, task.images + 1))
+    """Return a file in the place of an image that would be bought; empty if there is none, or it could step aside."""
+    while path := await in_the_way(context, task, range(1, task.images + 1)):
+        if not await step_aside_earlier(context, path):
+            break
+    return path
+
+
+async def step_aside_earlier(context: Context, path: str) -> bool:
+    """Move a file that nobody owns to `superseded/` if it is a picture of this job; return whether it was moved.
+
+    Somebody has put it back, or copied it, to a place that is wanted for another one. Its bytes tell: any other file
+    is not ours, and stays.
+    """
+    folder = context.folder
+    if await context.writer.do(lambda m: m.owner(path)) is not None:
+        return False
+    sha256 = await asyncio.to_thread(folder.sha256, path)
+    image = None if sha256 is None else await context.writer.do(lambda m: m.picture_of(sha256))
+    if sha256 is None or image is None:
+        return False
+    suffix = PurePosixPath(path).suffix
+    stem = f"{SUPERSEDED}/{path.removesuffix(suffix).removeprefix(f'{SUPERSEDED}/')}-{sha256[:8]}"
+    aside = f"{stem}{suffix}"
+    for number in itertools.count(2):
+        if not await asyncio.to_thread(folder.existing, [aside]):
+            break
+        aside = f"{stem}-{number}{suffix}"
+    if image.state is ImageState.MISSING:
+        # The manifest knows again where it is; a task that was to be made again for it is whole.
+        await context.writer.do(lambda m: m.take_back(image, path, context.clock()))
+        await context.writer.do(lambda m: m.whole_again(context.clock()))
+        back = (await context.writer.do(lambda m: m.images(image.task)))[image.index - 1]
+        return await _relocate(context, back, aside, back.target)
+    await asyncio.to_thread(folder.move, path, aside, sha256)
+    context.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
+    return True
 
 
 async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int]) -> str:
@@ -259,6 +294,8 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
         except Occupied:
             await context.writer.do(lambda m: m.heading(image, None))
+            if await step_aside_earlier(context, path):
+                return await _relocate(context, image, path, target)
             raise
         except Changed:
             await context.writer.do(lambda m: m.heading(image, None))

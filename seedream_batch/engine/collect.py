@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seedream_batch.api.images import MAX_IMAGE, host_of
 from seedream_batch.delivery import is_placeholder, leaves_count_open, wrong_count, wrong_picture
-from seedream_batch.engine.arrange import assign_place, clear_leftovers
+from seedream_batch.engine.arrange import assign_place, clear_leftovers, step_aside_earlier
 from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.context import Context, event
 from seedream_batch.engine.inlet import Inlet
@@ -558,7 +558,7 @@ class Collector:
         path = ""
         try:
             path = await assign_place(context, task, image, file, picture.extension)
-            await self._placer.place(part, path)
+            await self._place(part, path, file.sha256)
         except StorageError as error:
             await asyncio.to_thread(context.folder.discard, part)
             if not isinstance(error, Occupied):
@@ -571,6 +571,17 @@ class Collector:
             context.stop_submitting(StopReason.STORAGE, str(error))
             return
         await self._stored(task, image, file)
+
+    async def _place(self, part: Path, path: str, sha256: str) -> None:
+        """Give a file its final name; an earlier picture of the job steps aside. Raise `Occupied`, `StorageError`."""
+        folder = self._context.folder
+        try:
+            await self._placer.place(part, path)
+        except Occupied:
+            same = await asyncio.to_thread(folder.sha256, path) == sha256
+            if same or not await step_aside_earlier(self._context, path):
+                raise
+            await self._placer.place(part, path)
 
     async def adopt(self, task: TaskRecord) -> None:
         """Images of a task that a killed run had given their names already: only the word is missing."""

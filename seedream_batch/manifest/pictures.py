@@ -133,6 +133,15 @@ class Pictures(InHand):
         )
         return image_record(row) if row else None
 
+    def picture_of(self, sha256: str) -> ImageRecord | None:
+        """Return an image with these bytes that is stored or missing; one that is missing is preferred."""
+        row = self._connection.row(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state IN ('stored', 'missing')"
+            " ORDER BY state LIMIT 1",
+            (sha256,),
+        )
+        return image_record(row) if row else None
+
     def try_again(
         self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
     ) -> ImageRecord:

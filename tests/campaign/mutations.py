@@ -188,9 +188,9 @@ MUTATIONS = (
         (
             Edit(
                 "engine/collect.py",
-                "            await self._placer.place(part, path)\n",
+                "            await self._place(part, path, file.sha256)\n",
                 "            await self._stored(task, image, file)\n"
-                "            await self._placer.place(part, path)\n"
+                "            await self._place(part, path, file.sha256)\n"
                 "            return\n",
             ),
         ),

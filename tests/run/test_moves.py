@@ -437,3 +437,70 @@ def test_whatever_the_user_does_with_the_files(bench, serve, seed):
     assert bench.rows("SELECT count(*) FROM images WHERE state = 'stored'") == [(4,)]
     assert len(bench.charges()) == 4
     bench.check()
+
+
+# An earlier picture of the job, put back where the job wants another one
+
+
+@pytest.fixture
+def edited(made):
+    """The prompt of the fox was edited after its first pictures were made; one of them is kept at hand."""
+    saved = (made.out / "fox" / "1-1.jpg").read_bytes()
+    made.edit("a fox in the snow", "a fox in the rain")
+    return made, saved
+
+
+@pytest.mark.parametrize("moment", ["missing", "copied", "while it is made"])
+def test_an_earlier_picture_steps_aside(edited, moment):
+    made, saved = edited
+    place = made.out / "fox" / "1-1.jpg"
+    if moment == "missing":
+        place.unlink()
+        made.edit("a fox in the rain", "a fox in the fog")
+        assert made.call("plan").code == 0
+        with sqlite3.connect(made.out / "manifest.db") as connection:
+            connection.execute("UPDATE images SET state = 'missing', reason = 'gone' WHERE path = 'fox/1-1.jpg'")
+    elif moment == "copied":
+        assert made.run().code == 0
+        made.edit("a fox in the rain", "a fox in the fog")
+        with sqlite3.connect(made.out / "manifest.db") as connection:
+            connection.execute("UPDATE images SET state = 'missing', reason = 'gone' WHERE path = 'fox/1-1.jpg'")
+    else:
+        assert made.run("--submit-only").code == 0
+        with sqlite3.connect(made.out / "manifest.db") as connection:
+            connection.execute("UPDATE images SET state = 'missing', reason = 'gone' WHERE path = 'fox/1-1.jpg'")
+    place.write_bytes(saved)
+    before = len(made.charges())
+    done = made.run()
+    assert done.code == 0, done
+    assert len(made.charges()) - before == (0 if moment == "while it is made" else 3)
+    assert made.states() == {"succeeded": 6}
+    assert place.read_bytes() != saved
+    aside = [path for name, path in made.files().items() if name.startswith("superseded/fox/1-1")]
+    assert saved in [path.read_bytes() for path in aside]
+    requests = made.requests()
+    assert made.run().code == 0
+    assert made.requests() == requests
+    made.check()
+
+
+def test_a_move_to_a_place_with_an_earlier_picture(made):
+    saved = (made.out / "fox" / "1-1.jpg").read_bytes()
+    target = made.out / "1-1" / "panda.jpg"
+    target.parent.mkdir()
+    target.write_bytes(saved)
+    made.edit('"{{ subject.id }}/{{ size }}"', '"{{ size }}/{{ subject.id }}"')
+    assert made.run().code == 0
+    assert len(made.files()) == 7
+    assert target.read_bytes() != saved
+    assert len(made.charges()) == 6
+    made.check()
+
+
+def test_a_file_of_somebody_else_stays(edited):
+    made, saved = edited
+    place = made.out / "fox" / "1-1.jpg"
+    place.write_bytes(saved + b"!")
+    done = made.run()
+    assert done.code == 8, done
+    assert place.read_bytes() == saved + b"!"
