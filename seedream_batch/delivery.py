@@ -76,6 +76,25 @@ def wrong_count(there: int, asked: int, errors: Sequence[str] = (), *, at_most: 
     return f"{there} images were delivered, and {asked} requested{told}"
 
 
+def in_place(links: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Return the position in `links` of each image: first of those with the `known` links, then of further ones.
+
+    A link that is known, signed anew or not, stays with its image; the others fill the gaps in their order.
+    """
+    places: dict[int, int] = {}
+    for same in (str, _unsigned):
+        for image, link in enumerate(known):
+            found = [one for one, other in enumerate(links) if same(other) == same(link)]
+            if image not in places and link and len(found) == 1 and found[0] not in places.values():
+                places[image] = found[0]
+    rest = (one for one in range(len(links)) if one not in places.values())
+    return [places[image] if image in places else next(rest) for image in range(len(links))]
+
+
+def _unsigned(link: str) -> str:
+    return link.partition("?")[0]
+
+
 def _ratios(size: str, references: Sequence[tuple[int, int]]) -> list[float]:
     if size == "auto":
         return [min(max(width / height, 1 / _WIDEST), _WIDEST) for width, height in references if width and height]

@@ -32,7 +32,10 @@ WATCHED_TOGETHER = 20.0
 """Seconds over which several tasks have to show the same odd end, and none another, to be taken for an outage."""
 
 CONFIRMED = 5.0
-"""Seconds over which a task has to be reported as failed: a relay may give up on a task that the service completes."""
+"""Seconds over which a task has to be reported as failed, or as completed with too few images, to be believed."""
+
+PATIENCE = 120.0
+"""Seconds past its deadline after which a run stops polling a task, whatever the answers were."""
 
 GOOD_FOR = 600.0
 """Seconds for which an answer that makes sense speaks for the way to the service."""
@@ -102,15 +105,19 @@ class Series:
 
 def series(before: Series | None, poll: Poll, now: float) -> Series:
     """The series that a poll continues or begins."""
-    what = _EMPTY if _is_empty(poll) else str(poll.kind)
+    what = f"{poll.kind}, {len(poll.images)}" if poll.kind is Polled.COMPLETED else str(poll.kind)
     if before is None or before.what != what:
         return Series(what, 1, now)
     return replace(before, count=before.count + 1)
 
 
-def is_odd(poll: Poll, *, age: float) -> bool:
-    """Whether a poll shows an end that is believed only when it is repeated; `age` in seconds since the submission."""
-    return poll.kind is Polled.FAILED or _is_empty(poll) or (poll.kind is Polled.NOT_FOUND and age >= NOT_FOUND_GRACE)
+def is_odd(poll: Poll, *, age: float, least: int = 1) -> bool:
+    """Return whether a poll shows an end that is believed only when it is repeated.
+
+    `age` is the seconds since the submission, `least` the number of images that a completed task has to have.
+    """
+    short = poll.kind is Polled.COMPLETED and len(poll.images) < least
+    return poll.kind is Polled.FAILED or short or (poll.kind is Polled.NOT_FOUND and age >= NOT_FOUND_GRACE)
 
 
 def makes_sense(poll: Poll) -> bool:
@@ -123,19 +130,29 @@ def poll_pause(polls: int) -> float:
     return float(min(LONGEST_POLL_PAUSE, POLL_PAUSE * 2.0 ** min(polls - 1, 30)))
 
 
-def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float, asked: int = 1) -> Move | None:
+def says_nothing(poll: Poll) -> bool:
+    """Return whether a poll got no answer about the task itself."""
+    return poll.kind in {Polled.NO_ANSWER, Polled.RATE_LIMITED, Polled.UNAUTHORIZED}
+
+
+def after_poll(
+    poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float, asked: int = 1, least: int = 1
+) -> Move | None:
     """What a poll of an accepted task moves it to; None: keep polling.
 
     `age` is the seconds since its submission, `overdue` whether its deadline passed, `polls` how many polls in a row,
     this one included, showed the same, and `lasted` the seconds since the first of them. One odd answer loses no task:
     it is believed when it is repeated for a while. Past its deadline a task that has not ended is lost, not failed,
-    because it may still be billed. With `asked` images there it has ended, unless the service says that more come.
+    because it may still be billed. With `asked` images there it has ended, unless the service says that more come;
+    fewer than `least` are believed when they are repeated for a moment: the service may still be adding images.
     """
     believed = polls >= LEAST_POLLS and lasted >= (WATCHED_OVERDUE if overdue else WATCHED)
     match poll.kind:
         case Polled.COMPLETED:
-            if poll.images:
+            if len(poll.images) >= least or (poll.images and polls >= LEAST_POLLS and lasted >= CONFIRMED):
                 return Move(TaskState.SUCCEEDED, f"completed with {len(poll.images)} image(s)")
+            if poll.images:
+                return None
             why = "completed, but no image URL could be read from the answer"
             return Move(TaskState.LOST, why) if believed else None
         case Polled.FAILED:
@@ -165,6 +182,23 @@ def after_poll(poll: Poll, *, age: float, overdue: bool, polls: int, lasted: flo
     assert_never(poll.kind)
 
 
+def richer(best: Poll | None, poll: Poll) -> Poll | None:
+    """Of two polls of a task, the one that showed more images; None as long as none was shown."""
+    return poll if len(poll.images) > (len(best.images) if best else 0) else best
+
+
+def with_images(poll: Poll, move: Move, best: Poll | None) -> tuple[Poll, Move]:
+    """The poll and the move that count: images shown by an earlier poll, `best`, are not given up for a later answer.
+
+    Only a failure outweighs images of a task that was still running.
+    """
+    if best is None or move.to is TaskState.SUCCEEDED:
+        return poll, move
+    if move.to is TaskState.FAILED and best.kind is not Polled.COMPLETED:
+        return poll, move
+    return best, Move(TaskState.SUCCEEDED, f"{len(best.images)} image(s) delivered, then: {move.why}")
+
+
 class Outlook:
     """What the latest polls of several tasks say together: when none makes sense, it is not the tasks.
 
@@ -179,6 +213,8 @@ class Outlook:
 
     def note(self, task: int, poll: Poll, series: Series, now: float) -> None:
         """Takes in a poll of the task, and the series that it belongs to."""
+        if says_nothing(poll):
+            return
         if makes_sense(poll):
             self._good_at[bool(poll.images)] = now
         if poll.kind is Polled.NOT_FOUND or _is_empty(poll):
@@ -204,7 +240,7 @@ class Outlook:
         return len(self._odd) if lasting and self.doubtful(now) else 0
 
 
-_EMPTY = "completed, empty"
+_EMPTY = f"{Polled.COMPLETED}, 0"
 
 
 def _is_empty(poll: Poll) -> bool:

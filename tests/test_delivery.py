@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedream_batch.delivery import PLACEHOLDER, is_placeholder, leaves_count_open, wrong_count, wrong_picture
+from seedream_batch.delivery import PLACEHOLDER, in_place, is_placeholder, leaves_count_open, wrong_count, wrong_picture
 
 RIGHT = [
     ("1:1", "2K", 2048, 2048),
@@ -91,3 +91,20 @@ def test_group_mode_without_a_number_leaves_the_count_to_the_service():
     assert wrong_count(0, 14, at_most=True) == "14 of 14 images lacking"
     assert wrong_count(3, 14, ["Oops: gone"], at_most=True) == "11 of 14 images lacking: Oops: gone"
     assert wrong_count(15, 14, at_most=True) == "15 images were delivered, and 14 requested"
+
+
+@pytest.mark.parametrize(
+    ("links", "known", "places"),
+    [
+        ("a b", "a", [0, 1]),
+        ("b a", "a", [1, 0]),
+        ("x y", "a", [0, 1]),
+        ("c a b", "b c", [2, 0, 1]),
+        ("b?s=2 a?s=2", "a?s=1", [1, 0]),
+        ("i?n=1 i?n=2", "i?n=2", [1, 0]),
+        ("a b", "bad", [0, 1]),
+        ("a b", "", [0, 1]),
+    ],
+)
+def test_links_belong_to_the_images_that_have_them(links, known, places):
+    assert in_place(links.split(), known.split(" ")) == places

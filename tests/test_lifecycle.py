@@ -29,7 +29,9 @@ from seedream_batch.lifecycle import (
     is_odd,
     makes_sense,
     poll_pause,
+    richer,
     series,
+    with_images,
 )
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
 from seedream_batch.model.refusals import is_moderation
@@ -154,6 +156,40 @@ def test_an_odd_end_is_believed_after_several_polls_and_minutes(kind, polls, las
 def test_a_failure_is_believed_once_it_is_confirmed(polls, lasted, to):
     move = after_poll(Poll(Polled.FAILED), age=9.0, overdue=False, polls=polls, lasted=lasted)
     assert (move.to if move else None) == to
+
+
+@pytest.mark.parametrize(
+    ("polls", "lasted", "to"),
+    [(1, 60.0, None), (LEAST_POLLS, CONFIRMED - 0.1, None), (LEAST_POLLS - 1, CONFIRMED, None),
+     (LEAST_POLLS, CONFIRMED, SUCCEEDED)],
+)  # fmt: skip
+def test_too_few_images_are_believed_once_that_is_confirmed(polls, lasted, to):
+    few = Poll(Polled.COMPLETED, images=IMAGES)
+    assert is_odd(few, age=9.0, least=3)
+    assert not is_odd(few, age=9.0, least=2)
+    move = after_poll(few, age=9.0, overdue=False, polls=polls, lasted=lasted, asked=3, least=3)
+    assert (move.to if move else None) == to
+    enough = after_poll(few, age=9.0, overdue=False, polls=1, lasted=0.0, asked=3, least=2)
+    assert enough is not None
+    assert enough.to == SUCCEEDED
+
+
+def test_more_images_begin_another_series():
+    one, two = Poll(Polled.COMPLETED, images=IMAGES[:1]), Poll(Polled.COMPLETED, images=IMAGES)
+    assert series(series(None, one, 0.0), two, 1.0).count == 1
+    assert series(series(None, one, 0.0), one, 1.0).count == 2
+
+
+@pytest.mark.parametrize("kind", [Polled.COMPLETED, Polled.RUNNING])
+@pytest.mark.parametrize("to", [LOST, FAILED])
+def test_images_that_were_shown_outweigh_later_answers(kind, to):
+    shown, later = Poll(kind, images=IMAGES), Poll(Polled.NOT_FOUND)
+    best = richer(richer(None, shown), later)
+    assert best is shown
+    poll, move = with_images(later, Move(to, "gone"), best)
+    kept = kind is Polled.COMPLETED or to is LOST
+    assert (poll, move.to) == ((shown, SUCCEEDED) if kept else (later, to))
+    assert with_images(later, Move(to, "gone"), None) == (later, Move(to, "gone"))
 
 
 def test_moderation_needs_no_confirmation():

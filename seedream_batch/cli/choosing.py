@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.show import show_chosen
-from seedream_batch.cli.words import number, say
+from seedream_batch.cli.words import number, say, usd
 from seedream_batch.errors import UsageError
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageState
@@ -79,7 +79,8 @@ def flagged_results(job: Job) -> list[Flagged]:
 def show_rejected(rejected: Rejected, then: str, none: str) -> None:
     """What is made anew, where the rejected files are, and what was left alone."""
     images = number(sum(task.images for task in rejected.tasks), "image")
-    show_chosen(rejected.tasks, f"planned again, {images} to be paid for", then, none)
+    none = "there is no task to plan again" if rejected.unclear else none
+    show_chosen(rejected.tasks, f"planned again, {images} for about {usd(rejected.cost)}", then, none)
     if rejected.files:
         say(f"{number(len(rejected.files), 'rejected file')} in superseded/, which stays there until you delete it.")
     if rejected.left:

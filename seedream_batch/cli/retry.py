@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ import click
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 
 if TYPE_CHECKING:
+    from seedream_batch.engine.values import Recheck
     from seedream_batch.load import LoadedJob
     from seedream_batch.model.document import Json
     from seedream_batch.model.outcome import Polled
@@ -39,7 +41,8 @@ that are stored stay as they are.
 says. Their files go to superseded/ and stay there. Images that were made anew since are left alone.
 
 --flagged pays again for tasks whose result is not what was requested: images lacking, of another ratio or size, or the
-same as another one. All files of such a task go to superseded/."""
+same as another one. All files of such a task go to superseded/. Tasks of which images are lacking are polled first,
+as lost tasks are: images that the service has by now are fetched, and not bought again."""
 
 
 @click.command("retry", epilog=_EPILOG)
@@ -53,7 +56,7 @@ same as another one. All files of such a task go to superseded/."""
     help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
 )
 @click.option("--flagged", is_flag=True, help="Make those anew whose result is not what was requested.")
-@click.option("--no-poll", is_flag=True, help="Do not poll lost tasks first: they may be paid for twice.")
+@click.option("--no-poll", is_flag=True, help="Do not poll lost or incomplete tasks first: they may be paid for twice.")
 @SAME_ACCOUNT
 @EMULATE
 @MANIFEST
@@ -74,7 +77,7 @@ def command(
     from seedream_batch.cli.target import made, named
     from seedream_batch.cli.words import number, say, wrapped
     from seedream_batch.engine.decide import make_anew
-    from seedream_batch.engine.reject import reject_flagged, reject_images
+    from seedream_batch.engine.reject import reject_images
     from seedream_batch.errors import UsageError
     from seedream_batch.load.selecting import chosen as checked
 
@@ -89,11 +92,9 @@ def command(
         rejected = reject_images(target, read_choice(choice, target).reject, chooses)
         show_rejected(rejected, then, "the choice rejects no image of the job")
         return 0
-    if flagged:
-        show_rejected(reject_flagged(target, chooses), then, "there is no flagged result")
-        return 0
     if not missing:
-        return _retry(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
+        again = _retry_flagged if flagged else _retry
+        return again(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
     anew, others = make_anew(target, chooses)
     if anew:
         images = number(sum(task.images for task in anew), "image")
@@ -116,42 +117,97 @@ def _retry(
     same_account: bool,
 ) -> int:
     """Polls what was lost, then plans what failed and what is lost for good; the exit code."""
-    from seedream_batch.cli.exits import Exit
-    from seedream_batch.cli.running import perform
     from seedream_batch.cli.show import show_chosen
     from seedream_batch.cli.words import number, say, usd, wrapped
     from seedream_batch.engine.decide import lost_tasks, retry_tasks
+    from seedream_batch.engine.values import Recheck
+
+    job = loaded.job
+    polled = _Polled()
+    if poll and lost_tasks(job, chooses):
+        polled = _poll_first(loaded, Recheck.LOST, chooses, emulate=emulate, same_account=same_account)
+    retried = retry_tasks(job, chooses, polled.answers if poll else None)
+    if polled.found:
+        say(wrapped(f"{number(polled.found, 'lost task')} found again at the service, at no cost."))
+    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
+    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
+    show_chosen(retried.tasks, what, f"`seedream-batch run {path}` submits them", none)
+    return _left_alone(len(retried.left), "lost task", polled)
+
+
+def _retry_flagged(
+    loaded: LoadedJob,
+    path: str,
+    chooses: Callable[[Mapping[str, Json]], bool],
+    *,
+    emulate: bool,
+    poll: bool,
+    same_account: bool,
+) -> int:
+    """Poll what was completed with too few images, then plan what is still flagged; return the exit code."""
+    from seedream_batch.cli.choosing import show_rejected
+    from seedream_batch.cli.words import number, say, wrapped
+    from seedream_batch.engine.reject import reject_flagged, short_tasks
+    from seedream_batch.engine.values import Recheck
+
+    job = loaded.job
+    polled = _Polled()
+    if poll and short_tasks(job, chooses):
+        polled = _poll_first(loaded, Recheck.FLAGGED, chooses, emulate=emulate, same_account=same_account)
+    rejected = reject_flagged(job, chooses, polled.answers if poll else None)
+    if polled.found:
+        say(wrapped(f"{number(polled.found, 'image')} delivered since then, at no cost."))
+    show_rejected(rejected, f"`seedream-batch run {path}` submits them", "there is no flagged result")
+    return _left_alone(rejected.unclear, "flagged task", polled)
+
+
+@dataclass(slots=True)
+class _Polled:
+    """What polls brought before anything is paid for: the last answer about each task, what was found, what failed."""
+
+    answers: Mapping[int, Polled] = field(default_factory=dict)
+    found: int = 0
+    trouble: str = ""
+    refused: bool = False
+
+
+def _poll_first(
+    loaded: LoadedJob,
+    what: Recheck,
+    chooses: Callable[[Mapping[str, Json]], bool],
+    *,
+    emulate: bool,
+    same_account: bool,
+) -> _Polled:
+    """Poll the chosen tasks of one kind, and fetch what is found: that is free."""
+    from seedream_batch.cli.running import perform
     from seedream_batch.engine.values import RunOptions, StopReason
     from seedream_batch.environment import api_key
     from seedream_batch.errors import UsageError
 
-    job = loaded.job
-    polled: Mapping[int, Polled] | None = {} if poll else None
-    trouble, found, code = "", 0, Exit.WORK_LEFT
-    if poll and lost_tasks(job, chooses):
-        try:
-            key = None if emulate else api_key()
-        except UsageError as error:
-            trouble = str(error)
-        else:
-            options = RunOptions(collect=True, lost_only=True, chooses=chooses, same_account=same_account)
-            result = perform(loaded, key, emulate=emulate, options=options, quiet=True, log_format="text")
-            polled, found, trouble = result.lost_polls, result.stats.found, result.stop_text
-            code = Exit.NO_ACCESS if result.stop_reason is StopReason.CREDENTIALS else code
-    retried = retry_tasks(job, chooses, polled)
-    if found:
-        say(wrapped(f"{number(found, 'lost task')} found again at the service, at no cost."))
-    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
-    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
-    show_chosen(retried.tasks, what, f"`seedream-batch run {path}` submits them", none)
-    if not retried.left:
+    try:
+        key = None if emulate else api_key()
+    except UsageError as error:
+        return _Polled(trouble=str(error))
+    options = RunOptions(collect=True, recheck=what, chooses=chooses, same_account=same_account)
+    result = perform(loaded, key, emulate=emulate, options=options, quiet=True, log_format="text")
+    refused = result.stop_reason is StopReason.CREDENTIALS
+    return _Polled(result.rechecks, result.stats.found + result.stats.added, result.stop_text, refused)
+
+
+def _left_alone(count: int, what: str, polled: _Polled) -> int:
+    """Say that tasks were not planned again, since a poll may still find their images; return the exit code."""
+    from seedream_batch.cli.exits import Exit
+    from seedream_batch.cli.words import number, say, wrapped
+
+    if not count:
         return Exit.DONE
-    why = f" ({trouble})" if trouble else ""
+    why = f" ({polled.trouble})" if polled.trouble else ""
     say(
         wrapped(
-            f"{number(len(retried.left), 'lost task')} left alone: a poll got no clear answer{why}, and the service"
+            f"{number(count, what)} left alone: a poll got no clear answer{why}, and the service"
             " may have completed them. Try again, or give --no-poll to plan them all the same: they may then be paid"
             " for twice."
         )
     )
-    return code
+    return Exit.NO_ACCESS if polled.refused else Exit.WORK_LEFT

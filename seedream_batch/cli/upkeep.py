@@ -33,6 +33,8 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
         say(f"  back       {number(found.came_back, 'image')} that had been missing")
     if stats.found:
         say(f"  found      {number(stats.found, 'task')} that had been lost")
+    if stats.added:
+        say(f"  added      {number(stats.added, 'image')} of incomplete results, delivered since then")
     if stats.stored:
         say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
     if found.unread:
@@ -98,6 +100,7 @@ def verification_json(result: RunResult, job: Job) -> Json:
         "broken": found.broken,
         "fetched": result.stats.stored,
         "found": result.stats.found,
+        "added": result.stats.added,
         "unreadable": found.unread,
         "in_the_way": found.in_the_way,
         "to_ask": found.to_ask,

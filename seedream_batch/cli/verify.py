@@ -21,7 +21,10 @@ Looks at each stored image: whether it is there, its size, its SHA-256, its pixe
 again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is told and never
 touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
 
---flagged looks at results only that are not what was requested.
+Tasks that were completed with too few images are polled: what the service has added since then is fetched, too.
+
+--flagged looks at results only that are not what was requested. A stored picture is not downloaded again, even if the
+service has another one by now.
 
 Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be read, 9 some results are not what was
 requested; others as `run`."""

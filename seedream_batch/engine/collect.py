@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seedream_batch.api.images import MAX_IMAGE, host_of
-from seedream_batch.delivery import is_placeholder, leaves_count_open, wrong_count, wrong_picture
+from seedream_batch.delivery import in_place, is_placeholder, leaves_count_open, wrong_count, wrong_picture
 from seedream_batch.engine.arrange import assign_place, clear_leftovers, step_aside_earlier
 from seedream_batch.engine.breaker import Breaker
 from seedream_batch.engine.context import Context, event
@@ -28,6 +28,7 @@ from seedream_batch.files.part import Part, writing
 from seedream_batch.files.pictures import BadPicture, Picture, inspect
 from seedream_batch.lifecycle import (
     LEAST_POLLS,
+    PATIENCE,
     Move,
     Outlook,
     Series,
@@ -37,7 +38,10 @@ from seedream_batch.lifecycle import (
     is_odd,
     makes_sense,
     poll_pause,
+    richer,
+    says_nothing,
     series,
+    with_images,
 )
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.pictures import StoredFile
@@ -77,11 +81,11 @@ MOST_DENIED = 3
 MOST_LOST_POLLS = 5
 """Polls of a lost task in one run."""
 
+MOST_POLLS = 5
+"""Polls of a task that has ended which may bring no clear answer."""
+
 GRACE_AFTER_START = 60.0
 """Seconds in which a task of an earlier run is followed though its deadline has passed."""
-
-_SILENT = {Polled.NO_ANSWER, Polled.RATE_LIMITED, Polled.UNAUTHORIZED}
-"""Answers that say nothing of a task."""
 
 PARALLEL_DOWNLOADS = 8
 
@@ -105,6 +109,47 @@ class _Got:
     picture: Picture | None = None
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What the polls of one task showed so far; times in seconds of a steady clock."""
+
+    least: int
+    """Images that a completed task has to have."""
+    last: Series | None = None
+    first: float = 0.0
+    """When the first poll was answered."""
+    best: Poll | None = None
+    """The poll that showed the most images."""
+    pause: float = 0.0
+    """Seconds until the next poll, where the schedule does not decide that."""
+    late: int = 0
+    """Polls past the deadline."""
+    heard: bool = False
+    """Whether one of these was answered with something about the task."""
+    over: bool = False
+    """Whether it has been polled long enough."""
+
+    @property
+    def series(self) -> Series:
+        """The series that the last poll belongs to."""
+        if self.last is None:
+            raise AssertionError("nothing was polled yet")
+        return self.last
+
+    def take(self, poll: Poll, *, age: float, late: float | None, now: float) -> Series:
+        """Take in a poll of a task of this age, `late` seconds past its deadline; return the series it belongs to."""
+        if self.last is None:
+            self.first = now
+        self.last, self.best = series(self.last, poll, now), richer(self.best, poll)
+        odd = is_odd(poll, age=age, least=self.least)
+        self.pause = poll_pause(self.last.count if odd else 1) if odd or late is not None else 0.0
+        if late is not None:
+            self.late += 1
+            self.heard = self.heard or not says_nothing(poll)
+            self.over = self.late >= LEAST_POLLS and late >= PATIENCE
+        return self.last
+
+
 class Collector:
     """Follows tasks from their task id to their files."""
 
@@ -125,68 +170,77 @@ class Collector:
         """Wrong pictures that were downloaded again without a better result; below 0 once one was put right."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
-        """Polls an accepted task until it has ended; its images, if it succeeded. Raises `Stopping`.
+        """Poll an accepted task until it has ended; return its images, if it succeeded. Raise `Stopping`.
 
-        With `at_once` it comes from an earlier run, and may have ended long ago. Its age is the clock's at the start
-        and a monotonic one's from there on, so that a clock that jumps loses no task. A
+        With `at_once` it comes from an earlier run, and may have ended long ago. A task is polled until its deadline
+        (for `run.task_timeout` at most, from now on) and `PATIENCE` seconds longer, whatever the answers are: after
+        that it is lost, or left to the next run if no answer was about it. Its age is the clock's at the start and a
+        monotonic one's from there on, so that a clock that jumps neither loses a task nor keeps a run alive. A
         `run.task_timeout` that was raised since gives it more time.
         """
         context = self._context
-        began = context.monotonic()
-        age_then = max(0.0, context.clock() - (task.submitted_at or context.clock()))
-        lifetime = max((task.deadline or 0.0) - (task.submitted_at or 0.0), context.job.run.task_timeout)
-        if at_once:
-            # After a pause of any length, and whatever the clock says, it gets a while to show how it is.
-            lifetime = max(lifetime, age_then + GRACE_AFTER_START)
+        began, now = context.monotonic(), context.clock()
+        age_then = max(0.0, now - (task.submitted_at or now))
+        lifetime = age_then + self._time_left(task, now, at_once=at_once)
         outlook = self._outlooks[at_once]
-        last: Series | None = None
-        odd = overdue = False
+        seen = _Seen(_least(task))
         kept = ""
         try:
             with closing(context.schedule.watch(task.resolution)) as watch:
                 while True:
-                    if last is not None and (odd or overdue):
-                        await context.rest(poll_pause(last.count if odd else 1))
-                    elif last is not None or not at_once:
+                    if seen.pause:
+                        await context.rest(seen.pause)
+                    elif seen.last is not None or not at_once:
                         await self._wait(watch, task.resolution, began - age_then)
                     if not context.may_poll:
                         raise Stopping
                     age = age_then + context.monotonic() - began
-                    overdue = age >= lifetime
-                    poll = await self.look(task, age, overdue=overdue)
+                    late = age - lifetime if age >= lifetime else None
+                    poll = await self.look(task, age, overdue=late is not None)
                     if poll.kept is not None and poll.kept.why != kept:
                         kept = poll.kept.why
                         await self._keep(task, poll.kept)
                     now = context.monotonic()
-                    first = last is None
-                    last = series(last, poll, now)
-                    odd = is_odd(poll, age=age)
-                    if odd or overdue or makes_sense(poll):
+                    last = seen.take(poll, age=age, late=late, now=now)
+                    if seen.pause or makes_sense(poll):
                         outlook.note(task.id, poll, last, now)
                     if poll.kind is Polled.RUNNING:
                         watch.looked(age)
                     await self.notice(poll)
-                    move = self._move(poll, last, outlook, age=age, overdue=overdue, asked=task.images)
+                    move = self._move(poll, seen, outlook, age=age, overdue=late is not None, asked=task.images)
                     if move is not None:
-                        if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (first and at_once):
+                        poll, move = with_images(poll, move, seen.best)
+                        if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (
+                            at_once and last.since == seen.first
+                        ):
                             self._learn(watch, task.resolution, age - last.lasted(now), poll)
                         return await self._ended(task, poll, move, context.clock())
-                    if overdue and last.count >= LEAST_POLLS and poll.kind in _SILENT:
+                    if seen.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
                         context.stats.trouble += 1
-                        told = f"no answer about it past its deadline: {poll.message}"
+                        told = f"no clear answer past its deadline: {poll.message or poll.kind}"
                         context.emit(event(EventKind.WARNING, task, told))
                         raise Stopping
         finally:
             outlook.forget(task.id)
 
-    def _move(
-        self, poll: Poll, last: Series, outlook: Outlook, *, age: float, overdue: bool, asked: int
-    ) -> Move | None:
+    def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
+        """Return the seconds from `now` (unix seconds) to a task's deadline."""
+        timeout = self._context.job.run.task_timeout
+        left = max(task.deadline or now, (task.submitted_at or now) + timeout) - now
+        # A clock that was set back since gives no more; after a pause of any length there is some time left.
+        return max(min(left, timeout), GRACE_AFTER_START if at_once else 0.0)
+
+    def _move(self, poll: Poll, seen: _Seen, outlook: Outlook, *, age: float, overdue: bool, asked: int) -> Move | None:
         """What a poll moves its task to; nothing while it may be the service that is wrong. Raises `Stopping` then."""
         context = self._context
         now = context.monotonic()
+        last = seen.series
         lasted = last.lasted(now)
-        move = after_poll(poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked)
+        move = after_poll(
+            poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked, least=seen.least
+        )
+        if move is None and seen.over and seen.heard:
+            move = Move(TaskState.LOST, f"no clear end {age:.0f} s after it was accepted")
         if age >= KNOWN_FOR:
             return move
         if alike := outlook.outage(now):
@@ -202,32 +256,86 @@ class Collector:
         """
         context = self._context
         job = context.job
+        least = _least(task)
         last: Series | None = None
+        best: Poll | None = None
+        move: Move | None = None
+        deadline = (task.submitted_at or 0.0) + job.run.task_timeout
         for polls in range(MOST_LOST_POLLS):
-            if last is not None and last.count == LEAST_POLLS:
-                break
-            if polls:
-                await context.rest(poll_pause(polls))
+            await context.rest(poll_pause(polls) if polls else 0.0)
             if not context.may_poll:
                 raise Stopping
             poll = await self.look(task, context.clock() - (task.submitted_at or 0.0), overdue=True)
             now = context.monotonic()
-            last = series(last, poll, now)
+            last, best = series(last, poll, now), richer(best, poll)
             await self.notice(poll)
-            context.lost_polls[task.id] = poll.kind
-            deadline = (task.submitted_at or 0.0) + job.run.task_timeout
+            context.rechecks[task.id] = poll.kind
             if poll.kind is Polled.RUNNING:
                 if follow and context.clock() >= deadline:
-                    return []
+                    break
                 if not follow:
                     deadline = max(deadline, context.clock() + job.run.task_timeout)
                 found = await self._found(task, poll, deadline)
                 return await self.poll_to_end(found, at_once=True) if follow else []
-            move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now))
-            if move is not None and move.to is not TaskState.LOST:
-                found = await self._found(task, poll, max(deadline, task.deadline or 0.0))
-                return await self._ended(found, poll, move, context.clock())
-        return []
+            move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
+            if move is not None or last.count == LEAST_POLLS:
+                break
+        poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear end: {poll.kind}"), best)
+        if move.to is TaskState.LOST:
+            return []
+        found = await self._found(task, poll, max(deadline, task.deadline or 0.0))
+        return await self._ended(found, poll, move, context.clock())
+
+    async def complete(self, task: TaskRecord) -> None:
+        """Poll a task that completed with too few images, which is free; fetch those that it has by now.
+
+        Raise `Stopping`.
+        """
+        context = self._context
+        poll = await self.clear_answer(task)
+        if poll is not None:
+            context.rechecks[task.id] = poll.kind
+        if poll is None or poll.kind is not Polled.COMPLETED:
+            return
+        now = context.clock()
+        at_most = leaves_count_open(json.loads(task.body))
+
+        def add(manifest: Manifest) -> tuple[int, int]:
+            with manifest.group():
+                known = [image.url for image in manifest.images(task.id)[: manifest.delivered(task.id)]]
+                places = in_place([image.url for image in poll.images], known)
+                images = [poll.images[place] for place in places]
+                added, cost = manifest.delivered_more(
+                    task, images, cost=poll.cost, now=now, default_expiry=now + DEFAULT_LINK_LIFETIME
+                )
+                if added:
+                    there = len(manifest.images(task.id))
+                    manifest.warn_of_task(task.id, wrong_count(there, task.images, poll.errors, at_most=at_most))
+            return added, cost
+
+        added, cost = await context.writer.do(add)
+        if added:
+            context.stats.added += added
+            context.stats.cost += cost
+            context.emit(event(EventKind.FOUND, task, f"{added} more image(s) delivered since it completed"))
+        await self.fetch_all(task)
+
+    async def clear_answer(self, task: TaskRecord) -> Poll | None:
+        """Poll a task that has ended; None where no answer was clear: one odd answer is not believed."""
+        context = self._context
+        last: Series | None = None
+        for polls in range(1, MOST_POLLS + 1):
+            if not context.may_poll:
+                return None
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
+            await self.notice(poll)
+            last = series(last, poll, context.monotonic())
+            if poll.kind is Polled.COMPLETED:
+                return poll
+            if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and last.count >= LEAST_POLLS:
+                return poll
+            await context.rest(backoff(polls, random=context.random))
+        return None
 
     async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
@@ -616,6 +724,11 @@ class Collector:
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
+
+
+def _least(task: TaskRecord) -> int:
+    """Return how many images a completed task has to have before that is believed without another poll."""
+    return 1 if leaves_count_open(json.loads(task.body)) else task.images
 
 
 def _is_there(folder: Destination, path: str, sha256: str) -> bool:

@@ -82,8 +82,8 @@ class Context:
     unclear: int = 0
     denied: int = 0
     verified: Verified = field(default_factory=Verified)
-    lost_polls: dict[int, Polled] = field(default_factory=dict)
-    """What the last poll of each lost task showed, by its number."""
+    rechecks: dict[int, Polled] = field(default_factory=dict)
+    """What the last poll of each lost or flagged task showed, by its number."""
     may_poll: bool = True
     """False once the key is refused: images need no key, so they are still fetched."""
 

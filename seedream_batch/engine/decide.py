@@ -58,19 +58,23 @@ def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None)
             if polled is not None
             and task.state is TaskState.LOST
             and may_be_known(task, now)
-            and polled.get(task.id) not in _NOTHING
+            and polled.get(task.id) not in NO_MORE
         ]
         kept = {task.id for task in left}
         chosen = [task for task in chosen if task.id not in kept]
         manifest.retry(chosen, now)
-        with ManifestReader(job.manifest) as reader:
-            prices = reader.prices()
-    cost = sum(task.images * prices.get((task.model, task.resolution), task.price) for task in chosen)
-    return Retried(chosen, cost, left)
+    return Retried(chosen, estimate(job, chosen), left)
 
 
-_NOTHING = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
-"""Answers to the last poll of a task that is still lost after it: the service does not know it, or has no image."""
+def estimate(job: Job, tasks: Sequence[TaskRecord]) -> int:
+    """Return what these tasks will cost by the prices charged last, in millionths of a USD."""
+    with ManifestReader(job.manifest) as reader:
+        prices = reader.prices()
+    return sum(task.images * prices.get((task.model, task.resolution), task.price) for task in tasks)
+
+
+NO_MORE = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
+"""Answers to the last poll of a task that is still lost, or flagged, after it: there are no more images to be had."""
 
 
 def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:

@@ -13,7 +13,7 @@ from seedream_batch.engine.context import Context
 from seedream_batch.engine.membership import BEAT, Membership
 from seedream_batch.engine.money import look_at_balance
 from seedream_batch.engine.submit import Submitter
-from seedream_batch.engine.values import StopReason
+from seedream_batch.engine.values import Recheck, StopReason
 from seedream_batch.engine.verify import verify
 from seedream_batch.engine.waiting import Happening, Stopping
 from seedream_batch.errors import StorageError
@@ -108,8 +108,8 @@ class Engine:
                 await asyncio.to_thread(context.folder.sweep)
                 await context.writer.do(lambda m: m.swept())
             await self._adopt()
-            if context.options.lost_only:
-                await self._find_lost()
+            if context.options.recheck is not None:
+                await self._recheck()
                 return
             if context.options.verify is not None:
                 await verify(context, self._collector, context.options.verify, self._start)
@@ -119,8 +119,8 @@ class Engine:
             await move_files(context)
             if crew is not None:
                 await context.writer.do(lambda m: m.let_others_in())
-        if context.options.lost_only:
-            await self._find_lost()
+        if context.options.recheck is not None:
+            await self._recheck()
             return
         while True:
             await self._go_on()
@@ -164,6 +164,16 @@ class Engine:
                 await self._start(task, self._follow(task, at_once=True))
         await self._find_lost()
 
+    async def _recheck(self) -> None:
+        """Poll the chosen tasks of one kind, before a person decides whether to pay for them again."""
+        context = self._context
+        if context.options.recheck is Recheck.LOST:
+            await self._find_lost()
+            return
+        since = context.clock() - KNOWN_FOR
+        async for task in self._taken_up(await context.writer.do(lambda m: m.short_of_images(since))):
+            await self._start(task, self._collector.complete(task))
+
     async def _find_lost(self) -> None:
         """Polls lost tasks, each once in a run: that is free, and may find what was paid for."""
         context = self._context
@@ -171,12 +181,12 @@ class Engine:
         known = self._polled_lost
         lost = [one for one in await context.writer.do(lambda m: m.lost_ids(since)) if one not in known]
         room = MOST_LOST - len(known)
-        if len(lost) > room and not context.options.lost_only:
+        if len(lost) > room and context.options.recheck is None:
             lost = sorted(context.random.sample(lost, max(room, 0)))
         known.update(lost)
-        follow = not context.options.lost_only and context.options.verify is None
+        follow = context.options.recheck is None and context.options.verify is None
         async for task in self._taken_up(lost):
-            chosen = not context.options.lost_only or await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+            chosen = context.options.recheck is None or await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
             if chosen and task.state is TaskState.LOST:
                 await self._start(task, self._find(task, follow=follow))
 

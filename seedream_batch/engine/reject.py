@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from seedream_batch.choice import Picked
 from seedream_batch.engine.arrange import SUPERSEDED
+from seedream_batch.engine.decide import NO_MORE, estimate
 from seedream_batch.engine.opening import opened
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.kept import destination
@@ -18,7 +19,8 @@ from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.connection import UNLIMITED
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, home_of
+from seedream_batch.model.outcome import Polled
+from seedream_batch.model.task import KNOWN_FOR, ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
 
 @dataclass(slots=True)
@@ -29,6 +31,10 @@ class Rejected:
     files: list[str] = field(default_factory=list)
     """Where the rejected files are now, relative to the output folder."""
     left: list[str] = field(default_factory=list)
+    unclear: int = 0
+    """Tasks that a poll may still complete: they are not bought again before one was answered."""
+    cost: int = 0
+    """What the planned tasks will cost, by what is known now, in millionths of a USD."""
 
 
 def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mapping[str, Json]], bool]) -> Rejected:
@@ -50,24 +56,42 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
                 found.left.append(f"{task.paths[0]}: it is {task.state} already")
             else:
                 _reject(manifest, folder, task, group, found)
+    found.cost = estimate(job, found.tasks)
     return found
 
 
-def reject_flagged(job: Job, chooses: Callable[[Mapping[str, Json]], bool]) -> Rejected:
-    """Plans those tasks again whose result is not what was requested, and whose cell `chooses` takes.
+def short_tasks(job: Job, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
+    """Return how many of the chosen flagged tasks lack images that a poll may still bring."""
+    with opened(job) as manifest:
+        short = manifest.short_of_images(time.time() - KNOWN_FOR)
+        return sum(chooses(json.loads(manifest.task(number).cell)) for number in short)
 
-    All their files go to `superseded/`: what a new attempt brings is another set. Raises as `reject_images` does.
+
+def reject_flagged(
+    job: Job, chooses: Callable[[Mapping[str, Json]], bool], polled: Mapping[int, Polled] | None
+) -> Rejected:
+    """Plan those tasks again whose result is not what was requested, and whose cell `chooses` takes.
+
+    One that lacks images is planned only if its last poll, in `polled` by its number, said that there are no more;
+    with None, all are. All their files go to `superseded/`: what a new attempt brings is another set. Raises as
+    `reject_images` does.
     """
     folder = destination(job)
     found = Rejected()
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
             flagged = [one.task for one in reader.flagged(UNLIMITED)]
+        short = set(manifest.short_of_images(time.time() - KNOWN_FOR) if polled is not None else ())
         for task in flagged:
-            if chooses(json.loads(task.cell)):
+            if not chooses(json.loads(task.cell)):
+                continue
+            if polled is not None and task.id in short and polled.get(task.id) not in NO_MORE:
+                found.unclear += 1
+            else:
                 stored = [image for image in manifest.images(task.id) if image.state is ImageState.STORED]
                 picked = [Picked(task.fingerprint, image.index, image.sha256 or "") for image in stored]
                 _reject(manifest, folder, task, picked, found)
+    found.cost = estimate(job, found.tasks)
     return found
 
 

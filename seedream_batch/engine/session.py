@@ -76,8 +76,8 @@ class RunResult:
     """Tasks of the job whose result is not what was requested, and that nobody accepted."""
     warnings: list[str]
     """Why: the first of them."""
-    lost_polls: Mapping[int, Polled]
-    """What the last poll of each lost task showed, by its number in the manifest."""
+    rechecks: Mapping[int, Polled]
+    """What the last poll of each lost or flagged task showed, by its number in the manifest."""
 
     @property
     def cost_usd(self) -> float:
@@ -428,6 +428,6 @@ def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: floa
             if verify is not None
             else None,
             flagged=reader.flagged_tasks(),
-            lost_polls=context.lost_polls if context else {},
+            rechecks=context.rechecks if context else {},
             warnings=[text for one in reader.flagged(WARNINGS) for text in one.warnings][:WARNINGS],
         )

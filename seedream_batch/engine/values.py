@@ -70,6 +70,14 @@ class Event:
         return {**about, **self.details}
 
 
+class Recheck(StrEnum):
+    """Tasks that have ended, and that may be polled again for free before they are bought again."""
+
+    LOST = "lost"
+    FLAGGED = "flagged"
+    """Completed with fewer images than requested."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """A run that only looks at what is stored, and has again what is not there: it buys nothing."""
@@ -122,8 +130,8 @@ class RunOptions:
     chooses: Callable[[Mapping[str, Json]], bool] | None = None
     """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
     whole."""
-    lost_only: bool = False
-    """Only poll the chosen tasks that were lost, and fetch what is found."""
+    recheck: Recheck | None = None
+    """Only poll the chosen tasks of this kind, and fetch what is found."""
     verify: Verification | None = None
     """Only look at what is stored, and have again what is not there."""
     same_account: bool = False
@@ -146,6 +154,8 @@ class Stats:
     in_flight: int = 0
     found: int = 0
     """Lost tasks that a poll found again."""
+    added: int = 0
+    """Images that a poll found of tasks that were completed with too few."""
     flagged: int = 0
     """Results that are not what was requested."""
     checked: int = 0

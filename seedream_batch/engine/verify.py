@@ -14,19 +14,15 @@ from seedream_batch.engine.identity import on_another_machine
 from seedream_batch.engine.values import EventKind, Verification
 from seedream_batch.errors import StorageError
 from seedream_batch.files.check import check
-from seedream_batch.lifecycle import LEAST_POLLS, backoff
 from seedream_batch.manifest import Manifest
-from seedream_batch.model.outcome import ImageUrl, Poll, Polled
-from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import KNOWN_FOR, NOT_THERE, ImageRecord, ImageState, TaskRecord
 
 PAGE = 256
 """Images that are looked at together; so many records, and not their files, are in memory."""
 
 PARALLEL = min(8, 2 * (os.cpu_count() or 1))
 """Files that are read at the same time: each is in memory, and with `deep` its pixels, too."""
-
-MOST_LOOKS = 5
-"""Looks at a task that may bring no clear answer before its images are left as they are."""
 
 SHOWN = 20
 """Files that could not be read, named with their reason; the count is whole."""
@@ -47,9 +43,11 @@ async def verify(context: Context, collector: Collector, what: Verification, sta
     verifier = _Verifier(context, collector, what)
     await settle(context)
     await verifier.check()
-    for number in await context.writer.do(lambda m: m.wanting()):
+    since = context.clock() - KNOWN_FOR
+    short = set(await context.writer.do(lambda m: m.short_of_images(since)) if what.ask else ())
+    for number in sorted(short.union(await context.writer.do(lambda m: m.wanting()))):
         task = await context.writer.do(lambda m, n=number: m.task(n))  # type: ignore[misc]
-        await start(task, verifier.have_again(task))
+        await start(task, verifier.have_again(task, short=number in short))
 
 
 class _Verifier:
@@ -108,9 +106,14 @@ class _Verifier:
             # Without a link, the reason says what the service answered.
             await context.writer.do(lambda m: m.remark(image, why, context.clock(), link=bool(image.url)))
 
-    async def have_again(self, task: TaskRecord) -> None:
-        """Asks a succeeded task for links of its images that are not there, and fetches them. Raises `Stopping`."""
+    async def have_again(self, task: TaskRecord, *, short: bool) -> None:
+        """Ask a succeeded task for links of its images that are not there, and fetch them. Raise `Stopping`.
+
+        `short` if it was completed with too few images: it may have more by now.
+        """
         context = self._context
+        if short:
+            await self._collector.complete(task)
         wanted = []
         for image in await context.writer.do(lambda m: m.images(task.id)):
             if image.state not in NOT_THERE:
@@ -129,7 +132,7 @@ class _Verifier:
     async def _ask(self, task: TaskRecord, wanted: list[ImageRecord]) -> None:
         """Notes the links that the service gives, or that it gives none."""
         context = self._context
-        poll = await self._answer(task)
+        poll = await self._collector.clear_answer(task)
         if poll is None:
             context.verified.unanswered += len(wanted)
             context.stats.trouble += 1
@@ -149,25 +152,6 @@ class _Verifier:
                     manifest.remark(image, NO_LINK, now, link=False)
 
         await context.writer.do(note)
-
-    async def _answer(self, task: TaskRecord) -> Poll | None:
-        """A clear answer about a task, None where there is none: one odd answer is not believed."""
-        context = self._context
-        last: Polled | None = None
-        repeats = 0
-        for looks in range(1, MOST_LOOKS + 1):
-            if not context.may_poll:
-                return None
-            poll = await self._collector.look(task, context.clock() - (task.submitted_at or 0.0))
-            await self._collector.notice(poll)
-            repeats = repeats + 1 if poll.kind is last else 1
-            last = poll.kind
-            if poll.kind is Polled.COMPLETED:
-                return poll
-            if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and repeats >= LEAST_POLLS:
-                return poll
-            await context.rest(backoff(looks, random=context.random))
-        return None
 
 
 def _is_new(image: ImageRecord, link: ImageUrl, now: float) -> bool:

@@ -334,6 +334,55 @@ class Submissions(Accounts, Pictures, Answers):
             self._announce(sql, task, images, default_expiry, now)
         return self.images(task.id)
 
+    def delivered_more(
+        self, task: TaskRecord, images: Sequence[ImageUrl], *, cost: int | None, now: float, default_expiry: float
+    ) -> tuple[int, int]:
+        """Announce images that a succeeded task has beyond those it was completed with.
+
+        `images` are all of them, in the order of the images that are known. Return how many are new, and what they
+        add to the cost in millionths of a USD.
+        """
+        with self.group() as sql:
+            self._leaving(self.task(task.id), TaskState.SUCCEEDED)
+            number, before, paid = sql.execute(
+                "SELECT number, images, cost FROM attempts WHERE task = ? AND outcome = 'succeeded'"
+                " ORDER BY number DESC LIMIT 1",
+                (task.id,),
+            ).fetchone()
+            added = len(images) - before
+            if added <= 0:
+                return 0, 0
+            held = -(-paid // before) if before else task.price
+            known = self._highest(now).get((task.model, task.resolution), 0)
+            spent = counted(cost, len(images), held=held, estimate=task.price, known=known)
+            # What a person said that it cost stays, as long as the service names no more.
+            more = max(spent.cost - paid, 0)
+            sql.execute(
+                "UPDATE attempts SET images = ?, cost = ?, cost_note = ? WHERE task = ? AND number = ?",
+                (len(images), paid + more, spent.note, task.id, number),
+            )
+            self._add(sql, images=added, cost=more)
+            sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (paid + more, task.id, number))
+            rows = {image.index: image for image in self.images(task.id)}
+            why = f"{added} more image(s) delivered since it completed"
+            self._log(sql, task.id, TaskState.SUCCEEDED, TaskState.SUCCEEDED, why, now)
+            for index, image in enumerate(images, 1):
+                row, expires_at = rows.get(index), image.expires_at or default_expiry
+                if row is None:
+                    self._announce_one(sql, task, index, image, expires_at, now)
+                elif row.state in {ImageState.REJECTED, ImageState.EXPIRED}:
+                    self.move_image(
+                        row, ImageState.ANNOUNCED, why, now, url=image.url, expires_at=expires_at, tries=0, reason=""
+                    )
+        return added, more
+
+    @staticmethod
+    def _announce_one(sql: Sql, task: TaskRecord, index: int, image: ImageUrl, expires_at: float, now: float) -> None:
+        sql.execute(
+            'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
+            (task.id, index, ImageState.ANNOUNCED, image.url, expires_at, now),
+        )
+
     def warn_of_task(self, task: int, warning: str) -> None:
         """Notes why the result of a task is not what was requested; empty if it is."""
         with self.group() as sql:
@@ -357,10 +406,7 @@ class Submissions(Accounts, Pictures, Answers):
             expires_at = image.expires_at or default_expiry
             row = known.get(index)
             if row is None:
-                sql.execute(
-                    'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
-                    (task.id, index, ImageState.ANNOUNCED, image.url, expires_at, now),
-                )
+                self._announce_one(sql, task, index, image, expires_at, now)
                 if index <= earlier:
                     self._log(sql, task.id, ImageState.MISSING, ImageState.ANNOUNCED, why, now, image=index)
             elif row.state in NOT_THERE:

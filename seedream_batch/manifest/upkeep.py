@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,6 +81,16 @@ class Upkeep(Chosen, Pictures):
             " ORDER BY id"
         )
         return [int(row[0]) for row in rows]
+
+    def short_of_images(self, since: float) -> array[int]:
+        """The flagged tasks of the job submitted since then that were completed with fewer images than requested."""
+        return self._connection.numbers(
+            "SELECT id FROM tasks WHERE state = 'succeeded' AND warning != '' AND submitted_at > ?"
+            " AND task_ids IS NOT NULL AND images > (SELECT attempts.images FROM attempts WHERE task = tasks.id"
+            f" AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1) AND {self._of_job}{self._free('AND')}"
+            " ORDER BY id",
+            (since,),
+        )
 
     def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
         """Why an image is missing, as known by now; without `link`, the service was asked and gives none."""

@@ -167,6 +167,7 @@ def bench(tmp_path, monkeypatch):
     for name, seconds in QUICK.items():
         monkeypatch.setattr(f"seedream_batch.lifecycle.{name}", seconds)
     monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.collect.PATIENCE", 0.3)
     monkeypatch.setattr("seedream_batch.engine.context.DEAD_END_LIMIT", 0.2)
     monkeypatch.setattr("seedream_batch.api.images.RESUME_PAUSE", 0.01)
     monkeypatch.chdir(tmp_path)

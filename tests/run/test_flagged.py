@@ -141,6 +141,89 @@ def test_an_error_in_the_place_of_an_image_is_told(series):
     series.check()
 
 
+@pytest.fixture
+def short(series):
+    """Two tasks of three images; the first image of one was an error when it completed, and is there by now."""
+    series.emulator.set_faults([{"on": "poll", "action": "image_error", "prompt": "calm"}])
+    assert series.run().code == 9
+    assert len(series.files()) == 5
+    series.emulator.set_faults([])
+    return series
+
+
+def test_images_that_come_a_moment_later_are_waited_for(series):
+    assert series.run("--submit-only").code == 0
+    series.emulator.set_faults([{"on": "poll", "action": "image_error", "prompt": "calm", "count": 1}])
+    assert series.run().code == 0
+    assert len(series.files()) == 6
+    assert series.emulator.stats()["poll"] == 3, "what is complete is polled once"
+    series.check()
+
+
+@pytest.mark.parametrize("later", ["not_found", "fail"])
+def test_images_that_were_shown_once_are_not_given_up_for_later_answers(series, monkeypatch, later):
+    monkeypatch.setattr("seedream_batch.lifecycle.NOT_FOUND_GRACE", 0.0)
+    series.emulator.configure(deliver=-1)
+    assert series.run("--submit-only").code == 0
+    series.emulator.set_faults([{"on": "poll", "action": later, "prompt": "calm", "after": 1}])
+    done = series.run("--max-duration", "60s")
+    assert done.code == 9, done
+    assert series.states() == {"succeeded": 2}
+    assert len(series.files()) == 4
+    series.check()
+
+
+@pytest.mark.parametrize("command", [("verify",), ("verify", "--flagged"), ("retry", "--flagged")], ids=" ".join)
+def test_images_that_come_later_are_fetched_and_not_paid_for(short, command):
+    done = short.call(*command)
+    assert done.code == 0, done
+    assert len(short.files()) == 6
+    assert short.rows("SELECT count(DISTINCT sha256) FROM images WHERE state = 'stored'") == [(6,)]
+    assert short.rows("SELECT reserved_images, images FROM totals") == [(0, 6)]
+    assert short.rows("SELECT DISTINCT warning FROM tasks UNION SELECT warning FROM images") == [("",)]
+    before = short.requests()
+    assert short.run("--quiet").code == 0
+    assert short.requests() == before
+    assert len(short.charges()) == 2
+    short.check()
+
+
+def test_what_could_not_be_stored_comes_with_what_was_lacking(series):
+    faults = [{"on": "poll", "action": "image_error"}, {"on": "image", "action": "html_200"}]
+    series.emulator.set_faults([{**fault, "prompt": "calm"} for fault in faults])
+    assert series.run().code in {3, 9}
+    assert series.rows("SELECT count(*) FROM images WHERE state = 'rejected'") == [(2,)]
+    series.emulator.set_faults([])
+    assert series.call("verify").code == 0
+    assert series.rows("SELECT count(DISTINCT sha256) FROM images WHERE state = 'stored'") == [(6,)]
+    assert len(series.charges()) == 2
+    series.check()
+
+
+def test_what_stays_incomplete_is_planned_again_with_its_price(short):
+    short.emulator.set_faults([{"on": "poll", "action": "image_error", "prompt": "calm"}])
+    assert short.call("verify").code == 9
+    done = short.call("retry", "--flagged")
+    assert done.code == 0, done
+    assert "1 task planned again, 3 images for about 0.105 USD" in words(done.out)
+
+
+@pytest.mark.parametrize("why", ["no answer", "at work", "no key"])
+def test_without_a_clear_answer_an_incomplete_task_is_planned_only_when_that_is_said(short, monkeypatch, why):
+    if why == "no key":
+        monkeypatch.delenv("APIMART_API_KEY")
+    else:
+        fault = {"action": "never_end"} if why == "at work" else {"action": "status", "status": 500}
+        short.emulator.set_faults([{"on": "poll", **fault}])
+    done = short.call("retry", "--flagged")
+    assert done.code == 7, done
+    assert "1 flagged task left alone" in words(done.out)
+    assert short.states() == {"succeeded": 2}
+    done = short.call("retry", "--flagged", "--no-poll")
+    assert done.code == 0, done
+    assert short.states() == {"succeeded": 1, "planned": 1}
+
+
 def test_more_images_than_requested_are_flagged(series):
     series.emulator.configure(deliver=1)
     assert series.run().code == 9
@@ -156,7 +239,7 @@ def test_flagged_tasks_are_made_anew_and_their_files_step_aside(series):
     series.emulator.configure(deliver=0)
     assert len(series.files()) == 4
     done = series.call("retry", "--flagged", "--select", "mood=calm")
-    assert "1 task planned again, 3 images to be paid for" in words(done.out)
+    assert "1 task planned again, 3 images for about 0.105 USD" in words(done.out)
     assert series.run().code == 9, "the other one is flagged still"
     assert {name for name in series.files() if name.startswith("calm")} == {"calm-1.jpg", "calm-2.jpg", "calm-3.jpg"}
     assert len([name for name in series.files() if name.startswith("superseded/calm")]) == 2

@@ -234,3 +234,54 @@ def test_a_failure_that_is_taken_back_buys_nothing(bench, serve):
     assert bench.run().code == 0
     assert len(bench.charges()) == 2
     bench.check()
+
+
+# Answers that alternate, so that none of them is ever repeated
+
+
+UNCLEAR = {
+    "not known": {"action": "not_found"},
+    "bad gateway": {"action": "status", "status": 502},
+    "too many requests": {"action": "rate_limit", "retry_after": 0},
+    "garbage": {"action": "garbage_body"},
+    "failed": {"action": "fail"},
+}
+
+
+@pytest.mark.parametrize("fault", UNCLEAR.values(), ids=UNCLEAR)
+def test_a_task_whose_answers_alternate_is_lost_after_its_deadline(bench, serve, fault):
+    serve()
+    bench.write(JOB.replace("[calm, wild]", "[calm]"))
+    at_work = {"on": "poll", "action": "never_end"}
+    bench.emulator.set_faults([{"on": "poll", "every": 2, **fault}, at_work])
+    done = bench.run("--max-duration", "30s")
+    assert done.code == 3, done
+    assert bench.states() == {"lost": 1}
+    assert bench.run("--max-duration", "30s").code == 3, "nothing buys it again by itself"
+    bench.emulator.set_faults([])
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 1
+    bench.check()
+
+
+def test_answers_that_alternate_and_say_nothing_leave_a_task_to_the_next_run(bench, serve):
+    serve()
+    bench.write(JOB.replace("[calm, wild]", "[calm]"))
+    silent = [{"action": "status", "status": 502, "every": 2}, {"action": "rate_limit", "retry_after": 0}]
+    assert bench.run("--submit-only").code == 0
+    bench.emulator.set_faults([{"on": "poll", **rule} for rule in silent])
+    assert bench.run("--max-duration", "30s").code == 7
+    assert bench.states() == {"accepted": 1}
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_run_alive(bench, serve):
+    import sqlite3
+
+    serve()
+    bench.write(JOB.replace("[calm, wild]", "[calm]"))
+    bench.emulator.set_faults([{"on": "poll", "action": "never_end"}])
+    assert bench.run("--submit-only").code == 0
+    with sqlite3.connect(bench.out / "manifest.db") as connection:
+        connection.execute("UPDATE tasks SET deadline = deadline + 6 * 86400")
+    assert bench.run("--max-duration", "30s").code == 3
+    assert bench.states() == {"lost": 1}

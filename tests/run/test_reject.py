@@ -35,7 +35,7 @@ def test_a_rejected_image_is_bought_anew_and_its_file_steps_aside(made):
     choice = choose(made, "fox/16-9.jpg")
     done = made.call("retry", "--choice", choice)
     assert done.code == 0, done
-    assert "  fox/16-9\n1 task planned again, 1 image to be paid for;" in done.out
+    assert "  fox/16-9\n1 task planned again, 1 image for about 0.035 USD;" in done.out
     assert "1 rejected file in superseded/" in done.out
     assert made.states() == {"succeeded": 5, "planned": 1}
     assert "fox/16-9.jpg" not in made.files()
@@ -159,7 +159,7 @@ def test_several_images_of_one_task(bench, serve):
     names = sorted(bench.files())
     assert len(names) == 3
     done = bench.call("retry", "--choice", choose(bench, names[1]))
-    assert "1 task planned again, 3 images to be paid for" in done.out
+    assert "1 task planned again, 3 images for about 0.105 USD" in done.out
     others = {name: bench.files()[name].read_bytes() for name in (names[0], names[2])}
     assert bench.run().code == 0
     assert {name: bench.files()[name].read_bytes() for name in others} == others
