@@ -12,15 +12,15 @@ What goes wrong is told with the errors of `seedream_batch.errors`.
 import importlib
 from typing import TYPE_CHECKING
 
+from seedream_batch._version import __version__
+
 if TYPE_CHECKING:
     from seedream_batch.batch import plan, run, run_async
+    from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason
     from seedream_batch.engine.interruption import Interruption
     from seedream_batch.engine.session import RunResult
-    from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason
-    from seedream_batch.load import LoadedJob, load_job
+    from seedream_batch.jobfile import LoadedJob, load_job
     from seedream_batch.planning import Plan
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Event",
@@ -41,16 +41,16 @@ __all__ = [
 
 # The HTTP client and the template engine take half a second to import: not before somebody asks for them.
 _LAZY = {
-    "Event": "engine.values",
-    "EventKind": "engine.values",
+    "Event": "engine.events",
+    "EventKind": "engine.events",
     "Interruption": "engine.interruption",
-    "LoadedJob": "load",
+    "LoadedJob": "jobfile",
     "Plan": "planning",
-    "RunOptions": "engine.values",
+    "RunOptions": "engine.events",
     "RunResult": "engine.session",
-    "Stats": "engine.values",
-    "StopReason": "engine.values",
-    "load_job": "load",
+    "Stats": "engine.events",
+    "StopReason": "engine.events",
+    "load_job": "jobfile",
     "plan": "batch",
     "run": "batch",
     "run_async": "batch",

@@ -12,18 +12,18 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Generic, TypeVarTuple
 
-from seedream_batch.api.secret import ApiKey
-from seedream_batch.api.service import origin_of
-from seedream_batch.engine.identity import readable
+from seedream_batch.client.secret import ApiKey
+from seedream_batch.client.service import origin_of
+from seedream_batch.engine.events import Event, RunOptions, Stats
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.joining import Source
+from seedream_batch.engine.job_identity import readable
 from seedream_batch.engine.session import RunResult, run_job
-from seedream_batch.engine.survey import survey
-from seedream_batch.engine.values import Event, RunOptions, Stats
+from seedream_batch.engine.startup import Source
 from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
-from seedream_batch.load import LoadedJob
-from seedream_batch.load.selecting import chosen
+from seedream_batch.jobfile import LoadedJob
+from seedream_batch.jobfile.select_option import chosen
+from seedream_batch.operations.make_plan import survey
 from seedream_batch.planning import Plan
 
 Told = TypeVarTuple("Told")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from seedream_batch.api.secret import LONGEST_KEY, ApiKey
-from seedream_batch.api.service import origin_of
+from seedream_batch.client.secret import LONGEST_KEY, ApiKey
+from seedream_batch.client.service import origin_of
 from seedream_batch.errors import StorageError, UsageError
 
 DEFAULT_BASE_URL = "https://api.apimart.ai"

@@ -8,7 +8,7 @@ from random import Random
 from typing import assert_never
 
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
-from seedream_batch.model.refusals import is_moderation
+from seedream_batch.model.service_messages import is_moderation
 from seedream_batch.model.task import TaskState
 
 NOT_FOUND_GRACE = 60.0

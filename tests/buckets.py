@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.model.place import Store
+from seedream_batch.model.locations import Store
 
 KEY, SECRET = "test-key", "canary-secret-51c9"
 BUCKET = "pictures-of-tests"

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.load import load_job
+from seedream_batch.jobfile import load_job
 
 pytest_plugins = ["buckets", "postgres"]
 

@@ -8,7 +8,7 @@ from postgres import asked
 
 from seedream_batch.errors import Fenced
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.task_store import Intent
 
 NOW = 1_800_000_000.0
 HERE = platform.node()

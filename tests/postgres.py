@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.model.place import Server
+from seedream_batch.model.locations import Server
 
 PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
 WITHOUT = "there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql"

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from seedream_batch.choice import Picked, parse_choice
 from seedream_batch.errors import UsageError
+from seedream_batch.selection.picks import Picked, parse_choice
 
 ONE, OTHER = "1" * 64, "ab" * 32
 

@@ -34,7 +34,7 @@ from seedream_batch.lifecycle import (
     with_images,
 )
 from seedream_batch.model.outcome import ImageUrl, Poll, Polled, Submission, Submitted
-from seedream_batch.model.refusals import is_moderation
+from seedream_batch.model.service_messages import is_moderation
 from seedream_batch.model.task import EDGES, TaskState
 
 PLANNED, SUBMITTING, ACCEPTED, SUCCEEDED, FAILED, LOST, UNCERTAIN = TaskState

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.pacing.polling import ENOUGH, SCOUTS
-from seedream_batch.pacing.submitting import LATE, MOST_HELD, SLOWEST, START
+from seedream_batch.pacing.poll_schedule import ENOUGH, SCOUTS
+from seedream_batch.pacing.rate_limiter import LATE, MOST_HELD, SLOWEST, START
 
 # Submissions
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seedream_batch.cli import exits
+from seedream_batch.cli import exit_codes
 from seedream_batch.emulator import Emulator, EmulatorConfig, load_faults
-from seedream_batch.load import load_job
+from seedream_batch.jobfile import load_job
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -234,8 +234,8 @@ def parsed(text):
 def test_the_exit_codes_are_those_of_the_program():
     _, _, rest = README.partition("\nExit codes:\n")
     rows = dict(re.findall(r"^\| ([\d, ]+) \| (.+) \|$", rest.split("\n\n")[0], re.MULTILINE))
-    assert {int(code) for row in rows for code in row.split(",")} == {*map(int, exits.Exit), 130, 143}
-    told = dict(re.findall(r"^ +([\d, ]+?)  (.+)$", exits.HELP, re.MULTILINE))
+    assert {int(code) for row in rows for code in row.split(",")} == {*map(int, exit_codes.Exit), 130, 143}
+    told = dict(re.findall(r"^ +([\d, ]+?)  (.+)$", exit_codes.HELP, re.MULTILINE))
     assert {code: meaning.replace("`", "") for code, meaning in rows.items()} == told
 
 
@@ -265,7 +265,7 @@ def test_the_table_of_the_package_names_every_module():
 
 def test_every_command_and_every_option_of_a_run_is_named():
     from seedream_batch.cli.app import cli
-    from seedream_batch.cli.run import command
+    from seedream_batch.cli.commands.run import command
 
     for verb in cli.list_commands(None):
         assert re.search(rf"^\| `{verb}\b", README, re.MULTILINE), verb

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedream_batch.pacing import News, take_turns
-from seedream_batch.pacing.submitting import START
-from seedream_batch.pacing.turns import AHEAD
+from seedream_batch.pacing.rate_limiter import START
+from seedream_batch.pacing.shared_rate import AHEAD
 
 LEAD = 0.02
 

@@ -14,11 +14,11 @@ def main(args: list[str] | None = None) -> None:
 
         prepare()
     if (sys.argv[1:] if args is None else args) in (["--help"], ["-h"]):
-        from seedream_batch.cli.overview import text
+        from seedream_batch.cli.help_text import text
 
         sys.stdout.write(f"{text()}\n")
         sys.exit(0)
-    from seedream_batch.cli.imports import alone, importing
+    from seedream_batch.cli.lazy_imports import alone, importing
 
     if args is None:
         alone()

@@ -11,9 +11,9 @@ from typing import Any
 
 import click
 
-from seedream_batch import __version__
-from seedream_batch.cli.imports import importing
-from seedream_batch.cli.overview import VERBS, text
+from seedream_batch._version import __version__
+from seedream_batch.cli.help_text import VERBS, text
+from seedream_batch.cli.lazy_imports import importing
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
 
@@ -35,7 +35,7 @@ class _Verbs(click.Group):
         from importlib import import_module
 
         with importing():
-            return import_module(f"seedream_batch.cli.{cmd_name}").command  # type: ignore[no-any-return]
+            return import_module(f"seedream_batch.cli.commands.{cmd_name}").command  # type: ignore[no-any-return]
 
     def get_help(self, ctx: click.Context) -> str:
         del ctx
@@ -47,7 +47,7 @@ class _Verbs(click.Group):
         name = args[0]
         # A shell that asks how a line goes on is no place for a message.
         if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
-            from seedream_batch.cli.words import wrapped
+            from seedream_batch.cli.output.text import wrapped
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, VERBS)
@@ -67,8 +67,8 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Runs the command line and leaves with its exit code. Every error becomes a sentence here, and only here."""
+    from seedream_batch.cli.output.text import say
     from seedream_batch.cli.streams import unwritten
-    from seedream_batch.cli.words import say
 
     # What libraries log has parts of answers and addresses in it, too.
     logging.lastResort = _Log(logging.WARNING)
@@ -100,7 +100,7 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One message."""
-        from seedream_batch.cli.words import say
+        from seedream_batch.cli.output.text import say
 
         error = record.exc_info[1] if record.exc_info else None
         # What the system refused is no bug, and its place in the code says nothing.
@@ -124,7 +124,7 @@ _OF_THE_MACHINE = {
 
 def _unexpected(error: Exception) -> int:
     """Tells of an error that nobody expected where it happened: what the machine lacks, or a bug."""
-    from seedream_batch.cli.words import say, tell
+    from seedream_batch.cli.output.text import say, tell
 
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
     told = _OF_THE_MACHINE.get(number) if number else None
@@ -150,15 +150,15 @@ def _unexpected(error: Exception) -> int:
 def _without_secrets(text: str) -> str:
     import os
 
-    from seedream_batch.api.secret import known_secrets
+    from seedream_batch.client.secret import known_secrets
 
     return known_secrets(os.environ).masked(text)
 
 
 def _told(error: SeedreamBatchError) -> int:
-    from seedream_batch.cli.exits import of_error
-    from seedream_batch.cli.show import show_problems
-    from seedream_batch.cli.words import number, say, tell
+    from seedream_batch.cli.exit_codes import of_error
+    from seedream_batch.cli.output.run_view import show_problems
+    from seedream_batch.cli.output.text import number, say, tell
 
     if isinstance(error, InvalidJob):
         show_problems(error.problems)

@@ -116,7 +116,7 @@ class Duration(click.ParamType[float]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Seconds."""
-        from seedream_batch.load.units import seconds
+        from seedream_batch.jobfile.units import seconds
 
         if isinstance(value, float):
             return value

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seedream_batch.document.jsontext import parse_json
+from seedream_batch.document.json_loader import parse_json
 from seedream_batch.document.tables import parse_table
-from seedream_batch.document.yamltext import parse_yaml
+from seedream_batch.document.yaml_loader import parse_yaml
 
 __all__ = ["parse_json", "parse_table", "parse_yaml"]

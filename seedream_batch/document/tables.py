@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
 
-from seedream_batch.document.jsontext import parse_array, parse_lines
-from seedream_batch.document.source import MAX_VALUES, MOST_PROBLEMS, decoded, no_control, refusal
-from seedream_batch.document.yamltext import as_written, parse_yaml
+from seedream_batch.document.json_loader import parse_array, parse_lines
+from seedream_batch.document.text import MAX_VALUES, MOST_PROBLEMS, decoded, no_control, refusal
+from seedream_batch.document.yaml_loader import as_written, parse_yaml
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, Table
 from seedream_batch.model.text import control_in, is_empty, normal, plain_value

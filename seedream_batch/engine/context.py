@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from seedream_batch.api.images import ImageClient
-from seedream_batch.api.service import Service
-from seedream_batch.engine.claims import Claims
+from seedream_batch.client.images import ImageClient
+from seedream_batch.client.service import Service
+from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.key_check import KeyCheck
-from seedream_batch.engine.membership import Membership
-from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
-from seedream_batch.engine.waiting import Happening, Waits
+from seedream_batch.engine.stop_control import Happening, Waits
+from seedream_batch.engine.workers.claim_batcher import Claims
+from seedream_batch.engine.workers.heartbeat import Membership
 from seedream_batch.files.destination import Destination
-from seedream_batch.manifest.rescue import RescueFile
-from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.rescue_log import RescueFile
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.outcome import Polled
 from seedream_batch.model.task import TaskRecord

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from enum import Enum, auto
 
-from seedream_batch.api.service import Service
+from seedream_batch.client.service import Service
 from seedream_batch.errors import CredentialsRefused, ServiceError
 
 FRESH = 60.0

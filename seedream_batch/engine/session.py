@@ -10,31 +10,31 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass
 from random import Random
 
-from seedream_batch.api.images import ImageClient
-from seedream_batch.api.secret import ApiKey
-from seedream_batch.api.service import Service
-from seedream_batch.engine.claims import Claims
+from seedream_batch.client.images import ImageClient
+from seedream_batch.client.secret import ApiKey
+from seedream_batch.client.service import Service
 from seedream_batch.engine.context import MOST_CONNECTIONS, Context
-from seedream_batch.engine.engine import Engine
-from seedream_batch.engine.identity import has_other_folders, known_here, still_here
+from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.joining import Begun, Source, begin
+from seedream_batch.engine.job_identity import has_other_folders, known_here, still_here
 from seedream_batch.engine.key_check import KeyCheck
-from seedream_batch.engine.membership import Membership
-from seedream_batch.engine.openfiles import affordable
-from seedream_batch.engine.opening import hold_folder, take_in_rescued
-from seedream_batch.engine.values import Event, EventKind, RunOptions, Stats, StopReason, Verified
+from seedream_batch.engine.manifest_checks import hold_folder, take_in_rescued
+from seedream_batch.engine.open_files import affordable
+from seedream_batch.engine.scheduler import Engine
+from seedream_batch.engine.startup import Begun, Source, begin
+from seedream_batch.engine.workers.claim_batcher import Claims
+from seedream_batch.engine.workers.heartbeat import Membership
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.kept import destination
+from seedream_batch.files.open import destination
 from seedream_batch.manifest import Manifest, ManifestReader
-from seedream_batch.manifest.enter import Entered
-from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.upkeep import Lost
-from seedream_batch.manifest.writer import ManifestWriter, repeated
+from seedream_batch.manifest.async_writer import ManifestWriter, repeated
+from seedream_batch.manifest.maintenance_store import Lost
+from seedream_batch.manifest.run_lock import run_lock
+from seedream_batch.manifest.sync_job import Entered
 from seedream_batch.model.job import MICRO, Job, Reference
+from seedream_batch.model.locations import Server
 from seedream_batch.model.outcome import Polled
-from seedream_batch.model.place import Server
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from seedream_batch.expand.identity import tidy
-from seedream_batch.expand.remembering import ABSENT, RememberingTemplate
-from seedream_batch.expand.templates import Template, TemplateEngine, TemplateError
+from seedream_batch.expand.fingerprint import tidy
 from seedream_batch.model.document import Json, Path
+from seedream_batch.templates.engine import Template, TemplateEngine, TemplateError
+from seedream_batch.templates.render_cache import ABSENT, RememberingTemplate
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 

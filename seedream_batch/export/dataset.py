@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from seedream_batch.choice import Picks
 from seedream_batch.errors import UsageError
 from seedream_batch.export.imagefolder import ImageFolder
-from seedream_batch.export.names import KINDS, Layout
 from seedream_batch.export.parquet import Parquet, arrow
-from seedream_batch.export.pictures import Chooses, Pictures
+from seedream_batch.export.scan import SHOWN, Survey, survey
+from seedream_batch.export.split_layout import KINDS, Layout
 from seedream_batch.export.splits import Splits
-from seedream_batch.export.survey import SHOWN, Survey, survey
+from seedream_batch.export.stored_images import Chooses, Pictures
 from seedream_batch.export.tables import Csv, JsonLines
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
-from seedream_batch.files.kept import destination
-from seedream_batch.files.whole import WholeFolder
-from seedream_batch.manifest.deliveries import DeliveryReader
+from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.files.open import destination
+from seedream_batch.manifest.export_reader import DeliveryReader
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.model.place import Place
+from seedream_batch.model.locations import Place
 from seedream_batch.model.task import TaskSpec
+from seedream_batch.selection.picks import Picks
 
 MARKER = ".seedream-export.json"
 """The file by which an export is known again."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from seedream_batch.export.names import Layout, unmistakable
 from seedream_batch.export.parquet import TYPES, TableFile, arrow
-from seedream_batch.export.pictures import Picture
+from seedream_batch.export.split_layout import Layout, unmistakable
+from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import Plan, Writer
-from seedream_batch.files.whole import WholeFolder
+from seedream_batch.files.atomic_folder import WholeFolder
 from seedream_batch.model.document import Json
 
 METADATA = "metadata.jsonl"

@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 from seedream_batch.errors import UsageError, telling
-from seedream_batch.export.pictures import Picture
+from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
-from seedream_batch.files.whole import WholeFolder
+from seedream_batch.files.atomic_folder import WholeFolder
 from seedream_batch.model.document import Json
 
 GROUP_ROWS = 1000

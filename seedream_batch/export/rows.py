@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 
-from seedream_batch.export.pictures import Picture
+from seedream_batch.export.stored_images import Picture
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from seedream_batch.export.pictures import Picture
+from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import Plan, Writer
 
 MIXED = ".jpg"

@@ -10,10 +10,10 @@ from typing import Self
 
 from seedream_batch.errors import StorageError
 from seedream_batch.export.columns import Columns
-from seedream_batch.export.names import Layout
-from seedream_batch.export.pictures import Picture
+from seedream_batch.export.split_layout import Layout
+from seedream_batch.export.stored_images import Picture
+from seedream_batch.files.atomic_folder import WholeFolder
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.whole import WholeFolder
 
 IMAGES = "images"
 """The folder of the images beside a table."""

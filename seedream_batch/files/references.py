@@ -11,7 +11,7 @@ import unicodedata
 from pathlib import Path
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.pictures import REFERENCES, BadPicture, inspect
+from seedream_batch.files.image_inspection import REFERENCES, BadPicture, inspect
 from seedream_batch.model.job import Reference
 
 # The limits of a reference image [Seedream 4.5 API documentation].

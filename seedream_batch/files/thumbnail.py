@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from seedream_batch.files.pictures import QUIET, BadPicture, inspect
+from seedream_batch.files.image_inspection import QUIET, BadPicture, inspect
 
 SUFFIX = ".webp"
 """The ending of the files that `thumbnail` makes."""

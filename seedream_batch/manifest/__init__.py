@@ -1,6 +1,6 @@
 """The manifest: the only place that speaks SQL, in whole transactions. Its `writer` belongs to an event loop."""
 
+from seedream_batch.manifest.manifest import Manifest
 from seedream_batch.manifest.reader import ManifestReader
-from seedream_batch.manifest.store import Manifest
 
 __all__ = ["Manifest", "ManifestReader"]

@@ -7,11 +7,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seedream_batch.errors import ManifestError, StorageError, UsageError
-from seedream_batch.manifest.core import MOVED_TO
-from seedream_batch.manifest.lock import run_lock
-from seedream_batch.manifest.place import exists
-from seedream_batch.manifest.store import Manifest
-from seedream_batch.model.place import Place, name_of
+from seedream_batch.manifest.base_store import MOVED_TO
+from seedream_batch.manifest.db.open import exists
+from seedream_batch.manifest.manifest import Manifest
+from seedream_batch.manifest.run_lock import run_lock
+from seedream_batch.model.locations import Place, name_of
 
 TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "charges", "totals", "answers", "events")
 """What a manifest is made of; each table comes behind those that it refers to."""

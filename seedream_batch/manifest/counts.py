@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from seedream_batch.manifest.reader import ManifestReader
-from seedream_batch.model.place import Place
+from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageState, TaskState, Totals
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seedream_batch.manifest.core import ManifestCore
+from seedream_batch.manifest.base_store import ManifestCore
 
 
 class InHand(ManifestCore):

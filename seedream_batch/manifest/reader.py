@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from seedream_batch.manifest.answers import SELECT_ANSWERS, KeptAnswer, kept_answers
-from seedream_batch.manifest.connection import CLOCK, LEASE, marks
-from seedream_batch.manifest.core import TASK_TIMES
-from seedream_batch.manifest.place import connect
+from seedream_batch.manifest.answer_store import SELECT_ANSWERS, KeptAnswer, kept_answers
+from seedream_batch.manifest.base_store import TASK_TIMES
+from seedream_batch.manifest.db.connection import CLOCK, LEASE, marks
+from seedream_batch.manifest.db.open import connect
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
-from seedream_batch.model.place import Place
+from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
 _SOMETHING = (

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path as FilePath
 
 from seedream_batch.model.document import Document, Json, Position
-from seedream_batch.model.place import Place, Store
+from seedream_batch.model.locations import Place, Store
 
 MICRO = 1_000_000
 """Millionths of a US dollar in one dollar: money is counted in whole millionths, never in floats."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seedream_batch.pacing.polling import PollSchedule, Watch
-from seedream_batch.pacing.submitting import SubmissionPace
-from seedream_batch.pacing.turns import News, take_turns
+from seedream_batch.pacing.poll_schedule import PollSchedule, Watch
+from seedream_batch.pacing.rate_limiter import SubmissionPace
+from seedream_batch.pacing.shared_rate import News, take_turns
 
 __all__ = ["News", "PollSchedule", "SubmissionPace", "Watch", "take_turns"]

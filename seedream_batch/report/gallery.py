@@ -11,24 +11,24 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from seedream_batch import __version__
+from seedream_batch._version import __version__
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.folder import resolved
+from seedream_batch.files.local_folder import resolved
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.reader import Shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
-from seedream_batch.model.place import Place
+from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageState
 from seedream_batch.report.axes import Axes
-from seedream_batch.report.cells import detail_record, grid_record, tiles
-from seedream_batch.report.chunks import Batch, Chunks, drop_others
-from seedream_batch.report.folder import ReportFolder
+from seedream_batch.report.gallery_chunks import Batch, Chunks, drop_others
+from seedream_batch.report.gallery_folder import ReportFolder
+from seedream_batch.report.gallery_records import detail_record, grid_record, tiles
 from seedream_batch.report.page import write_assets, write_page
+from seedream_batch.report.page_text import clean, script
 from seedream_batch.report.thumbnails import Thumbnails
 from seedream_batch.report.timeline import timeline
-from seedream_batch.report.words import clean, script
 
 PAGE = 250
 """Tasks that are read together; so many records are in memory."""

@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedream_batch.api.wire import possible_ids
-from seedream_batch.expand.matrix import name_of
+from seedream_batch.client.wire import possible_ids
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.answers import KeptAnswer
-from seedream_batch.manifest.connection import UNLIMITED
+from seedream_batch.manifest.answer_store import KeptAnswer
+from seedream_batch.manifest.db.connection import UNLIMITED
 from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
-from seedream_batch.manifest.tally import AxisCount, CostNote, Pace, Part, TallyReader
+from seedream_batch.manifest.statistics import AxisCount, CostNote, Pace, Part, TallyReader
+from seedream_batch.model.cell import name_of
 from seedream_batch.model.document import Json
-from seedream_batch.model.place import Place
+from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
-from seedream_batch.report.causes import ADVICE, Cause, causes
+from seedream_batch.report.failure_causes import ADVICE, Cause, causes
 
 SHOWN = 20
 """Tasks named in each list; the counts are always whole."""

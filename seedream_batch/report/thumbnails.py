@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.check import OTHER_BYTES, Recorded, glance
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.pictures import BadPicture
+from seedream_batch.files.image_inspection import BadPicture
+from seedream_batch.files.integrity import OTHER_BYTES, Recorded, glance
 from seedream_batch.files.thumbnail import SUFFIX, thumbnail
 from seedream_batch.model.task import ImageRecord
-from seedream_batch.report.folder import ReportFolder
+from seedream_batch.report.gallery_folder import ReportFolder
 
 FOLDER = "thumbs"
 SIDE = 256

@@ -1,9 +1,9 @@
 """JSON Schema -> problems that a person understands, with positions."""
 
 from seedream_batch.validate.job import checked_job, job_problems
-from seedream_batch.validate.nearest import did_you_mean
 from seedream_batch.validate.request import RequestProblem, RequestSchema
 from seedream_batch.validate.schemas import schema_names, schema_text
+from seedream_batch.validate.suggestions import did_you_mean
 
 __all__ = [
     "RequestProblem",

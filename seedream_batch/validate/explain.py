@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
 from seedream_batch.validate.hints import Schema, hint_for, types_of, unknown_key, usable_name
+from seedream_batch.validate.quoting import bare, escaped, flow, path_text, shown
 from seedream_batch.validate.rules import broken_rule
-from seedream_batch.validate.words import bare, escaped, flow, path_text, shown
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

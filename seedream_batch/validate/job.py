@@ -6,10 +6,10 @@ import copy
 from collections.abc import Sequence
 
 from seedream_batch.model.document import Document, Json, Path, Problem
-from seedream_batch.validate.bulk import accepts
 from seedream_batch.validate.explain import MOST_FINDINGS, Finding, findings
+from seedream_batch.validate.fast_path import accepts
+from seedream_batch.validate.quoting import path_text
 from seedream_batch.validate.schemas import schema, validator
-from seedream_batch.validate.words import path_text
 
 _WHOLE = ("exclude", "include")
 """Lists of which an entry goes as a whole: half a pattern would match more than was meant."""

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
-from seedream_batch.validate.bulk import accepts
 from seedream_batch.validate.explain import findings
+from seedream_batch.validate.fast_path import accepts
 from seedream_batch.validate.hints import types_of
 from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
 

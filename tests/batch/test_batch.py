@@ -42,9 +42,9 @@ run: {max_in_flight: 2}
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch):
-    monkeypatch.setattr("seedream_batch.pacing.submitting.START", 500.0)
+    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
     monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
-    monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 1.0)
     monkeypatch.setattr("seedream_batch.lifecycle.POLL_PAUSE", 0.02)
     monkeypatch.setattr("seedream_batch.lifecycle.CONFIRMED", 0.04)
     for name in ("APIMART_API_KEY", "APIMART_API_KEY_FILE", "APIMART_BASE_URL"):
@@ -418,7 +418,7 @@ def test_a_handler_of_the_callers_own_stays(job, emulator):
 
 def test_the_package_is_there_at_once():
     done = child("import sys, seedream_batch; print([name for name in sys.modules if 'seedream_batch.' in name])")
-    assert done.communicate(timeout=60) == ("[]\n", "")
+    assert done.communicate(timeout=60) == ("['seedream_batch._version']\n", "")
 
 
 def test_what_explains_mistakes_is_not_imported_where_there_are_none(job):
@@ -434,7 +434,7 @@ def test_what_explains_mistakes_is_not_imported_where_there_are_none(job):
 def test_the_collector_passes_over_imports_only_where_the_process_is_one_command():
     program = """
         import gc
-        from seedream_batch.cli.imports import alone, importing
+        from seedream_batch.cli.lazy_imports import alone, importing
         with importing():
             during = gc.isenabled()
         print(during, gc.get_freeze_count() > 0)
@@ -449,7 +449,8 @@ def test_the_collector_passes_over_imports_only_where_the_process_is_one_command
 def test_all_names_are_there_whatever_was_imported_before():
     assert set(seedream_batch.__all__) <= set(dir(seedream_batch))
     program = """
-        import seedream_batch.engine.session, seedream_batch.planning, seedream_batch.cli.run, seedream_batch.cli.plan
+        import seedream_batch.engine.session, seedream_batch.planning
+        import seedream_batch.cli.commands.run, seedream_batch.cli.commands.plan
         from seedream_batch import *
         print(callable(run), callable(plan), callable(load_job), callable(run_async), Plan.__name__)
     """

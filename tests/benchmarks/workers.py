@@ -104,7 +104,7 @@ def _claim_all(database: Postgres, tasks: int) -> float:
 def _claim(place: Any, barrier: Any, found: Any) -> None:
     """One worker: takes and claims until nothing is left."""
     from seedream_batch.manifest import Manifest
-    from seedream_batch.manifest.submissions import Intent, Turns
+    from seedream_batch.manifest.task_store import Intent, Turns
     from seedream_batch.model.job import Budget
     from seedream_batch.pacing import News, take_turns
 

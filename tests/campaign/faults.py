@@ -120,14 +120,14 @@ def _redirects(name: str) -> bool:
 
 
 _QUICK = {
-    "seedream_batch.api.service.SUBMIT_TIMEOUT": 1.0,
-    "seedream_batch.api.service.POLL_TIMEOUT": 1.0,
-    "seedream_batch.api.service.TRICKLE": 0.5,
-    "seedream_batch.api.images.READ_TIMEOUT": 1.0,
+    "seedream_batch.client.service.SUBMIT_TIMEOUT": 1.0,
+    "seedream_batch.client.service.POLL_TIMEOUT": 1.0,
+    "seedream_batch.client.service.TRICKLE": 0.5,
+    "seedream_batch.client.images.READ_TIMEOUT": 1.0,
 }
 """Time limits for faults that make the client wait."""
 
-_CLAMP = {"seedream_batch.api.faults.LONGEST_WAIT": 0.2}
+_CLAMP = {"seedream_batch.client.error_details.LONGEST_WAIT": 0.2}
 
 _WAITS: tuple[tuple[str, float, dict[str, Any]], ...] = (
     ("a part of a second", 0.3, {"retry_after": "0.3"}),
@@ -237,13 +237,13 @@ def _image_faults() -> list[Fault]:
         ("slow", Kind.HARMLESS, "slow", {"bytes_per_second": 20_000}),
         (
             "too slow", Kind.BROKEN, "slow",
-            {"bytes_per_second": 500, "limits": {"seedream_batch.api.images.SLOW_WINDOW": 1.0}},
+            {"bytes_per_second": 500, "limits": {"seedream_batch.client.images.SLOW_WINDOW": 1.0}},
         ),
         ("no answer in time", Kind.BROKEN, "hang", {"limits": _QUICK}),
         ("half an answer in time", Kind.BROKEN, "hang", {"at": "mid_body", "limits": _QUICK}),
         (
             "huge", Kind.BROKEN, "huge_body",
-            {"bytes": 2_000_000, "limits": {"seedream_batch.api.images.MAX_IMAGE": 1_000_000}},
+            {"bytes": 2_000_000, "limits": {"seedream_batch.client.images.MAX_IMAGE": 1_000_000}},
         ),
         ("reset after the headers", Kind.BROKEN, "reset_before", {}),
         ("reset", Kind.BROKEN, "reset_after", {}),

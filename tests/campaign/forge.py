@@ -137,12 +137,12 @@ def shorten_pauses() -> None:
     lifecycle.WATCHED = 4.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.WATCHED_OVERDUE = 2.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.WATCHED_TOGETHER = 2.0 * FASTER  # type: ignore[attr-defined]
-    collect = importlib.import_module("seedream_batch.engine.collect")
+    collect = importlib.import_module("seedream_batch.engine.collector")
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
     collect.TRYING = 30.0 * FASTER  # type: ignore[attr-defined]
-    images = importlib.import_module("seedream_batch.api.images")
+    images = importlib.import_module("seedream_batch.client.images")
     images.RESUME_PAUSE = 1.0 * FASTER  # type: ignore[attr-defined]
-    submitting = importlib.import_module("seedream_batch.pacing.submitting")
+    submitting = importlib.import_module("seedream_batch.pacing.rate_limiter")
     submitting.START = 8.0 / FASTER  # type: ignore[attr-defined]
     watch = importlib.import_module("seedream_batch.pacing").Watch
     plain = watch.wait

@@ -18,7 +18,7 @@ def prepare_image(folder):
     from PIL import Image, JpegImagePlugin, MpoImagePlugin, PngImagePlugin  # noqa: F401
 
     from seedream_batch.errors import StorageError
-    from seedream_batch.files.pictures import FORMATS, MAX_PIXELS, BadPicture, inspect
+    from seedream_batch.files.image_inspection import FORMATS, MAX_PIXELS, BadPicture, inspect
     from seedream_batch.files.references import BadReferenceImage, data_uri, load_reference
 
     def looked_at(data, *, decode, most):

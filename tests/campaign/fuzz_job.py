@@ -31,11 +31,11 @@ class JobTarget:
         from PIL import Image
 
         from seedream_batch.errors import InvalidJob, SeedreamBatchError
-        from seedream_batch.expand.identity import fingerprint
-        from seedream_batch.expand.paths import collision_key
-        from seedream_batch.expand.templates import TemplateEngine
-        from seedream_batch.load import job as loading
+        from seedream_batch.expand.fingerprint import fingerprint
+        from seedream_batch.expand.path_safety import collision_key
+        from seedream_batch.jobfile import load as loading
         from seedream_batch.model.task import image_path
+        from seedream_batch.templates.engine import TemplateEngine
         from seedream_batch.validate import RequestSchema
 
         # What a template may do is a bound of its own, for another target; here hundreds of them are rendered.

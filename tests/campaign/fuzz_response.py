@@ -15,7 +15,8 @@ class ResponseTarget:
     def __init__(self, _folder):
         import httpx
 
-        from seedream_batch.api import faults, wire
+        from seedream_batch.client import error_details as faults
+        from seedream_batch.client import wire
         from seedream_batch.model.outcome import Polled, Submitted
 
         self._wire = wire

@@ -146,7 +146,7 @@ class Writer:
 def prepare_template(_folder):
     import atheris
 
-    from seedream_batch.expand.templates import TemplateEngine, TemplateError
+    from seedream_batch.templates.engine import TemplateEngine, TemplateError
 
     def include(name):
         if name == "locked":

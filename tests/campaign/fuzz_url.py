@@ -17,7 +17,7 @@ class UrlTarget:
     def __init__(self, _folder):
         import aiohttp
 
-        from seedream_batch.api import images
+        from seedream_batch.client import images
         from seedream_batch.model.outcome import Fetched
 
         self._images = images

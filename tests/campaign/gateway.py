@@ -186,7 +186,7 @@ def _proxied(world: World, name: str) -> list[str]:
 
 
 def _impatient() -> None:
-    from seedream_batch.api import service
+    from seedream_batch.client import service
 
     service.CONNECT_TIMEOUT = 0.3  # type: ignore[misc]
 

@@ -122,7 +122,7 @@ LINES = {
         Line("line: TLS ends in the handshake", _listener(_closed)),
         Line(
             "line: TLS without a word", _listener(_without_a_word),
-            limits={"seedream_batch.api.connections.CONNECT_TIMEOUT": 0.2},
+            limits={"seedream_batch.client.connections.CONNECT_TIMEOUT": 0.2},
         ),
         Line("line: TLS with an unknown certificate", _listener(_unknown_certificate)),
         # A manifest of a service on this machine is for no other one, so only a first run can meet this.

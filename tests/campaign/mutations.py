@@ -43,29 +43,29 @@ _TRIED_ANEW = (
         "return Move(TaskState.PLANNED, told) if first else None\n        case Submitted.IND",
     ),
     # As the usual retry library has it: a new try, as if nothing had been sent.
-    Edit("manifest/submissions.py", '            self._release(sql, task, "not executed")', "            pass"),
+    Edit("manifest/task_store.py", '            self._release(sql, task, "not executed")', "            pass"),
 )
 _MOVED_ALONG = (
     # Each of the four would do.
     Edit(
-        "files/folder.py",
+        "files/local_folder.py",
         "            if self.sha256(old) != sha256:\n"
         '                raise Changed(f"{source} is gone, or is not the stored picture any more")\n',
         "",
     ),
-    Edit("engine/arrange.py", "    return None, Found(there=False, wrong=told)\n", "    return None, found\n"),
+    Edit("engine/placement.py", "    return None, Found(there=False, wrong=told)\n", "    return None, found\n"),
     Edit(
-        "engine/arrange.py",
+        "engine/placement.py",
         "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if not found.wrong:\n        await",
         "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if found.there:\n        await",
     ),
     Edit(
-        "engine/arrange.py",
+        "engine/placement.py",
         "    place, found = await find(context, image, glance)\n    if place is None:",
         "    place, found = await find(context, image, glance)\n    if not found.there:",
     ),
 )
-_PRUNED = Edit("engine/prune.py", "        if found.there and found.wrong:", "        if False:")
+_PRUNED = Edit("operations/prune.py", "        if found.there and found.wrong:", "        if False:")
 
 MUTATIONS = (
     Mutation(
@@ -80,7 +80,7 @@ MUTATIONS = (
         (("crashes", "run, keys not honoured"),),
         (
             Edit(
-                "manifest/workers.py",
+                "manifest/worker_store.py",
                 "self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now",
                 "self._move(sql, task, TaskState.PLANNED, CUT_OFF, now",
             ),
@@ -92,7 +92,7 @@ MUTATIONS = (
         (("crashes", "resolve --resend 1"),),
         (
             Edit(
-                "engine/submit.py",
+                "engine/submitter.py",
                 "claim.key))\n                self._notice(outcome, first=False)",
                 'claim.key + "-again"))\n                self._notice(outcome, first=False)',
             ),
@@ -102,7 +102,7 @@ MUTATIONS = (
         "I2 the manifest is not synced",
         "I2",
         (("powerloss", "run"),),
-        (Edit("manifest/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
+        (Edit("manifest/db/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
     ),
     Mutation(
         "I2 the folder of the manifest is not synced",
@@ -110,7 +110,7 @@ MUTATIONS = (
         (("powerloss", "run"),),
         (
             Edit(
-                "files/folder.py",
+                "files/local_folder.py",
                 "            one.mkdir(exist_ok=True)\n            self._keep(one)\n",
                 "            one.mkdir(exist_ok=True)\n",
             ),
@@ -122,7 +122,7 @@ MUTATIONS = (
         (("crashes", "run, in doubt is held"),),
         (
             Edit(
-                "manifest/workers.py",
+                "manifest/worker_store.py",
                 'self._attempt(sql, task, "uncertain")',
                 'self._attempt(sql, task, "not executed")',
             ),
@@ -132,13 +132,13 @@ MUTATIONS = (
         "I2 ids that the manifest cannot take are not rescued",
         "left 4",
         (("crashes", "run with rescued ids, held"),),
-        (Edit("engine/submit.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
+        (Edit("engine/submitter.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
     ),
     Mutation(
         "I2 the name of the file for rescued ids is not synced",
         "I2",
         (("powerloss", "run, in doubt is held"),),
-        (Edit("manifest/rescue.py", "                self._sync(self.path.parent)\n", ""),),
+        (Edit("manifest/rescue_log.py", "                self._sync(self.path.parent)\n", ""),),
     ),
     Mutation(
         "I3 nothing is reserved",
@@ -146,7 +146,7 @@ MUTATIONS = (
         (("crashes", "run 1"),),
         (
             Edit(
-                "manifest/submissions.py",
+                "manifest/task_store.py",
                 "opened.append(_Opening(claim, body, attempt, held, kind, again=again))",
                 "opened.append(_Opening(claim, body, attempt, 0, kind, again=again))",
             ),
@@ -158,7 +158,9 @@ MUTATIONS = (
         (("crashes", "resolve --give-up"),),
         (
             Edit(
-                "manifest/decisions.py", 'self._attempt(sql, task, "given up")', 'self._release(sql, task, "given up")'
+                "manifest/decision_store.py",
+                'self._attempt(sql, task, "given up")',
+                'self._release(sql, task, "given up")',
             ),
         ),
     ),
@@ -166,7 +168,7 @@ MUTATIONS = (
         "I4 a file gets its name without being synced",
         "I4",
         (("powerloss", "run"),),
-        (Edit("files/part.py", "sync(self._write())", "self._write().flush()"),),
+        (Edit("files/temp_file.py", "sync(self._write())", "self._write().flush()"),),
     ),
     Mutation(
         "I4 pictures are not decoded",
@@ -174,7 +176,7 @@ MUTATIONS = (
         (("network", "image: truncated, once"),),
         (
             Edit(
-                "files/pictures.py",
+                "files/image_inspection.py",
                 '                if decode and picture.format == "PNG":\n                    image.verify()\n'
                 "                elif decode:\n                    image.load()\n            if decode and",
                 "            if not decode and",
@@ -187,7 +189,7 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "engine/collect.py",
+                "engine/collector.py",
                 "            await self._place(part, path, file.sha256)\n",
                 "            await self._stored(task, image, file)\n"
                 "            await self._place(part, path, file.sha256)\n"
@@ -199,7 +201,7 @@ MUTATIONS = (
         "I4 a name that a killed run gave is believed without a sync",
         "I4",
         (("powerloss", "run --collect, killed"),),
-        (Edit("engine/collect.py", "    folder.sync([path])\n", ""),),
+        (Edit("engine/collector.py", "    folder.sync([path])\n", ""),),
     ),
     Mutation(
         "I4 a move that was cut off is believed without a sync",
@@ -207,25 +209,25 @@ MUTATIONS = (
         (("powerloss", "run after an edited path, killed"),),
         (
             Edit(
-                "engine/arrange.py",
+                "engine/placement.py",
                 "            await asyncio.to_thread(context.folder.end_move, image.path or via, via)\n",
                 "",
             ),
             # Either of the two would do.
-            Edit("engine/joining.py", "        keep_moves(manifest, destination(job))\n", ""),
+            Edit("engine/startup.py", "        keep_moves(manifest, destination(job))\n", ""),
         ),
     ),
     Mutation(
         "I4 the old name of a file that moves is gone before the new one is kept",
         "I4",
         (("powerloss", "run after places were swapped, killed"),),
-        (Edit("engine/joining.py", "        keep_moves(manifest, destination(job))\n", ""),),
+        (Edit("engine/startup.py", "        keep_moves(manifest, destination(job))\n", ""),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",
         "I2",
         (("powerloss", "run, one at a time, killed, 0"),),
-        (Edit("files/folder.py", "        self._keep(at)\n", ""),),
+        (Edit("files/local_folder.py", "        self._keep(at)\n", ""),),
     ),
     Mutation(
         "I5 what is given up counts as lost",
@@ -238,7 +240,7 @@ MUTATIONS = (
                 "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.LOST}),",
             ),
             Edit(
-                "manifest/decisions.py",
+                "manifest/decision_store.py",
                 "self._move(sql, task, TaskState.FAILED, why",
                 "self._move(sql, task, TaskState.LOST, why",
             ),
@@ -250,7 +252,7 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "engine/engine.py",
+                "engine/scheduler.py",
                 "        if images:\n            await look_at_balance",
                 "        if True:\n            await look_at_balance",
             ),
@@ -262,7 +264,9 @@ MUTATIONS = (
         (("crashes", "run 1"),),
         (
             Edit(
-                "engine/engine.py", "            await asyncio.to_thread(context.folder.sweep)\n", "            pass\n"
+                "engine/scheduler.py",
+                "            await asyncio.to_thread(context.folder.sweep)\n",
+                "            pass\n",
             ),
         ),
     ),
@@ -271,9 +275,9 @@ MUTATIONS = (
         "I",
         (("crashes", "run 1"),),
         (
-            Edit("engine/engine.py", "        await self._adopt()\n", ""),
+            Edit("engine/scheduler.py", "        await self._adopt()\n", ""),
             Edit(
-                "engine/collect.py",
+                "engine/collector.py",
                 'if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):',
                 "if not path:",
             ),
@@ -283,7 +287,11 @@ MUTATIONS = (
         "I8 the sweep takes every hidden file",
         "I8",
         (("crashes", "run 1"),),
-        (Edit("files/folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'),),
+        (
+            Edit(
+                "files/local_folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'
+            ),
+        ),
     ),
     Mutation(
         "I9 the manifest notes the key",
@@ -302,7 +310,7 @@ MUTATIONS = (
         "I9",
         (("secrecy", "a bug"),),
         (
-            Edit("api/secret.py", 'return "ApiKey(***)"', "return self._value"),
+            Edit("client/secret.py", 'return "ApiKey(***)"', "return self._value"),
             Edit("cli/app.py", "return known_secrets(os.environ).masked(text)", "return text"),
         ),
     ),
@@ -312,12 +320,12 @@ MUTATIONS = (
         (("gateway", "submit: id: "),),
         (
             Edit(
-                "api/wire.py",
+                "client/wire.py",
                 "        if ids.rank > (1 if told or _is_error(found) or status is None else 0):",
                 "        if ids.rank > 2:",
             ),
             Edit(
-                "api/wire.py",
+                "client/wire.py",
                 "            return outcome(Submitted.UNKNOWN, fault.message)\n    kind",
                 "            return outcome(Submitted.UNKNOWN)\n    kind",
             ),
@@ -329,7 +337,7 @@ MUTATIONS = (
         (("gateway", "quota: insufficient_user_quota, 403, always"),),
         (
             Edit(
-                "api/wire.py",
+                "client/wire.py",
                 "    if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):",
                 "    if status == 402:",
             ),
@@ -341,7 +349,7 @@ MUTATIONS = (
         (("gateway", "picture: a banner, once"),),
         (
             Edit(
-                "engine/collect.py",
+                "engine/collector.py",
                 "        return wrong_picture(task.size, task.resolution, file.width, file.height, references)",
                 '        return ""',
             ),
@@ -351,7 +359,7 @@ MUTATIONS = (
         "fewer images than requested count as all of them",
         "without a warning",
         (("gateway", "result: one image less, always"),),
-        (Edit("engine/collect.py", "                        manifest.warn_of_task(task.id, warning)\n", ""),),
+        (Edit("engine/collector.py", "                        manifest.warn_of_task(task.id, warning)\n", ""),),
     ),
     Mutation(
         "a lost task is not polled again",
@@ -359,7 +367,7 @@ MUTATIONS = (
         (("gateway", "poll: unknown: 4"),),
         (
             Edit(
-                "engine/collect.py",
+                "engine/collector.py",
                 "        for polls in range(MOST_LOST_POLLS):\n",
                 "        for polls in range(0):\n",
             ),
@@ -371,7 +379,7 @@ MUTATIONS = (
         (("account", "another key: tasks at work, run, held"),),
         (
             Edit(
-                "engine/opening.py",
+                "engine/manifest_checks.py",
                 "    if keys and count:\n        if not confirmed:",
                 "    if keys and count:\n        if False:",
             ),
@@ -383,7 +391,7 @@ MUTATIONS = (
         (("account", "another key: tasks in doubt, run, trusted"),),
         (
             Edit(
-                "manifest/core.py",
+                "manifest/base_store.py",
                 "WHERE state IN ('submitting', 'accepted', 'uncertain')\"\n            \" OR (state = 'lost'",
                 "WHERE state IN ('submitting', 'accepted')\"\n            \" OR (state = 'lost'",
             ),
@@ -395,7 +403,7 @@ MUTATIONS = (
         (("account", "another key: images that are missing, verify"),),
         (
             Edit(
-                "engine/opening.py",
+                "engine/manifest_checks.py",
                 "    count = manifest.with_ids() if verifies else manifest.open()",
                 "    count = manifest.open()",
             ),
@@ -405,19 +413,19 @@ MUTATIONS = (
         "a key that was sent in the future is trusted",
         "I1",
         (("clock-between-runs", "back after a key in doubt"),),
-        (Edit("engine/submit.py", "        if age < 0 or newest > now + SKEW:", "        if newest < 0:"),),
+        (Edit("engine/submitter.py", "        if age < 0 or newest > now + SKEW:", "        if newest < 0:"),),
     ),
     Mutation(
         "a clock that was set back makes a key young again",
         "I1",
         (("clock-between-runs", "on between a key in doubt"),),
-        (Edit("engine/submit.py", "        if age < 0 or newest > now + SKEW:", "        if age < 0:"),),
+        (Edit("engine/submitter.py", "        if age < 0 or newest > now + SKEW:", "        if age < 0:"),),
     ),
     Mutation(
         "a key that has expired is trusted",
         "I1",
         (("clock-between-runs", "on after a key in doubt"),),
-        (Edit("engine/submit.py", "        if age > KEY_LIFETIME:", "        if age < 0:"),),
+        (Edit("engine/submitter.py", "        if age > KEY_LIFETIME:", "        if age < 0:"),),
     ),
     Mutation(
         "a file of a person is moved along with an edited path",
@@ -431,7 +439,7 @@ MUTATIONS = (
         (("user-edits", "take a picture away, edit the path"),),
         (
             Edit(
-                "manifest/upkeep.py",
+                "manifest/maintenance_store.py",
                 "            target = None if task.ordinal is None or home == path else home\n",
                 "            target = None\n",
             ),
@@ -481,7 +489,11 @@ MUTATIONS = (
         "a walk: the sweep takes every hidden file",
         "I8",
         (("walk", "seed 11"),),
-        (Edit("files/folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'),),
+        (
+            Edit(
+                "files/local_folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'
+            ),
+        ),
     ),
     Mutation("a walk: what a person put there is pruned", "I8", (("walk", "seed 10"),), (_PRUNED,)),
 )

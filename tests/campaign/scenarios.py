@@ -134,7 +134,7 @@ def _ids_rescued(world: World) -> None:
 
 def _manifest_takes_no_ids() -> None:
     errors = importlib.import_module("seedream_batch.errors")
-    submissions = importlib.import_module("seedream_batch.manifest.submissions").Submissions
+    submissions = importlib.import_module("seedream_batch.manifest.task_store").Submissions
 
     def refuse(*_: object, **__: object) -> None:
         raise errors.StorageError("no space is left")
@@ -144,7 +144,7 @@ def _manifest_takes_no_ids() -> None:
 
 def _newer_schema() -> None:
     """The program of tomorrow: with one more migration."""
-    schema = importlib.import_module("seedream_batch.manifest.schema")
+    schema = importlib.import_module("seedream_batch.manifest.db.sqlite_schema")
     reader = importlib.import_module("seedream_batch.manifest.reader")
     more = """
     ALTER TABLE tasks ADD COLUMN tomorrow TEXT NOT NULL DEFAULT '';

@@ -17,14 +17,14 @@ from forge import Child
 from world import HELD, KEY, World
 
 _BREAK = {
-    "in the submission": ("seedream_batch.api.service", "Service", "submit"),
-    "in the poll": ("seedream_batch.api.service", "Service", "poll"),
-    "in the balance": ("seedream_batch.api.service", "Service", "balance"),
-    "in the upload": ("seedream_batch.api.service", "Service", "upload"),
-    "in the download": ("seedream_batch.api.images", "ImageClient", "fetch"),
-    "in the manifest": ("seedream_batch.manifest.submissions", "Submissions", "claim"),
-    "in the start of the run": ("seedream_batch.manifest.core", "ManifestCore", "begin_run"),
-    "in the engine": ("seedream_batch.engine.engine", "Engine", "_may_begin"),
+    "in the submission": ("seedream_batch.client.service", "Service", "submit"),
+    "in the poll": ("seedream_batch.client.service", "Service", "poll"),
+    "in the balance": ("seedream_batch.client.service", "Service", "balance"),
+    "in the upload": ("seedream_batch.client.service", "Service", "upload"),
+    "in the download": ("seedream_batch.client.images", "ImageClient", "fetch"),
+    "in the manifest": ("seedream_batch.manifest.task_store", "Submissions", "claim"),
+    "in the start of the run": ("seedream_batch.manifest.base_store", "ManifestCore", "begin_run"),
+    "in the engine": ("seedream_batch.engine.scheduler", "Engine", "_may_begin"),
 }
 
 

@@ -38,7 +38,7 @@ PICTURES: Mapping[str, Mapping[str, Any]] = {
     "pictures of their real size": {"image_size": "exact"},
 }
 
-_NO_RESERVE = {"seedream_batch.engine.engine.LARGEST_IMAGE": 1}
+_NO_RESERVE = {"seedream_batch.engine.scheduler.LARGEST_IMAGE": 1}
 """Without it nothing would be bought that the disk has no room for."""
 
 READ_ONLY = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.cli.overview import VERBS
+from seedream_batch.cli.help_text import VERBS
 
 ROOT = Path(__file__).parents[2]
 

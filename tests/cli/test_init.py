@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from seedream_batch.cli import main
-from seedream_batch.load import load_job
+from seedream_batch.jobfile import load_job
 from seedream_batch.validate import schema_text
 
 
@@ -17,7 +17,7 @@ from seedream_batch.validate import schema_text
 def call(tmp_path, monkeypatch):
     """A command in a folder of its own: its exit code, and what it printed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("seedream_batch.pacing.submitting.START", 500.0)
+    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
 
     def call(*arguments):
         out = io.StringIO()

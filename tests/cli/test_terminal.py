@@ -68,8 +68,8 @@ def test_the_bar_can_be_read_whatever_stands_beside_it(seen, service):
 
 @pytest.mark.parametrize("counts", [(0, 0), (3, 1), (1234, 12), (123456, 12345)])
 def test_the_line_of_the_bar_fits_for_any_numbers(counts, monkeypatch, capsys):
-    from seedream_batch.cli.progress import Bar
-    from seedream_batch.engine.values import Stats
+    from seedream_batch.cli.output.progress import Bar
+    from seedream_batch.engine.events import Stats
 
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")

@@ -223,7 +223,7 @@ def test_a_large_file_takes_no_time():
 def test_the_slow_parser_gives_the_same(monkeypatch):
     import yaml
 
-    from seedream_batch.document import yamltext
+    from seedream_batch.document import yaml_loader as yamltext
 
     text = "a: [1:1, *x]\nb: 'q'\n".replace("*x", "no") + "c: &c {d: ~}\ne: {<<: *c}\n"
     fast = parse_yaml(text, "job.yaml")

@@ -4,8 +4,8 @@ import resource
 
 import pytest
 
-from seedream_batch.engine import openfiles
-from seedream_batch.engine.openfiles import FEWEST, RESERVE, affordable
+from seedream_batch.engine import open_files as openfiles
+from seedream_batch.engine.open_files import FEWEST, RESERVE, affordable
 from seedream_batch.errors import UsageError
 
 USED = 10

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from seedream_batch.engine.placing import Placer
+from seedream_batch.engine.file_placer import Placer
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import Occupied, OutputFolder
+from seedream_batch.files.local_folder import Occupied, OutputFolder
 
 
 @pytest.fixture

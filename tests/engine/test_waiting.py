@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from seedream_batch.engine.waiting import Happening, Stopping, Waits
+from seedream_batch.engine.stop_control import Happening, Stopping, Waits
 
 SOON, NEVER = 0.01, 3600.0
 

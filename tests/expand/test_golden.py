@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.load import load_job
+from seedream_batch.jobfile import load_job
 
 GOLDEN = Path(__file__).parent / "golden"
 JOBS = ["everything", "default-paths", "plain"]

@@ -13,7 +13,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.expand.identity import RequestTexts, canonical, dumps, fingerprint, tidy
+from seedream_batch.expand.fingerprint import RequestTexts, canonical, dumps, fingerprint, tidy
 from seedream_batch.validate import RequestSchema
 
 DEFAULTS = RequestSchema().defaults

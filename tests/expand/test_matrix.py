@@ -11,8 +11,9 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.expand.matrix import cells, count, label, matches, name_of
-from seedream_batch.load import load_job
+from seedream_batch.expand.matrix import cells, count
+from seedream_batch.jobfile import load_job
+from seedream_batch.model.cell import label, matches, name_of
 
 
 def found(specs):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.paths import BadPath, collision_key, safe_path
-from seedream_batch.load import load_job
+from seedream_batch.expand.path_safety import BadPath, collision_key, safe_path
+from seedream_batch.jobfile import load_job
 
 SAFE = [
     ("panda/16:9-2K-1", "panda/16-9-2K-1"),

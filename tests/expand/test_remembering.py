@@ -11,17 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.cell_names import CellNames
 from seedream_batch.expand.drafts import task_spec
-from seedream_batch.expand.matrix import name_of
-from seedream_batch.expand.paths import BadPath, _checked, is_harmless, safe_path
-from seedream_batch.expand.places import Places
-from seedream_batch.expand.remembering import RememberingTemplate
-from seedream_batch.expand.tasks import Expansion
-from seedream_batch.expand.templates import TemplateEngine, TemplateError
-from seedream_batch.expand.twins import Seen
-from seedream_batch.load import load_job
+from seedream_batch.expand.duplicates import Seen
+from seedream_batch.expand.expansion import Expansion
+from seedream_batch.expand.output_path import Places
+from seedream_batch.expand.path_safety import BadPath, _checked, is_harmless, safe_path
+from seedream_batch.jobfile import load_job
+from seedream_batch.model.cell import name_of
+from seedream_batch.model.cell_names import CellNames
 from seedream_batch.model.task import TaskSpec
+from seedream_batch.templates.engine import TemplateEngine, TemplateError
+from seedream_batch.templates.render_cache import RememberingTemplate
 
 NAMES = ("a", "b", "c", "fixed", "fresh")
 VALUES = ["x", "", "yy" * 40, {"id": "i", "n": 3}, {"id": None}, ["p", "q"], 3, True, None, 2.5]
@@ -100,8 +100,8 @@ def test_pieces_that_are_within_bounds_alone_and_not_together_are_refused(source
 
 
 def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr("seedream_batch.expand.remembering._PIECE", 50)
-    monkeypatch.setattr("seedream_batch.expand.remembering._CHARACTERS", 400)
+    monkeypatch.setattr("seedream_batch.templates.render_cache._PIECE", 50)
+    monkeypatch.setattr("seedream_batch.templates.render_cache._CHARACTERS", 400)
     remembering = RememberingTemplate(TemplateEngine().compile("{{ a }}, {{ b }}"), {"a", "b"})
     for number in range(1000):
         assert remembering.render({"a": str(number), "b": "x" * (number % 90)}) == f"{number}, {'x' * (number % 90)}"
@@ -260,7 +260,7 @@ def outcome(file):
 def test_a_job_whose_cells_are_remembered_is_the_job_whose_cells_are_made_anew(job_file, job):
     file = job_file(job)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seedream_batch.expand.remembering._TRIAL", 1)
+        patch.setattr("seedream_batch.templates.render_cache._TRIAL", 1)
         found = outcome(file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Expansion, "_quick", lambda *_: None)

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from seedream_batch.load import load_job
+from seedream_batch.jobfile import load_job
 
 RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9", "9:21"]
 

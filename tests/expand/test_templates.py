@@ -9,7 +9,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.expand.templates import TemplateEngine, TemplateError
+from seedream_batch.templates.engine import TemplateEngine, TemplateError
 
 FILES = {
     "hero": "hero {{ x }}",

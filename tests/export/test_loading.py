@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.export.names import unmistakable
+from seedream_batch.export.split_layout import unmistakable
 from seedream_batch.export.webdataset import sample_name
 
 

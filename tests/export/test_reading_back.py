@@ -13,16 +13,16 @@ from PIL import Image
 
 from seedream_batch.export.columns import Learner, converted
 from seedream_batch.export.imagefolder import ImageFolder
-from seedream_batch.export.names import Layout
 from seedream_batch.export.parquet import Parquet
-from seedream_batch.export.pictures import Picture
 from seedream_batch.export.rows import leaf, leaves
+from seedream_batch.export.split_layout import Layout
+from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.tables import Csv, JsonLines, harmless
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources
-from seedream_batch.files.check import Recorded
-from seedream_batch.files.folder import OutputFolder
-from seedream_batch.files.whole import WholeFolder
+from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.files.integrity import Recorded
+from seedream_batch.files.local_folder import OutputFolder
 
 HARD = [
     "", " ", "007", "1e5", "1.0", "-3", "2024-01-15", "2024-01-15T10:00:00Z", "16:9", "true", "NA", "null", "nan",

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 
 from seedream_batch.export.columns import converted
-from seedream_batch.export.pictures import share
+from seedream_batch.export.stored_images import share
 from seedream_batch.export.tables import harmless
 
 COLUMNS = [

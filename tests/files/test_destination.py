@@ -8,8 +8,8 @@ from itertools import count
 import pytest
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.check import Recorded, check
-from seedream_batch.files.folder import Changed, Occupied, OutputFolder
+from seedream_batch.files.integrity import Recorded, check
+from seedream_batch.files.local_folder import Changed, Occupied, OutputFolder
 
 DATA = b"a picture " * 500
 
@@ -48,7 +48,7 @@ class Bucket:
         self.kept = self.again()
 
     def again(self):
-        from seedream_batch.files.objects import ObjectStore
+        from seedream_batch.files.object_store import ObjectStore
 
         return ObjectStore(self.place, self.spool, self.environ)
 
@@ -70,7 +70,7 @@ def outside(request, tmp_path, monkeypatch):
         stores = request.getfixturevalue(request.param)
         for name, value in stores.environ.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("seedream_batch.files.objects.PAUSE", 0.01)
+        monkeypatch.setattr("seedream_batch.files.object_store.PAUSE", 0.01)
         made = Bucket(stores, tmp_path / "out")
     made.kept.prepare()
     return made
@@ -241,7 +241,7 @@ def bucket(request, tmp_path, monkeypatch, line):
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("seedream_batch.files.objects.PAUSE", 0.01)
+    monkeypatch.setattr("seedream_batch.files.object_store.PAUSE", 0.01)
     laid = line(stores)
     environ = {**stores.environ, "AWS_ENDPOINT_URL": laid.url}
     for name, value in environ.items():
@@ -352,7 +352,7 @@ def test_a_store_that_tears_uploads(s3rver, line, tmp_path, monkeypatch):
     """It keeps what came of an upload that was cut, and knows no conditions: it is refused, and never believed."""
     from seedream_batch.errors import UsageError
 
-    monkeypatch.setattr("seedream_batch.files.objects.PAUSE", 0.01)
+    monkeypatch.setattr("seedream_batch.files.object_store.PAUSE", 0.01)
     laid = line(s3rver)
     for name, value in {**s3rver.environ, "AWS_ENDPOINT_URL": laid.url}.items():
         monkeypatch.setenv(name, value)

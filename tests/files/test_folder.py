@@ -6,10 +6,10 @@ import threading
 
 import pytest
 
-import seedream_batch.files.folder as folder_module
+import seedream_batch.files.local_folder as folder_module
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import PART, Occupied, OutputFolder, sync_folder
-from seedream_batch.files.part import writing
+from seedream_batch.files.local_folder import PART, Occupied, OutputFolder, sync_folder
+from seedream_batch.files.temp_file import writing
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_folder_that_cannot_be_synced_is_told_for_all_its_files(folder, monkey
         if path.name == "a":
             raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("seedream_batch.files.folder.sync_folder", failing)
+    monkeypatch.setattr("seedream_batch.files.local_folder.sync_folder", failing)
     assert [type(error) for error in folder.place(files)] == [StorageError, type(None), StorageError]
 
 
@@ -305,7 +305,7 @@ def test_where_no_links_can_be_made_nothing_is_overwritten_either(folder, place,
 
 @pytest.mark.parametrize("kind", ["other bytes", "folder", "link", "pipe", "nothing"])
 def test_only_the_very_picture_is_moved(folder, place, tmp_path, kind):
-    from seedream_batch.files.folder import Changed
+    from seedream_batch.files.local_folder import Changed
 
     path = place("a/1.png", b"one")
     known = folder.sha256("a/1.png")

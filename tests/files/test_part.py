@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.part import HELD_BACK, writing
+from seedream_batch.files.temp_file import HELD_BACK, writing
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from seedream_batch.files.pictures import FORMATS, MAX_PIXELS, REFERENCES, BadPicture, Picture, inspect
+from seedream_batch.files.image_inspection import FORMATS, MAX_PIXELS, REFERENCES, BadPicture, Picture, inspect
 
 
 def noise(width=40, height=30, mode="RGB"):

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from seedream_batch.files.pictures import BadPicture
+from seedream_batch.files.image_inspection import BadPicture
 from seedream_batch.files.thumbnail import thumbnail
 
 

@@ -12,11 +12,11 @@ import pytest
 from crew import Crew
 
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.pictures import StoredFile
-from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.image_store import StoredFile
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
-from seedream_batch.model.money import PROVEN
 from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.prices import PROVEN
 from seedream_batch.model.task import EDGES, ImageState, TaskSpec, TaskState
 
 NOW = 1_800_000_000.0

@@ -4,7 +4,7 @@ import pytest
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.answers import MOST
+from seedream_batch.manifest.answer_store import MOST
 from seedream_batch.model.outcome import Kept
 
 NOW = 1_800_000_000.0

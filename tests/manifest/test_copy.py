@@ -8,11 +8,11 @@ import pytest
 
 from seedream_batch.errors import ManifestLocked, StorageError, UsageError
 from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.base_store import MOVED_TO
 from seedream_batch.manifest.copy import TABLES, copy_manifest
-from seedream_batch.manifest.core import MOVED_TO
-from seedream_batch.manifest.lock import run_lock
+from seedream_batch.manifest.run_lock import run_lock
+from seedream_batch.model.locations import name_of
 from seedream_batch.model.outcome import Kept
-from seedream_batch.model.place import name_of
 from seedream_batch.model.task import ImageState, TaskState
 
 NOW = 1_800_000_000.0

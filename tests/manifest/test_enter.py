@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedream_batch.manifest.enter import Entered
+from seedream_batch.manifest.sync_job import Entered
 from seedream_batch.model.task import ImageState, TaskState
 
 NOW = 1_800_000_000.0

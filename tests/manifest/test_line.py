@@ -9,8 +9,8 @@ from postgres import why_not
 
 from seedream_batch.errors import LineLost, ManifestError, ManifestLocked
 from seedream_batch.manifest import Manifest, ManifestReader
-from seedream_batch.manifest.submissions import Intent
-from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())

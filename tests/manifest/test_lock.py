@@ -11,13 +11,13 @@ import pytest
 
 from seedream_batch.errors import ManifestLocked, StorageError
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.lock import LOCK, is_locked, run_lock
-from seedream_batch.model.place import MANIFEST
+from seedream_batch.manifest.run_lock import LOCK, is_locked, run_lock
+from seedream_batch.model.locations import MANIFEST
 
 HOLD = """
 import sys
 from pathlib import Path
-from seedream_batch.manifest.lock import run_lock
+from seedream_batch.manifest.run_lock import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import ImageState, TaskState

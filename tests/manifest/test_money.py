@@ -5,10 +5,10 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import DEFAULT_PRICE, Budget
-from seedream_batch.model.money import RECENT, UNSURE
 from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.prices import RECENT, UNSURE
 from seedream_batch.model.task import TaskState, Totals
 
 NOW = 1_800_000_100.0

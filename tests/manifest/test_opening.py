@@ -11,10 +11,10 @@ from contextlib import closing
 import pytest
 
 from seedream_batch.errors import ManifestError, StorageError, UsageError
-from seedream_batch.files.folder import sync_folder
+from seedream_batch.files.local_folder import sync_folder
 from seedream_batch.manifest import Manifest, ManifestReader
-from seedream_batch.manifest.rescue import NAME, SIZE, Rescued, RescueFile, left_behind
-from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
+from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID, MIGRATIONS
+from seedream_batch.manifest.rescue_log import NAME, SIZE, Rescued, RescueFile, left_behind
 from seedream_batch.model.task import ImageState, TaskState, Totals
 
 NOW = 1_800_000_000.0
@@ -88,11 +88,12 @@ def test_a_migration_that_breaks_leaves_the_old_manifest(tmp_path, monkeypatch):
     before = path.read_bytes()
     good = MIGRATIONS
     monkeypatch.setattr(
-        "seedream_batch.manifest.schema.MIGRATIONS", (*good, "CREATE TABLE more (a); INSERT INTO nothing VALUES (1);")
+        "seedream_batch.manifest.db.sqlite_schema.MIGRATIONS",
+        (*good, "CREATE TABLE more (a); INSERT INTO nothing VALUES (1);"),
     )
     with pytest.raises(ManifestError, match="nothing"):
         Manifest(path)
-    monkeypatch.setattr("seedream_batch.manifest.schema.MIGRATIONS", good)
+    monkeypatch.setattr("seedream_batch.manifest.db.sqlite_schema.MIGRATIONS", good)
     Manifest(path).close()
     assert path.read_bytes() == before
 
@@ -102,7 +103,7 @@ def test_a_migration_of_a_later_version(tmp_path, monkeypatch):
     first = Manifest(path)
     first.close()
     longer = (*MIGRATIONS, "CREATE TABLE more (a);")
-    monkeypatch.setattr("seedream_batch.manifest.schema.MIGRATIONS", longer)
+    monkeypatch.setattr("seedream_batch.manifest.db.sqlite_schema.MIGRATIONS", longer)
     before = path.read_bytes()
     path.chmod(0o400)
     with ManifestReader(path) as reader:

@@ -5,10 +5,10 @@ import errno
 import pytest
 
 from seedream_batch.errors import ManifestLocked, StorageError
-from seedream_batch.files.folder import sync_folder
-from seedream_batch.manifest import rescue as module
-from seedream_batch.manifest.lock import folder_of
-from seedream_batch.manifest.rescue import SIZE, Rescued, RescueFile, left_behind, name_of_worker
+from seedream_batch.files.local_folder import sync_folder
+from seedream_batch.manifest import rescue_log as module
+from seedream_batch.manifest.rescue_log import SIZE, Rescued, RescueFile, left_behind, name_of_worker
+from seedream_batch.manifest.run_lock import folder_of
 
 NOW = 1_800_000_000.0
 
@@ -116,7 +116,7 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_that_of_one_manifest_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("seedream_batch.manifest.lock.PATIENCE", 0.02)
+    monkeypatch.setattr("seedream_batch.manifest.run_lock.PATIENCE", 0.02)
     folder = tmp_path / "not yet there"
     with folder_of(folder, "ours", "our manifest"), folder_of(folder, "ours", "our manifest"):
         others = folder_of(folder, "another", "theirs")

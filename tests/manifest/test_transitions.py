@@ -6,7 +6,7 @@ import pytest
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.submissions import Intent
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import EDGES, IMAGE_EDGES, ImageState, TaskState

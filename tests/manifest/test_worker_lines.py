@@ -8,8 +8,8 @@ from postgres import asked, why_not
 
 from seedream_batch.errors import Collision, ManifestLocked
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.connection import CLOCK
-from seedream_batch.manifest.writer import ManifestWriter, repeated
+from seedream_batch.manifest.async_writer import ManifestWriter, repeated
+from seedream_batch.manifest.db.connection import CLOCK
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
@@ -39,7 +39,7 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
 
 def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
     """A worker that says nothing within a transaction is taken for one that was stopped, but not one that expands."""
-    monkeypatch.setattr("seedream_batch.manifest.postgres.STOPPED", 0.05)
+    monkeypatch.setattr("seedream_batch.manifest.db.postgres.STOPPED", 0.05)
     worker = crew()
     idle = "SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND now() - state_change > '0.3 s'"
 

@@ -8,17 +8,17 @@ import pytest
 from crew import NOW, intents
 from postgres import why_not
 
-from seedream_batch.engine.claims import Claims
-from seedream_batch.engine.membership import Membership
-from seedream_batch.engine.waiting import Stopping
-from seedream_batch.manifest.connection import CLOCK, LEASE
-from seedream_batch.manifest.submissions import Intent, Turns
-from seedream_batch.manifest.workers import GRACE
-from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.engine.stop_control import Stopping
+from seedream_batch.engine.workers.claim_batcher import Claims
+from seedream_batch.engine.workers.heartbeat import Membership
+from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.db.connection import CLOCK, LEASE
+from seedream_batch.manifest.task_store import Intent, Turns
+from seedream_batch.manifest.worker_store import GRACE
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskState
 from seedream_batch.pacing import News, take_turns
-from seedream_batch.pacing.submitting import MOST_HELD
+from seedream_batch.pacing.rate_limiter import MOST_HELD
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 

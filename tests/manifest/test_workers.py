@@ -8,8 +8,8 @@ from postgres import why_not
 
 from seedream_batch.errors import Fenced, LineLost, ManifestLocked, StaleTransition
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.rescue import Rescued
-from seedream_batch.manifest.workers import Beat
+from seedream_batch.manifest.rescue_log import Rescued
+from seedream_batch.manifest.worker_store import Beat
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState

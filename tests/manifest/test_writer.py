@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from seedream_batch.errors import ManifestBusy, ManifestError, StaleTransition, StorageError
-from seedream_batch.manifest import sqlite
-from seedream_batch.manifest.submissions import Intent
-from seedream_batch.manifest.writer import ManifestWriter
+from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.db import sqlite
+from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskState
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.report.words import clean, label, script
+from seedream_batch.report.page_text import clean, label, script
 
 SMALL = """\
 version: 1
@@ -146,7 +146,7 @@ def test_what_is_planned_and_in_flight_is_shown(studio):
 
 
 def test_it_works_beside_a_run(small):
-    from seedream_batch.manifest.lock import run_lock
+    from seedream_batch.manifest.run_lock import run_lock
 
     with run_lock(out(small)):
         assert small.report()["images"] == 4
@@ -247,7 +247,7 @@ def test_a_marker_that_is_a_link_is_none(small, tmp_path):
 
 
 def test_one_at_a_time(small):
-    from seedream_batch.report.folder import ReportFolder
+    from seedream_batch.report.gallery_folder import ReportFolder
 
     with ReportFolder(gallery(small)):
         code, text = small.call("report")

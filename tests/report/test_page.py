@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.choice import parse_choice
-from seedream_batch.report.words import script
+from seedream_batch.report.page_text import script
+from seedream_batch.selection.picks import parse_choice
 
 pytest.importorskip("playwright.sync_api", reason="the gallery is tested with playwright")
 

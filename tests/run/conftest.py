@@ -159,17 +159,17 @@ class Bench:
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch):
     """Runs in this process do not begin gently: a few tasks would take a second for that alone."""
-    monkeypatch.setattr("seedream_batch.pacing.submitting.START", 500.0)
+    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     for name, seconds in QUICK.items():
         monkeypatch.setattr(f"seedream_batch.lifecycle.{name}", seconds)
-    monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1.0)
-    monkeypatch.setattr("seedream_batch.engine.collect.PATIENCE", 0.3)
+    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.collector.PATIENCE", 0.3)
     monkeypatch.setattr("seedream_batch.engine.context.DEAD_END_LIMIT", 0.2)
-    monkeypatch.setattr("seedream_batch.api.images.RESUME_PAUSE", 0.01)
+    monkeypatch.setattr("seedream_batch.client.images.RESUME_PAUSE", 0.01)
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path, monkeypatch)
 

@@ -5,7 +5,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from seedream_batch.engine import submit
+from seedream_batch.engine import submitter as submit
 
 ONE = """\
 version: 1

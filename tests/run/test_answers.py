@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.engine import context as context_module
-from seedream_batch.engine import submit as submit_module
+from seedream_batch.engine import submitter as submit_module
 from seedream_batch.validate.schemas import validator
 
 KEY = "canary-key-7f3a9b2c"

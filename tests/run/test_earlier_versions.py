@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.manifest.schema import APPLICATION_ID
+from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID
 
 DATA = Path(__file__).parent / "version-1"
 WRITTEN_AT = 1796037030

@@ -518,7 +518,7 @@ def test_status_warns_of_links_that_expire_within_the_hour(one, serve, seconds, 
 def test_an_upload_is_made_anew_before_its_time_is_over(bench, serve, monkeypatch):
     from PIL import Image
 
-    from seedream_batch.engine import references
+    from seedream_batch.engine import reference_sender as references
 
     serve()
     Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")

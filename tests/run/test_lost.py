@@ -30,7 +30,7 @@ def polls(bench):
 @pytest.fixture(autouse=True)
 def no_grace(monkeypatch):
     monkeypatch.setattr("seedream_batch.lifecycle.NOT_FOUND_GRACE", 0.0)
-    monkeypatch.setattr("seedream_batch.engine.collect.GRACE_AFTER_START", 0.2)
+    monkeypatch.setattr("seedream_batch.engine.collector.GRACE_AFTER_START", 0.2)
 
 
 @pytest.fixture

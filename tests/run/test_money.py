@@ -6,7 +6,7 @@ import threading
 import pytest
 from PIL import Image
 
-from seedream_batch.engine import submit
+from seedream_batch.engine import submitter as submit
 
 ONE = """\
 version: 1
@@ -160,7 +160,7 @@ def test_an_upload_that_goes_wrong_is_tried_again(bench, serve):
 def test_tasks_in_flight_bind_a_job_to_its_service(bench, serve, monkeypatch):
     serve()
     bench.run("--submit-only")
-    from seedream_batch.engine import opening
+    from seedream_batch.engine import manifest_checks as opening
 
     # Both are on this machine; told apart as two services on the net would be.
     monkeypatch.setattr(opening, "_is_local", lambda _origin: False)

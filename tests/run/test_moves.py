@@ -8,8 +8,8 @@ from random import Random
 
 import pytest
 
-from seedream_batch.files.pictures import FORMATS
-from seedream_batch.manifest.schema import APPLICATION_ID, MIGRATIONS
+from seedream_batch.files.image_inspection import FORMATS
+from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 
 def cut_off(bench, *statements):
@@ -68,7 +68,7 @@ def test_a_file_named_before_the_kill_whose_path_was_edited(made):
 @pytest.fixture
 def unsynced(monkeypatch):
     """Names in folders so called cannot be brought to the disk."""
-    import seedream_batch.files.folder as module
+    import seedream_batch.files.local_folder as module
 
     names, sync_folder = set(), module.sync_folder
 

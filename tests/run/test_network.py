@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.emulator.world import image_cache
-from seedream_batch.engine.breaker import FIRST_TASKS, MOST_FAILING
+from seedream_batch.engine.circuit_breaker import FIRST_TASKS, MOST_FAILING
 
 MANY = """\
 version: 1
@@ -162,8 +162,8 @@ STALLS = [
 @pytest.mark.parametrize("fault", STALLS, ids=lambda fault: "-".join(str(value) for value in fault.values()))
 def test_what_is_free_to_repeat_does_not_hold_up_the_end(bench, serve, monkeypatch, fault):
     for name in ("images.READ_TIMEOUT", "service.POLL_TIMEOUT", "service.TRICKLE"):
-        monkeypatch.setattr(f"seedream_batch.api.{name}", 1000.0)
-    monkeypatch.setattr("seedream_batch.engine.collect.TRYING", 1000.0)
+        monkeypatch.setattr(f"seedream_batch.client.{name}", 1000.0)
+    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 1000.0)
     serve()
     bench.emulator.set_faults([fault])
     done = bench.run("--max-duration", "2s")

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.folder import OutputFolder
+from seedream_batch.files.local_folder import OutputFolder
 from seedream_batch.manifest import Manifest
 
 

@@ -117,7 +117,7 @@ def test_putting_the_file_back_takes_the_rejection_back(made):
 
 @pytest.mark.parametrize("moment", ["heading", "move", "relocate", "reject"])
 def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
-    from seedream_batch.files.folder import OutputFolder
+    from seedream_batch.files.local_folder import OutputFolder
     from seedream_batch.manifest import Manifest
 
     class Killed(BaseException):
@@ -190,7 +190,7 @@ def test_what_is_wrong_with_a_choice_is_told(made):
 
 def test_a_picture_that_stepped_aside_and_was_not_rejected_after_all_comes_home(made, monkeypatch):
     """Stopped between the two: the next run finds nothing decided, and puts the file back."""
-    from seedream_batch.manifest.store import Manifest
+    from seedream_batch.manifest.manifest import Manifest
 
     def stop(*_, **__):
         raise KeyboardInterrupt

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from seedream_batch.engine import engine
+from seedream_batch.engine import scheduler as engine
 
 
 def break_manifest(bench):

@@ -25,7 +25,7 @@ def at(monkeypatch, bench, line, tmp_path):
             if name.startswith("AWS_"):
                 monkeypatch.delenv(name)
         monkeypatch.setenv("HOME", str(tmp_path))
-        monkeypatch.setattr("seedream_batch.files.objects.PAUSE", 0.01)
+        monkeypatch.setattr("seedream_batch.files.object_store.PAUSE", 0.01)
         bench.line = line(stores)
         for name, value in {**stores.environ, "AWS_ENDPOINT_URL": bench.line.url}.items():
             monkeypatch.setenv(name, value)
@@ -148,7 +148,7 @@ def test_something_in_the_way_is_told_before_it_is_bought(bench, serve, at, moto
 
 
 def test_cut_uploads_and_lost_answers(bench, serve, at, moto, monkeypatch):
-    from seedream_batch.files.objects import ObjectStore
+    from seedream_batch.files.object_store import ObjectStore
 
     serve()
     at(moto)
@@ -209,7 +209,7 @@ def test_kills_buy_nothing_twice(bench, serve, at, moto, until, end):
 
 
 def test_a_kill_between_the_upload_and_its_word(bench, serve, at, moto, monkeypatch):
-    from seedream_batch.engine.collect import Collector
+    from seedream_batch.engine.collector import Collector
 
     serve()
     at(moto)
@@ -299,7 +299,7 @@ def test_a_store_that_would_overwrite(bench, serve, at, moto):
 def test_without_the_library(bench, serve, at, moto, monkeypatch):
     serve()
     at(moto)
-    monkeypatch.delitem(sys.modules, "seedream_batch.files.objects", raising=False)
+    monkeypatch.delitem(sys.modules, "seedream_batch.files.object_store", raising=False)
     monkeypatch.setitem(sys.modules, "obstore", None)
     refused(bench, 2, "pip install 'seedream-batch[s3]'")
 

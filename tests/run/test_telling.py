@@ -414,7 +414,7 @@ def test_a_notification_that_fails_is_told_and_changes_nothing(bench, serve, not
 
 def test_a_webhook_that_is_not_there_or_does_not_answer(bench, serve, notifying, monkeypatch):
     serve()
-    monkeypatch.setattr("seedream_batch.api.webhook.WHOLE_TIMEOUT", 0.2)
+    monkeypatch.setattr("seedream_batch.client.webhook.WHOLE_TIMEOUT", 0.2)
     hook = notifying(", on: [success, nothing]")
     hook.release.clear()
     done = bench.run("--log-format", "json")

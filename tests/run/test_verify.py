@@ -213,7 +213,7 @@ def test_a_picture_whose_record_tells_other_pixels(made):
 
 
 def test_deep_decodes(made, monkeypatch):
-    from seedream_batch.files import check
+    from seedream_batch.files import integrity as check
 
     seen = []
     monkeypatch.setattr(check, "inspect", lambda data, *, decode, of=check.inspect: seen.append(decode) or of(data))
@@ -223,7 +223,7 @@ def test_deep_decodes(made, monkeypatch):
 
 
 def test_a_file_that_cannot_be_read_says_nothing(made, monkeypatch):
-    import seedream_batch.files.folder as module
+    import seedream_batch.files.local_folder as module
 
     real = module.os.open
 
@@ -364,7 +364,7 @@ def test_verify_buys_nothing_and_polls_nothing_else(bench, serve):
 
 
 def test_verify_waits_for_no_run(made):
-    from seedream_batch.manifest.lock import run_lock
+    from seedream_batch.manifest.run_lock import run_lock
 
     with run_lock(made.out):
         assert made.call("verify").code == 75

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from postgres import asked, url_of, why_not
 
-from seedream_batch.engine.joining import begin
+from seedream_batch.engine.startup import begin
 from seedream_batch.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -248,7 +248,7 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
     try:
         at_work.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
         stopped.keep_others_out(lambda: pytest.fail("nobody else does"))
-        monkeypatch.setattr("seedream_batch.engine.joining.JOINING", 0.0)
+        monkeypatch.setattr("seedream_batch.engine.startup.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
         assert refused.code == 75, refused
         assert "if it is stopped, end it" in refused.err
@@ -279,7 +279,7 @@ def test_the_job_is_expanded_once(many, serve, place, workers, until, monkeypatc
     serve(task_seconds="fixed:60")
     workers(1)
     until(many.charges)
-    from seedream_batch.load.job import LoadedJob
+    from seedream_batch.jobfile.load import LoadedJob
 
     monkeypatch.setattr(LoadedJob, "tasks", lambda _: iter(["no task at all"]))
     beside = many.run("--manifest", url_of(place), "--max-duration", "3s")

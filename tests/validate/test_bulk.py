@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.validate import RequestSchema
-from seedream_batch.validate.bulk import accepts, simple, spelt_out
+from seedream_batch.validate.fast_path import accepts, simple, spelt_out
 from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
 
 ACCEPTS = accepts("request")

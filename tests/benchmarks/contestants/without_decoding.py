@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from seedream_batch.cli import main
-from seedream_batch.files import pictures
+from seedream_batch.files import image_inspection as pictures
 
 looked_at = 0
 
@@ -23,7 +23,7 @@ def inspect(source: Path | bytes, *, max_pixels: int = pictures.MAX_PIXELS, **_:
     return with_decoding(source, decode=False, max_pixels=max_pixels)
 
 
-if "seedream_batch.engine.collect" in sys.modules:
+if "seedream_batch.engine.collector" in sys.modules:
     sys.exit("what is to be replaced is in use already")
 with_decoding, pictures.inspect = pictures.inspect, inspect
 try:

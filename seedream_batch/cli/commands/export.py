@@ -1,0 +1,192 @@
+"""`seedream-batch export`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT, OutputPath
+from seedream_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.export import Exported
+    from seedream_batch.model.document import Json
+
+_FORMATS = ("imagefolder", "webdataset", "parquet", "csv", "jsonl")
+
+_EPILOG = """\b
+Examples:
+  seedream-batch export jobs/dataset.yaml --format imagefolder --to data/animals
+  seedream-batch export jobs/dataset.yaml --format csv --to data/animals --select subject.label=red-fox
+  seedream-batch export jobs/dataset.yaml --format csv --to data/best --choice dataset-choice.json
+  seedream-batch export jobs/dataset.yaml --format webdataset --to data/animals \\
+    --split train=0.9,test=0.1 --group-by subject.id
+
+Exports what is stored of the tasks that JOB has now. What is not stored is counted and left out; the exit code is 0 all
+the same. Works beside a run that is going. Asks the service nothing, needs no key.
+
+The folder appears when all of it is there. What exists under its name is left alone; --replace replaces an earlier
+export."""
+
+
+@click.command("export", epilog=_EPILOG)
+@JOB
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to make.")
+@click.option("--to", type=OutputPath(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
+@SELECT
+@click.option(
+    "--choice",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Only the images that were kept in the gallery, or, if none was, all but the rejected; FILE is the choice that"
+    " it exports.",
+)
+@click.option(
+    "--flagged/--no-flagged",
+    default=None,
+    help="Only the images of results that are flagged as not what was requested, or all but those.",
+)
+@click.option(
+    "--split",
+    metavar="NAME=FRACTION,...",
+    help="Split the images, for example train=0.9,test=0.1. The same image is always in the same split.",
+)
+@click.option(
+    "--group-by",
+    metavar="AXIS[.KEY]",
+    help="With --split: what has the same value there is in the same split. Else that is each cell, with its samples.",
+)
+@click.option("--link/--copy", default=None, help="Link the files where possible, the default, or copy them.")
+@click.option(
+    "--images",
+    type=click.Choice(["embed", "path"]),
+    help="With parquet: images in the table, the default, or files beside it.",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="With webdataset: bytes of a tar file at most.  [default: 1000000000]",
+)
+@click.option("--verify", is_flag=True, help="Compare the SHA-256 of each file, too, not only its size.")
+@click.option("--replace", is_flag=True, help="Replace an earlier export, with everything that is in its folder.")
+@EMULATE
+@MANIFEST
+@click.option("--json", "as_json", is_flag=True, help="What was exported as JSON.")
+def command(
+    job: str,
+    form: str,
+    to: Path,
+    select: tuple[str, ...],
+    choice: Path | None,
+    flagged: bool | None,  # noqa: FBT001
+    split: str | None,
+    group_by: str | None,
+    link: bool | None,  # noqa: FBT001
+    images: str | None,
+    shard_size: int | None,
+    verify: bool,  # noqa: FBT001
+    replace: bool,  # noqa: FBT001
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    as_json: bool,  # noqa: FBT001
+) -> int:
+    """Make a dataset of the stored images of JOB, with what is known of each."""
+    from seedream_batch.cli.job_target import made
+    from seedream_batch.cli.output.picks_view import flagged_choice, read_choice, show_left_alone
+    from seedream_batch.cli.output.text import give
+    from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
+    from seedream_batch.export.splits import parsed
+    from seedream_batch.jobfile.select_option import chosen, grouping
+    from seedream_batch.selection.picks import Picks
+
+    _fitting(form, images=images, shard_size=shard_size, link=link)
+    if choice is not None and flagged is not None:
+        raise UsageError("give --choice or --flagged, not both")
+    if group_by and not split:
+        raise UsageError(f"--group-by {group_by}: that says how to split; give --split, too")
+    loaded = made(job, emulate=emulate, manifest=manifest)
+    path = grouping(group_by, loaded.job) if group_by else ()
+    given = {
+        "split": split, "group_by": group_by, "select": list(select), "choice": choice and choice.name,
+        "flagged": None if flagged is None else str(flagged).lower(),
+        "copy": link is False, "images": images, "shard_size": shard_size, "verify": verify,
+    }  # fmt: skip
+    picked = None
+    if choice is not None:
+        picked = read_choice(choice, loaded.job)
+    elif flagged is not None:
+        picked = flagged_choice(loaded.job, keep=flagged)
+    options = ExportOptions(
+        format=Format(form),
+        to=to,
+        splits=parsed(split, path) if split else None,
+        chooses=chosen(select, loaded.job) if select else None,
+        picks=None if picked is None else Picks(picked),
+        link=link is not False,
+        embed=images != "path",
+        verify=verify,
+        replace=replace,
+        shard_size=shard_size or DEFAULT_SHARD_SIZE,
+        told={name: value for name, value in given.items() if value},
+    )
+    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, options)
+    _tell(exported)
+    if exported.left_out:
+        show_left_alone(exported.left_out, "of the choice left out", err=True)
+    if as_json:
+        give(_json(exported, form))
+    else:
+        _show(exported, loaded.job.name, form)
+    return 0
+
+
+def _fitting(form: str, *, images: str | None, shard_size: int | None, link: bool | None) -> None:
+    """Refuses options that the format has no use for."""
+    if images and form != "parquet":
+        raise UsageError(f"--images {images}: that is for --format parquet; {form} has the images as files")
+    if shard_size and form != "webdataset":
+        raise UsageError(f"--shard-size: that is for --format webdataset; {form} has no shards")
+    inside = form == "webdataset" or (form == "parquet" and images != "path")
+    if link is not None and inside:
+        how = "--link" if link else "--copy"
+        more = ", or give --images path" if form == "parquet" else ""
+        raise UsageError(f"{how}: {form} has the images inside of its own files, so nothing is linked{more}")
+
+
+def _tell(exported: Exported) -> None:
+    """What is not there, on standard error."""
+    from seedream_batch.cli.output.text import say, wrapped
+
+    lacking = exported.not_stored
+    if lacking:
+        whole = exported.images + lacking
+        are = "is" if lacking == 1 else "are"
+        say(wrapped(f"export of {exported.images:,} of {whole:,} images; {lacking:,} {are} not stored"), err=True)
+    for name, count in exported.splits.items():
+        if not count:
+            say(wrapped(f"no image falls into the split {name}: there are too few groups for its fraction"), err=True)
+
+
+def _show(exported: Exported, job: str, form: str) -> None:
+    from seedream_batch.cli.output.text import number, say, short, size, wrapped
+
+    say(wrapped(f"{job}: {number(exported.images, 'image')} exported as {form}, {size(exported.bytes)}"))
+    for name, count in exported.splits.items():
+        say(f"  {name:<11}{number(count, 'image')}")
+    say(f"  in         {short(exported.to)}")
+
+
+def _json(exported: Exported, form: str) -> Mapping[str, Json]:
+    return {
+        "format": form,
+        "to": str(exported.to),
+        "images": exported.images,
+        "not_stored": exported.not_stored,
+        "left_out_of_the_choice": list(exported.left_out),
+        "splits": dict(exported.splits),
+        "bytes": exported.bytes,
+    }

@@ -1,0 +1,113 @@
+"""`seedream-batch init`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import click
+
+from seedream_batch.cli.options import OutputPath
+from seedream_batch.errors import StorageError, UsageError
+
+_EPILOG = """\b
+Example:
+  seedream-batch init jobs/postcards.yaml
+
+Asks nothing, and never overwrites a file."""
+
+_TEMPLATE = """\
+# yaml-language-server: $schema={schema}
+#
+# A job for seedream-batch: 2 subjects x 2 sizes x 1 resolution = 4 images. Change it to your taste, then:
+#
+#   seedream-batch validate {path}
+#       says everything that is wrong, and where
+#   seedream-batch plan {path}
+#       shows what a run would make, and what that would cost
+#   seedream-batch run {path} --emulate
+#       rehearses it with placeholders: no key, no network, no cost
+#   seedream-batch run {path}
+#       buys the images; APIMART_API_KEY has the key
+#
+# The first line is for editors. With a YAML language server they complete the keys, explain them and mark mistakes.
+version: 1
+
+# Every combination of these values is one image.
+matrix:
+  # A value is a text, a number, or a mapping as here: `id` is for plans and file names, `text` for the prompt.
+  # From a table beside this file, with the columns id and text, it would be
+  #   subject: {{file: subjects.csv}}
+  subject:
+    - {{id: panda, text: a panda playing in a bamboo forest}}
+    - {{id: fox, text: a fox asleep in the snow}}
+  size: [1:1, 16:9]     # 1:1 4:3 3:4 16:9 9:16 3:2 2:3 21:9 9:21; no quotes needed
+  resolution: [2K]      # 2K 4K
+
+# Words that all prompts share. Change them after a run, and every image is a new one.
+vars:
+  style: watercolour, soft morning light
+
+# What is sent to the service. Each text is a template: it sees the axes and the vars by their names.
+request:
+  prompt: "{{{{ subject.text }}}}, {{{{ style }}}}"
+  watermark: false
+
+# Where the images go. The manifest.db in this folder knows what is paid for: keep it, and keep it out of git.
+output:
+  dir: {folder}    # relative to this file
+  path: "{{{{ subject.id }}}}/{{{{ size }}}}-{{{{ resolution }}}}"    # 16:9 becomes 16-9; the ending comes by itself
+
+# All runs of the job together stay below these limits.
+budget:
+  max_images: 100
+  max_cost_usd: 5
+  price_per_image_usd: 0.035    # an estimate, until the service has said what an image costs
+"""
+
+
+@click.command("init", epilog=_EPILOG)
+@click.argument("path", metavar="[FILE]", default="job.yaml", type=OutputPath(path_type=Path))
+def command(path: Path) -> int:
+    """Write a commented job file to start from, and its schema beside it for editors.
+
+    FILE is job.yaml if it is not given.
+    """
+    from seedream_batch.cli.output.text import say
+    from seedream_batch.validate import schema_text
+
+    if path.suffix not in {".yaml", ".yml"}:
+        raise UsageError(f"{path} has to end in .yaml")
+    if not str(path).isprintable():
+        raise UsageError(f"{path} has a character that cannot be printed")
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; give another name") from error
+    else:
+        raise UsageError(f"{path} exists already; nothing was changed")
+    schema = path.with_name("job.schema.json")
+    quoted = shlex.quote(str(path))
+    # A name may have a colon, a quote or a backslash in it; JSON strings are YAML.
+    folder = json.dumps(f"out/{path.stem}", ensure_ascii=False)
+    text = _TEMPLATE.format(schema=schema.name, path=quoted, folder=folder)
+    known = schema_text("job")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+        if not schema.exists():
+            schema.write_text(known, encoding="utf-8")
+            beside = f"and {schema} for your editor"
+        elif schema.read_bytes() == known.encode():
+            beside = f"beside {schema} for your editor"
+        else:
+            beside = f"beside {schema}, which is not that of this version: `seedream-batch schema` prints it"
+    except OSError as error:
+        raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
+    say(f"wrote {path}, {beside}")
+    say(f"next: seedream-batch plan {quoted}")
+    return 0

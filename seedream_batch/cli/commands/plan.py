@@ -1,0 +1,49 @@
+"""`seedream-batch plan`."""
+
+from __future__ import annotations
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT
+
+_EPILOG = """\b
+Examples:
+  seedream-batch plan jobs/quickstart.yaml
+  seedream-batch plan jobs/quickstart.yaml --select subject=fox --select size=1:1
+  seedream-batch plan jobs/quickstart.yaml --json | jq .to_buy
+  seedream-batch plan jobs/quickstart.yaml --detailed-exitcode; echo $?
+
+Changes nothing, asks the service nothing, needs no key."""
+
+
+@click.command("plan", epilog=_EPILOG)
+@JOB
+@SELECT
+@EMULATE
+@MANIFEST
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Leave with 10 when there is work to do, 0 when there is none.")
+@MAX_TASKS
+def command(
+    job: str,
+    select: tuple[str, ...],
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    as_json: bool,  # noqa: FBT001
+    detailed_exitcode: bool,  # noqa: FBT001
+    max_tasks: int,
+) -> int:
+    """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
+    from seedream_batch.batch import plan
+    from seedream_batch.cli.job_target import load, trusts_keys
+    from seedream_batch.cli.output.run_view import show_plan
+    from seedream_batch.cli.output.text import give
+    from seedream_batch.planning import as_json as plan_json
+
+    loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
+    planned = plan(loaded, select=select, resend=trusts_keys(loaded.job, emulate=emulate))
+    if as_json:
+        give(plan_json(planned))
+    else:
+        show_plan(planned, loaded.job)
+    return 10 if detailed_exitcode and planned.work else 0

@@ -1,0 +1,112 @@
+"""`seedream-batch resolve`."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
+from seedream_batch.errors import UsageError
+
+_EPILOG = """\b
+Examples:
+  seedream-batch status jobs/quickstart.yaml                            (which they are)
+  seedream-batch resolve jobs/quickstart.yaml --resend
+  seedream-batch resolve jobs/quickstart.yaml --select subject=fox --task-id task_01K8...
+  seedream-batch resolve jobs/quickstart.yaml --forget
+  seedream-batch resolve jobs/quickstart.yaml --give-up
+  seedream-batch resolve jobs/quickstart.yaml --accept
+  seedream-batch resolve jobs/quickstart.yaml --cost 0.035
+
+\b
+--resend    send the same bytes again under the same Idempotency-Key, now. A service that
+            honours keys answers with the first task; one that does not makes a second.
+--task-id   the id of the task: one that `status` shows from an answer that was kept, or as the
+            service's own pages or support name it
+--forget    plan it again under a new key: it may be paid for twice
+--give-up   count it as failed; what it may have cost stays counted against the budget
+--lost      count tasks as lost that the service has forgotten, where it forgot all of them and
+            a run takes that for an outage
+--accept    take results as they are that are flagged as not what was requested
+--cost      what a task really cost: for those whose cost `status` shows as odd or, with
+            --select, for each chosen task that was charged. Prices follow."""
+
+
+@click.command("resolve", epilog=_EPILOG)
+@JOB
+@SELECT
+@click.option("--resend", "what", flag_value="resend", help="Send them again under the same key.")
+@click.option("--forget", "what", flag_value="forget", help="Buy them again, whatever became of the first.")
+@click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
+@click.option("--lost", "what", flag_value="lost", help="Count accepted tasks as lost.")
+@click.option("--accept", "what", flag_value="accept", help="Accept flagged results as they are.")
+@click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
+@click.option(
+    "--cost",
+    type=click.FloatRange(min=0, max=1_000_000),
+    metavar="USD",
+    help="Correct an odd cost: what a task really cost.",
+)
+@EMULATE
+@MANIFEST
+@SAME_ACCOUNT
+def command(
+    job: str,
+    select: tuple[str, ...],
+    what: str | None,
+    task_id: str | None,
+    cost: float | None,
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    same_account: bool,  # noqa: FBT001
+) -> int:
+    """Decide about uncertain tasks, which were perhaps made and paid for, flagged results and odd costs."""
+    from seedream_batch.cli.execute import run
+    from seedream_batch.cli.job_target import made, named
+    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.engine.events import RunOptions
+    from seedream_batch.jobfile.select_option import chosen as checked
+    from seedream_batch.jobfile.units import micro_usd
+    from seedream_batch.operations import resolve as decide
+    from seedream_batch.operations.correct_cost import correct_costs
+    from seedream_batch.report import cells_in_doubt
+
+    if sum(given is not None for given in (what, task_id, cost)) != 1:
+        actions = "--resend, --task-id ID, --forget, --give-up, --lost, --accept, --cost USD"
+        raise UsageError(f"say what is to be done, with one of {actions}")
+    if cost is not None and not math.isfinite(cost):
+        raise UsageError(f"--cost {cost}: that is no amount")
+    loaded = made(job, emulate=emulate, manifest=manifest)
+    target = loaded.job
+    path = named(job, emulate=emulate, manifest=manifest)
+    # A task in doubt may be one that the job no longer has.
+    chooses = checked(select, target, also=cells_in_doubt(target.manifest) if select else ())
+    if cost is not None:
+        corrected = correct_costs(target, checked(select, target), micro_usd(cost), noted=not select)
+        show_chosen(corrected, f"counted at {cost:g} USD each", "", "there is no task with an odd cost")
+        return 0
+    none = "there is no uncertain task"
+    next_run = f"`seedream-batch run {path}`"
+    if task_id is not None:
+        task = decide.identify_task(target, chooses, task_id)
+        show_chosen([task], "identified", f"{next_run} polls it", none)
+    elif what == "forget":
+        show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
+    elif what == "accept":
+        show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "there is no flagged result")
+    elif what == "lost":
+        then = f"`seedream-batch retry {path}` polls them once more, then plans them again"
+        show_chosen(decide.lose_tasks(target, chooses), "counted as lost", then, "there is no accepted task")
+    elif what == "give-up":
+        show_chosen(
+            decide.give_up_tasks(target, chooses), "given up", f"`seedream-batch retry {path}` could take them up", none
+        )
+    else:
+        chosen = decide.let_resend_tasks(target, chooses)
+        show_chosen(chosen, "to be sent again", "", none)
+        if chosen:
+            only = frozenset(task.id for task in chosen)
+            options = RunOptions(limit=0, resend=True, resend_only=only, same_account=same_account)
+            return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")
+    return 0

@@ -1,0 +1,82 @@
+"""`seedream-batch status`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
+
+if TYPE_CHECKING:
+    from seedream_batch.report import Status
+
+_EPILOG = """\b
+Examples:
+  seedream-batch status jobs/quickstart.yaml
+  seedream-batch status jobs/quickstart.yaml --watch
+  seedream-batch status jobs/quickstart.yaml --json | jq .tasks
+
+Works beside a run that is going. Asks the service nothing, needs no key.
+
+--watch shows it again every so many seconds until the run has ended, or Ctrl-C: over itself on a terminal, elsewhere as
+one line after the other. `seedream-batch schema status` describes the JSON."""
+
+
+class _Seconds(click.ParamType[float]):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds from a tenth of one to a day."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            # What follows the option is taken for its value, and mostly that is the job.
+            self.fail(f"{value!r} is no number of seconds; write JOB first, or --watch=2", param, ctx)
+        if not 0.1 <= seconds <= 86_400:
+            self.fail(f"{value} is not from 0.1 to 86400 seconds", param, ctx)
+        return seconds
+
+
+@click.command("status", epilog=_EPILOG)
+@JOB
+@EMULATE
+@MANIFEST
+@click.option(
+    "--watch", "every", type=_Seconds(), is_flag=False, flag_value=2.0, metavar="[SECONDS]",
+    help="Show it again every SECONDS (2) until the run has ended.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
+def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:  # noqa: FBT001
+    """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
+    from seedream_batch.cli.job_target import existing, named
+    from seedream_batch.cli.output.status_view import progress_line, status_lines
+    from seedream_batch.cli.output.text import give, say
+    from seedream_batch.cli.output.watch import watch
+    from seedream_batch.errors import UsageError
+    from seedream_batch.manifest.run_lock import is_locked
+    from seedream_batch.report import read_status
+    from seedream_batch.report.status import status_json
+
+    if as_json and every is not None:
+        raise UsageError("--json and --watch contradict each other; give --json again and again instead")
+    loaded, fallen_back = existing(job, emulate=emulate, manifest=manifest)
+    target = loaded.job
+    path = named(job, emulate=emulate or fallen_back, manifest=manifest)
+    axes = [axis.name for axis in target.axes]
+
+    def read() -> Status:
+        running = is_locked(target.manifest)
+        return read_status(target.manifest, target.pictures, axes=axes, running=running, now=time.time())
+
+    def lines(status: Status) -> list[str]:
+        return status_lines(status, path, emulated=fallen_back, now=time.time())
+
+    if every is not None:
+        watch(read, lines=lines, line=lambda status: progress_line(status, time.time()), seconds=every)
+    elif as_json:
+        give(status_json(read()))
+    else:
+        say("\n".join(lines(read())))
+    return 0

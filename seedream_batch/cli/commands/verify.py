@@ -1,0 +1,92 @@
+"""`seedream-batch verify`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SAME_ACCOUNT, SELECT
+
+if TYPE_CHECKING:
+    from seedream_batch.client.secret import ApiKey
+
+_EPILOG = """\b
+Examples:
+  seedream-batch verify jobs/quickstart.yaml
+  seedream-batch verify jobs/quickstart.yaml --deep
+  seedream-batch verify jobs/quickstart.yaml --select subject=fox --json | jq .not_there
+
+Looks at each stored image: whether it is there, its size, its SHA-256, its pixels. What is not there is asked for
+again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is told and never
+touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
+
+Tasks that were completed with too few images are polled: what the service has added since then is fetched, too.
+
+--flagged looks at results only that are not what was requested. A stored picture is not downloaded again, even if the
+service has another one by now.
+
+Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be read, 9 some results are not what was
+requested; others as `run`."""
+
+
+@click.command("verify", epilog=_EPILOG)
+@JOB
+@SELECT
+@FLAGGED
+@click.option("--deep", is_flag=True, help="Decode every picture, too.")
+@EMULATE
+@MANIFEST
+@SAME_ACCOUNT
+@click.option("--json", "as_json", is_flag=True, help="What was found as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is there.")
+def command(
+    job: str,
+    select: tuple[str, ...],
+    flagged: bool,  # noqa: FBT001
+    deep: bool,  # noqa: FBT001
+    emulate: bool,  # noqa: FBT001
+    manifest: str | None,
+    same_account: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+    quiet: bool,  # noqa: FBT001
+) -> int:
+    """Check the stored images of JOB against the manifest, and fetch those that are not there."""
+    from seedream_batch.cli.execute import perform
+    from seedream_batch.cli.exit_codes import Exit, of_verification
+    from seedream_batch.cli.job_target import made, named
+    from seedream_batch.cli.output.maintenance_view import SHOWN, show_verification, verification_json
+    from seedream_batch.cli.output.picks_view import chosen_results
+    from seedream_batch.cli.output.text import give
+    from seedream_batch.engine.events import RunOptions, Verification
+
+    loaded = made(job, emulate=emulate, manifest=manifest)
+    key, without = _key(emulate=emulate)
+    options = RunOptions(
+        collect=True,
+        chooses=chosen_results(select, loaded.job, flagged=flagged),
+        verify=Verification(deep=deep, ask=not without, named=None if as_json else SHOWN),
+        same_account=same_account,
+    )
+    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text")
+    code = of_verification(result)
+    if as_json:
+        give(verification_json(result, loaded.job))
+    elif not quiet or code != Exit.DONE:
+        show_verification(result, loaded.job, named(job, emulate=emulate, manifest=manifest), without)
+    return code
+
+
+def _key(*, emulate: bool) -> tuple[ApiKey, str]:
+    """The key, and why there is none: then it is one that is never sent, since nothing is asked."""
+    from seedream_batch.cli.execute import EMULATED
+    from seedream_batch.client.secret import ApiKey
+    from seedream_batch.environment import api_key
+    from seedream_batch.errors import UsageError
+
+    if emulate:
+        return EMULATED, ""
+    try:
+        return api_key(), ""
+    except UsageError as error:
+        return ApiKey("none"), str(error)

@@ -1,0 +1,92 @@
+"""A run as the command line makes it: with a service, a key, a display, a summary and an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+from seedream_batch import batch
+from seedream_batch.cli.exit_codes import Exit, of_run, of_state
+from seedream_batch.cli.output.progress import display
+from seedream_batch.cli.output.run_view import show_result
+from seedream_batch.client.secret import ApiKey
+from seedream_batch.engine.events import RunOptions, StopReason
+from seedream_batch.engine.session import RunResult
+from seedream_batch.errors import StorageError
+from seedream_batch.jobfile import LoadedJob
+from seedream_batch.model.job import Job
+
+EMULATED = ApiKey("emulated")
+"""The key for our own emulator, which takes any."""
+
+
+def run(
+    loaded: LoadedJob,
+    path: str,
+    *,
+    emulate: bool,
+    options: RunOptions,
+    select: Sequence[str] = (),
+    quiet: bool,
+    log_format: str,
+) -> int:
+    """Runs the job, shows what happens and what came of it; the exit code."""
+    result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
+    code = of_run(result)
+    show_end(result, loaded.job, path, code=code, quiet=quiet)
+    return code
+
+
+def show_end(result: RunResult, job: Job, path: str, *, code: int, quiet: bool) -> None:
+    """What came of a run; a quiet one says nothing when all went well, as far as its time went."""
+    in_time = result.stop_reason is StopReason.TIME and of_state(result) is Exit.DONE
+    if not quiet or not (code == Exit.DONE or in_time):
+        show_result(result, job, path)
+
+
+def perform(
+    loaded: LoadedJob,
+    key: ApiKey | None = None,
+    *,
+    emulate: bool,
+    options: RunOptions,
+    select: Sequence[str] = (),
+    quiet: bool,
+    log_format: str,
+) -> RunResult:
+    """Runs the job and shows what happens; what came of it. Without a key it is that of the environment, or any."""
+    service: AbstractContextManager[str] | None = _emulator(loaded.job) if emulate else None
+    if emulate and key is None:
+        key = EMULATED
+    shown = display(quiet=quiet, log_format=log_format)
+    try:
+        return batch.run(
+            loaded,
+            options,
+            select=select,
+            service=service,
+            key=key,
+            on_event=shown.event,
+            on_start=shown.started,
+            signals=True,
+        )
+    finally:
+        shown.close()
+
+
+@contextmanager
+def _emulator(job: Job) -> Iterator[str]:
+    """The emulator, for as long as the run goes; what it knows is kept beside the images, for the next run."""
+    from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
+
+    state = Path(job.output_dir, ".emulator")
+    try:
+        emulator = Emulator(EmulatorConfig(state_dir=state))
+        emulator.start()
+    except (LedgerError, OSError) as error:
+        raise StorageError(f"the emulator cannot start: {error}") from error
+    try:
+        yield emulator.url
+    finally:
+        emulator.stop()

@@ -1,0 +1,141 @@
+"""The exit codes: stable, documented, and known nowhere else."""
+
+from __future__ import annotations
+
+import signal
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from seedream_batch.engine.events import StopReason
+from seedream_batch.errors import (
+    CredentialsRefused,
+    InvalidJob,
+    ManifestError,
+    ManifestLocked,
+    SeedreamBatchError,
+    ServiceError,
+    StorageError,
+    UsageError,
+)
+from seedream_batch.model.task import ImageState, TaskState
+
+if TYPE_CHECKING:
+    from seedream_batch.engine.session import RunResult
+
+
+class Exit(IntEnum):
+    """What the number that a command leaves with means."""
+
+    DONE = 0
+    BUG = 1
+    USAGE = 2
+    SOME_FAILED = 3
+    SOME_UNCERTAIN = 4
+    NO_MONEY = 5
+    NO_ACCESS = 6
+    WORK_LEFT = 7
+    NO_STORAGE = 8
+    FLAGGED = 9
+    WORK_TO_DO = 10
+    LOCKED = 75
+
+
+_STOPPED = {
+    StopReason.BUDGET: Exit.NO_MONEY,
+    StopReason.BALANCE: Exit.NO_MONEY,
+    StopReason.CREDENTIALS: Exit.NO_ACCESS,
+    StopReason.TIME: Exit.WORK_LEFT,
+    StopReason.OUTAGE: Exit.WORK_LEFT,
+    StopReason.DOWNLOADS: Exit.WORK_LEFT,
+    StopReason.UNCLEAR: Exit.SOME_UNCERTAIN,
+    StopReason.REFUSED: Exit.SOME_FAILED,
+    StopReason.STORAGE: Exit.NO_STORAGE,
+    StopReason.FAULT: Exit.BUG,
+}
+
+
+def of_run(result: RunResult) -> int:
+    """The exit code of a run: why it stopped, else what it left behind, the worst first."""
+    if result.signal is not None:
+        return 128 + result.signal
+    if result.stop_reason is StopReason.TIME and not result.left:
+        return of_state(result)
+    if result.stop_reason is not None and result.stop_reason is not StopReason.INTERRUPTED:
+        return _STOPPED[result.stop_reason]
+    return of_state(result)
+
+
+def of_verification(result: RunResult) -> int:
+    """The exit code of a run that verified: why it stopped, else what is not there."""
+    lacking = result.not_there
+    if result.signal is not None or result.stop_reason is not None:
+        return of_run(result)
+    if result.verified.unread:
+        return Exit.NO_STORAGE
+    if lacking is not None and lacking.count:
+        return Exit.SOME_FAILED
+    if lacking is not None and lacking.waiting:
+        return Exit.WORK_LEFT
+    return Exit.FLAGGED if result.flagged else Exit.DONE
+
+
+def of_state(result: RunResult) -> Exit:
+    """The exit code by what the manifest says after a run that was not stopped."""
+    tasks, images = result.tasks, result.images
+    if tasks.get(TaskState.UNCERTAIN):
+        return Exit.SOME_UNCERTAIN
+    if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST)):
+        return Exit.SOME_FAILED
+    if any(images.get(state) for state in (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)):
+        return Exit.SOME_FAILED
+    if result.stats.trouble:
+        return Exit.WORK_LEFT
+    return Exit.FLAGGED if result.flagged else Exit.DONE
+
+
+def of_error(error: SeedreamBatchError) -> Exit:
+    """The exit code of a command that could not do its work."""
+    match error:
+        case ManifestLocked():
+            return Exit.LOCKED
+        case UsageError() | InvalidJob():
+            return Exit.USAGE
+        case CredentialsRefused():
+            return Exit.NO_ACCESS
+        case ServiceError():
+            return Exit.WORK_LEFT
+        case StorageError() | ManifestError():
+            return Exit.NO_STORAGE
+        case _:
+            return Exit.BUG
+
+
+INTERRUPTED = 128 + signal.SIGINT
+
+_MEANINGS = {
+    0: "done, or nothing to do",
+    1: "a bug in seedream-batch",
+    2: "wrong usage, or an invalid job",
+    3: "finished; some tasks failed or were lost, or images are not there",
+    4: "finished; some tasks are uncertain",
+    5: "stopped by the budget or the balance",
+    6: "the service refuses the API key",
+    7: "stopped early with work left; run again",
+    8: "storage failed",
+    9: "finished, but some results are not what was requested",
+    10: "there is work to do (plan --detailed-exitcode)",
+    75: "another run holds the job, or others have taken over from this one",
+}
+
+
+def meaning(code: int) -> str:
+    """What an exit code of ours means, in a few words."""
+    return _MEANINGS[code] if code < 128 else f"interrupted by {signal.Signals(code - 128).name}"
+
+
+_ROWS = "\n".join(f"{code:>5}  {told}" for code, told in _MEANINGS.items())
+
+HELP = f"""\b
+Exit codes:
+{_ROWS}
+  130, 143  interrupted by Ctrl-C, SIGTERM"""

@@ -1,0 +1,87 @@
+"""Where a command works: the job, and the output folder of the real service or of the emulator."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seedream_batch.cli.output.text import short
+from seedream_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.jobfile import LoadedJob
+    from seedream_batch.model.job import Job
+    from seedream_batch.model.locations import Place
+
+EMULATED = "-emulated"
+"""What the output folder of emulated runs has behind its name: their pictures are not what the job is for."""
+
+
+def load(path: str, *, emulate: bool, manifest: str | None = None, max_tasks: int = 2**63) -> LoadedJob:
+    """The job; with `emulate`, its output folder is that of emulated runs. `manifest` is the URL of another one."""
+    from seedream_batch.jobfile import load_job
+
+    loaded = load_job(path, max_tasks=max_tasks)
+    if emulate:
+        # A rehearsal needs no server either, unless it is asked for.
+        loaded = loaded.into(_emulated(loaded.job))
+    return loaded if manifest is None else loaded.on(manifest, also=EMULATED if emulate else "")
+
+
+def _emulated(job: Job) -> Path:
+    """The output folder of emulated runs of a job."""
+    return job.output_dir.with_name(job.output_dir.name + EMULATED)
+
+
+def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
+    """The job as commands want it, to be pasted behind their names."""
+    from seedream_batch.model.locations import without_passwords
+
+    server = "" if manifest is None else f" --manifest {shlex.quote(without_passwords(manifest))}"
+    return shlex.quote(path) + (" --emulate" if emulate else "") + server
+
+
+def shown(place: Place) -> str:
+    """A manifest as people know it."""
+    return short(place) if isinstance(place, Path) else place.name
+
+
+def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
+    """Whether uncertain tasks are sent again under their key: our own emulator is trusted, unless the job says no.
+
+    None where that is for the job to say.
+    """
+    return True if emulate and job.run.on_unknown is None else None
+
+
+def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
+    """The job, which has to have been run before. Raises `UsageError`."""
+    from seedream_batch.engine.job_identity import readable
+    from seedream_batch.manifest.db.open import exists
+
+    loaded = load(path, emulate=emulate, manifest=manifest)
+    readable(loaded.job)
+    if not exists(loaded.job.manifest):
+        how = " with --emulate" if emulate else ""
+        raise UsageError(f"{path} was never run{how}: there is no {shown(loaded.job.manifest)}")
+    return loaded
+
+
+def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[LoadedJob, bool]:
+    """The job, which has to have been run before, and whether only its emulated runs have. Raises `UsageError`."""
+    from seedream_batch.engine.job_identity import readable
+    from seedream_batch.manifest.db.open import exists
+
+    if emulate:
+        return made(path, emulate=True, manifest=manifest), False
+    loaded = load(path, emulate=False, manifest=manifest)
+    readable(loaded.job)
+    if exists(loaded.job.manifest):
+        return loaded, False
+    twin = loaded.into(_emulated(loaded.job))
+    if manifest is None and exists(twin.job.manifest):
+        readable(twin.job)
+        return twin, True
+    run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
+    raise UsageError(f"{path} was never run: there is no {shown(loaded.job.manifest)}. `{run}` makes it")

@@ -1,0 +1,64 @@
+"""How far a job is by the values of its axes, as a table."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from seedream_batch.cli.output.text import clean
+from seedream_batch.manifest.statistics import Part
+
+if TYPE_CHECKING:
+    from seedream_batch.report.status import AxisStatus, Value
+
+SHOWN = 12
+"""Values of an axis that are shown."""
+
+_NAMES = 28
+"""Columns for the names; with five columns of numbers that makes 80."""
+_NUMBERS = 10
+
+
+def axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
+    """A table of the axes with more than one value; empty where all tasks stand at the same point anyway."""
+    several = {axis: found for axis, found in axes.items() if len(found.values) > 1}
+    parts = [part for part in Part if any(_has(found, part) for found in several.values())]
+    if len(parts) < 2:
+        return []
+    lines: list[str] = []
+    for axis, found in several.items():
+        if lines:
+            lines.append("")
+        lines.append(_row(f"  {axis}", [str(part).replace("_", " ") for part in parts]))
+        lines += [_row(f"    {value.name}", [_number(value, part) for part in parts]) for value in found.values[:SHOWN]]
+        more = len(found.values) - SHOWN + found.more
+        if more > 0:
+            lines.append(f"    and {more:,}{' or more' if found.cut else ''} more")
+    return lines
+
+
+def _has(found: AxisStatus, part: Part) -> bool:
+    return any(value.parts.get(part) for value in found.values)
+
+
+def _number(value: Value, part: Part) -> str:
+    return f"{value.parts.get(part, 0):,}"
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return _fitted(clean(name), _NAMES) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
+
+
+def _fitted(text: str, columns: int) -> str:
+    """The text in so many columns of a terminal, where some characters take two and some none."""
+    if _columns(text) > columns:
+        while _columns(text) >= columns:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (columns - _columns(text))
+
+
+def _columns(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(char) in {"W", "F"} for char in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(char)) for char in text)

@@ -1,0 +1,177 @@
+"""What `verify` and `prune` found, as text for a terminal of 80 columns and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from seedream_batch.cli.output.text import duration, flagged_advice, number, say, short, size, usd, wrapped
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO, Job
+from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path
+
+if TYPE_CHECKING:
+    from seedream_batch.engine.session import RunResult
+    from seedream_batch.operations.prune import Pruned
+
+SHOWN = 20
+"""Files that are named; the counts are always whole."""
+
+
+def show_verification(result: RunResult, job: Job, path: str, without_key: str) -> None:
+    """What was looked at, what is there again, what is not, and what to do; `without_key` says why there is none."""
+    found, stats = result.verified, result.stats
+    say(
+        wrapped(
+            f"{job.name}: {number(found.checked, 'image')} checked, {found.whole:,} whole, {duration(result.seconds)}"
+        )
+    )
+    if result.stop_reason is not None:
+        say(wrapped(f"stopped ({result.stop_text})", indent="  ", hanging="    "))
+    if found.came_back:
+        say(f"  back       {number(found.came_back, 'image')} that had been missing")
+    if stats.found:
+        say(f"  found      {number(stats.found, 'task')} that had been lost")
+    if stats.added:
+        say(f"  added      {number(stats.added, 'image')} of incomplete results, delivered since then")
+    if stats.stored:
+        say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
+    if found.unread:
+        say(f"  unreadable {number(found.unread, 'file')}")
+        _list(found.unreadable, found.unread)
+    _show_not_there(result)
+    if result.flagged:
+        say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
+        _list(result.warnings, max(result.flagged, len(result.warnings)))
+    for line in _advice(result, path, without_key):
+        say(wrapped(line))
+
+
+def _show_not_there(result: RunResult) -> None:
+    lacking = result.not_there
+    if lacking is None or not lacking.count:
+        return
+    say(f"  not there  {number(lacking.count, 'image')}")
+    _list([f"{_place(image, task)}: {image.state}, {image.reason}" for image, task in lacking.images], lacking.count)
+
+
+def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
+    found, lacking = result.verified, result.not_there
+    lines = []
+    if found.in_the_way:
+        lines.append(
+            f"{number(found.in_the_way, 'image')} cannot be fetched while another file has the place: move it away and"
+            " verify again."
+        )
+    if found.to_ask:
+        lines.append(
+            f"A key is needed to ask for links of {number(found.to_ask, 'image')}, which is free: {without_key}."
+        )
+    if found.unanswered:
+        lines.append(f"The service gave no clear answer about {number(found.unanswered, 'image')}: verify again.")
+    if result.flagged:
+        lines.append(flagged_advice(path))
+    if lacking is None:
+        return lines
+    if lacking.waiting:
+        lines.append(f"{number(lacking.waiting, 'image')} could not be fetched now: verify again, or run.")
+    if lacking.lost.images:
+        lines.append(
+            f"{number(lacking.lost.images, 'image')} cannot be had again; making them anew would cost about"
+            f" {usd(lacking.lost.cost)}: `seedream-batch retry {path} --missing`"
+        )
+    anew = sum(task.state is not TaskState.SUCCEEDED for _, task in lacking.images)
+    if anew:
+        lines.append(f"`seedream-batch run {path}` makes those anew that are planned again.")
+    return lines
+
+
+def verification_json(result: RunResult, job: Job) -> Json:
+    """What a verification found, for machines; money in USD."""
+    found, lacking = result.verified, result.not_there
+    images = lacking.images if lacking else []
+    return {
+        "job": job.name,
+        "folder": str(job.pictures),
+        "checked": found.checked,
+        "whole": found.whole,
+        "came_back": found.came_back,
+        "broken": found.broken,
+        "fetched": result.stats.stored,
+        "found": result.stats.found,
+        "added": result.stats.added,
+        "unreadable": found.unread,
+        "in_the_way": found.in_the_way,
+        "to_ask": found.to_ask,
+        "unanswered": found.unanswered,
+        "waiting": lacking.waiting if lacking else 0,
+        "flagged_tasks": result.flagged,
+        "warnings": result.warnings,
+        "not_there": [
+            {
+                "path": _place(image, task),
+                "index": image.index,
+                "state": str(image.state),
+                "reason": image.reason,
+                "fingerprint": task.fingerprint,
+                "cell": json.loads(task.cell),
+                "task_state": str(task.state),
+            }
+            for image, task in images
+        ],
+        "cannot_be_had_again": {
+            "images": lacking.lost.images if lacking else 0,
+            "cost_usd": (lacking.lost.cost if lacking else 0) / MICRO,
+        },
+        "stopped": result.stop_text,
+    }
+
+
+def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
+    """What would go, or went, and what stays."""
+    found = pruned.found
+    files = f"{number(pruned.files, 'file')}, {size(pruned.bytes)}"
+    if pruned.done:
+        say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
+    else:
+        say(wrapped(f"{job.name}: {files} in {short(job.pictures)} that the job no longer asks for"))
+    _list(pruned.paths, pruned.files)
+    if pruned.changed:
+        say(f"  left       {number(len(pruned.changed), 'file')} changed since; yours to keep or delete")
+        _list(pruned.changed[:SHOWN], len(pruned.changed))
+    if pruned.unreadable:
+        say(f"  left       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
+        _list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
+    if found.in_flight:
+        say(f"  in flight  {number(found.in_flight, 'task')}: paid for, so it stays until a run collected it")
+    if not pruned.done and pruned.files:
+        say(wrapped(f"Nothing was deleted. `seedream-batch prune {path} --yes` deletes them, if they are unchanged."))
+    elif not pruned.files and not pruned.done:
+        say("Nothing to delete.")
+
+
+def pruned_json(pruned: Pruned) -> Json:
+    """What would go, or went, for machines."""
+    return {
+        "deleted": pruned.done,
+        "files": pruned.files,
+        "bytes": pruned.bytes,
+        "paths": pruned.paths,
+        "changed": pruned.changed,
+        "unreadable": pruned.unreadable,
+        "in_flight": pruned.found.in_flight,
+        "never_sent": pruned.found.never_sent,
+    }
+
+
+def _place(image: ImageRecord, task: TaskRecord) -> str:
+    """Where an image stood, or, if it was never stored, where it would."""
+    return image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
+
+
+def _list(lines: Sequence[str], count: int) -> None:
+    for line in lines:
+        say(wrapped(line, indent="    ", hanging="      "))
+    if count > len(lines):
+        say(f"    and {count - len(lines):,} more")

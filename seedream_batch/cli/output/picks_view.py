@@ -1,0 +1,96 @@
+"""The choice that the gallery exports, read and carried out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seedream_batch.cli.output.run_view import show_chosen
+from seedream_batch.cli.output.text import number, say, usd
+from seedream_batch.errors import UsageError
+from seedream_batch.model.document import Json
+from seedream_batch.model.task import ImageState
+
+if TYPE_CHECKING:
+    from seedream_batch.manifest.reader import Flagged
+    from seedream_batch.model.job import Job
+    from seedream_batch.operations.reject import Rejected
+    from seedream_batch.selection.picks import Choice
+
+SHOWN = 20
+"""Images that are named as left alone; the count is whole."""
+
+
+def read_choice(path: Path, job: Job) -> Choice:
+    """The choice in a file, which has to be of this job. Raises `UsageError`."""
+    from seedream_batch.selection.picks import parse_choice
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}; give the file that the gallery exported") from error
+    choice = parse_choice(data, str(path))
+    if choice.job != job.name:
+        raise UsageError(f"{path} is a choice among the images of {choice.job!r}, and this job is {job.name!r}")
+    return choice
+
+
+def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callable[[Mapping[str, Json]], bool] | None:
+    """The test for cells that `--select` and `--flagged` describe; None if neither is given. Raises `UsageError`."""
+    from seedream_batch.jobfile.select_option import chosen
+
+    chooses = chosen(select, job) if select else None
+    if not flagged:
+        return chooses
+    cells = {json.dumps(json.loads(one.task.cell), sort_keys=True) for one in flagged_results(job)}
+    return lambda cell: json.dumps(cell, sort_keys=True) in cells and (chooses is None or chooses(cell))
+
+
+def flagged_choice(job: Job, *, keep: bool) -> Choice:
+    """Of the images of the job those of flagged results, or all but those. Raises `UsageError` if none is flagged."""
+    from seedream_batch.manifest import ManifestReader
+    from seedream_batch.selection.picks import Choice, Picked
+
+    flagged = flagged_results(job)
+    if keep and not flagged:
+        raise UsageError("no result of the job is flagged")
+    picked = set()
+    with ManifestReader(job.manifest) as reader:
+        for one in flagged:
+            # What is lacking is lacking in the whole task; else only the images that are wrong are meant.
+            images = reader.images_of([one.task.id])[one.task.id] if one.task.warning else one.images
+            picked |= {
+                Picked(one.task.fingerprint, image.index) for image in images if image.state is ImageState.STORED
+            }
+    return Choice(job.name, frozenset(picked if keep else ()), frozenset(() if keep else picked))
+
+
+def flagged_results(job: Job) -> list[Flagged]:
+    """All results of the job that are not what was requested."""
+    from seedream_batch.manifest import ManifestReader
+    from seedream_batch.manifest.db.connection import UNLIMITED
+
+    with ManifestReader(job.manifest) as reader:
+        return reader.flagged(UNLIMITED)
+
+
+def show_rejected(rejected: Rejected, then: str, none: str) -> None:
+    """What is made anew, where the rejected files are, and what was left alone."""
+    images = number(sum(task.images for task in rejected.tasks), "image")
+    none = "there is no task to plan again" if rejected.unclear else none
+    show_chosen(rejected.tasks, f"planned again, {images} for about {usd(rejected.cost)}", then, none)
+    if rejected.files:
+        say(f"{number(len(rejected.files), 'rejected file')} in superseded/, which stays there until you delete it.")
+    if rejected.left:
+        show_left_alone(rejected.left, "left alone")
+
+
+def show_left_alone(images: Sequence[str], how: str, *, err: bool = False) -> None:
+    """The images about which the choice changed nothing, each with its reason."""
+    say(f"{number(len(images), 'image')} {how}:", err=err)
+    for told in images[:SHOWN]:
+        say(f"  {told}", err=err)
+    if len(images) > SHOWN:
+        say(f"  and {len(images) - SHOWN:,} more", err=err)

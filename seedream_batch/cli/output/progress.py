@@ -1,0 +1,219 @@
+"""What a run shows while it goes: a bar on a terminal, plain lines or JSON elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seedream_batch.cli.output.text import give, inert, number, say, tell, usd, wrapped
+from seedream_batch.engine.events import Event, EventKind, Stats, StopReason
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+LINE_EVERY = 15.0
+"""Seconds between two lines of progress where there is no terminal."""
+
+_FORMS = (
+    "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
+    "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
+    "{n_fmt}/{total_fmt}, {remaining} left{postfix}{bar:0}",
+)
+"""What the line of the bar says, from the longest to the shortest. The last has a bar of no length, which is cut."""
+
+_SHORTEST = 10
+"""Columns of a bar that still says something."""
+
+_NEWS = {
+    EventKind.FAILED,
+    EventKind.RETRY,
+    EventKind.LOST,
+    EventKind.FOUND,
+    EventKind.UNCERTAIN,
+    EventKind.RESCUED,
+    EventKind.REJECTED,
+    EventKind.EXPIRED,
+    EventKind.FLAGGED,
+    EventKind.STOPPING,
+    EventKind.WARNING,
+}
+"""Events that people want to see as they happen; the others are in the counts."""
+
+
+class Display(Protocol):
+    """Shows a run. `started` comes first, then events, then `close`."""
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """The live counters; how many images the job asks for, and how many of them are stored already."""
+
+    def event(self, event: Event) -> None:
+        """Something happened."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+class _Ticker:
+    """Calls something now and then from a thread of its own, also while nothing happens."""
+
+    def __init__(self, seconds: float, tick: Callable[[], object]) -> None:
+        self._seconds = seconds
+        self._tick = tick
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="progress", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends it."""
+        self._end.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._end.wait(self._seconds):
+            self._tick()
+
+
+class Bar:
+    """A progress bar with counts and spend, on standard error."""
+
+    def __init__(self) -> None:
+        self._bar: tqdm[Any] | None = None
+        self._ticker: _Ticker | None = None
+        self._stats = Stats()
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """Draws the bar."""
+        from tqdm import tqdm
+
+        self._stats = stats
+        self._bar = tqdm(
+            total=wanted, initial=stored, unit="img", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, leave=False,
+            bar_format=_FORMS[0],
+        )  # fmt: skip
+        self._redraw()
+        # Tasks take a minute; a clock that stands still looks like a program that does.
+        self._ticker = _Ticker(1.0, self._redraw)
+
+    def event(self, event: Event) -> None:
+        """Moves the bar; news are written above it."""
+        bar = self._bar
+        if bar is None:
+            return
+        if event.kind in _NEWS:
+            bar.write(inert(wrapped(_line(event), hanging="  ")), file=sys.stderr)
+        self._postfix()
+        if event.kind is EventKind.STORED:
+            bar.update()
+
+    def close(self) -> None:
+        """Takes the bar away; the summary follows."""
+        if self._ticker is not None:
+            self._ticker.stop()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _redraw(self) -> None:
+        self._postfix()
+        bar = self._bar
+        if bar is not None:
+            bar.bar_format = next((form for form in _FORMS if _fits(bar, form)), _FORMS[-1])
+            bar.refresh()
+
+    def _postfix(self) -> None:
+        stats = self._stats
+        parts = [usd(stats.cost), f"{stats.in_flight} in flight"]
+        parts += [f"{stats.checked:,} checked"] if stats.checked else []
+        parts += [
+            f"{count} {word}" for count, word in ((stats.failed, "failed"), (stats.uncertain, "uncertain")) if count
+        ]
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(parts), refresh=False)
+
+
+def _fits(bar: tqdm[Any], form: str) -> bool:
+    """Whether the form leaves the bar itself enough room to be read."""
+    now = bar.format_dict
+    rest = bar.format_meter(**{**now, "bar_format": form.replace("{bar}", "")})
+    return len(rest) + _SHORTEST <= (now["ncols"] or 80)
+
+
+class Lines:
+    """News as they happen, and now and then a line of progress, on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._ticker: _Ticker | None = None
+        self._stats = Stats()
+        self._wanted = 0
+        self._before = 0
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """Begins to count."""
+        self._stats = stats
+        self._wanted = wanted
+        self._before = stored
+        if not self._quiet:
+            self._ticker = _Ticker(LINE_EVERY, self._progress)
+
+    def event(self, event: Event) -> None:
+        """Prints news; a quiet run prints only what went wrong for good."""
+        passing = event.kind in {EventKind.RETRY, EventKind.WARNING} or event.fields.get("reason") == StopReason.TIME
+        if event.kind in _NEWS and not (self._quiet and passing):
+            say(_line(event), err=True)
+
+    def close(self) -> None:
+        """Ends the lines of progress."""
+        if self._ticker is not None:
+            self._ticker.stop()
+
+    def _progress(self) -> None:
+        stats = self._stats
+        done = f"{stats.checked:,} checked, " if stats.checked else ""
+        done += f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
+        say(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", err=True)
+
+
+class JsonLines:
+    """Every event as a line of JSON on standard error."""
+
+    def started(self, stats: Stats, wanted: int, stored: int) -> None:
+        """One line that says what the run sets out to do."""
+        del stats
+        self._print("started", "", {"images_wanted": wanted, "images_stored": stored})
+
+    def event(self, event: Event) -> None:
+        """One line for the event."""
+        self._print(str(event.kind), event.text, event.fields)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+    def _print(self, kind: str, text: str, fields: dict[str, object]) -> None:
+        line = {"at": round(time.time(), 3), "event": kind, **({"text": text} if text else {}), **fields}
+        give(line, err=True, indent=None)
+
+
+def display(*, quiet: bool, log_format: str) -> Display:
+    """The display that fits: JSON if asked for, a bar on a terminal, else lines."""
+    if log_format == "json":
+        return JsonLines()
+    if sys.stderr.isatty() and not quiet:
+        return Bar()
+    return Lines(quiet=quiet)
+
+
+def warn(text: str, *, log_format: str) -> None:
+    """Tells of something that went wrong after a run, in the form of its log; a quiet run tells it, too."""
+    if log_format == "json":
+        JsonLines().event(Event(EventKind.WARNING, text))
+    else:
+        tell(text)
+
+
+def _line(event: Event) -> str:
+    code = str(event.fields.get("code") or "")
+    more = f" ({code})" if code and code not in event.text else ""
+    return " ".join(f"{event.kind}: {event.text}{more}".split())

@@ -1,0 +1,248 @@
+"""The state of a job as text for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from seedream_batch.cli.output.axis_table import axis_lines
+from seedream_batch.cli.output.text import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
+from seedream_batch.model.cell import label
+from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
+from seedream_batch.report.failure_causes import ADVICE
+from seedream_batch.report.status import ids_in, per_minute
+
+if TYPE_CHECKING:
+    from seedream_batch.manifest.answer_store import KeptAnswer
+    from seedream_batch.manifest.reader import WorkerRow
+    from seedream_batch.report import Status
+
+WORKERS = 20
+"""Workers that are shown."""
+
+SILENT = 30.0
+"""Seconds without a sign of life after which that is told of a worker."""
+
+ANSWERS = 5
+"""Kept answers that are shown."""
+
+CAUSES = 12
+"""Causes of failures that are shown."""
+
+
+def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> list[str]:
+    """The state of a job at `now` (unix seconds); `path` is the job as it is given to commands."""
+    blocks = list(_counts(status, path, emulated=emulated, now=now))
+    for part in (
+        axis_lines(status.axes),
+        list(_causes(status)),
+        list(_doubts(status, path)),
+        _troubled(status, path),
+        _kept(status, path),
+        _flagged(status, path),
+    ):
+        if part:
+            blocks += ["", *part]
+    return "\n".join(blocks).split("\n")
+
+
+def progress_line(status: Status, now: float) -> str:
+    """The state in one line, for logs."""
+    stored = status.images.get(ImageState.STORED, 0)
+    parts = [f"{stored:,} of {number(status.wanted_images, 'image')} stored"]
+    in_flight = status.tasks.get(TaskState.SUBMITTING, 0) + status.tasks.get(TaskState.ACCEPTED, 0)
+    parts.append(f"{in_flight:,} in flight")
+    for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN):
+        parts += [f"{status.tasks[state]:,} {state}"] if status.tasks.get(state) else []
+    parts.append(usd(status.totals.cost))
+    parts += [_pace(status)] if status.pace else []
+    return f"{_clock(now)} {status.job}: {', '.join(parts)}"
+
+
+def _counts(status: Status, path: str, *, emulated: bool, now: float) -> Iterator[str]:
+    if emulated:
+        yield wrapped("There was no real run yet; this is the emulated one.")
+    yield wrapped(f"{status.job}: {short(status.folder)}{_run(status)}")
+    stored = status.images.get(ImageState.STORED, 0)
+    yield f"  images     {stored:,} of {status.wanted_images:,} stored, {size(status.stored_bytes)}"
+    parts = [f"{count:,} {state}" for state in TaskState if (count := status.tasks.get(state, 0))]
+    yield f"  tasks      {', '.join(parts) or 'none'}"
+    waiting = status.images.get(ImageState.ANNOUNCED, 0)
+    if waiting:
+        yield f"  to fetch   {number(waiting, 'image')}{_expiry(status, now)}"
+    for state in NOT_THERE:
+        if status.images.get(state):
+            yield f"  {state:<11}{number(status.images[state], 'image')}"
+    totals = status.totals
+    held = (
+        f"; {usd(totals.reserved)} held for {number(totals.reserved_images, 'image')}" if totals.reserved_images else ""
+    )
+    yield f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}"
+    for one in status.cost_notes[:CAUSES]:
+        text = f"{number(one.count, 'task')}: {one.note} ({one.path})"
+        yield wrapped(clean(text), indent="             ", hanging="             ")
+    if status.cost_notes:
+        told = f"`seedream-batch resolve {path} --cost USD` corrects what these count."
+        yield wrapped(told, indent="             ", hanging="             ")
+    if status.pace:
+        yield f"  pace       {_pace(status)}"
+    if len(status.workers) > 1:
+        yield f"Workers ({len(status.workers)}):"
+        for worker in status.workers[:WORKERS]:
+            yield wrapped(f"{worker.host} pid {worker.pid}: {_worker(worker)}", indent="  ", hanging="    ")
+        if len(status.workers) > WORKERS:
+            yield f"  and {len(status.workers) - WORKERS:,} more"
+    if status.dropped:
+        yield f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay"
+
+
+def _worker(worker: WorkerRow) -> str:
+    parts = [f"{worker.in_flight:,} in flight", f"{number(worker.images, 'image')}, {usd(worker.cost)}"]
+    if worker.gone or worker.silent_for > SILENT:
+        parts.append(f"{'gone' if worker.gone else 'silent'} for {duration(worker.silent_for)}")
+    return ", ".join(parts)
+
+
+def _run(status: Status) -> str:
+    run = status.run
+    if run is None:
+        return ""
+    if len(status.workers) > 1:
+        return f", {len(status.workers):,} workers are at work"
+    if status.going:
+        return f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
+    if run.ended_at is None:
+        return f", the last run ({_clock(run.started_at)}) was cut off"
+    ended = "finished" if run.outcome == "finished" else f"stopped: {run.outcome}"
+    return f", last run {_clock(run.started_at)}, {ended}"
+
+
+def _pace(status: Status) -> str:
+    if status.pace is None:
+        return ""
+    left = status.seconds_left
+    more = "" if left is None else f", about {duration(left)} left"
+    return f"{per_minute(status.pace):,.1f} images a minute{more}"
+
+
+def _causes(status: Status) -> Iterator[str]:
+    """Failed and lost tasks in groups, each with what to do about it."""
+    if not status.causes:
+        return
+    count = sum(cause.count for cause in status.causes)
+    yield f"Failed or lost ({count:,}):"
+    for cause in status.causes[:CAUSES]:
+        code = f"{cause.code}: " if cause.code and cause.code not in cause.reason else ""
+        yield wrapped(f"{cause.count:,} {cause.state}: {code}{cause.reason}", indent="  ", hanging="    ")
+        yield wrapped(cause.path, **_field("first"))
+        yield wrapped(ADVICE[cause.kind], **_field("do"))
+    if len(status.causes) > CAUSES:
+        yield f"  and {len(status.causes) - CAUSES:,} more causes"
+
+
+def _doubts(status: Status, path: str) -> Iterator[str]:
+    """What a person needs to know to decide about each uncertain task."""
+    if not status.uncertain:
+        return
+    count = status.tasks.get(TaskState.UNCERTAIN, 0)
+    yield f"Uncertain: perhaps made and paid for ({count:,}):"
+    for doubt in status.uncertain:
+        task = doubt.task
+        yield wrapped(task.paths[0], indent="  ", hanging="    ")
+        yield wrapped(label(json.loads(task.cell), task.sample if task.sample > 1 else None), **_field("cell"))
+        yield from _prompt(task)
+        yield f"    sent   {_clock(doubt.sent_at)}; it may have cost {usd(doubt.reserved)}"
+        yield wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("heard"))
+        if doubt.kept:
+            yield wrapped(_start(doubt.kept[0]), **_field("answer"))
+        ids = ids_in(doubt.kept)
+        if ids:
+            yield wrapped(f"{', '.join(ids[:3])} (in the answer)", **_field("id?"))
+    if count > len(status.uncertain):
+        yield f"  and {count - len(status.uncertain):,} more"
+    yield wrapped(
+        f"Look for them on the service's pages, then say what is to be done: `seedream-batch resolve {path}` with"
+        " --resend, --task-id ID, --forget or --give-up."
+    )
+
+
+def _prompt(task: TaskRecord) -> Iterator[str]:
+    prompt = " ".join(clean(str(json.loads(task.body).get("prompt", ""))).split())
+    lines = textwrap.wrap(prompt, width() - 11, max_lines=2, placeholder=" ...", break_on_hyphens=False)
+    for place, line in enumerate(lines):
+        yield f"    {'' if place else 'prompt':<7}{line}"
+
+
+def _troubled(status: Status, path: str) -> list[str]:
+    if not status.troubled:
+        return []
+    return [
+        "Images that are not there:",
+        *(
+            wrapped(f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    ")
+            for image, task in status.troubled
+        ),
+        wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."),
+    ]
+
+
+def _kept(status: Status, path: str) -> list[str]:
+    """Answers of the service that were not fully understood."""
+    if not status.kept:
+        return []
+    shown = status.kept[:ANSWERS]
+    more = status.kept_answers - len(shown)
+    told = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
+    return [
+        f"Answers that were not fully understood ({status.kept_answers:,}):",
+        *(wrapped(line, indent="  ", hanging="    ") for line in told),
+        *([f"  and {more:,} more"] if more else []),
+        wrapped(f"`seedream-batch status {path} --json` shows them whole, under `answers`."),
+    ]
+
+
+def _how(answer: KeptAnswer) -> str:
+    status = "no HTTP" if answer.kept.status is None else f"HTTP {answer.kept.status}"
+    return f"{status}, {number(answer.kept.length, 'byte')}"
+
+
+def _start(answer: KeptAnswer) -> str:
+    """How an answer begins, in two lines."""
+    body = " ".join(clean(answer.kept.body[:1000]).split())
+    start = textwrap.shorten(body, 2 * (width() - 11) - 20, placeholder=" ...") if " " in body else body[:100]
+    return f"{_how(answer)}: {start or 'empty'}"
+
+
+def _flagged(status: Status, path: str) -> list[str]:
+    """Results that are not what was requested."""
+    if not status.flagged_tasks:
+        return []
+    warnings = [warning for one in status.flagged for warning in one.warnings]
+    more = status.flagged_tasks - len(status.flagged)
+    return [
+        f"Not as requested ({number(status.flagged_tasks, 'task')}):",
+        *(wrapped(warning, indent="  ", hanging="    ") for warning in warnings),
+        *([f"  and {number(more, 'task')} more"] if more else []),
+        wrapped(flagged_advice(path)),
+    ]
+
+
+def _field(name: str) -> dict[str, str]:
+    return {"indent": f"    {name:<7}", "hanging": " " * 11}
+
+
+def _expiry(status: Status, now: float) -> str:
+    if status.next_expiry is None:
+        return ""
+    left = status.next_expiry[0] - now
+    if left <= 0:
+        return "; some links have expired"
+    soon = " (soon: run now)" if left < 3600 else ""
+    return f"; the first link expires in {duration(left)}{soon}"
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))

@@ -1,0 +1,180 @@
+"""The end of a run, told to files and to a webhook, however it came."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from seedream_batch.cli.exit_codes import INTERRUPTED, Exit, of_error, of_run
+from seedream_batch.cli.output.progress import warn
+from seedream_batch.cli.output.text import as_json
+from seedream_batch.cli.run_report.metrics import are_metrics, metrics
+from seedream_batch.cli.run_report.summary import Ended, is_summary, kind_of, message, summary
+from seedream_batch.client.secret import known_secrets
+from seedream_batch.engine.session import RunResult
+from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
+from seedream_batch.manifest.counts import Counts, read_counts
+from seedream_batch.manifest.db.open import exists
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job, Notify
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where the end of a run is written; links are followed, and both can be replaced."""
+
+    summary: Path | None
+    metrics: Path | None
+
+
+def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
+    """The files that were asked for. Raises `UsageError` or `StorageError` if they cannot be written."""
+    from seedream_batch.files.atomic_file import replaceable
+
+    found = Files(
+        None if to_summary is None else replaceable(to_summary, is_summary),
+        None if to_metrics is None else replaceable(to_metrics, are_metrics),
+    )
+    if found.summary is not None and found.summary == found.metrics:
+        raise UsageError("--summary and --metrics name the same file; give each its own")
+    return found
+
+
+class Ending:
+    """Waits for the end of a run: used as a context around all of it, from reading the job on.
+
+    `result` is set by whoever runs. On leaving, `code` is the exit code and the files are written; for an error the
+    webhook is told, too, and the error goes on. Without one that is for `notify`, once the run was shown.
+    """
+
+    def __init__(self, path: str, files: Files, *, emulated: bool, log_format: str) -> None:
+        self.result: RunResult | None = None
+        self.code: int = Exit.BUG
+        self._path = Path(path)
+        self._files = files
+        self._emulated = emulated
+        self._log_format = log_format
+        self._job: Job | None = None
+        self._hook: tuple[Notify, str] | None = None
+        self._started_at = time.time()
+        self._ended: Ended | None = None
+
+    def about(self, job: Job) -> None:
+        """The job that is run.
+
+        Raises `UsageError` when its webhook lacks what the environment has to give, and when a file that was asked for
+        would take the name of a file of the job.
+        """
+        from seedream_batch.jobfile.webhook_url import webhook_url
+
+        self._job = job
+        for name in ("summary", "metrics"):
+            path = getattr(self._files, name)
+            if path is not None and _is_of_job(path, job):
+                self._files = dataclasses.replace(self._files, **{name: None})
+                raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
+        # A rehearsal needs no network, and must not tell a dead man's switch that all is well.
+        if job.notify is not None and not self._emulated:
+            self._hook = job.notify, webhook_url(job, os.environ)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.result is not None:
+            self.code = of_run(self.result)
+        elif isinstance(error, SeedreamBatchError):
+            self.code = of_error(error)
+        elif isinstance(error, KeyboardInterrupt):
+            self.code = INTERRUPTED
+        told = "" if error is None else known_secrets(os.environ).masked(str(error) or type(error).__name__)
+        self._ended = ended = self._end(told)
+        self._write(summary(ended))
+        if error is not None:
+            self.notify()
+
+    def notify(self) -> None:
+        """Tells the webhook, if it is one for such an end; a failure is told and has no further consequence."""
+        from seedream_batch.client.webhook import deliver
+
+        ended = self._ended
+        if self._hook is None or ended is None or kind_of(ended) not in self._hook[0].on:
+            return
+        hook, url = self._hook
+        text = message(ended)
+        # Chats read one of the two: Slack and Mattermost `text`, Discord `content`.
+        body = None if hook.method == "GET" else _json({**summary(ended), "text": text, "content": text})
+        try:
+            asyncio.run(deliver(url, hook.method, body))
+        except (ServiceError, UsageError) as error:
+            warn(f"notify: {error}", log_format=self._log_format)
+        except KeyboardInterrupt:
+            warn("notify: interrupted; it may not have been notified", log_format=self._log_format)
+
+    def _end(self, error: str) -> Ended:
+        job = self._job
+        return Ended(
+            # The name that a job without one has.
+            job=self._path.stem if job is None else job.name,
+            file=self._path.absolute() if job is None else job.file,
+            emulated=self._emulated,
+            folder=None if job is None else job.pictures,
+            started_at=self._started_at,
+            ended_at=time.time(),
+            code=self.code,
+            result=self.result,
+            error=error,
+            counts=None if job is None else _counts(job),
+        )
+
+    def _write(self, told: dict[str, Json]) -> None:
+        from seedream_batch.files.atomic_file import replace_file
+
+        texts = ((self._files.summary, _json, is_summary), (self._files.metrics, _metrics, are_metrics))
+        for path, text, ours in texts:
+            if path is not None:
+                try:
+                    replace_file(path, text(told), ours)
+                except StorageError as error:
+                    warn(str(error), log_format=self._log_format)
+                    self.code = self.code or Exit.NO_STORAGE
+
+
+def _is_of_job(path: Path, job: Job) -> bool:
+    """Whether a path is, or may become, that of the job file, the manifest, an image or the like.
+
+    An image, a lock or a manifest may not be there yet, and an empty lock looks like a file that may be replaced.
+    """
+    if path in {job.file, job.manifest}:
+        return True
+    if not path.is_relative_to(job.output_dir):
+        return False
+    from seedream_batch.files.image_inspection import FORMATS
+
+    at_top = path.parent == job.output_dir and path.stem == "manifest"
+    image = path.suffix.lower() in {".jpeg", *(f".{extension}" for extension, _ in FORMATS.values())}
+    return at_top or image or path.name.startswith((".", "manifest."))
+
+
+def _counts(job: Job) -> Counts | None:
+    """What the manifest says, as far as there is one that can be read."""
+    try:
+        return read_counts(job.manifest) if exists(job.manifest) else None
+    except (SeedreamBatchError, OSError):
+        return None
+
+
+def _metrics(told: dict[str, Json]) -> bytes:
+    return metrics(told).encode(errors="replace")
+
+
+def _json(value: Json) -> bytes:
+    return f"{as_json(value)}\n".encode()

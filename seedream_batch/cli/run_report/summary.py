@@ -1,0 +1,146 @@
+"""How a run ended, as a value for other programs; pure, so the clock and the result are arguments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedream_batch._version import __version__
+from seedream_batch.cli.exit_codes import Exit, meaning
+from seedream_batch.cli.output.text import duration, number, usd
+from seedream_batch.engine.events import StopReason
+from seedream_batch.engine.session import RunResult
+from seedream_batch.manifest.counts import Counts
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO, NotifyOn
+from seedream_batch.model.task import ImageState, TaskState
+
+FORMAT = "seedream_batch_summary"
+"""The key that marks a summary; its value is the version of the form."""
+VERSION = 1
+
+_UNFINISHED = {StopReason.TIME, StopReason.INTERRUPTED}
+"""Why a run may leave work behind without anything being wrong."""
+
+
+def is_summary(data: bytes) -> bool:
+    """Whether an earlier run wrote these bytes as its summary."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and FORMAT in value
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run that is over; times in unix seconds. `counts` are those of the manifest, None where there is none.
+
+    `result` is None for a run that did not come to its end; then `error` says why.
+    """
+
+    job: str
+    file: Path
+    emulated: bool
+    folder: Path | str | None
+    started_at: float
+    ended_at: float
+    code: int
+    result: RunResult | None
+    error: str
+    counts: Counts | None
+
+
+def kind_of(ended: Ended) -> NotifyOn:
+    """Which of the ends of a run that a job can name this was."""
+    result = ended.result
+    if result is None:
+        if ended.code == Exit.LOCKED:
+            return NotifyOn.NOTHING
+        return NotifyOn.UNFINISHED if ended.code >= 128 else NotifyOn.FAILURE
+    if result.stop_reason is None and not result.calls and not result.stats.moved:
+        return NotifyOn.NOTHING
+    if ended.code == Exit.DONE:
+        return NotifyOn.SUCCESS
+    return NotifyOn.UNFINISHED if result.stop_reason in _UNFINISHED else NotifyOn.FAILURE
+
+
+def summary(ended: Ended) -> dict[str, Json]:
+    """The summary, as `schemas/summary.schema.json` describes it."""
+    result = ended.result
+    stopped = result.stop_reason if result else None
+    return {
+        FORMAT: VERSION,
+        "version": __version__,
+        "job": ended.job,
+        "job_file": str(ended.file),
+        "emulated": ended.emulated,
+        "folder": None if ended.folder is None else str(ended.folder),
+        "started_at": round(ended.started_at, 3),
+        "ended_at": round(ended.ended_at, 3),
+        "seconds": round(max(0.0, ended.ended_at - ended.started_at), 3),
+        "exit_code": int(ended.code),
+        "meaning": meaning(ended.code),
+        "end": str(kind_of(ended)),
+        "stopped": None if stopped is None or result is None else {"reason": str(stopped), "text": result.stop_text},
+        "error": ended.error or None,
+        "warnings": [] if result is None else list(result.warnings),
+        "run": None if result is None else _run(result),
+        "state": None if ended.counts is None else _state(ended.counts),
+    }
+
+
+def message(ended: Ended) -> str:
+    """One line for a chat.
+
+    Nothing in it is what the service said: a chat takes some texts for a command to call everybody.
+    """
+    parts = [f"{ended.job}: {meaning(ended.code)} (exit code {int(ended.code)})"]
+    if ended.counts is not None:
+        stored = ended.counts.images.get(ImageState.STORED, 0)
+        new = f", {ended.result.stats.stored:,} of them new" if ended.result else ""
+        parts.append(f"{stored:,} of {number(ended.counts.wanted, 'image')} stored{new}")
+        parts += [
+            f"{number(ended.counts.tasks[state], 'task')} {state}"
+            for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)
+            if ended.counts.tasks.get(state)
+        ]
+        parts += [f"{number(ended.counts.flagged, 'task')} flagged"] if ended.counts.flagged else []
+        now = f"{usd(ended.result.stats.cost)} now, " if ended.result else ""
+        parts.append(f"{now}{usd(ended.counts.totals.cost)} in all")
+    parts.append(duration(max(0.0, ended.ended_at - ended.started_at)))
+    return "; ".join(parts)
+
+
+def _run(result: RunResult) -> Mapping[str, Json]:
+    stats = result.stats
+    return {
+        "submitted": stats.submitted,
+        "stored": stats.stored,
+        "stored_bytes": stats.stored_bytes,
+        "failed": stats.failed,
+        "lost": stats.lost,
+        "uncertain": stats.uncertain,
+        "moved": stats.moved,
+        "flagged": stats.flagged,
+        "found": stats.found,
+        "requests": result.calls,
+        "cost_usd": stats.cost / MICRO,
+        "left": result.left,
+    }
+
+
+def _state(counts: Counts) -> Mapping[str, Json]:
+    return {
+        "tasks": {str(state): counts.tasks.get(state, 0) for state in TaskState},
+        "images": {
+            "asked_for": counts.wanted,
+            **{str(state): counts.images.get(state, 0) for state in ImageState},
+        },
+        "cost_usd": counts.totals.cost / MICRO,
+        "images_paid": counts.totals.images,
+        "reserved_usd": counts.totals.reserved / MICRO,
+        "flagged": counts.flagged,
+    }

@@ -1,0 +1,155 @@
+"""What an error answer says, and how long it asks to wait. Pure; never raises."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+from seedream_batch.client.documents import Answer
+from seedream_batch.model.document import Json
+
+LONGEST_WAIT = 600.0
+"""Seconds: a longer Retry-After is cut to this, so that a slip of the service does not stop a run for a year."""
+
+_LONGEST_TEXT = 300
+"""Characters of an answer that is plain text, above which it is no message."""
+
+_MESSAGES = (
+    "message", "msg", "error_message", "errorMessage", "error_msg", "errmsg", "detail", "details", "description",
+    "fail_reason", "failReason", "failure_reason", "reason", "title",
+)  # fmt: skip
+_ERRORS = ("error", "errors", "err", "fault")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What an error body says, wherever it says it."""
+
+    code: str = ""
+    type: str = ""
+    message: str = ""
+
+    def names(self, word: str) -> bool:
+        """Whether this is the fault of that name; where `error` is a plain string, the name is all it says."""
+        return word in (self.code, self.type, self.message)
+
+
+def fault_of(document: Json, answer: Answer) -> Fault:
+    """What an error answer says: `error` as an object or a string, `success: false` + `message`, or no JSON at all."""
+    if isinstance(document, dict):
+        fault = next((found for name in _ERRORS if (found := fault_in(document.get(name))) != Fault()), Fault())
+        message = fault.message or _message(document)
+        return Fault(fault.code or word(document.get("code")), fault.type, message)
+    if not answer.status:
+        return Fault(message="an answer that is not HTTP")
+    if not answer.whole:
+        return Fault(message="the answer was cut short or too long")
+    if is_web_page(answer.body):
+        return Fault(message="a web page instead of an answer")
+    return Fault(
+        message=_plain_text(answer.body) or ("an answer that is no JSON object" if answer.body else "an empty answer")
+    )
+
+
+def _plain_text(body: bytes) -> str:
+    """A short body that is words, or a JSON string of words; empty for anything else."""
+    try:
+        text = " ".join(body.decode().split()).strip('"')
+    except UnicodeDecodeError:
+        return ""
+    return text if len(text) <= _LONGEST_TEXT and text.isprintable() and text[:1].isalpha() else ""
+
+
+def is_web_page(body: bytes) -> bool:
+    """Whether a body is HTML or XML: no answer of the service, but of something in front of it."""
+    return body[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+
+
+def fault_in(error: Json) -> Fault:
+    """What the error member of a document says."""
+    if isinstance(error, str):
+        return Fault(message=one_line(error))
+    if isinstance(error, list):
+        return next((found for one in islice(error, 20) if (found := fault_in(one)) != Fault()), Fault())
+    if isinstance(error, dict):
+        return Fault(word(error.get("code")), word(error.get("type")), _message(error))
+    return Fault()
+
+
+def _message(document: Mapping[str, Json]) -> str:
+    for name in _MESSAGES:
+        value = document.get(name)
+        if isinstance(value, list | dict) and name.startswith("detail"):
+            value = fault_in(value).message
+        if text := one_line(value):
+            return text
+    return ""
+
+
+def word(value: Json) -> str:
+    """A code or a type as a short text, empty for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return ""
+    return one_line(str(value)[:100] if isinstance(value, str) or abs(value) < 10**18 else "")
+
+
+def one_line(value: Json) -> str:
+    """The text as one clean line, empty for what is no text: answers are printed on terminals and written to logs."""
+    if not isinstance(value, str):
+        return ""
+    text = value[:2000]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:500]
+
+
+def shown(value: Json) -> str:
+    """A value of an answer for a note, short whatever it is."""
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else "a list"
+    return ascii(value)[:60]
+
+
+def number_of(value: Json) -> float | None:
+    """A finite number, also where it was written as a string."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and "_" in value:
+        # For Python 1_000 is a number; a service that writes it means something else.
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`.
+
+    A date counts from the one that the answer itself has, so that a wrong clock here changes nothing.
+    """
+    text = headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    number = number_of(text)
+    if number is None:
+        date = _http_date(text)
+        if date is None:
+            return None
+        answered = _http_date(headers.get("date", ""))
+        number = date - (now if answered is None else answered)
+    return min(max(number, 0.0), LONGEST_WAIT)
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        date = email.utils.parsedate_to_datetime(text)
+        # An HTTP date is in GMT, also in its old forms, which do not all say so.
+        return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None

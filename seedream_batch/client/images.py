@@ -1,0 +1,410 @@
+"""Downloads of result images: another client, without credentials, that goes only where images may be."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import re
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote_to_bytes, urljoin, urlsplit
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from seedream_batch._version import __version__
+from seedream_batch.client.connections import Exchange, Resolver, open_session
+from seedream_batch.client.error_details import retry_after
+from seedream_batch.client.proxies import SOCKS, Proxy, proxy_for
+from seedream_batch.client.service import _FAILURES, ForbiddenAddress, describe, is_loopback, not_connected
+from seedream_batch.client.trust import tls
+from seedream_batch.model.outcome import Fetched
+
+MAX_IMAGE = 100 * 1024 * 1024
+"""Bytes of an image that are read; the largest seen have 16 MB."""
+READ_TIMEOUT = 30.0
+"""Seconds without a byte after which a connection is given up."""
+SLOW_WINDOW = 60.0
+SLOWEST = 10_000
+"""Bytes that have to come in each `SLOW_WINDOW` seconds. However long it takes in all: it is paid for."""
+MAX_REDIRECTS = 5
+MOST_PAUSES = 5
+"""Times in a row that a download which was cut off may bring nothing more when it is resumed."""
+RESUME_PAUSE = 1.0
+"""Seconds before a download is resumed; doubled each time that nothing came."""
+LONGEST_RESUME_PAUSE = 60.0
+"""Seconds for which a host may ask before a download is resumed: what has come so far is kept open meanwhile."""
+LONGEST_HEADER = 64 * 1024
+"""Bytes of a line in the head of an answer: signed links and policies are long."""
+BUFFER = 256 * 1024
+"""Bytes of an image that wait to be taken before the sender is held up; they come in pieces of up to twice that."""
+
+ACCEPT = "image/jpeg, image/png, image/*;q=0.8, */*;q=0.5"
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What became of a download; `bytes` arrived.
+
+    `retry_after` are the seconds that the host asks to wait; `lasting` means that trying soon is of little use.
+    """
+
+    kind: Fetched
+    bytes: int = 0
+    message: str = ""
+    status: int | None = None
+    retry_after: float | None = None
+    lasting: bool = False
+
+
+class PublicResolver(AbstractResolver):
+    """Gives only public addresses: a result URL must not make this machine ask its own network.
+
+    Also those of 198.18.0.0/15: proxies on this machine that answer every name themselves give these, and nothing else
+    is there. As a literal in a URL they are not public.
+    """
+
+    def __init__(self) -> None:
+        self._inner = Resolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Public addresses of `host`. Raises `ForbiddenAddress` when it has none."""
+        found = await self._inner.resolve(host, port, family)
+        public = [one for one in found if _may_be_asked(one["host"])]
+        if not public:
+            raise ForbiddenAddress(
+                f"{host} resolves to {found[0]['host'] if found else 'nothing'}, which is not public"
+            )
+        return public
+
+    async def close(self) -> None:
+        """Ends the inner resolver."""
+        await self._inner.close()
+
+
+def _may_be_asked(address: str) -> bool:
+    at = ipaddress.ip_address(address.partition("%")[0])
+    return is_public(at) or at in _FAKE
+
+
+def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Whether an address is one of the public internet, also where it carries an IPv4 address inside."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address.teredo is not None:
+            inner = address.teredo[1]
+        elif any(address in network for network in _CARRIERS):
+            inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+        if inner is not None:
+            return is_public(inner)
+        # Of all others, the internet has only these so far.
+        if address not in _GLOBAL_UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and address not in _RELAYS
+
+
+_CARRIERS = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
+"""Networks whose addresses end in one of IPv4."""
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
+_FAKE = ipaddress.IPv4Network("198.18.0.0/15")
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_PLAIN = re.compile(
+    r"https?://[a-z0-9.-]{1,253}(:[1-5]?[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII
+)
+"""URLs in which there is nothing to write in another way: most are, and looking closer takes a while."""
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+
+
+Take = Callable[[bytes], Awaitable[object]]
+"""Takes some bytes of a download; the next ones are read when it has done so."""
+
+
+@dataclass(slots=True)
+class _Course:
+    """A download that may take several requests: what came so far, and of which version of the image it is."""
+
+    take: Take
+    received: int = 0
+    version: str = ""
+    """The ETag or Last-Modified of it; without one it cannot be resumed."""
+    whole: int | None = None
+    """How many bytes it has, if that is known."""
+
+
+class ImageClient:
+    """Streams result images. Use as an async context manager.
+
+    Against a service on this machine, images come from this machine, over http; else only over https
+    and from public addresses. `monotonic` gives seconds.
+    """
+
+    def __init__(self, origin: str, *, connections: int = 16, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.local = is_loopback(urlsplit(origin).hostname or "")
+        self.calls = 0
+        """Requests made so far."""
+
+        self._connections = connections
+        self._monotonic = monotonic
+        self._context = None if self.local else tls()
+        self._proxy = None if self.local else proxy_for("https://")
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for session in self._sessions.values():
+            await session.close()
+
+    def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
+        """The connections through the proxy, or the direct ones."""
+        proxied = proxy is not None
+        if proxied not in self._sessions:
+            # A proxy resolves names itself, and its own address is often a private one.
+            self._sessions[proxied] = open_session(
+                connections=self._connections,
+                proxy=proxy,
+                context=self._context,
+                resolver=Resolver() if self.local or proxied else PublicResolver(),
+                headers={
+                    "User-Agent": f"seedream-batch/{__version__}", "Accept": ACCEPT, "Accept-Encoding": "identity"
+                },
+                timeout=aiohttp.ClientTimeout(total=None, sock_read=READ_TIMEOUT),
+                auto_decompress=False,
+                read_bufsize=BUFFER,
+                max_line_size=LONGEST_HEADER,
+                max_field_size=LONGEST_HEADER,
+            )  # fmt: skip
+        return self._sessions[proxied]
+
+    def refusal(self, url: yarl.URL) -> str:
+        """Why this URL must not be asked; empty if it may be."""
+        host = url.raw_host or ""
+        if not host or url.scheme not in {"http", "https"}:
+            return "the URL is no http(s) URL"
+        if self.local:
+            return "" if is_loopback(host) else f"{host} is not on this machine, but the service is"
+        if url.scheme != "https":
+            return "images are only fetched over https"
+        try:
+            public = is_public(ipaddress.ip_address(host))
+        except ValueError:
+            # A name: the resolver looks at its addresses. What ends in a number is an address in disguise.
+            public = bool(_NAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
+            public = public and not f".{host.rstrip('.')}".endswith(".localhost")
+        return "" if public else f"{host} is not a public address"
+
+    async def fetch(self, url: str, take: Take) -> Download:
+        """Streams one image into `take`, which may raise what it likes; the failures of HTTP come back as outcomes.
+
+        What is cut off is resumed as long as more comes. It takes as long as it takes: cancel it to end it.
+        """
+        if url[:5].lower() == "data:":
+            return await _inline(url, take)
+        course = _Course(take)
+        pauses = 0
+        while True:
+            before = course.received
+            download = await self._follow(url, course)
+            resumable = course.received > 0 and course.version and not download.lasting
+            if download.kind is not Fetched.BROKEN or not resumable:
+                return download
+            pauses = 0 if course.received - before >= SLOWEST else pauses + 1
+            wait = max(RESUME_PAUSE * 2.0**pauses, download.retry_after or 0.0)
+            if pauses > MOST_PAUSES or wait > LONGEST_RESUME_PAUSE:
+                return download
+            await asyncio.sleep(wait)
+
+    async def _follow(self, url: str, course: _Course) -> Download:
+        """One request for what is still missing, along its redirects."""
+        for _ in range(MAX_REDIRECTS + 1):
+            asked = read_url(url)
+            if asked is not None and asked.scheme == "http" and not self.local:
+                asked = _safe(asked)
+            refusal = "the URL cannot be read" if asked is None else self.refusal(asked)
+            if asked is None or refusal:
+                return Download(Fetched.REFUSED, course.received, refusal, lasting=True)
+            answer = await self._get(asked, course)
+            if isinstance(answer, Download):
+                return answer
+            url = answer
+        return Download(Fetched.BROKEN, course.received, f"more than {MAX_REDIRECTS} redirects", lasting=True)
+
+    async def _get(self, url: yarl.URL, course: _Course) -> Download | str:
+        """The download, or the URL that it was redirected to."""
+        self.calls += 1
+        proxy = self._proxy if self._proxy is not None and proxy_for(str(url.origin())) else None
+        named = proxy if proxy is not None and proxy.scheme not in SOCKS else None
+        wanted = {"Range": f"bytes={course.received}-", "If-Range": course.version} if course.received else {}
+        exchange = Exchange()
+        try:
+            async with exchange:
+                response = await self._session(proxy).get(
+                    url,
+                    headers=wanted,
+                    allow_redirects=False,
+                    proxy=None if named is None else named.url,
+                    proxy_headers=None if named is None else named.headers,
+                )
+        except _FAILURES as error:
+            if exchange.connected:
+                return Download(Fetched.BROKEN, course.received, describe(error))
+            failure = not_connected(error, proxy)
+            return Download(Fetched.BROKEN, course.received, str(failure), lasting=failure.lasting)
+        try:
+            status = response.status
+            if status in {301, 302, 303, 307, 308} and "location" in response.headers:
+                return _target(str(url), response.headers["location"])
+            if status in {403, 404, 410}:
+                return Download(Fetched.GONE, course.received, f"HTTP {status}", status)
+            fault = _begin(course, status, response.headers)
+            if fault is not None:
+                wait = retry_after(_lower(response.headers), time.time())
+                return Download(Fetched.BROKEN, course.received, fault, status, wait, _is_lasting(status, course))
+            return await self._stream(response, course)
+        finally:
+            # What was read to its end has given its connection back already.
+            response.close()
+
+    async def _stream(self, response: aiohttp.ClientResponse, course: _Course) -> Download:
+        def broken(told: str, *, lasting: bool = False) -> Download:
+            return Download(Fetched.BROKEN, course.received, told, response.status, lasting=lasting)
+
+        # The whole image, though a part was asked for: what has come already is passed over.
+        known = course.received if response.status == 200 else 0
+        since, mark = self._monotonic(), 0
+        came = 0
+        while True:
+            # Only the network's failures are outcomes; what `take` raises (a full disk) is the caller's.
+            try:
+                chunk = await response.content.readany()
+            except _FAILURES as error:
+                return broken(describe(error))
+            if not chunk:
+                break
+            came += len(chunk)
+            now = self._monotonic()
+            if now - since > SLOW_WINDOW:
+                if came - mark < SLOWEST:
+                    return broken(f"only {came - mark:,} bytes came in {now - since:.0f} s")
+                since, mark = now, came
+            fresh, known = chunk[known:], max(0, known - len(chunk))
+            if not fresh:
+                continue
+            course.received += len(fresh)
+            if course.received > MAX_IMAGE:
+                return broken(f"more than {MAX_IMAGE:,} bytes", lasting=True)
+            await course.take(fresh)
+            # The time that the disk takes is not the host's.
+            since += self._monotonic() - now
+        if course.whole is not None and course.whole != course.received:
+            return broken(f"{course.received:,} of {course.whole:,} bytes came")
+        return Download(Fetched.WHOLE, course.received, status=response.status)
+
+
+def _begin(course: _Course, status: int, headers: Mapping[str, str]) -> str | None:
+    """Notes of which version of the image a body is, and how long; what is wrong with it, None if nothing is."""
+    version = _version(headers)
+    if status == 200:
+        if course.received and version != course.version:
+            course.version = ""
+            return "the image was cut off, and is another one now"
+        length = headers.get("content-length", "")
+        course.version, course.whole = version, int(length) if length.isdecimal() else None
+        return None
+    if status == 206 and course.received:
+        part = _RANGE.fullmatch(headers.get("content-range", "").strip())
+        fits = part is not None and int(part[1]) == course.received and (not version or version == course.version)
+        if part is None or not fits or (course.whole is not None and part[3] not in {"*", str(course.whole)}):
+            course.version = ""
+            return "the rest of the image does not fit what came before"
+        course.whole = int(part[2]) + 1 if part[3] == "*" else int(part[3])
+        return None
+    return f"HTTP {status}"
+
+
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.ASCII)
+
+
+def _version(headers: Mapping[str, str]) -> str:
+    """What tells one version of an image from another, as If-Range takes it; empty if nothing does."""
+    tag = headers.get("etag", "").strip()
+    if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag):
+        return tag
+    date = headers.get("last-modified", "").strip()
+    return date if re.fullmatch(r"[\x20-\x7e]{1,40}", date) else ""
+
+
+def _is_lasting(status: int, course: _Course) -> bool:
+    """Whether a status does not get better soon."""
+    if course.received and status == 416:
+        return True
+    return 400 <= status < 500 and status not in {408, 425, 429}
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+async def _inline(url: str, take: Take) -> Download:
+    """An image that is in its URL."""
+    head, comma, body = url[5:].partition(",")
+    data = b""
+    try:
+        data = unquote_to_bytes(body)
+        if head.lower().rpartition(";")[2].strip() == "base64":
+            data = base64.b64decode(b"".join(data.split()) + b"==")
+    except ValueError:
+        comma = ""
+    if not comma or len(data) > MAX_IMAGE:
+        return Download(Fetched.REFUSED, message="the data URL cannot be read", lasting=True)
+    await take(data)
+    return Download(Fetched.WHOLE, len(data))
+
+
+def host_of(url: str) -> str:
+    """The host that a URL names, with its port; empty where it names none."""
+    read = read_url(url)
+    return "" if read is None else read.raw_authority
+
+
+def read_url(url: str) -> yarl.URL | None:
+    """A URL as it will be asked, and not written in another way again, for it may be signed; None: it is none."""
+    try:
+        # Names in other letters are written in ASCII here, so that what is looked at is what will be asked: a full
+        # stop of other scripts, for example, makes 127.0.0.1 of 127\u30020\u30020\u30021.
+        read = yarl.URL(url if _PLAIN.fullmatch(url) else str(httpx.URL(url)), encoded=True)
+        # Much of a URL is only looked at when it is asked for, and that can fail as well.
+        port = read.explicit_port
+        sane = read.raw_host and read.origin() and str(read).isascii() and (port is None or 0 < port < 65536)
+    except Exception:  # noqa: BLE001 - whatever a library makes of such a text, it is no URL
+        return None
+    return read if sane else None
+
+
+def _safe(url: yarl.URL) -> yarl.URL:
+    """The same URL over https."""
+    text = str(url).partition("://")[2]
+    if url.explicit_port == 80:
+        host, slash, rest = text.partition("/")
+        text = host.removesuffix(":80") + slash + rest
+    return yarl.URL(f"https://{text}", encoded=True)
+
+
+def _target(url: str, location: str) -> Download | str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return Download(Fetched.BROKEN, message="redirected to what is no URL", lasting=True)

@@ -1,0 +1,354 @@
+"""The document of a task: which object it is, how far the task is, its images, and what it cost. Pure; never raises."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+from typing import TypeGuard
+from urllib.parse import urljoin, urlsplit
+
+from seedream_batch.client.documents import DEEPEST, Documents, inner, plain
+from seedream_batch.client.error_details import fault_in, number_of, shown
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
+from seedream_batch.model.outcome import ImageUrl
+
+LONGEST_URL = 8192
+
+
+class Progress(StrEnum):
+    """How far a task is, by the word for its status."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+_WORDS = {
+    Progress.RUNNING: "submitted pending processing inprogress progress queued queueing running waiting wait starting"
+    " started start notstart created accepted generating scheduled initializing initialized preparing working active"
+    " 处理中 排队中 等待中 生成中 进行中",
+    Progress.COMPLETED: "completed complete succeeded succeed success successful finished finish done ok ready ended"
+    " generated 完成 已完成 成功",
+    Progress.FAILED: "failed fail failure error errored cancelled canceled cancel rejected refused"
+    " aborted terminated banned moderated 失败 已取消 取消",
+}
+# Not "timeout" or "expired": a relay may have given up on a task, or its result be deleted, that was charged for.
+_PROGRESS = {word: progress for progress, words in _WORDS.items() for word in words.split()}
+_ABOUT = re.compile(r"(?i)^(?:(?:task|job|status|state|image|generation)[_. -]*)+|[_. -]*(?:successfully)$")
+_STATUSES = ("status", "state", "task_status", "taskStatus", "job_status", "phase")
+
+
+def status_of(task: Mapping[str, Json]) -> str | None:
+    """The word for the status of a task; None where there is none."""
+    return next((value for name in _STATUSES if isinstance(value := task.get(name), str)), None)
+
+
+def names_itself(task: Mapping[str, Json]) -> bool:
+    """Return whether an object has an id, its own or that of a task."""
+    return any(plain(name) in {"id", "taskid"} and isinstance(one, str | int) for name, one in task.items())
+
+
+def progress_of(word: str) -> Progress:
+    """What a word for a status means, in any way of writing it."""
+    word = word.strip()[:100]
+    for text in (word, _ABOUT.sub("", word)):
+        if found := _PROGRESS.get(plain(text)):
+            return found
+    return Progress.UNKNOWN
+
+
+# The object of the task
+
+_ENVELOPES = ("data", "result", "task", "output", "response")
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    value: Mapping[str, Json]
+    wraps: int
+    """How many objects it is in."""
+    matches: bool
+    tells: bool
+    """Whether it has an id at all."""
+
+
+def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | None:
+    """The object of the task, however it is wrapped; None where there is none of this task.
+
+    The outermost object with the task's id wins over what is in it, which may be the raw answer of somebody else.
+    Without any id an object counts where the service wraps its tasks, or where it has images.
+    """
+    nodes = [node for document in documents.found for node in islice(_objects(document, 0, task_id), 2000)]
+    ours = [node.value for node in nodes if node.matches]
+    if ours:
+        return _told(ours)
+    node = next((node for node in nodes if status_of(node.value) is not None), None)
+    while node is not None and (deeper := _inside(node)) is not None:
+        # The status of an envelope.
+        node = deeper
+    if node is None or (task_id is not None and node.tells):
+        return None
+    # Unwrapped, a status is one of anything: of an error page, for example.
+    return node.value if task_id is None or node.wraps or images_in(node.value, []) else None
+
+
+def _told(ours: list[Mapping[str, Json]]) -> Mapping[str, Json] | None:
+    """Of objects with the task's id, from the outside in, the one that tells how it is."""
+    told = [one for one in ours if status_of(one) is not None]
+    if not told:
+        # Its own images say more than the status of somebody else inside it.
+        delivered = next((one for one in ours if images_in(one, [])), None)
+        if delivered is not None:
+            return delivered
+        node = _inside(_Node(ours[0], 0, matches=True, tells=True), deeper=True)
+        return None if node is None else node.value
+    if progress_of(status_of(told[0]) or "") is Progress.COMPLETED:
+        # "success" may only be the word of the envelope.
+        going = (one for one in told[1:] if progress_of(status_of(one) or "") in {Progress.RUNNING, Progress.FAILED})
+        return next(going, told[0])
+    return told[0]
+
+
+def _inside(node: _Node, *, deeper: bool = False) -> _Node | None:
+    """The object with a status that an envelope wraps."""
+    wraps = node.wraps + 1
+    members = _ENVELOPES if deeper else ("data",)
+    objects = (one for name in members for one in _objects(node.value.get(name), wraps, None))
+    return next((one for one in objects if status_of(one.value) is not None), None)
+
+
+def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
+    """The objects in which a task may be told, from the outside in."""
+    if wraps > DEEPEST:
+        return
+    if isinstance(value, list):
+        for entry in islice(value, 1000):
+            yield from _objects(entry, wraps, task_id)
+    elif isinstance(value, dict):
+        told = [one for name, one in value.items() if plain(name) in {"id", "taskid"} and isinstance(one, str | int)]
+        matches = task_id is not None and any(_same(one, task_id) for one in told)
+        yield _Node(value, wraps, matches, bool(told))
+        named = {plain(name): one for name, one in value.items()}
+        for name in _ENVELOPES:
+            yield from _objects(named.pop(name, None), wraps + 1, task_id)
+        if task_id is not None:
+            keyed = value.get(task_id)
+            if isinstance(keyed, dict):
+                yield _Node(keyed, wraps + 1, matches=True, tells=True)
+            # Wrapped in what nobody knows: there only its id tells that it is the task, or its images.
+            for one in named.values():
+                yield from (node for node in _objects(one, wraps + 1, task_id) if node.matches or _is_task(node))
+
+
+def _is_task(node: _Node) -> bool:
+    return not node.tells and status_of(node.value) is not None and bool(images_in(node.value, []))
+
+
+def _same(told: str | int, task_id: str) -> bool:
+    try:
+        return str(told).strip() == task_id
+    except ValueError:
+        return False  # a number with thousands of digits
+
+
+# Images
+
+_HOLDERS = (
+    "result", "results", "output", "outputs", "images", "image", "data", "imageurls", "imageurl", "urls", "url",
+    "resulturls", "resulturl", "downloadurl", "imagelist", "artifacts", "files", "file", "pictures",
+    "content", "response", "resultjson", "uri", "link", "href", "src", "b64json", "b64", "base64", "imagebase64",
+    "imageb64",
+)  # fmt: skip
+"""Names of members that hold images, the likeliest first: of several only the first with images counts, since the same
+image is often told in more than one way. What was asked for (`request`, `input`, references) is not among them."""
+
+_LINKS = {name for name in _HOLDERS if "url" in name or name in {"uri", "link", "href", "src"}}
+_BASE64 = {"b64json", "b64", "base64", "imagebase64", "imageb64"}
+_ENTRIES = {"images", "image", "imagelist", "pictures"}
+_EXPIRIES = ("expiresat", "expireat", "expiredat", "expires", "expirestime", "expiretime", "expiration")
+_LINK_IN_TEXT = re.compile(r"(?i)https?://[^\s<>\"'\\`)\]]+")
+_DATA_URI = re.compile(r"(?i)data:(?:image/[\w.+-]+|application/octet-stream)?(?:;[\w=.+-]+)*;base64,")
+_SIGNATURES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}
+
+
+def images_in(
+    task: Mapping[str, Json], notes: list[str], origin: str = "", errors: list[str] | None = None
+) -> tuple[ImageUrl, ...]:
+    """The images of a task, each once, in their order.
+
+    What could not be used is added to `notes`, and to `errors` what the service says in the place of an image.
+
+    `origin` is the place that links without a host are relative to.
+    """
+    gathering = _Gathering(origin, notes, [] if errors is None else errors)
+    names = {plain(name): value for name, value in reversed(list(task.items()))}
+    # On the task itself this is the name of the references that were sent.
+    names.pop("imageurls", None)
+    gathering.object(names, None, 0)
+    return tuple(gathering.found.values())
+
+
+class _Gathering:
+    def __init__(self, origin: str, notes: list[str], errors: list[str]) -> None:
+        self._errors = errors
+        self._origin = origin
+        self._notes = notes
+        self.found: dict[str, ImageUrl] = {}
+
+    def object(self, names: Mapping[str, Json], expires: float | None, depth: int, *, entry: bool = False) -> None:
+        """Takes the images of the first member that has some; `entry` if the object should have one."""
+        told = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
+        if told is not None and depth:
+            expires = _when(told, self._notes)
+        tried, count = False, len(self.found)
+        failed = depth and bool(names.get("error"))
+        for name in _HOLDERS:
+            if (
+                name in names
+                and not (failed and not names[name])
+                and (depth or name not in _LINKS or _is_file(names[name]))
+            ):
+                tried = True
+                before = len(self.found)
+                self._take(names[name], name, expires, depth + 1)
+                if len(self.found) > before:
+                    return
+        if entry and names.get("error") and len(self.found) == count:
+            fault = fault_in(names["error"])
+            told = ": ".join(filter(None, (fault.code or fault.type, fault.message)))
+            self._errors.append(told or "an error without a message")
+        elif entry and not tried:
+            self._notes.append("an image URL that is none: an object")
+
+    def _take(self, value: Json, name: str, expires: float | None, depth: int) -> None:
+        if depth > DEEPEST:
+            return
+        value = inner(value)
+        if isinstance(value, dict):
+            names = {plain(one): held for one, held in reversed(list(value.items()))}
+            self.object(names, expires, depth, entry=name in _LINKS or name in _ENTRIES)
+        elif isinstance(value, list):
+            for entry in islice(value, 10_000):
+                self._take(entry, name, expires, depth + 1)
+        elif name in _BASE64:
+            self._add(_as_data_uri(value), value, expires)
+        else:
+            link = _link(value, self._origin)
+            if link is not None or name in _LINKS or name in _ENTRIES:
+                self._add(link, value, expires)
+
+    def _add(self, url: str | None, value: Json, expires: float | None) -> None:
+        if url is None:
+            self._notes.append(f"an image URL that is none: {shown(value)}")
+        elif url in self.found:
+            self._notes.append("the same image URL twice")
+        else:
+            self.found[url] = ImageUrl(url, expires)
+
+
+def _is_file(value: Json) -> bool:
+    """Whether a link on a task itself may be one to its image, and not to its document or page."""
+    if not isinstance(value, str):
+        return isinstance(value, list)
+    try:
+        return "/tasks" not in urlsplit(value).path
+    except ValueError:
+        return False
+
+
+def _link(value: Json, origin: str) -> str | None:
+    """The link to an image in a string; None where there is none."""
+    if not isinstance(value, str):
+        return None
+    text = value.strip().strip("<>\"'`").strip()
+    if _DATA_URI.match(text[:200]):
+        return "".join(text.split())
+    if text[:2] == "//" or (text[:1] == "/" and origin):
+        try:
+            text = urljoin(origin or "https://", text)
+        except ValueError:
+            return None
+    elif text[:8].lower().startswith(("http://", "https://")):
+        pass
+    elif text[:4] in {"iVBO", "/9j/", "UklG", "R0lG"}:
+        return _as_data_uri(text)
+    else:
+        # Chats answer with `![image](https://...)`.
+        match = _LINK_IN_TEXT.search(text[:LONGEST_URL])
+        text = match[0] if match else ""
+    # A signature in an address that was escaped for HTML would not hold.
+    text = text.replace("&amp;", "&")
+    scheme, colon, rest = text.partition(":")
+    text = scheme.lower() + colon + rest
+    return text if is_url(text) else None
+
+
+def _as_data_uri(value: Json) -> str | None:
+    """Base64 of an image, with or without the head of a data URI, as a data URI."""
+    if not isinstance(value, str):
+        return None
+    if _DATA_URI.match(value.lstrip()[:200]):
+        return "".join(value.split())
+    text = "".join(value.split())
+    kind = next((kind for start, kind in _SIGNATURES.items() if text.startswith(start)), None)
+    return None if kind is None or not text.isascii() else f"data:{kind};base64,{text}"
+
+
+def is_url(value: Json) -> TypeGuard[str]:
+    """Whether a value is the URL of an image; a host of nothing but dots and the like is refused later."""
+    # What is not printable includes lone surrogates, which neither a database nor a socket takes.
+    return (
+        isinstance(value, str)
+        and value.startswith(("http://", "https://"))
+        and len(value) <= LONGEST_URL
+        and value.isprintable()
+    )
+
+
+def _when(value: Json, notes: list[str]) -> float | None:
+    number = number_of(value)
+    if number is None and isinstance(value, str):
+        number = _iso(value)
+    # Unix seconds between 2001 and 5138, or the same in milli-, micro- or nanoseconds; else no time that links expire.
+    for unit in (1, 1e3, 1e6, 1e9):
+        if number is not None and 1e9 < number / unit < 1e11:
+            return number / unit
+    notes.append(f"an expires_at that is no time: {shown(value)}")
+    return None
+
+
+def _iso(text: str) -> float | None:
+    try:
+        date = dt.datetime.fromisoformat(text.strip()[:40])
+        return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+# Costs and times
+
+
+def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
+    """The real cost in millionths of a USD: `cost` in USD, else a tenth of `credits_cost`."""
+    for name, unit in (("cost", MICRO), ("credits_cost", MICRO // 10)):
+        value = task.get(name)
+        if value is None:
+            continue
+        number = number_of(value)
+        if number is not None and 0 <= number < 1e6:
+            return round(number * unit)
+        notes.append(f"a {name} that is no amount: {shown(value)}")
+    return None
+
+
+def took_of(task: Mapping[str, Json]) -> float | None:
+    """The seconds from `created` to `completed`, else `actual_time`; a hint, so what makes no sense is passed over."""
+    created, completed = number_of(task.get("created")), number_of(task.get("completed"))
+    took = completed - created if created and completed else number_of(task.get("actual_time"))
+    return took if took is not None and 0 <= took < 1e9 else None

@@ -1,0 +1,448 @@
+"""The image service over HTTP, one method an endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import re
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from urllib.parse import quote, urljoin, urlsplit
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from seedream_batch._version import __version__
+from seedream_batch.client import wire
+from seedream_batch.client.connections import (
+    CONNECT_TIMEOUT,
+    Exchange,
+    Resolver,
+    no_connection_in_time,
+    open_session,
+)
+from seedream_batch.client.documents import Answer, unpacked
+from seedream_batch.client.error_details import fault_of, is_web_page, one_line
+from seedream_batch.client.lenient_parser import LONGEST_FIELD
+from seedream_batch.client.proxies import SOCKS, Proxy, proxy_for
+from seedream_batch.client.secret import ApiKey
+from seedream_batch.client.trust import distrusted, tls
+from seedream_batch.errors import (
+    BalanceTooLow,
+    CredentialsRefused,
+    NotReached,
+    RequestRefused,
+    ServiceError,
+    UsageError,
+)
+from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
+from seedream_batch.model.service_messages import is_balance
+
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of an API answer that are read; a task document has a few thousand."""
+MAX_RESULT = 64 * 1024 * 1024
+"""Bytes of the document of a task that are read: images may be written into it."""
+
+SUBMIT_TIMEOUT = 120.0
+"""Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
+POLL_TIMEOUT = 30.0
+SLOWEST_UPLOAD = 50_000.0
+"""Bytes a second that a large request may take; a request with inlined references has megabytes."""
+TRICKLE = 60.0
+"""Seconds that a whole exchange may take on top of its timeout."""
+KEEP_ALIVE = 5.0
+"""Seconds an idle connection is kept. Short, because a POST on a connection that the service is just closing has an
+unknown outcome; servers keep theirs for 15 s and more."""
+
+PIECE = 256 * 1024
+"""Bytes of a request that are sent in one go: inlined reference images make bodies of many MB, and others wait."""
+
+SUBMIT = "/images/generations"
+
+UPLOAD_LIFETIME = 72 * 3600.0
+"""Seconds that an uploaded image can be used."""
+
+_FAILURES: tuple[type[Exception], ...] = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    aiohttp.ClientError,
+    OSError,
+    TimeoutError,
+    ValueError,
+)
+"""What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
+
+
+class NotExecuted(OSError):
+    """The service has not executed the request: it never had a connection, or was answered with a redirect.
+
+    `lasting` if it does not get better by itself: a certificate, a proxy, an address.
+    """
+
+    def __init__(self, told: str, *, lasting: bool, status: int | None = None) -> None:
+        super().__init__(told)
+        self.lasting = lasting
+        self.status = status
+
+
+class ForbiddenAddress(OSError):
+    """A host name resolved to an address that no result image lives at."""
+
+
+def origin_of(base_url: str) -> str:
+    """The origin of a base URL given with or without `/v1`. Raises `UsageError` for what is no http(s) URL."""
+    try:
+        parts = urlsplit(base_url.strip())
+        port = parts.port
+        host = httpx.URL(base_url.strip()).raw_host.decode("ascii")
+    except (ValueError, httpx.InvalidURL):
+        raise UsageError(f"{base_url!r} {_NO_BASE_URL}") from None
+    if "@" in parts.netloc:
+        raise UsageError("the base URL has a user name or a password in it; only the API key says who asks")
+    if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
+        raise UsageError(f"{base_url!r} {_NO_BASE_URL}")
+    path = parts.path.rstrip("/").removesuffix("/v1")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise UsageError(f"{base_url!r} would send the API key unencrypted; only https is used, except on this machine")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def http_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    """The proxy as the transport takes it; None for one that is a matter of the connections."""
+    return None if proxy is None or proxy.scheme in SOCKS else httpx.Proxy(proxy.url, headers=proxy.headers)
+
+
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For the transport, which would load certificates for connections that are not its own; this one trusts nobody."""
+
+_HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
+_NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
+
+
+@lru_cache(maxsize=256)
+def is_loopback(host: str) -> bool:
+    """Whether a host name means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def longest_submission(body: str) -> float:
+    """Seconds after which a submission with this body is over, whatever became of it."""
+    return CONNECT_TIMEOUT + _longest(SUBMIT_TIMEOUT, len(body.encode()))
+
+
+def _longest(timeout: float, length: int) -> float:
+    return timeout + TRICKLE + length / SLOWEST_UPLOAD
+
+
+class Service:
+    """A client of one service with one key. Use as an async context manager.
+
+    Nothing here retries, follows redirects (they would carry the key along) or decides: each method makes one
+    exchange and says what came of it. `clock` gives unix seconds, for Retry-After dates.
+    """
+
+    def __init__(
+        self, origin: str, key: ApiKey, *, connections: int = 64, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.origin = origin
+        self._clock = clock
+        self._key = key
+        self.connections = connections
+        """Requests that can be under way at the same time."""
+        self.calls = 0
+        """Requests made so far."""
+        self.reached = False
+        """Whether it has ever answered."""
+        self.dead_end = False
+        """Whether the last request failed in a way that does not get better by itself."""
+        # Proxies of the environment are for the outside; a service on this machine is reached directly.
+        self._proxy = proxy = None if is_loopback(urlsplit(origin).hostname or "") else proxy_for(origin)
+        context = tls() if origin.startswith("https:") else None
+        self._unconnected: set[Exchange] = set()
+
+        def session() -> aiohttp.ClientSession:
+            return open_session(
+                connections=connections,
+                proxy=proxy,
+                context=context,
+                resolver=Resolver(),
+                lenient=True,
+                keepalive_timeout=KEEP_ALIVE,
+                max_line_size=LONGEST_FIELD,
+                max_field_size=LONGEST_FIELD,
+            )
+
+        # The bare transport: what a client of httpx adds to it, redirects, cookies and credentials of its own, is not
+        # wanted here, and takes longer than the exchange.
+        self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
+        self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
+        self._headers = [
+            (b"User-Agent", f"seedream-batch/{__version__}".encode()),
+            (b"Accept", b"application/json"),
+            (b"Accept-Encoding", b"gzip, deflate"),
+        ]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.aclose()
+
+    async def submit(self, body: str, key: str) -> Submission:
+        """Sends one generation request under its Idempotency-Key."""
+        headers = [(b"Content-Type", b"application/json"), (b"Idempotency-Key", key.encode("ascii"))]
+        try:
+            answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
+        except NotExecuted as error:
+            return Submission(Submitted.UNREACHABLE, message=self._key.masked(str(error)), status=error.status)
+        except _FAILURES as error:
+            return Submission(Submitted.UNKNOWN, message=self._key.masked(describe(error)))
+        return wire.submission(answer, self._clock())
+
+    async def poll(self, task_id: str) -> Poll:
+        """Looks at one task."""
+        try:
+            path = f"/tasks/{quote(task_id, safe='')}?language=en"
+            answer = await self._exchange("GET", path, POLL_TIMEOUT, most=MAX_RESULT)
+        except _FAILURES as error:
+            status = error.status if isinstance(error, NotExecuted) else None
+            return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)), status=status)
+        return wire.poll(answer, self._clock(), task_id, self.origin)
+
+    async def upload(self, data: bytes, media_type: str) -> str:
+        """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
+        name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
+        files = {"file": (name, data, media_type)}
+        answer = await self._asked(
+            "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
+        )
+        url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        if url is None:
+            self._refuse(answer, "uploading a reference image", "no URL in the answer")
+        return url
+
+    async def balance(self) -> wire.Balance:
+        """What the account has left. Raises `CredentialsRefused`, `NotReached` or `ServiceError`."""
+        answer = await self._asked(
+            f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
+        )
+        found = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        if found is None:
+            self._refuse(answer, "asking for the balance", "no balance in the answer")
+        return found
+
+    async def _asked(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
+        failure: ServiceError
+        try:
+            return await exchange
+        except NotExecuted as error:
+            failure = NotReached(doing, self._key.masked(str(error)))
+        except _FAILURES as error:
+            failure = ServiceError(f"{doing}: {self._key.masked(describe(error))}")
+        # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
+        raise failure
+
+    def give_up_connecting(self) -> None:
+        """Ends the requests that have no connection yet; those that have one are answered."""
+        for exchange in self._unconnected:
+            exchange.give_up_connecting()
+
+    def _refuse(self, answer: Answer, doing: str, lacking: str) -> NoReturn:
+        fault = fault_of(wire.parse(answer), answer)
+        told = fault.message or (lacking if 200 <= answer.status < 300 else "")
+        kind: type[ServiceError]
+        if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, told):
+            kind = BalanceTooLow
+        elif answer.status == 401 or (answer.status == 403 and not is_web_page(answer.body)):
+            kind = CredentialsRefused
+        elif answer.status == 402:
+            kind = BalanceTooLow
+        elif answer.status == 403:
+            kind = ServiceError
+        elif 400 <= answer.status < 500 and answer.status not in {404, 408, 409, 425, 429}:
+            kind = RequestRefused
+        else:
+            kind = ServiceError
+        raise kind(f"{doing}: HTTP {answer.status}{': ' + told if told else ''}")
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        timeout: float,  # noqa: ASYNC109 - the transport's read timeout, not a cancel scope
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        content: bytes | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
+        most: int = MAX_ANSWER,
+    ) -> Answer:
+        self.calls += 1
+        length = [] if content is None else [(b"Content-Length", b"%d" % len(content))]
+        request = httpx.Request(
+            method,
+            self._submit if path == SUBMIT else f"{self.origin}/v1{path}",
+            headers=[*self._headers, *headers, *length, (b"Authorization", self._key.header().encode())],
+            **_body(content, files),
+            extensions={"timeout": {"read": timeout}},
+        )
+        # Known, so that it is not found out anew for each request.
+        request.headers.encoding = "ascii"
+        if isinstance(request.stream, httpx.ByteStream):
+            request.read()
+        # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
+        exchange = Exchange(_longest(timeout, len(content or b"")))
+        self._unconnected.add(exchange)
+        failure: NotExecuted | None = None
+        try:
+            return await self._answer(exchange, request, most)
+        except _FAILURES as error:
+            if exchange.connected:
+                raise
+            failure = not_connected(error, self._proxy)
+        finally:
+            self._unconnected.discard(exchange)
+        # Not from within the handler, as above.
+        self.dead_end = failure.lasting and not self.reached
+        raise failure
+
+    async def _answer(self, exchange: Exchange, request: httpx.Request, most: int) -> Answer:
+        async with exchange:
+            response = await self._transport.handle_async_request(request)
+            try:
+                body = bytearray()
+                whole = True
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > most:
+                        whole = False
+                        del body[most:]
+                        break
+            except asyncio.CancelledError:
+                # The limit of the exchange ends the body, too. What came of it counts as below.
+                if not exchange.expired:
+                    raise
+                whole = False
+            except _FAILURES:
+                # The status line did come. What there is of the body may still hold all of a task id that is paid for.
+                whole = False
+            finally:
+                await response.aclose()
+        plain = unpacked(bytes(body), response.headers.get("content-encoding", ""))
+        # A service that repeats the key in a message must not bring it into logs and the manifest.
+        answer = Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
+        if 300 <= answer.status < 400 and not self._executed(request.method, answer):
+            self.dead_end = True
+            raise NotExecuted(_redirected(self.origin, answer), lasting=True, status=answer.status)
+        self.reached, self.dead_end = True, False
+        return answer
+
+    def _executed(self, method: str, answer: Answer) -> bool:
+        """Whether what was answered with a redirect may have been executed: See Other says so, and a task id does."""
+        if method == "GET":
+            return False
+        return answer.status not in {301, 302, 307, 308} or bool(wire.submission(answer, self._clock()).task_ids)
+
+    def _masked(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        text = "\n".join(headers.values())
+        if self._key.masked(text) == text:
+            return headers
+        return httpx.Headers({name: self._key.masked(value) for name, value in headers.items()})
+
+
+def _redirected(origin: str, answer: Answer) -> str:
+    """What a redirect of the service means. No more than the origin of where it leads: the rest may hold the key."""
+    there = ""
+    try:
+        parts = urlsplit(urljoin(origin, answer.headers.get("location", "")))
+        there = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+    except ValueError:
+        pass
+    told = f"{origin} redirects (HTTP {answer.status})"
+    if not there.isprintable() or not there.startswith(("http://", "https://")) or there == origin:
+        return f"{told}, which is not followed; is that the address of the service? APIMART_BASE_URL sets it"
+    return f"{told} to {there}, which is not followed; if the service is there now, set APIMART_BASE_URL={there}"
+
+
+def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
+    """The body of a request, in the words of httpx; a small one as it is, without a look at what it might be."""
+    if files is not None:
+        return {"files": files}
+    if content is not None and len(content) > PIECE:
+        return {"content": _pieces(content)}
+    return {"stream": httpx.ByteStream(content or b"")}
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
+
+
+def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
+    """A request for which there never was a connection, with what to do about it."""
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, aiohttp.ClientConnectorCertificateError):
+            cause = cause.certificate_error  # noqa: PLW2901
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return NotExecuted(f"no TLS connection: {distrusted(cause.verify_message)}", lasting=True)
+        if isinstance(cause, aiohttp.ClientHttpProxyError) and proxy is not None:
+            told = f"the proxy that {proxy.variable} names refuses: HTTP {cause.status}"
+            if cause.status == 407:
+                told += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
+            return NotExecuted(told, lasting=True)
+    told = no_connection_in_time() if any(isinstance(one, TimeoutError) for one in causes) else describe(error)
+    if proxy is None:
+        return NotExecuted(told, lasting=False)
+    if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
+        told = "it cannot be reached"
+    elif proxy.scheme in SOCKS and isinstance(error, ConnectionError):
+        told = one_line(str(error))
+    return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({told})", lasting=True)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        inner = getattr(cause, "os_error", None)
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+
+
+def describe(error: BaseException) -> str:
+    """A failed exchange in a few words, without addresses of memory or of proxies."""
+    cause = error.__cause__ or error
+    if isinstance(cause, asyncio.CancelledError):
+        # By the limit of the exchange.
+        cause = error
+    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        if isinstance(cause.os_error, ForbiddenAddress):
+            return str(cause.os_error)
+        return f"the name {cause.host} cannot be resolved"
+    if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
+        return f"no TLS connection to {cause.host}: {cause}"
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return f"cannot connect to {cause.host}:{cause.port} ({cause.strerror or cause.os_error})"
+    if isinstance(error, NotExecuted):
+        return str(error)
+    if isinstance(cause, aiohttp.SocketTimeoutError | TimeoutError | aiohttp.ServerTimeoutError):
+        return "no answer in time"
+    if isinstance(cause, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without an answer"
+    if isinstance(cause, ConnectionResetError) or getattr(cause, "errno", None) in {errno.ECONNRESET, errno.EPIPE}:
+        return "the connection was reset"
+    told = one_line(str(cause))
+    return f"{type(cause).__name__}: {told}" if told else type(cause).__name__

@@ -1,0 +1,291 @@
+"""Answers of the service -> outcomes. Pure, and takes any bytes at all without raising."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seedream_batch.client.documents import Answer, Documents, candidates, documents, task_ids
+from seedream_batch.client.error_details import Fault, fault_in, fault_of, is_web_page, number_of, one_line, retry_after
+from seedream_batch.client.results import (
+    Progress,
+    cost_of,
+    images_in,
+    is_url,
+    names_itself,
+    progress_of,
+    status_of,
+    task_in,
+    took_of,
+)
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
+from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
+from seedream_batch.model.service_messages import is_balance, is_no_model, is_unknown_task, lacks_money
+
+KEPT = 64 * 1024
+"""Bytes of an answer that are kept for people where it was not fully understood."""
+
+_NOT_EXECUTED = {400, 401, 402, 403, 413, 429}
+"""The statuses that the service documents as not executed."""
+
+_REFUSED_BY_HTTP = {405, 406, 411, 414, 415, 417, 426, 431, 451}
+"""By their meaning nobody acted upon the request; in practice they come from what stands in front of a service."""
+
+_TYPES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "payment_required": 402,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+}
+
+
+def parse(answer: Answer) -> Json:
+    """The JSON of an answer, its first object if there are several; None where there is none."""
+    return documents(answer).first
+
+
+def submission(answer: Answer, now: float) -> Submission:
+    """What became of a submission.
+
+    Task ids count wherever they are in an answer of success. Only what the service documents as not executed counts as
+    that, or what by its nature cannot have been; all else without a task id is unknown.
+    """
+    found = documents(answer)
+    fault = fault_of(found.first, answer)
+    wait = retry_after(answer.headers, now)
+    status = answer.status or None
+    ids = task_ids(found, answer.headers)
+
+    def outcome(kind: Submitted, kept: str = "") -> Submission:
+        keep = kept_of(answer, kept) if kept else None
+        return Submission(kind, (), fault.message, fault.code or fault.type, status, wait, kept=keep)
+
+    told = answer.status
+    if 200 <= told < 300 or not told or (300 <= told < 400 and ids.rank >= 2):
+        told = _told_status(found, fault) if _is_error(found) else 0
+        # The id of an error may be the one of its request, and of what is not HTTP one of anything.
+        if ids.rank > (1 if told or _is_error(found) or status is None else 0):
+            replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
+            documented = found.clean and ids.rank > 1 and answer.status < 300
+            odd = "" if documented else "the task id was not where the service documents it"
+            kept = kept_of(answer, odd) if odd else None
+            return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
+        if not told or ids.ids or not answer.whole:
+            fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
+            return outcome(Submitted.UNKNOWN, fault.message)
+    kind = _refusal(told, fault, page=not found.found and is_web_page(answer.body))
+    walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not found.found and is_web_page(answer.body)
+    if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
+        return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
+    return outcome(kind)
+
+
+def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
+    """What a refusal with this status means; None where it may have been executed all the same."""
+    # Too little money is found out before anything is executed, whatever status says so; a page is not the service's.
+    # Under a status that may mean anything, a word about money is not enough: an account is also charged afterwards.
+    lacking = is_balance if status in _NOT_EXECUTED else lacks_money
+    if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):
+        return Submitted.UNPAID
+    if status in {403, 404, 500, 503} and is_no_model(fault.code, fault.message):
+        return Submitted.NO_MODEL
+    if status in _REFUSED_BY_HTTP or (status == 403 and page):
+        return Submitted.BLOCKED
+    return _documented(status, fault, page=page)
+
+
+def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
+    match status:
+        case 400 | 413:
+            return Submitted.REFUSED
+        case 422 if fault.message and not page:
+            return Submitted.REFUSED
+        case 401 | 403:
+            return Submitted.UNAUTHORIZED
+        case 402:
+            return Submitted.UNPAID
+        case 429:
+            return Submitted.RATE_LIMITED
+        case 409 if fault.names("idempotency_in_progress"):
+            return Submitted.IN_PROGRESS
+        case 409:
+            return Submitted.INDETERMINATE
+        case 500 if fault.message.startswith("build_request_failed:"):
+            return Submitted.REFUSED
+        case 503 if fault.names("idempotency_unavailable"):
+            return Submitted.UNAVAILABLE
+        case _:
+            return None
+
+
+def _is_error(found: Documents) -> bool:
+    """Whether an answer of success says in its body that it is none."""
+    document = found.first
+    if not isinstance(document, dict):
+        return False
+    code = number_of(document.get("code"))
+    failed = code is not None and 400 <= code < 600
+    return failed or document.get("success") is False or fault_in(document.get("error")) != Fault()
+
+
+def _told_status(found: Documents, fault: Fault) -> int:
+    """The documented status of "not executed" that an error in an answer of success names; 0 where it names none."""
+    document = found.first
+    codes = [number_of(fault.code), number_of(document.get("code")) if isinstance(document, dict) else None]
+    named = [int(code) for code in codes if code is not None and 400 <= code < 600]
+    if named:
+        return named[0] if set(named) <= _NOT_EXECUTED else 0
+    if is_balance(fault.code, fault.type, ""):
+        return 402
+    return _TYPES.get(fault.type, 0)
+
+
+_NOT_KNOWN = {200, 400, 404, 410, 422}
+"""Statuses under which services say that they do not know a task; where it is not 404, the words have to say so."""
+
+
+def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "") -> Poll:
+    """What a look at a task showed; what could not be used is in its notes.
+
+    Only a document of that very task can end it: a success status on an error page, or another task's document, is
+    no answer, and neither is a refusal that the service did not write itself. `origin` is the service's, for links
+    that name no host.
+    """
+    status = answer.status
+    found = documents(answer)
+    fault = fault_of(found.first, answer)
+    own = isinstance(found.first, dict)
+    # Bytes that are not HTTP have no status; a document of the task is one all the same. Polls are free: one that was
+    # cut short is asked for again, for the rest may hold more images.
+    usable = 200 <= status < 300 or not status
+    task = task_in(found, task_id) if usable and not found.repaired else None
+    unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
+    if own and (status == 404 or unknown) and (task is None or _says_nothing(task)):
+        kept = kept_of(answer, fault.message) if usable else None
+        return Poll(Polled.NOT_FOUND, message=fault.message, code=fault.code, status=status, kept=kept)
+    if status in {401, 403} and not is_web_page(answer.body):
+        return Poll(Polled.UNAUTHORIZED, message=fault.message, code=fault.code, status=status)
+    wait = retry_after(answer.headers, now)
+    if status == 429:
+        return Poll(Polled.RATE_LIMITED, message=fault.message, status=status, retry_after=wait)
+    if task is None or (_is_error(found) and not names_itself(task) and _has_failed(task)):
+        message = fault.message or "no task in the answer"
+        kept = kept_of(answer, message) if usable else None
+        return Poll(Polled.NO_ANSWER, message=message, status=status or None, retry_after=wait, kept=kept)
+    return _state(task, answer, origin)
+
+
+def _says_nothing(task: Mapping[str, Json]) -> bool:
+    """Whether an object tells neither how a task is nor where its images are."""
+    return progress_of(status_of(task) or "") is Progress.UNKNOWN and not images_in(task, [])
+
+
+def _has_failed(task: Mapping[str, Json]) -> bool:
+    return progress_of(status_of(task) or "") is Progress.FAILED and not images_in(task, [])
+
+
+def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
+    status = answer.status or None
+    word = (status_of(task) or "").strip().lower()
+    progress = progress_of(word)
+    notes: list[str] = []
+    cost = cost_of(task, notes)
+    errors: list[str] = []
+    images = images_in(task, notes, origin, errors)
+    percent = number_of(str(task.get("progress", "")).strip().rstrip("%")) if _is_simple(task.get("progress")) else None
+    if images and (progress is not Progress.RUNNING or (percent is not None and percent >= 100)):
+        # A task that has images has ended, whatever the word is; under a word for work only if all of them are there.
+        progress = Progress.COMPLETED
+    if progress is Progress.COMPLETED:
+        if not images and not notes and not errors:
+            notes.append("no image in the result")
+        odd = "; ".join(notes) or ("" if progress_of(word) is progress else f"images with the status {word[:40]!r}")
+        return Poll(
+            Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes),
+            errors=tuple(errors), kept=kept_of(answer, odd) if odd else None,
+        )  # fmt: skip
+    if progress is Progress.FAILED:
+        fault = next((one for name in ("error", "errors") if (one := fault_in(task.get(name))) != Fault()), Fault())
+        told = fault_of(dict(task), answer).message
+        message = fault.message or told or word
+        code = fault.code or fault.type or word[:100]
+        return Poll(Polled.FAILED, (), cost, message, code, status, took=took_of(task), notes=tuple(notes))
+    if progress is Progress.UNKNOWN:
+        notes = [f"unknown task status {word[:40]!r}"]
+        return Poll(Polled.RUNNING, status=status, notes=tuple(notes), kept=kept_of(answer, notes[0]))
+    partial = percent is not None
+    return Poll(Polled.RUNNING, images, cost, status=status, errors=tuple(errors), partial=partial)
+
+
+def _is_simple(value: Json) -> bool:
+    return isinstance(value, int | float | str) and not (isinstance(value, int) and abs(value) > 10**18)
+
+
+# Answers that are kept
+
+_SECRET_NAMES = re.compile(r"(?i)cookie|authorization|api-?key|token|secret|password|session")
+_SECRETS = (
+    re.compile(r"(?i)(bearer\s+)[\w.~+/=-]{8,}"),
+    re.compile(r"()\bsk-[\w-]{12,}"),
+    re.compile(r"""(?i)("(?:[\w-]*(?:api_?key|token|secret|password|authorization))"\s*:\s*")(?:[^"\\]|\\.){4,}"""),
+)
+
+
+def possible_ids(kept: Kept) -> tuple[str, ...]:
+    """What may be task ids in a kept answer, the likeliest first; for people to choose from."""
+    headers = {str(name): str(value) for name, value in json.loads(kept.headers).items()}
+    return candidates(kept.body, headers)
+
+
+def kept_of(answer: Answer, why: str) -> Kept:
+    """An answer as it is kept for people: its first part, with secrets masked, fit for any database."""
+    text = answer.body[:KEPT].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    for secret in _SECRETS:
+        text = secret.sub(r"\1***", text)
+    headers = {
+        one_line(name)[:100]: "***" if _SECRET_NAMES.search(name) else one_line(str(value))
+        for name, value in list(answer.headers.items())[:100]
+    }
+    return Kept(one_line(why), answer.status or None, json.dumps(headers), text, len(answer.body))
+
+
+# Balance and uploads
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """What the account has left; money in millionths of a USD, None when unlimited."""
+
+    remaining: int | None
+    used: int | None
+
+
+def balance(document: Json) -> Balance | None:
+    """The balance in an answer, None where there is none to read."""
+    if not isinstance(document, dict) or document.get("success") is False:
+        return None
+    data = document if "remain_balance" in document else document.get("data")
+    if not isinstance(data, dict):
+        return None
+    remaining = number_of(data.get("remain_balance"))
+    used = number_of(data.get("used_balance"))
+    used_micro = None if used is None or abs(used) > 1e12 else round(used * MICRO)
+    if data.get("unlimited_quota") is True or remaining == -1:
+        return Balance(None, used_micro)
+    if remaining is None or abs(remaining) > 1e12:
+        return None
+    return Balance(round(remaining * MICRO), used_micro)
+
+
+def upload_url(document: Json) -> str | None:
+    """The URL of an uploaded image, None where the answer has none."""
+    for at in (document, document.get("data") if isinstance(document, dict) else None):
+        url = at.get("url") if isinstance(at, dict) else None
+        url = url.strip() if isinstance(url, str) else url
+        if is_url(url):
+            return url
+    return None

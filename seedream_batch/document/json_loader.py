@@ -1,0 +1,188 @@
+"""JSON to values, without what only Python's reader allows: NaN, repeated keys, bottomless nesting."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Final, NoReturn, TypeAlias
+
+from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, decoded, encodable, located, refusal
+from seedream_batch.document.yaml_scalars import BadScalar, finite, integer
+from seedream_batch.errors import InvalidJob
+from seedream_batch.model.document import Json, Position, Problem, written_as
+
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise BadScalar(f"{name} is not a number that JSON has")
+
+
+def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadScalar(f"the key {key!r} is given twice", "remove one of the two")
+            seen.add(key)
+    return found
+
+
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=integer, parse_float=finite
+)
+
+
+def _as_written(text: str) -> float:
+    value = finite(text)
+    return written_as(value, text) or value
+
+
+_AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
+_PRINTS_OTHERWISE: Final = re.compile(r"[0-9][eE][-+]?[0-9]|\.[0-9]*0(?![0-9])|\.[0-9]{15}")
+"""What a number has in it that may print in another way than it is written; texts may have it, too."""
+
+
+def skip_space(text: str, index: int) -> int:
+    """The index of the next character that is no JSON white space."""
+    match = _SPACE.match(text, index)
+    return match.end() if match else index
+
+
+class JsonProblem(Exception):
+    """Text that is no JSON, at an index of it."""
+
+    def __init__(self, message: str, index: int, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.index = index
+        self.hint = hint
+
+
+def value_at(text: str, index: int) -> tuple[Json, int]:
+    """The JSON value that starts at `index`, and the index after it; raises `JsonProblem`."""
+    try:
+        value, end = _DECODER.raw_decode(text, index)
+    except json.JSONDecodeError as error:
+        hint = "JSON has no comments, no single quotes and no comma before ] or }"
+        raise JsonProblem(f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", error.pos, hint) from None
+    except BadScalar as error:
+        raise JsonProblem(str(error), index, error.hint) from None
+    except RecursionError:
+        raise JsonProblem(f"nested deeper than {MAX_DEPTH} levels", index) from None
+    # Both checks walk the whole value, so look for their cause in the text first.
+    deep = text.count("[", index, end) + text.count("{", index, end) > MAX_DEPTH
+    if deep or _SURROGATE_ESCAPE.search(text, index, end):
+        _check(value, index)
+    return value, end
+
+
+def _check(value: Json, index: int) -> None:
+    """Raises `JsonProblem` for nesting too deep and for halves of characters."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        below: list[Json] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item)
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, str) and not encodable(item):
+                raise JsonProblem("a \\u escape stands for half of a character (a lone surrogate)", index)
+        if not below:
+            return
+        level = below
+    raise JsonProblem(f"nested deeper than {MAX_DEPTH} levels", index)
+
+
+def parse_json(text: str | bytes, file: str) -> Json:
+    """The one value of a JSON text; raises `InvalidJob` with the line and column of what is wrong."""
+    text = decoded(text, file)
+    try:
+        return _only_value(text, skip_space(text, 0), "the value")
+    except JsonProblem as error:
+        raise refusal(file, error.message, error.hint, at=located(text, error.index)) from None
+
+
+def _only_value(text: str, index: int, what: str) -> Json:
+    value, end = value_at(text, index)
+    _check_end(text, end, what)
+    return value
+
+
+def _check_end(text: str, index: int, what: str) -> None:
+    """Raises `JsonProblem` where anything but white space follows."""
+    index = skip_space(text, index)
+    if index != len(text):
+        raise JsonProblem(f"there is more text after {what}", index)
+
+
+Values: TypeAlias = tuple[list[Json], list[tuple[int, int]], list[Problem], dict[int, Json]]
+"""Values, the (line, column) of each, no problem, and by their index those with numbers that print otherwise."""
+
+
+def _written(text: str, index: int, end: int, written: dict[int, Json], number: int) -> None:
+    if _PRINTS_OTHERWISE.search(text, index, end):
+        written[number] = _AS_WRITTEN.raw_decode(text, index)[0]
+
+
+def parse_array(text: str, file: str) -> Values:
+    """The elements of a JSON array; raises `InvalidJob`."""
+    try:
+        return _elements(text)
+    except JsonProblem as error:
+        raise refusal(file, error.message, error.hint, at=located(text, error.index)) from None
+
+
+def _elements(text: str) -> Values:
+    values: list[Json] = []
+    written: dict[int, Json] = {}
+    positions: list[tuple[int, int]] = []
+    line, start, counted = 1, 0, 0  # of a file that is one long line, no part is looked at twice
+    index = skip_space(text, 0)
+    if text[index : index + 1] != "[":
+        raise JsonProblem("the file must hold a list: [..., ...]", index)
+    index = skip_space(text, index + 1)
+    while text[index : index + 1] != "]" or values:
+        line += text.count("\n", counted, index)
+        start = max(start, text.rfind("\n", counted, index) + 1)
+        counted = index
+        value, end = value_at(text, index)
+        _written(text, index, end, written, len(values))
+        values.append(value)
+        positions.append((line, index - start + 1))
+        index = skip_space(text, end)
+        if text[index : index + 1] != ",":
+            break
+        index = skip_space(text, index + 1)
+    if text[index : index + 1] != "]":
+        raise JsonProblem("not JSON: a comma or ] was expected", index)
+    _check_end(text, index + 1, "the list")
+    return values, positions, [], written
+
+
+def parse_lines(text: str, file: str) -> Values:
+    """The values of a file with one JSON value a line; raises `InvalidJob` with every bad line."""
+    values: list[Json] = []
+    written: dict[int, Json] = {}
+    positions: list[tuple[int, int]] = []
+    problems: list[Problem] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        start = skip_space(line, 0)
+        if start == len(line):
+            continue
+        try:
+            values.append(_only_value(line, start, "the value of this line"))
+        except JsonProblem as error:
+            problems.append(Problem("", error.message, Position(file, number, error.index + 1), error.hint))
+            if len(problems) >= MOST_PROBLEMS:
+                break
+            continue
+        _written(line, start, len(line), written, len(values) - 1)
+        positions.append((number, start + 1))
+    if problems:
+        raise InvalidJob(problems)
+    return values, positions, [], written

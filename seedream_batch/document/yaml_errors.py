@@ -1,0 +1,144 @@
+"""What the YAML parser says about broken text, in words that help."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import yaml
+
+from seedream_batch.document.text import MAX_DEPTH, located
+from seedream_batch.model.document import Position, Problem
+
+_TEMPLATE: Final = re.compile(r"(?:^|:\s+|-\s+|[\[,]\s*)(\{\{|\{%)")
+_NO_SPACE: Final = re.compile(r"\s*(?:- +)*([\w.-]+):[^\s/:]")
+_BREAKS: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # the ones that the parser counts
+
+_WIDE_COLON: Final = re.compile(r"\s*(?:- +)*[\w.-]+(\uff1a)")
+_ASCII_OF: Final = {
+    **dict(zip("\uff1a\uff0c\uff02\uff07\uff5b\uff5d\uff3b\uff3d\uff03\uff0d\u3000", ":,\"'{}[]#- ", strict=True)),
+    **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
+    **dict.fromkeys("\u2018\u2019\u201b", "'"),
+}
+"""What is meant by a full-width or typographic sign where YAML has its own."""
+_WIDE_QUOTES: Final = "\u201c\u201d\u201e\u201f\uff02\u2018\u2019\u201b\uff07"
+
+QUOTE_TEMPLATE: Final = 'quote the template: "{{ ... }}"'
+
+_WORDS: Final = {
+    "found unexpected end of stream": "the text ends too early",
+    "did not find expected key": "a key (`name: value`) was expected here",
+    "did not find expected '-' indicator": "a list item (`- value`) was expected here",
+    "did not find expected ',' or ']'": "the list that [ opens is not closed properly",
+    "did not find expected ',' or '}'": "the mapping that { opens is not closed properly",
+    "could not find expected ':'": "a colon was expected after the key",
+    "found unknown escape character": "there is no such escape in double quotes",
+    "found character that cannot start any token": "a value cannot start with this character",
+}
+_HINTS: Final = {
+    "did not find expected key": "check the indentation, and quote text that starts with a quote, [, { or *",
+    "did not find expected '-' indicator": "check the indentation",
+    "could not find expected ':'": "write `key: value`, with a space after the colon",
+    "found unknown escape character": "write \\\\ for a backslash, or use single quotes: it is plain in '...'",
+    "did not find expected <document start>": "check the indentation: the file goes on after its one value",
+}
+
+
+def template_at(text: str, line: int, column: int) -> bool:
+    """Whether an unquoted template starts at this place, both counted from 1."""
+    return _line(text, line)[column - 1 : column + 1] in {"{{", "{%"}
+
+
+def _line(text: str, line: int) -> str:
+    """The line with this number, from 1; empty where there is none."""
+    start = 0
+    for number, match in enumerate(_BREAKS.finditer(text), start=1):
+        if number == line:
+            return text[start : match.start()]
+        start = match.end()
+        if number > line:
+            break
+    return text[start:] if text else ""
+
+
+def not_ascii(character: str) -> tuple[str, str]:
+    """What is wrong with a sign that stands where YAML has another, and what to write."""
+    meant = _ASCII_OF.get(character, "")
+    told = f"{character} (U+{ord(character):04X}) is no {meant} to YAML" if meant.strip() else ""
+    return told or f"U+{ord(character):04X} is no space to YAML", f"write {meant}" if meant.strip() else "write a space"
+
+
+def wide_sign(text: str, *, in_list: bool) -> tuple[int, str, str] | None:
+    """Where an unquoted text has a sign in it that was probably meant for YAML, with a message and a hint.
+
+    That is a text all in typographic quotes, or with a full-width comma as an item of a [list].
+    """
+    if text[0] in _WIDE_QUOTES and text[-1] in _WIDE_QUOTES and len(text) > 1:
+        told, hint = not_ascii(text[0])
+        return 0, f"{told}, and would be a part of the text", f"{hint}; or put all of it in ASCII quotes"
+    comma = text.find("\uff0c")
+    if in_list and comma >= 0:
+        told, hint = not_ascii("\uff0c")
+        return comma, f"{told}, and separates nothing", f"{hint}, or put the text in quotes"
+    return None
+
+
+def _wide_sign_near(text: str, line: int, column: int) -> tuple[tuple[int, int], str] | None:
+    """A full-width sign at this place, or a full-width colon behind a key on the lines up to it, and where it is."""
+    for number in range(line, max(0, line - 3), -1):
+        found = _WIDE_COLON.match(_line(text, number))
+        if found:
+            return (number, found.start(1) + 1), found[1]
+    sign = _line(text, line)[column - 1 : column]
+    return ((line, column), sign) if sign and sign in _ASCII_OF else None
+
+
+def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
+    """The problem that this error of the parser is."""
+    if isinstance(error, yaml.reader.ReaderError):
+        position = error.position if isinstance(error.position, int) else 0
+        line, column = located(text, min(position, len(text)))
+        return Problem("", f"not YAML: {error.reason}", Position(file, line, column), "remove the character")
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return Problem("", f"not YAML: {error}", Position(file, 1, 1))
+    mark = error.problem_mark or error.context_mark
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    what = str(error.problem or error.context or "syntax error")
+    if "nesting depth" in what:
+        # Newer parsers have a bound of their own, and meet it before the values within it are told.
+        return Problem("", f"nested deeper than {MAX_DEPTH} levels", Position(file, line, column))
+    message, hint = _WORDS.get(what, what), _HINTS.get(what, "")
+    where = _line(text, line)
+    before = _line(text, line - 1) if line > 1 else ""
+    if what == "found character that cannot start any token":
+        message, hint = _bad_start(where[column - 1 : column], where, message)
+    elif what == "found unexpected end of stream" and error.context_mark and "quoted" in str(error.context):
+        line, column = error.context_mark.line + 1, error.context_mark.column + 1
+        message, hint = "this quote is never closed", "close it, or double a quote inside single quotes: ''"
+    elif what == "mapping values are not allowed in this context":
+        message, hint = "a colon is not allowed here", 'quote a value that has ": " in it, and check the indentation'
+        unspaced = _NO_SPACE.match(before)
+        if unspaced:
+            line, column = line - 1, unspaced.end(1) + 1
+            message, hint = "there is no space after the colon", f"write `{unspaced.group(1)}: value`"
+    elif what == "could not find expected ':'":
+        unspaced = _NO_SPACE.match(where) or _NO_SPACE.match(before)
+        if unspaced:
+            message, hint = "there is no space after the colon", f"write `{unspaced.group(1)}: value`"
+    wide = _wide_sign_near(text, line, column)
+    if wide:
+        (line, column), sign = wide
+        return Problem("", "not YAML: " + not_ascii(sign)[0], Position(file, line, column), not_ascii(sign)[1])
+    template = _TEMPLATE.search(where)
+    if template and template.start(1) < column + 1:
+        column, hint = template.start(1) + 1, QUOTE_TEMPLATE
+        message = "an unquoted template is no text to YAML"
+    return Problem("", f"not YAML: {message}", Position(file, line, column), hint)
+
+
+def _bad_start(character: str, where: str, message: str) -> tuple[str, str]:
+    if character == "\t" or where[: len(where) - len(where.lstrip())].count("\t"):
+        return "a tab cannot indent", "indent with spaces"
+    if character:
+        return f"a value cannot start with {character}", "quote the value"
+    return message, "quote the value"

@@ -1,0 +1,773 @@
+"""Collecting: polling accepted tasks to their end, and fetching their images until they stand on the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from seedream_batch.client.images import MAX_IMAGE, host_of
+from seedream_batch.delivery import in_place, is_placeholder, leaves_count_open, wrong_count, wrong_picture
+from seedream_batch.engine.circuit_breaker import Breaker
+from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.download_writer import Inlet
+from seedream_batch.engine.events import EventKind, StopReason
+from seedream_batch.engine.file_placer import Placer
+from seedream_batch.engine.placement import assign_place, clear_leftovers, step_aside_earlier
+from seedream_batch.engine.stop_control import Happening, Stopping
+from seedream_batch.errors import StorageError
+from seedream_batch.files.content_encoding import uncompressed
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.image_inspection import BadPicture, Picture, inspect
+from seedream_batch.files.local_folder import Occupied
+from seedream_batch.files.temp_file import Part, writing
+from seedream_batch.lifecycle import (
+    LEAST_POLLS,
+    PATIENCE,
+    Move,
+    Outlook,
+    Series,
+    after_poll,
+    backoff,
+    combine,
+    is_odd,
+    makes_sense,
+    poll_pause,
+    richer,
+    says_nothing,
+    series,
+    with_images,
+)
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.image_store import StoredFile
+from seedream_batch.model.job import REFERENCE
+from seedream_batch.model.outcome import Fetched, ImageUrl, Kept, Poll, Polled
+from seedream_batch.model.service_messages import is_dead_reference
+from seedream_batch.model.task import (
+    KNOWN_FOR,
+    NOT_THERE,
+    SAME_BYTES,
+    ImageRecord,
+    ImageState,
+    TaskRecord,
+    TaskState,
+    image_path,
+)
+from seedream_batch.pacing import Watch
+
+DEFAULT_LINK_LIFETIME = 24 * 3600.0
+"""Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""
+
+MOST_TRIES = 5
+"""Downloads of one image that may go wrong in one run for a reason that does not get better by itself."""
+
+TRYING = 600.0
+"""Seconds for which a run tries again to download an image that may come yet; then it is left to the next one."""
+
+MORE_TRIES = 2
+"""Downloads after one that brought a picture that is not what was requested, before that one is stored."""
+
+MOST_IN_VAIN = 8
+"""Wrong pictures that came again and again, and none that was put right, after which others are stored at once."""
+
+MOST_DENIED = 3
+"""Looks in a row that may be refused (401, 403) before the run ends."""
+
+MOST_LOST_POLLS = 5
+"""Polls of a lost task in one run."""
+
+MOST_POLLS = 5
+"""Polls of a task that has ended which may bring no clear answer."""
+
+GRACE_AFTER_START = 60.0
+"""Seconds in which a task of an earlier run is followed though its deadline has passed."""
+
+PARALLEL_DOWNLOADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Got:
+    """What one try at an image brought: a verified file under a hidden name, or what went wrong."""
+
+    kind: Fetched
+    message: str = ""
+    bad: bool = False
+    """Every byte came, and they are no good picture."""
+    stands_in: bool = False
+    """It is a placeholder of the host."""
+    lasting: bool = False
+    """Trying again soon is of little use."""
+    retry_after: float = 0.0
+    """Seconds that the host asks to wait."""
+    part: Path | None = None
+    file: StoredFile | None = None
+    picture: Picture | None = None
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What the polls of one task showed so far; times in seconds of a steady clock."""
+
+    least: int
+    """Images that a completed task has to have."""
+    last: Series | None = None
+    first: float = 0.0
+    """When the first poll was answered."""
+    best: Poll | None = None
+    """The poll that showed the most images."""
+    pause: float = 0.0
+    """Seconds until the next poll, where the schedule does not decide that."""
+    late: int = 0
+    """Polls past the deadline."""
+    heard: bool = False
+    """Whether one of these was answered with something about the task."""
+    over: bool = False
+    """Whether it has been polled long enough."""
+
+    @property
+    def series(self) -> Series:
+        """The series that the last poll belongs to."""
+        if self.last is None:
+            raise AssertionError("nothing was polled yet")
+        return self.last
+
+    def take(self, poll: Poll, *, age: float, late: float | None, now: float) -> Series:
+        """Take in a poll of a task of this age, `late` seconds past its deadline; return the series it belongs to."""
+        if self.last is None:
+            self.first = now
+        self.last, self.best = series(self.last, poll, now), richer(self.best, poll)
+        odd = is_odd(poll, age=age, least=self.least)
+        self.pause = poll_pause(self.last.count if odd else 1) if odd or late is not None else 0.0
+        if late is not None:
+            self.late += 1
+            self.heard = self.heard or not says_nothing(poll)
+            self.over = self.late >= LEAST_POLLS and late >= PATIENCE
+        return self.last
+
+
+class Collector:
+    """Follows tasks from their task id to their files."""
+
+    def __init__(self, context: Context, breaker: Breaker) -> None:
+        self._context = context
+        self._breaker = breaker
+        self._closed: dict[str, float] = {}
+        """Until when image hosts asked to be left alone, by the monotonic clock."""
+        self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
+        self._placer = Placer(context.folder)
+        self._noted: set[str] = set()
+        """What was odd about costs, as far as it was told."""
+        self._told: defaultdict[str, Happening] = defaultdict(Happening)
+        """Set for each resolution once it is known how long its tasks take."""
+        self._outlooks = {True: Outlook(), False: Outlook()}
+        """What polls say together: of the tasks of earlier runs, and of those of this one, which may be all right."""
+        self._in_vain = 0
+        """Wrong pictures that were downloaded again without a better result; below 0 once one was put right."""
+
+    async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
+        """Poll an accepted task until it has ended; return its images, if it succeeded. Raise `Stopping`.
+
+        With `at_once` it comes from an earlier run, and may have ended long ago. A task is polled until its deadline
+        (for `run.task_timeout` at most, from now on) and `PATIENCE` seconds longer, whatever the answers are: after
+        that it is lost, or left to the next run if no answer was about it. Its age is the clock's at the start and a
+        monotonic one's from there on, so that a clock that jumps neither loses a task nor keeps a run alive. A
+        `run.task_timeout` that was raised since gives it more time.
+        """
+        context = self._context
+        began, now = context.monotonic(), context.clock()
+        age_then = max(0.0, now - (task.submitted_at or now))
+        lifetime = age_then + self._time_left(task, now, at_once=at_once)
+        outlook = self._outlooks[at_once]
+        seen = _Seen(_least(task))
+        kept = ""
+        try:
+            with closing(context.schedule.watch(task.resolution)) as watch:
+                while True:
+                    if seen.pause:
+                        await context.rest(seen.pause)
+                    elif seen.last is not None or not at_once:
+                        await self._wait(watch, task.resolution, began - age_then)
+                    if not context.may_poll:
+                        raise Stopping
+                    age = age_then + context.monotonic() - began
+                    late = age - lifetime if age >= lifetime else None
+                    poll = await self.look(task, age, overdue=late is not None)
+                    if poll.kept is not None and poll.kept.why != kept:
+                        kept = poll.kept.why
+                        await self._keep(task, poll.kept)
+                    now = context.monotonic()
+                    last = seen.take(poll, age=age, late=late, now=now)
+                    if seen.pause or makes_sense(poll):
+                        outlook.note(task.id, poll, last, now)
+                    if poll.kind is Polled.RUNNING:
+                        watch.looked(age)
+                    await self.notice(poll)
+                    move = self._move(poll, seen, outlook, age=age, overdue=late is not None, asked=task.images)
+                    if move is not None:
+                        poll, move = with_images(poll, move, seen.best)
+                        if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (
+                            at_once and last.since == seen.first
+                        ):
+                            self._learn(watch, task.resolution, age - last.lasted(now), poll)
+                        return await self._ended(task, poll, move, context.clock())
+                    if seen.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
+                        context.stats.trouble += 1
+                        told = f"no clear answer past its deadline: {poll.message or poll.kind}"
+                        context.emit(event(EventKind.WARNING, task, told))
+                        raise Stopping
+        finally:
+            outlook.forget(task.id)
+
+    def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
+        """Return the seconds from `now` (unix seconds) to a task's deadline."""
+        timeout = self._context.job.run.task_timeout
+        left = max(task.deadline or now, (task.submitted_at or now) + timeout) - now
+        # A clock that was set back since gives no more; after a pause of any length there is some time left.
+        return max(min(left, timeout), GRACE_AFTER_START if at_once else 0.0)
+
+    def _move(self, poll: Poll, seen: _Seen, outlook: Outlook, *, age: float, overdue: bool, asked: int) -> Move | None:
+        """What a poll moves its task to; nothing while it may be the service that is wrong. Raises `Stopping` then."""
+        context = self._context
+        now = context.monotonic()
+        last = seen.series
+        lasted = last.lasted(now)
+        move = after_poll(
+            poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked, least=seen.least
+        )
+        if move is None and seen.over and seen.heard:
+            move = Move(TaskState.LOST, f"no clear end {age:.0f} s after it was accepted")
+        if age >= KNOWN_FOR:
+            return move
+        if alike := outlook.outage(now):
+            context.end(StopReason.OUTAGE, _outage(alike, last))
+            raise Stopping
+        return None if move is not None and move.to is TaskState.LOST and outlook.doubtful(now) else move
+
+    async def find_again(self, task: TaskRecord, *, follow: bool) -> list[ImageRecord]:
+        """Polls a lost task a few times, which is free; its images, if the service has completed it after all.
+
+        One that is still at work, and whose job gives it more time by now, is accepted again. Without `follow` all that
+        are at work are, and a later run goes on with them. Raises `Stopping`.
+        """
+        context = self._context
+        job = context.job
+        least = _least(task)
+        last: Series | None = None
+        best: Poll | None = None
+        move: Move | None = None
+        deadline = (task.submitted_at or 0.0) + job.run.task_timeout
+        for polls in range(MOST_LOST_POLLS):
+            await context.rest(poll_pause(polls) if polls else 0.0)
+            if not context.may_poll:
+                raise Stopping
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0), overdue=True)
+            now = context.monotonic()
+            last, best = series(last, poll, now), richer(best, poll)
+            await self.notice(poll)
+            context.rechecks[task.id] = poll.kind
+            if poll.kind is Polled.RUNNING:
+                if follow and context.clock() >= deadline:
+                    break
+                if not follow:
+                    deadline = max(deadline, context.clock() + job.run.task_timeout)
+                found = await self._found(task, poll, deadline)
+                return await self.poll_to_end(found, at_once=True) if follow else []
+            move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
+            if move is not None or last.count == LEAST_POLLS:
+                break
+        poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear end: {poll.kind}"), best)
+        if move.to is TaskState.LOST:
+            return []
+        found = await self._found(task, poll, max(deadline, task.deadline or 0.0))
+        return await self._ended(found, poll, move, context.clock())
+
+    async def complete(self, task: TaskRecord) -> None:
+        """Poll a task that completed with too few images, which is free; fetch those that it has by now.
+
+        Raise `Stopping`.
+        """
+        context = self._context
+        poll = await self.clear_answer(task)
+        if poll is not None:
+            context.rechecks[task.id] = poll.kind
+        if poll is None or poll.kind is not Polled.COMPLETED:
+            return
+        now = context.clock()
+        at_most = leaves_count_open(json.loads(task.body))
+
+        def add(manifest: Manifest) -> tuple[int, int]:
+            with manifest.group():
+                known = [image.url for image in manifest.images(task.id)[: manifest.delivered(task.id)]]
+                places = in_place([image.url for image in poll.images], known)
+                images = [poll.images[place] for place in places]
+                added, cost = manifest.delivered_more(
+                    task, images, cost=poll.cost, now=now, default_expiry=now + DEFAULT_LINK_LIFETIME
+                )
+                if added:
+                    there = len(manifest.images(task.id))
+                    manifest.warn_of_task(task.id, wrong_count(there, task.images, poll.errors, at_most=at_most))
+            return added, cost
+
+        added, cost = await context.writer.do(add)
+        if added:
+            context.stats.added += added
+            context.stats.cost += cost
+            context.emit(event(EventKind.FOUND, task, f"{added} more image(s) delivered since it completed"))
+        await self.fetch_all(task)
+
+    async def clear_answer(self, task: TaskRecord) -> Poll | None:
+        """Poll a task that has ended; None where no answer was clear: one odd answer is not believed."""
+        context = self._context
+        last: Series | None = None
+        for polls in range(1, MOST_POLLS + 1):
+            if not context.may_poll:
+                return None
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
+            await self.notice(poll)
+            last = series(last, poll, context.monotonic())
+            if poll.kind is Polled.COMPLETED:
+                return poll
+            if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and last.count >= LEAST_POLLS:
+                return poll
+            await context.rest(backoff(polls, random=context.random))
+        return None
+
+    async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
+        context = self._context
+        why = f"found again by a free poll: {poll.kind}"
+        found = await context.writer.do(lambda m: m.found_again(task, deadline=deadline, why=why, now=context.clock()))
+        context.stats.found += 1
+        context.emit(event(EventKind.FOUND, found, why))
+        return found
+
+    async def _wait(self, watch: Watch, resolution: str, born: float) -> None:
+        """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward.
+
+        Only then is it looked at: a thousand that wait for the same word do not all ask when it comes.
+        """
+        context = self._context
+        told = self._told[resolution]
+        wait = watch.wait(context.monotonic() - born)
+        if watch.depends_on_others:
+            await context.rest_unless(wait, told)
+            if not told.is_set:
+                return
+            wait = watch.wait(context.monotonic() - born)
+        await context.rest(wait)
+
+    def _learn(self, watch: Watch, resolution: str, age: float, poll: Poll) -> None:
+        watch.ended(age, poll.took, failed=poll.kind is Polled.FAILED)
+        if self._context.schedule.knows(resolution):
+            self._told[resolution].set()
+
+    async def fetch_all(self, task: TaskRecord) -> None:
+        """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
+        await self.fetch(task, await self._context.writer.do(lambda m: m.images(task.id)))
+
+    async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
+        """Fetches those of these images of a task that are not there yet. Raises `Stopping`."""
+        waiting = [image for image in images if image.state is ImageState.ANNOUNCED]
+        results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        if waiting:
+            there = await self._context.writer.do(lambda m: m.images(task.id))
+            if all(image.state is ImageState.STORED for image in there):
+                await clear_leftovers(self._context, task, [image.index for image in there])
+
+    async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
+        """One look at every task id of a task."""
+        context = self._context
+        polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
+        return combine(polls, age, overdue=overdue)
+
+    async def _keep(self, task: TaskRecord, kept: Kept) -> None:
+        """Keeps an answer that was not fully understood, before anything else happens to the task."""
+        context = self._context
+        await context.writer.do(lambda m: m.keep(task, kept, context.clock()))
+
+    async def notice(self, poll: Poll) -> None:
+        """What a look tells of the service as a whole; waits where it asks for that. Raises `Stopping`."""
+        context = self._context
+        if poll.kind is Polled.NO_ANSWER:
+            context.not_heard(poll.message)
+            if poll.retry_after:
+                await context.rest(poll.retry_after)
+        elif poll.kind is Polled.UNAUTHORIZED and not await context.key.is_refused(poll.status):
+            context.not_heard(f"HTTP {poll.status}: {poll.message}")
+        elif poll.kind is Polled.UNAUTHORIZED:
+            context.denied += 1
+            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})")
+            if context.denied >= MOST_DENIED:
+                context.may_poll = False
+        elif poll.kind is Polled.RATE_LIMITED:
+            wait = poll.retry_after if poll.retry_after is not None else backoff(2, random=context.random)
+            context.slow_down(wait, f"HTTP {poll.status}")
+            await context.rest(wait)
+        else:
+            context.heard_from_service()
+
+    async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
+        context = self._context
+        stats = context.stats
+        images: list[ImageRecord] = []
+        for note in poll.notes:
+            context.emit(event(EventKind.WARNING, task, note))
+        match move.to:
+            case TaskState.SUCCEEDED:
+
+                def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str, tuple[int, str]]:
+                    with manifest.group():
+                        found = manifest.succeeded(
+                            task, poll.images, cost=poll.cost, why=move.why, now=now,
+                            default_expiry=now + DEFAULT_LINK_LIFETIME,
+                        )  # fmt: skip
+                        # Of an earlier attempt some may be there already.
+                        there = sum(image.state not in NOT_THERE for image in found)
+                        at_most = leaves_count_open(json.loads(task.body))
+                        warning = wrong_count(there, task.images, poll.errors, at_most=at_most)
+                        manifest.warn_of_task(task.id, warning)
+                    return found, warning, manifest.counted(task.id)
+
+                images, warning, (cost, note) = await context.writer.do(deliver)
+                if warning:
+                    self._flag(task, warning)
+                stats.cost += cost
+                if note and note not in self._noted:
+                    # Once: it may be the same for thousands.
+                    self._noted.add(note)
+                    context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
+            case TaskState.FAILED:
+                again = not move.final and task.failures + 1 < context.job.run.attempts
+                retry_at = now + backoff(task.failures + 2, random=context.random) if again else None
+                if again and is_dead_reference(move.code, move.why):
+                    await self._forget_uploads(task)
+                await context.writer.do(
+                    lambda m: m.failed(
+                        task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
+                    )
+                )
+                stats.cost += poll.cost or 0
+                if again:
+                    context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
+                else:
+                    stats.failed += 1
+                    context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+            case TaskState.LOST:
+                await context.writer.do(lambda m: m.lost(task, why=move.why, now=now))
+                stats.lost += 1
+                context.emit(event(EventKind.LOST, task, move.why))
+            case _:
+                raise AssertionError(f"a look at a task does not lead to {move.to}")
+        return images
+
+    async def _forget_uploads(self, task: TaskRecord) -> None:
+        """The service could not fetch a reference image: the next attempt uploads it again."""
+        context = self._context
+        origin = context.service.origin
+        for url in json.loads(task.body).get("image_urls", []):
+            if url.startswith(REFERENCE):
+                sha256 = url.removeprefix(REFERENCE)
+                await context.writer.do(lambda m: m.forget_upload(sha256, origin))  # noqa: B023 - awaited here
+
+    async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
+        context = self._context
+        bad = lasting = 0
+        until: float | None = None
+        for tries in itertools.count(1):
+            host = host_of(image.url)
+            await context.rest(self._closed.get(host, 0.0) - context.monotonic())
+            async with self._downloads:
+                context.check()
+                got = await self._try(task, image)
+            if got.kind is Fetched.WHOLE:
+                await self._store(task, image, await self._better(task, image, got))
+                return
+            self._breaker.failed(task.id, got.message)
+            # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
+            bad += got.bad or got.kind is Fetched.REFUSED
+            if bad == MOST_TRIES and got.stands_in and context.clock() < (image.expires_at or 0.0):
+                # The host may have the picture later; as long as the link is valid, each run tries again.
+                self._leave(task, image, got.message)
+                return
+            if bad == MOST_TRIES:
+                if self._breaker.open:
+                    # A page in place of every image is a matter of the way to them.
+                    self._leave(task, image, got.message)
+                else:
+                    await self._give_up(task, image, ImageState.REJECTED, got.message)
+                return
+            lasting += got.lasting
+            now = context.monotonic()
+            until = now + TRYING if until is None else until
+            wait = max(backoff(tries, random=context.random), got.retry_after)
+            if got.retry_after:
+                self._closed[host] = max(self._closed.get(host, 0.0), now + got.retry_after)
+            hopeless = context.stop_reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
+            fresh = await self._again(task, image, got, tries, 0.0 if hopeless else wait)
+            if fresh is None:
+                return
+            image = fresh
+            if hopeless:
+                self._leave(task, image, got.message)
+                return
+
+    async def _better(self, task: TaskRecord, image: ImageRecord, got: _Got) -> _Got:
+        """What a download brought, or something better if it is not what was requested and trying again helps.
+
+        That is free. The first picture is kept meanwhile: its link may work only once.
+        """
+        if self._in_vain >= MOST_IN_VAIN or not await self._doubt(task, image, got):
+            return got
+        context = self._context
+        try:
+            for tries in range(1, MORE_TRIES + 1):
+                await context.rest(backoff(tries, random=context.random))
+                link = await self._fresh_link(task, image) if tries > 1 else None
+                async with self._downloads:
+                    more = await self._try(task, image if link is None else replace(image, url=link.url))
+                if more.part is None:
+                    continue
+                if not await self._doubt(task, image, more):
+                    self._in_vain = -MOST_IN_VAIN
+                    got, more = more, got
+                if more.part is not None:
+                    await asyncio.to_thread(context.folder.discard, more.part)
+                if self._in_vain < 0:
+                    return got
+        except Stopping:
+            return got
+        except BaseException:
+            if got.part is not None:
+                context.folder.discard(got.part)
+            raise
+        self._in_vain += 1
+        return got
+
+    async def _doubt(self, task: TaskRecord, image: ImageRecord, got: _Got) -> str:
+        """Why a whole picture is not what was requested; empty if it is, as far as that can be told."""
+        file = got.file
+        if file is None:
+            raise AssertionError("a whole download has a file")
+        twin = await self._context.writer.do(lambda m: m.twin(image, file.sha256))
+        return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
+
+    def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
+        references = []
+        if task.size == "auto":
+            known = self._context.references
+            urls = [str(url).removeprefix(REFERENCE) for url in json.loads(task.body).get("image_urls", [])]
+            references = [(known[url].width, known[url].height) for url in urls if url in known]
+            if len(references) < len(urls):
+                # It may follow one that nobody here has seen.
+                references = []
+        return wrong_picture(task.size, task.resolution, file.width, file.height, references)
+
+    async def _fresh_link(self, task: TaskRecord, image: ImageRecord) -> ImageUrl | None:
+        """The link that the service gives for an image now, if it gives as many as it delivered.
+
+        Links are told apart by their place alone: a list of another length says nothing of this one.
+        """
+        poll = await self.look(task, self._context.clock() - (task.submitted_at or 0.0))
+        known = await self._context.writer.do(lambda m: m.delivered(task.id))
+        return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
+
+    async def _again(
+        self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int, wait: float
+    ) -> ImageRecord | None:
+        """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
+        context = self._context
+        url, expires = None, None
+        if got.kind is not Fetched.BROKEN or tries > 1:
+            # The link is dead, or what it gives is no good: another look at the task may give fresh links, and is free.
+            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
+            if poll.kind is Polled.FAILED:
+                told = "reported as failed after it was completed; the first word counts"
+                context.emit(event(EventKind.WARNING, task, told))
+            # Links are told apart by their place alone: a list of another length says nothing of this one.
+            known = await context.writer.do(lambda m: m.delivered(task.id))
+            fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
+            if fresh is not None:
+                url, expires = fresh.url, fresh.expires_at
+            elif got.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
+                await self._without_link(task, image, got)
+                return None
+            if got.kind is Fetched.GONE and url == image.url and tries > 2:
+                await self._without_link(task, image, got)
+                return None
+        await context.rest(wait)
+        return await context.writer.do(
+            lambda m: m.try_again(image, why=got.message, url=url, expires_at=expires, now=context.clock())
+        )
+
+    async def _without_link(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
+        """The link is dead and there is no other: final only once its time is over."""
+        told = f"the link is dead ({got.message}) and no other could be had"
+        if self._context.clock() >= (image.expires_at or 0.0):
+            await self._give_up(task, image, ImageState.EXPIRED, told)
+        else:
+            self._leave(task, image, told, dead=True)
+
+    def _leave(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
+        """The image stays announced: the next run tries again. `dead` if there is nothing but a dead link."""
+        self._breaker.left(task.id, why, dead=dead)
+        self._context.stats.trouble += 1
+        self._context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}"))
+
+    async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
+        context = self._context
+        await context.writer.do(lambda m: m.move_image(image, state, why, context.clock()))
+        context.stats.trouble += 1
+        if state is ImageState.REJECTED:
+            self._breaker.left(task.id, why, dead=True)
+        kind = EventKind.EXPIRED if state is ImageState.EXPIRED else EventKind.REJECTED
+        context.emit(event(kind, task, f"image {image.index}: {why}"))
+
+    async def _try(self, task: TaskRecord, image: ImageRecord) -> _Got:
+        """One download into a hidden file beside its place, synced and looked at."""
+        folder = self._context.folder
+        stem = image_path(task.paths, task.images, image.index, task.fingerprint)
+        # Only the making of a folder takes its time.
+        path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
+        wrong: BadPicture | OSError | None = None
+        with writing(path) as part:
+            inlet = Inlet(part)
+            download = await self._context.free(self._context.images.fetch(image.url, inlet.take))
+            await inlet.settle()
+            if download.kind is Fetched.WHOLE:
+                picture, wrong = await asyncio.to_thread(_finish, inlet, part)
+        if download.kind is not Fetched.WHOLE:
+            if part.made:
+                await asyncio.to_thread(folder.discard, path)
+            retry_after = download.retry_after or 0.0
+            return _Got(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
+        if picture is None:
+            await asyncio.to_thread(folder.discard, path)
+            return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
+        if is_placeholder(picture.width, picture.height):
+            await asyncio.to_thread(folder.discard, path)
+            told = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
+            return _Got(Fetched.BROKEN, told, bad=True, stands_in=True)
+        file = StoredFile(part.bytes, part.sha256, picture.width, picture.height, picture.format)
+        return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
+
+    async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
+        """Gives the verified file its final name: the hash first, then the name, then the word that it is there."""
+        context = self._context
+        part, file, picture = got.part, got.file, got.picture
+        if part is None or file is None or picture is None:
+            raise AssertionError("a whole download has a file")
+        path = ""
+        try:
+            path = await assign_place(context, task, image, file, picture.extension)
+            await self._place(part, path, file.sha256)
+        except StorageError as error:
+            await asyncio.to_thread(context.folder.discard, part)
+            if not isinstance(error, Occupied):
+                raise
+            if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):
+                # A run that left at once had given it its name already.
+                await self._stored(task, image, file)
+                return
+            context.stats.trouble += 1
+            context.stop_submitting(StopReason.STORAGE, str(error))
+            return
+        await self._stored(task, image, file)
+
+    async def _place(self, part: Path, path: str, sha256: str) -> None:
+        """Give a file its final name; an earlier picture of the job steps aside. Raise `Occupied`, `StorageError`."""
+        folder = self._context.folder
+        try:
+            await self._placer.place(part, path)
+        except Occupied:
+            same = await asyncio.to_thread(folder.sha256, path) == sha256
+            if same or not await step_aside_earlier(self._context, path):
+                raise
+            await self._placer.place(part, path)
+
+    async def adopt(self, task: TaskRecord) -> None:
+        """Images of a task that a killed run had given their names already: only the word is missing."""
+        for image in await self._context.writer.do(lambda m: m.images(task.id)):
+            if image.state is ImageState.ANNOUNCED:
+                await self._adopt(task, image)
+
+    async def _stored(self, task: TaskRecord, image: ImageRecord, file: StoredFile) -> None:
+        context = self._context
+        why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
+        doubt = self._not_as_requested(task, file)
+        warning = await context.writer.do(lambda m: m.store(image, file, why, doubt, context.clock()))
+        context.stats.stored += 1
+        self._breaker.stored()
+        context.stats.stored_bytes += file.bytes
+        context.emit(event(EventKind.STORED, task, why, index=image.index))
+        if warning:
+            self._flag(task, f"image {image.index}: {warning}")
+
+    def _flag(self, task: TaskRecord, warning: str) -> None:
+        """A result is not what was requested."""
+        self._context.stats.flagged += 1
+        self._context.emit(event(EventKind.FLAGGED, task, warning))
+
+    async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
+        if image.path is None or image.sha256 is None:
+            return
+        if not await asyncio.to_thread(_is_there, self._context.folder, image.path, image.sha256):
+            return
+        if await self._context.writer.do(lambda m: m.owner(image.path or "")):
+            # Another picture with the same bytes: the place is its own.
+            return
+        file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
+        await self._stored(task, image, file)
+
+
+def _least(task: TaskRecord) -> int:
+    """Return how many images a completed task has to have before that is believed without another poll."""
+    return 1 if leaves_count_open(json.loads(task.body)) else task.images
+
+
+def _is_there(folder: Destination, path: str, sha256: str) -> bool:
+    """Whether the file that a run gave this name, and perhaps no sync, is there; its name is durable then."""
+    if folder.sha256(path) != sha256:
+        return False
+    folder.sync([path])
+    return True
+
+
+def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
+    """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use.
+
+    An image that somebody on the way has compressed becomes the file that it was.
+    """
+    inlet.finish()
+    try:
+        return inspect(part.path), None
+    except OSError as error:
+        return None, error
+    except BadPicture as error:
+        plain = uncompressed(part.path.read_bytes(), MAX_IMAGE)
+        try:
+            picture = None if plain is None else inspect(plain)
+        except BadPicture:
+            picture = None
+        if plain is None or picture is None:
+            return None, error
+        part.replace(plain)
+        return picture, None
+
+
+def _outage(tasks: int, last: Series) -> str:
+    """Why a run ends when all tasks get the same odd answer."""
+    if last.what == Polled.NOT_FOUND:
+        told = f"the service knows none of the {tasks} tasks that were polled"
+    else:
+        told = f"all {tasks} tasks that were polled are said to be completed, without an image"
+    return (
+        f"{told}: perhaps the key is of another account, the address leads to another service, or it lost its data."
+        " Nothing was changed. If they are lost for good: `resolve --lost`"
+    )

@@ -1,0 +1,46 @@
+"""What the account has left for what a run is about to buy."""
+
+from __future__ import annotations
+
+from seedream_batch.client.wire import Balance
+from seedream_batch.engine.context import Context, dollars
+from seedream_batch.engine.events import StopReason
+from seedream_batch.errors import CredentialsRefused, NotReached, ServiceError
+from seedream_batch.lifecycle import backoff
+
+
+async def _balance(context: Context) -> Balance:
+    """The balance, asked for until the service is reached: what cannot be asked for cannot be bought either."""
+    tries = 0
+    while True:
+        try:
+            return await context.free(context.service.balance())
+        except NotReached as error:
+            context.not_heard(error.reason)
+        tries += 1
+        await context.rest(backoff(tries, random=context.random))
+
+
+async def look_at_balance(context: Context, images: int, cost: int) -> None:
+    """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too.
+
+    Raises `Stopping`.
+    """
+    try:
+        balance = await _balance(context)
+    except CredentialsRefused as error:
+        context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+        return
+    except ServiceError as error:
+        # Not every account may ask; a submission tells all that matters.
+        context.tell(f"the balance is not known: {error}")
+        return
+    left = balance.remaining
+    if left is None or left >= cost:
+        return
+    enough = max(0, left) * images // cost
+    text = f"the account has {dollars(left)}; the {images:,} images to buy cost about {dollars(cost)}"
+    if not enough:
+        context.stop_submitting(StopReason.BALANCE, text)
+    else:
+        context.tell(f"{text}: it will do for about {enough:,} of them")

@@ -1,0 +1,445 @@
+"""The order of work: what expires first, then what is in flight, then new submissions; never more than fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+
+from seedream_batch.client.error_details import LONGEST_WAIT
+from seedream_batch.engine.circuit_breaker import Breaker
+from seedream_batch.engine.collector import Collector
+from seedream_batch.engine.context import Context
+from seedream_batch.engine.events import Recheck, StopReason
+from seedream_batch.engine.placement import blocking, move_files
+from seedream_batch.engine.price_guard import look_at_balance
+from seedream_batch.engine.stop_control import Happening, Stopping
+from seedream_batch.engine.submitter import Submitter
+from seedream_batch.engine.verifier import verify
+from seedream_batch.engine.workers.heartbeat import BEAT, Membership
+from seedream_batch.errors import StorageError
+from seedream_batch.manifest.rescue_log import left_behind
+from seedream_batch.model.task import KNOWN_FOR, TaskRecord, TaskState
+
+AHEAD = 64
+"""Planned tasks that are read together."""
+
+AHEAD_OF_OTHERS = 16
+"""Planned tasks that one of several workers takes into its hands together."""
+
+MOST_LOST = 1000
+"""Lost tasks that one run polls; of more it takes some by chance, so that later runs come to the others."""
+
+LARGEST_IMAGE = 16 * 10**6
+"""Bytes that a 4K image of the service has at most."""
+
+
+class Engine:
+    """Drives one run. Every task in flight, from its submission to its last file, has one of a bounded number of slots.
+
+    So a slow disk holds up downloads, those hold their slots, and nothing new is bought until one is free.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._changed = Happening()
+        self._submitter = Submitter(context)
+        self._breaker = Breaker(self._changed.set)
+        self._collector = Collector(context, self._breaker)
+        self._working: dict[int, asyncio.Task[None]] = {}
+        """The work on each task in flight."""
+        self._images = 0
+        """Images that they may bring."""
+        self._sending: set[int] = set()
+        """Those that may still be planned, as far as the manifest knows."""
+        self._occupied: dict[int, str] = {}
+        """Tasks that cannot be bought because a file that nobody knows has their place."""
+        self._polled_lost: set[int] = set()
+        """Lost tasks that this run has polled, or begun to."""
+        self._due_by = 0.0
+        """Until when tasks are due this once, whatever time it is."""
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Works until nothing is left to do or the run is to end. Raises the first unexpected error, at the end."""
+        alive = None if self._context.crew is None else asyncio.create_task(self._stay_alive(self._context.crew))
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                try:
+                    await self._feed()
+                except Stopping:
+                    pass
+                except Exception as error:  # noqa: BLE001 - raised again below
+                    self._fail(error)
+        finally:
+            if alive is not None:
+                alive.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _stay_alive(self, crew: Membership) -> None:
+        """Gives signs of life until the run has ended, however long what is in the air still takes."""
+        try:
+            while True:
+                await asyncio.sleep(BEAT)
+                await crew.beat()
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Keeps the first error and ends the run: nothing new, but what is in the air is still answered and recorded.
+
+        Raised at once, it would cancel submissions that are sent already, and their task ids would be lost.
+        """
+        if self._failure is None:
+            self._failure = error
+            self._context.tell(f"an error ends the run: {error or type(error).__name__}")
+        storage = isinstance(error, StorageError)
+        self._context.end(StopReason.STORAGE if storage else StopReason.FAULT, str(error) or type(error).__name__)
+
+    async def _feed(self) -> None:
+        context = self._context
+        crew = context.crew
+        if crew is not None:
+            await crew.beat()
+        if context.alone:
+            await context.writer.do(lambda m: m.recover(context.clock()))
+            if context.cut_off:
+                await asyncio.to_thread(context.folder.sweep)
+                await context.writer.do(lambda m: m.swept())
+            await self._adopt()
+            if context.options.recheck is not None:
+                await self._recheck()
+                return
+            if context.options.verify is not None:
+                await verify(context, self._collector, context.options.verify, self._start)
+                if context.options.verify.ask:
+                    await self._find_lost()
+                return
+            await move_files(context)
+            if crew is not None:
+                await context.writer.do(lambda m: m.let_others_in())
+        if context.options.recheck is not None:
+            await self._recheck()
+            return
+        while True:
+            await self._go_on()
+            if not context.options.collect:
+                await self._submit_all()
+            if crew is None or not await self._others_left_something(crew):
+                return
+
+    async def _adopt(self) -> None:
+        """Files that a killed run had given their names: known before anything moves or is fetched."""
+        numbers = await self._context.writer.do(lambda m: m.to_fetch())
+        for start in range(0, len(numbers), AHEAD):
+            page = numbers[start : start + AHEAD]
+            for task in await self._context.writer.do(lambda m: m.records(page)):  # noqa: B023 - awaited here
+                await self._collector.adopt(task)
+
+    async def _go_on(self) -> None:
+        """Goes on with all that was sent, and is in nobody's hands."""
+        context = self._context
+        if not context.options.submit_only:
+            await self._collect_first()
+        if context.options.resend and not context.options.collect:
+            async for task in self._taken_up(await context.writer.do(lambda m: m.numbers(TaskState.UNCERTAIN))):
+                only = context.options.resend_only
+                chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+                waits = task.state is TaskState.UNCERTAIN and not task.held
+                if chosen and waits and context.may_submit() and (only is None or task.id in only):
+                    await self._start(task, self._resend(task))
+
+    async def _collect_first(self) -> None:
+        """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
+        to_fetch = await self._context.writer.do(lambda m: m.to_fetch())
+        async for task in self._taken_up(to_fetch):
+            # Only those that no other worker has taken up.
+            self._breaker.carries([task.id])
+            if not self._context.alone:
+                await self._collector.adopt(task)
+            await self._start(task, self._collector.fetch_all(task))
+        async for task in self._taken_up(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
+            if task.state is TaskState.ACCEPTED:
+                await self._start(task, self._follow(task, at_once=True))
+        await self._find_lost()
+
+    async def _recheck(self) -> None:
+        """Poll the chosen tasks of one kind, before a person decides whether to pay for them again."""
+        context = self._context
+        if context.options.recheck is Recheck.LOST:
+            await self._find_lost()
+            return
+        since = context.clock() - KNOWN_FOR
+        async for task in self._taken_up(await context.writer.do(lambda m: m.short_of_images(since))):
+            await self._start(task, self._collector.complete(task))
+
+    async def _find_lost(self) -> None:
+        """Polls lost tasks, each once in a run: that is free, and may find what was paid for."""
+        context = self._context
+        since = context.clock() - KNOWN_FOR
+        known = self._polled_lost
+        lost = [one for one in await context.writer.do(lambda m: m.lost_ids(since)) if one not in known]
+        room = MOST_LOST - len(known)
+        if len(lost) > room and context.options.recheck is None:
+            lost = sorted(context.random.sample(lost, max(room, 0)))
+        known.update(lost)
+        follow = context.options.recheck is None and context.options.verify is None
+        async for task in self._taken_up(lost):
+            chosen = context.options.recheck is None or await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+            if chosen and task.state is TaskState.LOST:
+                await self._start(task, self._find(task, follow=follow))
+
+    async def _find(self, task: TaskRecord, *, follow: bool) -> None:
+        await self._collector.fetch(task, await self._collector.find_again(task, follow=follow))
+
+    async def _taken_up(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
+        """These tasks as they are by now, a few at a time: there may be a million. None of them may be at work yet.
+
+        Of several workers each takes no more than it can begin at once.
+        """
+        crew = self._context.crew
+        if crew is not None:
+            numbers = [number for number in numbers if number not in crew.left_behind]
+        start = 0
+        while start < len(numbers):
+            page = numbers[start : start + self._most_ahead()]
+            start += len(page)
+            for task in await self._context.writer.do(lambda m: m.take_up(page)):  # noqa: B023 - awaited here
+                yield task
+
+    def _most_ahead(self) -> int:
+        """How many tasks are read together; those that a worker has in hand, no other one can begin."""
+        if self._context.crew is None:
+            return AHEAD
+        return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
+
+    async def _others_left_something(self, crew: Membership) -> bool:
+        """With nothing to do any more: waits for what others leave undone; whether there was any."""
+        context = self._context
+        options = context.options
+        # After a stop, and with --collect, there are tasks that are still followed.
+        working = list(self._working)
+        crew.left_behind |= await context.writer.do(lambda m: m.let_go(working))
+        while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
+            await self._take_in_rescued(crew)
+            known = crew.left_behind | self._occupied.keys()
+            resend = bool(options.resend)
+            if await context.writer.do(lambda m: m.left_to_do(known, resend=resend)):  # noqa: B023 - awaited here
+                return True
+            if not await context.writer.do(lambda m: m.others_have()) and not crew.left_something:
+                break
+            crew.heard.clear()
+            await context.rest_unless(BEAT, crew.heard)
+        return False
+
+    async def _take_over(self) -> None:
+        """What workers that are gone had in hand outranks what is to be bought; looked at after each sign of life."""
+        crew = self._context.crew
+        if crew is None or not crew.heard.is_set:
+            return
+        crew.heard.clear()
+        await self._take_in_rescued(crew)
+        await self._go_on()
+
+    async def _take_in_rescued(self, crew: Membership) -> None:
+        """Task ids that a worker which is gone could not write down: the sooner they are known, the fewer doubts."""
+        context = self._context
+        if not (crew.left_something or crew.still_written):
+            return
+        crew.left_something = False
+        job, timeout = context.job, context.job.run.task_timeout
+        at_work = await context.writer.do(lambda m: m.at_work())
+        with left_behind(job.output_dir, context.writer.manifest.id, at_work=at_work) as left:
+            crew.still_written = left.held
+            for file in left.files:
+                rescued = file.rescued
+                known = await context.writer.do(lambda m: m.take_in(rescued, context.clock(), timeout=timeout))  # noqa: B023 - awaited here
+                file.taken_in(known)
+
+    async def _submit_all(self) -> None:
+        context = self._context
+        limit = context.options.limit
+        images, cost = await context.writer.do(lambda m: m.planned_cost(limit))
+        if images:
+            await look_at_balance(context, images, cost)
+        begun: set[int] = set()
+        while context.may_submit():
+            await self._take_over()
+            # At the limit nothing new is begun, but what was begun and may be sent again is finished.
+            only = begun if limit is not None and len(begun) >= limit else None
+            now, self._due_by = max(context.clock(), self._due_by), 0.0
+            # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
+            ahead = self._most_ahead() if limit is None or only is not None else limit - len(begun)
+            most = len(self._sending) + len(self._occupied) + min(self._most_ahead(), ahead)
+            tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
+            fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
+            if not fresh and not await self._wait_for_more(now, only):
+                break
+            for task in fresh[: None if limit is None or only is not None else limit - len(begun)]:
+                if not await self._may_begin(task):
+                    continue
+                if limit is not None:
+                    begun.add(task.id)
+                self._sending.add(task.id)
+                self._submitter.unclaimed.add(task.id)
+                self._spawn(task.id, self._make(task), task.images)
+        if self._occupied:
+            paths = sorted(self._occupied.values())
+            more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+            text = f"{context.folder.named(paths[0])}{more} exists already and was not made by this job; move it away"
+            context.stop_submitting(StopReason.STORAGE, text)
+
+    async def _may_begin(self, task: TaskRecord) -> bool:
+        """Waits for a slot, room on the disk, room in the budget and a turn; whether the task may then be sent."""
+        context = self._context
+        occupied = await blocking(context, task)
+        if occupied:
+            # Found before it is paid for: the picture could not be stored under its name.
+            self._occupied[task.id] = occupied
+            context.stats.trouble += 1
+            return False
+        while True:
+            # Anew after each wait: what is taken over from others takes slots and room as well.
+            await self._take_slot()
+            if not await self._images_arrive():
+                return False
+            while not (room := self._room_for(task)) and len(self._working) > 0:
+                await self._until_changed()
+            if not room:
+                context.stop_submitting(StopReason.STORAGE, self._shortage(task))
+            if self._submitter.blocked_by:
+                if await self._something_settles():
+                    self._submitter.blocked_by = ""
+                    continue
+                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
+            break
+        if context.may_submit():
+            await self._submitter.wait_for_turn()
+            if context.may_submit() and not self._submitter.blocked_by:
+                return True
+            self._submitter.give_up_turn()
+        return False
+
+    async def _images_arrive(self) -> bool:
+        """Waits until images can be fetched, as far as is known; false where nothing more is to be bought."""
+        context = self._context
+        while not context.options.submit_only and not self._breaker.may_buy(len(self._working)):
+            if self._breaker.verdict or not self._working:
+                told = self._breaker.verdict or "no image could be fetched"
+                context.stop_submitting(StopReason.DOWNLOADS, f"{told}; nothing more is bought until one can be")
+            if not context.may_submit():
+                return False
+            await self._until_changed()
+        return True
+
+    async def _something_settles(self) -> bool:
+        """Waits until the cost of something may be known; whether there is anything to wait for."""
+        while self._working:
+            # What is on its way to its claim holds nothing yet, and frees nothing when it does not get it.
+            held, claims = self._working.keys() - self._submitter.unclaimed, self._submitter.claims
+            await self._until_changed()
+            if held or self._submitter.claims != claims:
+                return True
+        crew = self._context.crew
+        await self._take_over()
+        if self._working:
+            return True
+        if crew is None or not await self._context.writer.do(lambda m: m.others_have(settling=True)):
+            return False
+        await self._context.rest(1.0)
+        return True
+
+    async def _until_changed(self) -> None:
+        """Waits until a task in flight has ended."""
+        self._changed.clear()
+        if self._working:
+            await self._context.until(self._changed)
+
+    def _room_for(self, task: TaskRecord) -> bool:
+        """Whether the disk has room for all in flight and this task: what cannot be kept is not bought."""
+        return self._context.folder.free_bytes() >= self._needed(task)
+
+    def _needed(self, task: TaskRecord) -> int:
+        return LARGEST_IMAGE * (self._images + task.images)
+
+    def _shortage(self, task: TaskRecord) -> str:
+        folder = self._context.folder
+        room = f"{folder.spool} has {folder.free_bytes() // 10**6:,} MB left"
+        return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
+
+    async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
+        """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
+        context = self._context
+        due = await context.writer.do(lambda m: m.next_due(only))
+        if due is not None and due > now + LONGEST_WAIT:
+            # No pause is as long as that: the clock was set back since.
+            self._due_by = due
+            return True
+        if due is not None and due > now:
+            self._changed.clear()
+            wait = due - now if context.crew is None else min(due - now, BEAT)
+            if self._working:
+                await context.rest_unless(wait, self._changed)
+            else:
+                await context.rest(wait)
+            return True
+        if not self._working:
+            # What is due and was not taken is in the way of something, or has just come back.
+            return due is not None and not self._occupied
+        self._changed.clear()
+        if context.crew is None:
+            await context.until(self._changed)
+        else:
+            await context.rest_unless(BEAT, self._changed)
+        return True
+
+    async def _take_slot(self) -> None:
+        """Waits until one more task may be in flight. Only the feeder starts work, so nobody else takes it."""
+        self._context.check()
+        while len(self._working) >= self._context.job.run.max_in_flight:
+            await self._until_changed()
+
+    async def _start(self, task: TaskRecord, work: Coroutine[object, object, None]) -> None:
+        try:
+            await self._take_slot()
+        except BaseException:
+            work.close()
+            raise
+        self._spawn(task.id, work, task.images)
+
+    def _spawn(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
+        """Starts work on a task in the slot that was just taken."""
+        self._working[number] = self._group.create_task(self._in_slot(number, work, images))
+        self._images += images
+        self._context.stats.in_flight = len(self._working)
+
+    async def _in_slot(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
+        try:
+            await work
+        except Stopping:
+            pass
+        except Exception as error:  # noqa: BLE001 - raised again at the end of the run
+            self._fail(error)
+        finally:
+            self._working.pop(number, None)
+            self._breaker.ended(number)
+            self._images -= images
+            self._context.stats.in_flight = len(self._working)
+            self._changed.set()
+
+    async def _make(self, task: TaskRecord) -> None:
+        try:
+            accepted = await self._submitter.submit(task)
+        finally:
+            self._sending.discard(task.id)
+        if accepted is not None and not self._context.options.submit_only:
+            await self._follow(accepted, at_once=False)
+
+    async def _resend(self, task: TaskRecord) -> None:
+        accepted = await self._submitter.resend(task)
+        if accepted is not None and not self._context.options.submit_only:
+            await self._follow(accepted, at_once=False)
+
+    async def _follow(self, task: TaskRecord, *, at_once: bool) -> None:
+        await self._collector.fetch(task, await self._collector.poll_to_end(task, at_once=at_once))

@@ -1,0 +1,210 @@
+"""How a run begins on a manifest, alone or beside others: one of them brings it in line with the job, once for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from seedream_batch._version import __version__
+from seedream_batch.client.secret import ApiKey
+from seedream_batch.engine.job_identity import STORE, facts_of, folders_of, same_job, same_tasks, still_here
+from seedream_batch.engine.manifest_checks import keep_moves, same_account, same_service, same_store, take_in_rescued
+from seedream_batch.engine.workers.heartbeat import BEAT
+from seedream_batch.errors import ManifestLocked
+from seedream_batch.files.local_folder import sync_folder
+from seedream_batch.files.open import destination
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.async_writer import repeated
+from seedream_batch.manifest.base_store import ENTERED
+from seedream_batch.manifest.rescue_log import NAME, RescueFile, name_of_worker
+from seedream_batch.manifest.sync_job import Entered
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import TaskSpec
+
+JOINING = 120.0
+"""Seconds to wait for one that brings the manifest in line with its job and is not among the workers."""
+
+_STEP = 0.2
+"""Seconds between two looks at whether one may join."""
+
+_TOLD_AFTER = 2.0
+"""Seconds of waiting after which that is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the tasks of a job are made of: the tasks, and the files that were read for them by now, with their hashes.
+
+    The names of the files are relative to the folder of the job file, whose own name is empty.
+    """
+
+    tasks: Iterable[TaskSpec]
+    files: Callable[[], Mapping[str, str]]
+    references: Callable[[], int]
+    """How many reference images on this machine they use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that has begun: whether nobody else is at work, whether one before it was killed, and what was entered."""
+
+    alone: bool
+    cut_off: bool
+    entered: Entered
+    rescue: RescueFile
+
+
+def begin(
+    manifest: Manifest,
+    job: Job,
+    source: Source,
+    origin: str,
+    tell: Callable[[str], None],
+    *,
+    key: ApiKey | None = None,
+    confirmed: bool = False,
+    verifies: bool = False,
+) -> Begun:
+    """Checks that the manifest is that of the job, the service and the account; begins a run; enters the tasks.
+
+    A worker that finds others at work leaves that to the one that came first; whether the job is still the same is seen
+    by its files. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for
+    `same_account`. Raises `UsageError`, `ManifestLocked`, `InvalidJob`, `StorageError`.
+    """
+    alone = not manifest.shared or _is_first(manifest, tell)
+    still_here(manifest)
+    same_store(manifest, job)
+    if alone:
+        keep_moves(manifest, destination(job))
+    same_service(manifest, origin)
+    sure = same_job(manifest, job)
+    if key is not None:
+        same_account(manifest, key, confirmed=confirmed, verifies=verifies)
+    if not alone:
+        _same_tasks(manifest, job, source.files())
+    now = time.time()
+    manifest.tell(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
+    run = repeated(
+        lambda: manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
+    )
+    cut_off = manifest.was_cut_off()
+    take_in_rescued(manifest, job, now)
+    rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
+    if alone:
+        with manifest.group():
+            entered = manifest.enter(source.tasks, now)
+            if not sure:
+                same_tasks(manifest, job, entered)
+                manifest.tell(facts_of(job) | folders_of(manifest, job))
+        if manifest.shared:
+            made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
+            manifest.tell({ENTERED: json.dumps(made_of)})
+        return Begun(alone, cut_off, entered, rescue)
+    if json.loads(manifest.fact(ENTERED))["references"]:
+        # They are found while the tasks are made.
+        heard = time.monotonic()
+        for _ in source.tasks:
+            if time.monotonic() - heard > BEAT:
+                heard = time.monotonic()
+                repeated(manifest.alive)
+    manifest.let_others_in()
+    return Begun(alone, False, Entered(known=manifest.wanted()), rescue)
+
+
+def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool, joins: bool) -> dict[str, str]:
+    """What a manifest remembers of a run that begins.
+
+    What identifies the job and the folder is only written once the job is known to be the same: by its file (`sure`),
+    or by the files that other workers have read (`joins`).
+    """
+    facts = {"service": origin}
+    if sure or joins:
+        facts |= folders_of(manifest, job)
+    if sure:
+        facts |= facts_of(job)
+    if job.store is not None:
+        facts[STORE] = job.store.url
+    if not manifest.fact("created_at"):
+        facts["created_at"] = f"{now:.3f}"
+    return facts
+
+
+def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
+    """Keeps others from joining; whether none is at work."""
+    waiting = _Waiting(manifest, tell)
+    manifest.keep_others_out(waiting.for_one_that_begins)
+    while True:
+        waiting.bury()
+        if not manifest.others():
+            return True
+        if manifest.others_here():
+            return False
+        # All of them are gone; whether they come back is known in a moment.
+        waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
+
+
+class _Waiting:
+    """The waiting of a worker for others; the user is told why, once."""
+
+    def __init__(self, manifest: Manifest, tell: Callable[[str], None]) -> None:
+        self._manifest = manifest
+        self._tell = tell
+        self._begun = time.monotonic()
+        self._told = False
+        self._waited_for = 0
+        self._since = self._begun
+
+    def bury(self) -> None:
+        repeated(lambda: self._manifest.bury(time.time(), platform.node()))
+
+    def a_moment(self, why: str) -> None:
+        if not self._told and time.monotonic() - self._begun > _TOLD_AFTER:
+            self._told = True
+            self._tell(why)
+        time.sleep(_STEP)
+
+    def for_one_that_begins(self) -> None:
+        """As a worker it has a lease, which ends; before, nothing is known of it."""
+        self.bury()
+        now = time.monotonic()
+        session, is_worker = self._manifest.one_that_begins() or (0, True)
+        if is_worker or session != self._waited_for:
+            self._waited_for, self._since = session, now
+        elif now - self._since > JOINING:
+            raise ManifestLocked(
+                f"another worker has been about to begin on {self._manifest.name} for too long; if it is stopped,"
+                " end it"
+            )
+        self.a_moment("another worker brings the manifest in line with the job; waiting for it")
+
+
+def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
+    """Refuses to join workers that go by another state of the job.
+
+    What was `read` already counts as it was then: it may be another by now.
+    """
+    known = json.loads(manifest.fact(ENTERED) or "{}")
+    others = manifest.others()
+    _, pid, host = others[0] if others else (0, 0, "")
+    who = f"{len(others)} at work on {manifest.name}, the first of them pid {pid} on {host}"
+    if known.get("version") != __version__:
+        raise ManifestLocked(
+            f"workers of seedream-batch {known.get('version')}, and not {__version__}: {who}; let them end"
+        )
+    for name, digest in known["files"].items():
+        file = job.file.parent / name if name else job.file
+        if (read.get(name) or _digest(file)) != digest:
+            raise ManifestLocked(f"{file} is not the one that others go by ({who}); let them end, then run again")
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""

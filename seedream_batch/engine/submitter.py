@@ -1,0 +1,472 @@
+"""Submitting: the intent first, then one POST, then what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import assert_never
+
+from seedream_batch.client.service import longest_submission
+from seedream_batch.engine.context import MOST_UNCLEAR, Context, event
+from seedream_batch.engine.events import EventKind, StopReason
+from seedream_batch.engine.reference_sender import ReferenceSender
+from seedream_batch.engine.refusal_limit import Refusals
+from seedream_batch.engine.stop_control import Happening
+from seedream_batch.engine.workers.heartbeat import BEAT
+from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
+from seedream_batch.files.references import BadReferenceImage
+from seedream_batch.lifecycle import Move, after_submission, backoff
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.db.connection import LEASE
+from seedream_batch.manifest.rescue_log import Rescued
+from seedream_batch.manifest.task_store import Claim, Claimed, Intent
+from seedream_batch.model.outcome import Submission, Submitted
+from seedream_batch.model.service_messages import is_dead_reference, is_moderation
+from seedream_batch.model.task import TaskRecord, TaskState
+from seedream_batch.pacing.rate_limiter import LATE
+
+RESENDS = 4
+"""How often one run sends an uncertain task again under its key."""
+
+_FINAL = {Submitted.ACCEPTED, Submitted.REFUSED, Submitted.BLOCKED, Submitted.INDETERMINATE}
+"""Answers to a resend after which it is not sent once more."""
+
+KEY_LIFETIME = 20 * 3600.0
+"""Seconds in which a service is trusted to know a key; how long it really does is not documented, a day is usual."""
+
+SKEW = 60.0
+"""Seconds by which the clocks of workers may differ."""
+
+MOST_UPLOADS = 5
+"""Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
+
+MOST_SAME_IDS = 3
+"""Tasks with the id of another one after which a run stops submitting."""
+
+MOST_NOT_OFFERED = 3
+"""Times in a row that the model may be said not to be offered before a run stops submitting."""
+
+MOST_PAGES = 5
+"""Times that one task may get a web page with a 429 while others are accepted."""
+
+SLOW = 2.0
+"""Seconds that a server may take for task ids before they are written down elsewhere, too."""
+
+
+class Submitter:
+    """Sends tasks, one at a time for each, and records every outcome before anything else happens to the task."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._references = ReferenceSender(context)
+        self._most_unanswered = 4
+        self._unanswered = 0
+        self._answered = Happening()
+        self._bad_uploads = 0
+        self._same_ids = 0
+        """Tasks for which the service named the id of another one."""
+        self._told_of_silence = False
+        self._refusals = Refusals()
+        self._not_offered = 0
+        self._pages: dict[int, tuple[int, int]] = {}
+        """Tasks that got a web page with a 429: how often, and how many tasks were accepted by then."""
+        self.blocked_by = ""
+        """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
+        self.claims = 0
+        """How many intents were committed so far."""
+        self.unclaimed: set[int] = set()
+        """Tasks that whoever feeds them has put on their way, and that have no committed intent yet."""
+
+    async def wait_for_turn(self) -> None:
+        """Waits until the next submission may go out, and takes its turn; raises `Stopping`.
+
+        Few go out together at first: as long as nothing is known of the service, few are then in doubt. The turn
+        ends with `submit` or `resend`, or with `give_up_turn`.
+        """
+        context = self._context
+        while self._unanswered >= self._most_unanswered:
+            self._answered.clear()
+            await context.until(self._answered)
+        self._unanswered += 1
+        if context.claims is not None:
+            # Turns that are shared are taken with the claim, and not before.
+            return
+        try:
+            await context.rest(context.pace.next_slot(context.monotonic()))
+        except BaseException:
+            self.give_up_turn()
+            raise
+
+    def give_up_turn(self) -> None:
+        """Ends a turn without a submission, or after its answer."""
+        self._unanswered -= 1
+        self._answered.set()
+
+    async def submit(self, task: TaskRecord) -> TaskRecord | None:
+        """Sends a planned task in its turn; the accepted task, or None when it was not accepted."""
+        try:
+            sent = await self._send(task)
+        finally:
+            self.unclaimed.discard(task.id)
+            self.give_up_turn()
+        if sent is None:
+            return None
+        claim, outcome = sent
+        accepted = await self._record(claim, outcome)
+        uncertain = outcome.kind in {Submitted.UNKNOWN, Submitted.IN_PROGRESS}
+        if accepted is not None or not uncertain or not self._context.options.resend:
+            return accepted
+        await self._context.rest(outcome.retry_after or backoff(1, random=self._context.random))
+        return await self.resend(await self._context.writer.do(lambda m: m.task(task.id)), just_sent=True)
+
+    async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
+        """Sends an uncertain task again, with the identical body under the same key, until its fate is known.
+
+        The accepted task, or None when it stays uncertain. Only for services whose keys are trusted, and only as long
+        as they can be expected to know the key, which `just_sent` ones do.
+        """
+        context = self._context
+        claim = await context.writer.do(lambda m: m.open_claim(task))
+        if claim is None:
+            return None
+        if not just_sent and (expired := await self._expired(claim)):
+            await self._hold(task, expired)
+            return None
+        try:
+            body = await self._references.with_inlined(claim.body)
+        except (StorageError, BadReferenceImage) as error:
+            await self._hold(task, f"cannot be sent again as it was: {error}")
+            return None
+        for tries in range(1, RESENDS + 1):
+            if context.stop_reason is StopReason.CREDENTIALS:
+                return None
+            await self.wait_for_turn()
+            try:
+                context.rescue.prepare()
+                # A manifest on a server may have become another run's during the wait, and the task's fate clear.
+                if tries > 1 and await context.writer.do(lambda m: m.open_claim(task)) is None:
+                    return None
+                if context.claims is not None:
+                    await self._leave(await context.claims.turn() - context.monotonic())
+                    if not self._counts_for(body):
+                        await context.rest(BEAT)
+                        continue
+                outcome = await self._judged(task, await context.service.submit(body, claim.key))
+                self._notice(outcome, first=False)
+                accepted = await self._record(claim, outcome)
+            finally:
+                self.give_up_turn()
+            if accepted is not None or outcome.kind in _FINAL:
+                return accepted
+            await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
+        return None
+
+    async def _expired(self, claim: Claim) -> str:
+        """Why the service may not know the key of a claim any more; empty if it does. No age counts as too old."""
+        now = self._context.clock()
+        newest = await self._context.writer.do(lambda m: m.newest_run())
+        age = now - claim.opened_at
+        if age < 0 or newest > now + SKEW:
+            return "the clock was set back since it was sent: the service may have forgotten the key"
+        if age > KEY_LIFETIME:
+            return f"sent {age / 3600:.0f} h ago: the service may have forgotten the key"
+        return ""
+
+    async def _send(self, task: TaskRecord) -> tuple[Claim, Submission] | None:
+        """The committed intent and the outcome of its POST; None when nothing was sent."""
+        context = self._context
+        try:
+            kept = await self._references.with_uploads(task)
+            body = await self._references.with_inlined(kept or task.body)
+        except (ServiceError, StorageError, BadReferenceImage) as error:
+            await self._not_prepared(task, error)
+            return None
+        self._bad_uploads = 0
+        # Uploads take their time; nothing is bought any more once the run is to end.
+        context.check()
+        if not context.may_submit():
+            return None
+        context.rescue.prepare()
+        claim, wait = await self._claim_in_turn(Intent(task.id, kept))
+        if claim is None:
+            return None
+        self.unclaimed.discard(task.id)
+        self.claims += 1
+        context.stats.submitted += 1
+        # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
+        await self._leave(wait)
+        if not self._counts_for(body):
+            await self._not_sent(claim)
+            return None
+        outcome = await self._judged(task, await context.service.submit(body, claim.key))
+        self._notice(outcome, first=True)
+        return claim, outcome
+
+    async def _judged(self, task: TaskRecord, outcome: Submission) -> Submission:
+        """The outcome; where the key is good, a 403 is about this one request, and a 401 about the model."""
+        if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
+            return self._walled(task, outcome)
+        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
+            return outcome
+        told = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
+        kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
+        return replace(outcome, kind=kind, message=told)
+
+    def _walled(self, task: TaskRecord, outcome: Submission) -> Submission:
+        """A firewall's page with a 429: about this one request where others are accepted in between, time and again."""
+        times, accepted = self._pages.get(task.id, (0, -1))
+        if self._refusals.successes > accepted:
+            times += 1
+        self._pages[task.id] = times, self._refusals.successes
+        if times < MOST_PAGES:
+            return outcome
+        return replace(
+            outcome, kind=Submitted.BLOCKED, message=f"{outcome.message}, {times} times; others are accepted"
+        )
+
+    async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
+        """The committed intent, and how long to wait before it is sent."""
+        context = self._context
+        if context.claims is None:
+            return self._claim_of(await self._claim(intent)), context.pace.leaving(context.monotonic())
+        found = await context.claims.claim(intent)
+        self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
+        return (None, 0.0) if found is None else (found[0], found[1] - context.monotonic())
+
+    async def _leave(self, wait: float) -> None:
+        """Waits for the moment of a submission; those that a busy loop wakes late do not go out together."""
+        context = self._context
+        while wait > 0:
+            due = context.monotonic() + wait
+            await asyncio.sleep(wait)
+            now = context.monotonic()
+            wait = context.pace.leaving(now) if now - due > LATE else 0.0
+
+    def _counts_for(self, body: str) -> bool:
+        """Whether the word of this run is sure to count until a request with this body is answered."""
+        crew = self._context.crew
+        return crew is None or crew.counts_for(min(longest_submission(body), LEASE / 2))
+
+    async def _not_sent(self, claim: Claim) -> None:
+        """A worker that was not heard of for a while: others may take its tasks before there is an answer."""
+        context = self._context
+        now = context.clock()
+        why = "not sent: this worker was not heard of for too long"
+        if not self._told_of_silence:
+            self._told_of_silence = True
+            context.tell(
+                f"{context.writer.manifest.name} answers too slowly; nothing is sent unless it answers in time"
+            )
+        await context.writer.do(lambda m: m.not_executed(claim.task, why=why, not_before=now + BEAT, now=now))
+        context.stats.submitted -= 1
+
+    async def _claim(self, intent: Intent) -> Claimed:
+        context = self._context
+        return await context.writer.do(lambda m: m.claim([intent], context.job.budget, context.clock()))
+
+    def _claim_of(self, claimed: Claimed) -> Claim | None:
+        if claimed.stopped_by:
+            self.blocked_by = claimed.stopped_by
+        return claimed.claims[0] if claimed.claims else None
+
+    async def _record(self, claim: Claim, outcome: Submission) -> TaskRecord | None:
+        context = self._context
+        task = claim.task
+        move = after_submission(task.state, outcome)
+        now = context.clock()
+        if move is None:
+            told = f"sent again under the same key: {outcome.message or outcome.kind}"
+            if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED, Submitted.BLOCKED}:
+                await self._hold(task, told, outcome)
+            else:
+                await context.writer.do(
+                    lambda m: m.still_uncertain(task, why=told, held=False, now=now, kept=outcome.kept)
+                )
+            return None
+        match move.to:
+            case TaskState.ACCEPTED:
+                return await self._accepted(claim, move, outcome, now)
+            case TaskState.PLANNED:
+                wait = outcome.retry_after or backoff(1, random=context.random)
+                await self._planned_again(task, outcome, move.why, now + wait)
+            case TaskState.FAILED:
+                if await self._has_other_uploads(claim, outcome):
+                    why = f"{move.why}; its reference images are uploaded again"
+                    await self._planned_again(task, outcome, why, now)
+                else:
+                    await self._refused(task, move, now, outcome)
+            case TaskState.UNCERTAIN:
+                await context.writer.do(
+                    lambda m: m.uncertain(
+                        task, why=move.why, code=move.code, held=move.held, now=now, kept=outcome.kept
+                    )
+                )
+                context.stats.uncertain += 1
+                context.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
+            case TaskState.SUBMITTING | TaskState.SUCCEEDED | TaskState.LOST:
+                raise AssertionError(f"a submission does not lead to {move.to}")
+            case _:
+                assert_never(move.to)
+        return None
+
+    async def _accepted(self, claim: Claim, move: Move, outcome: Submission, now: float) -> TaskRecord | None:
+        context = self._context
+        task = claim.task
+        deadline = now + context.job.run.task_timeout
+
+        def store(manifest: Manifest) -> TaskRecord:
+            return manifest.accepted(
+                task, outcome.task_ids, deadline=deadline, why=move.why, now=now, kept=outcome.kept
+            )
+
+        rescued = False
+        try:
+            storing: Awaitable[TaskRecord] = context.writer.do(store)
+            if not context.writer.manifest.quick:
+                storing = asyncio.ensure_future(storing)
+                if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
+                    # The server may come back, but a kill meanwhile must not take ids that are paid for.
+                    self._rescue(claim, outcome, now, "the manifest's server does not answer")
+                    rescued = True
+            accepted = await storing
+        except BaseException as error:
+            # Whatever the reason is, a cancellation included: ids that are paid for must not go with it.
+            if not rescued:
+                leaving = isinstance(error, asyncio.CancelledError)
+                why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
+                self._rescue(claim, outcome, now, why)
+            raise
+        if accepted.state is TaskState.UNCERTAIN:
+            context.stats.uncertain += task.state is not TaskState.UNCERTAIN
+            context.emit(event(EventKind.UNCERTAIN, accepted, accepted.reason))
+            self._same_ids += 1
+            if self._same_ids == MOST_SAME_IDS:
+                context.stop_submitting(StopReason.UNCLEAR, "the service names one task id for several tasks")
+            return None
+        if task.state is TaskState.UNCERTAIN:
+            context.stats.uncertain = max(0, context.stats.uncertain - 1)
+        context.emit(event(EventKind.SUBMITTED, accepted, move.why))
+        return accepted
+
+    async def _planned_again(self, task: TaskRecord, outcome: Submission, why: str, not_before: float) -> None:
+        """Nothing was executed, so it may be sent again."""
+        context = self._context
+        now = context.clock()
+        await context.writer.do(
+            lambda m: m.not_executed(task, why=why, not_before=not_before, now=now, kept=outcome.kept)
+        )
+        context.stats.submitted -= 1
+
+    async def _has_other_uploads(self, claim: Claim, outcome: Submission) -> bool:
+        """Whether the service refused an upload that it has lost, and the task goes out with another one."""
+        dead = outcome.kind is Submitted.REFUSED and is_dead_reference(outcome.code, outcome.message)
+        return dead and await self._references.forget(claim.task, claim.body)
+
+    async def _refused(self, task: TaskRecord, move: Move, now: float, outcome: Submission | None = None) -> None:
+        context = self._context
+        kept = None if outcome is None else outcome.kept
+        await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now, kept=kept))
+        context.stats.failed += 1
+        context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+
+    async def _hold(self, task: TaskRecord, why: str, outcome: Submission | None = None) -> None:
+        """From here on a person has to decide."""
+        now = self._context.clock()
+        kept = None if outcome is None else outcome.kept
+        await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now, kept=kept))
+        self._context.emit(event(EventKind.UNCERTAIN, task, why))
+
+    def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
+        """The manifest may not take ids that are paid for: they go to the rescue file, or at least to the log."""
+        context = self._context
+        ids = " ".join(outcome.task_ids)
+        try:
+            context.rescue.add(Rescued(claim.key, outcome.task_ids, now))
+        except StorageError as failure:
+            text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {failure})"
+        else:
+            text = f"task id {ids} went to {context.rescue.path}, since {why}"
+        context.emit(event(EventKind.RESCUED, claim.task, text))
+
+    def _notice(self, outcome: Submission, *, first: bool) -> None:
+        """What an outcome tells of the service as a whole; `first` for a task that was not sent before."""
+        context = self._context
+        kind = outcome.kind
+        told = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
+        if kind in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE}:
+            context.not_heard(told)
+        elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
+            context.heard_from_service()
+        if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
+            # Those say nothing of the tasks or the model: in between, they must not hide a series of such answers.
+            context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
+            self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
+        self._react(outcome, told, first=first)
+
+    def _react(self, outcome: Submission, told: str, *, first: bool) -> None:
+        context = self._context
+        match outcome.kind:
+            case Submitted.ACCEPTED:
+                self._refusals.accepted()
+                context.sent_one()
+                self._most_unanswered = min(
+                    2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
+                )
+            case Submitted.UNAUTHORIZED:
+                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
+            case Submitted.UNPAID:
+                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({told})")
+            case Submitted.RATE_LIMITED:
+                context.slow_down(self._pause(outcome), told)
+            case Submitted.UNREACHABLE if outcome.status is not None:
+                # A redirect. Sent again it would be redirected again, at best.
+                context.stop_submitting(StopReason.OUTAGE, outcome.message)
+            case Submitted.UNAVAILABLE:
+                context.send_none_for(self._pause(outcome))
+            case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
+                text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
+                context.stop_submitting(StopReason.UNCLEAR, text)
+            case Submitted.NO_MODEL:
+                context.send_none_for(self._pause(outcome))
+                if self._not_offered >= MOST_NOT_OFFERED:
+                    text = f"the service does not offer this model now ({told}); nothing was sent to it"
+                    context.stop_submitting(StopReason.OUTAGE, text)
+            case Submitted.REFUSED | Submitted.BLOCKED if first:
+                self._notice_refusal(outcome, told)
+            case _:
+                pass
+
+    def _notice_refusal(self, outcome: Submission, told: str) -> None:
+        """A refusal for its content is the prompt's own; any other may be the first of thousands."""
+        blocked = outcome.kind is Submitted.BLOCKED
+        if not blocked and is_moderation(outcome.code, outcome.message):
+            return
+        if self._refusals.refused(told, blocked=blocked):
+            text = f"{self._refusals.count} tasks in a row were refused for the same reason ({told})"
+            self._context.stop_submitting(StopReason.REFUSED, text)
+
+    def _pause(self, outcome: Submission) -> float:
+        return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)
+
+    async def _not_prepared(self, task: TaskRecord, error: Exception) -> None:
+        """A reference image could not be made ready, so nothing was sent."""
+        context = self._context
+        match error:
+            case CredentialsRefused():
+                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+            case BalanceTooLow():
+                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
+            case RequestRefused():
+                # The service will not have this image: a definite no to the tasks that use it, and to no other.
+                claim = self._claim_of(await self._claim(Intent(task.id)))
+                if claim is not None:
+                    await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock())
+            case ServiceError():
+                self._bad_uploads += 1
+                if self._bad_uploads >= MOST_UPLOADS:
+                    context.stop_submitting(StopReason.OUTAGE, str(error))
+                else:
+                    await context.rest(backoff(self._bad_uploads, random=context.random))
+            case _:
+                context.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")

@@ -1,0 +1,161 @@
+"""Verifying: every stored image against the manifest, and what is not there asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+
+from seedream_batch.engine.collector import DEFAULT_LINK_LIFETIME, Collector
+from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.events import EventKind, Verification
+from seedream_batch.engine.job_identity import on_another_machine
+from seedream_batch.engine.placement import find, in_the_way, settle
+from seedream_batch.errors import StorageError
+from seedream_batch.files.integrity import check
+from seedream_batch.manifest import Manifest
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import KNOWN_FOR, NOT_THERE, ImageRecord, ImageState, TaskRecord
+
+PAGE = 256
+"""Images that are looked at together; so many records, and not their files, are in memory."""
+
+PARALLEL = min(8, 2 * (os.cpu_count() or 1))
+"""Files that are read at the same time: each is in memory, and with `deep` its pixels, too."""
+
+SHOWN = 20
+"""Files that could not be read, named with their reason; the count is whole."""
+
+NO_LINK = "the file is gone, and the service gives no link any more"
+MOVE_AWAY = "move it away and verify again"
+
+
+Start = Callable[[TaskRecord, Coroutine[object, object, None]], Awaitable[None]]
+"""Begins work on a task as soon as there is a slot for it."""
+
+
+async def verify(context: Context, collector: Collector, what: Verification, start: Start) -> None:
+    """Looks at what is stored, then has again what is not there: nothing is bought, and nothing moves.
+
+    Raises `Stopping`.
+    """
+    verifier = _Verifier(context, collector, what)
+    await settle(context)
+    await verifier.check()
+    since = context.clock() - KNOWN_FOR
+    short = set(await context.writer.do(lambda m: m.short_of_images(since)) if what.ask else ())
+    for number in sorted(short.union(await context.writer.do(lambda m: m.wanting()))):
+        task = await context.writer.do(lambda m, n=number: m.task(n))  # type: ignore[misc]
+        await start(task, verifier.have_again(task, short=number in short))
+
+
+class _Verifier:
+    """Looks at files, and asks for what is not there."""
+
+    def __init__(self, context: Context, collector: Collector, what: Verification) -> None:
+        self._context = context
+        self._collector = collector
+        self._what = what
+        self._files = asyncio.Semaphore(PARALLEL)
+
+    async def check(self) -> None:
+        """Looks at every image that is stored, or was. Raises `Stopping`."""
+        context = self._context
+        after = (0, 0)
+        while page := await context.writer.do(lambda m: m.to_check(after, PAGE)):  # noqa: B023 - awaited here
+            results = await asyncio.gather(*(self._check(image) for image in page), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            after = (page[-1].task, page[-1].index)
+        await context.writer.do(lambda m: m.whole_again(context.clock()))
+
+    async def _check(self, image: ImageRecord) -> None:
+        context = self._context
+        verified = context.verified
+        async with self._files:
+            context.check()
+            try:
+                place, found = await find(context, image, partial(check, deep=self._what.deep))
+                if place is None and not found.there and context.other_folders:
+                    on_another_machine(image.path)
+            except StorageError as error:
+                # Nothing is known of the file, so nothing changes.
+                verified.unread += 1
+                if len(verified.unreadable) < SHOWN:
+                    verified.unreadable.append(str(error))
+                return
+            finally:
+                verified.checked += 1
+                context.stats.checked += 1
+        missing = image.state is ImageState.MISSING
+        if place is not None:
+            if not missing and place == image.path:
+                verified.whole += 1
+            elif await context.writer.do(lambda m: m.take_back(image, place, context.clock())):
+                verified.whole += 1
+                verified.came_back += missing
+            return
+        # What was changed may be somebody's work: it is told, and never touched.
+        why = f"{found.wrong}; {MOVE_AWAY}" if found.there else found.wrong
+        if not missing:
+            verified.broken += 1
+            await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock()))
+        elif why != image.reason and (image.url or found.there):
+            # Without a link, the reason says what the service answered.
+            await context.writer.do(lambda m: m.remark(image, why, context.clock(), link=bool(image.url)))
+
+    async def have_again(self, task: TaskRecord, *, short: bool) -> None:
+        """Ask a succeeded task for links of its images that are not there, and fetch them. Raise `Stopping`.
+
+        `short` if it was completed with too few images: it may have more by now.
+        """
+        context = self._context
+        if short:
+            await self._collector.complete(task)
+        wanted = []
+        for image in await context.writer.do(lambda m: m.images(task.id)):
+            if image.state not in NOT_THERE:
+                continue
+            if await in_the_way(context, task, [image.index]):
+                context.verified.in_the_way += 1
+            else:
+                wanted.append(image)
+        if not self._what.ask:
+            context.verified.to_ask += len(wanted)
+            return
+        if wanted:
+            await self._ask(task, wanted)
+        await self._collector.fetch_all(task)
+
+    async def _ask(self, task: TaskRecord, wanted: list[ImageRecord]) -> None:
+        """Notes the links that the service gives, or that it gives none."""
+        context = self._context
+        poll = await self._collector.clear_answer(task)
+        if poll is None:
+            context.verified.unanswered += len(wanted)
+            context.stats.trouble += 1
+            context.emit(event(EventKind.WARNING, task, "the service gave no clear answer about its links"))
+            return
+        known = await context.writer.do(lambda m: m.delivered(task.id))
+        # Links are told apart by their place alone: a list of another length says nothing of any of them.
+        links = poll.images if len(poll.images) == known else ()
+        now = context.clock()
+
+        def note(manifest: Manifest) -> None:
+            for image in wanted:
+                link = links[image.index - 1] if image.index <= len(links) else None
+                if link is not None and _is_new(image, link, now):
+                    manifest.announce_again(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
+                elif image.state is ImageState.MISSING:
+                    manifest.remark(image, NO_LINK, now, link=False)
+
+        await context.writer.do(note)
+
+
+def _is_new(image: ImageRecord, link: ImageUrl, now: float) -> bool:
+    """Whether a link may give what the last one did not."""
+    if link.expires_at is not None and link.expires_at <= now:
+        return False
+    return image.state is not ImageState.EXPIRED or link.url != image.url

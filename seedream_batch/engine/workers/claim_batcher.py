@@ -1,0 +1,176 @@
+"""Claims on a manifest that several workers share: turns, money and intents in one transaction, many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from seedream_batch.engine.stop_control import Stopping
+from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.task_store import Claim, Claimed, Intent, Turns
+from seedream_batch.model.job import Budget
+from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing.rate_limiter import MOST_HELD
+
+TOGETHER = 64
+"""Intents that are claimed together."""
+
+SOONEST = 0.02
+"""Seconds that a claim is taken to need at least."""
+
+Waiting = tuple[Intent | None, "asyncio.Future[tuple[Claim | None, float] | None]"]
+
+
+class Claims:
+    """Collects the intents of a run, and claims those that have come since the last time together with their turns.
+
+    A turn is a moment of `monotonic`. It is taken for the whole job: the pace, and the pauses that the service asks
+    for, are those of all workers.
+    """
+
+    def __init__(
+        self,
+        writer: ManifestWriter,
+        budget: Budget,
+        rate: float | None,
+        *,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float],
+        may_go_on: Callable[[], bool],
+        rest: Callable[[float], Awaitable[None]],
+        heard: Callable[[float], None],
+    ) -> None:
+        """`heard` is told a moment of `clock` at which the session of a claim that went through was there."""
+        self._writer = writer
+        self._budget = budget
+        self._rate = rate
+        self._clock = clock
+        self._monotonic = monotonic
+        self._may_go_on = may_go_on
+        self._rest = rest
+        self._heard = heard
+        self._waiting: deque[Waiting] = deque()
+        self._work: asyncio.Task[None] | None = None
+        self._lead = SOONEST
+        self._accepted: list[float] = []
+        self._refused: list[tuple[float, float]] = []
+        self.stopped_by = ""
+        """What of the budget the last claim would have passed."""
+
+    async def claim(self, intent: Intent) -> tuple[Claim, float] | None:
+        """A committed intent and the moment of its turn; None when it was not committed, or the run is to end."""
+        found = await self._enqueue(intent)
+        return None if found is None or found[0] is None else (found[0], found[1])
+
+    async def turn(self) -> float:
+        """The moment of a turn for what has an intent already. Raises `Stopping`."""
+        found = await self._enqueue(None)
+        if found is None:
+            raise Stopping
+        return found[1]
+
+    def accepted(self) -> None:
+        """The service took a submission."""
+        self._accepted.append(self._monotonic())
+
+    def refused(self, seconds: float) -> None:
+        """The service wants no submissions for so long: nobody's."""
+        self._refused.append((self._monotonic(), seconds))
+        self._begin()
+
+    async def _enqueue(self, intent: Intent | None) -> tuple[Claim | None, float] | None:
+        done: asyncio.Future[tuple[Claim | None, float] | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((intent, done))
+        self._begin()
+        return await done
+
+    def _begin(self) -> None:
+        if self._work is None:
+            # Those that are about to come in this turn of the loop go along.
+            self._work = asyncio.ensure_future(self._go_on())
+
+    async def _go_on(self) -> None:
+        batch: list[Waiting] = []
+        try:
+            while self._waiting or self._refused:
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
+                if not self._may_go_on():
+                    # Nothing new; but what was sent already may be sent again.
+                    _give_nothing([one for one in batch if one[0] is not None])
+                    batch = [one for one in batch if one[0] is None]
+                    if not batch and not self._refused:
+                        continue
+                left, pause = await self._claim(batch)
+                self._waiting.extendleft(reversed(left))
+                batch = []
+                if left and pause > 0:
+                    await self._rest(pause)
+        except Stopping:
+            _give_nothing(self._waiting)
+            self._waiting.clear()
+        except BaseException as error:
+            # Where nobody waits, the next call meets the same.
+            for _, done in [*batch, *self._waiting]:
+                if not done.done():
+                    done.set_exception(error)
+                    done.exception()  # a waiter that was cancelled must not turn this into a warning
+            self._waiting.clear()
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._work = None
+
+    async def _claim(self, batch: list[Waiting]) -> tuple[list[Waiting], float]:
+        """Claims what goes; what got no turn, and in how many seconds to come again."""
+        turns_only = [one for one in batch if one[0] is None]
+        intents = {one[0].task: one for one in batch if one[0] is not None}
+        accepted, self._accepted = self._accepted, []
+        refused, self._refused = self._refused, []
+        began = self._monotonic()
+
+        def call(manifest: Manifest) -> tuple[Claimed, float]:
+            take = partial(self._take, accepted, refused)
+            claimed = manifest.claim(
+                [intent for intent, _ in intents.values() if intent is not None],
+                self._budget, self._clock(), take=take, also=len(turns_only), monotonic=self._monotonic,
+            )  # fmt: skip
+            # Within the transaction, which ends only later.
+            return claimed, self._clock()
+
+        claimed, there_at = await self._writer.do(call)
+        self._heard(there_at)
+        # Turns do not come before their intents are written down, or they would all go out together.
+        took = self._monotonic() - began
+        self._lead = max(SOONEST, min(MOST_HELD, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took))
+        moments = [claimed.decided_at + after for after in claimed.turns]
+        for (_, done), moment in zip(turns_only, moments, strict=False):
+            if not done.done():
+                done.set_result((None, moment))
+        left = turns_only[len(moments) :]
+        moments = moments[len(turns_only) :]
+        tried, untried = list(intents)[: len(moments)], list(intents)[len(moments) :]
+        for claim, moment in zip(claimed.claims, moments, strict=False):
+            done = intents[claim.task.id][1]
+            tried.remove(claim.task.id)
+            if not done.done():
+                done.set_result((claim, moment))
+        self.stopped_by = claimed.stopped_by or self.stopped_by
+        _give_nothing([intents[number] for number in tried])
+        return [*left, *(intents[number] for number in untried)], claimed.free_in
+
+    def _take(
+        self, accepted: Sequence[float], refused: Sequence[tuple[float, float]], state: str, clock: float, most: int
+    ) -> Turns:
+        # How far the clock that all workers share is ahead of this one.
+        ahead = clock - self._monotonic()
+        news = News([at + ahead for at in accepted], [(at + ahead, pause) for at, pause in refused])
+        return Turns(*take_turns(state, self._rate, clock, most, lead=self._lead, news=news))
+
+
+def _give_nothing(waiting: list[Waiting] | deque[Waiting]) -> None:
+    for _, done in waiting:
+        if not done.done():
+            done.set_result(None)

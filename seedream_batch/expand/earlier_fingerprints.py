@@ -1,0 +1,136 @@
+"""What a job says in another way of reading it: as earlier versions did, and with numbers as they are written.
+
+Texts are made plain before they are used (`model.text`). What an earlier version bought from the text as it stood is
+the same image all the same: so a task also knows the fingerprints that it had then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from seedream_batch.expand.request import PROMPT, Context, FieldError
+from seedream_batch.expand.request_variants import Shape, Shapes
+from seedream_batch.model.document import Json, WrittenFloat, WrittenInt
+from seedream_batch.model.job import Job
+from seedream_batch.model.text import CONTROL, plain_text, words
+
+
+def plain_prompt(prompt: str) -> str:
+    """The prompt as it is sent. Raises `FieldError` for control characters."""
+    if prompt.isprintable():
+        return prompt
+    plain = plain_text(prompt).strip()
+    if control := CONTROL.search(plain):
+        told = f"the prompt has the control character U+{ord(control.group()):04X}, which is not allowed"
+        raise FieldError(("request", PROMPT), told, "remove it")
+    return plain
+
+
+class Readings:
+    """The other readings of one job's cells."""
+
+    def __init__(self, job: Job, shapes: Shapes) -> None:
+        self._shapes = shapes
+        self._include = job.readings.earlier_include
+        self._prompt = job.readings.earlier_prompt
+        self._earlier = {axis.name: axis.earlier for axis in job.axes if axis.earlier}
+        reads = shapes.prompt_reads
+        self._vars = {name: one for name, one in job.readings.written_vars.items() if reads is None or name in reads}
+        self._written_include = job.readings.written_include
+        self._written = {
+            axis.name: axis.written for axis in job.axes if axis.written and (reads is None or axis.name in reads)
+        }
+        self._checked: set[tuple[str, int]] = set()
+
+    def check_numbers(self, context: Context, cell: Mapping[str, Json], prompt: str) -> None:
+        """Raises `FieldError` for a number that the prompt shows in another way than it is written."""
+        if not (self._vars or self._written or self._written_include):
+            return
+        for section, name, key, written in self._numbers(cell):
+            if (name, key) in self._checked:
+                continue
+            meant = self._shapes.prompt({**context, name: written})
+            if meant is not None and meant != prompt:
+                number = _first_number(written)
+                shown = int(number) if isinstance(number, int) else float(number)
+                told = f"{number} is a number, and the prompt shows it as {shown}"
+                hint = f'quote it to have it as it is written: "{number}"; or write {shown}'
+                raise FieldError((section, name), told, hint)
+            if section != "vars":
+                self._checked.add((name, key))
+
+    def _numbers(self, cell: Mapping[str, Json]) -> Iterator[tuple[str, str, int, Json]]:
+        for name, value in self._vars.items():
+            yield "vars", name, 0, value
+        included = self._written_include.get(id(cell))
+        for name, value in cell.items():
+            if included is not None:
+                if included[name] is not value:
+                    yield "matrix", name, id(value), included[name]
+            elif name in self._written and id(value) in self._written[name]:
+                yield "matrix", name, id(value), self._written[name][id(value)]
+
+    def earlier(
+        self, context: Context, cell: Mapping[str, Json], shape: Shape, prompt: str, raw: str
+    ) -> tuple[tuple[str, str], ...]:
+        """The text and fingerprint that the request of a cell may have had for earlier versions, other than now.
+
+        `raw` is the prompt before it was made plain. Raises `FieldError` where to make a value plain joins two words.
+        """
+        if raw is prompt and not self._earlier and not self._include and not self._prompt:
+            return ()
+        sample = context["sample"]
+        found: dict[str, str] = {}
+        if raw != prompt:
+            text, print_ = self._shapes.texts(shape, raw, sample)
+            found[print_] = text
+        for values in self._values(cell):
+            body = self._body({**context, **values})
+            if body is None:
+                continue
+            if self._prompt:
+                body[PROMPT] = self._prompt.strip()
+            if words(body[PROMPT]) != words(prompt):
+                name = next((name for name in values if values[name] is not cell.get(name)), PROMPT)
+                told = f"without the white space around a value of `{name}` the words of the prompt are others"
+                at = ("matrix", name) if values else ("request", PROMPT)
+                raise FieldError(at, told, "take the space out of the value and put it into the template", cause=told)
+            text, print_ = self._shapes.texts(self._shapes.shape(body), body[PROMPT], sample)
+            found[print_] = text
+        text, print_ = self._shapes.texts(shape, prompt, sample)
+        found.pop(print_, None)
+        return tuple((text, print_) for print_, text in found.items())
+
+    def _values(self, cell: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
+        """The values that differ, as each earlier reading had them."""
+        included = self._include.get(id(cell))
+        if included is not None:
+            yield dict(included)
+            return
+        changed = {
+            name: self._earlier[name][id(value)]
+            for name, value in cell.items()
+            if name in self._earlier and id(value) in self._earlier[name]
+        }
+        if changed or self._prompt:
+            for index in range(max(map(len, changed.values()), default=1)):
+                yield {name: values[min(index, len(values) - 1)] for name, values in changed.items()}
+
+    def _body(self, context: Context) -> dict[str, Json] | None:
+        try:
+            body = self._shapes.request(context)
+        except FieldError:
+            return None  # then nothing was bought either
+        _, bad = self._shapes.with_references(body)
+        return None if bad or not isinstance(body.get(PROMPT), str) else body
+
+
+def _first_number(value: Json) -> WrittenInt | WrittenFloat:
+    """The first number in a value that is written otherwise than it prints; there is one."""
+    level = [value]
+    while True:
+        for item in level:
+            if isinstance(item, WrittenInt | WrittenFloat):
+                return item
+        parts = (item.values() if isinstance(item, dict) else item if isinstance(item, list) else () for item in level)
+        level = [item for part in parts for item in part]

@@ -1,0 +1,235 @@
+"""A job -> its tasks, one after the other, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
+
+from seedream_batch.errors import InvalidJob
+from seedream_batch.expand.drafts import task_spec
+from seedream_batch.expand.duplicates import Seen, Twins, image_paths
+from seedream_batch.expand.earlier_fingerprints import Readings, plain_prompt
+from seedream_batch.expand.matrix import cells, turning
+from seedream_batch.expand.output_path import Places
+from seedream_batch.expand.path_safety import collision_key
+from seedream_batch.expand.problem_collector import ProblemCollector
+from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
+from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
+from seedream_batch.expand.request_variants import Shape, Shapes
+from seedream_batch.model.cell import label
+from seedream_batch.model.document import Json, Path
+from seedream_batch.model.job import Job, Reference
+from seedream_batch.model.task import RereadTask, TaskSpec
+from seedream_batch.templates.engine import Template, TemplateEngine, TemplateError
+
+__all__ = ["BadReference", "Expansion", "RequestRules", "ResolveReference"]
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Expansion:
+    """The tasks of one job.
+
+    Iterating gives a `TaskSpec` for each sample of each cell; at the end, or when there are too many causes to
+    read, it raises `InvalidJob` with every problem found. What was given before that is not to be used then.
+    """
+
+    def __init__(self, job: Job, *, rules: RequestRules, engine: TemplateEngine, resolve: ResolveReference) -> None:
+        self._job = job
+        self._rules = rules
+        self._takes_prompt = rules.takes_prompt
+        filled_in = {
+            axis.name: axis.typed
+            for axis in job.axes
+            if axis.name not in job.request and (axis.name,) in rules.field_types
+        }
+        for cell in job.include:
+            for name in cell:
+                if name not in job.request and (name,) in rules.field_types:
+                    filled_in.setdefault(name, True)
+        self._request = RequestTemplate(job.request, filled_in, engine, rules.field_types, turning(job))
+        self._path: Template | None = None
+        self._path_error: FieldError | None = None
+        if job.output_path:
+            try:
+                self._path = engine.compile(job.output_path)
+            except TemplateError as error:
+                self._path_error = FieldError(("output", "path"), error.message, error.hint)
+        self.references: dict[str, Reference] = {}
+        """Every local reference met so far, by its SHA-256."""
+        self._shapes = Shapes(job, self._request, rules, resolve, self.references)
+        self._readings = Readings(job, self._shapes)
+
+    def names(self) -> list[tuple[Path, frozenset[str]]]:
+        """The free variables of each template of the job, with the place of the template."""
+        own = [(("output", "path"), self._path.names)] if self._path else []
+        return [*self._request.names, *own]
+
+    def errors(self) -> list[FieldError]:
+        """The templates that do not compile."""
+        return [*self._request.errors, *([self._path_error] if self._path_error else [])]
+
+    def __iter__(self) -> Iterator[TaskSpec]:
+        collector = ProblemCollector(self._job)
+        prints, names = Seen(), Seen()
+        for _cell, _sample, spec in self._specs(collector):
+            prints.add(spec.fingerprint)
+            if spec.images == 1:
+                names.add(collision_key(spec.paths[0]))
+            else:
+                for name in image_paths(spec):
+                    names.add(collision_key(name))
+            yield spec
+        self._find_twins(collector, prints.twice(), names.twice())
+        problems = collector.problems()
+        if problems:
+            raise InvalidJob(problems)
+
+    def _specs(self, collector: ProblemCollector) -> Iterator[tuple[Mapping[str, Json], int, TaskSpec]]:
+        job = self._job
+        places = Places(job, self._path)
+        cell_texts = _CellTexts(job)
+        samples = tuple(range(1, job.repeat + 1))  # the same objects for each cell, which are known again
+        full = False
+        ordinal = 0
+        for cell in cells(job):
+            cell_text = cell_texts.of(cell)
+            for sample in samples:
+                if full:
+                    raise InvalidJob(collector.problems())
+                ordinal += 1
+                context: Context = {**job.vars, **cell, "sample": sample}
+                made = self._quick(context, cell, places)
+                if made is None:
+                    made = self._careful(context, cell, places, collector)
+                if made is None:
+                    full = collector.full
+                    continue
+                shape, prompt, paths, earlier = made
+                text, print_ = self._shapes.texts(shape, prompt, sample)
+                spec = task_spec(
+                    print_, ordinal, sample, text, shape.images, paths, cell_text,
+                    shape.model, shape.size, shape.resolution, shape.price,
+                )  # fmt: skip
+                if earlier:
+                    spec = RereadTask.of(spec, earlier)
+                yield cell, sample, spec
+
+    def _quick(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
+        """The task of a cell whose request has a known shape; None where there is more to look at, or to tell."""
+        shape = self._shapes.of(context)
+        if shape is None:
+            return None
+        try:
+            raw = self._request.prompt(context)
+            prompt = plain_prompt(raw) if isinstance(raw, str) else raw
+            if not self._takes_prompt(prompt):
+                return None
+            return self._read(shape, prompt, raw, context, cell, places)
+        except FieldError:
+            return None
+
+    def _careful(
+        self, context: Context, cell: Mapping[str, Json], places: Places, collector: ProblemCollector
+    ) -> _Made | None:
+        """The task of a cell, with nothing taken for granted; None where it has a problem, which is collected."""
+        sample = context["sample"]
+        try:
+            body = self._shapes.request(context)
+            raw = body.get(PROMPT)
+            if isinstance(raw, str):
+                body[PROMPT] = plain_prompt(raw)
+            checked, bad = self._shapes.with_references(body)
+            for index, error in bad:
+                where = self._request.source(("image_urls", index))
+                collector.add(where, str(error), hint=error.hint, cell=cell, sample=sample)
+            if bad:
+                return None
+            faults = self._rules.problems(checked)
+            for fault in faults:
+                where = self._request.source(fault.path)
+                collector.add(where, fault.message, hint=fault.hint, cell=cell, sample=sample)
+            if faults:
+                return None
+            shape = self._shapes.shape(body)
+            return self._read(shape, body[PROMPT], str(raw), context, cell, places)
+        except FieldError as error:
+            collector.add(error.path, error.message, hint=error.hint, cause=error.cause, cell=cell, sample=sample)
+            return None
+
+    def _read(
+        self, shape: Shape, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
+    ) -> _Made:
+        """The task of a cell with this prompt; `raw` is the prompt before it was made plain. Raises `FieldError`."""
+        self._readings.check_numbers(context, cell, raw)
+        earlier = self._readings.earlier(context, cell, shape, prompt, raw)
+        return shape, prompt, places.of(shape, prompt, context, cell), earlier
+
+    def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
+        """Names the cells that make the same request or path; goes over the job again only if there are any."""
+        if not prints and not names:
+            return
+        same_request = Twins(
+            "makes the same request in two cells:",
+            "the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
+            " or use repeat for several samples of one prompt",
+        )
+        same_path = Twins(
+            "gives one path to two images:", "use every axis in output.path, and sample where repeat is above 1"
+        )
+        rows = _Rows(self._job)
+        for cell, sample, spec in self._specs(ProblemCollector(self._job)):
+            here = rows.named(cell, label(cell, sample if self._job.repeat > 1 else None))
+            if hash(spec.fingerprint) in prints and same_request.again(spec.fingerprint, here):
+                continue
+            for index, name in enumerate(image_paths(spec), start=1):
+                key = collision_key(name)
+                if hash(key) in names:
+                    image = f" image={index}" if spec.images > 1 else ""
+                    if same_path.again(key, f"{name!r} of {here}{image}"):
+                        break
+        same_request.tell(collector, ("request",))
+        same_path.tell(collector, ("output", "path"))
+
+
+_Made: TypeAlias = tuple[Shape, str, tuple[str, ...], tuple[tuple[str, str], ...]]
+"""The shape, the prompt and the paths of a task, and its requests and fingerprints of earlier versions."""
+
+
+class _Rows:
+    """Names the rows of tables that cells come from, each of several rows that are alike in its turn."""
+
+    def __init__(self, job: Job) -> None:
+        self._axes: dict[str, dict[str, list[str]]] = {}
+        for axis in job.axes:
+            rows = self._axes[axis.name] = {}
+            for value, at in zip(axis.values, axis.positions, strict=True):
+                if at.file != job.document.file:
+                    rows.setdefault(_encode(value), []).append(f"{at.file}:{at.line}")
+        self._met: Counter[str] = Counter()
+
+    def named(self, cell: Mapping[str, Json], name: str) -> str:
+        """The name of a cell, with the rows of its values."""
+        turn = self._met[name]
+        self._met[name] += 1
+        found = (self._axes[axis].get(_encode(value)) for axis, value in cell.items() if axis in self._axes)
+        rows = [places[min(turn, len(places) - 1)] for places in found if places]
+        return f"{name} ({', '.join(rows)})" if rows else name
+
+
+class _CellTexts:
+    """The JSON text of each cell, from the texts of the axis values, which are made once."""
+
+    def __init__(self, job: Job) -> None:
+        self._axes = {
+            axis.name: {id(value): f"{_encode(axis.name)}:{_encode(value)}" for value in axis.values}
+            for axis in job.axes
+        }
+
+    def of(self, cell: Mapping[str, Json]) -> str:
+        try:
+            return f"{{{','.join([self._axes[name][id(value)] for name, value in cell.items()])}}}"
+        except KeyError:
+            return _encode(cell)

@@ -1,0 +1,51 @@
+"""Where the images of a task go: by the job's template, or by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seedream_batch.expand.default_path import DefaultPath
+from seedream_batch.expand.matrix import turning
+from seedream_batch.expand.path_safety import BadPath, safe_path
+from seedream_batch.expand.request import PROMPT, Context, FieldError, render_at
+from seedream_batch.expand.request_variants import Shape
+from seedream_batch.model.document import Json, Path
+from seedream_batch.model.job import Job
+from seedream_batch.templates.engine import Template
+from seedream_batch.templates.render_cache import RememberingTemplate
+
+_PATH: Path = ("output", "path")
+
+
+class Places:
+    """The paths of the tasks of one job; `template` is that of `output.path`, if the job has it."""
+
+    def __init__(self, job: Job, template: Template | None) -> None:
+        self._default = DefaultPath(job)
+        self._template: RememberingTemplate | None = None
+        if template:
+            names = turning(job) | {"size", "resolution", "request", "index"}
+            self._template = RememberingTemplate(template, names, frozenset({"request"}))
+        self._numbered = template is not None and "index" in template.names
+        self._reads_request = template is not None and (template.includes or "request" in template.names)
+
+    def of(self, shape: Shape, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
+        """The paths of a task, relative to the output folder and without an extension. Raises `FieldError`."""
+        if self._template is None:
+            return self._default.render(cell, context["sample"])
+        known = {
+            "size": shape.size,
+            "resolution": shape.resolution,
+            "request": {**shape.body, PROMPT: prompt} if self._reads_request else shape.body,
+            **context,
+            "index": 1,
+        }
+        try:
+            if not self._numbered:
+                return (safe_path(render_at(self._template, known, _PATH)),)
+            return tuple(
+                safe_path(render_at(self._template, {**known, "index": index}, _PATH))
+                for index in range(1, shape.images + 1)
+            )
+        except BadPath as error:
+            raise FieldError(_PATH, str(error), cause=error.cause) from error

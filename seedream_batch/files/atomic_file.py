@@ -1,0 +1,82 @@
+"""One file that other programs read at any time: it has all of its old bytes, or all of its new ones."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from seedream_batch.errors import StorageError, UsageError, telling
+from seedream_batch.files.local_folder import PART, sync, sync_folder
+
+Ours = Callable[[bytes], bool]
+"""Tells by the bytes of a file whether an earlier run wrote it."""
+
+MOST_READ = 4 * 1024 * 1024
+"""Bytes that are read of a file to tell whose it is; a larger one is not ours."""
+
+_SYSTEM = ("/proc/", "/sys/", "/dev/")
+_MEMORY = "/dev/shm/"  # noqa: S108 - a folder like any other
+
+
+def replaceable(path: Path, ours: Ours) -> Path:
+    """The file that a path means, links followed: not there yet, empty, or written by an earlier run.
+
+    Call it before the work whose outcome the file is for. Raises `UsageError` for anything else, and `StorageError` if
+    the file cannot be written.
+    """
+    try:
+        final = path.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UsageError(f"{str(path)!r} is no usable path: {error}") from None
+    with telling(path):
+        named = f"{os.path.abspath(path)}/"  # noqa: PTH100 - links are not followed: /dev/stdout is one
+        system = any(one.startswith(_SYSTEM) and not one.startswith(_MEMORY) for one in (named, f"{final}/"))
+        if system or (final.exists() and not final.is_file()):
+            raise UsageError(f"{path} is no ordinary file; give the name of a file")
+        if path.is_symlink() and not final.exists():
+            raise UsageError(f"{path} is a link to {final}, which is not there; give the name of a file")
+        if not final.parent.is_dir():
+            raise UsageError(f"{path}: there is no folder {final.parent}; make it first")
+        if not _may_replace(final, ours):
+            raise UsageError(f"{path} was not written by an earlier run, so it is left alone; give another file")
+        part = _part(final)
+        part.write_bytes(b"")
+        part.unlink()
+    return final
+
+
+def replace_file(final: Path, data: bytes, ours: Ours) -> None:
+    """Gives the file these bytes, if it is still one that `replaceable` takes. Raises `StorageError`."""
+    part = _part(final)
+    with telling(final):
+        if not _may_replace(final, ours):
+            raise StorageError(f"{final} appeared meanwhile and is not ours, so it is left alone")
+        try:
+            with part.open("xb") as stream:
+                stream.write(data)
+                sync(stream)
+            part.replace(final)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        sync_folder(final.parent)
+
+
+def _may_replace(final: Path, ours: Ours) -> bool:
+    """Whether nothing is lost with the file: there is none, it is empty, or an earlier run wrote it."""
+    if not os.path.lexists(final):
+        return True
+    if final.is_symlink() or not final.is_file():
+        return False
+    with final.open("rb") as stream:
+        data = stream.read(MOST_READ + 1)
+    return not data or (len(data) <= MOST_READ and ours(data))
+
+
+def _part(final: Path) -> Path:
+    # Hidden, and with an ending that collectors of files do not take.
+    return final.parent / f"{PART}{secrets.token_hex(8)}.part"

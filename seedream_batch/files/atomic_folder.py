@@ -1,0 +1,177 @@
+"""A folder that appears whole or not at all: written under a hidden name beside its place, synced, renamed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from seedream_batch.errors import StorageError, UsageError, telling
+from seedream_batch.files.local_folder import MOST_KNOWN, sync, sync_folder
+from seedream_batch.model.document import Json
+
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""What systems say that cannot link a file to a place."""
+
+
+class WholeFolder:
+    """A folder being made: `keep` gives it its name, and leaving without that leaves nothing behind.
+
+    `marker` is the file in it by which it is known again: what stands at its place without one is never touched.
+    Methods raise `StorageError`.
+    """
+
+    def __init__(self, final: Path, marker: str, *, replace: bool) -> None:
+        """Raises `UsageError` if the place is taken: by something else, or, without `replace`, by an earlier one."""
+        # Without following it: a link at the place is not ours.
+        final = Path(os.path.abspath(final))  # noqa: PTH100 - the other would follow it
+        try:
+            self.final = final.parent.resolve() / final.name
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UsageError(f"{final} is no usable path: {error}") from None
+        # The name itself may be as long as a name can be.
+        self._stem = f".seedream-export-{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}"
+        self._marker = marker
+        self._replace = replace
+        self._streams: list[BinaryIO] = []
+        self._known: set[Path] = set()
+        """Folders that were made."""
+        self._claim()
+
+    def __enter__(self) -> Self:
+        with telling(self.final.parent):
+            self.final.parent.mkdir(parents=True, exist_ok=True)
+            self._clear()
+            self._claim()
+            self._temp = self._hidden("making")
+            self._temp.mkdir()
+            # Held as long as this process lives, so that only what a killed one left is cleared.
+            self._lock = os.open(self._temp, os.O_RDONLY | os.O_DIRECTORY)
+            # A file system without such locks clears nothing.
+            with suppress(OSError):
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for stream in self._streams:
+            # It failed before, or is synced and has nothing left to say.
+            with suppress(OSError):
+                stream.close()
+        shutil.rmtree(self._temp, ignore_errors=True)
+        os.close(self._lock)
+
+    def open(self, name: str) -> BinaryIO:
+        """A new file of the folder; `close` it when it is whole."""
+        path = self._place(name)
+        with telling(path):
+            stream = path.open("xb")
+        self._streams.append(stream)
+        return stream
+
+    def write(self, stream: BinaryIO, data: bytes) -> None:
+        """Writes to a file of the folder."""
+        with telling(self._temp):
+            stream.write(data)
+
+    def close(self, stream: BinaryIO) -> None:
+        """Brings a file to the disk."""
+        with telling(self._temp):
+            sync(stream)
+            stream.close()
+        self._streams.remove(stream)
+
+    def link(self, source: Path, name: str, size: int) -> bool:
+        """Links an ordinary file of `size` bytes into the folder; whether the file system can do that."""
+        path = self._place(name)
+        with telling(path):
+            try:
+                os.link(source, path, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _NO_LINK:
+                    raise
+                return False
+            status = path.lstat()
+        if status.st_size != size or not stat.S_ISREG(status.st_mode):
+            raise StorageError(f"{source} was changed while it was exported; export again")
+        return True
+
+    def put_bytes(self, data: bytes, name: str) -> None:
+        """A new file of the folder with these bytes."""
+        stream = self.open(name)
+        self.write(stream, data)
+        self.close(stream)
+
+    def keep(self, about: Json) -> None:
+        """Writes the marker with what it is to say, syncs everything and gives the folder its name."""
+        stream = self.open(self._marker)
+        self.write(stream, json.dumps(about, ensure_ascii=False, indent=2).encode() + b"\n")
+        self.close(stream)
+        with telling(self._temp):
+            for folder, _, _ in os.walk(self._temp, topdown=False):
+                sync_folder(Path(folder))
+        # It took a while: somebody may have put something there.
+        self._claim()
+        with telling(self.final):
+            old = self._hidden("replaced")
+            if self.final.exists():
+                self.final.rename(old)
+            self._temp.rename(self.final)
+            sync_folder(self.final.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+    def _place(self, name: str) -> Path:
+        path = self._temp / name
+        if path.parent not in self._known:
+            with telling(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known.add(path.parent)
+        return path
+
+    def _claim(self) -> None:
+        final = self.final
+        if not os.path.lexists(final):
+            return
+        if final.is_symlink() or not (final / self._marker).is_file():
+            raise UsageError(f"{final} exists and was not made by an export, so it is left alone; give another folder")
+        if not self._replace:
+            raise UsageError(f"{final} is an earlier export; --replace replaces it, with everything that is in it")
+
+    def _hidden(self, what: str) -> Path:
+        return self.final.parent / f"{self._stem}.{secrets.token_hex(8)}.{what}"
+
+    def _clear(self) -> None:
+        """Removes what a killed export left, and takes back what it was about to replace."""
+        pattern = re.compile(rf"{re.escape(self._stem)}\.[0-9a-f]{{16}}\.(making|replaced)")
+        for entry in list(os.scandir(self.final.parent)):
+            found = pattern.fullmatch(entry.name)
+            if found is None or not entry.is_dir(follow_symlinks=False):
+                continue
+            if found[1] == "replaced" and not os.path.lexists(self.final):
+                Path(entry.path).rename(self.final)
+            elif _abandoned(Path(entry.path)):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _abandoned(folder: Path) -> bool:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True

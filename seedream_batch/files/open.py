@@ -1,0 +1,28 @@
+"""Where the pictures of a job are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from seedream_batch.errors import UsageError
+from seedream_batch.files.destination import Destination
+from seedream_batch.files.local_folder import OutputFolder
+from seedream_batch.model.job import Job
+
+
+def destination(job: Job, environ: Mapping[str, str] = os.environ) -> Destination:
+    """The destination of a job's pictures; it is not touched by that.
+
+    Raises `UsageError` when a library is missing, or when the environment has settings that make no sense.
+    """
+    if job.store is None:
+        return OutputFolder(job.output_dir)
+    try:
+        from seedream_batch.files.object_store import ObjectStore  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise UsageError(
+            "pictures on an object store need obstore; install it with: pip install 'seedream-batch[s3]'"
+            f" ({str(error).partition(chr(10))[0]})"
+        ) from None
+    return ObjectStore(job.store, job.output_dir, environ)

@@ -1,0 +1,86 @@
+"""The values of a job file that its schema accepts -> a `Job` with every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from seedream_batch.files.local_folder import resolved
+from seedream_batch.jobfile.object_store_url import is_url, store
+from seedream_batch.jobfile.postgres_url import server
+from seedream_batch.jobfile.units import micro_usd, per_second, seconds
+from seedream_batch.model.document import Document, Json
+from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, OtherReadings, RunSettings, Send
+from seedream_batch.model.locations import MANIFEST
+
+
+def build_job(
+    value: Mapping[str, Json],
+    document: Document,
+    file: Path,
+    axes: tuple[Axis, ...],
+    request: Mapping[str, Json],
+    readings: OtherReadings,
+) -> Job:
+    """The job; `axes` and `request` come with what they take from files read already. Paths become absolute."""
+    name = value.get("name", file.stem)
+    output = value.get("output", {})
+    given = output.get("dir", "")
+    there = store(given) if is_url(given) else None
+    output_dir = resolved(file.parent / (f"out/{name}" if there or not given else given))
+    return Job(
+        name=name,
+        file=file,
+        document=document,
+        vars=value.get("vars", {}),
+        axes=axes,
+        exclude=tuple(value.get("exclude", ())),
+        include=tuple(value.get("include", ())),
+        repeat=int(value.get("repeat", 1)),
+        request=request,
+        send=Send(value.get("references", {}).get("send", Send.UPLOAD)),
+        output_dir=output_dir,
+        manifest=server(value["manifest"], name) if "manifest" in value else output_dir / MANIFEST,
+        output_path=output.get("path", ""),
+        budget=_budget(value.get("budget", {})),
+        run=_run(value.get("run", {})),
+        notify=_notify(value["notify"]) if "notify" in value else None,
+        store=there,
+        readings=readings,
+    )
+
+
+def _budget(value: Mapping[str, Json]) -> Budget:
+    price = value.get("price_per_image_usd")
+    cap = value.get("max_cost_usd")
+    images = value.get("max_images")
+    return Budget(
+        max_images=None if images is None else int(images),
+        max_cost=None if cap is None else micro_usd(cap),
+        price=micro_usd(price) if isinstance(price, int | float) else None,
+        prices={key: micro_usd(one) for key, one in price.items()} if isinstance(price, dict) else None,
+    )
+
+
+def _run(value: Mapping[str, Json]) -> RunSettings:
+    defaults = RunSettings()
+    on_unknown = value.get("on_unknown")
+    rate = value.get("rate")
+    timeout = value.get("task_timeout")
+    return RunSettings(
+        max_in_flight=int(value.get("max_in_flight", defaults.max_in_flight)),
+        rate=None if rate is None else per_second(rate),
+        attempts=int(value.get("attempts", defaults.attempts)),
+        task_timeout=defaults.task_timeout if timeout is None else seconds(timeout),
+        on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
+    )
+
+
+def _notify(value: Mapping[str, Json]) -> Notify:
+    url = value.get("url", "")
+    defaults = Notify(url)
+    return Notify(
+        url=url,
+        on=tuple(NotifyOn(one) for one in value.get("on", defaults.on)),
+        method=value.get("method", defaults.method),
+    )

@@ -1,0 +1,185 @@
+"""What a schema cannot see: names that refer to each other across a job file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+
+from seedream_batch.expand.expansion import Expansion
+from seedream_batch.model.cell import fits_any, fits_as_it_is, name_of
+from seedream_batch.model.document import Document, Json, Path, Problem, dotted
+from seedream_batch.model.job import Axis
+from seedream_batch.validate import did_you_mean, schema_text
+
+RESERVED = ("sample", "index", "request")
+"""Names that templates have anyway, so that no axis or variable may take them."""
+
+PATH_NAMES = ("index", "size", "resolution", "request")
+"""Names that only `output.path` has, besides the axes and variables."""
+
+
+class Written:
+    """A job file as it was written, and what of it was refused, by the schema and before it."""
+
+    def __init__(self, document: Document, read: Iterable[Problem], refused: Iterable[Problem]) -> None:
+        self.document = document
+        self.value: Mapping[str, Json] = document.value if isinstance(document.value, dict) else {}
+        self._refused = {problem.path for problem in refused}
+        self._told = self._refused | {problem.path for problem in read}
+        self._with_refused = _ancestors(self._refused)
+        self._with_told = _ancestors(self._told)
+
+    def section(self, name: str) -> Mapping[str, Json]:
+        """A section that is a mapping; empty where it is none."""
+        value = self.value.get(name)
+        return value if isinstance(value, dict) else {}
+
+    def entries(self, name: str) -> Sequence[Json]:
+        """The entries of a section that is a list; empty where it is none."""
+        value = self.value.get(name)
+        return value if isinstance(value, list) else ()
+
+    def is_whole(self, path: Path) -> bool:
+        """Whether there is no problem with the value at `path`, nor with a part of it."""
+        return dotted(path) not in self._with_told
+
+    def kept(self, path: Path) -> list[int]:
+        """The indexes of the entries of a list that the schema takes."""
+        value: Json = self.value
+        for step in path:
+            value = value[step]
+        return [index for index in range(len(value)) if dotted((*path, index)) not in self._with_refused]
+
+    @property
+    def knows_names(self) -> bool:
+        """Whether all names that the job gives to its templates stand where they are looked for."""
+        if any(path in self._told for path in ("matrix", "vars", "include")):
+            return False
+        # A section that is misspelt may hold them.
+        return not any(isinstance(one, dict | list) for key, one in self.value.items() if key not in _sections())
+
+
+def _ancestors(paths: Iterable[str]) -> set[str]:
+    """The paths, and those of everything around them."""
+    return {path[:end] for path in paths for end in [*(cut.start() for cut in _STEP.finditer(path)), len(path)]}
+
+
+_STEP = re.compile(r"[.\[]")
+
+
+@cache
+def _sections() -> frozenset[str]:
+    return frozenset(json.loads(schema_text("job"))["properties"])
+
+
+def first_causes(document_problems: Sequence[Problem], schema_problems: Sequence[Problem]) -> list[Problem]:
+    """The problems without those that only follow from another one.
+
+    A misspelt key is not missing as well, and neither is what stands in the first of two sections of one name; a
+    number that could not be read is not a wrong value as well.
+    """
+    misspelt = {
+        (_parent(problem.path), problem.hint) for problem in schema_problems if problem.message == "unknown key"
+    }
+    twice = {problem.path for problem in document_problems if problem.message.startswith("repeated key")}
+    told = {problem.path for problem in document_problems} - twice
+    found = list(document_problems)
+    for problem in schema_problems:
+        parent = _parent(problem.path)
+        name = problem.path.removeprefix(f"{parent}.")
+        if problem.path in told:
+            continue
+        if problem.message == "is required" and (parent in twice or (parent, f"did you mean `{name}`?") in misspelt):
+            continue
+        found.append(problem)
+    return found
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def name_problems(written: Written) -> Iterator[Problem]:
+    """Axes and variables that take a name twice, or one that is taken."""
+    taken = "is a name that templates have anyway; choose another"
+    axes = written.section("matrix")
+    for section, names in (("matrix", axes), ("vars", written.section("vars"))):
+        for name in names:
+            if name in RESERVED:
+                yield _at(written.document, (section, name), f"`{name}` {taken}", key=True)
+            elif section == "vars" and name in axes:
+                told = f"`{name}` is an axis already; a template could not tell them apart"
+                yield _at(written.document, (section, name), told, key=True)
+    for index, cell in enumerate(written.entries("include")):
+        for name in cell if isinstance(cell, dict) else ():
+            if name in RESERVED:
+                yield _at(written.document, ("include", index, name), f"`{name}` {taken}", key=True)
+
+
+def exclude_problems(
+    written: Written, exclude: Sequence[Mapping[str, Json]], axes: Mapping[str, Axis]
+) -> Iterator[Problem]:
+    """Excludes that name no axis, or that no cell can match: a slip there buys pictures that nobody wanted.
+
+    `exclude` has the entries that the schema takes.
+    """
+    document = written.document
+    known = list(written.section("matrix"))
+    for number, pattern in zip(written.kept(("exclude",)) if exclude else (), exclude, strict=True):
+        for name, wanted in pattern.items():
+            path: Path = ("exclude", number, name)
+            if name not in known:
+                if known and written.knows_names:
+                    hint = did_you_mean(name, known)
+                    hint = f"did you mean `{hint}`?" if hint else f"the axes are {', '.join(known)}"
+                    yield _at(document, path, f"there is no axis `{name}`", hint, key=True)
+                continue
+            axis = axes.get(name)
+            if axis is None or not written.is_whole(("matrix", name)):
+                continue  # not all of its values could be read, which is told already
+            several = isinstance(wanted, list) and not fits_as_it_is(axis, wanted)
+            for one, spot in [(item, (*path, i)) for i, item in enumerate(wanted)] if several else [(wanted, path)]:
+                if not fits_any(axis, one):
+                    yield _at(document, spot, f"no value of the axis `{name}` is {_shown(one)}", _values(axis, one))
+
+
+def template_problems(expansion: Expansion, written: Written) -> Iterator[Problem]:
+    """Templates that do not compile, or that read names nobody gives."""
+    document = written.document
+    for error in expansion.errors():
+        yield _at(document, error.path, error.message, error.hint)
+    if not written.knows_names:
+        return
+    given = {"sample", *written.section("matrix"), *written.section("vars")}
+    for cell in written.entries("include"):
+        given.update(cell if isinstance(cell, dict) else ())
+    for path, names in expansion.names():
+        known = given | (set(PATH_NAMES) if path[0] == "output" else set())
+        for name in sorted(names - known):
+            hint = did_you_mean(name, sorted(known))
+            if name == "index":
+                hint = "`index` is only known in output.path"
+            else:
+                hint = f"did you mean `{hint}`?" if hint else f"there is {', '.join(sorted(known))}"
+            yield _at(document, path, f"`{name}` is not defined", hint)
+
+
+def _values(axis: Axis, wanted: Json) -> str:
+    names = [name_of(one) for one in axis.values[:1000]]
+    near = did_you_mean(name_of(wanted), names)
+    if near:
+        return f"did you mean {near}?"
+    more = ", ..." if len(names) > 12 else ""
+    return f"it has {', '.join(names[:12])}{more}"
+
+
+def _shown(value: Json) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {name_of(one)}" for key, one in value.items()) + "}"
+    return name_of(value)
+
+
+def _at(document: Document, path: Path, message: str, hint: str = "", *, key: bool = False) -> Problem:
+    return Problem(dotted(path), message, document.position(path, key=key), hint)

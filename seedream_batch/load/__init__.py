@@ -1,5 +1,0 @@
-"""A job file on disk -> a checked job and the stream of its tasks."""
-
-from seedream_batch.load.job import DEFAULT_MAX_TASKS, LoadedJob, load_job
-
-__all__ = ["DEFAULT_MAX_TASKS", "LoadedJob", "load_job"]

@@ -1,0 +1,251 @@
+"""Writes the manifest for an event loop: many calls to one commit, which a thread waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from seedream_batch.errors import Collision, LineLost, ManifestBusy, StorageError
+from seedream_batch.manifest.db.connection import Sql, Transaction
+from seedream_batch.manifest.manifest import Manifest
+
+MOST_COLLISIONS = 20
+"""Times in a row that a transaction may be broken off because of another one."""
+
+Result = TypeVar("Result")
+
+
+def repeated(call: Callable[[], Result]) -> Result:
+    """The result of a call that may be broken off because of another worker's, and is then made again."""
+    for _ in range(MOST_COLLISIONS):
+        try:
+            return call()
+        except Collision:
+            continue
+    return call()
+
+
+_Call = tuple[Callable[[Manifest], Any], asyncio.Future[Any]]
+_Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+
+class ManifestWriter:
+    """Runs calls on the manifest in the order they were made; has it to itself until `close`.
+
+    Calls that are made together share one commit; each still fails or succeeds by itself, and its result is given
+    only when it is durable. The statements of a file take microseconds and run where the calls are made: on a thread,
+    each of them would wait for the interpreter. What takes its time has a thread: the sync of a commit, and with a
+    server every statement. When a server is gone, everything waits for it; what was not committed is done anew.
+
+    No task of the loop does this, so that nobody can cancel it: what was asked for is carried out. Only an exception
+    that comes out of nowhere ends it early, `KeyboardInterrupt`: that is as good as a kill.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, most_together: int = 256, lost: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """`lost` is told, in the loop, when the manifest's server is gone; the writer waits for it."""
+        self.manifest = manifest
+        self._lost = lost
+        self._most = most_together
+        self._loop = asyncio.get_running_loop()
+        self._calls: deque[_Call] = deque()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closed = self._broken = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest-writer")
+        # Started here, where that may fail: later, a transaction would wait for it.
+        self._thread.submit(int).result()
+        if manifest.quick:
+            manifest.wait_for_lock(0)
+
+    async def do(self, call: Callable[[Manifest], Result]) -> Result:
+        """The result of `call(manifest)`, once it is durable; its error if it failed.
+
+        A cancelled wait does not undo the call: it is carried out all the same.
+        """
+        if self._closed:
+            raise RuntimeError("the manifest's writer is closed")
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._calls.append((call, future))
+        if self._idle.is_set():
+            self._idle.clear()
+            self._loop.call_soon(self._next)
+        return await future
+
+    async def close(self) -> None:
+        """Waits until every call is done, however often that is cancelled, and ends the thread.
+
+        The manifest stays open, and is nobody else's any more.
+        """
+        self._closed = True
+        cancelled: asyncio.CancelledError | None = None
+        while not self._idle.is_set():
+            try:
+                await self._idle.wait()
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._thread.shutdown()
+        if self.manifest.quick:
+            self.manifest.wait_for_lock()
+        if cancelled is not None:
+            raise cancelled
+
+    def _next(self) -> None:
+        """Begins the next transaction; idle if there is nothing to do."""
+        if self._broken or not self._calls:
+            self._idle.set()
+            return
+        batch = [self._calls.popleft() for _ in range(min(len(self._calls), self._most))]
+        transaction = self.manifest.group()
+        if not self.manifest.quick:
+            try:
+                self._on_thread(
+                    lambda: self._whole(batch), lambda outcomes, error: self._end(batch, outcomes or [], error)
+                )
+            except RuntimeError as failure:
+                self._end(batch, [], failure)
+            return
+        try:
+            try:
+                sql = transaction.__enter__()
+            except ManifestBusy:
+                # Somebody looks into the manifest with a tool that locks it.
+                def begun(sql: Sql | None, error: BaseException | None) -> None:
+                    self._begun(batch, transaction, sql, error)
+
+                self._on_thread(lambda: self._begin_later(transaction), begun)
+            except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+                self._begun(batch, transaction, None, error)
+            else:
+                self._begun(batch, transaction, sql, None)
+        except BaseException:
+            self._break_off()
+            raise
+
+    def _begin_later(self, transaction: Transaction) -> Sql:
+        self.manifest.wait_for_lock()
+        try:
+            return transaction.__enter__()
+        finally:
+            self.manifest.wait_for_lock(0)
+
+    def _begun(
+        self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None
+    ) -> None:
+        """Carries the calls out and has them committed."""
+        if sql is None:
+            self._end(batch, [], error)
+            return
+        before = self.manifest.changes
+        try:
+            outcomes = self._run(batch)
+        except Exception as failure:  # noqa: BLE001 - it is not swallowed: every caller gets it
+            self._end(batch, [], _taken_back(transaction, failure))
+            return
+        except BaseException:
+            self._break_off()
+            raise
+        if self.manifest.changes == before:
+            # Nothing to wait for.
+            self._end(batch, outcomes, _committed(transaction))
+            return
+        try:
+            self._on_thread(lambda: _committed(transaction), lambda failure, _: self._end(batch, outcomes, failure))
+        except RuntimeError as failure:
+            self._end(batch, [], _taken_back(transaction, failure))
+
+    def _on_thread(self, work: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
+        """Has the thread do something; `then` gets its result and its error, back in the loop."""
+
+        def carry_out() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except Exception as failure:  # noqa: BLE001 - it is not swallowed: `then` gets it
+                error = failure
+            self._loop.call_soon_threadsafe(then, result, error)
+
+        self._thread.submit(carry_out)
+
+    def _end(self, batch: list[_Call], outcomes: list[_Outcome], error: BaseException | None) -> None:
+        """Gives the outcomes, or to all the error, and goes on once those who waited have made their next calls."""
+        _give(outcomes if error is None else [(future, None, error) for _, future in batch])
+        self._loop.call_soon(self._next)
+
+    def _whole(self, batch: list[_Call]) -> list[_Outcome]:
+        """All of a transaction, on the thread; from its start again if it was broken off, or the line was lost."""
+        told = False
+        collisions = 0
+        while True:
+            outcomes: list[_Outcome] | None = None
+            try:
+                with self.manifest.group():
+                    outcomes = self._run(batch)
+            except Collision:
+                # The server has let the other one go on.
+                collisions += 1
+                if collisions > MOST_COLLISIONS:
+                    raise
+            except LineLost as error:
+                if not told:
+                    self._loop.call_soon_threadsafe(self._lost, str(error))
+                told = True
+                if self.manifest.again() and outcomes is not None:
+                    return outcomes
+            else:
+                return outcomes
+
+    def _run(self, batch: list[_Call]) -> list[_Outcome]:
+        outcomes: list[_Outcome] = []
+        for call, future in batch:
+            try:
+                # A savepoint of its own: a call that makes several changes makes all of them or none.
+                with self.manifest.group():
+                    result = call(self.manifest)
+                outcomes.append((future, result, None))
+            except StorageError:
+                raise
+            except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
+                outcomes.append((future, None, error))
+            if not self.manifest.in_transaction:
+                # SQLite gave up the whole transaction by itself, what came before in it included.
+                raise StorageError(f"{self.manifest.name}: the transaction was lost")
+        return outcomes
+
+    def _break_off(self) -> None:
+        """Nothing more is carried out; a transaction that is open ends with the connection, and is not kept."""
+        self._closed = self._broken = True
+        self._idle.set()
+
+
+def _committed(transaction: Transaction) -> BaseException | None:
+    """Commits; what went wrong, if anything did."""
+    try:
+        transaction.__exit__(None, None, None)
+    except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+        return error
+    return None
+
+
+def _taken_back(transaction: Transaction, failure: Exception) -> BaseException:
+    """Rolls back because of a failure; the failure in the words of the manifest."""
+    try:
+        transaction.__exit__(type(failure), failure, failure.__traceback__)
+    except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+        return error
+    return failure
+
+
+def _give(outcomes: list[_Outcome]) -> None:
+    for future, result, error in outcomes:
+        if future.cancelled():
+            continue
+        if error is None:
+            future.set_result(result)
+        else:
+            future.set_exception(error)
+            future.exception()  # a waiter that was cancelled must not turn this into a warning

@@ -1,0 +1,208 @@
+"""What every part of the manifest stands on: the connection, the facts, and moves that are guarded and logged."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.db.connection import Cursor, Sql, marks
+from seedream_batch.manifest.db.open import connect
+from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
+from seedream_batch.model.locations import Place
+from seedream_batch.model.task import EDGES, TaskRecord, TaskState
+
+SILENT = "silent"
+"""The outcome of a run that was taken away, since nothing was heard of it any more."""
+
+ENTERED = "entered"
+"""The fact that says what the tasks of the job were made from, on a manifest that workers share."""
+
+SWEPT = "swept"
+"""The fact that says up to which run what was left unfinished is gone."""
+
+TASK_TIMES = "task_times"
+"""The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
+
+ACCOUNT = "account"
+"""The fact that says by salted hashes which keys the account of the tasks has."""
+
+MOVED_TO = "moved_to"
+"""The fact that says where a manifest has gone; from then on it is only there to be looked at."""
+
+
+class ManifestCore:
+    """A manifest open for writing; see `Manifest`, which has all its parts."""
+
+    def __init__(self, place: Place, *, shared: bool = False) -> None:
+        self.place = place
+        self._connection = connect(place, shared=shared)
+        self.name = self._connection.name
+        """The manifest as people know it."""
+        self._run: int | None = None
+        self.group = self._connection.transaction
+        self.wait_for_lock = self._connection.wait_for_lock
+        try:
+            with self.group() as sql:
+                sql.execute(
+                    "INSERT INTO facts VALUES ('manifest_id', ?) ON CONFLICT DO NOTHING", (secrets.token_hex(6),)
+                )
+            self.id = self.fact("manifest_id")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def quick(self) -> bool:
+        """Whether statements take microseconds, so that an event loop may wait for them."""
+        return self._connection.quick
+
+    @property
+    def shared(self) -> bool:
+        """Whether runs work on it beside this one; see `Workers`."""
+        return self._connection.shared
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._connection.in_transaction
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with what is changed."""
+        return self._connection.changes
+
+    def again(self) -> bool:
+        """Makes a line that is lost anew; see `Connection.again`."""
+        return self._connection.again()
+
+    def hurry(self) -> None:
+        """From here on, and on any thread, waits for no line any more."""
+        self._connection.hurry()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._connection.close()
+
+    def fact(self, name: str) -> str:
+        """A fact by its name, empty if it was never told."""
+        row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
+        return str(row[0]) if row else ""
+
+    def tell(self, facts: dict[str, str]) -> None:
+        """Stores facts: `job`, `job_file`, `service`, `created_at`."""
+        with self.group() as sql:
+            sql.executemany(
+                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                list(facts.items()),
+            )
+
+    def keep_task_times(self, seconds: Mapping[str, Sequence[float]]) -> None:
+        """Leaves to the next run how long tasks took, by resolution; `ManifestReader.task_times` gives it."""
+        self.tell({TASK_TIMES: json.dumps(seconds)})
+
+    def was_cut_off(self) -> bool:
+        """Whether a run since the last sweep ended without a word, and may have left unfinished files."""
+        swept = int(self.fact(SWEPT) or 0)
+        sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
+        return self._connection.row(sql, (swept, SILENT, self._run or 0)) is not None
+
+    def swept(self) -> None:
+        """Nothing unfinished is left of the runs before this one."""
+        self.tell({SWEPT: str((self._run or 1) - 1)})
+
+    def newest_run(self) -> float:
+        """When the last of the other runs began or ended, in unix seconds by the clock that it had; 0 without any."""
+        sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
+        return max(map(float, self._connection.rows(sql, (self._run or 0,))[0]))
+
+    def open(self) -> int:
+        """Tasks that only the account they were sent from can collect: in flight, in doubt, or lost with a task id."""
+        sql = (
+            "SELECT count(*) FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+            " OR (state = 'lost' AND task_ids IS NOT NULL)"
+        )
+        return int(self._connection.rows(sql)[0][0])
+
+    def with_ids(self) -> int:
+        """Tasks that the service may be asked about."""
+        return int(self._connection.rows("SELECT count(*) FROM tasks WHERE task_ids IS NOT NULL")[0][0])
+
+    def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
+        """Records that a run began; later events name it. On a shared manifest it joins those at work."""
+        with self.group() as sql:
+            if self.shared:
+                # So that the numbers of workers are seen in their order.
+                sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
+            row = sql.execute(
+                "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                (now, pid, host, version, service),
+            ).fetchone()
+            self._run = int(row[0])
+            if self.shared:
+                self._connection.join(self._run)
+        return self._run
+
+    def task(self, number: int) -> TaskRecord:
+        """One task."""
+        return task_record(self._connection.rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,))[0])
+
+    def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """These tasks (at most a few hundred at a time), in this order."""
+        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
+        found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
+        return [found[number] for number in numbers]
+
+    def _move(
+        self,
+        sql: Sql,
+        task: TaskRecord,
+        new: TaskState,
+        why: str,
+        now: float,
+        **columns: object,
+    ) -> None:
+        """From the state that the record names, and the attempt: an answer to an earlier one moves nothing."""
+        old = task.state
+        if new not in EDGES[old]:
+            raise StaleTransition(f"a task does not go from {old} to {new}")
+        sets = {"state": new, "updated_at": now, **columns}
+        assignments = ", ".join(f"{name} = ?" for name in sets)
+        cursor = sql.execute(
+            f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ? AND attempt = ?",
+            (*sets.values(), task.id, old, task.attempt),
+        )
+        one_row(cursor, f"task {task.id} in state {old}, attempt {task.attempt},")
+        self._log(sql, task.id, old, new, why, now)
+
+    def _leaving(self, task: TaskRecord, *states: TaskState) -> None:
+        """The edges alone would let the outcome of a submission move a task that was looked at, and the other way."""
+        if task.state not in states:
+            expected = " or ".join(states)
+            raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")
+
+    def _log(self, sql: Sql, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None) -> None:
+        sql.execute(
+            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (now, self._run, task, image, old, new, why),
+        )
+
+    def _log_all(self, sql: Sql, old: TaskState, new: TaskState, tasks: Iterable[tuple[int, str]], now: float) -> None:
+        """The same move of many tasks, each with its reason."""
+        sql.executemany(
+            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, NULL, ?, ?, ?)",
+            [(now, self._run, task, old, new, why) for task, why in tasks],
+        )
+
+    def _attempt(self, sql: Sql, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:
+        cursor = sql.execute(
+            "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
+            (outcome, task_ids, task.id, task.attempt),
+        )
+        one_row(cursor, f"attempt {task.attempt} of task {task.id}")
+
+
+def one_row(cursor: Cursor, what: str) -> None:
+    if cursor.rowcount != 1:
+        raise StaleTransition(f"{what} was not found; nothing was changed")

@@ -1,0 +1,219 @@
+"""Money: what is held for a task in flight, and what takes its place when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from seedream_batch.manifest.base_store import ManifestCore
+from seedream_batch.manifest.db.connection import Sql
+from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
+from seedream_batch.model.job import MICRO, Budget
+from seedream_batch.model.prices import PROVEN, RECENT, UNSURE, kind_of, worst_case
+from seedream_batch.model.task import TaskRecord, Totals
+
+_DAY = 86_400
+
+
+class Accounts(ManifestCore):
+    """Reservations and costs; every change of them shares the transaction of the move that it belongs to."""
+
+    def totals(self) -> Totals:
+        """What was spent, and what is held."""
+        sql = f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"
+        return Totals(*self._connection.rows(sql)[0])
+
+    def _add(self, sql: Sql, *, reserved_images: int = 0, reserved: int = 0, images: int = 0, cost: int = 0) -> None:
+        """Changes the totals: on a shared manifest the part of this worker, so that none waits for another."""
+        worker = self._connection.worker
+        table, row = ("totals", '"only"') if worker is None else ("workers", "run")
+        sql.execute(
+            f"UPDATE {table} SET reserved_images = reserved_images + ?, reserved = reserved + ?, images = images + ?,"
+            f" cost = cost + ? WHERE {row} = ?",
+            (reserved_images, reserved, images, cost, 1 if worker is None else worker),
+        )
+
+    def _one_at_a_time(self, sql: Sql) -> None:
+        """On a shared manifest: until the transaction ends no other worker takes turns, or money from the budget."""
+        if self.shared:
+            sql.execute("SELECT 1 FROM pace FOR UPDATE").fetchone()
+
+    def _highest(self, now: float) -> dict[tuple[str, str], int]:
+        """The highest price of an image of each model and resolution that was charged lately, or the last time."""
+        rows = self._connection.rows(
+            "SELECT model, resolution, max(price) FROM"
+            " (SELECT model, resolution, highest AS price FROM charges WHERE day >= ?"
+            " UNION ALL SELECT model, resolution, price FROM prices) AS known GROUP BY model, resolution",
+            (_first_day(now),),
+        )
+        return {(row[0], row[1]): int(row[2]) for row in rows}
+
+    def _seen(self, now: float) -> dict[str, int]:
+        """How many charges of each kind of request there were lately."""
+        rows = self._connection.rows(
+            "SELECT kind, sum(seen) FROM charges WHERE day >= ? GROUP BY kind", (_first_day(now),)
+        )
+        return {row[0]: int(row[1]) for row in rows}
+
+    def _holding(self) -> list[tuple[str, int, int, int]]:
+        """What is held for requests whose cost is still to come: by kind the images, the money, and how many settle."""
+        rows = self._connection.rows(
+            "SELECT kind, sum(reserved_images), sum(reserved), sum(CASE WHEN outcome = 'uncertain' THEN 0 ELSE 1 END)"
+            " FROM attempts WHERE reserved_images > 0 AND outcome IN ('open', 'accepted', 'uncertain') GROUP BY kind"
+        )
+        return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in rows]
+
+    @classmethod
+    def _over_budget(cls, budget: Budget, totals: Totals) -> str:
+        """What of a budget these totals would pass; empty if nothing."""
+        images = totals.images + totals.reserved_images
+        if budget.max_images is not None and images > budget.max_images:
+            return f"budget.max_images {budget.max_images}"
+        if budget.max_cost is not None and totals.cost + totals.reserved > budget.max_cost:
+            return cls._cost_cap(budget.max_cost)
+        return ""
+
+    @staticmethod
+    def _cost_cap(cap: int) -> str:
+        return f"budget.max_cost_usd {cap / MICRO:g}"
+
+    @staticmethod
+    def _at_worst(totals: Totals) -> int:
+        """What could be spent in all if nothing were known of any price."""
+        return totals.cost + worst_case(totals.reserved, totals.reserved_images, 0)
+
+    @staticmethod
+    def _dear(task: TaskRecord, price: int) -> str:
+        """What to do where a price that is far above the estimate keeps a task from being bought."""
+        if price <= UNSURE * task.price:
+            return ""
+        charged = f"an image was charged at {price / MICRO:g} USD"
+        return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
+
+    def _charged(self, sql: Sql, task: TaskRecord, price: int, now: float) -> None:
+        """An image of the task was charged at a price (0: not named); a high one raises what is held for those like it.
+
+        What is held never falls here: of prices that vary, the highest of the last days counts.
+        """
+        kind, day, like = kind_of(task), int(now // _DAY), (task.model, task.resolution)
+        if price:
+            last = sql.execute("SELECT price FROM prices WHERE model = ? AND resolution = ?", like).fetchone()
+            if last is None or last[0] != price:
+                self._set_price(sql, like, price)
+        today = sql.execute("SELECT seen, highest FROM charges WHERE kind = ? AND day = ?", (kind, day)).fetchone()
+        if today is not None and today[0] >= PROVEN and today[1] >= price:
+            # Nothing new, and no row for workers to wait for.
+            return
+        if today is None:
+            sql.execute("DELETE FROM charges WHERE day < ?", (_first_day(now),))
+        sql.execute(
+            "INSERT INTO charges (kind, day, model, resolution, highest, seen) VALUES (?, ?, ?, ?, ?, 1)"
+            " ON CONFLICT (kind, day) DO UPDATE SET seen = charges.seen + 1, highest ="
+            " CASE WHEN excluded.highest > charges.highest THEN excluded.highest ELSE charges.highest END",
+            (kind, day, *like, price),
+        )
+        if today is None or price > today[1]:
+            # Those who claim right now hold what it cost before.
+            self._one_at_a_time(sql)
+            self._hold(sql, like, price)
+
+    @staticmethod
+    def _set_price(sql: Sql, like: tuple[str, str], price: int) -> None:
+        sql.execute(
+            "INSERT INTO prices (model, resolution, price) VALUES (?, ?, ?)"
+            " ON CONFLICT (model, resolution) DO UPDATE SET price = excluded.price",
+            (*like, price),
+        )
+
+    def _hold(self, sql: Sql, like: tuple[str, str], price: int, *, lower: bool = False) -> None:
+        """Holds at least this price for each image of a model and resolution in flight; with `lower`, at most it."""
+        of_kind = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
+        locked = self._connection.for_update("attempts")
+        wrong = sql.execute(
+            "SELECT key, reserved_images, reserved FROM attempts WHERE reserved_images > 0"
+            f" AND reserved {'>' if lower else '<'} reserved_images * ? AND EXISTS ({of_kind}) ORDER BY key{locked}",
+            (price, *like),
+        ).fetchall()
+        sql.executemany(
+            "UPDATE attempts SET reserved = ? WHERE key = ?", [(images * price, key) for key, images, _ in wrong]
+        )
+        self._add(sql, reserved=sum(images * price - held for _, images, held in wrong))
+
+    def counted(self, task: int) -> tuple[int, str]:
+        """What the last attempt of a task that ended counts, and what is odd about that."""
+        sql = "SELECT cost, cost_note FROM attempts WHERE task = ? ORDER BY number DESC LIMIT 1"
+        row = self._connection.rows(sql, (task,))[0]
+        return int(row[0]), str(row[1])
+
+    def with_costs(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
+        """The attempts that were charged, or only those whose cost is `noted` as odd: task, number and cost of each."""
+        condition = "cost_note != ''" if noted else "(attempts.cost > 0 OR attempts.images > 0)"
+        columns = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
+        rows = self._connection.rows(
+            f"SELECT {columns}, attempts.number, attempts.cost FROM attempts JOIN tasks ON tasks.id = attempts.task"
+            f" WHERE {condition} ORDER BY tasks.ordinal IS NULL, tasks.ordinal, tasks.id, attempts.number"
+        )
+        return [(task_record(row[:-2]), row[-2], row[-1]) for row in rows]
+
+    def correct_cost(self, charges: Sequence[tuple[TaskRecord, int, int]], cost: int, now: float) -> None:
+        """A person says what each of these attempts really cost: totals, prices and what is held follow."""
+        with self.group() as sql:
+            for task, number, before in charges:
+                sql.execute(
+                    "UPDATE attempts SET cost = ?, cost_note = '' WHERE task = ? AND number = ?",
+                    (cost, task.id, number),
+                )
+                sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (cost, task.id, number))
+                self._add(sql, cost=cost - before)
+                why = f"cost of attempt {number} corrected from {before / MICRO:g} to {cost / MICRO:g} USD"
+                self._log(sql, task.id, task.state, task.state, why, now)
+            for like in sorted({(task.model, task.resolution) for task, _, _ in charges}):
+                self._price_anew(sql, like, now)
+
+    def _price_anew(self, sql: Sql, like: tuple[str, str], now: float) -> None:
+        """Takes the prices of a model and resolution from what its attempts cost, and holds no more than by these."""
+        self._one_at_a_time(sql)
+        kinds = sql.execute(
+            "SELECT kind, max((attempts.cost + attempts.images - 1) / attempts.images), count(*) FROM attempts"
+            " JOIN tasks ON tasks.id = task WHERE model = ? AND resolution = ? AND attempts.images > 0 GROUP BY kind",
+            like,
+        ).fetchall()
+        sql.execute("DELETE FROM charges WHERE model = ? AND resolution = ?", like)
+        sql.execute("DELETE FROM prices WHERE model = ? AND resolution = ?", like)
+        sql.executemany(
+            "INSERT INTO charges (kind, day, model, resolution, highest, seen) VALUES (?, ?, ?, ?, ?, ?)",
+            [(kind, int(now // _DAY), *like, highest, min(count, PROVEN)) for kind, highest, count in kinds],
+        )
+        price = max((row[1] for row in kinds), default=0)
+        if price:
+            self._set_price(sql, like, price)
+        [estimate] = sql.execute("SELECT max(price) FROM tasks WHERE model = ? AND resolution = ?", like).fetchone()
+        self._hold(sql, like, max(price, estimate), lower=True)
+
+    def _reserved_price(self, sql: Sql, task: TaskRecord) -> int:
+        """What an image was taken to cost when the attempt was opened; the job may say something else by now."""
+        images, held = sql.execute(
+            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
+        ).fetchone() or (0, 0)
+        return int(held // images) if images else task.price
+
+    def _release(
+        self, sql: Sql, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0, note: str = ""
+    ) -> None:
+        """Ends the reservation of the task's attempt; what it really cost takes its place."""
+        held_images, held = sql.execute(
+            # Another worker may just be raising what is held.
+            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?"
+            f"{self._connection.for_update('attempts')}",
+            (task.id, task.attempt),
+        ).fetchone()
+        sql.execute(
+            "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?,"
+            " cost_note = ? WHERE task = ? AND number = ?",
+            (outcome, images, cost, note, task.id, task.attempt),
+        )
+        self._add(sql, reserved_images=-held_images, reserved=-held, images=images, cost=cost)
+
+
+def _first_day(now: float) -> int:
+    """The first of the days whose prices count as recently seen."""
+    return int(now // _DAY) - RECENT

@@ -1,0 +1,418 @@
+"""The manifest in a schema of a PostgreSQL database: one connection, which is made anew when the line breaks."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import sql as composed
+from psycopg.pq import TransactionStatus
+
+from seedream_batch.errors import (
+    Collision,
+    Fenced,
+    LineLost,
+    ManifestError,
+    ManifestLocked,
+    StorageError,
+)
+from seedream_batch.manifest.db import postgres_locks as locks
+from seedream_batch.manifest.db.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
+from seedream_batch.manifest.db.postgres_schema import VERSION, Raw, check_version, migrate
+from seedream_batch.manifest.db.postgres_session import connected, line_of
+from seedream_batch.model.locations import Server
+
+# What it has to say of lines that break goes to standard error, where events are.
+logging.getLogger("psycopg").setLevel(logging.CRITICAL)
+
+LINE_PATIENCE = 300.0
+"""Seconds in which a database that is gone may come back before a run gives up."""
+
+_FULL = "53"
+"""The class of PostgreSQL's errors for resources that are used up: the disk, memory, connections."""
+
+_GONE = ("08", "57P")
+"""Those of a line that is gone, and of a server that ends or begins."""
+
+_BROKEN_OFF = ("40001", "40P01", "55P03")
+"""Those of a transaction that the server broke off, because it could not go on beside another, or waited too long."""
+
+STOPPED = 3.0
+"""Seconds that a worker may be silent within a transaction: a process that was stopped must not hold up the others."""
+
+_ALL_TOTALS = """
+(SELECT sum(reserved_images)::bigint AS reserved_images, sum(reserved)::bigint AS reserved,
+sum(images)::bigint AS images, sum(cost)::bigint AS cost
+FROM (SELECT reserved_images, reserved, images, cost FROM totals
+UNION ALL SELECT reserved_images, reserved, images, cost FROM workers) AS parts) AS totals
+"""
+
+_PAGE = 2000
+"""Rows of a long answer that are fetched together."""
+
+
+class PostgresConnection(Connection):
+    """A connection to a manifest on a server. Raises `ManifestError`, `StorageError`, and `LineLost` without a server.
+
+    Opened for writing, the schema is made if need be, and brought to the newest version.
+    """
+
+    # Reading needs a temporary table at times.
+    snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE"
+    quick = False
+    errors = psycopg.Error
+    guards = psycopg.IntegrityError
+    has_workers = True
+    totals = _ALL_TOTALS
+
+    def __init__(self, server: Server, *, read_only: bool = False, shared: bool = False) -> None:
+        self._server = server
+        self.shared = shared
+        self._read_only = read_only
+        self._hurried = threading.Event()
+        self._changes = self._changes_before = 0
+        self._named = 0
+        self._backend: locks.Backend = (0, None)
+        self._line = 0
+        """The number of this connection among all that ever wrote the manifest."""
+        self._unclear = ""
+        """The mark of a transaction whose commit was not answered."""
+        self._lost_at: float | None = None
+        """When the line was lost, until something was committed again."""
+        self._losses = 0
+        self._keeps_others_out = False
+        self._barred: ManifestLocked | None = None
+        """Why this connection must not write any more."""
+        super().__init__(server.name)
+        self._raw = connected(server)
+        self.sql = self
+        try:
+            with self.told():
+                version = check_version(self._raw, server.schema, self.name, old=not read_only)
+                if read_only and version < VERSION:
+                    # Brought to the newest version by itself; refused while a run of an older program works on it.
+                    PostgresConnection(server).close()
+                if not read_only:
+                    self._hold(self._raw)
+                    migrate(self._raw, server.schema, self.name)
+                self._settle(self._raw)
+                if not read_only:
+                    self._begin_line()
+        except BaseException:
+            self._raw.close()
+            raise
+
+    # Statements
+
+    def execute(self, sql: str, values: Sequence[object] = (), /) -> Cursor:
+        """Carries out one statement."""
+        cursor = self._raw.execute(_translated(sql), [_clean(value) for value in values])
+        if not (cursor.statusmessage or "").startswith("SELECT"):
+            self._changes += max(cursor.rowcount, 0)
+        return cursor
+
+    def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> Cursor:
+        """Carries out one statement for each of many rows of values."""
+        cursor = self._raw.cursor()
+        cursor.executemany(_translated(sql), ([_clean(value) for value in row] for row in values))
+        self._changes += max(cursor.rowcount, 0)
+        return cursor
+
+    def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
+        self._named += 1
+        with (
+            self.told(),
+            self._only_reading(),
+            self._raw.cursor(name=f"each_{self._named}", withhold=not self.in_transaction) as cursor,
+        ):
+            cursor.itersize = _PAGE
+            cursor.execute(_translated(sql), [_clean(value) for value in values])
+            yield from cursor
+
+    def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self.told(), self._only_reading():
+            return self.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _only_reading(self) -> Iterator[None]:
+        """Has the server refuse changes by a connection that only reads.
+
+        For each transaction, not as a setting of the session: a pool would give that session to other programs.
+        """
+        if not self._read_only or self.in_transaction:
+            yield
+            return
+        self._raw.execute("BEGIN READ ONLY")
+        try:
+            yield
+        finally:
+            self._raw.execute("ROLLBACK")
+
+    def begin_transaction(self) -> None:
+        if self.worker is None:
+            self._raw.execute(self.begin)
+            return
+        try:
+            counts = locks.begin_as_worker(self._raw, self._server, self.worker)
+        except psycopg.Error:
+            if self.in_transaction:
+                self._raw.execute("ROLLBACK")
+            raise
+        if not counts:
+            self._raw.execute("ROLLBACK")
+            raise self._fenced()
+
+    def join(self, run: int) -> None:
+        # Before anybody can see it in the table: one that is not there would be taken away.
+        locks.hold_worker(self._raw, self._server, run)
+        # Its line is begun here: that of a command which was alone ends with it.
+        self._raw.execute("DELETE FROM lines WHERE id NOT IN (SELECT line FROM workers)")
+        self._new_line()
+        self._raw.execute(
+            f"INSERT INTO workers (run, line, until) VALUES (%s, %s, {CLOCK} + %s)", [run, self._line, LEASE]
+        )
+        self.worker = run
+
+    def present(self) -> list[int]:
+        with self.told():
+            return locks.present(self._raw, self._server)
+
+    def end_session(self, run: int) -> None:
+        locks.end_session(self._raw, self._server, run)
+
+    def may_bury(self, run: int) -> bool:
+        return locks.may_bury(self._raw, self._server, run)
+
+    def keep_others_out(self, wait: Callable[[], None]) -> None:
+        with self.told():
+            while not locks.try_joining(self._raw, self._server):
+                wait()
+        self._keeps_others_out = True
+
+    def keeper(self) -> tuple[int, bool] | None:
+        with self.told():
+            return locks.keeper(self._raw, self._server)
+
+    def let_others_in(self) -> None:
+        with self.told():
+            locks.drop_joining(self._raw, self._server)
+        self._keeps_others_out = False
+
+    def commit(self) -> None:
+        if self._changes != self._changes_before:
+            # Not asked by the number of the transaction: after a crash the server gives the same one to another.
+            mark = secrets.token_hex(8)
+            self._raw.execute("UPDATE lines SET mark = %s WHERE id = %s", [mark, self._line])
+            # From here on, until it is answered, only the mark tells what became of it.
+            self._unclear = mark
+        try:
+            self._raw.execute("COMMIT")
+        except psycopg.Error as error:
+            if not isinstance(self.told_of(error), LineLost):
+                # It was answered: no.
+                self._unclear = ""
+            raise
+        self._unclear = ""
+        self._changes_before = self._changes
+        self._lost_at, self._losses = None, 0
+
+    def again(self) -> bool:
+        """Connects anew; whether what was being committed when the line was lost is durable.
+
+        Raises `LineLost` when the server does not come back in time, and `ManifestLocked`, from then on every time,
+        when somebody else has had the manifest meanwhile.
+        """
+        if self._barred is not None:
+            raise self._barred
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+        with suppress(psycopg.Error):
+            self._raw.close()
+        while True:
+            # Not at once, if it has not held: a line that comes and goes is no line.
+            pause = min(0.05 * 2**self._losses, 5.0) if self._losses else 0.0
+            self._losses += 1
+            if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
+                raise LineLost(f"{self.name} does not answer")
+            try:
+                return self._take_up(connected(self._server))
+            except ManifestLocked as error:
+                self._barred = error
+                raise
+            except (LineLost, psycopg.Error):
+                continue
+
+    def _take_up(self, raw: Raw) -> bool:
+        """Goes on with a fresh line, once it has the lock; whether what was unclear is durable."""
+        try:
+            self._settle(raw)
+            self._hold(raw, own=self._backend)
+            if self._keeps_others_out:
+                locks.take_joining(raw, self._server)
+            # Behind it: whoever has replaced this one must not see it come back.
+            if self.worker is not None:
+                locks.hold_worker(raw, self._server, self.worker)
+            # The session before has ended, with all it was about to commit.
+            own = "WHERE id = %s" if self.shared else "WHERE id >= %s"
+            newest = raw.execute(f"SELECT id, mark FROM lines {own} ORDER BY id DESC LIMIT 1", [self._line]).fetchone()
+        except BaseException:
+            raw.close()
+            raise
+        if newest is None or newest[0] != self._line:
+            if self.worker is not None:
+                # It is no worker any more, but what it has heard can be told.
+                self._go_on_with(raw)
+                raise self._fenced()
+            raw.close()
+            raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
+        self._go_on_with(raw)
+        durable = self._unclear != "" and newest[1] == self._unclear
+        self._unclear = ""
+        return durable
+
+    def _go_on_with(self, raw: Raw) -> None:
+        self._raw = raw
+        self._backend = locks.backend(raw)
+        self.in_part = self.broken = False
+        self._changes_before = self._changes
+
+    def _fenced(self) -> Fenced:
+        return Fenced(
+            f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
+        )
+
+    def hurry(self) -> None:
+        self._hurried.set()
+
+    # What only PostgreSQL says in its own way
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._raw.info.transaction_status in {TransactionStatus.INTRANS, TransactionStatus.INERROR}
+
+    @property
+    def changes(self) -> int:
+        return self._changes
+
+    def told_of(self, error: Exception) -> Exception:
+        state = getattr(error, "sqlstate", None) or ""
+        text = line_of(error) or type(error).__name__
+        kind: type[Exception] = StorageError if state.startswith(_FULL) else ManifestError
+        lost = self._raw.closed or self._raw.broken
+        if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
+            kind = LineLost
+        elif state in _BROKEN_OFF:
+            kind = Collision
+        return kind(f"{self.name}: {text}")
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        # Which worker has a task in hand is nothing to take elsewhere.
+        return tuple(
+            row[0]
+            for row in self.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_schema = ? AND table_name = ?"
+                " AND (table_name, column_name) != ('tasks', 'worker') ORDER BY ordinal_position",
+                (self._server.schema, table),
+            )
+        )
+
+    def number_on(self, table: str) -> None:
+        largest = f"SELECT max(id) FROM {table}"
+        # Without any row the first number is 1.
+        sequence = "pg_get_serial_sequence(?, 'id')"
+        self.rows(f"SELECT setval({sequence}, coalesce(({largest}), 1), ({largest}) IS NOT NULL)", (table,))
+
+    def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
+        return f"{column} = ANY(?)", sorted(numbers)
+
+    def elements(self, column: str) -> str:
+        return f"json_array_elements_text({_without_nul(column)}::json) AS element(value)"
+
+    def member(self, column: str, name: str) -> tuple[str, object]:
+        return f"coalesce(({_without_nul(column)}::json -> ?::text)::text, 'null')", name
+
+    def first_of(self, column: str) -> str:
+        return f"(array_agg({column} ORDER BY ordinal))[1]"
+
+    def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
+        # Those before this run are over, but for workers beside it.
+        self.execute("DELETE FROM choices WHERE run NOT IN (SELECT run FROM workers)")
+        source = iter(rows())
+        # They come over this very line, so not while others go.
+        while page := list(itertools.islice(source, _PAGE)):
+            self.executemany("INSERT INTO choices VALUES (?, ?, ?)", [(run, task, place) for task, place, _ in page])
+
+    def chosen(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
+        return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
+
+    def for_update(self, table: str) -> str:
+        # Rows that others only refer to are not theirs.
+        return f" FOR NO KEY UPDATE OF {table}"
+
+    def take_time(self) -> None:
+        # Not without any: one that is stopped meanwhile would keep others from beginning for good.
+        self._raw.execute(f"SET LOCAL idle_in_transaction_session_timeout TO {round(LEASE * 1000)}")
+
+    def wait_for_lock(self, seconds: float = PATIENCE) -> None:
+        pass  # its statements have a thread, which may wait as long as `_settle` says
+
+    def close(self) -> None:
+        # The end of a session takes the server a moment, and the next command may come at once.
+        with suppress(psycopg.Error):
+            self._raw.execute("SELECT pg_advisory_unlock_all()")
+        self._raw.close()
+
+    # The line
+
+    def _settle(self, raw: Raw) -> None:
+        """The settings of a fresh connection, whatever the server and the user are set to."""
+        raw.execute(composed.SQL("SET search_path TO {}").format(composed.Identifier(self._server.schema)))
+        # An intent must not be lost when the server's power goes.
+        raw.execute("SET synchronous_commit TO on")
+        raw.execute("SET statement_timeout TO 0")
+        raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(round(PATIENCE * 1000))))
+        # A server that has heard nothing of the end of a line keeps its lock for hours otherwise.
+        raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
+        if self.shared:
+            raw.execute(
+                composed.SQL("SET idle_in_transaction_session_timeout TO {}").format(
+                    composed.Literal(round(STOPPED * 1000))
+                )
+            )
+
+    def _begin_line(self) -> None:
+        """Takes a number, by which a later line of this connection sees whether anybody else has written."""
+        if not self.shared:
+            self._raw.execute("DELETE FROM lines")
+            self._new_line()
+        self._backend = locks.backend(self._raw)
+
+    def _new_line(self) -> None:
+        row = self._raw.execute("INSERT INTO lines DEFAULT VALUES RETURNING id").fetchone()
+        self._line = 0 if row is None else int(row[0])
+
+    def _hold(self, raw: Raw, *, own: locks.Backend | None = None) -> None:
+        locks.hold(raw, self._server, shared=self.shared, pause=self._hurried.wait, own=own)
+
+
+def _without_nul(column: str) -> str:
+    """A column of JSON without what PostgreSQL's JSON cannot have; only to be looked at."""
+    return f"replace({column}, '\\u0000', '\\ufffd')"
+
+
+@lru_cache(maxsize=1024)
+def _translated(sql: str) -> str:
+    return sql.replace("%", "%%").replace("?", "%s")
+
+
+def _clean(value: object) -> object:
+    """A value as PostgreSQL can keep it: what a service says may have a NUL in it."""
+    return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value

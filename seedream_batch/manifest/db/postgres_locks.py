@@ -1,0 +1,168 @@
+"""The locks on a manifest on a server: one command alone, or workers side by side; they end with their sessions."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+from psycopg import sql as composed
+
+from seedream_batch.errors import ManifestLocked
+from seedream_batch.manifest.db.postgres_schema import Raw
+from seedream_batch.model.locations import Server
+
+PATIENCE = 1.0
+"""Seconds in which a lock is asked for."""
+
+_STEP = PATIENCE / 20
+
+_MANIFEST = 0x5EED_BA7C & 0x7FFF_FFFF
+"""The first number of the locks of whoever writes a manifest."""
+
+_JOINING = _MANIFEST + 1
+"""That of whoever brings a manifest in line with its job."""
+
+_NUMBERED = """
+FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid::bigint = %s
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+
+_END_OWN = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
+"""
+
+Backend = tuple[int, object]
+"""A session of the server: its process, and when that began."""
+
+
+def _name(server: Server) -> int:
+    return zlib.crc32(server.schema.encode()) & 0x7FFF_FFFF
+
+
+def hold(
+    raw: Raw, server: Server, *, shared: bool, pause: Callable[[float], object], own: Backend | None = None
+) -> None:
+    """Takes a manifest for a session: alone, or `shared` with workers. Raises `ManifestLocked`.
+
+    The server lets go of the lock when the session ends, however it does. `own` is a session of the same connection of
+    whose end the server may not have heard yet: when this returns, it has ended.
+    """
+    # A run that ended a moment ago, or was killed, may still be there for the server.
+    begun = time.monotonic()
+    deadline = begun + PATIENCE
+    ask = "SELECT pg_try_advisory_lock_shared(%s, %s)" if shared else "SELECT pg_try_advisory_lock(%s, %s)"
+    while True:
+        ending = own is not None and bool(raw.execute(_END_OWN, own).fetchall())
+        if not ending and _true(raw, ask, [_MANIFEST, _name(server)]):
+            return
+        if ending:
+            deadline = min(time.monotonic(), begun + 9 * PATIENCE) + PATIENCE
+        if time.monotonic() > deadline:
+            raise ManifestLocked(f"another run holds {server.name}: {_holder(raw, server)}")
+        pause(_STEP)
+
+
+def try_joining(raw: Raw, server: Server) -> bool:
+    """Whether nobody else brings the manifest in line with its job; then others are kept from doing so."""
+    return _true(raw, "SELECT pg_try_advisory_lock(%s, %s)", [_JOINING, _name(server)])
+
+
+def take_joining(raw: Raw, server: Server) -> None:
+    """The same for one that had it until its line was lost. Raises `ManifestLocked`."""
+    if not try_joining(raw, server):
+        raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
+
+
+def keeper(raw: Raw, server: Server) -> tuple[int, bool] | None:
+    """The session that keeps others from joining, and whether it is that of a worker in the table."""
+    row = raw.execute(
+        "SELECT pid, EXISTS (SELECT 1 FROM pg_locks AS own WHERE own.pid = joining.pid AND own.granted"
+        " AND own.locktype = 'advisory' AND own.objsubid = 1 AND own.database = joining.database"
+        " AND own.classid::bigint = %s AND own.objid::bigint IN (SELECT run FROM workers))"
+        " FROM pg_locks AS joining WHERE locktype = 'advisory' AND granted AND objsubid = 2"
+        " AND classid::bigint = %s AND objid::bigint = %s"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        [_name(server), _JOINING, _name(server)],
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def drop_joining(raw: Raw, server: Server) -> None:
+    """Lets others join."""
+    raw.execute("SELECT pg_advisory_unlock(%s, %s)", [_JOINING, _name(server)])
+
+
+def hold_worker(raw: Raw, server: Server, run: int) -> None:
+    """Takes the lock by which others see that the session of a worker is there."""
+    raw.execute("SELECT pg_advisory_lock(%s)", [_name(server) << 32 | run])
+
+
+def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
+    """Begins a transaction in which nobody can take the worker away; whether it was not taken away before.
+
+    A lock of the row would do as well, but make a write of every transaction. All in one message: it begins each one.
+    """
+    cursor = raw.execute(
+        f"BEGIN; SELECT pg_advisory_xact_lock_shared({_name(server)}, {int(run)});"
+        f" SELECT EXISTS (SELECT 1 FROM workers WHERE run = {int(run)})"
+    )
+    while cursor.nextset():
+        pass
+    row = cursor.fetchone()
+    return row is not None and bool(row[0])
+
+
+def may_bury(raw: Raw, server: Server, run: int) -> bool:
+    """Whether a worker is in no transaction; then it begins none before the transaction that asks has ended."""
+    return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
+
+
+def end_session(raw: Raw, server: Server, run: int) -> None:
+    """Ends the session that has the lock of a worker, if there is one and it is this user's, who alone may."""
+    raw.execute(
+        "SELECT pg_terminate_backend(pid)" + _NUMBERED + " AND objid::bigint = %s"
+        " AND pid IN (SELECT pid FROM pg_stat_activity WHERE usename = current_user)",
+        [_name(server), run],
+    )  # fmt: skip
+
+
+def present(raw: Raw, server: Server) -> list[int]:
+    """The workers whose sessions are there."""
+    return [row[0] for row in raw.execute("SELECT objid::bigint" + _NUMBERED, [_name(server)]).fetchall()]
+
+
+def is_held(raw: Raw, server: Server) -> bool:
+    """Whether anybody has the manifest in hand right now."""
+    return _true(
+        raw,
+        "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s"
+        " AND objsubid = 2 AND granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
+        [_MANIFEST, _name(server)],
+    )
+
+
+def backend(raw: Raw) -> Backend:
+    """The session itself, for `hold`."""
+    row = raw.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
+    return (0, None) if row is None else (row[0], row[1])
+
+
+def _true(raw: Raw, query: str, values: list[Any]) -> bool:
+    row = raw.execute(query, values).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _holder(raw: Raw, server: Server) -> str:
+    table = composed.Identifier(server.schema, "runs")
+    query = composed.SQL("SELECT pid, host, started_at FROM {} WHERE ended_at IS NULL ORDER BY id DESC LIMIT 1")
+    with suppress(psycopg.Error):
+        row = raw.execute(query.format(table)).fetchone()
+        if row is not None:
+            started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[2]))
+            return f"pid {row[0]} on {row[1]}, started {started}"
+    return "it has only just started"

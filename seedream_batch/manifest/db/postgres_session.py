@@ -1,0 +1,54 @@
+"""A fresh line to a PostgreSQL server, and what one is made for alone: whether a manifest is there, and who has it."""
+
+from __future__ import annotations
+
+import psycopg
+
+from seedream_batch.errors import LineLost, ManifestError, UsageError
+from seedream_batch.manifest.db import postgres_locks as locks
+from seedream_batch.manifest.db.postgres_schema import Raw, check_version
+from seedream_batch.model.locations import Server
+
+CONNECT_TIMEOUT = 10
+"""Seconds for one try to connect."""
+
+
+def connected(server: Server) -> Raw:
+    """A fresh line to a server. Raises `LineLost`, and `UsageError` for a URL that leads nowhere."""
+    try:
+        return psycopg.connect(
+            server.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="seedream-batch",
+            keepalives=1, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000,
+        )  # fmt: skip
+    except psycopg.OperationalError as error:
+        # Without where it comes from: that has the URL in it.
+        raise LineLost(f"{server.name}: {server.without_secrets(line_of(error))}") from None
+    except psycopg.Error as error:
+        raise UsageError(f"{server.name}: {server.without_secrets(line_of(error))}") from None
+
+
+def is_held(server: Server) -> bool:
+    """Whether a run holds the manifest right now."""
+    raw = connected(server)
+    try:
+        return locks.is_held(raw, server)
+    except psycopg.Error as error:
+        raise ManifestError(f"{server.name}: {line_of(error)}") from error
+    finally:
+        raw.close()
+
+
+def is_there(server: Server) -> bool:
+    """Whether there is a manifest. Raises `LineLost`, and `ManifestError` for what is none."""
+    raw = connected(server)
+    try:
+        return check_version(raw, server.schema, server.name, old=True) > 0
+    except psycopg.Error as error:
+        raise ManifestError(f"{server.name}: {line_of(error)}") from error
+    finally:
+        raw.close()
+
+
+def line_of(error: Exception) -> str:
+    """The first line of what a driver says."""
+    return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")

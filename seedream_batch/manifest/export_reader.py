@@ -1,0 +1,60 @@
+"""What was delivered for each task of a job, with the times that an export tells."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedream_batch.manifest.db.connection import marks
+from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.model.task import ImageRecord, TaskRecord
+
+# In a file of the connection's own: the manifest is open for reading only, and is not written to.
+_STORED_AT = (
+    "CREATE TEMP TABLE stored_at (task BIGINT, image BIGINT, at DOUBLE PRECISION, PRIMARY KEY (task, image))",
+    """
+    INSERT INTO stored_at SELECT task, image, max(at) FROM events
+    WHERE image IS NOT NULL AND old = 'announced' AND new = 'stored' GROUP BY task, image
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A task, when it ended, and each of its images with the time at which it was stored; times in unix seconds."""
+
+    task: TaskRecord
+    ended_at: float | None
+    images: tuple[tuple[ImageRecord, float | None], ...]
+
+
+class DeliveryReader(ManifestReader):
+    """A reader of one moment that also knows when each image was stored."""
+
+    def snapshot(self) -> None:
+        """From here on every answer is of one moment; reads the log once, which has no index by image."""
+        super().snapshot()
+        with self._connection.told():
+            for statement in _STORED_AT:
+                self._connection.sql.execute(statement)
+
+    def deliveries(self, fingerprints: Sequence[str]) -> dict[str, Delivery]:
+        """What is known of these tasks (at most a few hundred at a time), by fingerprint."""
+        found = f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
+        rows = self._rows(found, fingerprints)
+        tasks = [(task_record(row[:-1]), row[-1]) for row in rows]
+        images: dict[int, list[tuple[ImageRecord, float | None]]] = {}
+        delivered = self._rows(
+            f"SELECT {_OF_IMAGES}, stored_at.at FROM images LEFT JOIN stored_at"
+            ' ON stored_at.task = images.task AND stored_at.image = images."index"'
+            f' WHERE images.task IN ({marks(tasks)}) ORDER BY images.task, images."index"',
+            [task.id for task, _ in tasks],
+        )
+        for row in delivered:
+            image = image_record(row[:-1])
+            images.setdefault(image.task, []).append((image, row[-1]))
+        return {task.fingerprint: Delivery(task, ended, tuple(images.get(task.id, ()))) for task, ended in tasks}
+
+
+_OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))

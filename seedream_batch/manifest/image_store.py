@@ -1,0 +1,196 @@
+"""The way of an image: announced, placed, stored, moved; and of reference images that were uploaded."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.base_store import one_row
+from seedream_batch.manifest.db.connection import marks
+from seedream_batch.manifest.in_hand import InHand
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
+from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What is known of a verified file."""
+
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    format: str
+
+
+ACCEPTED_AS_IS = "accepted as it is: "
+"""How the reason of a stored image begins that is not what was requested, and that a person takes all the same."""
+
+_UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
+
+_OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
+
+
+class Pictures(InHand):
+    """Images, their files, and uploads."""
+
+    def images(self, task: int) -> list[ImageRecord]:
+        """The images of a task."""
+        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
+        return [image_record(row) for row in self._connection.rows(sql, (task,))]
+
+    def to_fetch(self) -> array[int]:
+        """The tasks with images that wait to be fetched, and that nobody has in hand; what expires first in front."""
+        free = self._free("WHERE")
+        among = f" AND task IN (SELECT id FROM tasks{free})" if free else ""
+        # The plus sign keeps SQLite from walking all images in the order of their tasks.
+        return self._connection.numbers(
+            f"SELECT +task FROM images WHERE state = 'announced'{among} GROUP BY +task ORDER BY min(expires_at), +task"
+        )
+
+    def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:
+        """Stored images whose file has to move: so many that follow on a task and index."""
+        sql = (
+            f'SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ? AND (task, "index") > (?, ?)'
+            ' ORDER BY task, "index" LIMIT ?'
+        )
+        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED, *after, limit))]
+
+    def under_way(self) -> list[ImageRecord]:
+        """The images whose file was being moved when a run was cut off."""
+        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
+        return [image_record(row) for row in self._connection.rows(sql)]
+
+    def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
+        """The stored image that has this path, and whether the job still asks for it."""
+        found = self.owners([path])
+        return found[0] if found else None
+
+    def owners(self, paths: Sequence[str]) -> list[tuple[ImageRecord, bool]]:
+        """The stored images that have these paths, and whether the job still asks for them."""
+        rows = self._connection.rows(
+            f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
+            f" WHERE images.path IN ({marks(paths)}) AND images.state = 'stored'",
+            paths,
+        )
+        return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
+
+    def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
+        """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
+        with self.group() as sql:
+            if ImageState.STORED not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {ImageState.STORED}")
+            # It goes where the job wants it now, so nothing is left to move.
+            cursor = sql.execute(
+                "UPDATE images SET target = NULL, path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?,"
+                ' updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
+                (path, file.bytes, file.sha256, file.width, file.height, file.format, now,
+                 image.task, image.index, image.state),
+            )  # fmt: skip
+            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+
+    def move_image(self, image: ImageRecord, to: ImageState, why: str, now: float, **columns: object) -> None:
+        """One image from its state to another; `columns` are set with it."""
+        with self.group() as sql:
+            if to not in IMAGE_EDGES[image.state]:
+                raise StaleTransition(f"an image does not go from {image.state} to {to}")
+            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **columns}
+            assignments = ", ".join(f"{name} = ?" for name in sets)
+            cursor = sql.execute(
+                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
+                (*sets.values(), image.task, image.index, image.state),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+            self._log(sql, image.task, image.state, to, why, now, image=image.index)
+
+    def store(self, image: ImageRecord, file: StoredFile, why: str, warning: str, now: float) -> str:
+        """The file of an announced image is in its place; why it is not what was requested, empty if it is.
+
+        Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
+        """
+        with self.group() as sql:
+            self.move_image(image, ImageState.STORED, why, now, warning=warning)
+            twin = self.twin(image, file.sha256)
+            if twin is not None:
+                warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")
+                this = (image.task, image.index)
+                sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
+                path = self.images(image.task)[image.index - 1].path
+                sql.execute(
+                    f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
+                    (f"{SAME_BYTES}{path}", file.sha256),
+                )
+        return warning
+
+    def twin(self, image: ImageRecord, sha256: str) -> ImageRecord | None:
+        """Another stored image with these bytes, if there is one."""
+        row = self._connection.row(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state = 'stored'"
+            ' AND NOT (task = ? AND "index" = ?) LIMIT 1',
+            (sha256, image.task, image.index),
+        )
+        return image_record(row) if row else None
+
+    def picture_of(self, sha256: str) -> ImageRecord | None:
+        """Return an image with these bytes that is stored or missing; one that is missing is preferred."""
+        row = self._connection.row(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state IN ('stored', 'missing')"
+            " ORDER BY state LIMIT 1",
+            (sha256,),
+        )
+        return image_record(row) if row else None
+
+    def try_again(
+        self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
+    ) -> ImageRecord:
+        """A download went wrong and is to be tried again, under a fresh URL if one was had."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
+                ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
+                (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
+        return self.images(image.task)[image.index - 1]
+
+    def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
+        """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
+                " AND path = ? AND state = ?",
+                (path, target, now, image.task, image.index, image.path, ImageState.STORED),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
+
+    def heading(self, image: ImageRecord, path: str | None) -> None:
+        """The file is about to be renamed to `path`; None: it was not."""
+        with self.group() as sql:
+            cursor = sql.execute(
+                'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
+                (path, image.task, image.index, image.path),
+            )
+            one_row(cursor, f"image {image.index} of task {image.task} at {image.path}")
+
+    def upload(self, sha256: str, service: str, good_until: float) -> str | None:
+        """The URL of an uploaded reference image that is good until then, if there is one."""
+        row = self._connection.row(
+            "SELECT url FROM uploads WHERE sha256 = ? AND service = ? AND expires_at > ?", (sha256, service, good_until)
+        )
+        return str(row[0]) if row else None
+
+    def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
+        """Remembers where a reference image was uploaded to."""
+        with self.group() as sql:
+            sql.execute(
+                "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (sha256, service)"
+                " DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at",
+                (sha256, service, url, expires_at),
+            )
+
+    def forget_upload(self, sha256: str, service: str) -> None:
+        """A reference image is to be uploaded again, since the service has lost it."""
+        with self.group() as sql:
+            sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))

@@ -1,0 +1,254 @@
+"""What becomes of images after they were stored: looked at, lost, had again, made anew, pruned."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seedream_batch.manifest.db.connection import UNLIMITED
+from seedream_batch.manifest.image_store import Pictures
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.manifest.task_queue import Chosen
+from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState, home_of
+
+_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
+_NOT_THERE = "images.state IN ('rejected', 'expired', 'missing')"
+_NO_LINK = "(images.state IN ('rejected', 'expired') OR (images.state = 'missing' AND images.url = ''))"
+"""Images of which it is known that no link gives them: the run, or a look by `verify`, asked the service."""
+_WAITING = "EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state = 'announced')"
+_IN_FLIGHT = f"(tasks.state IN ('submitting', 'accepted', 'uncertain') OR {_WAITING})"
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Images that no link gives any more, and what their tasks would cost anew (millionths of a USD)."""
+
+    images: int
+    cost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """What there is of tasks that the job no longer has: `files` of `tasks` with `bytes`, tasks in flight, rows."""
+
+    tasks: int
+    files: int
+    bytes: int
+    in_flight: int
+    never_sent: int
+
+
+class Upkeep(Chosen, Pictures):
+    """Images that were stored, and the tasks they belong to."""
+
+    # Looking at what is stored
+
+    def to_check(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
+        """Up to `limit` images of the job that are stored, or were, from behind this task and index on."""
+        rows = self._connection.rows(
+            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task"
+            " AND (images.task, images.\"index\") > (?, ?) AND images.state IN ('stored', 'missing')"
+            f' AND {self._of_job} ORDER BY images.task, images."index" LIMIT ?',
+            (*after, limit),
+        )
+        return [image_record(row) for row in rows]
+
+    def not_there(self, limit: int | None) -> tuple[int, list[tuple[ImageRecord, TaskRecord]]]:
+        """How many images of the job were delivered and are not in the folder; the first `limit`, with their tasks."""
+        gone = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_THERE} AND {self._of_job}"
+        count = self._connection.rows(f"SELECT count(*) {gone}")[0][0]
+        rows = self._connection.rows(
+            f'SELECT images.task, images."index" {gone} ORDER BY tasks.ordinal, images."index" LIMIT ?',
+            (UNLIMITED if limit is None else limit,),
+        )
+        return int(count), [(self.images(task)[index - 1], self.task(task)) for task, index in rows]
+
+    def waiting(self) -> int:
+        """How many images of the job have a link and are not fetched yet."""
+        rows = self._connection.rows(
+            "SELECT count(*) FROM images JOIN tasks ON tasks.id = images.task"
+            f" WHERE images.state = 'announced' AND {self._of_job}"
+        )
+        return int(rows[0][0])
+
+    def wanting(self) -> list[int]:
+        """The succeeded tasks of the job of which an image is not there, or not there yet, by their numbers."""
+        rows = self._connection.rows(
+            f"SELECT id FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND id IN"
+            f" (SELECT task FROM images WHERE {_NOT_THERE} UNION SELECT task FROM images WHERE state = 'announced')"
+            " ORDER BY id"
+        )
+        return [int(row[0]) for row in rows]
+
+    def short_of_images(self, since: float) -> array[int]:
+        """The flagged tasks of the job submitted since then that were completed with fewer images than requested."""
+        return self._connection.numbers(
+            "SELECT id FROM tasks WHERE state = 'succeeded' AND warning != '' AND submitted_at > ?"
+            " AND task_ids IS NOT NULL AND images > (SELECT attempts.images FROM attempts WHERE task = tasks.id"
+            f" AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1) AND {self._of_job}{self._free('AND')}"
+            " ORDER BY id",
+            (since,),
+        )
+
+    def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
+        """Why an image is missing, as known by now; without `link`, the service was asked and gives none."""
+        url = "" if not link else image.url
+        with self.group() as sql:
+            sql.execute(
+                'UPDATE images SET reason = ?, url = ?, updated_at = ? WHERE task = ? AND "index" = ?'
+                " AND state = 'missing'",
+                (why, url, now, image.task, image.index),
+            )
+
+    # Having it again
+
+    def take_back(self, image: ImageRecord, path: str, now: float) -> bool:
+        """The file of an image, missing or stored elsewhere, was found whole at `path`.
+
+        From there it moves on to its place in the job. False, and nothing changes, if `path` is another image's.
+        """
+        with self.group():
+            if self.belongs_to_another(image, path):
+                return False
+            task = self.task(image.task)
+            home = home_of(task, image)
+            target = None if task.ordinal is None or home == path else home
+            if image.state is ImageState.STORED:
+                self.relocate(image, path, target=target, now=now)
+            else:
+                self.move_image(image, ImageState.STORED, "the file is back", now, path=path, target=target, via=None)
+        return True
+
+    def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
+        """Whether another image than this one is stored at a path."""
+        owner = self.owner(path)
+        return owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index)
+
+    def to_look_for(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
+        """Up to `limit` images of the job whose file is missing, from behind this task and index on."""
+        rows = self._connection.rows(
+            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task AND images.state = 'missing'"
+            ' AND (images.task, images."index") > (?, ?) AND tasks.ordinal IS NOT NULL'
+            ' ORDER BY images.task, images."index" LIMIT ?',
+            (*after, limit),
+        )
+        return [image_record(row) for row in rows]
+
+    def delivered(self, task: int) -> int:
+        """How many images the last attempt of the task that succeeded brought: so many links belong to it."""
+        sql = "SELECT images FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1"
+        row = self._connection.row(sql, (task,))
+        return int(row[0]) if row else 0
+
+    def announce_again(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
+        """An image that is not there has a link again."""
+        self.move_image(
+            image, ImageState.ANNOUNCED, "a link was given again", now,
+            url=link.url, expires_at=link.expires_at or default_expiry, tries=0, reason="",
+        )  # fmt: skip
+
+    def whole_again(self, now: float) -> int:
+        """Tasks that were to be made anew, and whose images all came back before that, have succeeded after all."""
+        with self.group() as sql:
+            back = sql.execute(
+                f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND attempt > 0 AND {self._of_job}"
+                " AND EXISTS (SELECT 1 FROM images WHERE task = tasks.id)"
+                " AND NOT EXISTS (SELECT 1 FROM images WHERE task = tasks.id AND state != 'stored')"
+            ).fetchall()
+            for task in map(task_record, back):
+                [ids] = sql.execute(
+                    "SELECT task_ids FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC"
+                    " LIMIT 1",
+                    (task.id,),
+                ).fetchone() or (None,)
+                why = "its images came back"
+                self._move(sql, task, TaskState.SUCCEEDED, why, now, task_ids=ids, reason="", code="")
+        return len(back)
+
+    # Making it anew
+
+    def of_job(self, fingerprint: str) -> TaskRecord | None:
+        """The task of the job with this fingerprint."""
+        row = self._connection.row(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,)
+        )
+        return task_record(row) if row else None
+
+    def beyond_links(self) -> Lost:
+        """What of the job no link gives any more, and what it would cost to make its tasks anew."""
+        row = self._connection.rows(
+            "SELECT coalesce(sum(gone.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
+            f" FROM (SELECT task, count(*) AS images FROM images WHERE {_NO_LINK} GROUP BY task) AS gone"
+            " JOIN tasks ON tasks.id = gone.task LEFT JOIN prices USING (model, resolution)"
+            f" WHERE tasks.state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"
+        )[0]
+        return Lost(int(row[0]), int(row[1]))
+
+    def to_make_anew(self) -> list[TaskRecord]:
+        """The succeeded tasks of the job with an image that no link gives, and with none that waits to be fetched."""
+        rows = self._connection.rows(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"
+            f" AND id IN (SELECT task FROM images WHERE {_NO_LINK}) ORDER BY ordinal"
+        )
+        return [task_record(row) for row in rows]
+
+    def not_asked(self) -> list[TaskRecord]:
+        """The other succeeded tasks of the job that miss an image: a link may still give it, free of charge."""
+        rows = self._connection.rows(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job}"
+            f" AND id IN (SELECT task FROM images WHERE {_NOT_THERE})"
+            f" AND (id NOT IN (SELECT task FROM images WHERE {_NO_LINK}) OR {_WAITING}) ORDER BY ordinal"
+        )
+        return [task_record(row) for row in rows]
+
+    # What the job no longer has
+
+    def dropped(self) -> Dropped:
+        """What there is of tasks that the job no longer has."""
+        gone = f"tasks.ordinal IS NULL AND NOT {_IN_FLIGHT}"
+        tasks, files, size = self._connection.rows(
+            "SELECT count(DISTINCT task), count(*), coalesce(sum(bytes), 0) FROM images JOIN tasks ON tasks.id = task"
+            f" WHERE images.state = 'stored' AND {gone}"
+        )[0]
+        in_flight = self._connection.rows(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_IN_FLIGHT}")[0][0]
+        never = self._connection.rows(f"SELECT count(*) FROM tasks WHERE {_NEVER_SENT}")[0][0]
+        return Dropped(int(tasks), int(files), int(size), int(in_flight), int(never))
+
+    def to_prune(self, after: int, limit: int) -> list[tuple[TaskRecord, list[ImageRecord]]]:
+        """Up to `limit` tasks behind this number that the job no longer has, with their images; none in flight."""
+        rows = self._connection.rows(
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE id > ? AND ordinal IS NULL AND NOT {_IN_FLIGHT}"
+            " AND EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id) ORDER BY id LIMIT ?",
+            (after, limit),
+        )
+        return [(task, self.images(task.id)) for task in map(task_record, rows)]
+
+    def prune(self, tasks: Sequence[TaskRecord], now: float) -> None:
+        """The files of these tasks are gone: so are the rows of their images. What they cost stays, and their log.
+
+        One that had succeeded is planned again, so that it counts as made no longer; as the job does not have it, no
+        run buys it. What failed or was lost stays that, and its reason with it.
+        """
+        with self.group() as sql:
+            for task in tasks:
+                for image in self.images(task.id):
+                    if image.state is ImageState.STORED:
+                        self._log(sql, task.id, image.state, ImageState.MISSING, "pruned", now, image=image.index)
+                sql.execute("DELETE FROM images WHERE task = ?", (task.id,))
+                if task.state is TaskState.SUCCEEDED:
+                    self._move(
+                        sql, task, TaskState.PLANNED, "pruned", now,
+                        failures=0, not_before=0, task_ids=None, code="", reason=PRUNED,
+                    )  # fmt: skip
+                elif task.state is TaskState.PLANNED:
+                    sql.execute("UPDATE tasks SET reason = ?, failures = 0 WHERE id = ?", (PRUNED, task.id))
+
+    def prune_never_sent(self) -> int:
+        """Takes out what the job no longer has and nothing was ever sent of; how many tasks."""
+        with self.group() as sql:
+            return int(sql.execute(f"DELETE FROM tasks WHERE {_NEVER_SENT}").rowcount)
+
+
+_NEVER_SENT = "ordinal IS NULL AND state = 'planned' AND attempt = 0"

@@ -1,0 +1,166 @@
+"""One run at a time: a lock of the operating system that dies with its process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from seedream_batch.errors import ManifestError, ManifestLocked, StorageError, telling
+from seedream_batch.manifest.db.open import is_held
+from seedream_batch.manifest.flock import lock_now, unlock
+from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.model.locations import MANIFEST, Place, Server
+
+LOCK = "manifest.lock"
+WORKERS = "manifest.workers"
+"""The file that says on which manifest on a server those work who use the folder."""
+
+_MOST = 4096
+"""Bytes that this file has at most."""
+
+PATIENCE = 0.2
+"""Seconds in which a run asks for the lock."""
+
+
+@contextmanager
+def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Holds an output folder for this process, and a manifest in it. Raises `ManifestLocked` soon if another run does.
+
+    A manifest on a server is held by the connection that writes it; who works on it holds the folder `shared`, so that
+    nobody else's manifest comes into it.
+    """
+    if shared:
+        with _shared_lock(folder):
+            yield
+        return
+    lock = FileLock(folder / LOCK, mode=0o600)
+    try:
+        # Not at the first try: `is_locked` has the lock for a moment, and a status must not turn a run away.
+        lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
+    except Timeout:
+        held = folder / MANIFEST if (folder / MANIFEST).exists() else folder
+        raise ManifestLocked(f"another run holds {held}: {_holder(folder)}") from None
+    except OSError as error:
+        raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _shared_lock(folder: Path) -> Iterator[None]:
+    deadline = time.monotonic() + PATIENCE
+    with _opened(folder / LOCK) as handle:
+        while not _shared_now(handle, folder / LOCK):
+            if time.monotonic() > deadline:
+                raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
+            time.sleep(PATIENCE / 20)
+        yield
+
+
+@contextmanager
+def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
+    """Holds a folder for those who work on one manifest on a server. Raises `ManifestLocked` if others use it.
+
+    The first to come writes the `manifest`, by its id, into the file, and the others find it there.
+    """
+    deadline = time.monotonic() + 5 * PATIENCE
+    with _opened(folder / WORKERS) as handle:
+        while not _is_theirs(handle, folder / WORKERS, manifest, name):
+            if time.monotonic() > deadline:
+                raise ManifestLocked(
+                    f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
+                )
+            time.sleep(PATIENCE / 20)
+        yield
+
+
+def manifest_of(folder: Path) -> tuple[str, str] | None:
+    """The id and the name of the manifest on a server that a folder was last used with; None if there is none."""
+    lines = _lines(folder / WORKERS)
+    if not lines or not lines[0]:
+        return None
+    # Earlier versions wrote no name.
+    return lines[0], lines[1] if len(lines) > 1 else "on a server that it was last used with"
+
+
+def folder_id(folder: Path) -> str:
+    """What tells a folder from those of other machines; empty if it was never used with a manifest on a server."""
+    lines = _lines(folder / WORKERS)
+    return lines[2] if len(lines) > 2 else ""
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_bytes()[:_MOST].decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _is_theirs(handle: int, path: Path, manifest: str, name: str) -> bool:
+    """Whether those who share the file, this process included by now, work on this manifest."""
+    with telling(path):
+        if lock_now(handle):
+            own = folder_id(path.parent) or secrets.token_hex(6)
+            os.truncate(handle, 0)
+            os.pwrite(handle, f"{manifest}\n{name[: _MOST // 8]}\n{own}\n".encode(), 0)
+    # What was written may be another's by now: one lock is not turned into the other in one step.
+    if not _shared_now(handle, path):
+        return False
+    if os.pread(handle, _MOST, 0).decode(errors="replace").partition("\n")[0] == manifest:
+        return True
+    unlock(handle)
+    return False
+
+
+def _shared_now(handle: int, path: Path) -> bool:
+    with telling(path):
+        return lock_now(handle, shared=True)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    with telling(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _holder(folder: Path) -> str:
+    try:
+        with ManifestReader(folder / MANIFEST) as reader:
+            run = reader.last_run()
+    except (ManifestError, StorageError):
+        run = None
+    if run is None or run.ended_at is not None:
+        return "it has only just started"
+    started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at))
+    return f"pid {run.pid} on {run.host}, started {started}"
+
+
+def is_locked(place: Place) -> bool:
+    """Whether a run holds the manifest right now; takes nothing and makes nothing."""
+    if isinstance(place, Server):
+        return is_held(place)
+    try:
+        handle = os.open(place.with_name(LOCK), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # It is refused exactly while a run holds its exclusive one, and is gone again at once.
+        return not lock_now(handle, shared=True)
+    except OSError:
+        # Where files have no locks, nobody holds one.
+        return False
+    finally:
+        os.close(handle)

@@ -1,0 +1,25 @@
+"""Correcting what tasks count against the budget, where the service said something odd."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+
+from seedream_batch.engine.manifest_checks import opened
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
+from seedream_batch.model.task import TaskRecord
+
+
+def correct_costs(
+    job: Job, chooses: Callable[[Mapping[str, Json]], bool], cost: int, *, noted: bool
+) -> list[TaskRecord]:
+    """Counts `cost` (millionths of a USD) for each charge of the chosen tasks; which tasks these were.
+
+    With `noted` only charges that were marked as odd. Raises `ManifestLocked`, `UsageError`.
+    """
+    with opened(job) as manifest:
+        charges = [one for one in manifest.with_costs(noted=noted) if chooses(json.loads(one[0].cell))]
+        manifest.correct_cost(charges, cost, time.time())
+    return list({task.id: task for task, _, _ in charges}.values())

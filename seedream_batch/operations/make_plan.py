@@ -1,0 +1,88 @@
+"""A look at a job and its manifest that changes nothing: what a run would do."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping
+
+from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.db.open import exists
+from seedream_batch.manifest.sync_job import known_as
+from seedream_batch.model.cell_names import CellNames
+from seedream_batch.model.document import Json
+from seedream_batch.model.locations import Place
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
+from seedream_batch.planning import PAID, Decision, Plan, decide
+
+_BATCH = 500
+
+
+Chooses = Callable[[Mapping[str, Json]], bool]
+
+_IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
+
+
+def survey(
+    specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: Chooses | None = None
+) -> Plan:
+    """What a run of these tasks would do at `now` (unix seconds), given their manifest, if there is one yet.
+
+    `chooses` takes the cells of those that may be bought or sent again; what is paid for is collected all the same.
+    """
+    plan = Plan()
+    if not exists(manifest):
+        for spec in specs:
+            _add(plan, spec, decide(spec, None, (), was=None, resend=resend, now=now), chooses)
+        return plan
+    with ManifestReader(manifest) as reader:
+        reader.snapshot()
+        known = 0
+        prices = reader.prices()
+        plan.totals = reader.totals()
+        plan.charged = bool(prices)
+        source = iter(specs)
+        while found := list(itertools.islice(source, _BATCH)):
+            batch = [_priced(spec, prices) for spec in known_as(found, reader.lookup)]
+            known += _survey_batch(plan, batch, reader, resend=resend, now=now, chooses=chooses)
+        plan.dropped = reader.with_something() - known
+        plan.collect = reader.dropped_in_flight()
+    return plan
+
+
+def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:
+    """The task with what the service really charged, where that is known."""
+    price = prices.get((spec.model, spec.resolution), spec.price)
+    return spec if price == spec.price else dataclasses.replace(spec, price=price)
+
+
+def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None) -> None:
+    if chooses is None or decision.action in PAID or chooses(json.loads(spec.cell)):
+        plan.add(spec, decision, _names(spec.cell))
+    else:
+        plan.leave_out(spec)
+
+
+def _survey_batch(
+    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, now: float, chooses: Chooses | None
+) -> int:
+    """Adds these tasks to the plan; how many of them have files or are in flight."""
+    records = reader.lookup([spec.fingerprint for spec in batch])
+    images = reader.images_of([record.id for record in records.values()])
+    unknown = [json.dumps(spec.paths, ensure_ascii=False) for spec in batch if spec.fingerprint not in records]
+    before: Mapping[str, TaskRecord] = reader.by_path(unknown)
+    for spec in batch:
+        record = records.get(spec.fingerprint)
+        was = before.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
+        found = images.get(record.id, []) if record else []
+        _add(plan, spec, decide(spec, record, found, was=was, resend=resend, now=now), chooses)
+    return sum(_has_something(record, images.get(record.id, [])) for record in records.values())
+
+
+def _has_something(record: TaskRecord, images: list[ImageRecord]) -> bool:
+    there = (ImageState.ANNOUNCED, ImageState.STORED)
+    return record.state in _IN_FLIGHT or any(image.state in there for image in images)
+
+
+_names = CellNames().of

@@ -1,0 +1,99 @@
+"""Why tasks ended badly, in groups, and what to do about each: pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from seedream_batch.manifest.statistics import FailureRow
+from seedream_batch.model.service_messages import is_moderation
+from seedream_batch.model.task import TaskState
+
+
+class Kind(StrEnum):
+    """What lies behind a bad end."""
+
+    MODERATION = "moderation"
+    BLOCKED = "blocked"
+    REFUSED = "refused"
+    SERVICE = "service"
+    LOST = "lost"
+    GIVEN_UP = "given up"
+
+
+ADVICE = {
+    Kind.MODERATION: "change the prompt: the same one would be refused again",
+    Kind.BLOCKED: "a firewall or a rule of the account turned this one away: change its words, or ask the service; then"
+    " `retry`",
+    Kind.REFUSED: "the service does not take this request: mend what it names in the job file, then `validate`",
+    Kind.SERVICE: "`retry` plans it again: the service failed, which may pass",
+    Kind.LOST: "each run polls it for 7 days, for free, and a larger `run.task_timeout` gives it more time; `retry`"
+    " polls it, too, and pays for it again only if the service does not have it",
+    Kind.GIVEN_UP: "`retry` plans it again, if it is wanted after all; it may be paid for twice",
+}
+"""What to do about each kind."""
+
+_REFUSED = re.compile(r"HTTP 4\d\d\b")
+_GIVEN_UP = "given up"
+_BLOCKED = "turned away"
+
+
+MOST = 1000
+"""Causes that are told apart: what a service says may be another text for each task."""
+
+OTHER = "other reasons"
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Tasks that ended badly in the same way: how many, and the path of the first of them in the job."""
+
+    state: TaskState
+    code: str
+    reason: str
+    count: int
+    path: str
+    kind: Kind
+
+
+def kind_of(state: TaskState, code: str, reason: str) -> Kind:
+    """What lies behind a bad end, by what the manifest has of it."""
+    if state is TaskState.LOST:
+        return Kind.LOST
+    if reason.startswith(_GIVEN_UP):
+        return Kind.GIVEN_UP
+    if reason.startswith(_BLOCKED):
+        return Kind.BLOCKED
+    if is_moderation(code, reason):
+        return Kind.MODERATION
+    return Kind.REFUSED if _REFUSED.match(reason) else Kind.SERVICE
+
+
+def causes(rows: Iterable[FailureRow]) -> list[Cause]:
+    """The rows, which are in the order of the job, in groups, the largest first.
+
+    Reasons that differ only in ids and seconds are one, and so are those that come after `MOST` others.
+    """
+    found: dict[tuple[TaskState, str, str], Cause] = {}
+    for row in rows:
+        code, reason = row.code, _masked(row.reason)
+        kind = kind_of(row.state, code, reason)
+        if len(found) >= MOST and (row.state, code, reason) not in found:
+            code, reason = "", OTHER
+        known = found.get((row.state, code, reason))
+        found[row.state, code, reason] = (
+            Cause(row.state, code, reason, row.count, row.path, kind)
+            if known is None
+            else replace(known, count=known.count + row.count)
+        )
+    return sorted(found.values(), key=lambda one: -one.count)
+
+
+def _masked(reason: str) -> str:
+    return _SECONDS.sub("… s", _ID.sub("…", reason))
+
+
+_ID = re.compile(r"\b(?=[A-Za-z_-]*[0-9])[0-9A-Za-z_-]{12,}\b")
+_SECONDS = re.compile(r"\b[0-9]+(\.[0-9]+)? s\b")

@@ -1,0 +1,124 @@
+"""The folder of a gallery: files are replaced one by one, each whole, and only those that a gallery has."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from seedream_batch.errors import StorageError, UsageError
+from seedream_batch.files.local_folder import OutputFolder
+
+MARKER = ".seedream-report"
+"""The file that says that a folder is a gallery, and holds the lock of the command that writes it."""
+
+_SAID = b"This folder is written by `seedream-batch report`, which may replace or remove what it made here.\n"
+
+
+class ReportFolder:
+    """Writes below one folder, which has to be new, empty or an earlier gallery. Raises `UsageError`, `StorageError`.
+
+    What it writes can be made again at any time, so nothing is synced. Links in the folder are not followed out of it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._files = OutputFolder(root)
+        self._lock = -1
+
+    def __enter__(self) -> Self:
+        marker = self.root / MARKER
+        with _told(self.root):
+            if self.root.exists() and not self.root.is_dir():
+                raise UsageError(f"{self.root} is no folder; give another one with --to")
+            if self.root.is_dir() and any(self.root.iterdir()) and not _is_marker(marker):
+                raise UsageError(
+                    f"{self.root} is not empty, and no gallery of seedream-batch: nothing was changed. Give another"
+                    " folder with --to"
+                )
+            self.root.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(marker, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.fstat(self._lock).st_size:
+                    os.write(self._lock, _SAID)
+                self._files.sweep()
+            except BlockingIOError:
+                os.close(self._lock)
+                raise UsageError(f"another `seedream-batch report` is writing {self.root}; wait for it") from None
+            except BaseException:
+                os.close(self._lock)
+                raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def write(self, path: str, data: bytes) -> None:
+        """The file has these bytes from now on; nothing is written if it has them already."""
+        final = self._files.locate(path)
+        with _told(final):
+            if not final.is_symlink() and final.is_file() and _bytes(final) == data:
+                return
+            part = self._files.new_part(path)
+            try:
+                part.write_bytes(data)
+                part.replace(final)
+            except BaseException:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+                raise
+
+    def names(self, folder: str, pattern: re.Pattern[str]) -> set[str]:
+        """The paths of the files below a folder that have such a path and are not empty."""
+        found = set()
+        for path in self._walk(folder):
+            if pattern.fullmatch(path):
+                with suppress(FileNotFoundError):
+                    if os.lstat(self.root / path).st_size:
+                        found.add(path)
+        return found
+
+    def keep_only(self, folder: str, pattern: re.Pattern[str], wanted: Collection[str]) -> None:
+        """Removes the files below a folder that have such a path and are not wanted; no others."""
+        for path in list(self._walk(folder)):
+            if pattern.fullmatch(path) and path not in wanted:
+                self._files.unlink(path)
+
+    def copy(self, source: Path, path: str) -> None:
+        """A file of the program, by its own path."""
+        with _told(source):
+            data = source.read_bytes()
+        self.write(path, data)
+
+    def _walk(self, folder: str) -> Iterator[str]:
+        """The ordinary files below a folder; links are none, whatever they lead to."""
+        with _told(self.root / folder):
+            for at, _, names in os.walk(self._files.locate(f"{folder}/any").parent, followlinks=False):
+                for name in names:
+                    file = Path(at, name)
+                    if file.is_file() and not file.is_symlink():
+                        yield file.relative_to(self.root).as_posix()
+
+
+def _is_marker(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read()
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        more = "; free some space, then report again" if error.errno == errno.ENOSPC else ""
+        raise StorageError(f"{path}: {error.strerror or error}{more}") from error

@@ -1,0 +1,105 @@
+"""Tasks as the records of a gallery: what the grid needs of each, and what only a closer look needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from seedream_batch.manifest.reader import Shown
+from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
+from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskState, image_path
+from seedream_batch.report.axes import Axes
+from seedream_batch.report.page_text import clean
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What the grid shows for one image, or for a task that has none: a state, and why it is that."""
+
+    index: int
+    state: str
+    reason: str
+    path: str
+    image: ImageRecord | None
+    changed_at: float | None
+
+
+def tiles(shown: Shown, gone: Mapping[tuple[int, int], str]) -> list[Tile]:
+    """The tiles of a task; `gone` tells why stored images cannot be shown."""
+    task = shown.task
+    if not shown.images:
+        indices = range(1, task.images + 1) if len(task.paths) > 1 else [1]
+        paths = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
+        return [Tile(1, task.state, task.reason, paths[0], None, None)]
+    found = []
+    for image, changed_at in shown.images:
+        state, reason = str(image.state), image.reason
+        path = image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
+        wrong = gone.get((image.task, image.index), "")
+        if wrong:
+            state, reason = ImageState.MISSING, f"{wrong}; `seedream-batch verify` can have it again"
+        elif image.state in NOT_THERE and task.state is not TaskState.SUCCEEDED:
+            # It is being made anew: how far that is says more than what became of the one before.
+            state, reason = task.state, task.reason or reason
+        found.append(Tile(image.index, state, reason, path, image, changed_at))
+    return found
+
+
+def grid_record(shown: Shown, found: list[Tile], axes: Axes, prompts: dict[str, int]) -> Json:
+    """What the grid needs of a task: a list, because a key for each value would be half of the file."""
+    task = shown.task
+    numbers = axes.add(json.loads(task.cell), task.sample)
+    prompt = clean(str(json.loads(task.body).get("prompt", "")))
+    return [
+        task.fingerprint,
+        task.sample,
+        [numbers.get(axis, -1) for axis in range(max(numbers) + 1)],
+        prompts.setdefault(prompt, len(prompts)),
+        clean(task.size),
+        " ".join(clean(one) for one in task.task_ids),
+        [
+            [
+                *(tile.index, tile.state, clean(tile.path), clean(tile.reason)),
+                *_picture(tile),
+            ]
+            for tile in found
+        ],
+    ]
+
+
+def _picture(tile: Tile) -> list[Json]:
+    if tile.image is None or tile.state != ImageState.STORED:
+        return []
+    return [tile.image.sha256, tile.image.width, tile.image.height]
+
+
+def detail_record(shown: Shown, found: list[Tile]) -> Json:
+    """What a closer look at a task shows, beside what the grid knows."""
+    task = shown.task
+    return {
+        "state": str(task.state),
+        "cell": clean(json.dumps(json.loads(task.cell), ensure_ascii=False, indent=2)),
+        "body": clean(json.dumps(json.loads(task.body), ensure_ascii=False, indent=2)),
+        "ids": [clean(one) for one in task.task_ids],
+        "attempt": task.attempt,
+        "cost": None if task.cost is None else task.cost / MICRO,
+        "images": task.images,
+        "submitted": task.submitted_at,
+        "ended": shown.ended_at,
+        "changed": task.updated_at,
+        "code": clean(task.code),
+        "reason": clean(task.reason),
+        "files": [
+            {
+                "index": tile.index,
+                "sha256": tile.image.sha256,
+                "bytes": tile.image.bytes,
+                "format": tile.image.format,
+                "at": tile.changed_at,
+            }
+            for tile in found
+            if tile.image is not None
+        ],
+    }

@@ -1,0 +1,1 @@
+"""Jinja templates with bounds on time and memory."""

@@ -1,0 +1,125 @@
+"""The methods of texts, mappings and lists that templates may call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from seedream_batch.templates.limits import Budget, TemplateError, kind_of, to_text, whole
+
+Run = Callable[..., Any]
+
+_COMPARISONS_A_STEP: Final = 13  # as a power of 2
+
+
+class Method:
+    """A method of a value, not called yet; no tuple, which a template could take apart."""
+
+    __slots__ = ("name", "owner")
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner = owner
+        self.name = name
+
+
+def _plain(method: Callable[..., Any]) -> Run:
+    """A method that cannot make more than a few times what it is given."""
+    return lambda _, owner, *args, **kwargs: method(owner, *args, **kwargs)
+
+
+def _padded(method: Callable[..., str]) -> Run:
+    def pad(budget: Budget, text: str, width: int, *fill: str) -> str:
+        budget.fits(whole(width, "the width"))
+        return method(text, width, *fill)
+
+    return pad
+
+
+def _backwards(method: Callable[..., Any]) -> Run:
+    """A method that searches from the end: what nearly is there, Python compares anew at every place."""
+
+    def search(budget: Budget, text: str, *args: Any, **kwargs: Any) -> Any:
+        for wanted in (*args, *kwargs.values()):
+            if isinstance(wanted, str):
+                budget.spend(len(text) * len(wanted) >> _COMPARISONS_A_STEP)
+        return method(text, *args, **kwargs)
+
+    return search
+
+
+def _replace(budget: Budget, text: str, old: str, new: str, count: int = -1) -> str:
+    if not isinstance(old, str) or not isinstance(new, str):
+        raise TemplateError("`replace` takes texts")
+    times = text.count(old)
+    times = times if whole(count, "the count") < 0 else min(times, count)
+    budget.fits(len(text) + times * (len(new) - len(old)))
+    return text.replace(old, new, count)
+
+
+def _join(budget: Budget, separator: str, items: Any) -> str:
+    if not isinstance(items, (list, tuple, dict, str)):
+        raise TemplateError(f"`join` takes a list, not {kind_of(items)}")
+    pieces: list[str] = []
+    length = 0
+    for item in items:
+        pieces.append(to_text(item, budget))
+        length += len(pieces[-1]) + (len(separator) if len(pieces) > 1 else 0)
+        budget.fits(length)
+    return separator.join(pieces)
+
+
+def _listed(method: Callable[..., Any]) -> Run:
+    """A method whose view becomes a list, which can be indexed and counted."""
+    return lambda _, owner: list(method(owner))
+
+
+TEXT: Final[Mapping[str, Run]] = {
+    **{
+        name: _plain(getattr(str, name))
+        for name in (
+            *("capitalize", "casefold", "count", "endswith", "find", "index", "isalnum", "isalpha", "isdecimal"),
+            *("isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "lower", "lstrip", "partition"),
+            *("removeprefix", "removesuffix", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase"),
+            *("title", "upper"),
+        )
+    },
+    **{name: _backwards(getattr(str, name)) for name in ("rfind", "rindex", "rpartition", "rsplit")},
+    **{name: _padded(getattr(str, name)) for name in ("center", "ljust", "rjust", "zfill")},
+    "join": _join,
+    "replace": _replace,
+}
+MAPPING: Final[Mapping[str, Run]] = {
+    "get": _plain(dict.get),
+    "items": _listed(dict.items),
+    "keys": _listed(dict.keys),
+    "values": _listed(dict.values),
+}
+LIST: Final[Mapping[str, Run]] = {
+    "count": lambda _, owner, value: owner.count(value),
+    "index": lambda _, owner, *args: owner.index(*args),
+}
+
+
+def methods_of(value: Any) -> Mapping[str, Run]:
+    """The methods that templates may call on this value."""
+    if isinstance(value, str):
+        return TEXT
+    if isinstance(value, dict):
+        return MAPPING
+    if isinstance(value, (list, tuple)):
+        return LIST
+    return {}
+
+
+def run_method(method: Method, budget: Budget, *args: Any, **kwargs: Any) -> Any:
+    """What the method gives; its arguments and its result are paid for. Raises `TemplateError`."""
+    budget.handle(method.owner)
+    try:
+        result = methods_of(method.owner)[method.name](budget, method.owner, *args, **kwargs)
+    except TypeError as error:
+        message = re.sub(r"^[\w.<>]+\(\) ", "", str(error))
+        raise TemplateError(f"`{method.name}`: {message}") from None
+    if isinstance(result, str):
+        return budget.made(result)
+    return budget.handle(result)

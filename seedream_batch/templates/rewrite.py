@@ -1,0 +1,196 @@
+"""Rewrites a parsed template so that it counts what it does.
+
+`~`, loops, slices and comparisons pass Jinja's sandbox by. So they are wrapped in filters whose names no template
+can write: `@tick`, `@loop`, `@sized` and `@concat`.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import partial
+from math import isfinite
+from typing import Any, Final, NoReturn, TypeVar, cast
+
+from jinja2 import Environment, nodes
+from jinja2.visitor import NodeTransformer
+
+from seedream_batch.templates.filters import FILTERS
+from seedream_batch.templates.limits import MAX_NUMBER_BITS, TemplateError, encodable
+from seedream_batch.templates.tests import TESTS
+
+_NODES_A_STEP: Final = 10
+
+NodeT = TypeVar("NodeT", bound=nodes.Node)
+
+
+def prepare(tree: nodes.Template, environment: Environment) -> int:
+    """Rewrites the template in place; its own cost in steps. Raises `TemplateError` for what has no place in one."""
+    cost = _cost(tree.body)
+    Rewriter(environment).visit(tree)
+    return cost
+
+
+def _cost(body: Iterable[nodes.Node]) -> int:
+    """The steps that these nodes take when each runs once; loops and macros inside count for themselves."""
+    count = 0
+    stack = list(body)
+    while stack:
+        node = stack.pop()
+        count += 1
+        if isinstance(node, nodes.For):
+            stack.extend(node.iter_child_nodes(exclude=("body",)))
+        elif not isinstance(node, nodes.Macro):
+            stack.extend(node.iter_child_nodes())
+    return 1 + count // _NODES_A_STEP
+
+
+def _refuse(node: nodes.Node, message: str, hint: str = "") -> NoReturn:
+    raise TemplateError(message, node.lineno, hint)
+
+
+def _check_name(node: nodes.Node, name: str) -> None:
+    # Python reads identifiers in this form, so two names of a template could be one there.
+    if not name.isascii() and unicodedata.normalize("NFKC", name) != name:
+        _refuse(node, f"the name {name!r} is not in the usual form", "write it with plain letters")
+    if name == "self":
+        _refuse(node, "`self` is a name of Jinja's own", "use another name")
+
+
+class Rewriter(NodeTransformer):
+    """Puts counting into a parsed template, and refuses what has no place in one."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+
+    def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
+        """The rule for this kind of node."""
+        rule = _RULES.get(type(node))
+        return None if rule is None else partial(rule, self)
+
+    def _wrapped(self, name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Filter:
+        wrapped = nodes.Filter(cast(nodes.Expr, node), name, list(args), [], None, None, lineno=node.lineno)
+        wrapped.set_environment(self.environment)
+        return wrapped
+
+    def _counted(self, node: NodeT) -> NodeT:
+        """A loop or macro whose body pays for itself each time it runs."""
+        body: list[nodes.Node] = node.body  # type: ignore[attr-defined]  # all that come here have one
+        cost = nodes.Const(_cost(body), lineno=node.lineno)
+        self.generic_visit(node)
+        tick = nodes.ExprStmt(self._wrapped("@tick", cost), lineno=node.lineno)
+        tick.set_environment(self.environment)
+        body.insert(0, tick)
+        return node
+
+    def loop(self, node: nodes.For) -> nodes.Node:
+        self._counted(node)
+        node.iter = self._wrapped("@loop", node.iter)
+        return node
+
+    def macro(self, node: nodes.Macro) -> nodes.Node:
+        _check_name(node, node.name)
+        return self._counted(node)
+
+    def call_block(self, node: nodes.CallBlock) -> nodes.Node:
+        return self._counted(node)
+
+    def concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self._wrapped("@concat", node.nodes[0], *node.nodes[1:])
+
+    def compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = self._wrapped("@sized", node.expr)
+        for operand in node.ops:
+            operand.expr = self._wrapped("@sized", operand.expr)
+        return node
+
+    def getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        return self._wrapped("@sized", node) if isinstance(node.arg, nodes.Slice) else node
+
+    def literal(self, node: nodes.Expr) -> nodes.Node:
+        self.generic_visit(node)
+        return self._wrapped("@sized", node)
+
+    def tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self.literal(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def condition(self, node: nodes.CondExpr) -> nodes.Node:
+        self.generic_visit(node)
+        if node.expr2 is None:
+            node.expr2 = nodes.Const("", lineno=node.lineno)
+        return node
+
+    def constant(self, node: nodes.Const) -> nodes.Node:
+        value = node.value
+        if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
+            _refuse(node, "the number is too large")
+        if isinstance(value, float) and not isfinite(value):
+            _refuse(node, "the number is too large")
+        if isinstance(value, str) and not encodable(value):
+            _refuse(node, "an escape stands for half of a character (a lone surrogate)")
+        return node
+
+    def name(self, node: nodes.Name | nodes.NSRef) -> nodes.Node:
+        _check_name(node, node.name)
+        return node
+
+    def keyword(self, node: nodes.Keyword) -> nodes.Node:
+        _check_name(node, node.key)
+        if node.key in {"_loop_vars", "_block_vars"}:
+            _refuse(node, f"{node.key!r} is a name of Jinja's own", "use another name")
+        return self.generic_visit(node)
+
+    def filter(self, node: nodes.Filter) -> nodes.Node:
+        self._known(node, node.name, FILTERS, "filter")
+        return self.generic_visit(node)
+
+    def test(self, node: nodes.Test) -> nodes.Node:
+        self._known(node, node.name, TESTS, "test")
+        return self.generic_visit(node)
+
+    @staticmethod
+    def _known(node: nodes.Node, name: str, known: Mapping[str, Any], what: str) -> None:
+        if name not in known:
+            close = get_close_matches(name[:60], known, n=1)
+            hint = f"did you mean `{close[0]}`?" if close else "there are: " + ", ".join(sorted(known))
+            _refuse(node, f"there is no {what} `{name[:60]}`", hint)
+
+    def include(self, node: nodes.Include) -> nodes.Node:
+        if isinstance(node.template, (nodes.List, nodes.Tuple)):
+            _refuse(node, "`include` takes one file, not a list")
+        if not node.with_context:
+            _refuse(node, "`include ... without context` is not known here", "leave out `without context`")
+        return self.generic_visit(node)
+
+    def inheritance(self, node: nodes.Node) -> NoReturn:
+        name = {"FromImport": "from", "Block": "block"}.get(type(node).__name__, type(node).__name__.lower())
+        _refuse(node, f"`{name}` is not known here", "use `include`, or `macro` in the template itself")
+
+
+_RULES: Final[Mapping[type[nodes.Node], Callable[..., Any]]] = {
+    nodes.Block: Rewriter.inheritance,
+    nodes.CallBlock: Rewriter.call_block,
+    nodes.Compare: Rewriter.compare,
+    nodes.Concat: Rewriter.concat,
+    nodes.CondExpr: Rewriter.condition,
+    nodes.Const: Rewriter.constant,
+    nodes.Dict: Rewriter.literal,
+    nodes.Extends: Rewriter.inheritance,
+    nodes.Filter: Rewriter.filter,
+    nodes.For: Rewriter.loop,
+    nodes.FromImport: Rewriter.inheritance,
+    nodes.Getitem: Rewriter.getitem,
+    nodes.Import: Rewriter.inheritance,
+    nodes.Include: Rewriter.include,
+    nodes.Keyword: Rewriter.keyword,
+    nodes.List: Rewriter.literal,
+    nodes.Macro: Rewriter.macro,
+    nodes.NSRef: Rewriter.name,
+    nodes.Name: Rewriter.name,
+    nodes.Test: Rewriter.test,
+    nodes.Tuple: Rewriter.tuple,
+}
