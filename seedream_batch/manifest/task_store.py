@@ -365,7 +365,6 @@ class Submissions(Accounts, Pictures, Answers):
             sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (paid + more, task.id, number))
             rows = {image.index: image for image in self.images(task.id)}
             why = f"{added} more image(s) delivered since it completed"
-            self._log(sql, task.id, TaskState.SUCCEEDED, TaskState.SUCCEEDED, why, now)
             for index, image in enumerate(images, 1):
                 row, expires_at = rows.get(index), image.expires_at or default_expiry
                 if row is None:
