@@ -40,7 +40,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sample", action="store_true", help="a sample of every part, within minutes")
     parser.add_argument("--only", default="", metavar="PART,...", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--match", default="", metavar="TEXT", help="only what has this text in its name")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    # Half of the time a command waits for the service or for a pause to end.
+    parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), metavar="N")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the part walk, in all")
     parser.add_argument("--few", action="store_true", help="stop each part at its first violation")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the campaign; the exit code."""
     options = _options(arguments)
     if options.steps:
-        walk.STEPS = walk.SAMPLE = options.steps
+        walk.STEPS = options.steps
     units = {name: _units(name, options) for name in options.only}
     shim.preload(shim.build())
     base = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())

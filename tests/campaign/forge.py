@@ -1,4 +1,7 @@
-"""Runs the command line in forked children of one warmed-up process: a start costs milliseconds, a kill is a kill."""
+"""Runs the command line in one warmed-up process or in forked children of it: a start costs milliseconds at most.
+
+A command that something is to strike has a child of its own: there a kill is a kill. Others need none.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,9 @@ _WARM = (
     "PIL.ImageFont",
 )
 """What the command line imports late, beside its own modules."""
+
+MARK = "/the-command-begins"
+"""A file that is not there: a child that is traced tries to open it where its command begins and ends."""
 
 FASTER = 0.05
 """Pauses are shortened to this part: what they are for does not depend on their length."""
@@ -105,6 +111,7 @@ def warm_up() -> None:
     for name in _WARM:
         importlib.import_module(name)
     _compile_schemas()
+    _shorten_pauses()
     gc.collect()
     gc.freeze()
 
@@ -126,8 +133,8 @@ output: {path: "{{ subject.id }}/picture"}
 """
 
 
-def shorten_pauses() -> None:
-    """Pauses of this process become short; set in every child, never in the code."""
+def _shorten_pauses() -> None:
+    """Pauses of this process and its children become short; set here, never in the code."""
     lifecycle = importlib.import_module("seedream_batch.lifecycle")
     lifecycle.BACKOFF_BASE = 1.0 * FASTER  # type: ignore[attr-defined]
     lifecycle.BACKOFF_CAP = 2.0 * FASTER  # type: ignore[attr-defined]
@@ -149,6 +156,43 @@ def shorten_pauses() -> None:
     watch.wait = lambda self, age: plain(self, age) * FASTER
 
 
+def here(arguments: Sequence[str], *, folder: Path, log: Path, environment: Mapping[str, str]) -> Ended:
+    """Runs a command in this process. Raises `TimeoutError` when it does not end."""
+    out, err = log.with_suffix(".out"), log.with_suffix(".err")
+    main = importlib.import_module("seedream_batch.cli.app").main
+    before, at = dict(os.environ), Path.cwd()
+    streams = [os.dup(number) for number in (1, 2)]
+    try:
+        signal.signal(signal.SIGALRM, _too_long)
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+        os.chdir(folder)
+        os.environ.update(environment)
+        _print_to(out, err)
+        code = _leave(lambda: main(list(arguments)))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream, number)
+            os.close(stream)
+        os.environ.clear()
+        os.environ.update(before)
+        os.chdir(at)
+    return Ended(code, -1, _text(out), _text(err))
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError(f"the command did not end within {PATIENCE:.0f} s")
+
+
+def _print_to(out: Path, err: Path) -> None:
+    for number, path in ((1, out), (2, err)):
+        handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        os.dup2(handle, number)
+        os.close(handle)
+
+
 def fork(
     arguments: Sequence[str],
     *,
@@ -157,34 +201,51 @@ def fork(
     environment: Mapping[str, str],
     blow: Blow | None = None,
     before: Callable[[], None] | None = None,
+    attach: Callable[[int], None] | None = None,
 ) -> Child:
     """Starts the command line in a child that works in `folder`; `before` is called in it first.
 
-    What it prints goes to files beside `log`.
+    What it prints goes to files beside `log`. With `attach`, the child waits until that has returned, and opens `MARK`
+    before its first and after its last call.
     """
     out, err = log.with_suffix(".out"), log.with_suffix(".err")
     reading, writing = os.pipe()
+    waiting, going = os.pipe()
     pid = os.fork()
     if pid:
         os.close(writing)
-        return Child(pid, reading, out, err)
+        os.close(waiting)
+        child = Child(pid, reading, out, err)
+        try:
+            if attach is not None:
+                attach(pid)
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            os.close(going)
+        return child
     code = 70
     try:
         os.close(reading)
+        os.close(going)
+        os.read(waiting, 1)
+        os.close(waiting)
         os.setsid()
         os.chdir(folder)
         os.environ.update(environment)
-        for number, path in ((1, out), (2, err)):
-            handle = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
-            os.dup2(handle, number)
-            os.close(handle)
-        shorten_pauses()
+        _print_to(out, err)
         if before is not None:
             before()
         main = importlib.import_module("seedream_batch.cli.app").main
         shim.arm(blow or Blow())
+        if attach is not None:
+            _mark()
         code = _leave(lambda: main(list(arguments)))
-        os.write(writing, str(shim.counted()).encode())
+        counted = shim.counted()
+        if attach is not None:
+            _mark()
+        os.write(writing, str(counted).encode())
     except BaseException:
         traceback.print_exc()
     finally:
@@ -192,6 +253,11 @@ def fork(
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+
+
+def _mark() -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(MARK, os.O_RDONLY))
 
 
 def _leave(main: Callable[[], None]) -> int:

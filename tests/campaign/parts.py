@@ -167,7 +167,8 @@ def _fuzz(unit: Unit, root: Path, port: int) -> Result:
 
 
 def _walk_units(*, sample: bool) -> list[Unit]:
-    return [Unit(cell.name, cell) for cell in walk.cells(walk.SAMPLE if sample else walk.STEPS)]
+    del sample
+    return [Unit(cell.name, cell) for cell in walk.cells(walk.STEPS)]
 
 
 def _walk(unit: Unit, root: Path, port: int) -> Result:

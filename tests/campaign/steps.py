@@ -12,7 +12,6 @@ import io
 import os
 import random
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -104,8 +103,6 @@ class Walk:
         self.gone: set[str] = set()
         self.again: Counter[str] = Counter()
         """Purchases that a person authorised beyond the first, by prompt."""
-        self.clock = 0.0
-        """Seconds by which the clock of the commands is wrong."""
         self.calm = False
         """Whether commands are left alone, instead of being killed now and then."""
         self.wrong: list[str] = []
@@ -122,7 +119,8 @@ class Walk:
         shutil.rmtree(self._outside, ignore_errors=True)
         self._outside.mkdir(parents=True)
         self.world.make(self.draft.text())
-        self.world.before = self._limits
+        context = importlib.import_module("seedream_batch.engine.context")
+        context.OUTAGE_LIMIT = context.LIMITED_LIMIT = 0.5  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Ends the service and takes everything away."""
@@ -134,14 +132,6 @@ class Walk:
         variant = self.world.variant
         text = self.draft.text().replace("ON_UNKNOWN", variant.on_unknown)
         self.world.job.write_text(text.replace("IN_FLIGHT", str(variant.in_flight)))
-
-    def _limits(self) -> None:
-        """Shorter patience, and the wrong clock, in the child of a command."""
-        context = importlib.import_module("seedream_batch.engine.context")
-        context.OUTAGE_LIMIT = context.LIMITED_LIMIT = 0.5  # type: ignore[attr-defined]
-        if self.clock:
-            plain, wrong = time.time, self.clock
-            time.time = lambda: plain() + wrong
 
     def command(self, *arguments: str, blow: Blow | None = None, codes: set[int] = CODES) -> Ended:
         """A command from start to end, and the oracle after it."""
@@ -244,7 +234,6 @@ class Walk:
     def end(self) -> None:
         """Calms everything down, and brings the job to its end: everything has to come back for free."""
         self.world.service.set_faults([])
-        self.clock = 0.0
         self.draft.budget = "50"
         self.world.allowed = replace(self.world.allowed, cap=10 * CAP)
         self.save()

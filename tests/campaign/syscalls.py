@@ -5,39 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import forge
+from shim import Blow, Strike
 
 CALLS = (
     "openat", "mkdir", "rmdir", "pwrite64", "write", "writev", "ftruncate", "fsync", "fdatasync", "rename", "renameat",
     "renameat2", "link", "linkat", "unlink", "unlinkat", "connect", "sendto", "sendmsg",
 )  # fmt: skip
-_MARK = "/the-command-begins"
-_PROGRAM = f"""
-import os, sys
-sys.path.insert(0, sys.argv.pop(1))
-kill = int(sys.argv.pop(1))
-import forge, shim
-forge.warm_up()
-from seedream_batch.cli.app import main
-shim.arm(shim.Blow(kill, shim.Strike.KILL) if kill else shim.Blow())
-os.path.exists("/x")
-try:
-    os.open({_MARK!r}, os.O_RDONLY)
-except OSError:
-    pass
-try:
-    main(sys.argv[1:])
-finally:
-    calls = shim.counted()
-    try:
-        os.open({_MARK!r}, os.O_RDONLY)
-    except OSError:
-        pass
-    print("calls", calls, file=sys.stderr)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +55,24 @@ def strace() -> str:
 def traced(
     arguments: Sequence[str], folder: Path, log: Path, environment: Mapping[str, str], *, kill: int = 0
 ) -> Traced:
-    """Runs a command under strace, in a process of its own from its start; killed before the call with that number."""
-    command = [
-        strace(), "-f", "-yy", "-xx", "-s", "10000000", "-o", str(log), "-e", "trace=" + ",".join(CALLS), "--",
-        sys.executable, "-c", _PROGRAM, str(Path(__file__).parent), str(kill), *arguments,
-    ]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, env=dict(environment), capture_output=True, text=True, check=False)
-    counted = re.search(r"^calls (\d+)$", done.stderr, re.MULTILINE)
+    """Runs a command under strace, from its first call on; killed before the call with that number."""
+    tracers: list[subprocess.Popen[bytes]] = []
+
+    def attach(pid: int) -> None:
+        command = [strace(), "-f", "-yy", "-xx", "-s", "10000000", "-o", str(log), "-e", "trace=" + ",".join(CALLS)]
+        tracers.append(subprocess.Popen([*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        deadline = time.monotonic() + forge.PATIENCE
+        while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+            if tracers[0].poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"strace did not attach to the command: {tracers[0].communicate()[1]!r}")
+            time.sleep(0.001)
+
+    blow = Blow(kill, Strike.KILL) if kill else Blow()
+    child = forge.fork(arguments, folder=folder, log=log, environment=environment, blow=blow, attach=attach)
+    ended = child.wait()
+    tracers[0].communicate()
     calls = list(_marked(_calls(log.read_text(errors="replace").splitlines())))
-    return Traced(calls, done.returncode, int(counted[1]) if counted else -1, done.stderr)
+    return Traced(calls, ended.code, ended.calls, ended.err)
 
 
 _LINE = re.compile(r"^(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)$", re.DOTALL)
@@ -112,7 +100,7 @@ def _calls(lines: Sequence[str]) -> Iterator[Call]:
 def _marked(calls: Iterator[Call]) -> Iterator[Call]:
     """The calls between the two marks; between them the shim counted, too."""
     marks = 0
-    coded = "".join(f"\\x{byte:02x}" for byte in _MARK.encode())
+    coded = "".join(f"\\x{byte:02x}" for byte in forge.MARK.encode())
     for call in calls:
         if coded in call.text:
             marks += not call.begun

@@ -17,9 +17,7 @@ from pathlib import Path
 from steps import Walk, drawn, take
 
 STEPS = 10_000
-"""Steps in all, unless `--steps` says so."""
-SAMPLE = 2_000
-"""The same for a sample: what CI has the time for."""
+"""Steps in all, also of a sample, unless `--steps` says so."""
 LENGTH = 50
 """Steps of one walk."""
 MINIMISING = 40.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import oracle
-from forge import Child, Ended, fork
+from forge import Child, Ended, fork, here
 from oracle import Allowed, Manifest
 from PIL import Image
 from service import ServiceProcess
@@ -89,7 +89,7 @@ class World:
         self.job = self.folder / "job.yaml"
         self.service = ServiceProcess(root / "service", port, honour_keys=variant.honour_keys, **service)
         self.before: Callable[[], None] | None = None
-        """Called in every child before its command."""
+        """Called before every command, which then has a child of its own."""
         self.environment: dict[str, str] = {}
         self._number = 0
 
@@ -128,20 +128,18 @@ class World:
 
     def start(self, verb: str, *options: str, blow: Blow | None = None) -> Child:
         """Starts a command on the job."""
-        self._number += 1
-        environment = {"APIMART_API_KEY": KEY, "APIMART_BASE_URL": self.service.url, **self.environment}
-        return fork(
-            [verb, str(self.job), *options],
-            folder=self.folder,
-            log=self.root / "logs" / f"{self._number}",
-            environment=environment,
-            blow=blow,
-            before=self.before,
-        )
+        return fork([verb, str(self.job), *options], blow=blow, before=self.before, **self._around())
 
     def call(self, verb: str, *options: str, blow: Blow | None = None) -> Ended:
         """A command from its start to its end."""
+        if blow is None and self.before is None:
+            return here([verb, str(self.job), *options], **self._around())
         return self.start(verb, *options, blow=blow).wait()
+
+    def _around(self) -> dict[str, Any]:
+        self._number += 1
+        environment = {"APIMART_API_KEY": KEY, "APIMART_BASE_URL": self.service.url, **self.environment}
+        return {"folder": self.folder, "log": self.root / "logs" / f"{self._number}", "environment": environment}
 
     def manifest(self) -> Manifest:
         """What the manifest says now."""
