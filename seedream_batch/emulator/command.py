@@ -1,5 +1,6 @@
 """The command line of the emulator: `python -m seedream_batch.emulator`, and a command of `seedream-batch`."""
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -94,7 +95,7 @@ def _option(field: str, default: Any, wanted: Any, text: str) -> click.Option:
     if field in {"state_dir", "faults"}:
         is_dir = field == "state_dir"
         path = click.Path(path_type=Path, file_okay=not is_dir, dir_okay=is_dir, exists=not is_dir)
-        return click.Option([f"--{name}"], type=path, help=text)
+        return click.Option([f"--{name}"], type=path, callback=_refuse_shell_parts, help=text)
     if wanted is bool:
         declaration = "--strict/--lenient" if field == "strict" else f"--{name}/--no-{name}"
         return click.Option([declaration], default=default, show_default=True, help=text)
@@ -102,6 +103,13 @@ def _option(field: str, default: Any, wanted: Any, text: str) -> click.Option:
         return click.Option([f"--{name}", field], multiple=True, type=get_args(wanted)[0], help=text)
     kind = get_args(wanted)[0] if default is None else type(default)
     return click.Option([f"--{name}"], type=kind, default=default, show_default=default is not None, help=text)
+
+
+def _refuse_shell_parts(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Return the path, unless it has `~` or a variable in it that no shell has filled in."""
+    if path is not None and re.match(r"(?s)~|.*(\$\{?[A-Za-z_]|%[A-Za-z_]+%)", str(path)):
+        raise click.BadParameter(f"no shell has filled in {path}: write the whole path", context, option)
+    return path
 
 
 def _run(faults: Path | None, **values: Any) -> None:

@@ -292,6 +292,15 @@ def test_the_state_survives_a_kill(process, tmp_path):
     assert httpx.get(data["result"]["images"][0]["url"][0]).status_code == 200
 
 
+@pytest.mark.parametrize("folder", ["~/state", "$HOME/state", "${STATE}", "%APPDATA%/state"])
+def test_a_state_folder_that_no_shell_has_filled_in_is_refused(tmp_path, folder):
+    command = [sys.executable, "-m", "seedream_batch", "emulator", "--port", "0", "--state-dir", folder]
+    done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done
+    assert "write the whole path" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_the_command_cleanly(process, tmp_path, number):
     plan = tmp_path / "faults.yaml"
