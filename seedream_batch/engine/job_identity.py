@@ -81,8 +81,7 @@ def known_here(job: Job) -> None:
     known = manifest_of(job.output_dir)
     if known is None or isinstance(job.manifest, Server):
         return
-    file = job.output_dir / MANIFEST
-    if not file.exists() or not file.stat().st_size:
+    if not exists(job.output_dir / MANIFEST):
         raise _elsewhere(job, known[1])
 
 
@@ -94,7 +93,7 @@ def same_folder(manifest: OpenManifest, job: Job) -> None:
     if known is not None and known[0] != manifest.id:
         raise _elsewhere(job, known[1])
     file = job.output_dir / MANIFEST
-    if file.exists() and file.stat().st_size:
+    if exists(file):
         with ManifestReader(file) as reader:
             if reader.wanted()[0] and not reader.fact(MOVED_TO):
                 raise UsageError(

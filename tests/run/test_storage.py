@@ -1,10 +1,12 @@
 """A disk that does not take what it is given."""
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from seedream_batch.engine import scheduler as engine
+from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID
 
 
 def break_manifest(bench):
@@ -86,3 +88,24 @@ def test_a_foreign_database_is_not_touched(bench, serve):
     assert done.code == 8, done
     assert "no manifest" in done.err
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_an_empty_manifest_is_none_yet(bench, serve, cut_off):
+    serve()
+    bench.out.mkdir()
+    with closing(sqlite3.connect(bench.out / "manifest.db")) as connection:
+        if cut_off:
+            # Before a first run has made its tables.
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    (bench.out / "manifest.db").touch()
+    for verb, *args in (
+        ["status"], ["verify"], ["retry"], ["retry", "--missing"], ["prune"], ["resolve", "--forget"],
+        ["report", "--to", "page"], ["export", "--format", "jsonl", "--to", "data"],
+    ):  # fmt: skip
+        done = bench.call(verb, *args)
+        assert done.code == 2, (verb, done)
+        assert "was never run: out/manifest.db is empty" in " ".join(done.err.split()), (verb, done)
+    assert bench.call("plan").code == 0
+    assert bench.run().code == 0
+    assert len(bench.charges()) == 6

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from seedream_batch.errors import UsageError, telling
 from seedream_batch.manifest.db.connection import Connection
-from seedream_batch.manifest.db.sqlite import SqliteConnection
+from seedream_batch.manifest.db.sqlite import SqliteConnection, is_blank
 from seedream_batch.model.locations import Place, Server
 
 
@@ -27,10 +27,11 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
 
 
 def exists(place: Place) -> bool:
-    """Whether there is a manifest; raises what `connect` does when that cannot be told."""
+    """Whether there is a manifest, which an empty file is not; raises what `connect` does when that cannot be told."""
     if isinstance(place, Path):
         with telling(place):
-            return place.exists()
+            there = place.exists()
+        return there and not is_blank(place)
     return bool(_optional("postgres_line").is_there(place))
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,7 @@ class SqliteConnection(Connection):
             # SQLite would take it for an empty database and write over it.
             raise ManifestError(f"{path} is no manifest of seedream-batch")
         with self.told():
-            self.sql = self._raw = sqlite3.connect(
-                f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=PATIENCE,
-            )
+            self.sql = self._raw = _line(path, "ro" if read_only else "rwc")
         try:
             with self.told():
                 version = check_version(self._raw, str(path))
@@ -109,13 +104,7 @@ class SqliteConnection(Connection):
         return self._raw.total_changes
 
     def told_of(self, error: Exception) -> Exception:
-        # Extended codes carry the primary one in their low byte.
-        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        name = getattr(error, "sqlite_errorname", "SQLITE_ERROR")
-        kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
-        if code == sqlite3.SQLITE_BUSY:
-            kind = ManifestBusy
-        return kind(f"{self.name}: {error} ({name})")
+        return _told_of(self.name, error)
 
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         with self.told():
@@ -156,6 +145,37 @@ class SqliteConnection(Connection):
 
     def close(self) -> None:
         self._raw.close()
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file has nothing in it yet, as a first run may leave it that is cut off. Raises `ManifestError`."""
+    size = path.stat().st_size
+    if size < _SMALLEST:
+        return not size
+    try:
+        with closing(_line(path, "ro")) as raw:
+            return not check_version(raw, str(path))
+    except sqlite3.Error as error:
+        raise _told_of(str(path), error) from error
+
+
+def _line(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.resolve().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=PATIENCE,
+    )
+
+
+def _told_of(name: str, error: Exception) -> Exception:
+    # Extended codes carry the primary one in their low byte.
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
+    if code == sqlite3.SQLITE_BUSY:
+        kind = ManifestBusy
+    return kind(f"{name}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
 
 
 def _make_private(path: Path) -> None:
