@@ -72,7 +72,7 @@ def submission(answer: Answer, now: float) -> Submission:
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
             documented = found.clean and ids.rank > 1 and answer.status < 300
             odd = "" if documented else "the task id was not where the service documents it"
-            kept = kept_of(answer, odd) if odd else None
+            kept = kept_of(answer, odd)
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
         if not told or ids.ids or not answer.whole:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")

@@ -41,7 +41,7 @@ class Answers(ManifestCore):
         return kept_answers(self._connection.rows(f"{SELECT_ANSWERS} WHERE task = ? ORDER BY id DESC", (task,)))
 
     def _keep(self, sql: Sql, task: TaskRecord, kept: Kept | None, kind: str, now: float) -> None:
-        if kept is None:
+        if kept is None or not kept.why:
             return
         sql.execute(
             "INSERT INTO answers (at, task, attempt, kind, status, headers, body, length, why)"

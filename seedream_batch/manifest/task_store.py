@@ -240,8 +240,13 @@ class Submissions(Accounts, Pictures, Answers):
         with self.group() as sql:
             self._leaving(task, *_SENT)
             other = self._other_with(sql, task, task_ids)
-            if other:
-                told = f"the service answered with the task id {' '.join(task_ids)}, which {other} has already"
+            if other is not None:
+                name = " ".join(task_ids)
+                told = f"the service answered with the task id {name}, which {other.paths[0]} has already"
+                if kept is not None:
+                    kept = replace(kept, why=told)
+                    also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
+                    self._keep(sql, other, also, SUBMISSION, now)
                 if task.state is TaskState.SUBMITTING:
                     self.uncertain(task, why=told, code=SAME_ID, held=True, now=now, kept=kept)
                 else:
@@ -255,15 +260,15 @@ class Submissions(Accounts, Pictures, Answers):
             self._keep(sql, task, kept, SUBMISSION, now)
         return self.task(task.id)
 
-    def _other_with(self, sql: Sql, task: TaskRecord, task_ids: Sequence[str]) -> str:
-        """The path of another task with one of these ids; empty if there is none."""
+    def _other_with(self, sql: Sql, task: TaskRecord, task_ids: Sequence[str]) -> TaskRecord | None:
+        """Another task with one of these ids, if there is one."""
         texts = [json.dumps(list(ids)) for ids in {tuple(task_ids), *((one,) for one in task_ids)}]
         row = sql.execute(
-            f"SELECT paths FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.task_ids IN"
+            f"SELECT tasks.id FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.task_ids IN"
             f" ({marks(texts)}) AND attempts.task != ? LIMIT 1",
             (*texts, task.id),
         ).fetchone()
-        return str(json.loads(row[0])[0]) if row else ""
+        return self.task(row[0]) if row else None
 
     def not_executed(
         self, task: TaskRecord, *, why: str, not_before: float, now: float, kept: Kept | None = None

@@ -40,6 +40,7 @@ class Kept:
     """An answer that was not fully understood, as it is kept for people: secrets masked, and only its first part."""
 
     why: str
+    """What was not understood; empty where everything was, and what it says may still turn out to be wrong."""
     status: int | None
     headers: str
     """A JSON object."""
@@ -60,7 +61,7 @@ class Submission:
     retry_after: float | None = None
     replayed: bool = False
     kept: Kept | None = None
-    """The answer itself, where it was not fully understood."""
+    """The answer itself, where it was not fully understood, or has task ids."""
 
 
 class Polled(StrEnum):

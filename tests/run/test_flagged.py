@@ -1,6 +1,8 @@
 """Results that are not what was requested: fetched again where that helps, else stored and flagged until accepted."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 from PIL import Image
@@ -259,7 +261,33 @@ def test_a_task_id_of_another_task_is_held(bench, serve):
     assert "which panda/1-1 has already" in reason
     assert (code, held) == ("same_task_id", 1)
     assert len({row[0] for row in bench.rows("SELECT sha256 FROM images")}) == 5
+    [(first,)] = bench.rows("SELECT task_ids FROM tasks WHERE paths LIKE '%panda/1-1%'")
+    kept = bench.rows(
+        "SELECT paths, state, answers.body, why FROM answers JOIN tasks ON tasks.id = task ORDER BY answers.id"
+    )
+    assert [row[1] for row in kept] == ["succeeded", "uncertain"], "the answer is kept for both"
+    assert all(json.loads(first)[0] in body for _, _, body, _ in kept)
+    status = " ".join(bench.call("status").out.split())
+    assert all(" ".join(why.split()[:6]) in status for *_, why in kept), "and status shows it"
     bench.check()
+
+
+def test_a_held_task_is_found_by_an_id_in_the_answer_that_named_another_one(bench, serve):
+    serve()
+    again = {"on": "submit", "action": "same_id", "after": 1, "count": 1, "prompt": "fox"}
+    bench.emulator.set_faults([again, {"on": "submit", "action": "reset_after_bill", "after": 2, "prompt": "panda"}])
+    assert bench.run().code == 4
+    assert bench.states()["uncertain"] == 2
+    [(number, body)] = bench.rows(
+        "SELECT task, answers.body FROM answers JOIN tasks ON tasks.id = task WHERE state = 'uncertain'"
+    )
+    other = f"task_{'7' * 24}"
+    with closing(sqlite3.connect(bench.out / "manifest.db")) as connection:
+        # As a gateway would answer that repeats an id beside the one that it has given.
+        connection.execute("UPDATE answers SET body = ? WHERE task = ?", (f'{body[:-1]}, "id": "{other}"}}', number))
+        connection.commit()
+    assert bench.call("resolve", "--task-id", other).code == 0
+    assert bench.rows("SELECT id FROM tasks WHERE state = 'accepted'") == [(number,)]
 
 
 def test_one_task_id_for_all_stops_buying(bench, serve):
