@@ -30,6 +30,12 @@ ACCEPTED_AS_IS = "accepted as it is: "
 
 _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
+
+def _without_data(url: str) -> str:
+    """The link of a stored image: of a data URI only the head, since the file has the rest."""
+    return url.partition(",")[0] if url[:5].lower() == "data:" else url
+
+
 _OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
 
@@ -111,7 +117,7 @@ class Pictures(InHand):
         Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
         """
         with self.group() as sql:
-            self.move_image(image, ImageState.STORED, why, now, warning=warning)
+            self.move_image(image, ImageState.STORED, why, now, warning=warning, url=_without_data(image.url))
             twin = self.twin(image, file.sha256)
             if twin is not None:
                 warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")

@@ -237,6 +237,12 @@ class Upkeep(Chosen, Pictures):
                     if image.state is ImageState.STORED:
                         self._log(sql, task.id, image.state, ImageState.MISSING, "pruned", now, image=image.index)
                 sql.execute("DELETE FROM images WHERE task = ?", (task.id,))
+                # Not while money is held: an answer may have the id of a task that was paid for.
+                sql.execute(
+                    "DELETE FROM answers WHERE task = ? AND NOT EXISTS"
+                    " (SELECT 1 FROM attempts WHERE attempts.task = answers.task AND reserved_images > 0)",
+                    (task.id,),
+                )
                 if task.state is TaskState.SUCCEEDED:
                     self._move(
                         sql, task, TaskState.PLANNED, "pruned", now,

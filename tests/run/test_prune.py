@@ -3,6 +3,7 @@
 import itertools
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 from PIL import Image
@@ -42,6 +43,20 @@ def test_without_yes_it_only_shows(shrunk):
     assert f"`seedream-batch prune {shrunk.job} --yes`" in words(done.out)
     assert dump(shrunk) == before
     assert shrunk.files().keys() == files
+
+
+def test_kept_answers_go_with_the_images_unless_money_is_held(shrunk):
+    with closing(sqlite3.connect(shrunk.out / "manifest.db")) as manifest:
+        manifest.execute(
+            "INSERT INTO answers (at, task, attempt, kind, headers, body, length, why)"
+            " SELECT 0, id, 1, 'poll', '{}', '', 0, 'odd' FROM tasks"
+        )
+        manifest.execute("UPDATE attempts SET reserved_images = 1 WHERE task = 2")
+        manifest.commit()
+    assert shrunk.call("prune", "--yes").code == 0
+    left = shrunk.rows("SELECT task FROM answers WHERE task != 2 ORDER BY task")
+    assert left == shrunk.rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL AND id != 2 ORDER BY id")
+    assert shrunk.rows("SELECT count(*) FROM answers WHERE task = 2") == [(1,)]
 
 
 def test_it_deletes_what_the_job_no_longer_has(shrunk):

@@ -1,7 +1,9 @@
 """`verify`: what is stored against what is known, and what is not there asked for again."""
 
+import base64
 import json
 import sqlite3
+from contextlib import closing
 
 import pytest
 from PIL import Image
@@ -113,6 +115,28 @@ def test_without_a_key_the_local_part_is_done(made, monkeypatch):
     assert images(made) == {"stored": 5, "missing": 1}
     assert made.call("verify", "--same-account").code == 0
     assert images(made) == {"stored": 6}
+
+
+def test_of_an_image_that_came_within_the_answer_only_the_file_is_kept(made, monkeypatch):
+    file = made.out / "fox" / "1-1.jpg"
+    link = f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
+    with closing(sqlite3.connect(made.out / "manifest.db")) as connection:
+        connection.execute(
+            "UPDATE images SET state = 'announced', path = NULL, sha256 = NULL, url = ?, expires_at = 4e9"
+            " WHERE path = 'fox/1-1.jpg'",
+            (link,),
+        )
+        connection.commit()
+    file.unlink()
+    assert made.run().code == 0
+    assert made.rows("SELECT url FROM images WHERE path = 'fox/1-1.jpg'") == [("data:image/jpeg;base64",)]
+    file.unlink()
+    with monkeypatch.context() as without:
+        no_key(without)
+        assert made.call("verify").code == 3
+        assert "no image is known to be beyond all links" in made.call("retry", "--missing").out
+    assert made.call("verify").code == 0
+    assert file.exists()
 
 
 def test_a_refused_key_ends_it_with_its_own_code(made, monkeypatch):
