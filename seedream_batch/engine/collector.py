@@ -292,6 +292,9 @@ class Collector:
         Raise `Stopping`.
         """
         context = self._context
+        if await context.writer.do(lambda m: m.is_anothers(task)):
+            # This account would be told that there is no such task.
+            return
         poll = await self.clear_answer(task)
         if poll is not None:
             context.rechecks[task.id] = poll.kind

@@ -23,9 +23,6 @@ from seedream_batch.manifest.run_lock import folder_of, run_lock
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import Server
 
-_MOST_KEYS = 50
-"""Keys of one account that are remembered."""
-
 
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
@@ -88,7 +85,7 @@ def same_store(manifest: Manifest, job: Job) -> None:
         )
 
 
-def same_service(manifest: Manifest, origin: str) -> None:
+def same_service(manifest: Manifest, origin: str, *, verifies: bool) -> None:
     """Refuses to mix two services: task ids and keys of the one mean nothing to the other."""
     before = manifest.fact("service")
     if not before or before == origin:
@@ -98,37 +95,59 @@ def same_service(manifest: Manifest, origin: str) -> None:
             f"{manifest.name} belongs to {before}, and this run would go to {origin}: what one made the other does not"
             " know. Give the job another output.dir, or move that folder away"
         )
-    # An emulator on this machine may come back on another port.
-    in_flight = 0 if _is_local(origin) else manifest.open()
-    if in_flight:
+    if _is_local(origin):
+        # An emulator on this machine may come back on another port.
+        return
+    if manifest.accounts_at_work():
+        raise UsageError(f"other workers on {manifest.name} use {before}, not {origin}: wait until they have ended")
+    open_tasks = sum(manifest.open(verifies=verifies).values())
+    if open_tasks:
         raise UsageError(
-            f"{in_flight:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"
+            f"{open_tasks:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"
             f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
         )
 
 
-def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: bool) -> None:
-    """Refuses the key of another account while anything is open, unless a person has `confirmed` that it is the same.
+def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: bool) -> int:
+    """The number of the account of a key. Refuses a key of another account than open tasks and other workers have.
 
-    To another account the task ids and Idempotency-Keys mean nothing: it would lose the tasks, or buy them again.
+    To another account the task ids and Idempotency-Keys mean nothing: it would lose the tasks, or buy them again. With
+    `confirmed` a person says that all of them are the same account.
     """
-    salt, _, known = manifest.fact(ACCOUNT).partition(" ")
-    salt = salt or secrets.token_hex(8)
-    hashed = key.hashed(salt)
-    keys = known.split()
-    if hashed in keys:
-        return
-    # Images that are gone may be asked for at any time, and a wrong account would say that there are none.
-    count = manifest.with_ids() if verifies else manifest.open()
-    if keys and count:
-        if not confirmed:
-            raise UsageError(
-                f"{count:,} of the tasks in {manifest.name} were sent with another API key, and each account knows"
-                " only its own tasks. Use that key; or, if this one belongs to the same account, add --same-account"
-            )
-        # Workers may have a key each.
-        hashed = " ".join([*keys[-_MOST_KEYS:], hashed])
-    manifest.tell({ACCOUNT: f"{salt} {hashed}"})
+    known = manifest.fact(ACCOUNT)
+    salt, *listed = known.split() or [secrets.token_hex(8)]
+    keys = {hashed: int(number or 1) for hashed, _, number in (one.partition("=") for one in listed)}
+    own = key.hashed(salt)
+    account = keys.get(own) or max(keys.values(), default=0) + 1
+    # Images that are gone may be asked for at any time, and a wrong account would say that there are none. With one
+    # that is known, `verify` leaves out what is another's.
+    opened_by = manifest.open(verifies=verifies and (confirmed or own not in keys))
+    tasks = {number: count for number, count in opened_by.items() if number != account}
+    at_work = manifest.accounts_at_work() - {account}
+    if (tasks or at_work) and not confirmed:
+        raise UsageError(_other_key(manifest, sum(tasks.values())))
+    if tasks or at_work:
+        same = {account, *tasks, *at_work}
+        account = min(at_work or tasks)
+        manifest.unite_accounts(same, account)
+        keys = {hashed: account if number in same else number for hashed, number in keys.items()}
+    keys[own] = account
+    now = " ".join([salt, *(f"{hashed}={number}" for hashed, number in keys.items())])
+    if now != known:
+        manifest.tell({ACCOUNT: now})
+    return account
+
+
+def _other_key(manifest: Manifest, tasks: int) -> str:
+    what = (
+        f"{tasks:,} of the tasks in {manifest.name} were sent with another API key"
+        if tasks
+        else f"other workers on {manifest.name} use another API key"
+    )
+    return (
+        f"{what}, and each account knows only its own tasks. Use that key; or, if this one belongs to the same account,"
+        " add --same-account"
+    )
 
 
 def _is_local(origin: str) -> bool:

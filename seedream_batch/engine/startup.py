@@ -82,17 +82,25 @@ def begin(
     same_store(manifest, job)
     if alone:
         keep_moves(manifest, destination(job))
-    same_service(manifest, origin)
     sure = same_job(manifest, job)
-    if key is not None:
-        same_account(manifest, key, confirmed=confirmed, verifies=verifies)
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()
-    manifest.tell(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
-    run = repeated(
-        lambda: manifest.begin_run(now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin)
-    )
+
+    def join() -> int:
+        """In one transaction: what is checked holds until others see this run."""
+        with manifest.group():
+            manifest.one_joins()
+            same_service(manifest, origin, verifies=verifies)
+            account = None
+            if key is not None:
+                account = same_account(manifest, key, confirmed=confirmed, verifies=verifies)
+            manifest.tell(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
+            return manifest.begin_run(
+                now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
+            )
+
+    run = repeated(join)
     cut_off = manifest.was_cut_off()
     take_in_rescued(manifest, job, now)
     rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)

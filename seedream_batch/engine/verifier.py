@@ -125,7 +125,10 @@ class _Verifier:
         if not self._what.ask:
             context.verified.to_ask += len(wanted)
             return
-        if wanted:
+        anothers = await context.writer.do(lambda m: m.is_anothers(task))
+        if wanted and anothers:
+            self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
+        elif wanted:
             await self._ask(task, wanted)
         await self._collector.fetch_all(task)
 
@@ -134,9 +137,7 @@ class _Verifier:
         context = self._context
         poll = await self._collector.clear_answer(task)
         if poll is None:
-            context.verified.unanswered += len(wanted)
-            context.stats.trouble += 1
-            context.emit(event(EventKind.WARNING, task, "the service gave no clear answer about its links"))
+            self._left_open(task, wanted, "the service gave no clear answer about its links")
             return
         known = await context.writer.do(lambda m: m.delivered(task.id))
         # Links are told apart by their place alone: a list of another length says nothing of any of them.
@@ -152,6 +153,12 @@ class _Verifier:
                     manifest.remark(image, NO_LINK, now, link=False)
 
         await context.writer.do(note)
+
+    def _left_open(self, task: TaskRecord, wanted: list[ImageRecord], why: str) -> None:
+        context = self._context
+        context.verified.unanswered += len(wanted)
+        context.stats.trouble += 1
+        context.emit(event(EventKind.WARNING, task, why))
 
 
 def _is_new(image: ImageRecord, link: ImageUrl, now: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.db.connection import Cursor, Sql, marks
@@ -26,7 +26,14 @@ TASK_TIMES = "task_times"
 """The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
 
 ACCOUNT = "account"
-"""The fact that says by salted hashes which keys the account of the tasks has."""
+"""The fact that has a salt, and by it hashed each known key, with the number of the account that it belongs to."""
+
+_OPEN = (
+    "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+    " UNION SELECT id FROM tasks WHERE state = 'lost' AND task_ids IS NOT NULL"
+    " UNION SELECT task FROM images WHERE state = 'announced'"
+)
+"""The tasks that only the account they were sent from can bring to an end, each part by an index of its own."""
 
 MOVED_TO = "moved_to"
 """The fact that says where a manifest has gone; from then on it is only there to be looked at."""
@@ -41,6 +48,8 @@ class ManifestCore:
         self.name = self._connection.name
         """The manifest as people know it."""
         self._run: int | None = None
+        self._account = 1
+        """The account that tasks are sent with."""
         self.group = self._connection.transaction
         self.wait_for_lock = self._connection.wait_for_lock
         try:
@@ -117,31 +126,49 @@ class ManifestCore:
         sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
         return max(map(float, self._connection.rows(sql, (self._run or 0,))[0]))
 
-    def open(self) -> int:
-        """Tasks that only the account they were sent from can collect: in flight, in doubt, or lost with a task id."""
-        sql = (
-            "SELECT count(*) FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
-            " OR (state = 'lost' AND task_ids IS NOT NULL)"
-        )
-        return int(self._connection.rows(sql)[0][0])
+    def open(self, *, verifies: bool) -> dict[int, int]:
+        """How many tasks of each account are open: in flight, in doubt, lost with a task id, or not all fetched.
 
-    def with_ids(self) -> int:
-        """Tasks that the service may be asked about."""
-        return int(self._connection.rows("SELECT count(*) FROM tasks WHERE task_ids IS NOT NULL")[0][0])
+        For a command that `verifies`, all that the service may be asked about.
+        """
+        which = f"id IN ({_OPEN})" + (" OR task_ids IS NOT NULL" if verifies else "")
+        rows = self._connection.rows(f"SELECT account, count(*) FROM tasks WHERE {which} GROUP BY account")
+        return {int(account): int(count) for account, count in rows}
 
-    def begin_run(self, *, now: float, pid: int, host: str, version: str, service: str) -> int:
-        """Records that a run began; later events name it. On a shared manifest it joins those at work."""
+    def is_anothers(self, task: TaskRecord) -> bool:
+        """Whether a task was last sent with another account than that of this run."""
+        sql = "SELECT 1 FROM tasks WHERE id = ? AND account != ?"
+        return self._connection.row(sql, (task.id, self._account)) is not None
+
+    def unite_accounts(self, accounts: Collection[int], account: int) -> None:
+        """The tasks of these accounts belong to one of them."""
+        condition, value = self._connection.among("account", accounts)
         with self.group() as sql:
-            if self.shared:
-                # So that the numbers of workers are seen in their order.
-                sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
+            sql.execute(f"UPDATE tasks SET account = ? WHERE {condition} AND account != ?", (account, value, account))
+
+    def one_joins(self) -> None:
+        """On a shared manifest: until the transaction ends, no other worker joins."""
+        if self.shared:
+            self._connection.sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
+
+    def begin_run(
+        self, *, now: float, pid: int, host: str, version: str, service: str, account: int | None = None
+    ) -> int:
+        """Records that a run began; later events name it. On a shared manifest it joins those at work.
+
+        `account` is the number of the one that it sends tasks with, None where it asks the service nothing.
+        """
+        with self.group() as sql:
+            # So that the numbers of workers are seen in their order.
+            self.one_joins()
             row = sql.execute(
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
             ).fetchone()
             self._run = int(row[0])
             if self.shared:
-                self._connection.join(self._run)
+                self._connection.join(self._run, account)
+            self._account = account or self._account
         return self._run
 
     def task(self, number: int) -> TaskRecord:

@@ -30,12 +30,6 @@ ACCEPTED_AS_IS = "accepted as it is: "
 
 _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
-
-def _without_data(url: str) -> str:
-    """The link of a stored image: of a data URI only the head, since the file has the rest."""
-    return url.partition(",")[0] if url[:5].lower() == "data:" else url
-
-
 _OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
 
@@ -117,7 +111,7 @@ class Pictures(InHand):
         Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
         """
         with self.group() as sql:
-            self.move_image(image, ImageState.STORED, why, now, warning=warning, url=_without_data(image.url))
+            self.move_image(image, ImageState.STORED, why, now, warning=warning, url=self._link_to_keep(image))
             twin = self.twin(image, file.sha256)
             if twin is not None:
                 warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")
@@ -129,6 +123,16 @@ class Pictures(InHand):
                     (f"{SAME_BYTES}{path}", file.sha256),
                 )
         return warning
+
+    def _link_to_keep(self, image: ImageRecord) -> str:
+        """Return the link of a stored image: of a data URI only the head, since the file has the rest.
+
+        Images that come late are told apart by the whole links of those that were there before.
+        """
+        if image.url[:5].lower() != "data:":
+            return image.url
+        sql = "SELECT 1 FROM tasks WHERE id = ? AND images > (SELECT count(*) FROM images WHERE task = tasks.id)"
+        return image.url if self._connection.row(sql, (image.task,)) else image.url.partition(",")[0]
 
     def twin(self, image: ImageRecord, sha256: str) -> ImageRecord | None:
         """Another stored image with these bytes, if there is one."""

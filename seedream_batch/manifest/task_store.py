@@ -202,9 +202,9 @@ class Submissions(Accounts, Pictures, Answers):
         images, reserved = sum(one.task.images for one in opened), sum(one.reserved for one in opened)
         self._add(sql, reserved_images=images, reserved=reserved)
         moved = sql.executemany(
-            "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?"
+            "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?, account = ?"
             " WHERE id = ? AND state = 'planned' AND attempt = ?",
-            [(now, one.attempt, one.task.id, one.task.attempt) for one in opened],
+            [(now, one.attempt, self._account, one.task.id, one.task.attempt) for one in opened],
         )
         if moved.rowcount != len(opened):
             raise StaleTransition("a task that was planned is not so any more; nothing was changed")

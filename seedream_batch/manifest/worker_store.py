@@ -154,6 +154,16 @@ class Workers(Chosen, Submissions):
         )
         return [(row[0], row[1], row[2]) for row in rows]
 
+    def accounts_at_work(self) -> set[int]:
+        """The accounts that the other workers send tasks with."""
+        if not self._connection.has_workers:
+            return set()
+        rows = self._connection.rows(
+            "SELECT DISTINCT account FROM workers WHERE run != ? AND account IS NOT NULL",
+            (self._connection.worker or 0,),
+        )
+        return {int(row[0]) for row in rows}
+
     def at_work(self) -> list[int]:
         """The numbers of all workers, this one's among them."""
         return [row[0] for row in self._connection.rows("SELECT run FROM workers ORDER BY run")]

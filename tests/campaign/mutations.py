@@ -380,8 +380,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/manifest_checks.py",
-                "    if keys and count:\n        if not confirmed:",
-                "    if keys and count:\n        if False:",
+                "    if (tasks or at_work) and not confirmed:",
+                "    if False:",
             ),
         ),
     ),
@@ -392,8 +392,8 @@ MUTATIONS = (
         (
             Edit(
                 "manifest/base_store.py",
-                "WHERE state IN ('submitting', 'accepted', 'uncertain')\"\n            \" OR (state = 'lost'",
-                "WHERE state IN ('submitting', 'accepted')\"\n            \" OR (state = 'lost'",
+                "WHERE state IN ('submitting', 'accepted', 'uncertain')\"\n    \" UNION SELECT id",
+                "WHERE state IN ('submitting', 'accepted')\"\n    \" UNION SELECT id",
             ),
         ),
     ),
@@ -404,8 +404,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/manifest_checks.py",
-                "    count = manifest.with_ids() if verifies else manifest.open()",
-                "    count = manifest.open()",
+                "verifies=verifies and (confirmed or own not in keys)",
+                "verifies=False",
             ),
         ),
     ),

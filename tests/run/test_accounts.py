@@ -6,6 +6,9 @@ from contextlib import closing, contextmanager
 import pytest
 
 from seedream_batch.engine import submitter as submit
+from seedream_batch.engine.manifest_checks import same_service
+from seedream_batch.errors import UsageError
+from seedream_batch.manifest import Manifest
 
 ONE = """\
 version: 1
@@ -65,6 +68,28 @@ def test_a_lost_task_with_an_id_is_open(bench, open_task, monkeypatch):
     assert bench.run().code == 2
 
 
+def test_an_image_that_waits_to_be_fetched_is_open(bench, serve, monkeypatch):
+    # Its link may have to be renewed, which only its own account can do.
+    bench.write(ONE)
+    serve()
+    assert bench.run().code == 0
+    with bench_rows(bench) as change:
+        change("UPDATE images SET state = 'announced', path = NULL, sha256 = NULL WHERE task = 1")
+    (bench.out / "panda.jpg").unlink()
+    before = bench.requests()
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    done = bench.run()
+    assert done.code == 2, done
+    assert "1 of the tasks" in done.err
+    assert bench.requests() == before
+    with closing(Manifest(bench.out / "manifest.db")) as manifest:
+        manifest.tell({"service": "https://one.example"})
+        with pytest.raises(UsageError, match=r"1 tasks in .* were sent to https://one\.example"):
+            same_service(manifest, "https://two.example", verifies=False)
+        with pytest.raises(UsageError, match="2 tasks in"):
+            same_service(manifest, "https://two.example", verifies=True)
+
+
 @pytest.mark.parametrize("how", ["accepted", "uncertain"])
 def test_a_new_key_of_the_same_account_goes_on_when_a_person_says_so(bench, open_task, monkeypatch, how):
     open_task(how)
@@ -96,6 +121,44 @@ def test_another_account_may_go_on_with_a_job_of_which_nothing_is_open(bench, se
     assert bench.run().code == 2
 
 
+def test_each_account_keeps_the_tasks_that_it_has_sent(bench, serve, monkeypatch):
+    bench.write(ONE)
+    serve()
+    monkeypatch.setenv("APIMART_API_KEY", "one-account-0123456789")
+    assert bench.run("--limit", "1").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run().code == 0
+    (bench.out / "panda.jpg").unlink()
+    (bench.out / "fox.jpg").unlink()
+    done = bench.call("verify")
+    assert done.code == 3, done
+    assert "sent with the API key of another account" in " ".join((done.out + done.err).split())
+    assert set(bench.files()) == {"fox.jpg"}, "the service was asked for its own task alone"
+    assert "no image is known to be beyond all links" in bench.call("retry", "--missing").out
+    monkeypatch.setenv("APIMART_API_KEY", "one-account-0123456789")
+    assert bench.call("verify").code == 0, "its key is still known"
+    assert set(bench.files()) == {"panda.jpg", "fox.jpg"}
+    assert len(bench.charges()) == 2
+
+
+def test_a_known_key_of_another_account_does_nothing_while_anything_is_open(bench, serve, monkeypatch):
+    bench.write(ONE)
+    serve()
+    assert bench.run("--limit", "1").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run("--submit-only").code == 0
+    monkeypatch.undo()
+    bench.serve(bench.emulator)
+    monkeypatch.chdir(bench.folder)
+    refused = bench.run()
+    assert refused.code == 2, refused
+    assert "1 of the tasks" in refused.err
+    assert bench.run("--same-account").code == 0
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    assert bench.run().code == 0, "all of them are one account from there on"
+    assert bench.rows("SELECT DISTINCT account FROM tasks") == [(2,)]
+
+
 def test_a_manifest_of_an_earlier_version_learns_its_account(bench, open_task, monkeypatch):
     open_task("accepted")
     with bench_rows(bench) as change:
@@ -108,8 +171,8 @@ def test_a_manifest_of_an_earlier_version_learns_its_account(bench, open_task, m
 def test_the_key_cannot_be_read_from_its_hash(bench, open_task):
     open_task("accepted")
     [(fact,)] = bench.rows("SELECT value FROM facts WHERE name = 'account'")
-    salt, _, digest = fact.partition(" ")
-    assert (len(salt), len(digest)) == (16, 32)
+    salt, digest, number = fact.replace("=", " ").split()
+    assert (len(salt), len(digest), number) == (16, 32, "1")
     first = fact
     (bench.out / "manifest.db").unlink()
     bench.run("--submit-only")

@@ -5,12 +5,18 @@ import os
 import platform
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
+from crew import waits
 from PIL import Image
 from postgres import asked, url_of, why_not
+from seedream_batch.api.secret import ApiKey
 
+from seedream_batch.engine.manifest_checks import same_account, same_service
 from seedream_batch.engine.startup import begin
+from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -220,6 +226,50 @@ def test_one_that_has_read_another_job_is_turned_away_whatever_is_on_the_disk_by
     refused = many.run("--manifest", url_of(place))
     assert refused.code == 75, refused
     assert "job.yaml is not the one that others go by" in refused.err
+
+
+def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_open(many, serve, place, monkeypatch):
+    serve()
+    assert many.run("--manifest", url_of(place)).code == 0
+    known = asked(place, "SELECT value FROM facts WHERE name = 'account'")
+    here = {"now": 1.8e9, "pid": os.getpid(), "host": platform.node(), "version": "1", "service": "http://127.0.0.1"}
+    with closing(Manifest(place, shared=True)) as at_work:
+        at_work.begin_run(**here, account=1)
+        assert many.run("--manifest", url_of(place)).code == 0
+        monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+        refused = many.run("--manifest", url_of(place))
+        assert refused.code == 2, refused
+        assert "other workers on" in refused.err
+        assert "--same-account" in refused.err
+        assert asked(place, "SELECT value FROM facts WHERE name = 'account'") == known
+        assert many.run("--manifest", url_of(place), "--same-account").code == 0
+        at_work.tell({"service": "https://one.example"})
+        with (
+            closing(Manifest(place, shared=True)) as other,
+            pytest.raises(UsageError, match=r"other workers on .* use https://one\.example, not https://two\.example"),
+        ):
+            same_service(other, "https://two.example", verifies=False)
+        at_work.end_run(now=1.8e9, outcome="finished")
+
+
+def test_of_two_accounts_that_join_together_one_is_turned_away(place, until):
+    here = {"now": 1.8e9, "pid": os.getpid(), "host": platform.node(), "version": "1", "service": "http://127.0.0.1"}
+
+    def join(manifest, key):
+        with manifest.group():
+            manifest.one_joins()
+            account = same_account(manifest, ApiKey(key), confirmed=False, verifies=False)
+            manifest.begin_run(**here, account=account)
+
+    with closing(Manifest(place, shared=True)) as one, closing(Manifest(place, shared=True)) as other:
+        with ThreadPoolExecutor(1) as thread:
+            with one.group():
+                join(one, "one-account-0123456789")
+                second = thread.submit(join, other, "another-account-0123456789")
+                until(lambda: waits(place))
+            with pytest.raises(UsageError, match="use another API key"):
+                second.result()
+        one.end_run(now=1.8e9, outcome="finished")
 
 
 def test_two_manifests_in_one_folder(many, serve, postgres, workers, until):

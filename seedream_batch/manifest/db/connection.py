@@ -147,7 +147,7 @@ class Connection(ABC):
         """Begins a transaction that is going to write. Raises `Fenced` for a worker whose word does not count."""
         self.sql.execute(self.begin)
 
-    def join(self, run: int) -> None:
+    def join(self, run: int, account: int | None) -> None:  # noqa: ARG002 - there are no others
         """Within the transaction that begins a run: from its commit on, the run is a worker beside others."""
         raise AssertionError(f"{self.name} is worked on by one run at a time, and not by {run} and others")
 

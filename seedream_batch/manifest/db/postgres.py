@@ -170,14 +170,15 @@ class PostgresConnection(Connection):
             self._raw.execute("ROLLBACK")
             raise self._fenced()
 
-    def join(self, run: int) -> None:
+    def join(self, run: int, account: int | None) -> None:
         # Before anybody can see it in the table: one that is not there would be taken away.
         locks.hold_worker(self._raw, self._server, run)
         # Its line is begun here: that of a command which was alone ends with it.
         self._raw.execute("DELETE FROM lines WHERE id NOT IN (SELECT line FROM workers)")
         self._new_line()
         self._raw.execute(
-            f"INSERT INTO workers (run, line, until) VALUES (%s, %s, {CLOCK} + %s)", [run, self._line, LEASE]
+            f"INSERT INTO workers (run, line, until, account) VALUES (%s, %s, {CLOCK} + %s, %s)",
+            [run, self._line, LEASE, account],
         )
         self.worker = run
 

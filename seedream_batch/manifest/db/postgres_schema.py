@@ -214,6 +214,9 @@ ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';
 ALTER TABLE attempts ADD COLUMN cost_note TEXT NOT NULL DEFAULT '';
 CREATE INDEX attempts_noted ON attempts (cost_note) WHERE cost_note != '';
 
+ALTER TABLE tasks ADD COLUMN account BIGINT NOT NULL DEFAULT 1;
+ALTER TABLE workers ADD COLUMN account BIGINT;  -- NULL: it asks the service nothing
+
 CREATE TABLE charges (
     kind TEXT NOT NULL,
     day BIGINT NOT NULL,

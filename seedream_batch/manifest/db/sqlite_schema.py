@@ -178,6 +178,8 @@ ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';         -- what r
 ALTER TABLE attempts ADD COLUMN cost_note TEXT NOT NULL DEFAULT '';    -- where the cost is not simply what was said
 CREATE INDEX attempts_noted ON attempts (cost_note) WHERE cost_note != '';
 
+ALTER TABLE tasks ADD COLUMN account INTEGER NOT NULL DEFAULT 1;    -- the number of the one it was last sent with
+
 CREATE TABLE charges (          -- what an image of a kind of request cost, by day; those of the last days are kept
     kind TEXT NOT NULL,
     day INTEGER NOT NULL,       -- unix seconds / 86400
