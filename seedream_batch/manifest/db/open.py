@@ -32,18 +32,18 @@ def exists(place: Place) -> bool:
         with telling(place):
             there = place.exists()
         return there and not is_blank(place)
-    return bool(_optional("postgres_line").is_there(place))
+    return bool(_optional("postgres_session").is_there(place))
 
 
 def is_held(place: Server) -> bool:
     """Whether a run holds a manifest on a server right now."""
-    return bool(_optional("postgres_line").is_held(place))
+    return bool(_optional("postgres_session").is_held(place))
 
 
 def _optional(name: str) -> ModuleType:
     """A module that needs the extra, and is slow to import."""
     try:
-        return import_module(f"seedream_batch.manifest.{name}")
+        return import_module(f"seedream_batch.manifest.db.{name}")
     except ImportError as error:
         raise UsageError(
             "a manifest on PostgreSQL needs psycopg; install it with: pip install 'seedream-batch[postgres]'"
