@@ -4,6 +4,7 @@ import sqlite3
 from contextlib import closing, contextmanager
 
 import pytest
+from PIL import Image
 
 from seedream_batch.engine import submitter as submit
 from seedream_batch.engine.manifest_checks import same_service
@@ -139,6 +140,20 @@ def test_each_account_keeps_the_tasks_that_it_has_sent(bench, serve, monkeypatch
     assert bench.call("verify").code == 0, "its key is still known"
     assert set(bench.files()) == {"panda.jpg", "fox.jpg"}
     assert len(bench.charges()) == 2
+
+
+def test_an_incomplete_result_of_another_account_is_not_bought_again(bench, serve, monkeypatch):
+    Image.new("RGB", (2048, 2048), "teal").save(bench.folder / "cup.png")
+    bench.write(ONE.replace('{{ subject }}"}', '{{ subject }}", n: 2, image_urls: [cup.png]}', 1))
+    serve(deliver=-1)
+    assert bench.run().code == 9
+    monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
+    before = bench.requests()
+    done = bench.call("retry", "--flagged")
+    assert done.code == 7, done
+    assert "2 flagged tasks left alone" in " ".join(done.out.split())
+    assert bench.requests() == before
+    assert bench.states() == {"succeeded": 2}
 
 
 def test_a_known_key_of_another_account_does_nothing_while_anything_is_open(bench, serve, monkeypatch):

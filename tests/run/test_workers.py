@@ -12,8 +12,8 @@ import pytest
 from crew import waits
 from PIL import Image
 from postgres import asked, url_of, why_not
-from seedream_batch.api.secret import ApiKey
 
+from seedream_batch.client.secret import ApiKey
 from seedream_batch.engine.manifest_checks import same_account, same_service
 from seedream_batch.engine.startup import begin
 from seedream_batch.errors import UsageError
