@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import functools
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -16,11 +16,13 @@ from seedream_batch.emulator.http.state import EmulatorState
 
 Result = TypeVar("Result")
 
+_print = functools.partial(print, flush=True)
+
 
 class Emulator:
-    """An emulator in a thread with an event loop of its own; ready to serve when its `with` block begins.
+    """An emulator in a thread with its own event loop; it serves from the start of its `with` block.
 
-    Every method can be called from any thread.
+    Thread-safe.
     """
 
     def __init__(self, config: EmulatorConfig | None = None) -> None:
@@ -29,7 +31,7 @@ class Emulator:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._state: EmulatorState | None = None
-        self._started: Future[int] = Future()
+        self._port: Future[int] = Future()
 
     def __enter__(self) -> Self:
         self.start()
@@ -41,24 +43,24 @@ class Emulator:
         self.stop()
 
     def start(self) -> None:
-        """Begin to serve.
+        """Start to serve.
 
         Raises:
             LedgerError: for a state folder that can't be used.
-            FaultError: for fault rules that make no sense.
-            OSError: when the address can't be listened on.
+            FaultError: for invalid fault rules.
+            OSError: if the emulator can't listen on the address.
         """
-        self._started = Future()
+        self._port = Future()
         self._thread = threading.Thread(target=self._run, name="seedream-emulator", daemon=True)
         self._thread.start()
         try:
-            self._started.result()
+            self._port.result()
         except BaseException:
             self._thread.join()
             raise
 
     def stop(self) -> None:
-        """End it; requests that are still held are let go."""
+        """Stop, and release held requests."""
         if self._thread is None or self._loop is None or self._stop is None:
             return
         with contextlib.suppress(RuntimeError):
@@ -69,30 +71,30 @@ class Emulator:
     @property
     def url(self) -> str:
         """The origin, such as http://127.0.0.1:8080, without /v1."""
-        return f"http://{self._config.host}:{self._started.result()}"
+        return f"http://{self._config.host}:{self.port}"
 
     @property
     def port(self) -> int:
-        """The port."""
-        return self._started.result()
+        """The port that the emulator listens on."""
+        return self._port.result()
 
     def ledger(self) -> list[dict[str, Any]]:
-        """The entries of the ledger so far; also after the end."""
+        """Return the entries of the ledger so far. Works after `stop`, too, like the other methods."""
         return self._call(lambda state: state.ledger_entries())
 
     def stats(self) -> dict[str, int]:
-        """Requests by endpoint, and some counts more."""
+        """Return the number of requests by endpoint, and other counts."""
         return self._call(lambda state: dict(state.stats))
 
     def requests(self) -> list[dict[str, Any]]:
-        """The latest requests, the oldest first."""
+        """Return the latest requests, the oldest first."""
         return self._call(lambda state: [dict(each) for each in state.log])
 
     def configure(self, **changes: Any) -> None:
         """Change settings.
 
         Raises:
-            ConfigError: for changes that make no sense; then none is made.
+            ConfigError: for an invalid change; then nothing changes.
         """
         self._call(lambda state: state.configure(changes))
 
@@ -100,29 +102,29 @@ class Emulator:
         """Replace the fault rules.
 
         Raises:
-            FaultError: for rules that make no sense; then the old ones stay.
+            FaultError: for invalid rules; then the old ones stay in force.
         """
         listed = list(rules)
         self._call(lambda state: state.set_faults(listed))
 
     def faults(self) -> list[dict[str, Any]]:
-        """The rules in force and how often each met a request and fired."""
+        """Return the rules in force, each with how many requests it matched (`met`) and how often it fired."""
         return self._call(lambda state: state.plan.as_json())
 
     def waiting(self) -> list[dict[str, Any]]:
-        """The requests that a hang holds."""
+        """Return the requests that a hang holds."""
         return self._call(lambda state: state.held.as_json())
 
     def release(self) -> int:
-        """Let them go on; how many there were."""
+        """Release the held requests, and return how many there were."""
         return self._call(lambda state: state.held.release())
 
     def reset(self) -> None:
-        """Forget everything but the settings."""
+        """Forget everything except the settings."""
         self._call(lambda state: state.reset())
 
     def _call(self, function: Callable[[EmulatorState], Result]) -> Result:
-        """Have a function called in the loop's thread, where the state belongs; here, once that thread has ended."""
+        """Call a function in the thread of the event loop, which owns the state; in this thread after `stop`."""
         if self._loop is None or self._state is None:
             raise RuntimeError("the emulator was not started")
         state = self._state
@@ -133,7 +135,7 @@ class Emulator:
         def call() -> None:
             try:
                 result.set_result(function(state))
-            except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
+            except Exception as error:  # noqa: BLE001 - raised again in the calling thread
                 result.set_exception(error)
 
         self._loop.call_soon_threadsafe(call)
@@ -141,52 +143,46 @@ class Emulator:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that started this one
-            if not self._started.done():
-                self._started.set_exception(error)
+            asyncio.run(_serve(self._config, self._started))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that called `start`
+            if not self._port.done():
+                self._port.set_exception(error)
 
-    async def _serve(self) -> None:
-        state = EmulatorState(self._config)
-        try:
-            async with serving(state) as port:
-                self._loop, self._stop, self._state = asyncio.get_running_loop(), asyncio.Event(), state
-                self._started.set_result(port)
-                await self._stop.wait()
-        finally:
-            state.close()
+    def _started(self, state: EmulatorState, stop: asyncio.Event) -> None:
+        self._loop, self._stop, self._state = asyncio.get_running_loop(), stop, state
+        self._port.set_result(state.port)
 
 
-def serve(config: EmulatorConfig, *, announce: Callable[[str], object] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM, after telling the URL and where the ledger is in one line.
+def serve(config: EmulatorConfig, *, announce: Callable[[str], object] = _print) -> None:
+    """Serve until SIGINT or SIGTERM.
 
     Args:
         config: The settings.
-        announce: Takes the line; writes it to standard output by default.
+        announce: Is called with a line that names the URL and the ledger, when the emulator is ready; prints it by
+            default.
 
     Raises:
         LedgerError: for a state folder that can't be used.
-        FaultError: for fault rules that make no sense.
-        OSError: when the address can't be listened on.
+        FaultError: for invalid fault rules.
+        OSError: if the emulator can't listen on the address.
     """
-    asyncio.run(_foreground(config, announce or _say))
+
+    def started(state: EmulatorState, stop: asyncio.Event) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        url = f"http://{config.host}:{state.port}"
+        announce(f"seedream emulator on {url} (ledger: {state.ledger.path or f'in memory, GET {url}/emulator/ledger'})")
+
+    asyncio.run(_serve(config, started))
 
 
-async def _foreground(config: EmulatorConfig, announce: Callable[[str], object]) -> None:
+async def _serve(config: EmulatorConfig, started: Callable[[EmulatorState, asyncio.Event], None]) -> None:
+    """Serve until the event is set that `started` is called with."""
     state = EmulatorState(config)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     try:
-        async with serving(state) as port:
-            where = state.ledger.path or f"in memory, GET http://{config.host}:{port}/emulator/ledger"
-            announce(f"seedream emulator on http://{config.host}:{port} (ledger: {where})")
+        async with serving(state):
+            started(state, stop)
             await stop.wait()
     finally:
         state.close()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()

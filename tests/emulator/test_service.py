@@ -388,3 +388,20 @@ def test_a_webhook_is_called_until_it_takes_the_document(emulate, receiver):
     assert api.fetch(told[done]["result"]["images"][0]["url"][0]).status_code == 200
     assert told[failed]["status"] == "failed"
     assert api.submit(webhook=5).status_code == 200
+
+
+def test_no_url_breaks_a_handler(api):
+    [result] = api.urls()
+    path, query = result.split("?")
+    long = "9" * 5000
+    for url, status in (
+        (f"{path.rpartition('/')[0]}/{long}.jpg?{query}", 404),
+        (f"{path}?expires={long}&token=0", 403),
+        (f"{path}?expires=²&token=0", 403),
+        (f"{path}?hop=²", 302),
+        (f"{api.emulator.url}/emulator/ledger?first=²", 200),
+        (f"{api.emulator.url}/emulator/ledger?first={long}", 200),
+    ):
+        assert api.fetch(url, follow_redirects=False).status_code == status
+    deep = b"[" * 100_000
+    assert api.bare.put(f"{api.emulator.url}/emulator/faults", content=deep).status_code == 400

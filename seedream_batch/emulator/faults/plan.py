@@ -115,9 +115,6 @@ class FaultPlan:
         """Return the rules, each with how many requests it matched (`met`) and how often it fired."""
         return [{**rule.document, "met": rule.matched, "fired": rule.fired} for rule in self._rules]
 
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
 
 def _rule(number: int, document: Mapping[str, Any], seed: int) -> Rule:
     # What the control endpoint returns about a rule may be sent back to it unchanged.

@@ -3,16 +3,20 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import BodyPartReader, web
+from aiohttp.typedefs import Handler
 
-from seedream_batch.emulator.config import Oddities
-from seedream_batch.emulator.http import raw_responses, responses
+from seedream_batch.emulator.config import EmulatorConfig
+from seedream_batch.emulator.http import responses
 from seedream_batch.emulator.http.exchange import Exchange
 from seedream_batch.emulator.http.links import result_url, upload_url
-from seedream_batch.emulator.http.responses import Response
+from seedream_batch.emulator.http.raw_responses import Finished, NoResponse, read_body, to_aiohttp
+from seedream_batch.emulator.http.responses import Response, json_response
 from seedream_batch.emulator.http.state import EmulatorState
 from seedream_batch.emulator.world import request_rules
 from seedream_batch.emulator.world.account import Submission
@@ -22,6 +26,9 @@ from seedream_batch.emulator.world.tasks import Task, task_document, with_number
 from seedream_batch.emulator.world.uploads import MAX_UPLOAD_BYTES
 
 _MAX_KEY_LENGTH = 191
+_UPLOAD_URL = re.compile(r"http://(?P<host>[^/]+):[0-9]+/uploads/(?P<name>.*)")
+_WEBHOOK_DELAY = 0.01
+"""Seconds after the end of a task: its document must say that it has ended."""
 
 
 class ApiEndpoints:
@@ -31,168 +38,92 @@ class ApiEndpoints:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
-        """Where the handlers are."""
+        """Return the handlers."""
         return [
-            web.post("/v1/images/generations", self.submit),
-            web.get("/v1/tasks/{task_id}", self.poll),
-            web.post("/v1/uploads/images", self.upload),
-            web.get("/v1/balance", self.balance),
-            web.get("/v1/user/balance", self.balance),
-            web.get("/v1/models", self.models),
-            web.get("/v1/model-schema", self.schema),
+            web.post("/v1/images/generations", self._submit),
+            web.get("/v1/tasks/{task_id}", self._handler("poll", self._poll)),
+            web.post("/v1/uploads/images", self._upload),
+            web.get("/v1/balance", self._handler("balance", self._balance)),
+            web.get("/v1/user/balance", self._handler("balance", self._balance)),
+            web.get("/v1/models", self._handler("models", self._models)),
+            web.get("/v1/model-schema", self._handler("models", self._model_schema)),
         ]
 
-    async def submit(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/images/generations."""
+    def _handler(self, endpoint: str, execute: Callable[[Exchange], Response]) -> Handler:
+        """Return the handler of requests without a body."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            exchange = Exchange(self._state, request, endpoint)
+            await exchange.admit()
+            exchange.match_faults()
+            await exchange.before_execution()
+            return await exchange.finish(execute(exchange))
+
+        return handle
+
+    async def _submit(self, request: web.Request) -> web.StreamResponse:
         exchange = Exchange(self._state, request, "submit")
-        ended = await exchange.admit()
-        if ended is not None:
-            return ended
-        raw = await raw_responses.read_body(request, self._state.config.max_body_bytes)
+        await exchange.admit()
+        raw = await read_body(request, self._state.config.max_body_bytes)
         if raw is None:
-            return raw_responses.respond(exchange.error(413))
-        body, digest = _parsed(raw), hashlib.sha256(raw).hexdigest()
+            return to_aiohttp(exchange.error(413))
+        body, digest = _parse(raw), hashlib.sha256(raw).hexdigest()
         exchange.record["body_sha256"] = digest
         prompt = body.get("prompt") if isinstance(body, dict) else None
         account = self._state.account
         exchange.match_faults(prompt if isinstance(prompt, str) else None)
         account.advance()
-        checked = await self._checked(exchange, body)
-        submission = checked if isinstance(checked, Response) else self._submission(exchange, checked, digest)
+        submission = await self._check(exchange, body, digest)
         if isinstance(submission, Response):
-            return await exchange.before_execution() or await exchange.finish(submission)
-        # From here to the end of the execution another request with this key is told that it is in progress.
+            await exchange.before_execution()
+            return await exchange.finish(submission)
+        # Until this request has been executed, another one with the same key gets an "in progress" error.
         if submission.key is not None and self._state.config.honour_keys:
             account.in_flight[submission.key] = digest
         try:
-            ended = await exchange.before_execution()
-            if ended is not None:
-                return ended
+            await exchange.before_execution()
             response = self._execute(exchange, submission)
         finally:
             if submission.key is not None:
                 account.in_flight.pop(submission.key, None)
         return await exchange.finish(response)
 
-    async def poll(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/tasks/{id}."""
-        exchange = Exchange(self._state, request, "poll")
-        ended = await exchange.admit()
-        if ended is not None:
-            return ended
-        task = self._state.account.tasks.get(request.match_info["task_id"])
-        exchange.match_faults()
-        ended = await exchange.before_execution()
-        return ended or await exchange.finish(self._poll_response(exchange, task))
-
-    async def upload(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/uploads/images."""
-        exchange = Exchange(self._state, request, "upload")
-        ended = await exchange.admit()
-        if ended is not None:
-            return ended
-        sent = await _read_file_field(request)
-        if sent is not None:
-            exchange.record["body_sha256"] = hashlib.sha256(sent[1]).hexdigest()
-        exchange.match_faults()
-        return await exchange.before_execution() or await exchange.finish(self._store_upload(exchange, sent))
-
-    async def balance(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/balance and /v1/user/balance."""
-        exchange = Exchange(self._state, request, "balance")
-        ended = await exchange.admit()
-        if ended is not None:
-            return ended
-        exchange.match_faults()
-        ended = await exchange.before_execution()
-        if ended is not None:
-            return ended
-        account = self._state.account
-        account.advance()
-        remaining = account.remaining_usd
-        document = {
-            "success": True,
-            "remain_balance": -1 if remaining is None else round(remaining, 6),
-            "remain_credits": -1 if remaining is None else round(remaining * 10, 6),
-            "used_balance": round(account.used_usd, 6),
-            "used_credits": round(account.used_usd * 10, 6),
-            "unlimited_quota": remaining is None,
-        }
-        return await exchange.finish(responses.json_response(with_number_form(document, exchange.oddities)))
-
-    async def models(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/models."""
-        listed = [
-            {"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in request_rules.MODELS
-        ]
-        return await self._respond(request, responses.json_response({"object": "list", "data": listed}))
-
-    async def schema(self, request: web.Request) -> web.StreamResponse:
-        """GET /v1/model-schema?model=."""
-        model = request.query.get("model", "")
-        if model not in request_rules.MODELS:
-            message = f"model: {model!r} is not one of {', '.join(request_rules.MODELS)}"
-            return await self._respond(request, responses.error_response(404, message, odd=self._state.config))
-        return await self._respond(request, responses.json_response(model_schema(model)))
-
-    async def _respond(self, request: web.Request, response: Response) -> web.StreamResponse:
-        exchange = Exchange(self._state, request, "models")
-        ended = await exchange.admit()
-        if ended is not None:
-            return ended
-        exchange.match_faults()
-        return await exchange.before_execution() or await exchange.finish(response)
-
-    async def _checked(self, exchange: Exchange, body: object) -> dict[str, Any] | Response:
-        """The body, if it keeps to all limits."""
+    async def _check(self, exchange: Exchange, body: object, digest: str) -> Submission | Response:
+        """Return a valid body as a submission, otherwise the response: an error, or one to replay."""
         wrong = request_rules.check_request(body, strict=self._state.config.strict)
         if not wrong and isinstance(body, dict):
-            references = body.get("image_urls", ())
-            if any(each.startswith("data:") for each in references):
-                # Megabytes of base64 take their time; other requests need not wait for it.
-                wrong = await asyncio.to_thread(request_rules.check_inline_images, body)
-            wrong += [
-                f"image_urls[{index}]: no such upload, or no longer: {each}"
-                for index, each in enumerate(references)
-                if self._own_upload(each) is None
-            ]
+            wrong = await self._check_images(body)
             if not wrong:
-                return body
-        return responses.refusal(wrong, odd=exchange.oddities)
+                return self._submission(exchange, body, digest)
+        # `param` names the first field.
+        return exchange.error(400, "; ".join(wrong), param=wrong[0].split(":", 1)[0])
 
-    def _own_upload(self, reference: str) -> bytes | None:
-        """The bytes of an upload of ours; empty for references to elsewhere, None for an upload that isn't there."""
-        name = self._upload_name(reference)
-        if name is None:
-            return b""
-        found = self._state.uploads.get(name)
-        if found is None or found[0].created + self._state.config.upload_seconds < self._state.clock.now():
-            return None
-        return found[1]
-
-    def _upload_name(self, reference: str) -> str | None:
-        # Any port of ours: the emulator may have been started again on another one since.
-        for host in {self._state.config.image_host, "127.0.0.1", "localhost"}:
-            rest = reference.removeprefix(f"http://{host}:")
-            if rest != reference and "/uploads/" in rest and rest.partition("/uploads/")[0].isdigit():
-                return rest.partition("/uploads/")[2]
-        return None
+    async def _check_images(self, body: dict[str, Any]) -> list[str]:
+        """Return what is wrong with the images in data URIs and with references to uploads."""
+        wrong = []
+        references = body.get("image_urls", ())
+        if any(each.startswith("data:") for each in references):
+            # Megabytes of base64 take their time; other requests need not wait for it.
+            wrong = await asyncio.to_thread(request_rules.check_inline_images, body)
+        for index, each in enumerate(references):
+            if self._own_upload(each) is None:
+                wrong.append(f"image_urls[{index}]: no such upload, or no longer: {each}")
+        return wrong
 
     def _submission(self, exchange: Exchange, body: dict[str, Any], digest: str) -> Submission | Response:
-        """The order of a good body, or the answer that its idempotency key leads to."""
         key = exchange.request.headers.get("Idempotency-Key")
         if key is not None and self._state.config.honour_keys:
-            response = self._replayed(exchange, key, digest)
+            response = self._check_key(exchange, key, digest)
             if response is not None:
                 return response
         return Submission(body, digest, key, request_rules.images_requested(body), self._ratio(body))
 
-    def _replayed(self, exchange: Exchange, key: str, digest: str) -> Response | None:
+    def _check_key(self, exchange: Exchange, key: str, digest: str) -> Response | None:
+        """Return the response to a used or invalid idempotency key; None for a new one."""
         account = self._state.account
         if not 1 <= len(key) <= _MAX_KEY_LENGTH or not all("!" <= each <= "~" for each in key):
-            return exchange.error(
-                400, "Idempotency-Key: must be 1 to 191 visible ASCII characters", param="Idempotency-Key"
-            )
+            message = "Idempotency-Key: must be 1 to 191 visible ASCII characters"
+            return exchange.error(400, message, param="Idempotency-Key")
         if key in account.in_flight:
             return exchange.idempotency_error("in_progress" if account.in_flight[key] == digest else "key_reused")
         stored = account.stored_responses.get(key)
@@ -201,20 +132,33 @@ class ApiEndpoints:
         if stored.digest != digest:
             return exchange.idempotency_error("key_reused")
         self._state.stats["replayed"] += 1
-        kept = stored.response
-        response = responses.json_response(kept["body"], kept["status"])
-        headers = {**kept["headers"], responses.REPLAYED_HEADER: "true"}
-        return Response(response.status, response.body, headers)
+        response = json_response(stored.response["body"], stored.response["status"])
+        return Response(
+            response.status, response.body, {**stored.response["headers"], responses.REPLAYED_HEADER: "true"}
+        )
+
+    def _own_upload(self, reference: str) -> bytes | None:
+        """Return the bytes of an upload; b"" for references to other hosts, None for a missing or expired upload."""
+        # The emulator may have been restarted on another port.
+        match = _UPLOAD_URL.match(reference)
+        if match is None or match["host"] not in {self._state.config.image_host, "127.0.0.1", "localhost"}:
+            return b""
+        found = self._state.uploads.get(match["name"])
+        if found is None or found[0].created + self._state.config.upload_seconds < self._state.clock.now():
+            return None
+        return found[1]
 
     def _ratio(self, body: Mapping[str, Any]) -> str:
-        asked = str(body.get("size", "1:1"))
-        if asked != "auto":
-            return asked
+        """Return the ratio to draw; `auto` is that of the first reference image, if it is known."""
+        ratio = str(body.get("size", "1:1"))
+        if ratio != "auto":
+            return ratio
         first = body["image_urls"][0]
         inspected = request_rules.inspect_image(request_rules.data_uri_bytes(first) or self._own_upload(first) or b"")
         return "1:1" if inspected is None else nearest_ratio(inspected[1], inspected[2])
 
     def _execute(self, exchange: Exchange, submission: Submission) -> Response:
+        """Charge for a submission and create its tasks."""
         config, account = self._state.config, self._state.account
         if not account.can_pay(submission.images, config.price_usd):
             return exchange.error(402)
@@ -230,91 +174,98 @@ class ApiEndpoints:
         )
         ids = [task.plan.id for task in tasks]
         if versioned:
-            response = responses.accepted_versioned(ids[0], odd=oddities)
+            response = responses.accepted_versioned(ids[0], oddities=oddities)
         else:
-            response = responses.accepted(ids, odd=oddities)
-        kept = {"status": response.status, "headers": dict(response.headers), "body": json.loads(response.body)}
-        account.charge(submission, tasks, kept if config.honour_keys and submission.key is not None else None)
+            response = responses.accepted(ids, oddities=oddities)
+        stored = {"status": response.status, "headers": dict(response.headers), "body": json.loads(response.body)}
+        account.charge(submission, tasks, stored if config.honour_keys and submission.key is not None else None)
         webhook = submission.body.get("webhook")
         if isinstance(webhook, str):
             for task in tasks:
                 self._call_webhook(task, webhook)
         return response
 
-    def _poll_response(self, exchange: Exchange, task: Task | None) -> Response:
+    def _poll(self, exchange: Exchange) -> Response:
         state = self._state
         state.account.advance()
+        task = state.account.tasks.get(exchange.request.match_info["task_id"])
         if task is None:
             return exchange.error(404, "task not found")
         task.polls += 1
-        now = state.clock.now()
-        odd = state.oddities(task.plan.oddities, exchange.oddity_overrides())
-        # A fault on this poll is for this one answer; one from the submission is what became of the task.
-        here, planned = exchange.task_outcome(), task.plan.outcome or {}
-        outcome = here or planned
+        settings = state.settings(task.plan.oddities, exchange.oddity_overrides())
+        # A fault on the poll changes this one response; one on the submission decides how the task ends.
+        for_poll, for_task = exchange.task_outcome(), task.plan.outcome or {}
+        outcome = for_poll or for_task
         action = outcome.get("action")
-        within = here is not None or task.polls <= outcome.get("polls", task.polls)
-        if action == "not_found" and within:
+        applies = for_poll is not None or task.polls <= outcome.get("polls", task.polls)
+        if action == "not_found" and applies:
             return exchange.error(404, "task not found")
-        status = task.state(now)
-        if here is not None and action == "never_end":
+        status = task.state(state.clock.now())
+        if for_poll and action == "never_end":
             status = "processing"
-        elif here is not None and action == "fail":
+        elif for_poll and action == "fail":
             status = outcome.get("status", "failed")
-        elif action == "unknown_status" and within and (here or "polls" in outcome or status != "completed"):
+        elif action == "unknown_status" and applies and (for_poll or "polls" in outcome or status != "completed"):
             status = "processing"
-            odd = state.oddities(task.plan.oddities, exchange.oddity_overrides(), {"processing_word": outcome["word"]})
-        if status == "completed":
-            status = self._complete(task, planned, now)
-        return self._task_response(task, odd, status, outcome, exchange.request.query.get("language", "en"))
+            settings = replace(settings, processing_word=outcome["word"])
+        if status == "completed" and for_task.get("action") == "late_failure":
+            task.completed_polls += 1
+            if task.completed_polls > for_task.get("polls", 1):
+                state.account.fail_late(task)
+                status = "failed"
+        return self._task_response(
+            task, settings, status, outcome, language=exchange.request.query.get("language", "en")
+        )
 
     def _task_response(
-        self, task: Task, odd: Oddities, status: str, outcome: Mapping[str, Any], language: str = "en"
+        self,
+        task: Task,
+        settings: EmulatorConfig,
+        status: str,
+        outcome: Mapping[str, Any],
+        *,
+        language: str = "en",
     ) -> Response:
+        """Return the document of a task, with new URLs if it is completed and they have expired."""
+        now = self._state.clock.now()
+        if status == "completed":
+            if not task.links_until:
+                task.links_until = task.plan.ends + settings.link_seconds
+            if settings.renew_links and now >= task.links_until:
+                task.links_until = now + settings.link_seconds
         document = task_document(
             task,
-            self._state.clock.now(),
+            now,
             state=status,
-            oddities=odd,
+            oddities=settings,
             error=outcome,
-            result_url=lambda index: result_url(self._state, task, index, odd),
+            result_url=lambda index: result_url(self._state, task, index, settings),
             language=language,
         )
-        return responses.json_response(document)
+        return json_response(document)
 
     def _call_webhook(self, task: Task, webhook: str) -> None:
-        """Have the task's document posted when it ends; only the lenient mode lets a webhook come this far."""
+        """Post the task's document when it ends. In strict mode, a request with a webhook is refused."""
         if task.plan.never_ends:
             return
 
         def document() -> Response:
             self._state.account.advance()
-            now = self._state.clock.now()
-            status, planned = task.state(now), task.plan.outcome or {}
-            if status == "completed":
-                self._renew_links(task, now)
-            return self._task_response(task, self._state.oddities(task.plan.oddities), status, planned)
+            settings = self._state.settings(task.plan.oddities)
+            return self._task_response(task, settings, task.state(self._state.clock.now()), task.plan.outcome or {})
 
-        # A little late rather than early: the document must say that the task has ended.
-        seconds = task.plan.ends - self._state.clock.now() + 0.01
+        seconds = task.plan.ends - self._state.clock.now() + _WEBHOOK_DELAY
         self._state.webhooks.call_later(webhook, seconds, document, retries=self._state.config.webhook_retries)
 
-    def _complete(self, task: Task, planned: Mapping[str, Any], now: float) -> str:
-        """Give out links of a completed task; unless this is where it turns out to have failed."""
-        if planned.get("action") == "late_failure":
-            task.completed_polls += 1
-            if task.completed_polls > planned.get("polls", 1):
-                self._state.account.fail_late(task)
-                return "failed"
-        self._renew_links(task, now)
-        return "completed"
-
-    def _renew_links(self, task: Task, now: float) -> None:
-        config = self._state.config
-        if not task.links_until:
-            task.links_until = task.plan.ends + config.link_seconds
-        if config.renew_links and now >= task.links_until:
-            task.links_until = now + config.link_seconds
+    async def _upload(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(self._state, request, "upload")
+        await exchange.admit()
+        sent = await _read_file_field(request)
+        if sent is not None:
+            exchange.record["body_sha256"] = hashlib.sha256(sent[1]).hexdigest()
+        exchange.match_faults()
+        await exchange.before_execution()
+        return await exchange.finish(self._store_upload(exchange, sent))
 
     def _store_upload(self, exchange: Exchange, sent: tuple[str, bytes] | None) -> Response:
         if sent is None:
@@ -332,11 +283,36 @@ class ApiEndpoints:
             "bytes": upload.size,
             "created_at": int(upload.created),
         }
-        return responses.json_response(with_number_form(document, exchange.oddities))
+        return json_response(with_number_form(document, exchange.oddities))
+
+    def _balance(self, exchange: Exchange) -> Response:
+        account = self._state.account
+        account.advance()
+        remaining = account.remaining_usd
+        document = {
+            "success": True,
+            "remain_balance": -1 if remaining is None else round(remaining, 6),
+            "remain_credits": -1 if remaining is None else round(remaining * 10, 6),
+            "used_balance": round(account.used_usd, 6),
+            "used_credits": round(account.used_usd * 10, 6),
+            "unlimited_quota": remaining is None,
+        }
+        return json_response(with_number_form(document, exchange.oddities))
+
+    def _models(self, _: Exchange) -> Response:
+        models = request_rules.MODELS
+        listed = [{"id": name, "object": "model", "owned_by": "emulator", "type": "image"} for name in models]
+        return json_response({"object": "list", "data": listed})
+
+    def _model_schema(self, exchange: Exchange) -> Response:
+        model = exchange.request.query.get("model", "")
+        if model not in request_rules.MODELS:
+            return exchange.error(404, f"model: {model!r} is not one of {', '.join(request_rules.MODELS)}")
+        return json_response(model_schema(model))
 
 
-def _parsed(raw: bytes) -> object:
-    """The JSON in a body; None, which no limit allows, for anything else."""
+def _parse(raw: bytes) -> object:
+    """Return the JSON in a body; None, which no check accepts, for anything else."""
     try:
         return json.loads(raw)
     except (ValueError, RecursionError):
@@ -344,20 +320,22 @@ def _parsed(raw: bytes) -> object:
 
 
 async def _read_file_field(request: web.Request) -> tuple[str, bytes] | None:
-    """Name and bytes of the field `file`; of too large a file one byte more than is allowed."""
+    """Return name and bytes of the field `file`, one byte more than allowed if it is too large; None without one.
+
+    Raises:
+        Finished: if the client disconnects.
+    """
     if not request.content_type.startswith("multipart/"):
         return None
     try:
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader) and part.name == "file":
                 data = bytearray()
-                while chunk := await part.read_chunk(1 << 16):
+                while len(data) <= MAX_UPLOAD_BYTES and (chunk := await part.read_chunk(1 << 16)):
                     data += chunk
-                    if len(data) > MAX_UPLOAD_BYTES:
-                        break
                 return part.filename or "file", bytes(data[: MAX_UPLOAD_BYTES + 1])
     except ConnectionError as error:
-        raise raw_responses.ClientDisconnected from error
+        raise Finished(NoResponse()) from error
     except ValueError:
         return None
     return None

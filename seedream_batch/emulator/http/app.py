@@ -1,4 +1,4 @@
-"""The web application: the handlers together, and what happens to a request that none of them expects."""
+"""The web application: all handlers, and the responses to requests that none of them expects."""
 
 import asyncio
 import contextlib
@@ -7,29 +7,28 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from seedream_batch.emulator.http import raw_responses
 from seedream_batch.emulator.http.api_endpoints import ApiEndpoints
-from seedream_batch.emulator.http.control_endpoints import ControlEndpoints
+from seedream_batch.emulator.http.control_endpoints import control_routes
 from seedream_batch.emulator.http.image_endpoints import ImageEndpoints
+from seedream_batch.emulator.http.raw_responses import Finished, to_aiohttp
 from seedream_batch.emulator.http.responses import error_response
 from seedream_batch.emulator.http.state import EmulatorState
 
-# Seconds between looks at the ends of tasks, so that the ledger file is complete without anybody asking.
 _ADVANCE_SECONDS = 0.2
+"""Interval for adding the ends of tasks to the ledger, so that the file is complete even if nobody polls."""
 _BACKLOG = 1024
 
 
 @contextlib.asynccontextmanager
 async def serving(state: EmulatorState) -> AsyncIterator[int]:
-    """Serve an emulator; gives the port.
+    """Serve an emulator; yield the port.
 
     Raises:
-        OSError: when the address can't be listened on.
+        OSError: if the emulator can't listen on the address.
     """
-    # Without a limit of aiohttp's own: the handlers keep theirs, which can be changed while they run.
+    # aiohttp must not limit the size of requests: the handlers do, and their limits can change at run time.
     app = web.Application(client_max_size=0, middlewares=[_error_middleware(state)])
-    for part in (ApiEndpoints(state), ImageEndpoints(state), ControlEndpoints(state)):
-        app.add_routes(part.routes())
+    app.add_routes([*ApiEndpoints(state).routes(), *ImageEndpoints(state).routes(), *control_routes(state)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     advancing = asyncio.create_task(_advance_forever(state))
@@ -53,15 +52,14 @@ async def _advance_forever(state: EmulatorState) -> None:
 
 def _error_middleware(state: EmulatorState) -> Middleware:
     @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer what no handler takes in the service's form; say nothing to clients that are gone."""
+    async def respond(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except raw_responses.ClientDisconnected:
-            return raw_responses.NoResponse()
+        except Finished as finished:
+            return finished.response
         except web.HTTPException as error:
             state.stats["unknown_path"] += 1
             message = f"{request.method} {request.path}: {error.reason}"
-            return raw_responses.respond(error_response(error.status, message, odd=state.config))
+            return to_aiohttp(error_response(error.status, message, oddities=state.config))
 
-    return guard
+    return respond

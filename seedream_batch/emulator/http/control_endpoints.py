@@ -1,106 +1,70 @@
-"""The emulator's own endpoints, under /emulator/: look inside and change it while it runs."""
+"""The emulator's own endpoints, under /emulator/, to inspect and change it while it runs."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from seedream_batch.emulator.config import ConfigError
 from seedream_batch.emulator.faults.plan import FaultError
 from seedream_batch.emulator.http.state import EmulatorState
 
 
-class ControlEndpoints:
-    """The handlers under /emulator/. They need no key, and no fault meets them."""
+def control_routes(state: EmulatorState) -> list[web.RouteDef]:
+    """Return the handlers under /emulator/. They need no API key, and no fault applies to them."""
 
-    def __init__(self, state: EmulatorState) -> None:
-        self._state = state
-
-    def routes(self) -> list[web.RouteDef]:
-        """Where the handlers are."""
-        return [
-            web.get("/emulator/ledger", self.ledger),
-            web.get("/emulator/stats", self.stats),
-            web.get("/emulator/requests", self.requests),
-            web.get("/emulator/faults", self.faults),
-            web.put("/emulator/faults", self.set_faults),
-            web.delete("/emulator/faults", self.no_faults),
-            web.get("/emulator/config", self.config),
-            web.patch("/emulator/config", self.configure),
-            web.get("/emulator/waiting", self.waiting),
-            web.delete("/emulator/waiting", self.release),
-            web.post("/emulator/reset", self.reset),
-        ]
-
-    async def ledger(self, request: web.Request) -> web.Response:
-        """The entries so far, as a list; `?first=N` leaves out the first N."""
+    def ledger(request: web.Request, _: Any) -> object:
         first = request.query.get("first", "0")
-        return web.json_response(self._state.ledger_entries(int(first) if first.isdigit() else 0))
+        return state.ledger_entries(int(first) if first.isdecimal() and len(first) < 20 else 0)
 
-    async def stats(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """Requests by endpoint, and some counts more."""
-        return web.json_response(dict(self._state.stats))
+    def requests(request: web.Request, _: Any) -> object:
+        endpoint = request.query.get("endpoint")
+        return [each for each in state.log if endpoint in (None, each["endpoint"])]
 
-    async def requests(self, request: web.Request) -> web.Response:
-        """The latest requests, the oldest first; `?endpoint=` for those to one endpoint."""
-        wanted = request.query.get("endpoint")
-        return web.json_response([each for each in self._state.log if wanted in (None, each["endpoint"])])
-
-    async def faults(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """The rules in force and how often each fired."""
-        return web.json_response(self._state.plan.as_json())
-
-    async def set_faults(self, request: web.Request) -> web.Response:
-        """Replace the rules by a JSON list."""
-        document = await _json(request)
+    def set_faults(_: web.Request, document: Any) -> object:
         if not isinstance(document, list):
-            return _wrong("the body must be a JSON list of rules")
-        try:
-            self._state.set_faults(document)
-        except FaultError as error:
-            return _wrong(str(error))
-        return web.json_response(self._state.plan.as_json())
+            raise FaultError("the body must be a JSON list of rules")
+        state.set_faults(document)
+        return state.plan.as_json()
 
-    async def no_faults(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """Drop all rules."""
-        self._state.set_faults([])
-        return web.json_response([])
-
-    async def config(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """The settings."""
-        return web.json_response(self._state.config.as_json())
-
-    async def configure(self, request: web.Request) -> web.Response:
-        """Change some settings by a JSON object."""
-        document = await _json(request)
+    def configure(_: web.Request, document: Any) -> object:
         if not isinstance(document, dict):
-            return _wrong("the body must be a JSON object with settings")
+            raise ConfigError("the body must be a JSON object with settings")
+        state.configure(document)
+        return state.config.as_json()
+
+    def reset(*_: Any) -> object:
+        state.reset()
+        return {"reset": True}
+
+    return [
+        web.get("/emulator/ledger", _handler(ledger)),
+        web.get("/emulator/stats", _handler(lambda *_: state.stats)),
+        web.get("/emulator/requests", _handler(requests)),
+        web.get("/emulator/faults", _handler(lambda *_: state.plan.as_json())),
+        web.put("/emulator/faults", _handler(set_faults)),
+        web.delete("/emulator/faults", _handler(lambda request, _: set_faults(request, []))),
+        web.get("/emulator/config", _handler(lambda *_: state.config.as_json())),
+        web.patch("/emulator/config", _handler(configure)),
+        web.get("/emulator/waiting", _handler(lambda *_: state.held.as_json())),
+        web.delete("/emulator/waiting", _handler(lambda *_: {"released": state.held.release()})),
+        web.post("/emulator/reset", _handler(reset)),
+    ]
+
+
+def _handler(action: Callable[[web.Request, Any], object]) -> Handler:
+    """Return the handler that responds with the JSON that an action returns for a request and its JSON body."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            self._state.configure(document)
-        except ConfigError as error:
-            return _wrong(str(error))
-        return web.json_response(self._state.config.as_json())
+            document = json.loads(await request.read())
+        except (ValueError, RecursionError):
+            document = None
+        try:
+            return web.json_response(action(request, document))
+        except (ConfigError, FaultError) as error:
+            return web.json_response({"error": str(error)}, status=400)
 
-    async def waiting(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """The requests that a hang holds."""
-        return web.json_response(self._state.held.as_json())
-
-    async def release(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """Let them go on."""
-        return web.json_response({"released": self._state.held.release()})
-
-    async def reset(self, request: web.Request) -> web.Response:  # noqa: ARG002 - the signature is aiohttp's
-        """Forget everything but the settings."""
-        self._state.reset()
-        return web.json_response({"reset": True})
-
-
-async def _json(request: web.Request) -> Any:
-    try:
-        return json.loads(await request.read())
-    except ValueError:
-        return None
-
-
-def _wrong(message: str) -> web.Response:
-    return web.json_response({"error": message}, status=400)
+    return handle

@@ -1,4 +1,4 @@
-"""One request on its way through: counted, let in or refused, and played with by the faults that meet it."""
+"""One request and its response: counted, admitted or refused, and changed by the faults that match it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,21 +10,33 @@ from aiohttp import web
 from seedream_batch.emulator.config import EmulatorConfig
 from seedream_batch.emulator.faults.plan import Fault, RequestInfo
 from seedream_batch.emulator.http import raw_responses, responses
+from seedream_batch.emulator.http.raw_responses import Finished, NoResponse
 from seedream_batch.emulator.http.responses import Response
 from seedream_batch.emulator.http.state import EmulatorState
 
-_IDEMPOTENCY_MESSAGES = {
-    "in_progress": "a request with this Idempotency-Key is being executed",
-    "indeterminate": "the result of the request with this Idempotency-Key can't be determined",
-    "unavailable": "idempotency is not available at the moment, the request was not executed",
-    "key_reused": "this Idempotency-Key was used for another request body",
+_IDEMPOTENCY_ERRORS = {
+    "in_progress": (409, "idempotency_in_progress", "a request with this Idempotency-Key is being executed"),
+    "indeterminate": (
+        409,
+        "idempotency_result_indeterminate",
+        "the result of the request with this Idempotency-Key can't be determined",
+    ),
+    "unavailable": (
+        503,
+        "idempotency_unavailable",
+        "idempotency is not available at the moment, the request was not executed",
+    ),
+    "key_reused": (409, "idempotency_key_reused", "this Idempotency-Key was used for another request body"),
 }
-# What becomes of the task, not of the request: for whoever answers, not for this module.
-TASK_OUTCOMES = frozenset({"fail", "never_end", "late_failure", "not_found", "unknown_status"})
+"""Status, code and message."""
+
+# Outcomes of a task, which the endpoints apply.
+_TASK_OUTCOMES = frozenset({"fail", "never_end", "late_failure", "not_found", "unknown_status"})
+_OUTCOME_PARAMETERS = ("status", "code", "message", "polls", "word")
 
 
 class Exchange:
-    """A request to one of the endpoints, from its headers to its answer."""
+    """A request to an endpoint, and the faults that match it."""
 
     def __init__(self, state: EmulatorState, request: web.Request, endpoint: str) -> None:
         """Count and log the request."""
@@ -43,116 +55,117 @@ class Exchange:
             "body_sha256": None,
         }
         state.stats[endpoint] += 1
+        if endpoint in {"image", "uploaded_image"} and self.record["authorization"]:
+            state.stats["leaked_credentials"] += 1
         state.log.append(self.record)
 
-    async def admit(self, *, auth: bool = True) -> web.StreamResponse | None:
-        """The end of the request before its body is read, if that is where it ends."""
-        struck = await self._apply_early_faults()
-        if struck is not None:
-            return struck
-        if not auth:
-            return None
-        if self.state.config.latency_seconds:
-            await asyncio.sleep(self.state.config.latency_seconds)
-        refused = self._refusal()
-        return None if refused is None else raw_responses.respond(refused)
+    async def admit(self, *, auth: bool = True) -> None:
+        """Apply the faults that need no body, and check API key and rate limit.
+
+        Raises:
+            Finished: if the request ends here.
+        """
+        await self._apply_early_faults()
+        if auth:
+            if self.state.config.latency_seconds:
+                await asyncio.sleep(self.state.config.latency_seconds)
+            refusal = self._refusal()
+            if refusal is not None:
+                raise Finished(raw_responses.to_aiohttp(refusal))
 
     def match_faults(self, prompt: str | None = None) -> None:
-        """Find the faults that this request meets; the prompt is that of a submission."""
-        if self.state.plan:
-            self.faults = self.state.plan.match(self._request_info(prompt), before_body=False)
-            self.state.stats["faults"] += len(self.faults)
+        """Find the faults for this request; the prompt is that of a submission."""
+        self.faults = self.state.plan.match(self._request_info(prompt), before_body=False)
+        self.state.stats["faults"] += len(self.faults)
 
     def task_outcome(self) -> dict[str, Any] | None:
-        """The task outcome that the faults ask for."""
+        """Return the first task outcome among the faults: its action and parameters."""
         for fault in self.faults:
-            if fault.action in TASK_OUTCOMES:
-                names = ("status", "code", "message", "polls", "word")
-                return {
-                    "action": fault.action,
-                    **{name: fault.get(name) for name in names if fault.get(name) is not None},
-                }
+            if fault.action in _TASK_OUTCOMES:
+                parameters = {name: fault.get(name) for name in _OUTCOME_PARAMETERS if fault.get(name) is not None}
+                return {"action": fault.action, **parameters}
         return None
 
     def oddity_overrides(self) -> dict[str, Any] | None:
-        """The oddities that the faults ask for."""
-        asked: dict[str, Any] = {}
+        """Return the settings that the faults change for this request."""
+        overrides: dict[str, Any] = {}
         for fault in self.faults:
             if fault.action == "oddity":
-                asked |= fault.get("set")
-        return asked or None
+                overrides |= fault.get("set")
+        return overrides or None
 
     @property
     def oddities(self) -> EmulatorConfig:
-        """The oddities to play in the answer."""
-        return self.state.oddities(self.oddity_overrides())
+        """The settings for this request."""
+        return self.state.settings(self.oddity_overrides())
 
-    async def before_execution(self) -> web.StreamResponse | None:
-        """Play what strikes before the request is executed; the response where that ends it."""
+    async def before_execution(self) -> None:
+        """Apply the faults that come before the request is executed.
+
+        Raises:
+            Finished: if one of them ends it.
+        """
         for fault in self.faults:
-            if fault.get("at") == "before_bill" and not await self._wait(fault):
-                return raw_responses.NoResponse()
+            if fault.get("at") == "before_bill":
+                await self._wait(fault)
             if fault.action == "reset_after":
-                return raw_responses.reset(self.request)
+                raise Finished(raw_responses.reset(self.request))
             response = self._replacement(fault, "before_bill")
             if response is not None:
-                return raw_responses.respond(response)
-        return None
+                raise Finished(raw_responses.to_aiohttp(response))
 
     async def finish(self, response: Response) -> web.StreamResponse:
-        """Play what strikes after the request was executed, on its answer."""
-        middle: Fault | None = None
+        """Apply the faults that come after the request was executed, and send its response.
+
+        Raises:
+            Finished: if the client has disconnected.
+        """
         for fault in self.faults:
-            if fault.get("at") == "after_bill" and not await self._wait(fault):
-                return raw_responses.NoResponse()
-            if fault.action == "hang" and fault.get("at") == "mid_body":
-                middle = fault
+            if fault.get("at") == "after_bill":
+                await self._wait(fault)
         for fault in self.faults:
             if fault.action == "reset_after_bill":
                 return raw_responses.reset(self.request)
             if fault.action == "cut_body":
                 return raw_responses.send_truncated(self.request, response, fault.get("keep"))
             response = self._replacement(fault, "after_bill") or self._corrupted(response, fault)
-        if middle is not None:
-            return await self._hold_mid_body(response, middle)
-        return raw_responses.respond(response)
+        for fault in reversed(self.faults):
+            if fault.action == "hang" and fault.get("at") == "mid_body":
+                return await self._hold_mid_body(response, fault)
+        return raw_responses.to_aiohttp(response)
 
     def error(self, status: int, message: str | None = None, **more: Any) -> Response:
-        """A refusal, with the oddities that are played."""
-        return responses.error_response(status, message, odd=self.oddities, **more)
+        """Return an error response, in the form that the settings say."""
+        return responses.error_response(status, message, oddities=self.oddities, **more)
 
-    def rate_limited(self, style: object, seconds: float = 1.0) -> Response:
-        """The 429 of the rate limit."""
-        return replace(self.error(429), headers=responses.retry_after(style, seconds))
+    def idempotency_error(self, code: str, retry_after: object = None) -> Response:
+        """Return an error of the service's idempotency table."""
+        status, full_code, message = _IDEMPOTENCY_ERRORS[code]
+        if retry_after is None and code == "in_progress":
+            retry_after = 1
+        error = self.error(status, message, code=full_code, kind="idempotency_error")
+        return replace(error, headers=responses.retry_after(retry_after))
 
-    def idempotency_error(self, code: str, retry: object = None) -> Response:
-        """One of the refusals of the idempotency table."""
-        status = 503 if code == "unavailable" else 409
-        if retry is None and code == "in_progress":
-            retry = 1
-        said = self.error(status, _IDEMPOTENCY_MESSAGES[code], code=_idempotency_code(code), kind="idempotency_error")
-        return replace(said, headers=responses.retry_after(retry))
+    def _rate_limited(self, retry_after: object, seconds: float = 1.0) -> Response:
+        return replace(self.error(429), headers=responses.retry_after(retry_after, seconds))
 
     def _request_info(self, prompt: str | None) -> RequestInfo:
         account = self.state.account
         if self.endpoint == "submit":
             return RequestInfo(self.endpoint, prompt, task_number=account.next_number)
-        wanted = self.request.match_info.get("task_id")
-        task = account.tasks.get(wanted or "")
+        task_id = self.request.match_info.get("task_id")
+        task = account.tasks.get(task_id or "")
         if task is None:
-            return RequestInfo(self.endpoint, task_id=wanted)
-        return RequestInfo(self.endpoint, task.plan.prompt, wanted, task.plan.number)
+            return RequestInfo(self.endpoint, task_id=task_id)
+        return RequestInfo(self.endpoint, task.plan.prompt, task_id, task.plan.number)
 
-    async def _apply_early_faults(self) -> web.StreamResponse | None:
-        if not self.state.plan:
-            return None
+    async def _apply_early_faults(self) -> None:
         for fault in self.state.plan.match(self._request_info(None), before_body=True):
             self.state.stats["faults"] += 1
             if fault.action == "reset_during" and self.request.body_exists:
                 length = self.request.content_length or 2
                 await raw_responses.read_some(self.request, fault.get("bytes") or max(1, length // 2))
-            return raw_responses.reset(self.request)
-        return None
+            raise Finished(raw_responses.reset(self.request))
 
     def _refusal(self) -> Response | None:
         config = self.state.config
@@ -162,24 +175,27 @@ class Exchange:
             return self.error(401)
         if key in config.forbidden_keys:
             return self.error(403)
-        wait = self.state.rate_limit_wait(self.endpoint)
-        if wait > 0:
+        seconds = self.state.rate_limit_wait(self.endpoint)
+        if seconds > 0:
             self.state.stats["rate_limited"] += 1
-            return self.rate_limited(config.retry_after, wait)
+            return self._rate_limited(config.retry_after, seconds)
         return None
 
-    async def _wait(self, fault: Fault) -> bool:
-        """Let a delay or a hang go by; whether the request goes on."""
+    async def _wait(self, fault: Fault) -> None:
+        """Wait for the end of a delay or a hang.
+
+        Raises:
+            Finished: if the client has disconnected.
+        """
         if fault.action == "delay":
             await asyncio.sleep(fault.get("seconds"))
-        if fault.action == "hang":
-            return await self.state.held.hold(self.request, self._describe_hold(fault))
-        return True
+        if fault.action == "hang" and not await self.state.held.hold(self.request, self._describe_hold(fault)):
+            raise Finished(NoResponse())
 
     def _replacement(self, fault: Fault, at: str) -> Response | None:
-        """The answer that a fault gives in place of the real one."""
+        """Return the response that a fault at this point gives instead of the real one."""
         if fault.action == "rate_limit" and at == "before_bill":
-            return self.rate_limited(fault.get("retry_after"))
+            return self._rate_limited(fault.get("retry_after"))
         if fault.action == "redirect" and at == "before_bill":
             return Response(fault.get("status"), b"", {"Location": fault.get("url")})
         if fault.get("at") != at:
@@ -191,32 +207,34 @@ class Exchange:
                 fault.get("status"), fault.get("message"), code=fault.get("code"), kind=fault.get("type")
             )
             error = replace(error, headers=responses.retry_after(fault.get("retry_after")))
-            return responses.of_kind(fault.get("body"), error)
+            return responses.with_body_kind(error, fault.get("body"))
         return None
 
     def _corrupted(self, response: Response, fault: Fault) -> Response:
-        if fault.action == "empty_body":
-            return replace(response, body=b"")
-        if fault.action == "garbage_body":
-            return replace(response, body=responses.GARBAGE)
-        if fault.action == "huge_body":
-            # White space at its end leaves a JSON document what it is.
-            return replace(response, body=response.body + b" " * fault.get("bytes"))
-        if fault.action == "no_task_id" and response.status < 300:
-            return responses.without_task_id(response)
-        if fault.action == "same_id" and response.status < 300:
-            tasks = self.state.account.tasks.values()
-            first = next((task.plan.id for task in tasks if task.plan.number == fault.get("of")), None)
-            return response if first is None else responses.with_task_id(response, first)
-        if fault.action == "image_error":
-            return responses.with_image_error(response, fault.get("image"), fault.get("code"), fault.get("message"))
+        """Return the response as a fault changes it."""
+        accepted = response.status < 300
+        match fault.action:
+            case "empty_body":
+                return replace(response, body=b"")
+            case "garbage_body":
+                return replace(response, body=responses.GARBAGE)
+            case "huge_body":
+                # White space at the end leaves a JSON document valid.
+                return replace(response, body=response.body + b" " * fault.get("bytes"))
+            case "no_task_id" if accepted:
+                return responses.with_task_id(response, None)
+            case "same_id" if accepted:
+                for task in self.state.account.tasks.values():
+                    if task.plan.number == fault.get("of"):
+                        return responses.with_task_id(response, task.plan.id)
+            case "image_error":
+                return responses.with_image_error(response, fault.get("image"), fault.get("code"), fault.get("message"))
         return response
 
-    async def _hold_mid_body(self, response: Response, fault: Fault) -> raw_responses.NoResponse:
+    async def _hold_mid_body(self, response: Response, fault: Fault) -> NoResponse:
         half = len(response.body) // 2
-        raw_responses.send_raw(
-            self.request, raw_responses.response_head(response, length=len(response.body)) + response.body[:half]
-        )
+        head = raw_responses.response_head(response, length=len(response.body))
+        raw_responses.send_raw(self.request, head + response.body[:half])
         if await self.state.held.hold(self.request, self._describe_hold(fault)):
             raw_responses.send_raw(self.request, response.body[half:])
         return raw_responses.close_connection(self.request)
@@ -224,7 +242,3 @@ class Exchange:
     def _describe_hold(self, fault: Fault) -> Mapping[str, Any]:
         about = {name: self.record[name] for name in ("at", "endpoint", "method", "path", "key")}
         return {**about, "held_at": fault.get("at"), "rule": fault.rule}
-
-
-def _idempotency_code(code: str) -> str:
-    return {"indeterminate": "idempotency_result_indeterminate"}.get(code, f"idempotency_{code}")

@@ -1,4 +1,4 @@
-"""Answers of the API before they go on the wire: bodies in the service's several forms."""
+"""Responses of the API before they are sent: bodies in the various forms of the service."""
 
 import email.utils
 import json
@@ -48,7 +48,7 @@ GARBAGE = b'{"code": 200, "data": [{"task\x00\xff\xfe\x1f\x8b<<<<'
 
 @dataclass(frozen=True)
 class Response:
-    """Status, body and headers of an answer."""
+    """Status, body and headers of a response."""
 
     status: int
     body: bytes
@@ -57,8 +57,8 @@ class Response:
 
 
 def json_response(document: Any, status: int = 200) -> Response:
-    """An answer with a JSON document."""
-    # A prompt may hold a lone surrogate; JSON's own escape carries it where UTF-8 can't.
+    """Return a response with a JSON document."""
+    # A prompt may hold a lone surrogate, which JSON can escape and UTF-8 can't encode.
     return Response(status, json.dumps(document, separators=(",", ":")).encode())
 
 
@@ -66,104 +66,100 @@ def error_response(
     status: int,
     message: str | None = None,
     *,
-    odd: Oddities,
+    oddities: Oddities,
     kind: str | None = None,
     code: int | str | None = None,
     param: str | None = None,
 ) -> Response:
-    """A refusal in the service's form, or in one of the other forms that are seen."""
-    said = message or MESSAGES.get(status, "error")
-    shown: int | str = status if code is None else code
-    if odd.error_code_form == "string":
-        shown = str(shown)
-    if odd.error_form == "string":
-        return json_response({"error": said}, status)
-    if odd.error_form == "absent":
-        return json_response({"success": False, "message": said}, status)
-    error = {"code": shown, "message": said, "type": kind or ERROR_TYPES.get(status, "server_error")}
+    """Return an error in the form of the service, or in another form that was seen.
+
+    Args:
+        status: The HTTP status.
+        message: The message; that of the status by default.
+        oddities: The form.
+        kind: The `type`; that of the status by default.
+        code: The `code`; the status by default.
+        param: The field that is wrong.
+    """
+    message = message or MESSAGES.get(status, "error")
+    if oddities.error_form == "string":
+        return json_response({"error": message}, status)
+    if oddities.error_form == "absent":
+        return json_response({"success": False, "message": message}, status)
+    code = status if code is None else code
+    error = {
+        "code": str(code) if oddities.error_code_form == "string" else code,
+        "message": message,
+        "type": kind or ERROR_TYPES.get(status, "server_error"),
+    }
     if param is not None:
         error["param"] = param
     return json_response({"error": error}, status)
 
 
-def refusal(messages: Sequence[str], *, odd: Oddities) -> Response:
-    """400 for a request that breaks limits; the message tells all of them, `param` names the first field."""
-    return error_response(400, "; ".join(messages), odd=odd, param=messages[0].split(":", 1)[0])
+def accepted(task_ids: Sequence[str], *, oddities: Oddities) -> Response:
+    """Return the plain response to an accepted submission."""
+    listed = [*task_ids, *[task_ids[0]] * (oddities.submit_entries - len(task_ids))]
+    entries = [{"status": oddities.submitted_word, "task_id": task_id} for task_id in listed]
+    code: int | str = "200" if oddities.numbers_as_strings else 200
+    return json_response({"code": code, "data": entries}, oddities.submit_status)
 
 
-def accepted(task_ids: Sequence[str], *, odd: Oddities) -> Response:
-    """The plain answer to a submission that was taken."""
-    listed = [*task_ids, *[task_ids[0]] * max(0, odd.submit_entries - len(task_ids))]
-    entries = [{"status": odd.submitted_word, "task_id": task_id} for task_id in listed]
-    code: int | str = "200" if odd.numbers_as_strings else 200
-    return json_response({"code": code, "data": entries}, odd.submit_status)
-
-
-def accepted_versioned(task_id: str, *, odd: Oddities) -> Response:
-    """The versioned answer to a submission that was taken."""
-    word = "pending" if odd.submitted_word == "submitted" else odd.submitted_word
+def accepted_versioned(task_id: str, *, oddities: Oddities) -> Response:
+    """Return the versioned response to an accepted submission."""
+    word = "pending" if oddities.submitted_word == "submitted" else oddities.submitted_word
     document = {
         "request_id": "req_" + task_id.removeprefix("task_").lower(),
         "data": {"object": "generation.task", "id": task_id, "status": word},
     }
-    return replace(json_response(document, odd.submit_status), headers={VERSION_HEADER: VERSION})
+    return replace(json_response(document, oddities.submit_status), headers={VERSION_HEADER: VERSION})
 
 
-def without_task_id(response: Response) -> Response:
-    """A taken submission whose answer lacks the id."""
+def with_task_id(response: Response, task_id: str | None) -> Response:
+    """Return the response to an accepted submission with another task id, or with none."""
     document = json.loads(response.body)
     data = document.get("data")
     for entry in data if isinstance(data, list) else [data]:
-        if isinstance(entry, dict):
-            entry.pop("task_id", None)
-            entry.pop("id", None)
-    return replace(response, body=json.dumps(document).encode())
-
-
-def with_task_id(response: Response, task_id: str) -> Response:
-    """A taken submission whose answer names another task."""
-    document = json.loads(response.body)
-    data = document.get("data")
-    for entry in data if isinstance(data, list) else [data]:
-        for name in ("task_id", "id"):
-            if isinstance(entry, dict) and name in entry:
+        for name in {"task_id", "id"} & set(entry or ()):
+            if task_id is None:
+                del entry[name]
+            else:
                 entry[name] = task_id
-    return replace(response, body=json.dumps(document).encode())
+    return replace(response, body=json_response(document).body)
 
 
 def with_image_error(response: Response, number: int, code: int | str, message: str) -> Response:
-    """A completed task with an error in the place of the image with this number (from 1)."""
+    """Return the response to a poll with an error in place of the image with this number, from 1."""
     document = json.loads(response.body)
     data = document.get("data")
     images = data.get("result", {}).get("images") if isinstance(data, dict) else None
     if images is None:
         return response
     images[number - 1 : number] = [{"error": {"code": code, "message": message}}]
-    return replace(response, body=json.dumps(document).encode())
+    return replace(response, body=json_response(document).body)
 
 
-def of_kind(kind: str, error: Response) -> Response:
-    """An error answer with another kind of body: json, html, empty, garbage, or a bare JSON string."""
+def with_body_kind(error: Response, kind: str) -> Response:
+    """Return an error response with another kind of body: json, html, empty, garbage, or a bare JSON string."""
     if kind == "html":
         page = _HTML.format(status=f"{error.status} {MESSAGES.get(error.status, '')}".strip())
         return replace(error, body=page.encode(), content_type="text/html")
-    if kind == "empty":
-        return replace(error, body=b"")
-    if kind == "garbage":
-        return replace(error, body=GARBAGE)
     if kind == "string":
         return replace(error, body=json.dumps({"error": MESSAGES.get(error.status, "error")}).encode())
-    return error
+    return replace(error, body={"empty": b"", "garbage": GARBAGE}.get(kind, error.body))
 
 
 def retry_after(style: object, seconds: float = 1.0) -> dict[str, str]:
-    """The Retry-After header in a style: `number`, `date`, `negative`, `absurd`, `none`, a number, or any text."""
+    """Return the Retry-After header for this many seconds.
+
+    The style is `number`, `date`, `negative`, `absurd`, `none`, or else the text or number to send.
+    """
+    if style is None or style == "none":
+        return {}
     styles = {
         "number": str(max(1, round(seconds))),
         "date": email.utils.formatdate(time.time() + max(1.0, seconds), usegmt=True),
         "negative": "-5",
         "absurd": "31536000000",
     }
-    if style is None or style == "none":
-        return {}
     return {"Retry-After": styles.get(str(style), str(style))}

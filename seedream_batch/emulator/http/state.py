@@ -1,4 +1,4 @@
-"""What all handlers of one running emulator share."""
+"""What all handlers of a running emulator share."""
 
 import collections
 from collections.abc import Iterable, Mapping
@@ -34,14 +34,14 @@ STAT_NAMES = (
 
 
 class EmulatorState:
-    """One emulator. Everything in it belongs to the thread of its event loop."""
+    """The state of an emulator. Not thread-safe: used from the event loop only."""
 
     def __init__(self, config: EmulatorConfig) -> None:
-        """Open the state folder and take over what it holds.
+        """Open the state folder and rebuild the account from it.
 
         Raises:
             LedgerError: for a state folder that can't be used.
-            FaultError: for fault rules that make no sense.
+            FaultError: for invalid fault rules.
         """
         self.config = config
         self.clock = Clock()
@@ -66,7 +66,7 @@ class EmulatorState:
         """Change settings.
 
         Raises:
-            ConfigError: for changes that make no sense; then none is made.
+            ConfigError: for an invalid change; then nothing changes.
         """
         config = self.config.changed(changes)
         if "balance_usd" in changes:
@@ -79,12 +79,12 @@ class EmulatorState:
         """Replace the fault plan.
 
         Raises:
-            FaultError: for rules that make no sense; then the old plan stays.
+            FaultError: for invalid rules; then the old plan stays in force.
         """
         self.plan = FaultPlan(rules, seed=self.config.seed)
 
     def reset(self) -> None:
-        """Forget tasks, keys, money, uploads, faults, counts and the request log; the settings stay."""
+        """Forget tasks, keys, money, uploads, faults, counts and the request log; keep the settings."""
         self.held.release()
         self.account.reset(self.config)
         self.uploads.clear()
@@ -94,27 +94,27 @@ class EmulatorState:
         self._rate_limit = self._new_rate_limit()
 
     def rate_limit_wait(self, endpoint: str) -> float:
-        """0 when the rate limit lets a call to this endpoint pass, otherwise seconds to wait."""
+        """Return 0 if the rate limit allows a request to this endpoint, otherwise the seconds to wait."""
         if self._rate_limit is None or (self.config.rate_limit_on == "submit" and endpoint != "submit"):
             return 0.0
         return self._rate_limit.take(self.clock.now())
 
-    def oddities(self, *overrides: Mapping[str, Any] | None) -> EmulatorConfig:
-        """The oddities to play: those of the config, then those of faults."""
-        odd = self.config
+    def settings(self, *overrides: Mapping[str, Any] | None) -> EmulatorConfig:
+        """Return the config with the changes that faults make to it."""
+        config = self.config
         for changes in overrides:
             if changes:
-                odd = replace(odd, **changes)
-        return odd
+                config = replace(config, **changes)
+        return config
 
     def ledger_entries(self, first: int = 0) -> list[dict[str, Any]]:
-        """The entries of the ledger from a position on, with those of tasks that have ended just now."""
+        """Return the entries of the ledger from a position on, up to date."""
         if not self._closed:
             self.account.advance()
         return list(self.ledger.entries(first))
 
     def close(self) -> None:
-        """Write what is still to be written, let go of files and threads. Reading goes on to work."""
+        """Complete the ledger, and release files and threads. The ledger can still be read."""
         self.account.advance()
         self._closed = True
         self.held.release()

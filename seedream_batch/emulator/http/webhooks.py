@@ -1,8 +1,8 @@
 """Calls the webhook of a submission when its task has ended.
 
-The service posts the task's document to `<webhook>/callback`, without a signature, and tries up to three times more.
-Only addresses on this machine are called: an emulator has no business elsewhere. Calls that are due are not remembered
-over a new start.
+The service posts the task's document to `<webhook>/callback`, without a signature, and retries up to three times.
+Only addresses on this machine are called: an emulator must not send requests elsewhere. A restart forgets the calls
+that are due.
 """
 
 import asyncio
@@ -19,28 +19,29 @@ _TIMEOUT_SECONDS = 10
 
 
 class Webhooks:
-    """The calls that are under way. Used from the event loop alone."""
+    """The pending calls. Used from the event loop only."""
 
     def __init__(self) -> None:
         self._calls: set[asyncio.Task[None]] = set()
 
     def call_later(
         self, webhook: str, seconds: float, document: Callable[[], Response], *, retries: Sequence[float]
-    ) -> bool:
-        """Post a document after some seconds, and again after each of the waits in `retries` until it is taken.
+    ) -> None:
+        """Post a document to an address on this machine; ignore any other address.
 
-        Returns whether the address is one that is called.
+        Args:
+            webhook: The base URL.
+            seconds: The delay.
+            document: Returns the document.
+            retries: Seconds to wait before each further attempt, until one succeeds.
         """
-        if not _is_local(webhook):
-            return False
-        url = webhook.rstrip("/") + "/callback"
-        call = asyncio.create_task(_call(url, seconds, document, retries))
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return True
+        if _is_local(webhook):
+            call = asyncio.create_task(_call(webhook.rstrip("/") + "/callback", seconds, document, retries))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
 
     async def close(self) -> None:
-        """Drop the calls that are under way."""
+        """Cancel the pending calls."""
         for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
