@@ -1,4 +1,4 @@
-"""An emulator on a real socket for each test, and a small client for it that takes every answer as it is."""
+"""An emulator on a real socket for each test, and a small client for it that accepts every response."""
 
 import base64
 import io
@@ -16,11 +16,11 @@ REFERENCE = "https://example.com/reference.png"
 
 
 class Api:
-    """Calls to one emulator with a good key."""
+    """Sends requests to an emulator with a valid key."""
 
     def __init__(self, emulator):
         self.emulator = emulator
-        # Nothing here is https, and loading certificates would take most of the time of most tests.
+        # Nothing here is https, and loading certificates would take longer than most tests.
         plain = {"timeout": 10, "verify": False}
         self.http = httpx.Client(base_url=emulator.url, headers={"Authorization": "Bearer a-key"}, **plain)
         # Images are fetched without the key, by a client that has never had it.
@@ -33,7 +33,7 @@ class Api:
         return self.http.post("/v1/images/generations", json=body, headers={**more, **(headers or {})})
 
     def task(self, **fields):
-        """The id of a new task."""
+        """Return the id of a new task."""
         answer = self.submit(**fields)
         assert answer.status_code in {200, 202}, answer.text
         return answer.json()["data"][0]["task_id"]
@@ -42,7 +42,7 @@ class Api:
         return self.http.get(f"/v1/tasks/{task_id}", params=query)
 
     def ended(self, task_id):
-        """The document of a task, once it has ended."""
+        """Wait for the end of a task, and return its document."""
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             data = self.poll(task_id).json()["data"]
@@ -52,7 +52,7 @@ class Api:
         raise AssertionError(f"{task_id} does not end")
 
     def urls(self, **fields):
-        """The result URLs of a new task, in order."""
+        """Return the result URLs of a new task, in order."""
         images = self.ended(self.task(**fields))["result"]["images"]
         return [url for image in images for url in ([image["url"]] if isinstance(image["url"], str) else image["url"])]
 
@@ -62,7 +62,7 @@ class Api:
 
 @pytest.fixture
 def emulate(caplog):
-    """Starts emulators: tiny pictures, tasks of 20 ms, unless the test says otherwise."""
+    """Return a function that starts emulators; by default with tiny images and tasks of 20 ms."""
     caplog.set_level(logging.WARNING)
     started = []
 
@@ -79,7 +79,7 @@ def emulate(caplog):
         api.http.close()
         api.bare.close()
         emulator.stop()
-    # A handler that breaks is logged by the server and answered with a 500 of the server's own.
+    # The server logs errors in handlers, and responds with a 500.
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
@@ -90,7 +90,7 @@ def api(emulate):
 
 @pytest.fixture
 def picture():
-    """Makes the bytes of a picture of some size and format."""
+    """Return a function that creates an image of some size and format."""
 
     def make(width=64, height=64, kind="PNG"):
         buffer = io.BytesIO()
@@ -102,7 +102,7 @@ def picture():
 
 @pytest.fixture
 def data_uri(picture):
-    """Makes a data URI that holds a picture of some size."""
+    """Return a function that creates a data URI with an image of some size."""
 
     def make(width=64, height=64, kind="PNG", declared=None):
         payload = base64.b64encode(picture(width, height, kind)).decode()

@@ -1,4 +1,4 @@
-"""Faults of the API: each action strikes as it says, and the ledger tells what was billed."""
+"""Faults of the API: each action does what it says, and the ledger has the charges."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ def play(api, action, on="submit", **rule):
 
 
 def raw(api, request):
-    """A connection over which these bytes were sent."""
+    """Open a connection and send these bytes."""
     connection = socket.create_connection(("127.0.0.1", api.emulator.port), timeout=5)
     connection.sendall(request)
     return connection
@@ -202,9 +202,9 @@ def test_hang_until_the_client_goes_away(api, at, billed):
 @pytest.mark.parametrize("at", ["before_bill", "after_bill"])
 def test_delay(api, at):
     play(api, "delay", seconds=0.1, at=at)
-    begin = time.monotonic()
+    started = time.monotonic()
     assert api.submit().status_code == 200
-    assert time.monotonic() - begin >= 0.1
+    assert time.monotonic() - started >= 0.1
 
 
 def test_latency_and_faults_on_every_endpoint(emulate, picture):
@@ -253,11 +253,11 @@ def test_the_language_of_a_failure(api):
     play(api, "fail")
     task_id = api.task()
     api.ended(task_id)
-    said = {
+    messages = {
         language: api.poll(task_id, language=language).json()["data"]["error"]["message"]
         for language in ("en", "zh", "xx")
     }
-    assert said["en"] == said["xx"] != said["zh"]
+    assert messages["en"] == messages["xx"] != messages["zh"]
 
 
 def test_a_cancelled_task(api):

@@ -1,4 +1,4 @@
-"""The table of what Idempotency-Key does, row by row."""
+"""The service's table of Idempotency-Key, row by row."""
 
 import threading
 
@@ -11,7 +11,7 @@ def bills(api):
 
 
 def wait_for_hold(api):
-    """Until the emulator holds a request."""
+    """Wait until the emulator holds a request."""
     for _ in range(2000):
         if held := api.emulator.waiting():
             return held

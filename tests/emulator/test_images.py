@@ -1,4 +1,4 @@
-"""Result images: their exact sizes, their links, and what can go wrong with them on the way."""
+"""Result images: their exact sizes, their links, and the faults of their transfer."""
 
 import gzip
 import io
@@ -116,7 +116,7 @@ def test_links_expire_and_a_poll_renews_them(emulate, status):
     api.ended(task_id)
 
     def good_link():
-        # A busy machine may take longer for a fetch than a link lives.
+        # On a busy machine, a fetch may take longer than the lifetime of a link.
         while True:
             url = api.poll(task_id).json()["data"]["result"]["images"][0]["url"][0]
             if api.fetch(url).status_code == 200:
@@ -212,9 +212,9 @@ def test_a_slow_picture(api):
     [url] = api.urls()
     size = len(api.fetch(url).content)
     play(api, "slow", bytes_per_second=size * 5)
-    begin = time.monotonic()
+    started = time.monotonic()
     assert len(api.fetch(url).content) == size
-    assert time.monotonic() - begin > 0.15
+    assert time.monotonic() - started > 0.15
     play(api, "slow", bytes_per_second=1)
     with pytest.raises(httpx.ReadTimeout):
         api.fetch(url, timeout=0.1)

@@ -1,4 +1,4 @@
-"""Each limit of a submission by itself, on either side of its edge."""
+"""Each limit of a submission, on both sides of its boundary."""
 
 import base64
 
@@ -182,7 +182,7 @@ def test_unknown_options_are_for_the_lenient_mode_only():
     assert check_request(request, strict=False) == []
 
 
-def test_every_mistake_is_told_at_once():
+def test_every_mistake_is_reported_at_once():
     assert len(check_request({"n": "3", "size": "5:4", "resolution": "1K"}, strict=True)) == 5
 
 
@@ -201,7 +201,7 @@ def test_how_many_images_a_request_asks_for(fields, images):
 
 
 @pytest.mark.parametrize(
-    ("size", "said"),
+    ("size", "expected"),
     [
         ((15, 15), None),
         ((14, 15), "above 14 px"),
@@ -213,9 +213,9 @@ def test_how_many_images_a_request_asks_for(fields, images):
         ((6001, 6000), "36000000 pixels"),
     ],
 )
-def test_limits_of_reference_pictures(picture, size, said):
+def test_limits_of_reference_pictures(picture, size, expected):
     messages = check_reference_image(picture(*size))
-    assert messages == [] if said is None else said in messages[0]
+    assert messages == [] if expected is None else expected in messages[0]
 
 
 def test_reference_pictures_are_jpeg_or_png_of_10_mb(picture):

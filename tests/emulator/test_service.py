@@ -1,4 +1,4 @@
-"""The endpoints: what each takes, refuses and answers."""
+"""The endpoints: what each accepts and refuses, and its responses."""
 
 import http.server
 import io
@@ -161,7 +161,7 @@ def test_refused_uploads(api, picture):
     assert api.http.post("/v1/uploads/images", files={"file": ("a.png", large)}).status_code == 413
 
 
-def test_an_upload_that_is_gone_is_no_reference(emulate, picture):
+def test_an_expired_upload_is_not_a_reference(emulate, picture):
     api = emulate(upload_seconds=1e-6)
     url = api.http.post("/v1/uploads/images", files={"file": ("a.png", picture())}).json()["url"]
     assert "no such upload" in api.submit(image_urls=[url]).json()["error"]["message"]
@@ -354,7 +354,7 @@ def test_a_lone_surrogate_in_a_prompt_survives(api):
 
 @pytest.fixture
 def receiver():
-    """A web server that takes callbacks: refuses the first, takes the others; gives its URL and what came."""
+    """Run a web server for callbacks that refuses the first and accepts the others; yield its URL and the requests."""
     came, calls = queue.Queue(), itertools.count()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -383,10 +383,10 @@ def test_a_webhook_is_called_until_it_takes_the_document(emulate, receiver):
     api.task(webhook="http://example.com/hook")
     calls = [came.get(timeout=5) for _ in range(3)]
     assert {path for path, _ in calls} == {"/hook/callback"}
-    told = {document["data"]["id"]: document["data"] for _, document in calls}
-    assert told[done]["status"] == "completed"
-    assert api.fetch(told[done]["result"]["images"][0]["url"][0]).status_code == 200
-    assert told[failed]["status"] == "failed"
+    documents = {document["data"]["id"]: document["data"] for _, document in calls}
+    assert documents[done]["status"] == "completed"
+    assert api.fetch(documents[done]["result"]["images"][0]["url"][0]).status_code == 200
+    assert documents[failed]["status"] == "failed"
     assert api.submit(webhook=5).status_code == 200
 
 

@@ -82,7 +82,7 @@ def everything(api, ids):
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"at": 17', b'{"at": 17}x\n', b"\x00\x00\x00"])
-def test_a_new_start_on_the_same_folder(emulate, tmp_path, picture, torn):
+def test_a_restart_on_the_same_folder(emulate, tmp_path, picture, torn):
     faults = (
         {"on": "submit", "action": "fail", "prompt": "fail"},
         {"on": "submit", "action": "oddity", "set": {"deliver": -1, "image_format": "png"}, "prompt": "part"},
@@ -105,13 +105,13 @@ def test_a_new_start_on_the_same_folder(emulate, tmp_path, picture, torn):
     replay = api.submit(key="k")
     assert (replay.content, replay.headers["Idempotency-Replayed"]) == (first.content, "true")
     assert api.submit(key="k", prompt="other").status_code == 409
-    # A URL of the earlier port is still known as an upload of ours.
+    # A URL with the earlier port still refers to the upload.
     assert api.submit(image_urls=[upload]).status_code == 200
     assert api.submit(image_urls=[upload[:-8] + "0000.png"]).status_code == 400
     assert api.emulator.ledger()[-1]["tasks"][0]["number"] == 4
 
 
-def test_a_task_goes_on_over_a_new_start(emulate, tmp_path):
+def test_a_task_continues_after_a_restart(emulate, tmp_path):
     api = emulate(state_dir=tmp_path, task_seconds="fixed:0.3", faults=({"on": "submit", "action": "fail"},))
     task_id = api.task()
     api.emulator.stop()
@@ -137,7 +137,7 @@ def test_one_emulator_at_a_time_on_a_folder(emulate, tmp_path):
         Emulator(EmulatorConfig(state_dir=tmp_path)).start()
 
 
-def test_a_file_that_is_no_ledger_is_left_alone(tmp_path):
+def test_a_file_that_is_not_a_ledger_stays_unchanged(tmp_path):
     path = tmp_path / "ledger.jsonl"
     path.write_text("my notes\nmore of them\n")
     with pytest.raises(LedgerError, match=r"ledger\.jsonl:1: not a ledger entry"):
@@ -145,7 +145,7 @@ def test_a_file_that_is_no_ledger_is_left_alone(tmp_path):
     assert path.read_text() == "my notes\nmore of them\n"
 
 
-def test_a_ledger_of_something_else_is_told(tmp_path):
+def test_a_ledger_of_another_program_is_refused(tmp_path):
     (tmp_path / "ledger.jsonl").write_text('{"event": "charge"}\n')
     with pytest.raises(LedgerError, match="not a ledger of this emulator"):
         Emulator(EmulatorConfig(state_dir=tmp_path)).start()
@@ -167,7 +167,7 @@ def test_the_control_endpoints(api):
     assert api.submit().status_code == 500
     [rule] = control(api, "GET", "faults").json()
     assert rule == {**rules[0], "met": 1, "fired": 1}
-    # What was told can be sent back.
+    # The response can be sent back.
     assert control(api, "PUT", "faults", json=[rule]).json()[0]["fired"] == 0
     assert control(api, "PUT", "faults", json={"on": "submit"}).status_code == 400
     assert control(api, "DELETE", "faults").json() == []
@@ -255,7 +255,7 @@ def test_an_emulator_can_be_started_again(emulate):
 
 @pytest.fixture
 def process():
-    """Starts the emulator's command in a process of its own; gives it and the URL that it tells."""
+    """Start the emulator's command in another process; return the process and the URL that it prints."""
     started = []
 
     def start(*options):
@@ -313,7 +313,7 @@ def test_signals_end_the_command_cleanly(process, tmp_path, number):
 
 
 @pytest.mark.parametrize(
-    ("options", "plan", "said"),
+    ("options", "plan", "message"),
     [
         (["--task-seconds", "soon"], None, "task_seconds: 'soon' is not fixed:S"),
         (["--faults"], "- {on: submit, action: explode}", "rule 1: action 'explode' is unknown"),
@@ -321,7 +321,7 @@ def test_signals_end_the_command_cleanly(process, tmp_path, number):
         (["--faults"], "a: b", "must be a list of rules"),
     ],
 )
-def test_mistakes_on_the_command_line(tmp_path, options, plan, said):
+def test_mistakes_on_the_command_line(tmp_path, options, plan, message):
     from click.testing import CliRunner
 
     from seedream_batch.emulator.command import command
@@ -332,7 +332,7 @@ def test_mistakes_on_the_command_line(tmp_path, options, plan, said):
         options = [*options, str(path)]
     result = CliRunner().invoke(command, options)
     assert result.exit_code == 2
-    assert said in result.output
+    assert message in result.output
 
 
 def test_help_names_every_action_and_setting():
@@ -375,4 +375,5 @@ def test_the_emulator_knows_nothing_of_the_client():
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=dict(os.environ)
     )
-    assert done.stdout.strip() == "[]", done.stderr
+    # The package itself imports its version.
+    assert done.stdout.strip() == "['seedream_batch._version']", done.stderr
