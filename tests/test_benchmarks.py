@@ -26,6 +26,7 @@ def measured(tmp_path, rows):
     return found
 
 
+@pytest.mark.thorough
 def test_rows_have_figures_and_those_with_a_target_are_judged(tmp_path):
     rows = measured(tmp_path, ["downloads-decoded", "memory"])
     for row in rows.values():

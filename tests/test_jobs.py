@@ -1,15 +1,13 @@
 """The example jobs are real: each is validated, planned and run, and a second run asks the service nothing."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from program import called
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
 
@@ -38,12 +36,8 @@ def emulator(tmp_path):
 
 
 def command(jobs, emulator, *arguments):
-    """What a command prints, run as a user would: in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "seedream_batch", *arguments],
-        cwd=jobs.parent, capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "test"},
-    )  # fmt: skip
+    """What a command prints."""
+    done = called(*arguments, cwd=jobs.parent, env={"APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "test"})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -85,6 +85,7 @@ def fault_plan():
     return next(block.text for block in blocks("yaml") if block.text.startswith("# faults.yaml"))
 
 
+@pytest.mark.thorough
 def test_every_command_runs_as_written_and_gives_the_output_that_is_quoted(clone, emulator):
     shell = [runnable(block) for block in blocks("sh")]
     shown = [(script, block.output) for script, block in zip(shell, blocks("sh"), strict=True) if script]

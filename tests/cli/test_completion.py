@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from program import called
 
 from seedream_batch.cli.help_text import VERBS
 
@@ -39,7 +40,7 @@ def environment(folder):
 
 
 @pytest.fixture
-def ask(folder, environment):
+def ask(folder):
     """What bash would be offered behind this line, as pairs of a type and a value."""
 
     def ask(line):
@@ -49,10 +50,7 @@ def ask(folder, environment):
             "COMP_WORDS": line,
             "COMP_CWORD": str(len(words) - 1),
         }
-        done = subprocess.run(
-            ["seedream-batch"],
-            cwd=folder, env=environment | variables, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+        done = called(cwd=folder, env=variables)
         assert (done.returncode, done.stderr) == (0, "")
         return [tuple(one.split(",", 1)) for one in done.stdout.splitlines() if one]
 

@@ -1,17 +1,16 @@
 """A job that was really run, its gallery, and a real browser to look at it with."""
 
-import io
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from postcards import BROWSER, CHROMIUM, FAULTS, JOB
+from program import called
 
-from seedream_batch.cli import main
 from seedream_batch.emulator import Emulator, EmulatorConfig
 
 ARGUMENTS = [
@@ -33,19 +32,20 @@ class Studio:
 
     def call(self, verb, *args):
         """The exit code, and what was printed."""
-        out = io.StringIO()
-        with redirect_stdout(out), redirect_stderr(out):
-            try:
-                main([verb, str(self.job), *map(str, args)])
-            except SystemExit as leave:
-                return leave.code or 0, out.getvalue()
-        return 0, out.getvalue()
+        done = called(verb, self.job, *args)
+        return done.returncode, done.stdout + done.stderr
 
     def run(self, emulator, *args):
-        """A run as a process of its own: playwright's loop has this one."""
-        command = [sys.executable, "-m", "seedream_batch", "run", str(self.job), *args]
-        environment = {**os.environ, "APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "any"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        """A run; in a process of its own where playwright's loop has this one."""
+        arguments = ["run", str(self.job), *args]
+        environment = {"APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "any"}
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            done = called(*arguments, env=environment)
+        else:
+            command, environment = [sys.executable, "-m", "seedream_batch", *arguments], {**os.environ, **environment}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def report(self, *args):

@@ -9,13 +9,12 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from program import called
 
-from seedream_batch.cli import main
 from seedream_batch.emulator import Emulator, EmulatorConfig
 
 KEY = "canary-key-7f3a9b2c"
@@ -86,13 +85,8 @@ class Bench:
 
     def call(self, verb, *args):
         """A command in this process: quick, with the real client on a real socket."""
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            try:
-                main([verb, str(self.job), *args])
-            except SystemExit as leave:
-                code = leave.code or 0
-        return Done(code, out.getvalue(), err.getvalue())
+        done = called(verb, self.job, *args)
+        return Done(done.returncode, done.stdout, done.stderr)
 
     def run(self, *args):
         return self.call("run", *args)

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import pytest
+from examples import some
 from PIL import Image
 
 from seedream_batch.emulator.world import image_cache
@@ -38,15 +39,18 @@ def image_states(bench):
 
 @pytest.mark.parametrize(
     "fault",
-    [
-        {"action": "status", "status": 500},
-        {"action": "status", "status": 451},
-        {"action": "expired"},
-        {"action": "html_200"},
-        {"action": "redirect", "url": "http://192.0.2.1/login"},
-        {"action": "redirect_loop"},
-        {"action": "reset_before"},
-    ],
+    some(
+        [
+            {"action": "status", "status": 500},
+            {"action": "status", "status": 451},
+            {"action": "expired"},
+            {"action": "html_200"},
+            {"action": "redirect", "url": "http://192.0.2.1/login"},
+            {"action": "redirect_loop"},
+            {"action": "reset_before"},
+        ],
+        2,
+    ),
     ids=lambda fault: "-".join(str(value) for value in fault.values()),
 )
 def test_little_is_bought_while_no_image_can_be_fetched(many, serve, fault):
