@@ -292,7 +292,7 @@ class Collector:
         Raise `Stopping`.
         """
         context = self._context
-        if await context.writer.do(lambda m: m.is_anothers(task)):
+        if await context.writer.do(Manifest.is_anothers, task):
             # This account would be told that there is no such task.
             return
         poll = await self.clear_answer(task)
@@ -343,7 +343,7 @@ class Collector:
     async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
-        found = await context.writer.do(lambda m: m.found_again(task, deadline=deadline, why=why, now=context.clock()))
+        found = await context.writer.do(Manifest.found_again, task, deadline=deadline, why=why, now=context.clock())
         context.stats.found += 1
         context.emit(event(EventKind.FOUND, found, why))
         return found
@@ -370,7 +370,7 @@ class Collector:
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
-        await self.fetch(task, await self._context.writer.do(lambda m: m.images(task.id)))
+        await self.fetch(task, await self._context.writer.do(Manifest.images, task.id))
 
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
         """Fetches those of these images of a task that are not there yet. Raises `Stopping`."""
@@ -380,7 +380,7 @@ class Collector:
             if isinstance(result, BaseException):
                 raise result
         if waiting:
-            there = await self._context.writer.do(lambda m: m.images(task.id))
+            there = await self._context.writer.do(Manifest.images, task.id)
             if all(image.state is ImageState.STORED for image in there):
                 await clear_leftovers(self._context, task, [image.index for image in there])
 
@@ -393,7 +393,7 @@ class Collector:
     async def _keep(self, task: TaskRecord, kept: Kept) -> None:
         """Keeps an answer that was not fully understood, before anything else happens to the task."""
         context = self._context
-        await context.writer.do(lambda m: m.keep(task, kept, context.clock()))
+        await context.writer.do(Manifest.keep, task, kept, context.clock())
 
     async def notice(self, poll: Poll) -> None:
         """What a look tells of the service as a whole; waits where it asks for that. Raises `Stopping`."""
@@ -452,9 +452,7 @@ class Collector:
                 if again and is_dead_reference(move.code, move.why):
                     await self._forget_uploads(task)
                 await context.writer.do(
-                    lambda m: m.failed(
-                        task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
-                    )
+                    Manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
                 )
                 stats.cost += poll.cost or 0
                 if again:
@@ -463,7 +461,7 @@ class Collector:
                     stats.failed += 1
                     context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
             case TaskState.LOST:
-                await context.writer.do(lambda m: m.lost(task, why=move.why, now=now))
+                await context.writer.do(Manifest.lost, task, why=move.why, now=now)
                 stats.lost += 1
                 context.emit(event(EventKind.LOST, task, move.why))
             case _:
@@ -477,7 +475,7 @@ class Collector:
         for url in json.loads(task.body).get("image_urls", []):
             if url.startswith(REFERENCE):
                 sha256 = url.removeprefix(REFERENCE)
-                await context.writer.do(lambda m: m.forget_upload(sha256, origin))  # noqa: B023 - awaited here
+                await context.writer.do(Manifest.forget_upload, sha256, origin)
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
         context = self._context
@@ -558,7 +556,7 @@ class Collector:
         file = got.file
         if file is None:
             raise AssertionError("a whole download has a file")
-        twin = await self._context.writer.do(lambda m: m.twin(image, file.sha256))
+        twin = await self._context.writer.do(Manifest.twin, image, file.sha256)
         return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
 
     def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
@@ -578,7 +576,7 @@ class Collector:
         Links are told apart by their place alone: a list of another length says nothing of this one.
         """
         poll = await self.look(task, self._context.clock() - (task.submitted_at or 0.0))
-        known = await self._context.writer.do(lambda m: m.delivered(task.id))
+        known = await self._context.writer.do(Manifest.delivered, task.id)
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
     async def _again(
@@ -594,7 +592,7 @@ class Collector:
                 told = "reported as failed after it was completed; the first word counts"
                 context.emit(event(EventKind.WARNING, task, told))
             # Links are told apart by their place alone: a list of another length says nothing of this one.
-            known = await context.writer.do(lambda m: m.delivered(task.id))
+            known = await context.writer.do(Manifest.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
                 url, expires = fresh.url, fresh.expires_at
@@ -606,7 +604,7 @@ class Collector:
                 return None
         await context.rest(wait)
         return await context.writer.do(
-            lambda m: m.try_again(image, why=got.message, url=url, expires_at=expires, now=context.clock())
+            Manifest.try_again, image, why=got.message, url=url, expires_at=expires, now=context.clock()
         )
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
@@ -625,7 +623,7 @@ class Collector:
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
         context = self._context
-        await context.writer.do(lambda m: m.move_image(image, state, why, context.clock()))
+        await context.writer.do(Manifest.move_image, image, state, why, context.clock())
         context.stats.trouble += 1
         if state is ImageState.REJECTED:
             self._breaker.left(task.id, why, dead=True)
@@ -696,7 +694,7 @@ class Collector:
 
     async def adopt(self, task: TaskRecord) -> None:
         """Images of a task that a killed run had given their names already: only the word is missing."""
-        for image in await self._context.writer.do(lambda m: m.images(task.id)):
+        for image in await self._context.writer.do(Manifest.images, task.id):
             if image.state is ImageState.ANNOUNCED:
                 await self._adopt(task, image)
 
@@ -704,7 +702,7 @@ class Collector:
         context = self._context
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
         doubt = self._not_as_requested(task, file)
-        warning = await context.writer.do(lambda m: m.store(image, file, why, doubt, context.clock()))
+        warning = await context.writer.do(Manifest.store, image, file, why, doubt, context.clock())
         context.stats.stored += 1
         self._breaker.stored()
         context.stats.stored_bytes += file.bytes
@@ -722,7 +720,7 @@ class Collector:
             return
         if not await asyncio.to_thread(_is_there, self._context.folder, image.path, image.sha256):
             return
-        if await self._context.writer.do(lambda m: m.owner(image.path or "")):
+        if await self._context.writer.do(Manifest.owner, image.path or ""):
             # Another picture with the same bytes: the place is its own.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")

@@ -42,7 +42,7 @@ async def move_files(context: Context) -> None:
     await _find_missing(context)
     async for image in _moving(context):
         # A file that had to step aside for another one has a new place by now.
-        current = (await context.writer.do(lambda m, task=image.task: m.images(task)))[image.index - 1]  # type: ignore[misc]
+        current = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         target = current.target
         if target is None or current.state is not ImageState.STORED:
             continue
@@ -68,8 +68,8 @@ async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
-        return await context.writer.do(lambda m: m.take_back(image, target, context.clock()))
-    owner = await context.writer.do(lambda m: m.owner(target))
+        return await context.writer.do(Manifest.take_back, image, target, context.clock())
+    owner = await context.writer.do(Manifest.owner, target)
     if owner is not None:
         await _step_aside(context, *owner)
     return await _relocate(context, image, target, None)
@@ -79,7 +79,7 @@ async def _find_missing(context: Context) -> None:
     """Takes back the files of missing images that are whole again, at their old place or at the one in the job."""
     after = (0, 0)
     back = 0
-    while page := await context.writer.do(lambda m: m.to_look_for(after, PAGE)):  # noqa: B023 - awaited here
+    while page := await context.writer.do(Manifest.to_look_for, after, PAGE):
         for image in page:
             try:
                 place, _ = await find(context, image, identical)
@@ -87,10 +87,10 @@ async def _find_missing(context: Context) -> None:
                 # Nothing is known of the file, so it stays missing; `verify` tells why.
                 continue
             if place is not None:
-                back += await context.writer.do(lambda m, i=image, p=place: m.take_back(i, p, context.clock()))  # type: ignore[misc]
+                back += await context.writer.do(Manifest.take_back, image, place, context.clock())
         after = (page[-1].task, page[-1].index)
     if back:
-        await context.writer.do(lambda m: m.whole_again(context.clock()))
+        await context.writer.do(Manifest.whole_again, context.clock())
 
 
 Look = Callable[[Destination, Recorded], Found]
@@ -104,14 +104,14 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
     path = image.path or ""
 
     async def see(place: str) -> Found:
-        if await context.writer.do(lambda m: m.belongs_to_another(image, place)):
+        if await context.writer.do(Manifest.belongs_to_another, image, place):
             return Found(there=False, wrong=GONE)
         return await asyncio.to_thread(look, context.folder, Recorded.of(image, place))
 
     found = await see(path)
     if not found.wrong:
         return path, found
-    task = await context.writer.do(lambda m: m.task(image.task))
+    task = await context.writer.do(Manifest.task, image.task)
     home = home_of(task, image)
     if task.ordinal is None or home == path:
         return None, found
@@ -130,7 +130,7 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
 async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
     """The stored images whose file has to move, read a few at a time: an edited path may move a million."""
     after = (0, 0)
-    while page := await context.writer.do(lambda m: m.moving(after)):  # noqa: B023 - awaited here
+    while page := await context.writer.do(Manifest.moving, after):
         for image in page:
             yield image
         after = (page[-1].task, page[-1].index)
@@ -203,10 +203,10 @@ async def step_aside_earlier(context: Context, path: str) -> bool:
     is not ours, and stays.
     """
     folder = context.folder
-    if await context.writer.do(lambda m: m.owner(path)) is not None:
+    if await context.writer.do(Manifest.owner, path) is not None:
         return False
     sha256 = await asyncio.to_thread(folder.sha256, path)
-    image = None if sha256 is None else await context.writer.do(lambda m: m.picture_of(sha256))
+    image = None if sha256 is None else await context.writer.do(Manifest.picture_of, sha256)
     if sha256 is None or image is None:
         return False
     suffix = PurePosixPath(path).suffix
@@ -218,9 +218,9 @@ async def step_aside_earlier(context: Context, path: str) -> bool:
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
         # The manifest knows again where it is; a task that was to be made again for it is whole.
-        await context.writer.do(lambda m: m.take_back(image, path, context.clock()))
-        await context.writer.do(lambda m: m.whole_again(context.clock()))
-        back = (await context.writer.do(lambda m: m.images(image.task)))[image.index - 1]
+        await context.writer.do(Manifest.take_back, image, path, context.clock())
+        await context.writer.do(Manifest.whole_again, context.clock())
+        back = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         return await _relocate(context, back, aside, back.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
     context.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
@@ -236,7 +236,7 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
     paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
     folder = context.folder
     for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
-        owner = await context.writer.do(lambda m, name=path: m.owner(name))  # type: ignore[misc]
+        owner = await context.writer.do(Manifest.owner, path)
         if owner is None:
             return path
         image = owner[0]
@@ -253,20 +253,24 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
 
 async def settle(context: Context) -> None:
     """Ends the moves that a killed run had begun: the file is at its old place or at its new one."""
-    for image in await context.writer.do(lambda m: m.under_way()):
+    for image in await context.writer.do(Manifest.under_way):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be on the disk yet.
             await asyncio.to_thread(context.folder.end_move, image.path or via, via)
             # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
-            task = await context.writer.do(lambda m, i=image: m.task(i.task))  # type: ignore[misc]
+            task = await context.writer.do(Manifest.task, image.task)
             right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
             await context.writer.do(
-                lambda m, i=image, v=via, t=target: m.relocate(i, v, target=t, now=context.clock())  # type: ignore[misc]
+                Manifest.relocate,
+                image,
+                via,
+                target=target,
+                now=context.clock(),
             )
         else:
-            await context.writer.do(lambda m, i=image: m.heading(i, None))  # type: ignore[misc]
+            await context.writer.do(Manifest.heading, image, None)
 
 
 async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
@@ -289,19 +293,19 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
     folder = context.folder
     found = await asyncio.to_thread(glance, folder, Recorded.of(image))
     if not found.wrong:
-        await context.writer.do(lambda m: m.heading(image, path))
+        await context.writer.do(Manifest.heading, image, path)
         try:
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
         except Occupied:
-            await context.writer.do(lambda m: m.heading(image, None))
+            await context.writer.do(Manifest.heading, image, None)
             if await step_aside_earlier(context, path):
                 return await _relocate(context, image, path, target)
             raise
         except Changed:
-            await context.writer.do(lambda m: m.heading(image, None))
+            await context.writer.do(Manifest.heading, image, None)
             found = await asyncio.to_thread(identical, folder, Recorded.of(image))
         else:
-            await context.writer.do(lambda m: m.relocate(image, path, target=target, now=context.clock()))
+            await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock())
             return True
     await _missing(context, image, found)
     return False
@@ -316,7 +320,9 @@ async def _missing(context: Context, image: ImageRecord, found: Found) -> None:
         return
     path = image.path or ""
     why = f"{found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
-    await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock(), target=None))
+    await context.writer.do(
+        Manifest.move_image, image, ImageState.MISSING, why, context.clock(), columns={"target": None}
+    )
     context.stats.trouble += 1
     told = why if found.wrong.startswith(path) else f"{path}: {why}"
     if found.wrong == GONE:

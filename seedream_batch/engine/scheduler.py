@@ -17,6 +17,7 @@ from seedream_batch.engine.submitter import Submitter
 from seedream_batch.engine.verifier import verify
 from seedream_batch.engine.workers.heartbeat import BEAT, Membership
 from seedream_batch.errors import StorageError
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.rescue_log import left_behind
 from seedream_batch.model.task import KNOWN_FOR, TaskRecord, TaskState
 
@@ -103,10 +104,10 @@ class Engine:
         if crew is not None:
             await crew.beat()
         if context.alone:
-            await context.writer.do(lambda m: m.recover(context.clock()))
+            await context.writer.do(Manifest.recover, context.clock())
             if context.cut_off:
                 await asyncio.to_thread(context.folder.sweep)
-                await context.writer.do(lambda m: m.swept())
+                await context.writer.do(Manifest.swept)
             await self._adopt()
             if context.options.recheck is not None:
                 await self._recheck()
@@ -118,7 +119,7 @@ class Engine:
                 return
             await move_files(context)
             if crew is not None:
-                await context.writer.do(lambda m: m.let_others_in())
+                await context.writer.do(Manifest.let_others_in)
         if context.options.recheck is not None:
             await self._recheck()
             return
@@ -131,10 +132,10 @@ class Engine:
 
     async def _adopt(self) -> None:
         """Files that a killed run had given their names: known before anything moves or is fetched."""
-        numbers = await self._context.writer.do(lambda m: m.to_fetch())
+        numbers = await self._context.writer.do(Manifest.to_fetch)
         for start in range(0, len(numbers), AHEAD):
             page = numbers[start : start + AHEAD]
-            for task in await self._context.writer.do(lambda m: m.records(page)):  # noqa: B023 - awaited here
+            for task in await self._context.writer.do(Manifest.records, page):
                 await self._collector.adopt(task)
 
     async def _go_on(self) -> None:
@@ -143,23 +144,23 @@ class Engine:
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
-            async for task in self._taken_up(await context.writer.do(lambda m: m.numbers(TaskState.UNCERTAIN))):
+            async for task in self._taken_up(await context.writer.do(Manifest.numbers, TaskState.UNCERTAIN)):
                 only = context.options.resend_only
-                chosen = await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+                chosen = await context.writer.do(Manifest.is_chosen, task)
                 waits = task.state is TaskState.UNCERTAIN and not task.held
                 if chosen and waits and context.may_submit() and (only is None or task.id in only):
                     await self._start(task, self._resend(task))
 
     async def _collect_first(self) -> None:
         """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
-        to_fetch = await self._context.writer.do(lambda m: m.to_fetch())
+        to_fetch = await self._context.writer.do(Manifest.to_fetch)
         async for task in self._taken_up(to_fetch):
             # Only those that no other worker has taken up.
             self._breaker.carries([task.id])
             if not self._context.alone:
                 await self._collector.adopt(task)
             await self._start(task, self._collector.fetch_all(task))
-        async for task in self._taken_up(await self._context.writer.do(lambda m: m.numbers(TaskState.ACCEPTED))):
+        async for task in self._taken_up(await self._context.writer.do(Manifest.numbers, TaskState.ACCEPTED)):
             if task.state is TaskState.ACCEPTED:
                 await self._start(task, self._follow(task, at_once=True))
         await self._find_lost()
@@ -171,7 +172,7 @@ class Engine:
             await self._find_lost()
             return
         since = context.clock() - KNOWN_FOR
-        async for task in self._taken_up(await context.writer.do(lambda m: m.short_of_images(since))):
+        async for task in self._taken_up(await context.writer.do(Manifest.short_of_images, since)):
             await self._start(task, self._collector.complete(task))
 
     async def _find_lost(self) -> None:
@@ -179,14 +180,14 @@ class Engine:
         context = self._context
         since = context.clock() - KNOWN_FOR
         known = self._polled_lost
-        lost = [one for one in await context.writer.do(lambda m: m.lost_ids(since)) if one not in known]
+        lost = [one for one in await context.writer.do(Manifest.lost_ids, since) if one not in known]
         room = MOST_LOST - len(known)
         if len(lost) > room and context.options.recheck is None:
             lost = sorted(context.random.sample(lost, max(room, 0)))
         known.update(lost)
         follow = context.options.recheck is None and context.options.verify is None
         async for task in self._taken_up(lost):
-            chosen = context.options.recheck is None or await context.writer.do(lambda m, t=task: m.is_chosen(t))  # type: ignore[misc]
+            chosen = context.options.recheck is None or await context.writer.do(Manifest.is_chosen, task)
             if chosen and task.state is TaskState.LOST:
                 await self._start(task, self._find(task, follow=follow))
 
@@ -205,7 +206,7 @@ class Engine:
         while start < len(numbers):
             page = numbers[start : start + self._most_ahead()]
             start += len(page)
-            for task in await self._context.writer.do(lambda m: m.take_up(page)):  # noqa: B023 - awaited here
+            for task in await self._context.writer.do(Manifest.take_up, page):
                 yield task
 
     def _most_ahead(self) -> int:
@@ -220,14 +221,14 @@ class Engine:
         options = context.options
         # After a stop, and with --collect, there are tasks that are still followed.
         working = list(self._working)
-        crew.left_behind |= await context.writer.do(lambda m: m.let_go(working))
+        crew.left_behind |= await context.writer.do(Manifest.let_go, working)
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
             await self._take_in_rescued(crew)
             known = crew.left_behind | self._occupied.keys()
             resend = bool(options.resend)
-            if await context.writer.do(lambda m: m.left_to_do(known, resend=resend)):  # noqa: B023 - awaited here
+            if await context.writer.do(Manifest.left_to_do, known, resend=resend):
                 return True
-            if not await context.writer.do(lambda m: m.others_have()) and not crew.left_something:
+            if not await context.writer.do(Manifest.others_have) and not crew.left_something:
                 break
             crew.heard.clear()
             await context.rest_unless(BEAT, crew.heard)
@@ -249,18 +250,18 @@ class Engine:
             return
         crew.left_something = False
         job, timeout = context.job, context.job.run.task_timeout
-        at_work = await context.writer.do(lambda m: m.at_work())
+        at_work = await context.writer.do(Manifest.at_work)
         with left_behind(job.output_dir, context.writer.manifest.id, at_work=at_work) as left:
             crew.still_written = left.held
             for file in left.files:
                 rescued = file.rescued
-                known = await context.writer.do(lambda m: m.take_in(rescued, context.clock(), timeout=timeout))  # noqa: B023 - awaited here
+                known = await context.writer.do(Manifest.take_in, rescued, context.clock(), timeout=timeout)
                 file.taken_in(known)
 
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
-        images, cost = await context.writer.do(lambda m: m.planned_cost(limit))
+        images, cost = await context.writer.do(Manifest.planned_cost, limit)
         if images:
             await look_at_balance(context, images, cost)
         begun: set[int] = set()
@@ -272,7 +273,7 @@ class Engine:
             # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
             ahead = self._most_ahead() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._most_ahead(), ahead)
-            tasks = await context.writer.do(lambda m: m.due(most, now, only))  # noqa: B023 - awaited here
+            tasks = await context.writer.do(Manifest.due, most, now, only)
             fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
                 break
@@ -345,7 +346,7 @@ class Engine:
         await self._take_over()
         if self._working:
             return True
-        if crew is None or not await self._context.writer.do(lambda m: m.others_have(settling=True)):
+        if crew is None or not await self._context.writer.do(Manifest.others_have, settling=True):
             return False
         await self._context.rest(1.0)
         return True
@@ -371,7 +372,7 @@ class Engine:
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
         """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
         context = self._context
-        due = await context.writer.do(lambda m: m.next_due(only))
+        due = await context.writer.do(Manifest.next_due, only)
         if due is not None and due > now + LONGEST_WAIT:
             # No pause is as long as that: the clock was set back since.
             self._due_by = due

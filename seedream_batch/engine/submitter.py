@@ -118,7 +118,7 @@ class Submitter:
         if accepted is not None or not uncertain or not self._context.options.resend:
             return accepted
         await self._context.rest(outcome.retry_after or backoff(1, random=self._context.random))
-        return await self.resend(await self._context.writer.do(lambda m: m.task(task.id)), just_sent=True)
+        return await self.resend(await self._context.writer.do(Manifest.task, task.id), just_sent=True)
 
     async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
         """Sends an uncertain task again, with the identical body under the same key, until its fate is known.
@@ -127,7 +127,7 @@ class Submitter:
         as they can be expected to know the key, which `just_sent` ones do.
         """
         context = self._context
-        claim = await context.writer.do(lambda m: m.open_claim(task))
+        claim = await context.writer.do(Manifest.open_claim, task)
         if claim is None:
             return None
         if not just_sent and (expired := await self._expired(claim)):
@@ -145,7 +145,7 @@ class Submitter:
             try:
                 context.rescue.prepare()
                 # A manifest on a server may have become another run's during the wait, and the task's fate clear.
-                if tries > 1 and await context.writer.do(lambda m: m.open_claim(task)) is None:
+                if tries > 1 and await context.writer.do(Manifest.open_claim, task) is None:
                     return None
                 if context.claims is not None:
                     await self._leave(await context.claims.turn() - context.monotonic())
@@ -165,7 +165,7 @@ class Submitter:
     async def _expired(self, claim: Claim) -> str:
         """Why the service may not know the key of a claim any more; empty if it does. No age counts as too old."""
         now = self._context.clock()
-        newest = await self._context.writer.do(lambda m: m.newest_run())
+        newest = await self._context.writer.do(Manifest.newest_run)
         age = now - claim.opened_at
         if age < 0 or newest > now + SKEW:
             return "the clock was set back since it was sent: the service may have forgotten the key"
@@ -258,12 +258,12 @@ class Submitter:
             context.tell(
                 f"{context.writer.manifest.name} answers too slowly; nothing is sent unless it answers in time"
             )
-        await context.writer.do(lambda m: m.not_executed(claim.task, why=why, not_before=now + BEAT, now=now))
+        await context.writer.do(Manifest.not_executed, claim.task, why=why, not_before=now + BEAT, now=now)
         context.stats.submitted -= 1
 
     async def _claim(self, intent: Intent) -> Claimed:
         context = self._context
-        return await context.writer.do(lambda m: m.claim([intent], context.job.budget, context.clock()))
+        return await context.writer.do(Manifest.claim, [intent], context.job.budget, context.clock())
 
     def _claim_of(self, claimed: Claimed) -> Claim | None:
         if claimed.stopped_by:
@@ -281,7 +281,7 @@ class Submitter:
                 await self._hold(task, told, outcome)
             else:
                 await context.writer.do(
-                    lambda m: m.still_uncertain(task, why=told, held=False, now=now, kept=outcome.kept)
+                    Manifest.still_uncertain, task, why=told, held=False, now=now, kept=outcome.kept
                 )
             return None
         match move.to:
@@ -298,9 +298,7 @@ class Submitter:
                     await self._refused(task, move, now, outcome)
             case TaskState.UNCERTAIN:
                 await context.writer.do(
-                    lambda m: m.uncertain(
-                        task, why=move.why, code=move.code, held=move.held, now=now, kept=outcome.kept
-                    )
+                    Manifest.uncertain, task, why=move.why, code=move.code, held=move.held, now=now, kept=outcome.kept
                 )
                 context.stats.uncertain += 1
                 context.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
@@ -353,9 +351,7 @@ class Submitter:
         """Nothing was executed, so it may be sent again."""
         context = self._context
         now = context.clock()
-        await context.writer.do(
-            lambda m: m.not_executed(task, why=why, not_before=not_before, now=now, kept=outcome.kept)
-        )
+        await context.writer.do(Manifest.not_executed, task, why=why, not_before=not_before, now=now, kept=outcome.kept)
         context.stats.submitted -= 1
 
     async def _has_other_uploads(self, claim: Claim, outcome: Submission) -> bool:
@@ -366,7 +362,7 @@ class Submitter:
     async def _refused(self, task: TaskRecord, move: Move, now: float, outcome: Submission | None = None) -> None:
         context = self._context
         kept = None if outcome is None else outcome.kept
-        await context.writer.do(lambda m: m.refused(task, why=move.why, code=move.code, now=now, kept=kept))
+        await context.writer.do(Manifest.refused, task, why=move.why, code=move.code, now=now, kept=kept)
         context.stats.failed += 1
         context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
@@ -374,7 +370,7 @@ class Submitter:
         """From here on a person has to decide."""
         now = self._context.clock()
         kept = None if outcome is None else outcome.kept
-        await self._context.writer.do(lambda m: m.still_uncertain(task, why=why, held=True, now=now, kept=kept))
+        await self._context.writer.do(Manifest.still_uncertain, task, why=why, held=True, now=now, kept=kept)
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
     def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:

@@ -44,9 +44,9 @@ async def verify(context: Context, collector: Collector, what: Verification, sta
     await settle(context)
     await verifier.check()
     since = context.clock() - KNOWN_FOR
-    short = set(await context.writer.do(lambda m: m.short_of_images(since)) if what.ask else ())
-    for number in sorted(short.union(await context.writer.do(lambda m: m.wanting()))):
-        task = await context.writer.do(lambda m, n=number: m.task(n))  # type: ignore[misc]
+    short = set(await context.writer.do(Manifest.short_of_images, since) if what.ask else ())
+    for number in sorted(short.union(await context.writer.do(Manifest.wanting))):
+        task = await context.writer.do(Manifest.task, number)
         await start(task, verifier.have_again(task, short=number in short))
 
 
@@ -63,13 +63,13 @@ class _Verifier:
         """Looks at every image that is stored, or was. Raises `Stopping`."""
         context = self._context
         after = (0, 0)
-        while page := await context.writer.do(lambda m: m.to_check(after, PAGE)):  # noqa: B023 - awaited here
+        while page := await context.writer.do(Manifest.to_check, after, PAGE):
             results = await asyncio.gather(*(self._check(image) for image in page), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
             after = (page[-1].task, page[-1].index)
-        await context.writer.do(lambda m: m.whole_again(context.clock()))
+        await context.writer.do(Manifest.whole_again, context.clock())
 
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
@@ -93,7 +93,7 @@ class _Verifier:
         if place is not None:
             if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(lambda m: m.take_back(image, place, context.clock())):
+            elif await context.writer.do(Manifest.take_back, image, place, context.clock()):
                 verified.whole += 1
                 verified.came_back += missing
             return
@@ -101,10 +101,10 @@ class _Verifier:
         why = f"{found.wrong}; {MOVE_AWAY}" if found.there else found.wrong
         if not missing:
             verified.broken += 1
-            await context.writer.do(lambda m: m.move_image(image, ImageState.MISSING, why, context.clock()))
+            await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock())
         elif why != image.reason and (image.url or found.there):
             # Without a link, the reason says what the service answered.
-            await context.writer.do(lambda m: m.remark(image, why, context.clock(), link=bool(image.url)))
+            await context.writer.do(Manifest.remark, image, why, context.clock(), link=bool(image.url))
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
         """Ask a succeeded task for links of its images that are not there, and fetch them. Raise `Stopping`.
@@ -115,7 +115,7 @@ class _Verifier:
         if short:
             await self._collector.complete(task)
         wanted = []
-        for image in await context.writer.do(lambda m: m.images(task.id)):
+        for image in await context.writer.do(Manifest.images, task.id):
             if image.state not in NOT_THERE:
                 continue
             if await in_the_way(context, task, [image.index]):
@@ -125,7 +125,7 @@ class _Verifier:
         if not self._what.ask:
             context.verified.to_ask += len(wanted)
             return
-        anothers = await context.writer.do(lambda m: m.is_anothers(task))
+        anothers = await context.writer.do(Manifest.is_anothers, task)
         if wanted and anothers:
             self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
         elif wanted:
@@ -139,7 +139,7 @@ class _Verifier:
         if poll is None:
             self._left_open(task, wanted, "the service gave no clear answer about its links")
             return
-        known = await context.writer.do(lambda m: m.delivered(task.id))
+        known = await context.writer.do(Manifest.delivered, task.id)
         # Links are told apart by their place alone: a list of another length says nothing of any of them.
         links = poll.images if len(poll.images) == known else ()
         now = context.clock()

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from seedream_batch.errors import Collision, LineLost, ManifestBusy, StorageError
 from seedream_batch.manifest.db.connection import Sql, Transaction
@@ -16,6 +16,7 @@ MOST_COLLISIONS = 20
 """Times in a row that a transaction may be broken off because of another one."""
 
 Result = TypeVar("Result")
+Args = ParamSpec("Args")
 
 
 def repeated(call: Callable[[], Result]) -> Result:
@@ -62,15 +63,17 @@ class ManifestWriter:
         if manifest.quick:
             manifest.wait_for_lock(0)
 
-    async def do(self, call: Callable[[Manifest], Result]) -> Result:
-        """The result of `call(manifest)`, once it is durable; its error if it failed.
+    async def do(
+        self, call: Callable[Concatenate[Manifest, Args], Result], *args: Args.args, **kwargs: Args.kwargs
+    ) -> Result:
+        """Return the result of `call(manifest, *args, **kwargs)` once it is durable; raise its error if it failed.
 
-        A cancelled wait does not undo the call: it is carried out all the same.
+        Arguments are evaluated now, not when the call is carried out. Cancelling the wait does not undo the call.
         """
         if self._closed:
             raise RuntimeError("the manifest's writer is closed")
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._calls.append((call, future))
+        self._calls.append((lambda manifest: call(manifest, *args, **kwargs), future))
         if self._idle.is_set():
             self._idle.clear()
             self._loop.call_soon(self._next)

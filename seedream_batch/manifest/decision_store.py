@@ -46,7 +46,9 @@ class Decisions(Submissions):
         with self.group() as sql:
             for image, home in images:
                 # Without a link, so that nobody asks the service for the picture that was rejected.
-                self.move_image(image, ImageState.MISSING, REJECTED, now, path=home, target=None, url="")
+                self.move_image(
+                    image, ImageState.MISSING, REJECTED, now, columns={"path": home, "target": None, "url": ""}
+                )
             self._leaving(task, TaskState.SUCCEEDED)
             self._move(
                 sql, task, TaskState.PLANNED, REJECTED, now,

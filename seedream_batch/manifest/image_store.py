@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
@@ -91,12 +91,17 @@ class Pictures(InHand):
             )  # fmt: skip
             one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
 
-    def move_image(self, image: ImageRecord, to: ImageState, why: str, now: float, **columns: object) -> None:
-        """One image from its state to another; `columns` are set with it."""
+    def move_image(
+        self, image: ImageRecord, to: ImageState, why: str, now: float, columns: Mapping[str, object] | None = None
+    ) -> None:
+        """Move one image from its state to another, and set these columns with it.
+
+        Raises `StaleTransition` if the image is not in its state any more, or there is no such transition.
+        """
         with self.group() as sql:
             if to not in IMAGE_EDGES[image.state]:
                 raise StaleTransition(f"an image does not go from {image.state} to {to}")
-            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **columns}
+            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **(columns or {})}
             assignments = ", ".join(f"{name} = ?" for name in sets)
             cursor = sql.execute(
                 f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
@@ -111,7 +116,9 @@ class Pictures(InHand):
         Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
         """
         with self.group() as sql:
-            self.move_image(image, ImageState.STORED, why, now, warning=warning, url=self._link_to_keep(image))
+            self.move_image(
+                image, ImageState.STORED, why, now, columns={"warning": warning, "url": self._link_to_keep(image)}
+            )
             twin = self.twin(image, file.sha256)
             if twin is not None:
                 warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")

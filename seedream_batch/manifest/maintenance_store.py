@@ -118,7 +118,13 @@ class Upkeep(Chosen, Pictures):
             if image.state is ImageState.STORED:
                 self.relocate(image, path, target=target, now=now)
             else:
-                self.move_image(image, ImageState.STORED, "the file is back", now, path=path, target=target, via=None)
+                self.move_image(
+                    image,
+                    ImageState.STORED,
+                    "the file is back",
+                    now,
+                    columns={"path": path, "target": target, "via": None},
+                )
         return True
 
     def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
@@ -145,9 +151,12 @@ class Upkeep(Chosen, Pictures):
     def announce_again(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
         """An image that is not there has a link again."""
         self.move_image(
-            image, ImageState.ANNOUNCED, "a link was given again", now,
-            url=link.url, expires_at=link.expires_at or default_expiry, tries=0, reason="",
-        )  # fmt: skip
+            image,
+            ImageState.ANNOUNCED,
+            "a link was given again",
+            now,
+            columns={"url": link.url, "expires_at": link.expires_at or default_expiry, "tries": 0, "reason": ""},
+        )
 
     def whole_again(self, now: float) -> int:
         """Tasks that were to be made anew, and whose images all came back before that, have succeeded after all."""
@@ -245,9 +254,17 @@ class Upkeep(Chosen, Pictures):
                 )
                 if task.state is TaskState.SUCCEEDED:
                     self._move(
-                        sql, task, TaskState.PLANNED, "pruned", now,
-                        failures=0, not_before=0, task_ids=None, code="", reason=PRUNED,
-                    )  # fmt: skip
+                        sql,
+                        task,
+                        TaskState.PLANNED,
+                        "pruned",
+                        now,
+                        failures=0,
+                        not_before=0,
+                        task_ids=None,
+                        code="",
+                        reason=PRUNED,
+                    )
                 elif task.state is TaskState.PLANNED:
                     sql.execute("UPDATE tasks SET reason = ?, failures = 0 WHERE id = ?", (PRUNED, task.id))
 

@@ -376,7 +376,11 @@ class Submissions(Accounts, Pictures, Answers):
                     self._announce_one(sql, task, index, image, expires_at, now)
                 elif row.state in {ImageState.REJECTED, ImageState.EXPIRED}:
                     self.move_image(
-                        row, ImageState.ANNOUNCED, why, now, url=image.url, expires_at=expires_at, tries=0, reason=""
+                        row,
+                        ImageState.ANNOUNCED,
+                        why,
+                        now,
+                        columns={"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""},
                     )
         return added, more
 
@@ -415,7 +419,11 @@ class Submissions(Accounts, Pictures, Answers):
                     self._log(sql, task.id, ImageState.MISSING, ImageState.ANNOUNCED, why, now, image=index)
             elif row.state in NOT_THERE:
                 self.move_image(
-                    row, ImageState.ANNOUNCED, why, now, url=image.url, expires_at=expires_at, tries=0, reason=""
+                    row,
+                    ImageState.ANNOUNCED,
+                    why,
+                    now,
+                    columns={"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""},
                 )
 
     def failed(

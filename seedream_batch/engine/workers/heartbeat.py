@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable
 
 from seedream_batch.engine.stop_control import Happening
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.worker_store import GRACE
@@ -47,7 +48,7 @@ class Membership:
     async def beat(self) -> None:
         """Gives a sign of life; takes away the workers that have given none for too long."""
         began = self._clock()
-        beat = await self._writer.do(lambda m: m.beat(self._clock(), platform.node()))
+        beat = await self._writer.do(Manifest.beat, self._clock(), platform.node())
         # From before it was asked for: the lease began no sooner.
         self._until = began + LEASE
         self.heard_of(began)

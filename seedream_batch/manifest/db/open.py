@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from seedream_batch.errors import UsageError, telling
 from seedream_batch.manifest.db.connection import Connection
@@ -22,8 +22,9 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
     """
     if isinstance(place, Path):
         return SqliteConnection(place, read_only=read_only)
-    connection: Connection = _optional("postgres").PostgresConnection(place, read_only=read_only, shared=shared)
-    return connection
+    with _needing_psycopg():
+        from seedream_batch.manifest.db.postgres import PostgresConnection
+    return PostgresConnection(place, read_only=read_only, shared=shared)
 
 
 def exists(place: Place) -> bool:
@@ -32,18 +33,23 @@ def exists(place: Place) -> bool:
         with telling(place):
             there = place.exists()
         return there and not is_blank(place)
-    return bool(_optional("postgres_session").is_there(place))
+    with _needing_psycopg():
+        from seedream_batch.manifest.db.postgres_session import is_there
+    return is_there(place)
 
 
 def is_held(place: Server) -> bool:
     """Whether a run holds a manifest on a server right now."""
-    return bool(_optional("postgres_session").is_held(place))
+    with _needing_psycopg():
+        from seedream_batch.manifest.db import postgres_session
+    return postgres_session.is_held(place)
 
 
-def _optional(name: str) -> ModuleType:
-    """A module that needs the extra, and is slow to import."""
+@contextmanager
+def _needing_psycopg() -> Iterator[None]:
+    """Around imports of what needs the extra and is slow to import. Raises `UsageError` if psycopg is missing."""
     try:
-        return import_module(f"seedream_batch.manifest.db.{name}")
+        yield
     except ImportError as error:
         raise UsageError(
             "a manifest on PostgreSQL needs psycopg; install it with: pip install 'seedream-batch[postgres]'"
