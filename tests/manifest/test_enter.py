@@ -12,6 +12,7 @@ def ordinals(book):
     return book.peek("SELECT ordinal FROM tasks ORDER BY id")
 
 
+@pytest.mark.quick
 def test_new_known_and_dropped(book):
     spec = book.spec
     assert book.enter(spec(1), spec(2), spec(3)) == Entered(new=3)

@@ -5,15 +5,12 @@ import threading
 import time
 
 import pytest
-from postgres import why_not
 
 from seedream_batch.errors import LineLost, ManifestError, ManifestLocked
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 NOW = 1_800_000_000.0
 
@@ -87,6 +84,7 @@ def test_a_line_that_breaks_before_anything(manifest, cut):
     assert manifest.fact("count") == "2"
 
 
+@pytest.mark.quick
 def test_a_line_that_breaks_within_a_call(manifest, cut):
     tries = []
 
@@ -111,6 +109,7 @@ def test_a_commit_that_does_not_arrive_is_made(manifest, cut):
     assert manifest.fact("count") == "1"
 
 
+@pytest.mark.quick
 def test_a_commit_whose_answer_is_lost_is_made_once(manifest, cut):
     def meet(execute):
         execute("COMMIT")

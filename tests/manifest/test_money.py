@@ -30,6 +30,7 @@ def accept(book, task):
 # Keys
 
 
+@pytest.mark.quick
 def test_a_claim_is_durable_before_it_is_given(book):
     claim = book.claim(book.tasks()[0])
     assert book.peek("SELECT key, task, number, outcome, reserved_images, reserved FROM attempts") == [
@@ -175,6 +176,7 @@ def test_a_link_without_an_expiry_gets_the_usual_one(book):
     assert [image.expires_at for image in stored] == [NOW + 86_400, NOW + 7]
 
 
+@pytest.mark.quick
 def test_the_caps_hold_to_the_image_and_the_millionth(book):
     tasks = book.tasks(40)
     book.prove(tasks[0])

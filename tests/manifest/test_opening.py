@@ -284,6 +284,7 @@ with manifest.group():
     manifest.close()
 
 
+@pytest.mark.quick
 def test_what_a_reader_tells(book):
     first, second, third = book.tasks(3)
     run = book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")

@@ -173,6 +173,7 @@ def test_a_task_that_was_not_executed_is_nobodys_to_decide(book):
     )
 
 
+@pytest.mark.quick
 def test_recovering(book):
     tasks = book.tasks(4)
     for task in tasks[:3]:
@@ -193,6 +194,7 @@ def test_recovering(book):
     assert book.manifest.recover(NOW) == 0
 
 
+@pytest.mark.quick
 def test_due_tasks_come_in_the_order_of_the_job(book):
     book.enter(*(book.spec(number) for number in (5, 3, 9, 1)))
     assert [task.ordinal for task in book.manifest.due(10, NOW)] == [1, 3, 5, 9]

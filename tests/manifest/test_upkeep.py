@@ -129,6 +129,7 @@ def test_a_file_at_a_place_that_is_anothers_is_not_taken_back(book, series):
     assert not book.take_back(series, 1)
 
 
+@pytest.mark.quick
 def test_prune_keeps_the_account(book, series):
     book.enter()
     totals, attempts = book.manifest.totals(), book.peek("SELECT * FROM attempts")

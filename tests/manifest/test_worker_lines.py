@@ -4,16 +4,15 @@ import asyncio
 
 import pytest
 from crew import HERE, NOW, cut, numbers, silence
-from postgres import asked, why_not
+from postgres import asked
 
 from seedream_batch.errors import Collision, ManifestLocked
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter, repeated
 from seedream_batch.manifest.db.connection import CLOCK
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-
+@pytest.mark.quick
 def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first, second = crew(), crew()
     first.due(3, NOW)

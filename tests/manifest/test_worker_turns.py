@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 from crew import NOW, intents
-from postgres import why_not
 
 from seedream_batch.engine.stop_control import Stopping
 from seedream_batch.engine.workers.claim_batcher import Claims
@@ -20,8 +19,6 @@ from seedream_batch.model.task import TaskState
 from seedream_batch.pacing import News, take_turns
 from seedream_batch.pacing.rate_limiter import MOST_HELD
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
-
 
 def take(rate, news=None):
     def turns(state, clock, most):
@@ -30,6 +27,7 @@ def take(rate, news=None):
     return turns
 
 
+@pytest.mark.quick
 def test_turns_are_shared(crew):
     first, second = crew(), crew()
     claims = partial(first.claim, budget=Budget(), now=NOW, take=take(10.0), monotonic=lambda: 0.0)

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from crew import HERE, NOBODY, NOW, comes_back, intents, numbers, silence, waits
-from postgres import why_not
 
 from seedream_batch.errors import Fenced, LineLost, ManifestLocked, StaleTransition
 from seedream_batch.manifest import Manifest
@@ -14,7 +13,7 @@ from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+pytestmark = pytest.mark.quick
 
 
 def test_each_takes_other_tasks(crew):

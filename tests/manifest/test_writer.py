@@ -363,6 +363,7 @@ def test_the_loop_goes_on_while_the_disk_is_slow(book):
     assert with_writer(book, work) == 1000
 
 
+@pytest.mark.quick
 def test_a_run_through_the_writer(book):
     book.tasks(20)
     budget = Budget(max_images=15)

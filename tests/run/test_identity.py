@@ -8,7 +8,7 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from postgres import asked, url_of, why_not
+from postgres import asked, url_of
 
 JOB = """\
 version: 1
@@ -105,15 +105,13 @@ def test_a_manifest_of_an_earlier_version_belongs_to_its_job_file(cards):
 
 # Manifests on a server
 
-needs_server = pytest.mark.skipif(bool(why_not()), reason=why_not())
-
 
 @pytest.fixture
-def place(request):
-    return request.getfixturevalue("postgres").place()
+def place(postgres):
+    return postgres.place()
 
 
-@needs_server
+@pytest.mark.quick
 def test_a_folder_knows_its_manifest_when_the_option_is_forgotten(cards, place):
     shutil.rmtree(cards.out)
     assert cards.run("--manifest", url_of(place), "--submit-only").code == 0
@@ -128,7 +126,6 @@ def test_a_folder_knows_its_manifest_when_the_option_is_forgotten(cards, place):
     assert len(cards.charges()) == paid
 
 
-@needs_server
 def test_a_new_manifest_on_a_server_is_not_begun_beside_a_file_that_knows_more(cards, place):
     done = cards.run("--manifest", url_of(place))
     assert done.code == 2, done
@@ -136,7 +133,6 @@ def test_a_new_manifest_on_a_server_is_not_begun_beside_a_file_that_knows_more(c
     assert len(cards.charges()) == 2
 
 
-@needs_server
 def test_another_server_is_no_place_to_start_over_by_accident(cards, place, postgres):
     shutil.rmtree(cards.out)
     assert cards.run("--manifest", url_of(place)).code == 0
@@ -147,7 +143,6 @@ def test_another_server_is_no_place_to_start_over_by_accident(cards, place, post
     assert len(cards.charges()) >= paid
 
 
-@needs_server
 @pytest.mark.parametrize("same_path", [True, False])
 def test_two_jobs_of_one_name_on_one_database(cards, place, same_path):
     shutil.rmtree(cards.out)
@@ -166,7 +161,6 @@ def test_two_jobs_of_one_name_on_one_database(cards, place, same_path):
     assert asked(place, "SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL") == [(3,)]
 
 
-@needs_server
 def test_a_worker_on_another_machine_with_its_own_checkout_goes_on(cards, place):
     shutil.rmtree(cards.out)
     assert cards.run("--manifest", url_of(place), "--limit", "1").code == 0
@@ -178,7 +172,6 @@ def test_a_worker_on_another_machine_with_its_own_checkout_goes_on(cards, place)
     assert asked(place, "SELECT value FROM facts WHERE name = 'job_host'") == [(platform.node(),)]
 
 
-@needs_server
 def test_plan_of_a_manifest_that_has_moved_says_so(cards, place):
     assert cards.call("manifest", "x").code == 2
     from seedream_batch.manifest.copy import copy_manifest
@@ -190,7 +183,6 @@ def test_plan_of_a_manifest_that_has_moved_says_so(cards, place):
     assert json.loads(cards.call("status", "--json").out)["images"]["stored"] == 2
 
 
-@needs_server
 def test_images_in_the_folder_of_another_machine_are_not_forgotten(cards, place):
     shutil.rmtree(cards.out)
     server = ("--manifest", url_of(place))

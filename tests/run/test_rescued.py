@@ -8,12 +8,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from postgres import asked, url_of, why_not
+from postgres import asked, url_of
 
 from seedream_batch.errors import StorageError
 from seedream_batch.manifest import Manifest
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture
@@ -65,6 +63,7 @@ def test_ids_that_a_killed_one_left_are_taken_in_by_the_living(bench, place, una
     all_is_there(bench)
 
 
+@pytest.mark.quick
 def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswered, until, monkeypatch):
     """The line breaks between the change and its commit: a kill in this moment must not take them along."""
     charge, run, first = unanswered()

@@ -7,9 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from postgres import Postgres, asked, url_of, why_not
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
+from postgres import asked, url_of
 
 
 @pytest.fixture
@@ -17,6 +15,7 @@ def place(postgres):
     return postgres.place()
 
 
+@pytest.mark.quick
 def test_the_whole_way(bench, serve, place):
     serve()
     there = ("--manifest", url_of(place))
@@ -74,6 +73,7 @@ def test_what_is_chosen_is_bought(bench, serve, place):
     assert len(bench.charges()) == 3
 
 
+@pytest.mark.quick
 def test_decisions(bench, serve, place):
     serve(honour_keys=False)
     there = ("--manifest", url_of(place))
@@ -124,26 +124,18 @@ def test_a_person_decides_alone(bench, serve, place, tmp_path, until, end):
     assert bench.run(*there, "--max-duration", "0.2s").code == 7
 
 
-@pytest.fixture
-def own(tmp_path_factory):
-    """A server that may be stopped, and keeps what it was told to keep."""
-    server = Postgres(tmp_path_factory.mktemp("own")).start()
-    yield server
-    server.stop()
-
-
 @pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGINT], ids=["a crash", "a restart"])
-def test_a_server_that_goes_and_comes_back(bench, serve, own, until, end, number):
+def test_a_server_that_goes_and_comes_back(bench, serve, own_postgres, until, end, number):
     serve(task_seconds="fixed:0.5")
     bench.edit("request:", "repeat: 10\nrequest:")
     bench.edit("/{{ size }}", "/{{ size }}-{{ sample }}")
-    place = own.place()
+    place = own_postgres.place()
     process = bench.start("--manifest", url_of(place))
     end(process)
     for count in (3, 20, 40):
         until(lambda count=count: len(bench.charges()) >= count)
-        own.stop(number)
-        own.start()
+        own_postgres.stop(number)
+        own_postgres.start()
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, out + err
     assert "nothing new is sent before it answers again" in err
@@ -154,29 +146,29 @@ def test_a_server_that_goes_and_comes_back(bench, serve, own, until, end, number
     assert list(bench.out.glob("*.rescue")) == []
 
 
-def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own, until, end):
+def test_ids_that_come_while_the_server_is_gone_survive_a_kill(bench, serve, own_postgres, until, end):
     serve()
     # The answer comes once the server has gone.
     bench.emulator.set_faults([{"on": "submit", "action": "delay", "seconds": 2, "at": "after_bill"}])
-    place = own.place()
+    place = own_postgres.place()
     process = bench.start("--manifest", url_of(place), "--limit", "1")
     end(process)
     until(bench.charges)
-    own.stop(signal.SIGQUIT)
+    own_postgres.stop(signal.SIGQUIT)
     until(lambda: any(b"task_" in one.read_bytes() for one in bench.out.glob("*.rescue")))
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    own.start()
+    own_postgres.start()
     assert bench.run("--manifest", url_of(place), "--collect").code in {0, 7}
     assert len(bench.charges()) == len(bench.files()) == 1
     assert list(bench.out.glob("*.rescue")) == []
 
 
 @pytest.fixture
-def waiting(bench, serve, own, until, end):
+def waiting(bench, serve, own_postgres, until, end):
     """A manifest on that server, and a run that has one task there, and waits for it."""
     serve(task_seconds="fixed:60")
-    place = own.place()
+    place = own_postgres.place()
     assert bench.run("--manifest", url_of(place), "--limit", "0").code == 0
     process = bench.start("--manifest", url_of(place), "--limit", "1")
     end(process)
@@ -184,10 +176,10 @@ def waiting(bench, serve, own, until, end):
     return place, process
 
 
-def test_a_worker_that_was_taken_away_ends(bench, own, waiting):
+def test_a_worker_that_was_taken_away_ends(bench, own_postgres, waiting):
     place, process = waiting
-    own.stop()
-    own.start()
+    own_postgres.stop()
+    own_postgres.start()
     # As if another machine had been quicker to come back, and had taken over.
     asked(place, "DELETE FROM workers RETURNING run")
     bench.emulator.set_faults([{"on": "poll", "action": "fail"}])
@@ -196,15 +188,15 @@ def test_a_worker_that_was_taken_away_ends(bench, own, waiting):
     assert "others have taken over its tasks; run again" in err
 
 
-def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(own, waiting):
+def test_leaving_at_once_does_not_wait_for_a_server_that_is_gone(own_postgres, waiting):
     place, process = waiting
-    own.stop(signal.SIGQUIT)
+    own_postgres.stop(signal.SIGQUIT)
     process.send_signal(signal.SIGINT)
     assert process.stderr.readline() != ""
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode in {130, 8}
-    own.start()
+    own_postgres.start()
     assert asked(place, "SELECT count(*) FROM tasks WHERE state = 'accepted'") == [(1,)]
 
 

@@ -7,10 +7,8 @@ import sys
 
 import pytest
 import yaml
-from postgres import asked, url_of, why_not
+from postgres import asked, url_of
 from test_readme import blocks, parsed
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 JOB = """\
 version: 1

@@ -9,7 +9,6 @@ import sys
 import pytest
 from buckets import SECRET, why_not
 from postgres import asked, url_of
-from postgres import why_not as no_server
 
 from seedream_batch.errors import StorageError
 
@@ -324,7 +323,6 @@ def test_a_rehearsal_needs_no_bucket(bench, serve, at, moto):
     assert len(list((bench.folder / "out" / "test-emulated").rglob("*.[pj]*g"))) == 1
 
 
-@pytest.mark.skipif(bool(no_server()), reason=no_server())
 def test_workers_that_share_a_bucket(bench, serve, at, moto, postgres, until, end):
     serve(task_seconds="fixed:1")
     at(moto)

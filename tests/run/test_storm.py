@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from postgres import why_not
 
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
-
 CHAOS = Path(__file__).parents[1] / "chaos"
 
 
 @pytest.mark.parametrize("keys", [(), ("--without-keys",)], ids=["keys honoured", "keys not honoured"])
+@pytest.mark.thorough
 def test_workers_that_are_killed_pay_once_and_lose_nothing(tmp_path, keys):
+    if reason := why_not():
+        pytest.skip(reason)
     file = tmp_path / "found.json"
     size = ("--tasks", "120", "--workers", "3", "--rate", "20", "--every", "1.5", "--restarts", "1")
     done = subprocess.run(

@@ -11,15 +11,13 @@ from contextlib import closing
 import pytest
 from crew import waits
 from PIL import Image
-from postgres import asked, url_of, why_not
+from postgres import asked, url_of
 
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.engine.manifest_checks import same_account, same_service
 from seedream_batch.engine.startup import begin
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
-
-pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 
 @pytest.fixture
@@ -65,6 +63,7 @@ def paid_once(bench, place, count=60):
     assert asked(place, "SELECT count(*) FROM workers") == [(0,)]
 
 
+@pytest.mark.quick
 def test_each_has_its_own_tasks(many, serve, place, workers):
     serve(task_seconds="fixed:1")
     for process in workers(3):
@@ -105,6 +104,7 @@ def test_what_was_just_being_sent_is_not_sent_anew_without_keys(many, serve, pla
     ]
 
 
+@pytest.mark.quick
 def test_the_budget_is_that_of_all(many, serve, workers):
     serve(task_seconds="fixed:0.3")
     many.write(many.job.read_text() + "budget: {max_images: 25}\n")
