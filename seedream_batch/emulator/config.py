@@ -195,7 +195,9 @@ def _converted(name: str, value: Any, wanted: Any) -> Any:
     Raises:
         ConfigError: for a value of another type.
     """
-    if type(value) is wanted and (wanted is not float or abs(value) < LARGEST_NUMBER):
+    if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
+        raise ConfigError(f"{name}: {value!r} is not a number below 1e300")
+    if type(value) is wanted:
         return value
     origin, allowed = get_origin(wanted), get_args(wanted)
     if origin is UnionType:
@@ -208,7 +210,7 @@ def _converted(name: str, value: Any, wanted: Any) -> Any:
         if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
             return origin(_converted(name, each, allowed[0]) for each in value)
         raise ConfigError(f"{name}: {value!r} is not a list")
-    if wanted is float and type(value) is int and abs(value) < LARGEST_NUMBER:
+    if wanted is float and type(value) is int:
         return float(value)
     # bool is a subclass of int, but `port: true` is a mistake.
     if wanted is float or not isinstance(value, wanted) or isinstance(value, bool):
