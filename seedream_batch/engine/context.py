@@ -1,4 +1,4 @@
-"""What all parts of a run share: its settings, its edges, its counters, and how it stops."""
+"""Hold what the parts of one run share: settings, dependencies, counters, and how the run stops."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ from seedream_batch.pacing import PollSchedule, SubmissionPace
 T = TypeVar("T")
 
 OUTAGE_LIMIT = 120.0
-"""Seconds without any usable answer from the service after which a run gives up; the next one goes on."""
+"""Seconds without a usable answer from the service after which the run ends; the next run continues."""
 
 DEAD_END_LIMIT = 3.0
-"""Seconds after which a run gives up that has had no answer yet, for a reason that does not get better by itself."""
+"""Seconds after which a run ends that never got an answer, if waiting cannot help (wrong host, bad certificate)."""
 
 LIMITED_LIMIT = 1800.0
-"""Seconds with no other answer than "too many requests" after which a run gives up."""
+"""Seconds with nothing but "too many requests" answers after which the run ends."""
 
 LONG_PAUSE = 30.0
-"""Seconds of asking to wait after which people are told, and again after ten times as long."""
+"""Seconds of requested pauses after which a warning is shown; it is repeated after ten times as long."""
 
 MOST_CONNECTIONS = 256
-"""Connections to the service. More tasks may be in flight, each of which asks now and then."""
+"""Most connections to the service. More tasks may be in flight, since each of them polls only now and then."""
 
 MOST_UNCLEAR = 5
-"""Tasks in a row without a clear answer after which a run stops submitting: each one may have cost money."""
+"""Tasks in a row without a clear answer after which submissions stop: each of them may have cost money."""
 
 
 @dataclass(slots=True)
 class Context:
-    """The parts of one run."""
+    """The dependencies and the shared state of one run."""
 
     job: Job
     options: RunOptions
@@ -63,15 +63,15 @@ class Context:
     rescue: RescueFile
     key: KeyCheck
     cut_off: bool
-    """Whether a run before this one was killed."""
+    """Whether the previous run was killed."""
     alone: bool = True
-    """Whether nobody else was at work when this run began: then it tidies up, and moves files."""
+    """Whether no other worker was active when this run started; it then cleans up and moves files."""
     other_folders: bool = False
     """Whether images may be in the output folder of another machine."""
     crew: Membership | None = None
-    """The place of this run among the workers of its manifest, if there may be others."""
+    """The lease of this worker; None for a run that owns its manifest alone."""
     claims: Claims | None = None
-    """How it claims tasks then."""
+    """The batcher of claims on a shared manifest; None for a run that owns its manifest alone."""
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""
@@ -83,90 +83,96 @@ class Context:
     denied: int = 0
     verified: Verified = field(default_factory=Verified)
     rechecks: dict[int, Polled] = field(default_factory=dict)
-    """What the last poll of each lost or flagged task showed, by its number."""
+    """The result of the last poll of each lost or flagged task, by task number."""
     may_poll: bool = True
-    """False once the key is refused: images need no key, so they are still fetched."""
+    """False once the key is refused. Images need no key, so they are still downloaded."""
 
     def may_submit(self) -> bool:
-        """Whether nothing has stopped submissions yet."""
+        """Return whether nothing has stopped submissions yet."""
         return self.stop_reason is None
 
     def stop_submitting(self, reason: StopReason, text: str, *, more: str = "") -> None:
-        """No more submissions; polling and fetching go on. The first reason stays; `more` is told now, and not kept."""
+        """Stop submitting; polling and downloads continue.
+
+        Only the first reason is kept. `more` is added to the message, and not kept.
+        """
         if self.stop_reason is None:
             self.stop_reason = reason
             self.stop_text = text
             self.emit(Event(EventKind.STOPPING, f"{text}; {more}" if more else text, {"reason": str(reason)}))
 
     def end(self, reason: StopReason, text: str, *, more: str = "") -> None:
-        """Nothing new at all: what waits gives up, what is being sent or written finishes."""
+        """Start nothing new: waits are cancelled, requests and writes in progress finish."""
         if not self.waits.over:
-            # Ctrl-C, a time limit or a full disk says more of how the run ended than why it stopped submitting before.
+            # Why the run ends (Ctrl-C, a time limit, a full disk) matters more than why it stopped submitting earlier.
             self.stop_reason = None
             self.stop_submitting(reason, text, more=more)
             self.waits.end()
             self.service.give_up_connecting()
 
     def tell(self, text: str) -> None:
-        """A line for people."""
+        """Emit a warning."""
         self.emit(Event(EventKind.WARNING, text))
 
-    def slow_down(self, seconds: float, told: str) -> None:
-        """The service asked for a pause: everything waits. Too long with nothing but such answers ends the run."""
+    def slow_down(self, seconds: float, reason: str) -> None:
+        """Pause all submissions as the service asks; end the run after `LIMITED_LIMIT` seconds of such answers."""
         now = self.monotonic()
         self.silent_since = None
         if self.limited_since is None:
             self.limited_since = now
         if now - self.limited_since > LIMITED_LIMIT:
-            self.end(StopReason.OUTAGE, f"nothing but requests to wait for {LIMITED_LIMIT / 60:.0f} minutes ({told})")
+            self.end(StopReason.OUTAGE, f"nothing but requests to wait for {LIMITED_LIMIT / 60:.0f} minutes ({reason})")
         self.send_none_for(seconds)
         if now >= self.tell_pause_at and max(seconds, now - self.limited_since) >= LONG_PAUSE:
             self.tell_pause_at = now + 10 * LONG_PAUSE
             since = f", for {now - self.limited_since:.0f} s by now" if now > self.limited_since else ""
-            self.tell(f"the service asks to send less{since}: the next pause is {seconds:.0f} s ({told})")
-        text = f"the service asks for a pause of {seconds:.1f} s ({told})"
+            self.tell(f"the service asks to send less{since}: the next pause is {seconds:.0f} s ({reason})")
+        text = f"the service asks for a pause of {seconds:.1f} s ({reason})"
         self.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
 
     def send_none_for(self, seconds: float) -> None:
-        """Nothing is submitted for so long, and more slowly afterwards: by all workers, if there are any."""
+        """Submit nothing for this many seconds, and more slowly afterwards; applies to all workers."""
         self.pace.refused(self.monotonic(), seconds)
         if self.claims is not None:
             self.claims.refused(seconds)
 
     def sent_one(self) -> None:
-        """The service took a submission: the pace goes by that."""
+        """Record an accepted submission for the rate limiter."""
         self.pace.accepted(self.monotonic())
         if self.claims is not None:
             self.claims.accepted()
 
     async def free(self, work: Coroutine[object, object, T]) -> T:
-        """What work gives that is free to repeat; cancels it and raises `Stopping` as soon as the run is to end."""
+        """Return the result of work that is free to repeat; cancel it and raise `Stopping` when the run ends."""
         return await self.waits.free(work)
 
     def check(self) -> None:
-        """Raises `Stopping` when the run is to end."""
+        """Raise `Stopping` if the run is ending."""
         self.waits.check()
 
     async def rest(self, seconds: float) -> None:
-        """Waits; raises `Stopping` as soon as the run is to end."""
+        """Sleep this many seconds; raise `Stopping` as soon as the run ends."""
         await self.waits.until(None, seconds)
 
-    async def rest_unless(self, seconds: float, happening: Happening) -> None:
-        """Waits so long, or until something happens; raises `Stopping` as soon as the run is to end."""
-        await self.waits.until(happening, seconds)
+    async def rest_unless(self, seconds: float, event_: Happening) -> None:
+        """Sleep this many seconds or until the event is set; raise `Stopping` as soon as the run ends."""
+        await self.waits.until(event_, seconds)
 
     async def until(self, happening: Happening) -> None:
-        """Waits for something, or raises `Stopping` as soon as the run is to end."""
+        """Wait until the event is set; raise `Stopping` as soon as the run ends."""
         await self.waits.until(happening)
 
     def heard_from_service(self) -> None:
-        """A usable answer came."""
+        """Record a usable answer of the service."""
         self.silent_since = None
         self.limited_since = None
         self.denied = 0
 
     def not_heard(self, why: str) -> None:
-        """An exchange got no usable answer; too long without one ends the run, sooner where waiting does not help."""
+        """Record an exchange without a usable answer.
+
+        Ends the run after `OUTAGE_LIMIT` seconds without one, or after `DEAD_END_LIMIT` seconds if waiting cannot help.
+        """
         now = self.monotonic()
         if self.silent_since is None:
             self.silent_since = now
@@ -177,15 +183,15 @@ class Context:
 
 
 def dollars(micro: int) -> str:
-    """Money for a line of a log."""
+    """Return an amount in millionths of a USD as text for a message."""
     return f"{micro / MICRO:.2f} USD"
 
 
 def name(task: TaskRecord) -> str:
-    """A task for people: the path it will have in the output folder."""
+    """Return the name of a task for messages: its path in the output folder."""
     return task.paths[0]
 
 
 def event(kind: EventKind, task: TaskRecord, text: str, **fields: object) -> Event:
-    """An event of one task."""
+    """Return an event about one task."""
     return Event(kind, f"{name(task)}: {text}", fields, task)

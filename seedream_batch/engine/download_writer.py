@@ -1,4 +1,4 @@
-"""The way of a download into its file: a thread hashes and writes each block while the next one comes."""
+"""Write a download to its file: a thread hashes and writes each block while the next one is received."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from seedream_batch.files.temp_file import HELD_BACK, Part
 
 
 class Inlet:
-    """Takes the bytes of one download. What is no larger than a block stays in memory, and costs no thread."""
+    """Writes one download to its temp file. A download no larger than a block stays in memory and needs no thread."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -17,7 +17,7 @@ class Inlet:
         self._writing: asyncio.Future[None] | None = None
 
     async def take(self, data: bytes) -> None:
-        """Some more bytes; waits as long as the disk is behind. Raises what the disk does."""
+        """Take the next bytes; wait while the disk is behind. Raise the errors of writing."""
         self._block.append(data)
         self._size += len(data)
         if self._size >= HELD_BACK:
@@ -26,13 +26,16 @@ class Inlet:
             self._writing = asyncio.ensure_future(asyncio.to_thread(_write, self._part, block))
 
     async def settle(self) -> None:
-        """Waits until no thread is at work on the file. Raises what the disk does."""
+        """Wait until no thread is writing to the file. Raise the errors of writing."""
         writing, self._writing = self._writing, None
         if writing is not None:
             await writing
 
     def finish(self) -> None:
-        """Every byte has come, and nothing is being written: brings them to the disk. It belongs on a thread."""
+        """Write and sync the rest.
+
+        Every byte was received and `settle` has returned. Blocks: call it on a thread. Raise the errors of writing.
+        """
         _write(self._part, self._block)
         self._block = []
         self._part.finish()

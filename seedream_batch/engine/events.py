@@ -1,4 +1,4 @@
-"""What a run is told to do, and what it tells: options, events, counters, and why it stopped."""
+"""Define the options of a run, and what it reports: events, counters, and why it stopped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedream_batch.model.task import TaskRecord
 
 
 class StopReason(StrEnum):
-    """Why a run submits no more."""
+    """Why a run stopped submitting."""
 
     BUDGET = "budget"
     BALANCE = "balance"
@@ -49,7 +49,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened; `text` is a line for people, `details` and the `task` are for machines."""
+    """One thing that happened: `text` for people, `details` and the `task` for machines."""
 
     kind: EventKind
     text: str
@@ -58,7 +58,7 @@ class Event:
 
     @property
     def fields(self) -> dict[str, object]:
-        """All of it for machines; made when it is asked for, since mostly nobody does."""
+        """All details of the event for machines; computed on demand, since most events are never asked."""
         if self.task is None:
             return dict(self.details)
         about = {
@@ -71,7 +71,7 @@ class Event:
 
 
 class Recheck(StrEnum):
-    """Tasks that have ended, and that may be polled again for free before they are bought again."""
+    """Kinds of finished tasks that can be polled again, for free, before they are paid for again."""
 
     LOST = "lost"
     FLAGGED = "flagged"
@@ -80,67 +80,71 @@ class Recheck(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """A run that only looks at what is stored, and has again what is not there: it buys nothing."""
+    """Options of a run that only checks stored images, and fetches missing ones again; it buys nothing."""
 
     deep: bool = False
-    """Decode every picture, on top of its size, hash and header."""
+    """Decode every image, besides checking its size, hash and header."""
     ask: bool = True
-    """Whether there is a key to ask the service for links with."""
+    """Whether to ask the service for new links, which needs a key."""
     named: int | None = None
-    """How many images that are not there the result names; None: all."""
+    """How many missing images the result lists; None: all."""
 
 
 @dataclass(slots=True)
 class Verified:
-    """What such a run found, in images."""
+    """What a verification found, as numbers of images."""
 
     checked: int = 0
     whole: int = 0
     came_back: int = 0
-    """Missing before, and whole at their place now."""
+    """Missing before, and intact at their path now."""
     broken: int = 0
-    """Stored, as far as was known, and not whole."""
+    """Recorded as stored, but missing or changed."""
     unreadable: list[str] = field(default_factory=list)
-    """Why files could not be read: the first of them."""
+    """Why files could not be read: the first reasons."""
     unread: int = 0
     in_the_way: int = 0
-    """Not asked for, because a file that is not theirs has their place."""
+    """Not asked for, because another file has their path."""
     to_ask: int = 0
-    """To be asked for, had there been a key."""
+    """Missing, and not asked for since there is no key."""
     unanswered: int = 0
     """Asked for, without a clear answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What one run is to do; durations in seconds."""
+    """What one run does; durations in seconds."""
 
     limit: int | None = None
-    """At most so many new submissions."""
+    """Most new submissions."""
     max_duration: float | None = None
     collect: bool = False
     """Finish what is in flight, submit nothing."""
     submit_only: bool = False
-    """Submit, and leave polling and fetching to a later run."""
+    """Submit only; a later run polls and downloads."""
     resend_only: frozenset[int] | None = None
-    """The uncertain tasks that may be sent again, by their numbers in the manifest; None: all that are not held."""
+    """The uncertain tasks that may be resent, by task number; None: all that are not held."""
     resend: bool | None = None
-    """Send uncertain tasks again under their key: the service is trusted to know it. None: as the job says in
-    `run.on_unknown`, else not."""
+    """Resend uncertain tasks under their idempotency key, trusting the service to recognise it.
+
+    None: as `run.on_unknown` in the job says, else no.
+    """
     chooses: Callable[[Mapping[str, Json]], bool] | None = None
-    """Whether the task of a cell may be bought or sent again, or verified; None: all. What is in flight is collected
-    whole."""
+    """Whether the task of a cell may be bought, resent or verified; None: all.
+
+    Tasks in flight are collected in any case.
+    """
     recheck: Recheck | None = None
-    """Only poll the chosen tasks of this kind, and fetch what is found."""
+    """Only poll the selected tasks of this kind, and fetch what is found."""
     verify: Verification | None = None
-    """Only look at what is stored, and have again what is not there."""
+    """Only check stored images, and fetch missing ones again."""
     same_account: bool = False
-    """The caller says that the API key, if it is another one than before, is one of the same account."""
+    """The caller confirms that a changed API key belongs to the same account."""
 
 
 @dataclass(slots=True)
 class Stats:
-    """What this run did so far; money in millionths of a USD."""
+    """Counters of this run; money in millionths of a USD."""
 
     submitted: int = 0
     stored: int = 0
@@ -155,7 +159,7 @@ class Stats:
     found: int = 0
     """Lost tasks that a poll found again."""
     added: int = 0
-    """Images that a poll found of tasks that were completed with too few."""
+    """Further images that a poll found of tasks that were completed with too few."""
     flagged: int = 0
     """Results that are not what was requested."""
     checked: int = 0

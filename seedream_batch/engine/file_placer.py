@@ -1,4 +1,4 @@
-"""Giving verified files their final names, many at a time: one hand-over to a thread, one sync of a folder for all."""
+"""Give verified files their final names in batches: one call on a thread and one folder sync for many files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _Placing = tuple[Path, str, "asyncio.Future[None]"]
 
 
 class Placer:
-    """Places files as they come; those that come while others are being placed are the next to go, together.
+    """Batches commits of files: those that arrive during one batch form the next.
 
-    No task of the loop does this: a task that is cancelled takes only its own file with it.
+    It runs in callbacks instead of a task of the loop, so that a cancelled task affects only its own file.
     """
 
     def __init__(self, folder: Destination) -> None:
@@ -23,13 +23,13 @@ class Placer:
         self._busy = False
 
     async def place(self, part: Path, path: str) -> None:
-        """Gives a synced file its final name, durably. Raises `Occupied` and `StorageError`."""
+        """Give a synced temp file its final name, durably. Raise `Occupied` or `StorageError`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self._waiting.append((part, path, done))
         if not self._busy:
             self._busy = True
-            # Those that are about to come in this turn of the loop go along.
+            # Deferred, so that files which become ready in this iteration of the loop join the batch.
             loop.call_soon(self._next)
         await done
 
@@ -43,7 +43,7 @@ class Placer:
         try:
             work = asyncio.get_running_loop().run_in_executor(None, self._folder.place, files)
         except RuntimeError as error:
-            # No thread is to be had. Whether one takes this up later is not known: as after a kill, the next run looks.
+            # No thread could be started. The work may be queued all the same: as after a kill, the next run recovers.
             self._busy = False
             _give(batch, [error] * len(batch))
             return

@@ -1,4 +1,4 @@
-"""The way to end a run from outside of it."""
+"""Let a caller end a run from outside."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 
 
 class Interruption:
-    """Ends a run, from any thread and at any time; for one run."""
+    """Ends one run, from any thread and at any time."""
 
     def __init__(self) -> None:
-        # A signal handler may ask in the middle of this thread's own turn.
+        # Reentrant: a signal handler may call `ask` while this thread holds the lock.
         self._lock = threading.RLock()
         self._asked = False
         self._at_once = False
         self._listener: Callable[[bool], object] | None = None
 
     def ask(self, *, at_once: bool = False) -> None:
-        """Asks the run to end; one that has not begun yet ends as soon as it begins, one that is over is over.
+        """Ask the run to end; a run that has not started yet ends as soon as it starts.
 
-        It sends nothing new, finishes what is being sent or written, and ends with what it did. With `at_once` it
-        leaves as if it were killed: the next run goes on from there, and looks for what is in doubt.
+        The run sends nothing new, finishes the requests and writes in progress, and returns its result. With `at_once`
+        it stops as if it were killed; the next run recovers and checks what is uncertain.
         """
         with self._lock:
             self._asked = True
@@ -31,7 +31,7 @@ class Interruption:
 
     @contextmanager
     def heard(self, listener: Callable[[bool], object]) -> Iterator[None]:
-        """Tells the listener whenever the run is asked to end, and whether at once; what was asked before, too."""
+        """Call the listener on each request to end, also an earlier one, with whether to stop at once."""
         with self._lock:
             self._listener = listener
             if self._asked:

@@ -1,4 +1,4 @@
-"""Which job a manifest belongs to, and which manifest an output folder belongs to."""
+"""Decide which job a manifest belongs to, and which manifest an output folder belongs to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from seedream_batch.model.job import Job
 from seedream_batch.model.locations import MANIFEST, Server, as_text
 
 STORE = "store"
-"""The fact that says on which object store the pictures are; without it they are files."""
+"""The fact with the URL of the object store that holds the images; missing for local files."""
 
 JOB_FILE = "job_file"
 JOB_DIGEST = "job_digest"
-"""The fact that has the SHA-256 of the job file as it was last run."""
+"""The fact with the SHA-256 of the job file as last run."""
 JOB_HOST = "job_host"
-"""The fact that says on which machine that was."""
+"""The fact with the host name of the machine that last ran the job."""
 
 
 FOLDERS = "folders"
-"""The fact that names the output folders of a manifest on a server, one for each machine that has its own."""
+"""The fact that lists the output folders of a manifest on a server, one for each machine that has its own."""
 
 _MOST_FOLDERS = 10_000
 
@@ -38,7 +38,7 @@ class Facts(Protocol):
     name: str
 
     def fact(self, name: str) -> str:
-        """A fact by its name, empty if it was never told."""
+        """Return a fact by its name; empty if it was never set."""
 
 
 class OpenManifest(Facts, Protocol):
@@ -47,16 +47,16 @@ class OpenManifest(Facts, Protocol):
     id: str
 
     def is_empty(self) -> bool:
-        """Whether it has neither tasks nor runs."""
+        """Return whether it has neither tasks nor runs."""
 
 
 def facts_of(job: Job) -> dict[str, str]:
-    """What a manifest remembers of its job."""
+    """Return the facts that identify a job."""
     return {"job": job.name, JOB_FILE: as_text(job.file), JOB_DIGEST: _digest(job.file), JOB_HOST: platform.node()}
 
 
 def folders_of(manifest: Facts, job: Job) -> dict[str, str]:
-    """The fact by which a manifest knows the output folder of a job, besides those that it knew."""
+    """Return the updated `FOLDERS` fact if the job's output folder is not listed in it yet, else nothing."""
     if not isinstance(job.manifest, Server) or job.store is not None:
         return {}
     known = manifest.fact(FOLDERS).split()
@@ -65,19 +65,22 @@ def folders_of(manifest: Facts, job: Job) -> dict[str, str]:
 
 
 def has_other_folders(manifest: Facts, job: Job) -> bool:
-    """Whether images may be in the output folder of another machine: one that is not here need not be gone."""
+    """Return whether images may be in the output folder of another machine, so that a missing file need not be lost."""
     if not isinstance(job.manifest, Server) or job.store is not None:
         return False
     return bool({*manifest.fact(FOLDERS).split()} - {folder_id(job.output_dir)})
 
 
 def on_another_machine(path: str | None) -> NoReturn:
-    """Raises `StorageError` for an image that is not in this folder, and need not be gone."""
+    """Raise `StorageError` for an image that is not in this folder, and may be on another machine."""
     raise StorageError(f"{path} is not in this folder; other machines have folders of the job")
 
 
 def known_here(job: Job) -> None:
-    """Refuses to begin a manifest in a folder whose manifest is on a server: everything would be bought again."""
+    """Refuse to start a local manifest in a folder whose manifest is on a server; raise `UsageError`.
+
+    Otherwise everything would be bought again.
+    """
     known = manifest_of(job.output_dir)
     if known is None or isinstance(job.manifest, Server):
         return
@@ -86,7 +89,7 @@ def known_here(job: Job) -> None:
 
 
 def same_folder(manifest: OpenManifest, job: Job) -> None:
-    """Refuses a new manifest on a server for a folder that has another one, which knows what was bought."""
+    """Refuse a new manifest on a server for a folder that belongs to another manifest; raise `UsageError`."""
     if not isinstance(job.manifest, Server) or not manifest.is_empty():
         return
     known = manifest_of(job.output_dir)
@@ -110,7 +113,7 @@ def _elsewhere(job: Job, name: str) -> UsageError:
 
 
 def still_here(manifest: Facts) -> None:
-    """Refuses a manifest that was moved to another place: each of the two would buy what is planned."""
+    """Refuse a manifest that was moved, since both copies would buy the planned tasks; raise `UsageError`."""
     moved_to = manifest.fact(MOVED_TO)
     if moved_to:
         raise UsageError(
@@ -119,34 +122,34 @@ def still_here(manifest: Facts) -> None:
 
 
 def same_job(manifest: Facts, job: Job) -> bool:
-    """Refuses the manifest of another job; whether it is sure that it is this one's.
+    """Return whether the manifest certainly belongs to this job; raise `UsageError` if it belongs to another one.
 
-    The same path, file or content is the same job. A path that is gone may be that of a job file that was moved, and a
-    path on another machine that of another job: then only the tasks can tell, see `same_tasks`.
+    The same path, file or content is the same job. A missing path may be that of a job file that was moved, and the
+    same path on another machine that of another job: then only the tasks can tell, see `same_tasks`.
     """
-    before = manifest.fact(JOB_FILE)
-    if not before or manifest.fact(JOB_DIGEST) == _digest(job.file):
+    last_file = manifest.fact(JOB_FILE)
+    if not last_file or manifest.fact(JOB_DIGEST) == _digest(job.file):
         return True
     host = manifest.fact(JOB_HOST)
     here = not host or host == platform.node()
-    if before != as_text(job.file) and _is_same_file(Path(before), job.file):
+    if last_file != as_text(job.file) and _is_same_file(Path(last_file), job.file):
         return True
-    if before == as_text(job.file):
+    if last_file == as_text(job.file):
         return here or not isinstance(job.manifest, Server) or _shares_pictures(manifest, job)
-    if here and Path(before).exists():
+    if here and Path(last_file).exists():
         raise _another(manifest, job)
     return False
 
 
 def same_tasks(manifest: Facts, job: Job, entered: Entered) -> None:
-    """Refuses a manifest whose tasks are mostly others than those of the job."""
+    """Refuse a manifest most of whose tasks are not those of the job; raise `UsageError`."""
     smaller = min(entered.new + entered.known, entered.known + entered.dropped)
     if 2 * entered.known < smaller:
         raise _another(manifest, job)
 
 
 def surely_same_job(manifest: Facts, job: Job) -> None:
-    """As `same_job`, for commands that do not make the tasks of the job."""
+    """Check as `same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
     if not same_job(manifest, job):
         raise UsageError(
             f"{manifest.name} was last used by {_who(manifest)}; run {as_text(job.file)} first: that finds out"
@@ -155,7 +158,7 @@ def surely_same_job(manifest: Facts, job: Job) -> None:
 
 
 def readable(job: Job, *, moved: bool = True) -> None:
-    """The checks of commands that only read; a manifest that has `moved` may still be looked at, if so."""
+    """Check what read-only commands need; without `moved`, also refuse a moved manifest. Raise `UsageError`."""
     known_here(job)
     if exists(job.manifest):
         with ManifestReader(job.manifest) as reader:
@@ -176,16 +179,16 @@ def _who(manifest: Facts) -> str:
 
 
 def _shares_pictures(manifest: Facts, job: Job) -> bool:
-    """Whether the images of the job are where those of the manifest are."""
+    """Return whether the job's images are where those of the manifest are."""
     if job.store is not None:
         return manifest.fact(STORE) == job.store.url
-    # Not by the manifest that the folder names: a run writes that down before it comes here.
+    # The manifest named in the folder proves nothing: a run records it before this check.
     return folder_id(job.output_dir) in manifest.fact(FOLDERS).split()
 
 
-def _is_same_file(one: Path, other: Path) -> bool:
+def _is_same_file(left: Path, right: Path) -> bool:
     try:
-        return one.samefile(other)
+        return left.samefile(right)
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""Whether the service refuses the API key itself: the balance endpoint knows, and asking it is free."""
+"""Find out whether the service refuses the API key itself, by asking for the balance, which is free."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from seedream_batch.client.service import Service
 from seedream_batch.errors import CredentialsRefused, ServiceError
 
 FRESH = 60.0
-"""Seconds in which a verdict is not asked for again."""
+"""Seconds for which a verdict is reused."""
 
 
 class Verdict(Enum):
-    """What the balance endpoint says of the key."""
+    """What the balance endpoint says about the key."""
 
     GOOD = auto()
     REFUSED = auto()
     UNKNOWN = auto()
-    """It is not offered, or does not answer."""
+    """The endpoint is not offered, or does not answer."""
 
 
 class KeyCheck:
-    """Asks once for all requests that were refused at the same time. `monotonic` gives seconds."""
+    """Checks the key once for all requests refused at the same time. `monotonic` returns seconds."""
 
     def __init__(self, service: Service, monotonic: Callable[[], float]) -> None:
         self._service = service
@@ -32,7 +32,7 @@ class KeyCheck:
         self._known: tuple[float, Verdict] | None = None
 
     async def verdict(self) -> Verdict:
-        """What is known of the key by now."""
+        """Return the verdict on the key, at most `FRESH` seconds old."""
         async with self._lock:
             if self._known is None or self._monotonic() - self._known[0] > FRESH:
                 verdict = await self._ask()
@@ -40,9 +40,9 @@ class KeyCheck:
             return self._known[1]
 
     async def is_refused(self, status: int | None) -> bool:
-        """Whether an answer with this status (401 or 403) is about the key, and not about one request.
+        """Return whether an answer with this status (401 or 403) is about the key rather than one request.
 
-        Where the balance endpoint does not tell, 401 is: that is what the service documents it for.
+        Where the balance endpoint gives no verdict, a 401 counts as about the key: that is its documented meaning.
         """
         verdict = await self.verdict()
         return verdict is Verdict.REFUSED or (verdict is Verdict.UNKNOWN and status == 401)

@@ -1,4 +1,4 @@
-"""What has to hold before a manifest is worked on: the same job, the same service, and every rescued id known."""
+"""Check a manifest before use: same job, same service and account, and all rescued task ids imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from seedream_batch.model.locations import Server
 
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
-    """The manifest of a job for a person's decision, under the lock. Raises `ManifestLocked`."""
+    """Open the manifest of a job under its lock for a decision command. Raise `ManifestLocked` or `UsageError`."""
     known_here(job)
     with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), ExitStack() as stack:
         manifest = Manifest(job.manifest)
@@ -36,7 +36,7 @@ def opened(job: Job) -> Iterator[Manifest]:
             same_store(manifest, job)
             surely_same_job(manifest, job)
             keep_moves(manifest, destination(job))
-            # What a killed run left in the middle of a submission is in doubt, too, unless its id was rescued.
+            # A submission that a killed run left unfinished becomes uncertain, unless its task id was rescued.
             take_in_rescued(manifest, job, time.time())
             manifest.recover(time.time())
             yield manifest
@@ -45,21 +45,21 @@ def opened(job: Job) -> Iterator[Manifest]:
 
 
 def keep_moves(manifest: Manifest, folder: Destination) -> None:
-    """Makes the new names of files durable that were being moved when a run was cut off; first of all.
+    """Make the new names of interrupted file moves durable, before anything else is written.
 
-    The old ones are gone for good as soon as anything else in their folder is brought to the disk, and the first change
-    of the manifest does that to its own folder.
+    Syncing anything else in their folder would make the loss of the old names durable, and the first change of the
+    manifest does that to its own folder.
     """
     folder.sync(image.via for image in manifest.under_way() if image.via)
 
 
 def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
-    """Brings task ids that runs which are over could not store into the manifest, durably."""
+    """Import task ids that ended runs could not store in the manifest, durably. `now` in Unix seconds."""
     at_work = None
     if isinstance(manifest.place, Server):
         at_work = [run for run, _, _ in manifest.others()]
     elif manifest.fact(ENTERED):
-        # It has come from a server.
+        # The manifest was copied from a server.
         at_work = []
     with left_behind(job.output_dir, manifest.id, at_work=at_work) as left:
         for file in left.files:
@@ -67,60 +67,63 @@ def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
 
 
 def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
-    """Keeps those out of the folder who work on another manifest on a server. Raises `ManifestLocked`."""
+    """Lock the output folder against users of another manifest on a server. Raise `ManifestLocked` or `UsageError`."""
     same_folder(manifest, job)
     if isinstance(job.manifest, Server):
         stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
 
 
 def same_store(manifest: Manifest, job: Job) -> None:
-    """Refuses pictures in two places: what is stored in the one would count as stored in the other."""
-    before = manifest.fact(STORE)
-    now = "" if job.store is None else job.store.url
-    if before != now and manifest.fact("created_at"):
+    """Refuse to keep images in two places; raise `UsageError`.
+
+    Images in one place would count as stored in the other.
+    """
+    stored_url = manifest.fact(STORE)
+    wanted_url = "" if job.store is None else job.store.url
+    if stored_url != wanted_url and manifest.fact("created_at"):
         here = "files on a machine"
         raise UsageError(
-            f"{manifest.name} knows of pictures in {before or here}, and output.dir says {now or here}: give"
+            f"{manifest.name} knows of pictures in {stored_url or here}, and output.dir says {wanted_url or here}: give"
             " output.dir its old value, or the job another name and with that a manifest of its own"
         )
 
 
 def same_service(manifest: Manifest, origin: str, *, verifies: bool) -> None:
-    """Refuses to mix two services: task ids and keys of the one mean nothing to the other."""
-    before = manifest.fact("service")
-    if not before or before == origin:
+    """Refuse to mix two services, since neither knows the task ids and keys of the other; raise `UsageError`."""
+    last = manifest.fact("service")
+    if not last or last == origin:
         return
-    if _is_local(before) != _is_local(origin):
+    if _is_local(last) != _is_local(origin):
         raise UsageError(
-            f"{manifest.name} belongs to {before}, and this run would go to {origin}: what one made the other does not"
+            f"{manifest.name} belongs to {last}, and this run would go to {origin}: what one made the other does not"
             " know. Give the job another output.dir, or move that folder away"
         )
     if _is_local(origin):
-        # An emulator on this machine may come back on another port.
+        # An emulator on this machine may be restarted on another port.
         return
     if manifest.accounts_at_work():
-        raise UsageError(f"other workers on {manifest.name} use {before}, not {origin}: wait until they have ended")
+        raise UsageError(f"other workers on {manifest.name} use {last}, not {origin}: wait until they have ended")
     open_tasks = sum(manifest.open(verifies=verifies).values())
     if open_tasks:
         raise UsageError(
-            f"{open_tasks:,} tasks in {manifest.name} were sent to {before}, and {origin} knows nothing of them. Finish"
-            f" them there first: APIMART_BASE_URL={before} seedream-batch run --collect"
+            f"{open_tasks:,} tasks in {manifest.name} were sent to {last}, and {origin} knows nothing of them. Finish"
+            f" them there first: APIMART_BASE_URL={last} seedream-batch run --collect"
         )
 
 
 def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: bool) -> int:
-    """The number of the account of a key. Refuses a key of another account than open tasks and other workers have.
+    """Return the number of the key's account; raise `UsageError` if open tasks or other workers use another account.
 
-    To another account the task ids and Idempotency-Keys mean nothing: it would lose the tasks, or buy them again. With
-    `confirmed` a person says that all of them are the same account.
+    Task ids and Idempotency-Keys mean nothing to another account: it would lose the tasks, or buy them again. With
+    `confirmed`, the user says that all keys belong to the same account.
     """
     known = manifest.fact(ACCOUNT)
     salt, *listed = known.split() or [secrets.token_hex(8)]
-    keys = {hashed: int(number or 1) for hashed, _, number in (one.partition("=") for one in listed)}
+    keys = {hashed: int(number or 1) for hashed, _, number in (entry.partition("=") for entry in listed)}
     own = key.hashed(salt)
     account = keys.get(own) or max(keys.values(), default=0) + 1
-    # Images that are gone may be asked for at any time, and a wrong account would say that there are none. With one
-    # that is known, `verify` leaves out what is another's.
+    # Verification asks for links of missing images, and a wrong account would answer that there are none. With a known
+    # account, it skips the tasks of other accounts.
     opened_by = manifest.open(verifies=verifies and (confirmed or own not in keys))
     tasks = {number: count for number, count in opened_by.items() if number != account}
     at_work = manifest.accounts_at_work() - {account}
