@@ -1,1 +1,1 @@
-"""The words of this program: frozen types and enums that every floor above shares."""
+"""The domain types: frozen dataclasses and enums that every layer shares."""

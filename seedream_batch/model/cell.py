@@ -1,4 +1,4 @@
-"""The values of a cell: what fits a filter or an `exclude`, and how people see them."""
+"""Matrix cells: how their values match a filter or an `exclude`, and how they are shown."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import Axis
 
 LABEL_KEYS = ("id", "name", "key", "slug", "title", "text")
-"""The keys of a mapping that may name it for people, best first."""
+"""Keys of a mapping whose value may name it to people, best first."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True)
 
 
 def matches(value: Json, wanted: Json) -> bool:
-    """Whether an axis value fits what an exclude says of its axis.
+    """Return whether an axis value matches what an exclude says of its axis.
 
-    A list means "any of". A mapping fits when each key that it gives fits. A scalar fits the value itself or,
-    where the value is a mapping, its `id`.
+    A list means "any of". A mapping matches if each of its keys does. A scalar matches an equal value or, where the
+    value is a mapping, its `id`.
     """
     if isinstance(wanted, list):
-        return _equal(value, wanted) or any(matches(value, one) for one in wanted)
+        return _equal(value, wanted) or any(matches(value, alternative) for alternative in wanted)
     if isinstance(wanted, dict):
-        return isinstance(value, dict) and all(key in value and matches(value[key], one) for key, one in wanted.items())
+        return isinstance(value, dict) and all(
+            key in value and matches(value[key], item) for key, item in wanted.items()
+        )
     if isinstance(value, dict):
         return "id" in value and _same(value["id"], wanted)
     return _same(value, wanted)
 
 
 def _same(value: Json, wanted: Json) -> bool:
-    # 1 == True in Python, not in a job file; and values from csv files are text whatever they look like.
+    # 1 == True in Python but not in a job file, and all values from csv files are text.
     if isinstance(value, str) and isinstance(wanted, bool):
         return value.strip().lower() == str(wanted).lower()
     if isinstance(value, bool) or isinstance(wanted, bool):
@@ -45,27 +47,27 @@ def _equal(value: Json, wanted: Json) -> bool:
 
 
 def fits_as_it_is(axis: Axis, wanted: Json) -> bool:
-    """Whether a value of the axis is exactly what is wanted: a list as a value, not as "any of"."""
+    """Return whether a value of the axis equals what is wanted; a list is one value here, not "any of"."""
     return any(_equal(value, wanted) for value in axis.values)
 
 
 def fits_any(axis: Axis, wanted: Json) -> bool:
-    """Whether at least one value of the axis fits."""
+    """Return whether at least one value of the axis matches."""
     return any(matches(value, wanted) for value in axis.values)
 
 
 CUT = "…"
-"""What ends a name that was cut."""
+"""Marks the end of a shortened name."""
 
 
 def name_of(value: Json) -> str:
-    """A short name of an axis value for people: a scalar as it is, a mapping by its id or the like."""
+    """Return a display name of at most 40 characters: a scalar itself, a mapping by its id or similar key."""
     text = whole_name(value)
     return text if len(text) <= 40 else text[:39] + CUT
 
 
 def whole_name(value: Json) -> str:
-    """The name of an axis value, not cut; white space in it is single spaces."""
+    """Return the display name in full, with white space collapsed to single spaces."""
     if isinstance(value, dict):
         for key in LABEL_KEYS:
             if key in value and not isinstance(value[key], dict | list):
@@ -78,7 +80,7 @@ def whole_name(value: Json) -> str:
 
 
 def _start_of(value: Json) -> str:
-    """What is enough of the JSON text of a value: aliases make values of millions of parts in a file of a few lines."""
+    """Return the JSON text of a value up to about 1,000 characters: a few lines of aliases can expand to millions."""
     text = ""
     for piece in _ENCODER.iterencode(value):
         text += piece
@@ -88,7 +90,7 @@ def _start_of(value: Json) -> str:
 
 
 def label(cell: Mapping[str, Json], sample: int | None = None) -> str:
-    """A cell for people: `subject=panda size=16:9`, with the sample where it matters."""
+    """Return a cell for people: `subject=panda size=16:9`, with the sample number if given."""
     parts = [f"{name}={name_of(value)}" for name, value in cell.items()]
     if sample is not None:
         parts.append(f"sample={sample}")

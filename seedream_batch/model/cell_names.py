@@ -1,4 +1,4 @@
-"""The axis values of cells, for people, from the JSON texts of the cells."""
+"""Display names of axis values, from the JSON texts of cells."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from seedream_batch.model.cell import name_of
 _decode = json.JSONDecoder().raw_decode
 
 _REMEMBERED = 4096
-"""How many texts are kept of either kind."""
+"""Number of cached texts of each kind."""
 
 
 class CellNames:
-    """Reads the texts of cells one after the other. What was read before is not read again.
+    """Reads the JSON texts of cells in sequence and caches what it has read.
 
-    Of two cells that follow each other the first axis is mostly the same, and the others take few values together.
+    Consecutive cells mostly share the value of the first axis, and few combinations of the other values occur.
     """
 
     def __init__(self) -> None:
@@ -26,8 +26,8 @@ class CellNames:
         self._names: dict[str, str] = {}
 
     def of(self, cell: str) -> Mapping[str, str]:
-        """From each axis of a cell, which is given as the JSON text of an object, to the name of its value."""
-        # A text that starts with a whole member and the comma behind it has that very member first.
+        """Return the display name for each axis of a cell, given as the JSON text of an object."""
+        # A text that starts with the same member and the comma after it has that member first.
         if cell.startswith(self._first):
             rest = self._rests.get(cell[len(self._first) :])
             if rest is not None:
@@ -42,7 +42,7 @@ class CellNames:
             axis, colon = _decode(cell, 1)
             _, end = _decode(cell, colon + 1)
         except ValueError:
-            return names  # spaces, which we do not write
+            return names  # spaces: not written by this program
         if cell[end] == ",":
             if len(self._rests) >= _REMEMBERED:
                 self._rests.clear()

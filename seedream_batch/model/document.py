@@ -11,7 +11,7 @@ Json: TypeAlias = Any
 """None, bool, int, float, str, a list of Json or a dict from str to Json."""
 
 Path: TypeAlias = tuple[str | int, ...]
-"""The way from the root of a document to a value: keys of mappings and indexes of sequences."""
+"""The path from the root of a document to a value: keys of mappings and indexes of sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class Position:
 
 
 class WrittenInt(int):
-    """A whole number that prints as it was written: 007."""
+    """An integer that prints as it was written: 007."""
 
     def __new__(cls, value: int, written: str) -> Self:
-        made = super().__new__(cls, value)
-        made.written = written
-        return made
+        number = super().__new__(cls, value)
+        number.written = written
+        return number
 
     written: str
 
@@ -41,12 +41,12 @@ class WrittenInt(int):
 
 
 class WrittenFloat(float):
-    """A number that prints as it was written: 3.10."""
+    """A float that prints as it was written: 3.10."""
 
     def __new__(cls, value: float, written: str) -> Self:
-        made = super().__new__(cls, value)
-        made.written = written
-        return made
+        number = super().__new__(cls, value)
+        number.written = written
+        return number
 
     written: str
 
@@ -55,7 +55,7 @@ class WrittenFloat(float):
 
 
 def written_as(value: float, text: str) -> WrittenInt | WrittenFloat | None:
-    """The number that prints as its text; None where it does so anyway."""
+    """Return a number that prints as `text`; None if the value already does."""
     if str(value) == text:
         return None
     return WrittenInt(value, text) if isinstance(value, int) else WrittenFloat(value, text)
@@ -63,11 +63,11 @@ def written_as(value: float, text: str) -> WrittenInt | WrittenFloat | None:
 
 @dataclass(slots=True)
 class Mark:
-    """Where one value starts, and the marks of what it holds.
+    """Where one value starts, and the marks of the values in it.
 
-    `keys` maps the keys of a mapping to the (line, column) of the key itself, `items` to the mark of
-    the value; for a sequence `items` is a list. Lines and columns start at 1. An aliased value shares the mark of
-    its anchor. `written` is a number that prints as it was written, where the value itself prints in another way.
+    `keys` maps the keys of a mapping to the (line, column) of the key itself, `items` to the mark of the value; for a
+    sequence, `items` is a list. Lines and columns start at 1. An alias shares the mark of its anchor. `written` is the
+    number as it was written, where the value itself prints differently.
     """
 
     line: int
@@ -79,16 +79,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A parsed file: its value, and where each part of it was written."""
+    """A parsed file: its value, and the position of each part of it."""
 
     file: str
     value: Json
     mark: Mark
 
     def position(self, path: Sequence[str | int] = (), *, key: bool = False) -> Position:
-        """The position of the value at `path`, or of the nearest part around it that exists.
+        """Return the position of the value at `path`, or of its nearest existing parent.
 
-        With `key`, the position of the last key instead of its value.
+        With `key`, return the position of the last key instead of its value.
         """
         mark = self.mark
         last = (mark.line, mark.column)
@@ -108,12 +108,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something wrong in a job file: where, what, and how to mend it.
+    """Something wrong in a job file: where, what, and how to fix it.
 
-    `path` is the dotted path of the value (`request.n`, `matrix.subject[2].id`), empty for the whole file.
-    `cell` names the first matrix cell to blame, and `count` says how many cells have this very cause.
-    Its texts are fit to print whatever names and values bring along: control characters and line breaks become
-    escapes, and what is beyond reading is cut.
+    `path` is the dotted path of the value (`request.n`, `matrix.subject[2].id`), empty for the whole file. `cell` names
+    the first affected matrix cell, and `count` is the number of cells with the same cause. All texts are safe to print:
+    control characters and line breaks are escaped, and overlong texts are shortened in the middle.
     """
 
     path: str
@@ -128,7 +127,7 @@ class Problem:
             text = getattr(self, name)
             if len(text) > _LONGEST or not text.isprintable():
                 short = text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-_LONGEST // 2 :]}"
-                object.__setattr__(self, name, _CONTROL.sub(_escape, short))
+                object.__setattr__(self, name, _CONTROL.sub(_escape_control, short))
 
     def __str__(self) -> str:
         text = f"{self.position}: " if self.position else ""
@@ -148,12 +147,12 @@ _LONGEST = 1000
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found.group().encode("unicode_escape").decode()
+def _escape_control(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
 
 
 def dotted(path: Sequence[str | int]) -> str:
-    """`("matrix", "subject", 2, "id")` as `matrix.subject[2].id`."""
+    """Return `("matrix", "subject", 2, "id")` as `matrix.subject[2].id`."""
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -165,11 +164,11 @@ def dotted(path: Sequence[str | int]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The values of an axis that comes from a file.
+    """The values of an axis that are read from a file.
 
-    `typed` is false where the format knows only text (csv, tsv, txt). `positions[i]` is the (line, column)
-    that value `i` starts at in `file`. `earlier[i]` are the values that earlier versions may have read
-    instead; `written[i]` is one whose numbers print as they are written, where that is not how they print.
+    `typed` is false for formats that only have text (csv, tsv, txt). `positions[i]` is the (line, column) in `file`
+    where value `i` starts. `earlier[i]` are the values that earlier versions may have read instead; `written[i]` is the
+    value with its numbers as they were written, where those print differently.
     """
 
     file: str
@@ -180,6 +179,6 @@ class Table:
     written: Mapping[int, Json] = field(default_factory=dict)
 
     def position(self, index: int) -> Position:
-        """Where value `index` starts."""
+        """Return where value `index` starts."""
         line, column = self.positions[index]
         return Position(self.file, line, column)

@@ -1,4 +1,4 @@
-"""A job: what a job file says, checked and with every default filled in."""
+"""A job: the contents of a job file, checked and with all defaults filled in."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ MICRO = 1_000_000
 """Millionths of a US dollar in one dollar: money is counted in whole millionths, never in floats."""
 
 DEFAULT_PRICE = 35_000
-"""What an image is taken to cost (millionths of a USD) where neither the job nor an earlier task says so."""
+"""Assumed price of an image in millionths of a USD, where neither the job nor an earlier task says it."""
 
 
 class Send(StrEnum):
-    """How a local reference image travels to the service."""
+    """How a local reference image is sent to the service."""
 
     UPLOAD = "upload"
     INLINE = "inline"
 
 
 class OnUnknown(StrEnum):
-    """What happens to a submission whose outcome is unknown."""
+    """What to do with a submission whose outcome is unknown."""
 
     HOLD = "hold"
     RESEND = "resend"
@@ -35,8 +35,9 @@ class OnUnknown(StrEnum):
 class Axis:
     """One axis of the matrix: its name and its values, in the order they were written.
 
-    `typed` is false for values from a file format that knows only text. By the identity of a value, `earlier` has the
-    values that earlier versions may have read instead, and `written` the one whose numbers print as they are written.
+    `typed` is false for values from a file format that only has text. `earlier` maps the `id()` of a value to the
+    values that earlier versions may have read instead, and `written` to the value with its numbers as they were
+    written.
     """
 
     name: str
@@ -49,11 +50,11 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class OtherReadings:
-    """What a job says outside of its axes in another way of reading it.
+    """Other ways to read the parts of a job outside its axes, for matching tasks of earlier versions.
 
-    `earlier_include` and `written_include` are as in `Axis`, of the cells of `include`; `written_vars` has the
-    variables whose numbers print otherwise than they are written. `earlier_prompt` is a prompt from a file, with the
-    line ends that earlier versions may have sent; empty where there is no other.
+    `earlier_include` and `written_include` are as in `Axis`, for the cells of `include`. `written_vars` has the
+    variables whose numbers print differently from how they were written. `earlier_prompt` is a prompt from a file with
+    the line ends that earlier versions may have sent; empty if there is none.
     """
 
     earlier_include: Mapping[int, Mapping[str, Json]] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class OtherReadings:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Hard caps; money in millionths of a USD. `prices` maps a resolution to the price of an image."""
+    """Hard limits; money in millionths of a USD. `prices` maps a resolution to the price of an image."""
 
     max_images: int | None = None
     max_cost: int | None = None
@@ -77,7 +78,7 @@ class Budget:
         return self.price is not None or bool(self.prices)
 
     def price_of(self, resolution: str) -> int:
-        """The estimated price of one image at `resolution`, in millionths of a USD."""
+        """Return the estimated price of one image at `resolution`, in millionths of a USD."""
         if self.prices and resolution in self.prices:
             return self.prices[resolution]
         return DEFAULT_PRICE if self.price is None else self.price
@@ -85,7 +86,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run behaves; `rate` is submissions a second (None: as fast as the service lets), times in seconds."""
+    """Settings of a run: `rate` in submissions per second (None: as fast as the service accepts), times in seconds."""
 
     max_in_flight: int = 64
     rate: float | None = None
@@ -95,12 +96,12 @@ class RunSettings:
 
     @property
     def resends(self) -> bool:
-        """Whether submissions without a clear answer are sent again under their key."""
+        """Whether submissions with an unknown outcome are sent again with the same idempotency key."""
         return self.on_unknown is OnUnknown.RESEND
 
 
 class NotifyOn(StrEnum):
-    """Ends of a run that somebody may want to be told of."""
+    """Outcomes of a run that can trigger the webhook."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -110,7 +111,7 @@ class NotifyOn(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """A webhook and the ends of a run that it is told of; `url` is as written, with `${NAME}` for what is secret."""
+    """A webhook and the outcomes that trigger it; `url` is as written, with `${NAME}` for secrets."""
 
     url: str
     on: tuple[NotifyOn, ...] = (NotifyOn.SUCCESS, NotifyOn.FAILURE)
@@ -121,9 +122,9 @@ class Notify:
 class Job:
     """A job file with every path made absolute and every default filled in.
 
-    `request` still holds the templates; `output_path` is the template of the path of an image inside
-    the destination, without an extension. With a `store` the pictures go there, and `output_dir` keeps the rest on this
-    machine: the manifest, unless that is on a server, and pictures while they are written.
+    `request` still holds the templates; `output_path` is the template for the path of an image inside the destination,
+    without an extension. With a `store`, images are stored there, and `output_dir` holds the rest on this machine: the
+    manifest, unless it is on a server, and images while they are being written.
     """
 
     name: str
@@ -147,7 +148,7 @@ class Job:
 
     @property
     def pictures(self) -> FilePath | str:
-        """Where the pictures go: a folder, or a URL."""
+        """The image destination: a folder or a URL."""
         return self.output_dir if self.store is None else self.store.url
 
     @property
@@ -158,7 +159,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference image whose bytes are at hand: a local file, or a data URI written in the job.
+    """A reference image whose bytes are available: a local file, or a data URI written in the job.
 
     `file` is None for a data URI; `text` is what the job says. `media_type` is image/jpeg or image/png.
     """
@@ -173,10 +174,10 @@ class Reference:
 
 
 REFERENCE = "sha256:"
-"""How a reference image whose bytes are at hand stands in a request until it is sent: by their hash."""
+"""Prefix of the hash that stands for a local reference image in a request until it is sent."""
 
 
 def web_address(text: str) -> str | None:
-    """The http or https URL with its scheme in small letters; None for what is no such URL."""
+    """Return an http or https URL with its scheme in lower case; None if `text` is not one."""
     scheme, colon, rest = text.partition("://")
     return f"{scheme.lower()}{colon}{rest}" if colon and scheme.lower() in {"http", "https"} else None

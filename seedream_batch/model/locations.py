@@ -1,4 +1,4 @@
-"""Where the manifest of a job is."""
+"""Where the manifest and the images of a job are stored."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 _SECRET = "password"  # noqa: S105 - a part of names
-"""What the names of parameters have in them whose values are secret."""
+"""Parameters with this in their name have secret values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A manifest in a PostgreSQL database: the `url` of that, and the `schema` in it that is all the manifest's."""
+    """A manifest in a PostgreSQL database: the database's `url`, and the `schema` that only the manifest uses."""
 
     url: str
     schema: str
@@ -27,7 +27,7 @@ class Server:
         return f"postgresql://{authority.rpartition('@')[2]}{slash}{database} schema {self.schema}"
 
     def without_secrets(self, text: str) -> str:
-        """A text that may quote the URL, without the passwords in that."""
+        """Mask the passwords of the URL in a text that may quote it."""
         for secret in sorted(secrets_of(self.url), key=len, reverse=True):
             for form in (secret, unquote(secret)):
                 text = text.replace(form, "***")
@@ -35,11 +35,11 @@ class Server:
 
 
 Place = Path | Server
-"""A manifest: a file, or a schema in a database."""
+"""Where a manifest is: a file, or a schema in a database."""
 
 
 def secrets_of(url: str) -> Iterator[str]:
-    """The passwords in a URL of a database, as they are written there."""
+    """Yield the passwords in a database URL, as they are written there."""
     address, _, query = url.partition("://")[2].partition("?")
     user = address.rpartition("@")[0]
     if user.partition(":")[2]:
@@ -51,11 +51,11 @@ def secrets_of(url: str) -> Iterator[str]:
 
 
 def without_passwords(url: str) -> str:
-    """A URL of a database as it may be printed."""
+    """Return a database URL without its passwords, for printing."""
     scheme, _, rest = url.partition("://")
     address, _, query = rest.partition("?")
     user, at, hosts = address.rpartition("@")
-    shown = "&".join(one for one in query.split("&") if one and not _is_secret(one))
+    shown = "&".join(parameter for parameter in query.split("&") if parameter and not _is_secret(parameter))
     return f"{scheme}://{user.partition(':')[0]}{at}{hosts}{f'?{shown}' if shown else ''}"
 
 
@@ -64,25 +64,22 @@ def _is_secret(parameter: str) -> bool:
 
 
 def as_text(path: Path) -> str:
-    """A path as text that every database takes: bytes in it that are no UTF-8 are escaped."""
+    """Return a path as text that every database accepts: bytes that are not UTF-8 are escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def name_of(place: Place) -> str:
-    """A manifest by its whole name."""
+    """Return the full name of a manifest for people."""
     return str(place.resolve()) if isinstance(place, Path) else place.name
 
 
 MANIFEST = "manifest.db"
-"""The file of a manifest, in the output folder of its job."""
+"""File name of a manifest in the output folder of its job."""
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A place on an object store: a bucket, and what the keys in it start with; `scheme` is s3, gs or az.
-
-    Credentials are no part of it.
-    """
+    """A location on an object store: a bucket and a key prefix; `scheme` is s3, gs or az. Holds no credentials."""
 
     scheme: str
     bucket: str
@@ -90,5 +87,5 @@ class Store:
 
     @property
     def url(self) -> str:
-        """The address, without a slash at its end."""
+        """The URL, without a trailing slash."""
         return f"{self.scheme}://{self.bucket}/{self.prefix}".rstrip("/")

@@ -1,4 +1,4 @@
-"""What the service's answers mean to a task, whatever they looked like on the wire."""
+"""What the service's answers mean for a task, independent of their form on the wire."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Submitted(StrEnum):
-    """What became of a submission. Only the kinds named "not executed" are safe to send again."""
+    """The outcome of a submission. Only the kinds described as "Not executed" are safe to send again."""
 
     ACCEPTED = "accepted"
     """Executed: a task id came back."""
@@ -24,34 +24,34 @@ class Submitted(StrEnum):
     BLOCKED = "blocked"
     """Not executed: a firewall or a gateway in front of the service turned this one request away."""
     UNPAID = "unpaid"
-    """Not executed: 402, or words to that effect: the balance is too low."""
+    """Not executed: 402, or a message to that effect: the balance is too low."""
     NO_MODEL = "no model"
-    """Not executed: a gateway says that it has nothing to run the model on, or nothing for this key."""
+    """Not executed: a gateway has no upstream for the model, or none for this key."""
     IN_PROGRESS = "in progress"
-    """The same key is being worked on (409 `idempotency_in_progress`): ask again later with the same."""
+    """The same key is in progress (409 `idempotency_in_progress`): ask again later with the same key."""
     INDETERMINATE = "indeterminate"
     """The service cannot tell (409), or says that the key had another body: a person has to decide."""
     UNKNOWN = "unknown"
-    """Anything else: perhaps executed and billed."""
+    """Anything else: possibly executed and charged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An answer that was not fully understood, as it is kept for people: secrets masked, and only its first part."""
+    """An answer stored for people because it was not fully understood: secrets masked, only its first part."""
 
     why: str
-    """What was not understood; empty where everything was, and what it says may still turn out to be wrong."""
+    """What was not understood; empty if everything was, but the content may still turn out to be wrong."""
     status: int | None
     headers: str
     """A JSON object."""
     body: str
     length: int
-    """Bytes of the whole body that were read."""
+    """Length in bytes of the whole body that was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The outcome of one POST; `retry_after` in seconds from now, `status` the HTTP status if one came."""
+    """The outcome of one POST; `retry_after` in seconds from now, `status` the HTTP status if there was one."""
 
     kind: Submitted
     task_ids: tuple[str, ...] = ()
@@ -61,11 +61,11 @@ class Submission:
     retry_after: float | None = None
     replayed: bool = False
     kept: Kept | None = None
-    """The answer itself, where it was not fully understood, or has task ids."""
+    """The answer itself, if it was not fully understood or has task ids."""
 
 
 class Polled(StrEnum):
-    """What a look at a task showed."""
+    """What a poll found."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -74,12 +74,12 @@ class Polled(StrEnum):
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate limited"
     NO_ANSWER = "no answer"
-    """Nothing usable came back; for a GET that is simply asked again."""
+    """No usable answer; a GET can simply be repeated."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
-    """One delivered image; `expires_at` in unix seconds, None when the service gave none."""
+    """One delivered image; `expires_at` in unix seconds, None if the service gave none."""
 
     url: str
     expires_at: float | None
@@ -87,9 +87,9 @@ class ImageUrl:
 
 @dataclass(frozen=True, slots=True)
 class Poll:
-    """The outcome of one look at a task; `cost` in millionths of a USD, `notes` say what could not be used.
+    """The outcome of one poll; `cost` in millionths of a USD, `notes` say what could not be used.
 
-    `took` is how many seconds a task that has ended was at work, where the service says so.
+    `took` is the duration of an ended task in seconds, if the service reports it.
     """
 
     kind: Polled
@@ -102,21 +102,21 @@ class Poll:
     took: float | None = None
     notes: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
-    """What the service said in the place of images."""
+    """Errors that the service returned in place of images."""
     partial: bool = False
-    """The service says itself that it is still at work on the task: not all images need be there."""
+    """Whether the service says that it is still working on the task: images may be missing."""
     kept: Kept | None = None
-    """The answer itself, where it was not fully understood."""
+    """The answer itself, if it was not fully understood."""
 
 
 class Fetched(StrEnum):
-    """What became of a download."""
+    """The outcome of a download."""
 
     WHOLE = "whole"
-    """Every byte that was announced arrived."""
+    """All announced bytes arrived."""
     GONE = "gone"
-    """403, 404 or 410: the link is expired."""
+    """403, 404 or 410: the link has expired."""
     BROKEN = "broken"
-    """Anything else: a cut body, a wrong status, a wrong type."""
+    """Anything else: a truncated body, a wrong status, a wrong type."""
     REFUSED = "refused"
-    """The URL is one that must not be asked."""
+    """The URL must not be requested."""

@@ -1,4 +1,4 @@
-"""What a request may cost before the service has said so, and which costs are believable.
+"""What a request may cost before the service has said so, and which costs are plausible.
 
 Money is in millionths of a USD.
 """
@@ -13,30 +13,30 @@ from seedream_batch.model.job import DEFAULT_PRICE, MICRO
 from seedream_batch.model.task import TaskRecord
 
 UNSURE = 10
-"""How many times its expected price an image may turn out to cost, as long as nothing like it was charged."""
+"""Factor by which an image may exceed its expected price while no similar request has been charged."""
 
 PROVEN = 64
-"""Charges for one kind of request after which its highest price is taken to hold."""
+"""Charges for one kind of request after which its highest price is taken as certain."""
 
 RECENT = 7
-"""Days for which a price counts as recently seen."""
+"""Days for which a price counts as recent."""
 
 _FREE_TEXT = ("prompt", "webhook")
-"""Fields of a request that do not make it another kind."""
+"""Fields of a request that do not affect its kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What delivered images count against the budget; `note` says where that is not simply what the service said."""
+    """What delivered images count against the budget; `note` explains any difference from the service's figure."""
 
     cost: int
     note: str = ""
     believed: bool = True
-    """Whether the cost tells what such an image costs."""
+    """Whether the cost is evidence for the price of such an image."""
 
 
 def kind_of(task: TaskRecord) -> str:
-    """What a request has in common with others of the same price: all of it but its text; of lists, the length."""
+    """Return a key shared by requests of the same price: all fields but the texts; of lists, only the length."""
     body = json.loads(task.body)
     rest = {
         name: len(value) if isinstance(value, list) else value
@@ -48,10 +48,10 @@ def kind_of(task: TaskRecord) -> str:
 
 
 def worst_case(held: int, images: int, seen: int) -> int:
-    """What requests of one kind may cost in the worst case: `held` for so many images, `seen` charges of that kind.
+    """Return the most that requests of one kind may cost: `held` is reserved for `images`, `seen` charges are known.
 
-    Nothing seen: `UNSURE` times the price, and at least that of the default price, however small the stated one is.
-    From there on it falls with each charge.
+    Without any charge, this is `UNSURE` times the reserved price, or times the default price if that is higher. It
+    falls with each charge.
     """
     if seen >= PROVEN:
         return held
@@ -61,10 +61,10 @@ def worst_case(held: int, images: int, seen: int) -> int:
 
 
 def counted(said: int | None, images: int, *, held: int, estimate: int, known: int) -> Counted:
-    """What so many delivered images count, given the cost that the service said, if any.
+    """Return what delivered images count, given the cost that the service said, if any.
 
-    `held` is the price of one image at which it was reserved, `estimate` that of the job, `known` the highest that was
-    charged lately (0: none). Nothing, or next to nothing, is not believed; far too much is, since it may be true.
+    `held` is the price of one image at which it was reserved, `estimate` the job's price, `known` the highest recent
+    charge (0: none). Zero or next to nothing is not believed; far too much is, because it may be true.
     """
     if not images:
         return Counted(said or 0, believed=False)
@@ -81,12 +81,13 @@ def counted(said: int | None, images: int, *, held: int, estimate: int, known: i
 
 
 class Exposure:
-    """How far requests whose cost is still to come may exceed what is held for them."""
+    """Tracks how far requests with a pending cost may exceed their reservations."""
 
     def __init__(self, holding: Iterable[tuple[str, int, int, int]], seen: Mapping[str, int]) -> None:
-        """`holding` has, by kind of request: images, what is held for them, and how many of them settle by themselves.
+        """Start from pending requests and known charges.
 
-        `seen` counts the charges of each kind.
+        `holding` has a tuple for each kind of request: the kind, its images, what is reserved for them, and how many of
+        its requests are in flight. `seen` counts the charges of each kind.
         """
         self._seen = seen
         self._beyond = 0
@@ -96,17 +97,17 @@ class Exposure:
             self.add(kind, images, held, settling)
 
     def add(self, kind: str, images: int, held: int, settling: int = 1) -> None:
-        """One more request, or several of one kind."""
+        """Add one request, or several of one kind."""
         seen = self._seen.get(kind, 0)
         self._beyond += worst_case(held, images, seen) - held
         self._settling += settling
         self._in_doubt |= not settling and not seen
 
     def allows(self, kind: str, images: int, held: int, *, counts: int, cap: int) -> bool:
-        """Whether a request may go out; `counts` is what is spent and held, this request included.
+        """Return whether a request may be sent; `counts` is what is spent and reserved, this request included.
 
-        One may when nothing else is in flight, though it may cost more than the cap leaves: else its price would never
-        be known. Requests in doubt count as in flight as long as nothing like this one was charged.
+        A request may be sent while no other is in flight, even if it may exceed the cap: otherwise its price would
+        never be known. Uncertain requests count as in flight while no similar request has been charged.
         """
         seen = self._seen.get(kind, 0)
         if counts + self._beyond + worst_case(held, images, seen) - held <= cap:

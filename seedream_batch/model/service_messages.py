@@ -1,7 +1,8 @@
-"""What the words of a refusal mean, whoever wrote them: pure.
+"""What the words of a refusal mean, whoever wrote them. Pure.
 
-Services, the gateways before them and the models behind them say the same in many words, so each meaning is a family of
-words and not a list of messages. Where a word misleads, the task still ends where nothing was executed.
+Services, gateways and models phrase the same thing in many ways, so each meaning is a family of words rather than a
+list of messages. All meanings are refusals, so a misread one still counts
+as not executed.
 """
 
 from __future__ import annotations
@@ -85,37 +86,37 @@ _UNKNOWN_TASK = re.compile(
 
 
 def is_moderation(code: str, message: str) -> bool:
-    """Whether a refusal is about the content, by the code and message of the service: the same again is of no use."""
+    """Return whether a refusal is about the content, so that resending the same request is useless."""
     return bool(_MODERATION_CODES.match(code) or _MODERATION.search(f"{code} {message}"))
 
 
 def is_balance(code: str, kind: str, message: str) -> bool:
-    """Whether a refusal says that the account has too little money, and not that requests come too fast."""
+    """Return whether a refusal says that the balance is too low, not that requests come too fast."""
     text = f"{code} {kind} {message}"
-    # "quota" alone is the word of both: what speaks of minutes or of a rate is about the pace.
+    # "quota" is used for both; a message that mentions minutes or a rate is about the rate limit.
     return bool(_BALANCE.search(text)) and not (_PER_TIME.search(message) or _PER_TIME.search(code))
 
 
 def lacks_money(code: str, kind: str, message: str) -> bool:
-    """Whether a refusal says in so many words that the money is too little, and does not just mention money."""
+    """Return whether a refusal explicitly says that the balance is too low, rather than just mentioning money."""
     return bool(_LACKS_MONEY.search(f"{code} {kind} {message}")) and is_balance(code, kind, message)
 
 
 def is_no_model(code: str, message: str) -> bool:
-    """Whether a gateway says that it has nothing to run the model on, so that the request went nowhere.
+    """Return whether a gateway says that it has no upstream for the model, so that nothing was executed.
 
-    After a first try that failed (it says "retry" then) something may have been executed.
+    If the message mentions a retry, the gateway's first attempt failed, and something may have been executed.
     """
     named = code.lower() in {"model_not_found", "no_available_channel"} or bool(_NO_MODEL.search(message))
     return named and "retry" not in message.lower()
 
 
 def is_dead_reference(code: str, message: str) -> bool:
-    """Whether a refusal says that a reference image could not be fetched from its link."""
+    """Return whether a refusal says that a reference image could not be fetched from its URL."""
     text = f"{code} {message}"
     return bool(_REFERENCE.search(text) and _UNREACHED.search(text))
 
 
 def is_unknown_task(code: str, message: str) -> bool:
-    """Whether a refusal says that the service does not know the task that it was asked about."""
+    """Return whether a refusal says that the service does not know the task."""
     return bool(_UNKNOWN_TASK.search(f"{code} {message}"))

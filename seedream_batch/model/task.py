@@ -1,4 +1,4 @@
-"""A task, its images and the states they pass through."""
+"""A task, its images, and their states."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from pathlib import PurePosixPath
 
 
 class TaskState(StrEnum):
-    """What is known of a task; `EDGES` says where it may go from there."""
+    """What is known about a task; `EDGES` lists the allowed transitions."""
 
     PLANNED = "planned"
     """Nothing was sent, or provably nothing was executed."""
     SUBMITTING = "submitting"
-    """The intent and its key are committed, no answer is."""
+    """The intent and its key are committed; there is no answer yet."""
     ACCEPTED = "accepted"
     """The service's task id is stored."""
     SUCCEEDED = "succeeded"
     """The URLs of the images are stored."""
     FAILED = "failed"
-    """A definite no: refused, or failed by the service and refunded."""
+    """Definitely not delivered: refused, or failed by the service and refunded."""
     LOST = "lost"
     """The service does not know the task id, or the task's deadline passed."""
     UNCERTAIN = "uncertain"
-    """Perhaps executed and paid; the task id is not known."""
+    """Possibly executed and charged; the task id is not known."""
 
 
 class ImageState(StrEnum):
-    """What is known of one image of a succeeded task. A download under way is no state."""
+    """What is known about one image of a succeeded task. A download in progress is not a state."""
 
     ANNOUNCED = "announced"
     """A URL is known."""
     STORED = "stored"
-    """The verified file stands under its final name."""
+    """The verified file has its final name."""
     REJECTED = "rejected"
-    """The bytes were bad, and the tries are spent."""
+    """The bytes were invalid, and all attempts are used up."""
     EXPIRED = "expired"
-    """No URL that still works could be had."""
+    """No working URL could be obtained."""
     MISSING = "missing"
-    """It was stored, and the file is gone or changed."""
+    """It was stored, but the file is missing or changed."""
 
 
 EDGES: Mapping[TaskState, frozenset[TaskState]] = {
-    # Back to succeeded: the files that were to be made anew came back before that was paid for.
+    # Back to succeeded: the missing files reappeared before their regeneration was paid for.
     TaskState.PLANNED: frozenset({TaskState.SUBMITTING, TaskState.SUCCEEDED}),
     TaskState.SUBMITTING: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED, TaskState.UNCERTAIN}),
     TaskState.ACCEPTED: frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.LOST}),
-    # Only a person takes this way: to make anew what is not there any more, or to give up what the job dropped.
+    # Only a person starts this: to regenerate missing images, or to prune what the job no longer asks for.
     TaskState.SUCCEEDED: frozenset({TaskState.PLANNED}),
     TaskState.FAILED: frozenset({TaskState.PLANNED}),
-    # Back to accepted: polling again is free, and may find what was paid for.
+    # Back to accepted: polling again is free, and may find a paid result.
     TaskState.LOST: frozenset({TaskState.ACCEPTED, TaskState.PLANNED}),
     TaskState.UNCERTAIN: frozenset({TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),
 }
-"""Every move a task may make. The manifest refuses any other."""
+"""All allowed transitions of a task. The manifest refuses any other."""
 
 IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
     ImageState.ANNOUNCED: frozenset({ImageState.STORED, ImageState.REJECTED, ImageState.EXPIRED}),
@@ -63,29 +63,29 @@ IMAGE_EDGES: Mapping[ImageState, frozenset[ImageState]] = {
     ImageState.EXPIRED: frozenset({ImageState.ANNOUNCED}),
     ImageState.MISSING: frozenset({ImageState.ANNOUNCED, ImageState.STORED}),
 }
-"""Every move an image may make."""
+"""All allowed transitions of an image."""
 
 KNOWN_FOR = 7 * 86_400.0
-"""Seconds after its submission for which a service may know a task; no page says how long it does."""
+"""Seconds after its submission for which a service may know a task; its documentation states no limit."""
 
 NOT_THERE = (ImageState.REJECTED, ImageState.EXPIRED, ImageState.MISSING)
-"""The states of an image that was delivered and is not in the folder."""
+"""States of an image that was delivered but is not stored."""
 
 SAME_BYTES = "the same bytes as "
-"""How the warning of an image begins whose bytes another image has, too."""
+"""Prefix of the warning for an image with the same bytes as another."""
 
 PRUNED = "its images were pruned"
-"""The reason of a task that a person pruned: should the job ask for it again, it is made anew."""
+"""Reason of a task whose images a person pruned; it is regenerated if the job asks for it again."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """One task as the job asks for it.
 
-    `body` is the final request as JSON text; a local reference image stands in it as `sha256:HEX` until it is
-    sent. `images` is how many images the service is asked (and pre-charged) for. `paths` are relative to the
-    output folder and bear no extension: one for each image where the job's template uses `index`, else one.
-    `cell` is a JSON object of axis values. `price` is the estimate for one image in millionths of a USD.
+    `body` is the final request as JSON text; a local reference image appears in it as `sha256:HEX` until it is sent.
+    `images` is how many images the service is asked for, and charges in advance. `paths` are relative to the output
+    folder and have no extension: one for each image if the job's template uses `index`, else one. `cell` is a JSON
+    object of axis values. `price` is the estimate for one image in millionths of a USD.
     """
 
     fingerprint: str
@@ -102,26 +102,26 @@ class TaskSpec:
 
     @property
     def earlier(self) -> tuple[tuple[str, str], ...]:
-        """The body and fingerprint of each other request that earlier versions may have made of the same text."""
+        """Body and fingerprint of each other request that earlier versions may have made from the same text."""
         return ()
 
 
 class RereadTask(TaskSpec):
-    """A task whose text earlier versions read otherwise."""
+    """A task whose text earlier versions read differently."""
 
     __slots__ = ("_earlier",)
     _earlier: tuple[tuple[str, str], ...]
 
     @classmethod
     def of(cls, spec: TaskSpec, earlier: tuple[tuple[str, str], ...]) -> RereadTask:
-        """The task, with what earlier versions may have made of it."""
-        made = cls(**{one.name: getattr(spec, one.name) for one in fields(spec)})
-        object.__setattr__(made, "_earlier", earlier)
-        return made
+        """Return `spec` with the requests that earlier versions may have made from it."""
+        task = cls(**{field.name: getattr(spec, field.name) for field in fields(spec)})
+        object.__setattr__(task, "_earlier", earlier)
+        return task
 
     @property
     def earlier(self) -> tuple[tuple[str, str], ...]:
-        """The body and fingerprint of each other request that earlier versions may have made of the same text."""
+        """Body and fingerprint of each other request that earlier versions may have made from the same text."""
         return getattr(self, "_earlier", ())  # a copy with another field has none
 
 
@@ -129,9 +129,9 @@ class RereadTask(TaskSpec):
 class TaskRecord:
     """One task as the manifest knows it; times are unix seconds, money millionths of a USD.
 
-    `ordinal` is None when the job no longer asks for it. The service may answer one submission with several
-    task ids; the task has ended when they all have. `attempt` counts the keys used so far and `failures`
-    the attempts that the service failed. `held` marks an uncertain task that only a person may decide.
+    `ordinal` is None when the job no longer asks for it. The service may answer one submission with several task ids;
+    the task ends when all of them have. `attempt` counts the idempotency keys used so far and `failures` the attempts
+    that the service failed. `held` marks an uncertain task that only a person may resolve.
     """
 
     id: int
@@ -159,16 +159,16 @@ class TaskRecord:
     held: bool
     updated_at: float
     warning: str = ""
-    """Why the result is not what was requested, empty if it is."""
+    """Why the result differs from the request; empty if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
     """One image as the manifest knows it; `index` counts from 1, `path` is relative to the output folder.
 
-    `sha256`, `bytes`, `width`, `height` and `format` are known from just before the file gets its final name.
-    `target` is where the file has to move, because the job's output path changed, and `via` where it is being moved to
-    right now.
+    `sha256`, `bytes`, `width`, `height` and `format` are known from just before the file gets its final name. `target`
+    is where the file must move because the job's output path changed, `via` the path of a move in progress.
+    `expires_at` is in unix seconds.
     """
 
     task: int
@@ -187,20 +187,20 @@ class ImageRecord:
     reason: str
     via: str | None = None
     warning: str = ""
-    """Why the stored file is not what was requested, empty if it is."""
+    """Why the stored file differs from the request; empty if it does not."""
 
 
 def may_be_known(task: TaskRecord, now: float) -> bool:
-    """Whether a poll of a lost task may find it again, at `now` (unix seconds)."""
+    """Return whether polling a lost task at `now` (unix seconds) may find it again."""
     return bool(task.task_ids) and now - (task.submitted_at or 0.0) < KNOWN_FOR
 
 
 def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str) -> str:
-    """The path, without an extension, of image `index` (from 1) of a task that asks for `images`.
+    """Return the path, without an extension, of image `index` (from 1) of a task that asks for `images`.
 
-    A task of one image has the bare path; of several, each gets `-1`, `-2`, ... unless the template used
-    `index` and so gave a path for each. More images than were asked for are numbered on, with a part of the
-    fingerprint, so that no other task can want the name.
+    A single image has the bare path; otherwise each gets `-1`, `-2`, ... unless the template used `index` and so gave a
+    path for each. Images beyond those requested are numbered on, with a part of the fingerprint, so that their paths
+    cannot clash with another task's.
     """
     if index > images:
         return f"{paths[-1]}-{index}-{fingerprint[:8]}"
@@ -212,14 +212,14 @@ def image_path(paths: tuple[str, ...], images: int, index: int, fingerprint: str
 
 
 def home_of(task: TaskRecord | TaskSpec, image: ImageRecord) -> str:
-    """The path where the job wants a stored image, with the extension that its file has now."""
+    """Return the path that the job gives a stored image, with the extension of its present file."""
     stem = image_path(task.paths, task.images, image.index, task.fingerprint)
     return stem + PurePosixPath(image.path or "").suffix
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all attempts cost, and what is held for those whose cost is not known; money in millionths of a USD."""
+    """Cost of all attempts, and reservations for those with an unknown cost; money in millionths of a USD."""
 
     reserved_images: int = 0
     reserved: int = 0

@@ -1,8 +1,8 @@
-"""What counts as the same text, whatever file and format it comes from.
+"""Text normalisation, the same for every file and format.
 
-Line breaks are line feeds. Characters that nobody sees are left out, but for the joiners that scripts and emoji need.
-White space around a value does not count. Control characters are refused. Everything else stays as it was written,
-full-width forms and Unicode forms included: a prompt is sent as it stands.
+Line breaks become line feeds. Invisible characters are dropped, except the joiners that scripts and emoji need. White
+space around a value is ignored. Control characters are refused. Everything else stays as written, including full-width
+and Unicode normalisation forms: a prompt is sent as it is.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Final
 from seedream_batch.model.document import Json
 
 CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
-"""Characters that no text may have: nobody knows what they were meant to do."""
+"""Control characters that are refused in any text, because their intent is unknown."""
 
 _BREAK: Final = re.compile("\r\n|[\r\x85\u2028\u2029]")
 _INVISIBLE: Final = re.compile(
     "[\x7f-\x84\x86-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0001]"
-    # Tags are a part of some flags, and are left alone there.
+    # Tag characters are part of some flags and are kept there.
     "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0020-\U000e007f]+"
 )
 _JOINERS_ALONE: Final = re.compile("[\\s\u200c\u200d]*\\Z")
@@ -28,23 +28,23 @@ _WORD: Final = re.compile(r"\w+")
 
 
 def with_line_feeds(text: str) -> str:
-    """The text of a file with every line end as a line feed, however it was checked out."""
+    """Return the text with all line ends as line feeds, however the file was checked out."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
 
 
 def plain_text(text: str) -> str:
-    """The text with line feeds, and without characters that nobody sees."""
+    """Return the text with line feeds and without invisible characters."""
     if text.isascii() and "\x7f" not in text:
         return with_line_feeds(text)
     return _INVISIBLE.sub("", _BREAK.sub("\n", text))
 
 
 UNPRINTABLE_IN_YAML: Final = re.compile("[\x7f-\x84\x86-\x9f\ufffe\uffff]")
-"""What of that YAML itself does not take."""
+"""Invisible characters that YAML itself refuses."""
 
 
 def plain_value(text: str) -> str:
-    """`plain_text` without white space around it; a text of nothing but joiners is empty."""
+    """Return `plain_text` without surrounding white space; a text that consists of joiners becomes empty."""
     if text.isprintable() and text.isascii():
         return text.strip()
     text = plain_text(text).strip()
@@ -52,7 +52,7 @@ def plain_value(text: str) -> str:
 
 
 def normal(value: Json) -> Json:
-    """A value with every text in it as `plain_value`; the same object where that changes nothing."""
+    """Apply `plain_value` to every text in a value; return the same object if nothing changes."""
     if isinstance(value, str):
         text = plain_value(value)
         return value if text == value else text
@@ -68,12 +68,12 @@ def normal(value: Json) -> Json:
 
 def _normal_fields(value: dict[str, Json]) -> dict[str, Json]:
     fields = {plain_value(key): normal(item) for key, item in value.items()}
-    # Of two keys that become one, both stay: a template that reads one of them is told what there is.
+    # Keys that would become equal are kept as they are, so that the error about an unknown field lists both.
     return fields if len(fields) == len(value) else {key: normal(item) for key, item in value.items()}
 
 
 def is_empty(value: Json) -> bool:
-    """Whether a value of a table says nothing: no text, or only fields without any."""
+    """Return whether a table value is empty: no text, or only empty fields."""
     if isinstance(value, dict):
         return all(map(is_empty, value.values()))
     if isinstance(value, list):
@@ -82,10 +82,10 @@ def is_empty(value: Json) -> bool:
 
 
 def control_in(value: Json) -> str:
-    """The first control character in any text of a value; empty where there is none."""
+    """Return the first control character in any text of a value; empty if there is none."""
     if isinstance(value, str):
-        found = None if value.isprintable() else CONTROL.search(value)
-        return found.group() if found else ""
+        match = None if value.isprintable() else CONTROL.search(value)
+        return match.group() if match else ""
     if isinstance(value, dict):
         return control_in([*value, *value.values()])
     if isinstance(value, list):
@@ -94,5 +94,5 @@ def control_in(value: Json) -> str:
 
 
 def words(text: str) -> Sequence[str]:
-    """The words of a text, to tell whether two texts differ in more than the white space between them."""
+    """Return the words of a text, to compare texts regardless of the white space between words."""
     return _WORD.findall(plain_text(text))

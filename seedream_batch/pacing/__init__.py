@@ -1,4 +1,4 @@
-"""When to look at a task, and when the next submission may go out: pure, the clock and chance are arguments."""
+"""When to poll a task and when to submit the next one. Pure: clock and randomness are arguments."""
 
 from __future__ import annotations
 

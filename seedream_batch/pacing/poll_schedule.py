@@ -1,4 +1,4 @@
-"""When to look at a task that is at work, learnt from how long others took."""
+"""When to poll a running task, learnt from how long earlier tasks took."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from random import Random
 from seedream_batch.pacing.task_durations import TaskTimes
 
 SCOUTS = 6
-"""Tasks of a resolution that are looked at often as long as little is known, so that something is known soon."""
+"""Probes per resolution: tasks that are polled often while little is known, to learn durations soon."""
 
 SLOWER = 1.5
-"""By how much the time between two looks of a scout grows from one to the next, ..."""
+"""Growth factor of a probe's poll interval."""
 
 SOON = 0.5
-"""... as if it had been looked at so many seconds before it was submitted."""
+"""Seconds added to a probe's age when computing its interval, so that the first ones are not too short."""
 
 SPREAD = 0.02
-"""By which part of itself a wait may be longer, so that looks do not come together."""
+"""Largest share by which a wait is lengthened at random, so that polls do not coincide."""
 
 MOMENT = 0.1
-"""Seconds in which ..."""
+"""Width in seconds of a poll bucket."""
 
 MOST_LOOKS = 80
-"""... no more looks than these are meant to be; those that would be go to the next ones."""
+"""Most polls per bucket; further ones move to later buckets."""
 
 TIDY = 60.0
-"""Seconds after which moments that have passed are forgotten."""
+"""Seconds between removals of past buckets."""
 
 ENOUGH = 4
-"""Tasks that have to have ended before the others are looked at by what is known; one is enough if it was completed.
-What fails often does so at once, and says little of the rest."""
+"""Ended tasks needed before the others are polled by learnt durations; one is enough if it was completed.
+Failures often come at once, and say little about the duration of other tasks."""
 
 UNTOLD = 30.0
-"""Seconds between two looks at a task that is no scout, as long as nothing is known."""
+"""Seconds between two polls of a task that is no probe, while durations are unknown."""
 
 
 class PollSchedule:
-    """Says for each task that is followed when to look at it next; learns by resolution. Times in seconds.
+    """Decides when to poll each task next, learning durations per resolution. Times in seconds.
 
-    The first tasks of a resolution, the scouts, are looked at often; the others wait for what those tell. From then on
-    the looks lie where they tell the most, see `TaskTimes`.
+    The first tasks of a resolution, the probes, are polled often; the others wait for what those find. After that,
+    polls are placed where they are most likely to notice an end, see `TaskTimes`.
     """
 
     def __init__(
@@ -58,34 +58,38 @@ class PollSchedule:
         self._monotonic = monotonic
         self._learnt: dict[str, _Learnt] = {}
         self._booked: Counter[int] = Counter()
-        """Looks in moments to come, by the number of the moment."""
+        """Polls in future buckets, by bucket number."""
         self._tidied = monotonic()
 
     def learn(self, resolution: str, seconds: Iterable[float]) -> None:
-        """Tasks of this resolution, in earlier runs, took so long from their submission to their end."""
+        """Add durations of tasks of this resolution from earlier runs, from submission to end."""
         self._of(resolution).times.learn(seconds)
 
     def learnt(self) -> dict[str, list[float]]:
-        """What another run can `learn`, by resolution; empty if no task has ended since this one did."""
-        if not any(one.new for one in self._learnt.values()):
+        """Return durations by resolution for `learn` in another run; empty if no task has ended in this one."""
+        if not any(learnt.new for learnt in self._learnt.values()):
             return {}
-        return {name: [round(took, 3) for took in one.times.kept] for name, one in self._learnt.items() if one.enough}
+        return {
+            resolution: [round(took, 3) for took in learnt.times.kept]
+            for resolution, learnt in self._learnt.items()
+            if learnt.enough
+        }
 
     def knows(self, resolution: str) -> bool:
-        """Whether enough tasks of this resolution have ended to go by their times."""
+        """Return whether enough tasks of this resolution have ended to use their durations."""
         return self._of(resolution).enough
 
     def watch(self, resolution: str) -> Watch:
-        """A task that is followed from now on."""
+        """Start following a task."""
         return Watch(self._of(resolution), self._bounded)
 
     def _of(self, resolution: str) -> _Learnt:
         return self._learnt.setdefault(resolution, _Learnt())
 
     def _bounded(self, wait: float) -> float:
-        """A wait within its bounds, and a little longer, so that tasks submitted together are not looked at together.
+        """Clamp a wait, lengthen it a little at random, and move it out of full buckets.
 
-        Never shorter: just before a moment at which many tasks end, a look is lost.
+        A wait is never shortened: a poll just before many tasks end would be wasted.
         """
         now = self._monotonic()
         at = now + min(max(wait, self._shortest), self._longest) * (1.0 + SPREAD * self._random.random())
@@ -97,12 +101,12 @@ class PollSchedule:
         self._booked[moment] += 1
         if now > self._tidied + TIDY:
             self._tidied = now
-            self._booked = Counter({one: count for one, count in self._booked.items() if one >= int(now / MOMENT)})
+            self._booked = Counter({at: count for at, count in self._booked.items() if at >= int(now / MOMENT)})
         return at - now
 
 
 class _Learnt:
-    """What is known of the tasks of one resolution, and how many scouts are out to know more."""
+    """Known durations for one resolution, and the number of active probes."""
 
     def __init__(self) -> None:
         self.times = TaskTimes()
@@ -122,7 +126,7 @@ class _Learnt:
 
 
 class Watch:
-    """One task that is followed: `wait`, then a look that ends in `looked` or `ended`, and at the end `close`."""
+    """One followed task: `wait`, then a poll reported by `looked` or `ended`, and at the end `close`."""
 
     def __init__(self, learnt: _Learnt, bounded: Callable[[float], float]) -> None:
         self._learnt = learnt
@@ -132,36 +136,36 @@ class Watch:
 
     @property
     def depends_on_others(self) -> bool:
-        """Whether little is known yet, so that the wait is best cut short as soon as enough is."""
+        """Whether durations are still unknown, so that the wait should end as soon as they are known."""
         return not self._scout and not self._learnt.enough
 
     def wait(self, age: float) -> float:
-        """How long to wait before the next look at the task, which has this age."""
+        """Return the seconds to wait before the next poll of the task, given its age."""
         if self._learnt.enough:
             return self._bounded(self._learnt.times.next_look(age) - age)
         if self._scout:
             return self._bounded((SOON + age) * (SLOWER - 1.0))
         if self._learnt.scouts == SCOUTS:
             return self._bounded(UNTOLD)
-        # A scout starts soon and slows down, so that quick services are noticed as well as slow ones; each looks at
-        # other ages than the others do.
+        # A probe starts soon and slows down, so that it suits quick services as well as slow ones. Each probe polls at
+        # different ages, so that together they cover more of them.
         self._scout = True
         self._learnt.scouts += 1
         return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / SCOUTS) - 1.0))
 
     def looked(self, age: float) -> None:
-        """A look at this age showed that it has not ended."""
+        """Record that a poll at this age found the task still running."""
         self._last = age
         self._learnt.times.reached(self, age)
 
     def ended(self, age: float, told: float | None = None, *, failed: bool = False) -> None:
-        """A look at this age showed that it has; `told` is how long the service says that it took."""
+        """Record that a poll at this age found the task ended; `told` is the duration the service reports, if any."""
         likely = (self._last + age) / 2 if told is None else told
         self.close()
         self._learnt.ended(min(max(likely, self._last), age), failed=failed)
 
     def close(self) -> None:
-        """It is not followed any more; does nothing a second time."""
+        """Stop following the task. Idempotent."""
         self._learnt.times.left(self)
         if self._scout:
             self._scout = False

@@ -1,4 +1,4 @@
-"""When the next submission may go out: at the configured rate, or at one that is found."""
+"""When the next submission may be sent: at the configured rate, or at one found by trying."""
 
 from __future__ import annotations
 
@@ -8,71 +8,71 @@ from collections.abc import Mapping
 from typing import Any
 
 START = 8.0
-"""Submissions a second to begin with where nothing is known of the service's limit."""
+"""Initial submissions per second while the service's limit is unknown."""
 
 DOUBLING = 0.7
-"""Seconds in which the rate doubles until the service has refused a submission."""
+"""Seconds in which the rate doubles until the service refuses a submission."""
 
 AHEAD = 8.0
-"""How many times as fast as submissions are really accepted the rate may grow: a run may be held up by other things."""
+"""Largest ratio of the rate to the measured rate of accepted submissions: other things may hold up a run."""
 
 MARGIN = 0.96
-"""The part of a rate that was refused to which submissions come back, and of the limit where it was just measured."""
+"""Share of a refused rate that the limiter returns to, and of the limit where it was just measured."""
 
 DROP = 0.92
-"""The part of a rate at which submissions go on after a refusal that comes alone: a service that was held up for a
-moment refuses what has come meanwhile, and what was measured then says little."""
+"""Share of the rate that remains after an isolated refusal: a service that stalls for a moment refuses what arrives
+meanwhile, and what was measured then says little."""
 
 LOW = 1.06
-"""How many times what was measured in a growth the limit may be: at first less went out than in the end."""
+"""Upper bound of the limit as a multiple of the rate measured while growing: the average lags behind the rate."""
 
 REGAIN = 1.5
-"""Seconds in which most of what a refusal took is had again."""
+"""Time constant in seconds for regaining the rate lost to a refusal."""
 
 AGAIN = 3.0
-"""Seconds after the pause for a refusal within which another one says that the rate is really too high."""
+"""Seconds after a pause within which another refusal means that the rate really is too high."""
 
 APPROACH = 0.008
-"""By how much a second raises the rate from there on after refusals that came together: it may be taken for too low."""
+"""Growth per second after refusals in quick succession: the measured limit may be too low."""
 
 PROBE = 0.0005
-"""By how much it does so after one that came alone: the limit may have been raised."""
+"""Growth per second after an isolated refusal: the limit may have been raised."""
 
 MOMENTS = 4.0
-"""How many times as far back as the rate of a moment is measured the best of them is looked for."""
+"""Number of measuring windows to look back when searching for the best measured rate."""
 
 SLOWEST = 0.2
-"""Submissions a second that are tried however often the service refuses."""
+"""Lowest rate in submissions per second, however often the service refuses."""
 
 WINDOW = 256
-"""Accepted submissions by which the rate is measured."""
+"""Accepted submissions used to measure the rate."""
 
 LATE = 0.05
-"""Seconds by which a submission may be late without the next one being so, too."""
+"""Seconds by which a submission may be late without delaying the next one."""
 
 MOST_HELD = 1.0
-"""Seconds that a submission may wait once its intent is written down: one that is never sent is one more doubt."""
+"""Most seconds that a submission waits after its intent was committed: a kill then leaves one more uncertain task."""
 
 
 class SubmissionPace:
-    """Lets submissions out one at a time: at the configured rate, else at one that it finds; never before a pause ends.
+    """Limits submissions to the configured rate, or else to one that it finds; sends none during a pause.
 
-    Without a configured rate it starts gently and grows while submissions are accepted. When the service says "too many
-    requests", what it has accepted in the last moments tells its limit; from there on the rate comes back quickly to a
-    little below the one that was refused, and grows slowly beyond it. A configured rate is a bound; refusals lower it
-    in the same way. Times in seconds of a monotonic clock.
+    Without a configured rate it starts slowly and grows while submissions are accepted. On "too many requests", the
+    number accepted recently shows the service's limit; the rate then returns quickly to a little below the refused one,
+    and grows slowly beyond it. A configured rate is an upper bound; refusals lower it in the same way. Times are
+    seconds of a monotonic clock.
 
-    Between its slot and its way out, the intent of a submission is written to the disk, and a disk that is busy for a
-    moment lets many go at once afterwards: so they are spaced again right before they leave.
+    Between taking its slot and leaving, a submission waits for its intent to be written to disk. A disk that stalls for
+    a moment releases many at once, so they are spaced again right before they are sent (`leaving`).
     """
 
     def __init__(self, rate: float | None) -> None:
         self._bound = rate
         self._rate = rate if rate is not None else START
         self._ceiling: float | None = None
-        """The rate at which the service refused the last time, or what was measured then."""
+        """The rate at which the service last refused, or what was measured then."""
         self._sure = False
-        """Whether that was a rate which it had taken for a while."""
+        """Whether the service had accepted that rate for a while."""
         self._accepted: deque[float] = deque(maxlen=WINDOW)
         self._next = 0.0
         self._leave = 0.0
@@ -83,15 +83,15 @@ class SubmissionPace:
 
     @property
     def rate(self) -> float:
-        """Submissions a second, as far as this goes."""
+        """The current rate in submissions per second."""
         return self._rate
 
     def until_slot(self, now: float) -> float:
-        """How long to wait for the next slot, which is not taken."""
+        """Return the seconds until the next slot, without taking it."""
         return max(self._slot(now) - now, 0.0)
 
     def next_slot(self, now: float) -> float:
-        """Takes the next slot; how long to wait for it."""
+        """Take the next slot and return the seconds until it."""
         at = self._slot(now)
         self._next = at + 1.0 / self._rate
         return max(at - now, 0.0)
@@ -100,17 +100,17 @@ class SubmissionPace:
         return max(now - LATE, self._next, self._resume, self._leave)
 
     def leaving(self, now: float) -> float:
-        """How long a submission in its slot has to wait before it leaves; no new slot comes before those that wait."""
+        """Return the seconds a submission in its slot still has to wait; new slots come after those waiting."""
         at = min(max(now - LATE, self._leave), now + MOST_HELD)
         self._leave = at + 1.0 / self._rate
         return max(at - now, 0.0)
 
     def accepted(self, now: float) -> None:
-        """The service took one."""
+        """Record that the service accepted a submission."""
         self._accepted.append(now)
-        # Time without submissions is no time in which the service could have refused one.
+        # The service could not refuse anything while nothing was submitted, so idle time does not count.
         passed = 0.0 if self._grown is None else min(max(now - self._grown, 0.0), 0.5)
-        # What several runs tell does not come in order.
+        # Several runs report here, and their times do not arrive in order.
         self._grown = now if self._grown is None else max(now, self._grown)
         if self._ceiling is None:
             rate = self._rate * 2.0 ** (passed / self._doubling)
@@ -125,13 +125,13 @@ class SubmissionPace:
 
     @property
     def _as_configured(self) -> bool:
-        """Whether the rate that was refused is about the one that the job states: that will hardly be wrong."""
+        """Whether the refused rate is about the configured one, which is hardly wrong."""
         return self._bound is not None and self._ceiling is not None and self._ceiling > 0.98 * self._bound
 
     def refused(self, now: float, retry_after: float) -> None:
-        """The service said "too many requests": everything waits, and goes on more slowly.
+        """Record "too many requests": pause for `retry_after` seconds, then go on at a lower rate.
 
-        What was under way when it first said so is refused as well; that does not slow things down again.
+        Requests already in flight at the first refusal are refused as well; those do not lower the rate again.
         """
         measured = self._measured(now)
         self._resume = max(self._resume, now + retry_after)
@@ -153,14 +153,14 @@ class SubmissionPace:
         self._grown = None
         self._settled = max(self._resume, now) + 1.0
         if measured is None:
-            # Near a low limit few are accepted before the next refusal: with less haste there will be enough.
+            # Near a low limit too few are accepted before the next refusal to measure it; slower growth gives enough.
             self._doubling *= 2.0
         if measured is not None or found:
             self._ceiling = ceiling
             self._accepted.clear()
 
     def to_keep(self) -> dict[str, float | list[float] | None]:
-        """What another run has to know to go on with this pace; for `kept`."""
+        """Return the state that another run needs to continue, as JSON values for `kept`."""
         return {
             "rate": self._rate, "ceiling": self._ceiling, "sure": self._sure, "next": self._next, "leave": self._leave,
             "resume": self._resume, "settled": self._settled, "grown": self._grown, "doubling": self._doubling,
@@ -169,7 +169,11 @@ class SubmissionPace:
 
     @classmethod
     def kept(cls, known: Mapping[str, Any], rate: float | None, now: float) -> SubmissionPace:
-        """The pace that was kept. A configured rate that has changed since counts anew, as does a clock set back."""
+        """Restore a saved state, adapted to the configured rate and to the current time.
+
+        A rate that was saved applies only below the configured one. Slots that lie too far ahead, as after a clock was
+        set back, are moved close.
+        """
         pace = cls(rate)
         if rate is None or known["rate"] < rate:
             pace._rate = known["rate"]
@@ -182,12 +186,12 @@ class SubmissionPace:
         return pace
 
     def _measured(self, now: float) -> float | None:
-        """The most that the service accepted a second in the last moments; None where too few went out to tell.
+        """Return the highest rate of accepted submissions over recent windows; None if there were too few.
 
-        The last moment alone may be one in which the service was held up.
+        The latest window alone could be one in which the service stalled.
         """
         window = max(1.0, 8 / self._rate)
-        # From the end of the last pause on: nothing went out in it.
+        # Count from the end of the last pause: nothing was sent during it.
         since = max(now - MOMENTS * window, self._resume)
         recent = [at for at in self._accepted if at > since]
         if len(recent) < 4:
@@ -197,5 +201,5 @@ class SubmissionPace:
             while recent[first] <= at - window:
                 first += 1
             most = max(most, last - first + 1)
-        # Of less than a whole window, as much as there is.
+        # Less than a full window has passed at the start: divide by the time there is.
         return most / min(window, max(now - recent[0], 1e-3))

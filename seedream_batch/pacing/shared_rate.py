@@ -1,4 +1,4 @@
-"""The turns of submissions that several runs take from one pace, which is kept as text between them."""
+"""Share one rate limiter among several runs; its state is text that the manifest stores."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from seedream_batch.pacing.rate_limiter import SubmissionPace
 
 AHEAD = 0.25
-"""Seconds for which turns are given out: if a run is killed, each turn that it has taken is one more doubt."""
+"""Most seconds ahead for which slots are reserved: each slot of a killed run may be one more uncertain task."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What one run has heard from the service since it last took turns; times by the clock that all runs share."""
+    """What one run has heard from the service since it last reserved slots; times by the shared clock."""
 
     accepted: Sequence[float] = ()
     refused: Sequence[tuple[float, float]] = ()
-    """When the service said "too many requests", and the seconds for which it wants none."""
+    """When the service answered "too many requests", and for how many seconds it wants none."""
 
 
 def take_turns(
     state: str, rate: float | None, now: float, most: int, *, lead: float, news: News
 ) -> tuple[str, tuple[float, ...], float]:
-    """Up to `most` turns: what is to be kept, their times, and in how many seconds the next one could be had.
+    """Reserve up to `most` slots; return the new state, the slots' times, and the seconds until the next try.
 
-    `state` is what was kept the last time, empty at first; `rate` is that of the job, None where it is to be found. No
-    turn comes before `lead` seconds have passed, which is what it takes to write an intent down; and none so late that
-    an intent would have to wait long for it.
+    `state` is the stored state, empty at first; `rate` is the job's, None if it has to be found. No slot is earlier
+    than `lead` seconds from now, the time it takes to commit an intent, and none is so late that a committed intent
+    would wait long for it.
     """
     pace = SubmissionPace.kept(json.loads(state), rate, now) if state else SubmissionPace(rate)
     for at, pause in news.refused:

@@ -1,4 +1,4 @@
-"""How long tasks take, as far as is known, and the ages at which looking at one tells the most."""
+"""Known task durations, and the ages at which a poll is most useful."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections import deque
 from collections.abc import Iterable
 
 LOOKS = 3.0
-"""Looks that a task may need on average; with so many, the lag in noticing its end is made as small as can be."""
+"""Average polls allowed per task; within that, the lag in noticing an end is minimised."""
 
 KEPT = 512
-"""Task times that are kept; older ones are forgotten."""
+"""Durations that are kept; older ones are dropped."""
 
 POINTS = 48
-"""Steps in which the known times are taken when the looks are laid out."""
+"""Number of quantiles of the known durations at which polls may be placed."""
 
 BEHIND = 1.2
-"""Beyond all that is known, the next look comes at so many times the age ..."""
+"""Growth factor of the age between polls beyond all known durations ..."""
 
 PATIENCE = 60.0
-"""... but at most so many seconds after the last one."""
+"""... and the most seconds between two of those polls."""
 
 
 class TaskTimes:
-    """The times of tasks that have ended and the ages that others have reached, and the looks that follow from them.
+    """Estimates when a task of some age will end, from durations of ended tasks and ages of running ones.
 
-    From both follows how probably a task of some age will end soon. The looks are laid out so that the mean lag between
-    the end of a task and the look that notices it is least, for `LOOKS` looks a task. Times in seconds.
+    Polls are placed to minimise the mean lag between the end of a task and the poll that notices it, at `LOOKS` polls
+    per task. Times in seconds.
     """
 
     def __init__(self) -> None:
         self.count = 0
-        """Tasks that have ended."""
+        """Number of ended tasks."""
         self._kept: deque[float] = deque(maxlen=KEPT)
         self._running: dict[object, float] = {}
         self._new = 0
@@ -40,9 +40,9 @@ class TaskTimes:
         self._next: list[int] = []
 
     def learn(self, seconds: Iterable[float]) -> None:
-        """So long did tasks take; the looks are laid out anew once a quarter of what is known is new."""
-        for one in seconds:
-            self._kept.append(max(one, 0.0))
+        """Add durations; the polls are planned again once a quarter of the known durations are new."""
+        for duration in seconds:
+            self._kept.append(max(duration, 0.0))
             self.count += 1
             self._new += 1
         if 4 * self._new >= len(self._kept) > 0:
@@ -51,20 +51,20 @@ class TaskTimes:
 
     @property
     def kept(self) -> list[float]:
-        """What is known of tasks that have ended, oldest first."""
+        """Durations of ended tasks, oldest first."""
         return list(self._kept)
 
     def reached(self, task: object, age: float) -> None:
-        """A task has this age and has not ended."""
+        """Record that a task has reached this age without ending."""
         self._running[task] = age
 
     def left(self, task: object) -> None:
-        """A task is not followed any more."""
+        """Forget a task that is no longer followed."""
         self._running.pop(task, None)
 
     def next_look(self, age: float) -> float:
-        """The age at which to look next at a task that has not ended at this age; only once something is known."""
-        # The last point lies behind all that is known, so there is no next one for it.
+        """Return the age at which to poll a task of this age next; needs at least one known duration."""
+        # The last point lies beyond all known durations, so no point follows it.
         at = bisect.bisect_right(self._points, age, hi=len(self._next))
         if at < len(self._next):
             return self._points[self._next[at]]
@@ -72,10 +72,10 @@ class TaskTimes:
 
 
 def _plan(ended: list[float], reached: list[float]) -> tuple[list[float], list[int]]:
-    """The points at which looks may lie, and for each but the last the number of the one to look at next."""
+    """Return the ages at which to poll and, for each but the last, the index of the age to poll at next."""
     points, shares = _quantiles(ended, reached)
     behind = [*points, 1.15 * points[-1]]
-    # What a look may cost, in seconds of lag, so that there are as many of them as there may be.
+    # Bisect for the cost of a poll, in seconds of lag, at which the plan uses the allowed number of polls.
     low, high = 0.0, max(points[-1], 1e-6)
     for _ in range(9):
         cost = (low + high) / 2
@@ -84,10 +84,10 @@ def _plan(ended: list[float], reached: list[float]) -> tuple[list[float], list[i
 
 
 def _quantiles(ended: list[float], reached: list[float]) -> tuple[list[float], list[float]]:
-    """Times, at most about `POINTS`, and the share of the tasks that end at each; what is left ends later.
+    """Return at most about `POINTS` durations, and the share of tasks that end at each; the rest end later.
 
-    By the estimator of Kaplan and Meier: a task that has not ended counts up to the age that it has reached. Those that
-    end first are the quick ones, and without the others a run would take all tasks for quick.
+    Uses the Kaplan-Meier estimator: a running task counts as alive up to the age that it has reached. Quick tasks end
+    first, so without the running ones a run would take all tasks for quick.
     """
     at_risk = len(ended) + len(reached)
     left, passed, share = 1.0, 0, 0.0
@@ -112,10 +112,10 @@ def _quantiles(ended: list[float], reached: list[float]) -> tuple[list[float], l
 
 
 def _laid_out(points: list[float], shares: list[float], cost: float) -> tuple[list[int], float]:
-    """For each point, at which point to look next if the task had not ended before it; and the looks a task needs.
+    """Return, for each point, the point to poll at next if the task is still running; and the polls per task.
 
-    At each point but the last its share of the tasks ends; the rest of them end behind the last one. What is least is
-    the lag plus `cost` for each look, worked out from the last point backwards.
+    At each point but the last its share of the tasks ends; the rest end beyond the last one. Minimises the lag plus
+    `cost` per poll by dynamic programming from the last point backwards.
     """
     number = len(points) - 1
     left = [max(1.0 - sum(shares), 0.0)] * (number + 1)
@@ -125,12 +125,12 @@ def _laid_out(points: list[float], shares: list[float], cost: float) -> tuple[li
     for at in range(number):
         sums[at + 1] = sums[at] + shares[at] * points[at]
     following = [number] * number
-    # Behind the last point two or three looks follow, each at a fifth of the age.
+    # Beyond the last point two or three polls follow, each a fifth of the age after the one before.
     least = [0.0] * number + [2 * cost + (BEHIND - 1) / 2 * points[-1]]
     looks = [0.0] * number + [2.0]
     for at in range(number - 1, -1, -1):
         best = math.inf
-        # The later a task is looked at, the later is the look that follows best.
+        # The best next point never decreases with the age, which bounds the search.
         for look in range(at, (following[at + 1] if at + 1 < number else number) + 1):
             seen = min(look + 1, number)
             lag = points[look] * (left[at] - left[seen]) - (sums[seen] - sums[at])

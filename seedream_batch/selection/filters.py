@@ -1,4 +1,4 @@
-"""`--select subject=fox,panda` -> whether a cell is meant."""
+"""Parse `--select subject=fox,panda` into a predicate on cells."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Selection = Callable[[Mapping[str, Json]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One text of a selection: the axis, a key of its mappings or "", and the values, of which any may fit.
+    """One `--select` option: an axis, a key of its mapping values or "", and alternative values.
 
-    `written` holds the values as they were written, for a comma may belong to a value; one in quotes stands alone.
+    `values` are trimmed and unescaped. `written` holds the same values untrimmed, because a comma may be part of a
+    value; None stands for a quoted one, which is never joined with its neighbours.
     """
 
     text: str
@@ -29,11 +30,14 @@ class Wanted:
     written: tuple[str | None, ...] = ()
 
     def fits(self, cell: Mapping[str, Json]) -> bool:
-        """Whether a cell has one of the values."""
+        """Return whether a cell has one of the values."""
         return _fits(cell, self.axis, self.key, self.values)
 
     def read_with(self, is_value: Callable[[str], bool]) -> Iterator[tuple[str, ...]]:
-        """The ways to read it as values, each comma between two values or in one; `is_value` says what is one."""
+        """Yield each way to read the text as values, where a comma separates two values or belongs to one.
+
+        `is_value` decides what counts as a value.
+        """
         if all(map(is_value, self.values)):
             yield self.values
             return
@@ -60,11 +64,11 @@ _ESCAPED = re.compile(r'\\([,"\\])')
 
 
 def parsed(texts: Sequence[str]) -> tuple[Wanted, ...]:
-    r"""What each text wants. Raises `UsageError` for one that says nothing.
+    r"""Parse `--select` options. Raises `UsageError` if one is not of the form AXIS=VALUE.
 
-    `AXIS=VALUE` fits as in an exclude (the value itself, or the `id` of a mapping) and by the name that is printed for
-    it, `AXIS.KEY=VALUE` by a key of a mapping. Values are text, so numbers and booleans fit as they are written.
-    Quotes and backslashes keep a comma in a value: `"a fox, asleep"`, `a fox\, asleep`.
+    `AXIS=VALUE` matches as in an exclude (the value itself, or the `id` of a mapping) and by the printed name,
+    `AXIS.KEY=VALUE` by a key of a mapping. Values are text, so numbers and booleans match as they are written. Quotes
+    and backslashes keep a comma in a value: `"a fox, asleep"`, `a fox\, asleep`.
     """
     wanted = []
     for text in texts:
@@ -78,32 +82,32 @@ def parsed(texts: Sequence[str]) -> tuple[Wanted, ...]:
 
 
 def _pieces(text: str) -> list[tuple[str, str | None]]:
-    """The values between commas, each with the text it was written as, None for one in quotes."""
+    """Return the values between commas, each with its source text, or None if it was quoted."""
     pieces: list[tuple[str, str | None]] = []
-    for found in _PIECE.finditer(f"{text},"):
-        quoted, plain = found.groups()
+    for match in _PIECE.finditer(f"{text},"):
+        quoted, plain = match.groups()
         if quoted is not None:
             pieces.append((_ESCAPED.sub(r"\1", quoted).replace('""', '"'), None))
-        elif found.end() > found.start():
+        elif match.end() > match.start():
             value = _ESCAPED.sub(r"\1", plain)
             pieces.append((value.strip(), value))
     return pieces
 
 
 def selection(wanted: Sequence[Wanted]) -> Selection:
-    """A test for cells: every part of the selection has to fit."""
-    return lambda cell: all(one.fits(cell) for one in wanted)
+    """Return a predicate that accepts a cell which matches every option."""
+    return lambda cell: all(option.fits(cell) for option in wanted)
 
 
 def fits_a_cell(job: Job, wanted: Sequence[Wanted]) -> bool:
-    """Whether any cell of the job fits; only cells that may are made."""
+    """Return whether any cell of the job matches; only generates cells that may."""
     fits = selection(wanted)
-    if not {one.axis for one in wanted} <= {axis.name for axis in job.axes}:
+    if not {option.axis for option in wanted} <= {axis.name for axis in job.axes}:
         return any(map(fits, job.include))
     axes = []
     for axis in job.axes:
-        mine = [one for one in wanted if one.axis == axis.name]
-        values = [value for value in axis.values if all(one.fits({axis.name: value}) for one in mine)]
+        options = [option for option in wanted if option.axis == axis.name]
+        values = [value for value in axis.values if all(option.fits({axis.name: value}) for option in options)]
         axes.append(replace(axis, values=values, positions=()))
     return any(fits(cell) for cell in cells(replace(job, axes=tuple(axes))))
 
@@ -116,11 +120,11 @@ def _fits(cell: Mapping[str, Json], axis: str, key: str, values: Sequence[str]) 
         if not isinstance(value, dict) or key not in value:
             return False
         value = value[key]
-    return any(matches(value, one) or _is_called(value, one) for one in values)
+    return any(matches(value, wanted) or _is_called(value, wanted) for wanted in values)
 
 
 def _is_called(value: Json, text: str) -> bool:
-    """Whether a value is written or printed like this, as a whole or cut."""
+    """Return whether this is the text or the printed name of a value, possibly cut."""
     if not isinstance(value, dict | list) and _text(value) == text:
         return True
     name = whole_name(value)

@@ -1,4 +1,4 @@
-"""A person's choice among the images of a job, as the gallery exports it: its text to what it says."""
+"""The picks (keep and reject) that a gallery exports, and how to parse them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from seedream_batch.errors import UsageError
 from seedream_batch.model.document import Json
 
 FORMAT = "seedream_batch_choice"
-"""The key that marks such a file; its value is the version of the form."""
+"""The key that marks such a file; its value is the format version."""
 
 VERSION = 1
 
 _HEX = re.compile("[0-9a-f]{64}")
 _SHOWN = 10
-"""Problems that are told; how many there are is always told."""
+"""Problems that are listed in full; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Picked:
-    """One image: the fingerprint of its task, its index in it (from 1), and its SHA-256 in hex where that is told.
+    """One image: task fingerprint, index in the task (from 1) and, if known, SHA-256 in hex.
 
-    The hash tells the picture that was looked at from one that was made instead of it since.
+    The hash tells the image that was reviewed from a later one in the same place.
     """
 
     fingerprint: str
@@ -34,7 +34,7 @@ class Picked:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What was kept and what was rejected of the job's images; no image is in both."""
+    """The images of a job that were kept and those that were rejected; no image is in both."""
 
     job: str
     keep: frozenset[Picked]
@@ -42,21 +42,21 @@ class Choice:
 
 
 class Picks:
-    """Which stored images a choice takes, and which of its entries came to nothing.
+    """Selects stored images by a choice, and records the entries that matched nothing.
 
-    With anything kept, those that are kept; else all but the rejected ones. An entry whose hash is not that of the
-    stored picture is about one that is gone, and says nothing of the one that came instead.
+    If anything is kept, selects the kept images; otherwise all but the rejected ones. An entry whose hash differs from
+    the stored image is about an earlier image, and does not apply to the current one.
     """
 
     def __init__(self, choice: Choice) -> None:
         self.keeps = bool(choice.keep)
-        """Whether it takes what is kept, and not what is not rejected."""
-        self._marked = {(one.fingerprint, one.index): one.sha256 for one in choice.keep or choice.reject}
+        """Whether only kept images are selected, rather than all but the rejected ones."""
+        self._marked = {(pick.fingerprint, pick.index): pick.sha256 for pick in choice.keep or choice.reject}
         self._met: set[tuple[str, int]] = set()
         self._changed: set[tuple[str, int]] = set()
 
     def takes(self, fingerprint: str, index: int, sha256: str) -> bool:
-        """Whether a stored image is chosen; it is met from then on."""
+        """Return whether a stored image is selected, and mark its entry as matched."""
         key = (fingerprint, index)
         wanted = self._marked.get(key)
         if wanted is None:
@@ -68,19 +68,19 @@ class Picks:
         return self.keeps
 
     def left_out(self) -> list[str]:
-        """The entries that came to nothing once all stored images were met, and why."""
-        told = []
+        """Return why entries matched nothing, one line each. Call it after all stored images."""
+        messages = []
         for fingerprint, index in sorted(self._marked):
             key = (fingerprint, index)
             if key not in self._met:
-                told.append(f"image {index} of {fingerprint[:12]}...: the job has no such image that is stored")
+                messages.append(f"image {index} of {fingerprint[:12]}...: the job has no such image that is stored")
             elif key in self._changed:
-                told.append(f"image {index} of {fingerprint[:12]}...: another picture is stored there by now")
-        return told
+                messages.append(f"image {index} of {fingerprint[:12]}...: another picture is stored there by now")
+        return messages
 
 
 def parse_choice(text: str | bytes, name: str) -> Choice:
-    """The choice that the text of a file called `name` says. Raises `UsageError` with everything that is wrong."""
+    """Parse the picks in `text`, read from a file called `name`. Raises `UsageError` listing all problems."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -99,11 +99,11 @@ def parse_choice(text: str | bytes, name: str) -> Choice:
         if key not in {FORMAT, "job", "keep", "reject"}
     ]
     keep, reject = (_picked(value, key, problems) for key in ("keep", "reject"))
-    kept = {(one.fingerprint, one.index) for one in keep}
+    kept = {(pick.fingerprint, pick.index) for pick in keep}
     problems += [
-        f"keep and reject both have image {one.index} of {one.fingerprint[:12]}..."
-        for one in sorted(reject)
-        if (one.fingerprint, one.index) in kept
+        f"keep and reject both have image {pick.index} of {pick.fingerprint[:12]}..."
+        for pick in sorted(reject)
+        if (pick.fingerprint, pick.index) in kept
     ]
     if problems:
         more = [f"and {len(problems) - _SHOWN:,} more"] if len(problems) > _SHOWN else []
@@ -116,18 +116,18 @@ def _picked(value: Mapping[str, Json], key: str, problems: list[str]) -> frozens
     if not isinstance(entries, list):
         problems.append(f'{key}: must be a list of {{"fingerprint": ..., "index": ...}}')
         return frozenset()
-    found = set()
-    for place, entry in enumerate(entries):
-        told = _wrong(entry)
-        if told:
-            problems.append(f"{key}[{place}]{told}")
+    picks = set()
+    for position, entry in enumerate(entries):
+        problem = _wrong(entry)
+        if problem:
+            problems.append(f"{key}[{position}]{problem}")
         else:
-            found.add(Picked(entry["fingerprint"], entry["index"], entry.get("sha256", "")))
-    return frozenset(found)
+            picks.add(Picked(entry["fingerprint"], entry["index"], entry.get("sha256", "")))
+    return frozenset(picks)
 
 
 def _wrong(entry: Json) -> str:
-    """What is wrong with one entry; empty if nothing is."""
+    """Return what is wrong with one entry; empty if nothing is."""
     if not isinstance(entry, Mapping):
         return f': must be {{"fingerprint": ..., "index": ...}}, got {_quoted(entry)}'
     for key in ("fingerprint", "sha256") if "sha256" in entry else ("fingerprint",):
