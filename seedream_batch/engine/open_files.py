@@ -1,4 +1,4 @@
-"""Open files: each connection is one, and systems begin with few of them."""
+"""Fit the number of connections to the limit on open files: each connection is a file, and default limits are low."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from seedream_batch.errors import UsageError
 
 RESERVE = 64
-"""Files that a run has open besides its connections to the service: manifest, locks, downloads and their images."""
+"""Files a run opens besides its connections to the service: manifest, locks, downloads and their temp files."""
 
 FEWEST = 4
-"""Connections to the service that a run can do with."""
+"""Fewest connections to the service with which a run starts."""
 
 
 def affordable(wanted: int) -> int:
-    """How many connections to the service the limit on open files allows, at most `wanted`.
+    """Return how many connections to the service the limit on open files allows, at most `wanted`.
 
-    Raises the soft limit of this process where it is too low and the system permits it. Raises `UsageError` where even
-    a few connections are too many.
+    Raises the soft limit of this process if it is too low and the system permits it. Raise `UsageError` if not even
+    `FEWEST` connections fit.
     """
     used = _in_use()
     needed = used + RESERVE + wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         higher = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        # Some systems refuse what they name as their limit.
+        # Some systems refuse the limit that they report as the hard one.
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (higher, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Where files go: the place of a new picture, and moves of those whose place in the job changed."""
+"""Decide where files go: the path of a new image, and moves of images whose path in the job changed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from seedream_batch.manifest.image_store import StoredFile
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, home_of, image_path
 
 SUPERSEDED = "superseded"
-"""The folder, inside the output folder, for pictures that the job no longer asks for and whose place is taken."""
+"""The folder, inside the output folder, for images that the job no longer asks for and whose path is taken."""
 
 STAGING = ".seedream-moving"
-"""The hidden folder for files that wait there until what stands in their new place has moved on."""
+"""The hidden folder for files that wait until the file at their new path has moved."""
 
 MOST_IMAGES = 15
 """Images that one task may have [Seedream 4.5 API documentation]."""
@@ -31,17 +31,17 @@ MOST_IMAGES = 15
 EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
 
 PAGE = 256
-"""Missing images that are looked for together."""
+"""Missing images that are looked up together."""
 
 LEFT_ALONE = "it was left alone"
 
 
 async def move_files(context: Context) -> None:
-    """Moves every stored file whose path in the job changed. What stands in the way steps aside first."""
+    """Move every stored file whose path in the job changed; images in the way are moved aside first."""
     await settle(context)
     await _find_missing(context)
     async for image in _moving(context):
-        # A file that had to step aside for another one has a new place by now.
+        # A file that was moved aside for another one has a new path by now.
         current = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         target = current.target
         if target is None or current.state is not ImageState.STORED:
@@ -54,14 +54,14 @@ async def move_files(context: Context) -> None:
         else:
             if moved:
                 context.stats.moved += 1
-                told = {"old": current.path, "new": target}
-                context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", told))
-    # The last move takes it away, but for a kill right before that.
+                details = {"old": current.path, "new": target}
+                context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", details))
+    # The last move removes the folder, unless a run was killed just before that.
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
 
 
 async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
-    """Moves one stored file to its place in the job; whether it is there now. Raises `Occupied`."""
+    """Move one stored file to its path in the job; return whether it is there now. Raise `Occupied`."""
     place, found = await find(context, image, glance)
     if place is None:
         await _missing(context, image, found)
@@ -76,20 +76,20 @@ async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
 
 
 async def _find_missing(context: Context) -> None:
-    """Takes back the files of missing images that are whole again, at their old place or at the one in the job."""
+    """Restore missing images whose file is intact again, at its recorded path or at its path in the job."""
     after = (0, 0)
-    back = 0
+    restored = 0
     while page := await context.writer.do(Manifest.to_look_for, after, PAGE):
         for image in page:
             try:
                 place, _ = await find(context, image, identical)
             except StorageError:
-                # Nothing is known of the file, so it stays missing; `verify` tells why.
+                # The file cannot be read, so it stays missing; `verify` reports why.
                 continue
             if place is not None:
-                back += await context.writer.do(Manifest.take_back, image, place, context.clock())
+                restored += await context.writer.do(Manifest.take_back, image, place, context.clock())
         after = (page[-1].task, page[-1].index)
-    if back:
+    if restored:
         await context.writer.do(Manifest.whole_again, context.clock())
 
 
@@ -97,9 +97,10 @@ Look = Callable[[Destination, Recorded], Found]
 
 
 async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | None, Found]:
-    """Where the file of an image is, at its path or at its place in the job, as far as `look` can tell.
+    """Return where the file of an image is: at its recorded path or at its path in the job, as far as `look` can tell.
 
-    Where it is at neither, what is wrong; `there` then means that another file is at its place in the job.
+    If it is at neither, the path is None and the result says what is wrong; `there` then means that another file is at
+    its path in the job.
     """
     path = image.path or ""
 
@@ -115,7 +116,7 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
     home = home_of(task, image)
     if task.ordinal is None or home == path:
         return None, found
-    # Only the very picture is taken for it at a place where it was never put.
+    # At a path where it was never stored, only identical bytes are accepted.
     if look is glance:
         look = identical
     at_home = await see(home)
@@ -128,7 +129,7 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
 
 
 async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
-    """The stored images whose file has to move, read a few at a time: an edited path may move a million."""
+    """Yield the stored images whose file has to move, read page by page: a changed path may move a million files."""
     after = (0, 0)
     while page := await context.writer.do(Manifest.moving, after):
         for image in page:
@@ -137,10 +138,11 @@ async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
 
 
 async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, file: StoredFile, extension: str) -> str:
-    """The path of a new picture, noted as its own; raises `Occupied` when another one that stays has it.
+    """Return the path of a new image and record it; raise `Occupied` if an image that stays has that path.
 
-    Pictures that the job no longer asks for step aside, also one of the same stem in the other format: an old and a
-    new one would stand side by side. A picture that the job stopped asking for while it was made never takes a place.
+    Images that the job no longer asks for are moved aside, also one with the same stem in the other format: otherwise
+    an old and a new image would lie side by side. An image that the job stopped asking for while it was made goes to
+    `SUPERSEDED`.
     """
     stem = image_path(task.paths, task.images, image.index, task.fingerprint)
     path = f"{stem}.{extension}"
@@ -150,7 +152,7 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
         places = []
 
     def note(manifest: Manifest) -> tuple[ImageRecord, bool] | None:
-        """Notes the path, or gives the picture that is in its way."""
+        """Record the path, or return the image that is in the way."""
         for found in manifest.owners(places):
             if found[0].task != task.id and (_gives_way(*found) or found[0].path == path):
                 return found
@@ -165,9 +167,9 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
 
 
 async def clear_leftovers(context: Context, task: TaskRecord, indices: Iterable[int]) -> None:
-    """Images that the task's place had before its request was edited step aside; `indices` are those that it has now.
+    """Move images aside that an earlier request of this cell left behind; `indices` are the images it has now.
 
-    An edit may lead to fewer images: those left over would stand beside the new ones as if they belonged to them.
+    An edited request may yield fewer images: the extra files would look as if they belonged to the new ones.
     """
     if task.ordinal is None:
         return
@@ -197,10 +199,10 @@ async def blocking(context: Context, task: TaskRecord) -> str:
 
 
 async def step_aside_earlier(context: Context, path: str) -> bool:
-    """Move a file that nobody owns to `superseded/` if it is a picture of this job; return whether it was moved.
+    """Move a file that nobody owns to `SUPERSEDED` if it is an image of this job; return whether it was moved.
 
-    Somebody has put it back, or copied it, to a place that is wanted for another one. Its bytes tell: any other file
-    is not ours, and stays.
+    Someone has put it back, or copied it, to a path that another image needs. It is identified by its hash: any other
+    file is not ours, and stays.
     """
     folder = context.folder
     if await context.writer.do(Manifest.owner, path) is not None:
@@ -217,20 +219,20 @@ async def step_aside_earlier(context: Context, path: str) -> bool:
             break
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
-        # The manifest knows again where it is; a task that was to be made again for it is whole.
+        # The image is found again; a task that was planned again only for it is complete.
         await context.writer.do(Manifest.take_back, image, path, context.clock())
         await context.writer.do(Manifest.whole_again, context.clock())
-        back = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
-        return await _relocate(context, back, aside, back.target)
+        restored = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
+        return await _relocate(context, restored, aside, restored.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
     context.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
     return True
 
 
 async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int]) -> str:
-    """A file in the place of an image of a task that will not make room for it; empty if there is none.
+    """Return a file at the path of one of the task's images that cannot be moved aside; empty if there is none.
 
-    Pictures of this job that step aside are none, as long as they are what was stored: nothing else is ever moved.
+    Images of this job that can be moved aside do not count, as long as they are unchanged: nothing else is ever moved.
     """
     stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
     paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
@@ -252,13 +254,13 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
 
 
 async def settle(context: Context) -> None:
-    """Ends the moves that a killed run had begun: the file is at its old place or at its new one."""
+    """Finish the moves that a killed run had started: the file is at its old path or at its new one."""
     for image in await context.writer.do(Manifest.under_way):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
-            # The move may not be on the disk yet.
+            # The move may not be durable yet.
             await asyncio.to_thread(context.folder.end_move, image.path or via, via)
-            # Where it belongs by now: the job may have been edited, or the edit taken back, since the move began.
+            # The job may have been edited, or the edit reverted, since the move began.
             task = await context.writer.do(Manifest.task, image.task)
             right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
@@ -278,16 +280,16 @@ async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> Non
     suffix = PurePosixPath(path).suffix
     mark = f"{image.task}-{image.index}"
     if wanted:
-        # It will move on to its own target, which may be the place of the one it makes room for.
+        # It moves on to its own target later, which may be the old path of the image it makes room for.
         await _relocate(context, image, f"{STAGING}/{mark}{suffix}", image.target or path)
     else:
         await _relocate(context, image, f"{SUPERSEDED}/{path.removesuffix(suffix)}-{mark}{suffix}", None)
 
 
 async def _relocate(context: Context, image: ImageRecord, path: str, target: str | None) -> bool:
-    """Notes where the file goes, renames it, notes that it is there; whether it was there to be moved.
+    """Record the new path, rename the file, record that it is there; return whether it was there to be moved.
 
-    Raises `Occupied`.
+    Raise `Occupied`.
     """
     old = image.path or ""
     folder = context.folder
@@ -312,9 +314,9 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
 
 
 async def _missing(context: Context, image: ImageRecord, found: Found) -> None:
-    """Notes that the file of a stored image is gone or changed; what is there instead is not ours, and stays.
+    """Record that the file of a stored image is missing or changed; a changed file is not ours any more, and stays.
 
-    One that is on another machine stays as it is: that one moves it.
+    A file that is missing here and may be on another machine stays as it is: that machine moves it.
     """
     if context.other_folders and not found.there:
         return

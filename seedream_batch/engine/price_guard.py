@@ -1,4 +1,4 @@
-"""What the account has left for what a run is about to buy."""
+"""Compare the account's balance with what a run is about to buy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seedream_batch.lifecycle import backoff
 
 
 async def _balance(context: Context) -> Balance:
-    """The balance, asked for until the service is reached: what cannot be asked for cannot be bought either."""
+    """Return the balance; retry until the service is reached, since nothing can be bought before that either."""
     tries = 0
     while True:
         try:
@@ -22,9 +22,10 @@ async def _balance(context: Context) -> Balance:
 
 
 async def look_at_balance(context: Context, images: int, cost: int) -> None:
-    """Asks what the account has before anything is bought: free of charge, and it finds a bad key, too.
+    """Check the balance before anything is bought; this is free and also detects a bad key. Raise `Stopping`.
 
-    Raises `Stopping`.
+    `cost` in millionths of a USD. Stops submissions if the key is refused or not even one image is affordable; warns if
+    not all are.
     """
     try:
         balance = await _balance(context)
@@ -32,7 +33,7 @@ async def look_at_balance(context: Context, images: int, cost: int) -> None:
         context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
         return
     except ServiceError as error:
-        # Not every account may ask; a submission tells all that matters.
+        # Not every account may ask for it; a submission reveals all that matters.
         context.tell(f"the balance is not known: {error}")
         return
     left = balance.remaining

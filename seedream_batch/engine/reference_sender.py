@@ -1,4 +1,4 @@
-"""Reference images on their way out: as URLs of uploads, or inlined as data URIs."""
+"""Prepare reference images for a request: as URLs of uploads, or inlined as data URIs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from seedream_batch.model.job import REFERENCE, Reference, Send
 from seedream_batch.model.task import TaskRecord
 
 UPLOAD_MARGIN = 2 * 3600.0
-"""Seconds of life that an uploaded reference must have left to be used: the service fetches it some time later."""
+"""Seconds an uploaded reference must remain valid to be used: the service fetches it some time after the submission."""
 
 
 class ReferenceSender:
-    """Puts what can be sent in place of the hashes that stand for reference images in a task's body."""
+    """Replaces the hashes that stand for reference images in a task's body."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -28,12 +28,12 @@ class ReferenceSender:
         self._dead: dict[str, str] = {}
         """The links that the service had lost, by the hash of their image: each image is uploaded again once."""
         self._sent_again: set[int] = set()
-        """The tasks that went out again for that: once each, since another upload may get the same link."""
+        """Tasks resubmitted for that reason: each once, since another upload may get the same link."""
 
     async def with_uploads(self, task: TaskRecord) -> str | None:
-        """The request with local references as URLs of uploads, where the job wants that; None: the task's own body.
+        """Return the request with local references as URLs of uploads; None if the task's own body is to be sent.
 
-        It is kept with the intent, since a later upload gets another URL and a resend has to be identical. Raises
+        The result is stored with the intent: a later upload gets another URL, and a resend has to be identical. Raise
         `ServiceError`, `StorageError` or `BadReferenceImage`.
         """
         if REFERENCE not in task.body or self._context.job.send is Send.INLINE:
@@ -41,14 +41,14 @@ class ReferenceSender:
         return await self._replace(task.body, self._uploaded)
 
     async def with_inlined(self, body: str) -> str:
-        """The request as it goes over the wire: references that stand by their hash become data URIs.
+        """Return the request as sent: remaining references by hash become data URIs.
 
-        Raises `StorageError` or `BadReferenceImage`.
+        Raise `StorageError` or `BadReferenceImage`.
         """
         return await self._replace(body, self._inlined) if REFERENCE in body else body
 
     async def forget(self, task: TaskRecord, sent: str) -> bool:
-        """Forgets the uploads in a refused request; whether the task can be sent again with others."""
+        """Forget the uploads in a refused request; return whether the task can be sent again with new ones."""
         if task.id in self._sent_again:
             return False
         again = False

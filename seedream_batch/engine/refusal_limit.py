@@ -1,23 +1,23 @@
-"""Refusals in the light of what else the run has seen: the fault of one task, or of something that all share."""
+"""Tell whether refusals are the fault of single tasks, or of something that all tasks share."""
 
 from __future__ import annotations
 
 import re
 
 MOST_REFUSED = 20
-"""Refusals for the same reason, and nothing accepted, after which something else than the tasks must be wrong."""
+"""Refusals for the same reason, with nothing accepted, after which the tasks are not to blame."""
 
 MOST_BLOCKED = 5
-"""The same for requests that something in front of the service turned away."""
+"""The same for requests blocked in front of the service (a firewall, a gateway)."""
 
 WITH_SUCCESS = 5
-"""How many times as many it takes in a run in which others were accepted."""
+"""Factor on both limits once the run had a task accepted."""
 
 _VARYING = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|[\w.-]*\d[\w.-]*")
 
 
 class Refusals:
-    """Counts refusals in a row for one reason. Those for their content are not told to it: they never stop a run."""
+    """Counts consecutive refusals for one reason. Refusals for content are not reported here: they never stop a run."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -25,12 +25,12 @@ class Refusals:
         self.successes = 0
 
     def accepted(self) -> None:
-        """The service took a task."""
+        """Record an accepted task."""
         self.successes += 1
         self.count = 0
 
     def refused(self, reason: str, *, blocked: bool) -> bool:
-        """One more refusal; whether so many mean that all would be refused."""
+        """Record a refusal; return whether there are so many that all tasks would be refused."""
         masked = _VARYING.sub("…", reason)
         self.count = self.count + 1 if masked == self._reason else 1
         self._reason = masked

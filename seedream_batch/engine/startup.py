@@ -1,4 +1,4 @@
-"""How a run begins on a manifest, alone or beside others: one of them brings it in line with the job, once for all."""
+"""Start a run on a manifest, alone or beside other workers: the first one brings the manifest in line with the job."""
 
 from __future__ import annotations
 
@@ -28,34 +28,36 @@ from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskSpec
 
 JOINING = 120.0
-"""Seconds to wait for one that brings the manifest in line with its job and is not among the workers."""
+"""Seconds to wait for a session that is starting a run and has no lease yet."""
 
 _STEP = 0.2
-"""Seconds between two looks at whether one may join."""
+"""Seconds between two checks whether this worker may join."""
 
 _TOLD_AFTER = 2.0
-"""Seconds of waiting after which that is told."""
+"""Seconds of waiting after which the user is told why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the tasks of a job are made of: the tasks, and the files that were read for them by now, with their hashes.
+    """The tasks of a job, and the files read for them so far, with their hashes.
 
-    The names of the files are relative to the folder of the job file, whose own name is empty.
+    File names are relative to the folder of the job file; the job file's own name is empty.
     """
 
     tasks: Iterable[TaskSpec]
     files: Callable[[], Mapping[str, str]]
     references: Callable[[], int]
-    """How many reference images on this machine they use."""
+    """How many local reference images the tasks use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that has begun: whether nobody else is at work, whether one before it was killed, and what was entered."""
+    """A started run."""
 
     alone: bool
+    """Whether no other worker is active."""
     cut_off: bool
+    """Whether the previous run was killed."""
     entered: Entered
     rescue: RescueFile
 
@@ -126,9 +128,9 @@ def begin(
 
 
 def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool, joins: bool) -> dict[str, str]:
-    """What a manifest remembers of a run that begins.
+    """Return the facts that a starting run records.
 
-    What identifies the job and the folder is only written once the job is known to be the same: by its file (`sure`),
+    What identifies the job and the folder is included only once the job is known to be the same: by its file (`sure`),
     or by the files that other workers have read (`joins`).
     """
     facts = {"service": origin}
@@ -144,7 +146,7 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
 
 
 def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
-    """Keeps others from joining; whether none is at work."""
+    """Block other workers from joining; return whether none is active."""
     waiting = _Waiting(manifest, tell)
     manifest.keep_others_out(waiting.for_one_that_begins)
     while True:
@@ -153,12 +155,12 @@ def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
             return True
         if manifest.others_here():
             return False
-        # All of them are gone; whether they come back is known in a moment.
+        # Their sessions ended; whether one reconnects is known after a grace period.
         waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
 
 
 class _Waiting:
-    """The waiting of a worker for others; the user is told why, once."""
+    """Waits for other workers; the user is told why, once."""
 
     def __init__(self, manifest: Manifest, tell: Callable[[str], None]) -> None:
         self._manifest = manifest
@@ -178,7 +180,10 @@ class _Waiting:
         time.sleep(_STEP)
 
     def for_one_that_begins(self) -> None:
-        """As a worker it has a lease, which ends; before, nothing is known of it."""
+        """Wait for another starting session; raise `ManifestLocked` after `JOINING` seconds.
+
+        A worker has a lease, which expires; before it has one, only its session is known.
+        """
         self.bury()
         now = time.monotonic()
         session, is_worker = self._manifest.one_that_begins() or (0, True)
@@ -193,9 +198,9 @@ class _Waiting:
 
 
 def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
-    """Refuses to join workers that go by another state of the job.
+    """Refuse to join workers that use another state of the job or another version; raise `ManifestLocked`.
 
-    What was `read` already counts as it was then: it may be another by now.
+    Files in `read` count as they were when they were read, since they may have changed since.
     """
     known = json.loads(manifest.fact(ENTERED) or "{}")
     others = manifest.others()

@@ -1,4 +1,4 @@
-"""Waiting in a run: for a time, for something that happens, and never past the end of the run."""
+"""Wait in a run: for a time or an event, and never past the end of the run."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ _T = TypeVar("_T")
 
 
 class Stopping(Exception):
-    """The run is to end: whatever waits gives up, whatever writes finishes first."""
+    """The run is ending: waits are cancelled, writes in progress finish first."""
 
 
 class Happening:
-    """Something that happens again and again, and can be waited for by `Waits.until` from its `clear` on."""
+    """A resettable event, waited for with `Waits.until`."""
 
     def __init__(self) -> None:
         self.is_set = False
         self.waiting: set[asyncio.Future[None]] = set()
 
     def set(self) -> None:
-        """It happened: whoever waits goes on."""
+        """Set the event and wake all waiters."""
         self.is_set = True
         for sleeper in self.waiting:
             _wake(sleeper)
 
     def clear(self) -> None:
-        """From here on only what happens anew counts."""
+        """Reset the event."""
         self.is_set = False
 
 
 class Waits:
-    """All who wait in a run. A thousand tasks wait several times each, so a wait is one future and no task."""
+    """All waits of a run. A thousand tasks wait several times each, so a wait is one future and no task."""
 
     def __init__(self) -> None:
         self.over = False
@@ -40,7 +40,7 @@ class Waits:
         self._free: set[asyncio.Timeout] = set()
 
     def end(self) -> None:
-        """From here on nobody waits any more."""
+        """End the run: wake all waiters, and cancel work that is free to repeat."""
         self.over = True
         now = asyncio.get_running_loop().time()
         for limit in self._free:
@@ -50,12 +50,12 @@ class Waits:
             _wake(sleeper)
 
     def check(self) -> None:
-        """Raises `Stopping` when the run is to end."""
+        """Raise `Stopping` if the run is ending."""
         if self.over:
             raise Stopping
 
     async def free(self, work: Coroutine[object, object, _T]) -> _T:
-        """What work gives that is free to repeat; cancels it and raises `Stopping` as soon as the run is to end."""
+        """Return the result of work that is free to repeat; cancel it and raise `Stopping` when the run ends."""
         if self.over:
             work.close()
             raise Stopping
@@ -73,7 +73,7 @@ class Waits:
             raise
 
     async def until(self, happening: Happening | None, seconds: float | None = None) -> None:
-        """Waits until something has happened, or for so long; raises `Stopping` as soon as the run is to end."""
+        """Wait until the event is set or the seconds have passed; raise `Stopping` as soon as the run ends."""
         self.check()
         if (happening is not None and happening.is_set) or (seconds is not None and seconds <= 0):
             return

@@ -1,4 +1,4 @@
-"""Verifying: every stored image against the manifest, and what is not there asked for again."""
+"""Verify every stored image against the manifest, and fetch what is missing again."""
 
 from __future__ import annotations
 
@@ -19,27 +19,24 @@ from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import KNOWN_FOR, NOT_THERE, ImageRecord, ImageState, TaskRecord
 
 PAGE = 256
-"""Images that are looked at together; so many records, and not their files, are in memory."""
+"""Images that are checked together; so many records, but not their files, are in memory."""
 
 PARALLEL = min(8, 2 * (os.cpu_count() or 1))
-"""Files that are read at the same time: each is in memory, and with `deep` its pixels, too."""
+"""Files read at the same time: each is in memory, and with `deep` its pixels too."""
 
 SHOWN = 20
-"""Files that could not be read, named with their reason; the count is whole."""
+"""Most unreadable files listed with their reason; the count includes all."""
 
 NO_LINK = "the file is gone, and the service gives no link any more"
 MOVE_AWAY = "move it away and verify again"
 
 
 Start = Callable[[TaskRecord, Coroutine[object, object, None]], Awaitable[None]]
-"""Begins work on a task as soon as there is a slot for it."""
+"""Starts work on a task as soon as a slot is free."""
 
 
 async def verify(context: Context, collector: Collector, what: Verification, start: Start) -> None:
-    """Looks at what is stored, then has again what is not there: nothing is bought, and nothing moves.
-
-    Raises `Stopping`.
-    """
+    """Check what is stored, then fetch again what is missing. Buys and moves nothing. Raise `Stopping`."""
     verifier = _Verifier(context, collector, what)
     await settle(context)
     await verifier.check()
@@ -51,7 +48,7 @@ async def verify(context: Context, collector: Collector, what: Verification, sta
 
 
 class _Verifier:
-    """Looks at files, and asks for what is not there."""
+    """Checks files, and asks the service for missing images."""
 
     def __init__(self, context: Context, collector: Collector, what: Verification) -> None:
         self._context = context
@@ -60,7 +57,7 @@ class _Verifier:
         self._files = asyncio.Semaphore(PARALLEL)
 
     async def check(self) -> None:
-        """Looks at every image that is stored, or was. Raises `Stopping`."""
+        """Check every image that is, or was, stored. Raise `Stopping`."""
         context = self._context
         after = (0, 0)
         while page := await context.writer.do(Manifest.to_check, after, PAGE):
@@ -81,7 +78,7 @@ class _Verifier:
                 if place is None and not found.there and context.other_folders:
                     on_another_machine(image.path)
             except StorageError as error:
-                # Nothing is known of the file, so nothing changes.
+                # The file cannot be read, so its state stays as it is.
                 verified.unread += 1
                 if len(verified.unreadable) < SHOWN:
                     verified.unreadable.append(str(error))
@@ -97,19 +94,19 @@ class _Verifier:
                 verified.whole += 1
                 verified.came_back += missing
             return
-        # What was changed may be somebody's work: it is told, and never touched.
+        # A changed file may be somebody's work: it is reported, and never touched.
         why = f"{found.wrong}; {MOVE_AWAY}" if found.there else found.wrong
         if not missing:
             verified.broken += 1
             await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock())
         elif why != image.reason and (image.url or found.there):
-            # Without a link, the reason says what the service answered.
+            # Without a link, the stored reason is the service's answer, and stays.
             await context.writer.do(Manifest.remark, image, why, context.clock(), link=bool(image.url))
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
-        """Ask a succeeded task for links of its images that are not there, and fetch them. Raise `Stopping`.
+        """Ask for new links of a succeeded task's missing images, and fetch them. Raise `Stopping`.
 
-        `short` if it was completed with too few images: it may have more by now.
+        With `short` the task was completed with too few images: it may have more by now.
         """
         context = self._context
         if short:
@@ -133,14 +130,14 @@ class _Verifier:
         await self._collector.fetch_all(task)
 
     async def _ask(self, task: TaskRecord, wanted: list[ImageRecord]) -> None:
-        """Notes the links that the service gives, or that it gives none."""
+        """Record the links that the service returns, or that there are none."""
         context = self._context
         poll = await self._collector.clear_answer(task)
         if poll is None:
             self._left_open(task, wanted, "the service gave no clear answer about its links")
             return
         known = await context.writer.do(Manifest.delivered, task.id)
-        # Links are told apart by their place alone: a list of another length says nothing of any of them.
+        # Links are matched by position only: a list of another length cannot be matched.
         links = poll.images if len(poll.images) == known else ()
         now = context.clock()
 
@@ -162,7 +159,7 @@ class _Verifier:
 
 
 def _is_new(image: ImageRecord, link: ImageUrl, now: float) -> bool:
-    """Whether a link may give what the last one did not."""
+    """Return whether a link may yield what the last one did not."""
     if link.expires_at is not None and link.expires_at <= now:
         return False
     return image.state is not ImageState.EXPIRED or link.url != image.url

@@ -1,4 +1,4 @@
-"""Claims on a manifest that several workers share: turns, money and intents in one transaction, many at a time."""
+"""Batch claims on a shared manifest: many turns, reservations and intents in one transaction."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from seedream_batch.pacing import News, take_turns
 from seedream_batch.pacing.rate_limiter import MOST_HELD
 
 TOGETHER = 64
-"""Intents that are claimed together."""
+"""Most intents claimed together."""
 
 SOONEST = 0.02
-"""Seconds that a claim is taken to need at least."""
+"""Seconds that a claim is assumed to take at least."""
 
 Waiting = tuple[Intent | None, "asyncio.Future[tuple[Claim | None, float] | None]"]
 
 
 class Claims:
-    """Collects the intents of a run, and claims those that have come since the last time together with their turns.
+    """Collects the intents of a run, and claims all that arrived since the last transaction, with their turns.
 
-    A turn is a moment of `monotonic`. It is taken for the whole job: the pace, and the pauses that the service asks
-    for, are those of all workers.
+    A turn is the moment at which a request may be sent, in seconds of `monotonic`. Turns are taken for the whole job:
+    the rate, and the pauses that the service asks for, apply to all workers together.
     """
 
     def __init__(
@@ -43,7 +43,10 @@ class Claims:
         rest: Callable[[float], Awaitable[None]],
         heard: Callable[[float], None],
     ) -> None:
-        """`heard` is told a moment of `clock` at which the session of a claim that went through was there."""
+        """Set up the batcher.
+
+        `heard` receives a moment of `clock` at which the database session of a successful claim was alive.
+        """
         self._writer = writer
         self._budget = budget
         self._rate = rate
@@ -58,26 +61,26 @@ class Claims:
         self._accepted: list[float] = []
         self._refused: list[tuple[float, float]] = []
         self.stopped_by = ""
-        """What of the budget the last claim would have passed."""
+        """Which budget the last claim would have exceeded."""
 
     async def claim(self, intent: Intent) -> tuple[Claim, float] | None:
-        """A committed intent and the moment of its turn; None when it was not committed, or the run is to end."""
-        found = await self._enqueue(intent)
-        return None if found is None or found[0] is None else (found[0], found[1])
+        """Return a committed intent and the moment of its turn; None if it was not committed, or the run is ending."""
+        granted = await self._enqueue(intent)
+        return None if granted is None or granted[0] is None else (granted[0], granted[1])
 
     async def turn(self) -> float:
-        """The moment of a turn for what has an intent already. Raises `Stopping`."""
-        found = await self._enqueue(None)
-        if found is None:
+        """Return the moment of a turn for a request that has an intent already. Raise `Stopping`."""
+        granted = await self._enqueue(None)
+        if granted is None:
             raise Stopping
-        return found[1]
+        return granted[1]
 
     def accepted(self) -> None:
-        """The service took a submission."""
+        """Record an accepted submission for the shared rate."""
         self._accepted.append(self._monotonic())
 
     def refused(self, seconds: float) -> None:
-        """The service wants no submissions for so long: nobody's."""
+        """Pause the submissions of all workers for this many seconds."""
         self._refused.append((self._monotonic(), seconds))
         self._begin()
 
@@ -89,7 +92,7 @@ class Claims:
 
     def _begin(self) -> None:
         if self._work is None:
-            # Those that are about to come in this turn of the loop go along.
+            # A task of its own, so that intents which arrive in this iteration of the loop join the batch.
             self._work = asyncio.ensure_future(self._go_on())
 
     async def _go_on(self) -> None:
@@ -98,9 +101,9 @@ class Claims:
             while self._waiting or self._refused:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
                 if not self._may_go_on():
-                    # Nothing new; but what was sent already may be sent again.
-                    _give_nothing([one for one in batch if one[0] is not None])
-                    batch = [one for one in batch if one[0] is None]
+                    # No new intents; but requests that have one may still be resent.
+                    _give_nothing([waiting for waiting in batch if waiting[0] is not None])
+                    batch = [waiting for waiting in batch if waiting[0] is None]
                     if not batch and not self._refused:
                         continue
                 left, pause = await self._claim(batch)
@@ -112,7 +115,7 @@ class Claims:
             _give_nothing(self._waiting)
             self._waiting.clear()
         except BaseException as error:
-            # Where nobody waits, the next call meets the same.
+            # If nobody waits, the next call gets the same error.
             for _, done in [*batch, *self._waiting]:
                 if not done.done():
                     done.set_exception(error)
@@ -124,9 +127,9 @@ class Claims:
             self._work = None
 
     async def _claim(self, batch: list[Waiting]) -> tuple[list[Waiting], float]:
-        """Claims what goes; what got no turn, and in how many seconds to come again."""
-        turns_only = [one for one in batch if one[0] is None]
-        intents = {one[0].task: one for one in batch if one[0] is not None}
+        """Claim one batch; return what got no turn, and the seconds until the next turn is free."""
+        turns_only = [waiting for waiting in batch if waiting[0] is None]
+        intents = {waiting[0].task: waiting for waiting in batch if waiting[0] is not None}
         accepted, self._accepted = self._accepted, []
         refused, self._refused = self._refused, []
         began = self._monotonic()
@@ -137,12 +140,12 @@ class Claims:
                 [intent for intent, _ in intents.values() if intent is not None],
                 self._budget, self._clock(), take=take, also=len(turns_only), monotonic=self._monotonic,
             )  # fmt: skip
-            # Within the transaction, which ends only later.
+            # Taken inside the transaction: the session was alive at this moment.
             return claimed, self._clock()
 
         claimed, there_at = await self._writer.do(call)
         self._heard(there_at)
-        # Turns do not come before their intents are written down, or they would all go out together.
+        # Turns must not be due before their intents are committed, or all requests would be sent at once.
         took = self._monotonic() - began
         self._lead = max(SOONEST, min(MOST_HELD, 1.25 * took if took > self._lead else 0.9 * self._lead + 0.1 * took))
         moments = [claimed.decided_at + after for after in claimed.turns]
@@ -164,7 +167,7 @@ class Claims:
     def _take(
         self, accepted: Sequence[float], refused: Sequence[tuple[float, float]], state: str, clock: float, most: int
     ) -> Turns:
-        # How far the clock that all workers share is ahead of this one.
+        # Seconds by which the shared clock is ahead of this worker's monotonic clock.
         ahead = clock - self._monotonic()
         news = News([at + ahead for at in accepted], [(at + ahead, pause) for at, pause in refused])
         return Turns(*take_turns(state, self._rate, clock, most, lead=self._lead, news=news))

@@ -1,4 +1,4 @@
-"""A run as one of several workers: it is heard of, hears of others, and knows for how long its word counts."""
+"""Keep a worker's lease: send heartbeats, and expire workers that stopped sending them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.worker_store import GRACE
 
 BEAT = 4.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 MARGIN = 2.0
-"""Seconds before others may take over in which nothing is sent any more."""
+"""Seconds before other workers may take over in which nothing is sent any more."""
 
 
 class Membership:
-    """The place of a run among the workers of a manifest. `clock` goes on evenly, also while the machine sleeps."""
+    """The lease of one worker.
+
+    It sends heartbeats, expires dead workers, and knows until when its own lease is valid. `clock` returns Unix seconds
+    that advance evenly, also while the machine sleeps.
+    """
 
     def __init__(
         self,
@@ -35,24 +39,24 @@ class Membership:
         self._told = told
         self._until = 0.0
         self._others: frozenset[int] = frozenset()
-        """The other workers there were at the last sign of life."""
+        """The other workers at the last heartbeat."""
         self.left_something = False
-        """Whether a worker is gone, so that what it could not write down may lie here."""
+        """Whether a worker ended or expired, so that its rescue file may be in the output folder."""
         self.still_written = False
-        """Whether one that was taken away is alive for all that, and may write something down yet."""
+        """Whether an expired worker still runs, and may add to its rescue file."""
         self.left_behind: set[int] = set()
-        """Tasks that this run could not bring to their end, and leaves to others, or to a later run."""
+        """Tasks that this run could not finish, and leaves to other workers or a later run."""
         self.heard = Happening()
-        """Set at each sign of life: tasks may be free that others had in hand."""
+        """Set at each heartbeat: tasks of other workers may have been released."""
 
     async def beat(self) -> None:
-        """Gives a sign of life; takes away the workers that have given none for too long."""
+        """Send a heartbeat; expire the workers whose lease ran out."""
         began = self._clock()
         beat = await self._writer.do(Manifest.beat, self._clock(), platform.node())
-        # From before it was asked for: the lease began no sooner.
+        # Counted from before the call: the lease cannot have started earlier.
         self._until = began + LEASE
         self.heard_of(began)
-        # Somebody else may have taken it away.
+        # Another worker may have expired it.
         self.left_something |= not self._others <= beat.others
         self._others = beat.others
         if beat.buried:
@@ -62,13 +66,13 @@ class Membership:
         self.heard.set()
 
     def heard_of(self, moment: float) -> None:
-        """The session was there at this moment of the clock."""
+        """Record that the database session was alive at this moment of the clock."""
         self._heard_at = max(self._heard_at, moment)
 
     def counts_for(self, seconds: float) -> bool:
-        """Whether the word of this run counts now, and its lease for so long: what is sent has to be answered by then.
+        """Return whether the lease holds now and for this many seconds: until then, what is sent has to be answered.
 
-        Others wait for `GRACE` seconds after its session was there the last time.
+        Other workers wait for `GRACE` seconds after this worker's database session was last alive.
         """
         now = self._clock()
         return now < self._heard_at + GRACE - MARGIN and now + seconds < self._until
