@@ -1,4 +1,4 @@
-"""Collecting: polling accepted tasks to their end, and fetching their images until they stand on the disk."""
+"""Collect results: poll accepted tasks until they end, and download their images."""
 
 from __future__ import annotations
 
@@ -61,47 +61,47 @@ from seedream_batch.model.task import (
 from seedream_batch.pacing import Watch
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
-"""Seconds that a result link works when the service does not say [Seedream 4.5 API documentation]."""
+"""Seconds that a result link is valid when the service does not say [Seedream 4.5 API documentation]."""
 
 MOST_TRIES = 5
-"""Downloads of one image that may go wrong in one run for a reason that does not get better by itself."""
+"""Downloads of one image per run that may fail for a reason that waiting does not fix."""
 
 TRYING = 600.0
-"""Seconds for which a run tries again to download an image that may come yet; then it is left to the next one."""
+"""Seconds for which a run retries a download that may still succeed; then the next run retries it."""
 
 MORE_TRIES = 2
-"""Downloads after one that brought a picture that is not what was requested, before that one is stored."""
+"""Further downloads of an image that is not what was requested, before it is stored."""
 
 MOST_IN_VAIN = 8
-"""Wrong pictures that came again and again, and none that was put right, after which others are stored at once."""
+"""Repeated downloads that brought no better image after which a run stops making them."""
 
 MOST_DENIED = 3
-"""Looks in a row that may be refused (401, 403) before the run ends."""
+"""Polls in a row that may be refused (401, 403) before the run stops polling."""
 
 MOST_LOST_POLLS = 5
-"""Polls of a lost task in one run."""
+"""Polls of a lost task per run."""
 
 MOST_POLLS = 5
-"""Polls of a task that has ended which may bring no clear answer."""
+"""Polls of a finished task until one gives a clear answer."""
 
 GRACE_AFTER_START = 60.0
-"""Seconds in which a task of an earlier run is followed though its deadline has passed."""
+"""Least seconds that a task of an earlier run is polled, even if its deadline has passed."""
 
 PARALLEL_DOWNLOADS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Got:
-    """What one try at an image brought: a verified file under a hidden name, or what went wrong."""
+    """The result of one download: a verified temp file, or what went wrong."""
 
     kind: Fetched
     message: str = ""
     bad: bool = False
-    """Every byte came, and they are no good picture."""
+    """Every byte was received, but they are no valid image."""
     stands_in: bool = False
-    """It is a placeholder of the host."""
+    """It is a placeholder of the image host."""
     lasting: bool = False
-    """Trying again soon is of little use."""
+    """Retrying soon is of little use."""
     retry_after: float = 0.0
     """Seconds that the host asks to wait."""
     part: Path | None = None
@@ -111,23 +111,23 @@ class _Got:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the polls of one task showed so far; times in seconds of a steady clock."""
+    """What the polls of one task showed so far; times in seconds of the monotonic clock."""
 
     least: int
-    """Images that a completed task has to have."""
+    """Images that a completed task must have."""
     last: Series | None = None
     first: float = 0.0
     """When the first poll was answered."""
     best: Poll | None = None
-    """The poll that showed the most images."""
+    """The poll with the most images."""
     pause: float = 0.0
-    """Seconds until the next poll, where the schedule does not decide that."""
+    """Seconds until the next poll; 0 where the schedule decides."""
     late: int = 0
-    """Polls past the deadline."""
+    """Polls after the deadline."""
     heard: bool = False
-    """Whether one of these was answered with something about the task."""
+    """Whether one of these got an answer about the task."""
     over: bool = False
-    """Whether it has been polled long enough."""
+    """Whether the task was polled long enough after its deadline."""
 
     @property
     def series(self) -> Series:
@@ -137,7 +137,7 @@ class _Seen:
         return self.last
 
     def take(self, poll: Poll, *, age: float, late: float | None, now: float) -> Series:
-        """Take in a poll of a task of this age, `late` seconds past its deadline; return the series it belongs to."""
+        """Record a poll of a task of this age, `late` seconds after its deadline; return the series it belongs to."""
         if self.last is None:
             self.first = now
         self.last, self.best = series(self.last, poll, now), richer(self.best, poll)
@@ -157,26 +157,26 @@ class Collector:
         self._context = context
         self._breaker = breaker
         self._closed: dict[str, float] = {}
-        """Until when image hosts asked to be left alone, by the monotonic clock."""
+        """Until when image hosts asked for no downloads, in seconds of the monotonic clock."""
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
         self._placer = Placer(context.folder)
         self._noted: set[str] = set()
-        """What was odd about costs, as far as it was told."""
+        """Notes about costs that were reported already."""
         self._told: defaultdict[str, Happening] = defaultdict(Happening)
-        """Set for each resolution once it is known how long its tasks take."""
+        """For each resolution, set once the duration of its tasks is known."""
         self._outlooks = {True: Outlook(), False: Outlook()}
-        """What polls say together: of the tasks of earlier runs, and of those of this one, which may be all right."""
+        """Polls of several tasks taken together: True for tasks of earlier runs, False for tasks of this run."""
         self._in_vain = 0
-        """Wrong pictures that were downloaded again without a better result; below 0 once one was put right."""
+        """Repeated downloads without a better image in a row; negative once one was better."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
-        """Poll an accepted task until it has ended; return its images, if it succeeded. Raise `Stopping`.
+        """Poll an accepted task until it ends; return its images if it succeeded. Raise `Stopping`.
 
-        With `at_once` it comes from an earlier run, and may have ended long ago. A task is polled until its deadline
-        (for `run.task_timeout` at most, from now on) and `PATIENCE` seconds longer, whatever the answers are: after
-        that it is lost, or left to the next run if no answer was about it. Its age is the clock's at the start and a
-        monotonic one's from there on, so that a clock that jumps neither loses a task nor keeps a run alive. A
-        `run.task_timeout` that was raised since gives it more time.
+        With `at_once` the task is from an earlier run, and may have ended long ago. It is polled until its deadline (at
+        most `run.task_timeout` seconds from now) and `PATIENCE` seconds longer, whatever the answers are. After that it
+        is lost, or left to the next run if no answer was about it. Its age is taken from the clock once and then
+        advances with the monotonic clock, so that a clock that jumps neither loses a task nor keeps a run alive. A
+        `run.task_timeout` that was raised since the submission gives it more time.
         """
         context = self._context
         began, now = context.monotonic(), context.clock()
@@ -224,14 +224,17 @@ class Collector:
             outlook.forget(task.id)
 
     def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
-        """Return the seconds from `now` (unix seconds) to a task's deadline."""
+        """Return the seconds from `now` (Unix seconds) to a task's deadline."""
         timeout = self._context.job.run.task_timeout
         left = max(task.deadline or now, (task.submitted_at or now) + timeout) - now
-        # A clock that was set back since gives no more; after a pause of any length there is some time left.
+        # A clock that was set back gives no extra time; after a pause of any length some time is left.
         return max(min(left, timeout), GRACE_AFTER_START if at_once else 0.0)
 
     def _move(self, poll: Poll, seen: _Seen, outlook: Outlook, *, age: float, overdue: bool, asked: int) -> Move | None:
-        """What a poll moves its task to; nothing while it may be the service that is wrong. Raises `Stopping` then."""
+        """Return what a poll moves its task to; None while the service itself may be at fault.
+
+        Raise `Stopping` when that has lasted long enough to be an outage.
+        """
         context = self._context
         now = context.monotonic()
         last = seen.series
@@ -249,10 +252,10 @@ class Collector:
         return None if move is not None and move.to is TaskState.LOST and outlook.doubtful(now) else move
 
     async def find_again(self, task: TaskRecord, *, follow: bool) -> list[ImageRecord]:
-        """Polls a lost task a few times, which is free; its images, if the service has completed it after all.
+        """Poll a lost task a few times, for free; return its images if the service completed it after all.
 
-        One that is still at work, and whose job gives it more time by now, is accepted again. Without `follow` all that
-        are at work are, and a later run goes on with them. Raises `Stopping`.
+        A task that is still running becomes accepted again and is followed, if its deadline leaves time. Without
+        `follow` every running one becomes accepted, and a later run follows it. Raise `Stopping`.
         """
         context = self._context
         job = context.job
@@ -275,25 +278,25 @@ class Collector:
                     break
                 if not follow:
                     deadline = max(deadline, context.clock() + job.run.task_timeout)
-                found = await self._found(task, poll, deadline)
-                return await self.poll_to_end(found, at_once=True) if follow else []
+                reopened = await self._found(task, poll, deadline)
+                return await self.poll_to_end(reopened, at_once=True) if follow else []
             move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
             if move is not None or last.count == LEAST_POLLS:
                 break
         poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear end: {poll.kind}"), best)
         if move.to is TaskState.LOST:
             return []
-        found = await self._found(task, poll, max(deadline, task.deadline or 0.0))
-        return await self._ended(found, poll, move, context.clock())
+        reopened = await self._found(task, poll, max(deadline, task.deadline or 0.0))
+        return await self._ended(reopened, poll, move, context.clock())
 
     async def complete(self, task: TaskRecord) -> None:
-        """Poll a task that completed with too few images, which is free; fetch those that it has by now.
+        """Poll a task that completed with too few images, for free; fetch those that it has by now.
 
         Raise `Stopping`.
         """
         context = self._context
         if await context.writer.do(Manifest.is_anothers, task):
-            # This account would be told that there is no such task.
+            # The service would answer this account that there is no such task.
             return
         poll = await self.clear_answer(task)
         if poll is not None:
@@ -312,8 +315,8 @@ class Collector:
                     task, images, cost=poll.cost, now=now, default_expiry=now + DEFAULT_LINK_LIFETIME
                 )
                 if added:
-                    there = len(manifest.images(task.id))
-                    manifest.warn_of_task(task.id, wrong_count(there, task.images, poll.errors, at_most=at_most))
+                    delivered = len(manifest.images(task.id))
+                    manifest.warn_of_task(task.id, wrong_count(delivered, task.images, poll.errors, at_most=at_most))
             return added, cost
 
         added, cost = await context.writer.do(add)
@@ -324,7 +327,7 @@ class Collector:
         await self.fetch_all(task)
 
     async def clear_answer(self, task: TaskRecord) -> Poll | None:
-        """Poll a task that has ended; None where no answer was clear: one odd answer is not believed."""
+        """Poll a finished task; return None if no answer was clear. A single odd answer is not believed."""
         context = self._context
         last: Series | None = None
         for polls in range(1, MOST_POLLS + 1):
@@ -343,22 +346,22 @@ class Collector:
     async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
-        found = await context.writer.do(Manifest.found_again, task, deadline=deadline, why=why, now=context.clock())
+        reopened = await context.writer.do(Manifest.found_again, task, deadline=deadline, why=why, now=context.clock())
         context.stats.found += 1
-        context.emit(event(EventKind.FOUND, found, why))
-        return found
+        context.emit(event(EventKind.FOUND, reopened, why))
+        return reopened
 
     async def _wait(self, watch: Watch, resolution: str, born: float) -> None:
-        """Waits until the next look at a task; what others tell meanwhile of how long it takes may bring it forward.
+        """Wait until the next poll of a task is due; results of other tasks may bring it forward.
 
-        Only then is it looked at: a thousand that wait for the same word do not all ask when it comes.
+        After such a result the wait is computed again, so that tasks waiting for it do not all poll at once.
         """
         context = self._context
-        told = self._told[resolution]
+        durations_known = self._told[resolution]
         wait = watch.wait(context.monotonic() - born)
         if watch.depends_on_others:
-            await context.rest_unless(wait, told)
-            if not told.is_set:
+            await context.rest_unless(wait, durations_known)
+            if not durations_known.is_set:
                 return
             wait = watch.wait(context.monotonic() - born)
         await context.rest(wait)
@@ -369,34 +372,34 @@ class Collector:
             self._told[resolution].set()
 
     async def fetch_all(self, task: TaskRecord) -> None:
-        """Fetches every image of a succeeded task that is not there yet. Raises `Stopping`."""
+        """Download every announced image of a succeeded task. Raise `Stopping`."""
         await self.fetch(task, await self._context.writer.do(Manifest.images, task.id))
 
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
-        """Fetches those of these images of a task that are not there yet. Raises `Stopping`."""
+        """Download the announced ones of these images of a task. Raise `Stopping`."""
         waiting = [image for image in images if image.state is ImageState.ANNOUNCED]
         results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
         if waiting:
-            there = await self._context.writer.do(Manifest.images, task.id)
-            if all(image.state is ImageState.STORED for image in there):
-                await clear_leftovers(self._context, task, [image.index for image in there])
+            current = await self._context.writer.do(Manifest.images, task.id)
+            if all(image.state is ImageState.STORED for image in current):
+                await clear_leftovers(self._context, task, [image.index for image in current])
 
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
-        """One look at every task id of a task."""
+        """Poll every task id of a task once; `age` in seconds since its submission. Raise `Stopping`."""
         context = self._context
         polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
     async def _keep(self, task: TaskRecord, kept: Kept) -> None:
-        """Keeps an answer that was not fully understood, before anything else happens to the task."""
+        """Store an answer that was not fully understood, before anything else happens to the task."""
         context = self._context
         await context.writer.do(Manifest.keep, task, kept, context.clock())
 
     async def notice(self, poll: Poll) -> None:
-        """What a look tells of the service as a whole; waits where it asks for that. Raises `Stopping`."""
+        """Apply what a poll says about the service as a whole; wait where it asks for a pause. Raise `Stopping`."""
         context = self._context
         if poll.kind is Polled.NO_ANSWER:
             context.not_heard(poll.message)
@@ -431,7 +434,7 @@ class Collector:
                             task, poll.images, cost=poll.cost, why=move.why, now=now,
                             default_expiry=now + DEFAULT_LINK_LIFETIME,
                         )  # fmt: skip
-                        # Of an earlier attempt some may be there already.
+                        # Images of an earlier attempt may be stored already.
                         there = sum(image.state not in NOT_THERE for image in found)
                         at_most = leaves_count_open(json.loads(task.body))
                         warning = wrong_count(there, task.images, poll.errors, at_most=at_most)
@@ -443,7 +446,7 @@ class Collector:
                     self._flag(task, warning)
                 stats.cost += cost
                 if note and note not in self._noted:
-                    # Once: it may be the same for thousands.
+                    # Reported once: thousands of tasks may have the same note.
                     self._noted.add(note)
                     context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
             case TaskState.FAILED:
@@ -469,7 +472,7 @@ class Collector:
         return images
 
     async def _forget_uploads(self, task: TaskRecord) -> None:
-        """The service could not fetch a reference image: the next attempt uploads it again."""
+        """Forget the task's uploads, which the service could not fetch: the next attempt uploads them again."""
         context = self._context
         origin = context.service.origin
         for url in json.loads(task.body).get("image_urls", []):
@@ -491,15 +494,15 @@ class Collector:
                 await self._store(task, image, await self._better(task, image, got))
                 return
             self._breaker.failed(task.id, got.message)
-            # A link that leads where no image may be is bad as well, but a portal may have sent it there for a while.
+            # A redirect to a forbidden address counts as bad too, though a captive portal may cause it for a while.
             bad += got.bad or got.kind is Fetched.REFUSED
             if bad == MOST_TRIES and got.stands_in and context.clock() < (image.expires_at or 0.0):
-                # The host may have the picture later; as long as the link is valid, each run tries again.
+                # The host may have the image later; as long as the link is valid, each run tries again.
                 self._leave(task, image, got.message)
                 return
             if bad == MOST_TRIES:
                 if self._breaker.open:
-                    # A page in place of every image is a matter of the way to them.
+                    # A page in place of every image points to the network path, not to the images.
                     self._leave(task, image, got.message)
                 else:
                     await self._give_up(task, image, ImageState.REJECTED, got.message)
@@ -520,9 +523,9 @@ class Collector:
                 return
 
     async def _better(self, task: TaskRecord, image: ImageRecord, got: _Got) -> _Got:
-        """What a download brought, or something better if it is not what was requested and trying again helps.
+        """Return the download, or a better one if it is not what was requested and repeating it helps.
 
-        That is free. The first picture is kept meanwhile: its link may work only once.
+        Repeating is free. The first image is kept meanwhile, since its link may work only once.
         """
         if self._in_vain >= MOST_IN_VAIN or not await self._doubt(task, image, got):
             return got
@@ -552,7 +555,7 @@ class Collector:
         return got
 
     async def _doubt(self, task: TaskRecord, image: ImageRecord, got: _Got) -> str:
-        """Why a whole picture is not what was requested; empty if it is, as far as that can be told."""
+        """Return why a complete image is not what was requested; empty if it is, as far as can be told."""
         file = got.file
         if file is None:
             raise AssertionError("a whole download has a file")
@@ -566,14 +569,14 @@ class Collector:
             urls = [str(url).removeprefix(REFERENCE) for url in json.loads(task.body).get("image_urls", [])]
             references = [(known[url].width, known[url].height) for url in urls if url in known]
             if len(references) < len(urls):
-                # It may follow one that nobody here has seen.
+                # The ratio may follow a reference whose size is not known.
                 references = []
         return wrong_picture(task.size, task.resolution, file.width, file.height, references)
 
     async def _fresh_link(self, task: TaskRecord, image: ImageRecord) -> ImageUrl | None:
-        """The link that the service gives for an image now, if it gives as many as it delivered.
+        """Return the image's current link, if the service lists as many links as it delivered images.
 
-        Links are told apart by their place alone: a list of another length says nothing of this one.
+        Links are matched by position only: a list of another length cannot be matched.
         """
         poll = await self.look(task, self._context.clock() - (task.submitted_at or 0.0))
         known = await self._context.writer.do(Manifest.delivered, task.id)
@@ -582,16 +585,16 @@ class Collector:
     async def _again(
         self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int, wait: float
     ) -> ImageRecord | None:
-        """What to try next: the image, with a fresh URL where one could be had; None when nothing is left to try."""
+        """Return the image to try next, with a fresh URL if there is one; None when nothing is left to try."""
         context = self._context
         url, expires = None, None
         if got.kind is not Fetched.BROKEN or tries > 1:
-            # The link is dead, or what it gives is no good: another look at the task may give fresh links, and is free.
+            # The link is dead or yields no valid image: another poll, which is free, may return fresh links.
             poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
                 told = "reported as failed after it was completed; the first word counts"
                 context.emit(event(EventKind.WARNING, task, told))
-            # Links are told apart by their place alone: a list of another length says nothing of this one.
+            # Links are matched by position only: a list of another length cannot be matched.
             known = await context.writer.do(Manifest.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
@@ -608,15 +611,15 @@ class Collector:
         )
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
-        """The link is dead and there is no other: final only once its time is over."""
-        told = f"the link is dead ({got.message}) and no other could be had"
+        """Give up an image whose link is dead and has no replacement, but only once the link has expired."""
+        why = f"the link is dead ({got.message}) and no other could be had"
         if self._context.clock() >= (image.expires_at or 0.0):
-            await self._give_up(task, image, ImageState.EXPIRED, told)
+            await self._give_up(task, image, ImageState.EXPIRED, why)
         else:
-            self._leave(task, image, told, dead=True)
+            self._leave(task, image, why, dead=True)
 
     def _leave(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
-        """The image stays announced: the next run tries again. `dead` if there is nothing but a dead link."""
+        """Leave an image announced for the next run; `dead` if it has nothing but a dead link."""
         self._breaker.left(task.id, why, dead=dead)
         self._context.stats.trouble += 1
         self._context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}"))
@@ -631,10 +634,10 @@ class Collector:
         context.emit(event(kind, task, f"image {image.index}: {why}"))
 
     async def _try(self, task: TaskRecord, image: ImageRecord) -> _Got:
-        """One download into a hidden file beside its place, synced and looked at."""
+        """Download an image once into a temp file beside its path, sync it and validate it."""
         folder = self._context.folder
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
-        # Only the making of a folder takes its time.
+        # Only creating a folder is slow enough to need a thread.
         path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
         wrong: BadPicture | OSError | None = None
         with writing(path) as part:
@@ -659,7 +662,10 @@ class Collector:
         return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 
     async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
-        """Gives the verified file its final name: the hash first, then the name, then the word that it is there."""
+        """Give the verified file its final name: record path and hash, rename, record that it is stored.
+
+        That order makes a crash in between recoverable by the hash.
+        """
         context = self._context
         part, file, picture = got.part, got.file, got.picture
         if part is None or file is None or picture is None:
@@ -673,7 +679,7 @@ class Collector:
             if not isinstance(error, Occupied):
                 raise
             if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):
-                # A run that left at once had given it its name already.
+                # A run that stopped at once had given it its name already.
                 await self._stored(task, image, file)
                 return
             context.stats.trouble += 1
@@ -682,7 +688,10 @@ class Collector:
         await self._stored(task, image, file)
 
     async def _place(self, part: Path, path: str, sha256: str) -> None:
-        """Give a file its final name; an earlier picture of the job steps aside. Raise `Occupied`, `StorageError`."""
+        """Give a file its final name; an earlier image of the job is moved aside.
+
+        Raise `Occupied` or `StorageError`.
+        """
         folder = self._context.folder
         try:
             await self._placer.place(part, path)
@@ -693,7 +702,7 @@ class Collector:
             await self._placer.place(part, path)
 
     async def adopt(self, task: TaskRecord) -> None:
-        """Images of a task that a killed run had given their names already: only the word is missing."""
+        """Record files as stored that a killed run had already given their final names."""
         for image in await self._context.writer.do(Manifest.images, task.id):
             if image.state is ImageState.ANNOUNCED:
                 await self._adopt(task, image)
@@ -711,7 +720,7 @@ class Collector:
             self._flag(task, f"image {image.index}: {warning}")
 
     def _flag(self, task: TaskRecord, warning: str) -> None:
-        """A result is not what was requested."""
+        """Report a result that is not what was requested."""
         self._context.stats.flagged += 1
         self._context.emit(event(EventKind.FLAGGED, task, warning))
 
@@ -721,19 +730,22 @@ class Collector:
         if not await asyncio.to_thread(_is_there, self._context.folder, image.path, image.sha256):
             return
         if await self._context.writer.do(Manifest.owner, image.path or ""):
-            # Another picture with the same bytes: the place is its own.
+            # Another image with the same bytes owns the path.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")
         await self._stored(task, image, file)
 
 
 def _least(task: TaskRecord) -> int:
-    """Return how many images a completed task has to have before that is believed without another poll."""
+    """Return how many images a completed task must have before that is believed without another poll."""
     return 1 if leaves_count_open(json.loads(task.body)) else task.images
 
 
 def _is_there(folder: Destination, path: str, sha256: str) -> bool:
-    """Whether the file that a run gave this name, and perhaps no sync, is there; its name is durable then."""
+    """Return whether the file that a run gave this name is there; its name is durable then.
+
+    The run may have been killed before it synced the folder.
+    """
     if folder.sha256(path) != sha256:
         return False
     folder.sync([path])
@@ -741,9 +753,9 @@ def _is_there(folder: Destination, path: str, sha256: str) -> bool:
 
 
 def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
-    """A file whose bytes have all come is written and synced, then looked at: what it is, or why it is of no use.
+    """Write and sync a complete download, then validate it: return the image, or why it is invalid.
 
-    An image that somebody on the way has compressed becomes the file that it was.
+    An image that a proxy compressed is decompressed first.
     """
     inlet.finish()
     try:
@@ -763,12 +775,12 @@ def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSEr
 
 
 def _outage(tasks: int, last: Series) -> str:
-    """Why a run ends when all tasks get the same odd answer."""
+    """Return why a run ends when all tasks get the same odd answer."""
     if last.what == Polled.NOT_FOUND:
-        told = f"the service knows none of the {tasks} tasks that were polled"
+        text = f"the service knows none of the {tasks} tasks that were polled"
     else:
-        told = f"all {tasks} tasks that were polled are said to be completed, without an image"
+        text = f"all {tasks} tasks that were polled are said to be completed, without an image"
     return (
-        f"{told}: perhaps the key is of another account, the address leads to another service, or it lost its data."
+        f"{text}: perhaps the key is of another account, the address leads to another service, or it lost its data."
         " Nothing was changed. If they are lost for good: `resolve --lost`"
     )

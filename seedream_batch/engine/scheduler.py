@@ -1,4 +1,4 @@
-"""The order of work: what expires first, then what is in flight, then new submissions; never more than fits."""
+"""Schedule the work of a run: expiring links first, then tasks in flight, then new submissions, within all limits."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from seedream_batch.manifest.rescue_log import left_behind
 from seedream_batch.model.task import KNOWN_FOR, TaskRecord, TaskState
 
 AHEAD = 64
-"""Planned tasks that are read together."""
+"""Planned tasks read per query."""
 
 AHEAD_OF_OTHERS = 16
-"""Planned tasks that one of several workers takes into its hands together."""
+"""Planned tasks that a worker reserves per query on a shared manifest."""
 
 MOST_LOST = 1000
-"""Lost tasks that one run polls; of more it takes some by chance, so that later runs come to the others."""
+"""Lost tasks polled per run; of more, a random sample, so that later runs reach the others."""
 
 LARGEST_IMAGE = 16 * 10**6
-"""Bytes that a 4K image of the service has at most."""
+"""Bytes of the largest 4K image of the service."""
 
 
 class Engine:
-    """Drives one run. Every task in flight, from its submission to its last file, has one of a bounded number of slots.
+    """Schedules one run, within its limits.
 
-    So a slow disk holds up downloads, those hold their slots, and nothing new is bought until one is free.
+    Every task in flight, from its submission to its last file, holds one of `max_in_flight` slots. So a slow disk
+    delays downloads, these hold their slots, and nothing new is bought until a slot is free.
     """
 
     def __init__(self, context: Context) -> None:
@@ -47,21 +48,21 @@ class Engine:
         self._breaker = Breaker(self._changed.set)
         self._collector = Collector(context, self._breaker)
         self._working: dict[int, asyncio.Task[None]] = {}
-        """The work on each task in flight."""
+        """The work on each task in flight, by task number."""
         self._images = 0
-        """Images that they may bring."""
+        """Images that the tasks in flight may yield."""
         self._sending: set[int] = set()
-        """Those that may still be planned, as far as the manifest knows."""
+        """Tasks in flight that the manifest may still list as planned."""
         self._occupied: dict[int, str] = {}
-        """Tasks that cannot be bought because a file that nobody knows has their place."""
+        """Tasks that cannot be bought because an unknown file has their path, with that path."""
         self._polled_lost: set[int] = set()
-        """Lost tasks that this run has polled, or begun to."""
+        """Lost tasks that this run has polled, or started to poll."""
         self._due_by = 0.0
-        """Until when tasks are due this once, whatever time it is."""
+        """Unix time by which tasks count as due in the next query, even if the clock shows an earlier time."""
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Works until nothing is left to do or the run is to end. Raises the first unexpected error, at the end."""
+        """Work until nothing is left to do or the run ends. Raise the first unexpected error at the end."""
         alive = None if self._context.crew is None else asyncio.create_task(self._stay_alive(self._context.crew))
         try:
             async with asyncio.TaskGroup() as group:
@@ -79,7 +80,7 @@ class Engine:
             raise self._failure
 
     async def _stay_alive(self, crew: Membership) -> None:
-        """Gives signs of life until the run has ended, however long what is in the air still takes."""
+        """Send heartbeats until the run has ended, also while requests are outstanding."""
         try:
             while True:
                 await asyncio.sleep(BEAT)
@@ -88,9 +89,9 @@ class Engine:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Keeps the first error and ends the run: nothing new, but what is in the air is still answered and recorded.
+        """Keep the first error and stop the run; outstanding requests still complete and are recorded.
 
-        Raised at once, it would cancel submissions that are sent already, and their task ids would be lost.
+        Raised at once, it would cancel submissions already sent, and their task ids would be lost.
         """
         if self._failure is None:
             self._failure = error
@@ -131,7 +132,7 @@ class Engine:
                 return
 
     async def _adopt(self) -> None:
-        """Files that a killed run had given their names: known before anything moves or is fetched."""
+        """Record files that a killed run had given their final names, before anything is moved or downloaded."""
         numbers = await self._context.writer.do(Manifest.to_fetch)
         for start in range(0, len(numbers), AHEAD):
             page = numbers[start : start + AHEAD]
@@ -139,7 +140,7 @@ class Engine:
                 await self._collector.adopt(task)
 
     async def _go_on(self) -> None:
-        """Goes on with all that was sent, and is in nobody's hands."""
+        """Continue everything that was submitted and that no other worker owns."""
         context = self._context
         if not context.options.submit_only:
             await self._collect_first()
@@ -152,10 +153,10 @@ class Engine:
                     await self._start(task, self._resend(task))
 
     async def _collect_first(self) -> None:
-        """Everything that is paid for already: links that expire, the soonest first, then tasks at work."""
+        """Collect what is already paid for: images whose links expire soonest first, then running tasks."""
         to_fetch = await self._context.writer.do(Manifest.to_fetch)
         async for task in self._taken_up(to_fetch):
-            # Only those that no other worker has taken up.
+            # Only the tasks that this worker owns.
             self._breaker.carries([task.id])
             if not self._context.alone:
                 await self._collector.adopt(task)
@@ -166,7 +167,7 @@ class Engine:
         await self._find_lost()
 
     async def _recheck(self) -> None:
-        """Poll the chosen tasks of one kind, before a person decides whether to pay for them again."""
+        """Poll the selected tasks of one kind, before the user decides whether to pay for them again."""
         context = self._context
         if context.options.recheck is Recheck.LOST:
             await self._find_lost()
@@ -176,11 +177,11 @@ class Engine:
             await self._start(task, self._collector.complete(task))
 
     async def _find_lost(self) -> None:
-        """Polls lost tasks, each once in a run: that is free, and may find what was paid for."""
+        """Poll lost tasks, each once per run: that is free, and may find what was paid for."""
         context = self._context
         since = context.clock() - KNOWN_FOR
         known = self._polled_lost
-        lost = [one for one in await context.writer.do(Manifest.lost_ids, since) if one not in known]
+        lost = [number for number in await context.writer.do(Manifest.lost_ids, since) if number not in known]
         room = MOST_LOST - len(known)
         if len(lost) > room and context.options.recheck is None:
             lost = sorted(context.random.sample(lost, max(room, 0)))
@@ -195,9 +196,9 @@ class Engine:
         await self._collector.fetch(task, await self._collector.find_again(task, follow=follow))
 
     async def _taken_up(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
-        """These tasks as they are by now, a few at a time: there may be a million. None of them may be at work yet.
+        """Take ownership of these tasks and yield their current records, page by page: there may be a million.
 
-        Of several workers each takes no more than it can begin at once.
+        None of them may be in flight yet. A worker takes no more than it can start at once.
         """
         crew = self._context.crew
         if crew is not None:
@@ -210,16 +211,16 @@ class Engine:
                 yield task
 
     def _most_ahead(self) -> int:
-        """How many tasks are read together; those that a worker has in hand, no other one can begin."""
+        """Return how many tasks to read per query; no other worker can start the tasks that this one owns."""
         if self._context.crew is None:
             return AHEAD
         return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
 
     async def _others_left_something(self, crew: Membership) -> bool:
-        """With nothing to do any more: waits for what others leave undone; whether there was any."""
+        """With nothing left to do, wait for work that other workers leave; return whether there is any."""
         context = self._context
         options = context.options
-        # After a stop, and with --collect, there are tasks that are still followed.
+        # After a stop, and with --collect, tasks may still be in flight.
         working = list(self._working)
         crew.left_behind |= await context.writer.do(Manifest.let_go, working)
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
@@ -235,7 +236,7 @@ class Engine:
         return False
 
     async def _take_over(self) -> None:
-        """What workers that are gone had in hand outranks what is to be bought; looked at after each sign of life."""
+        """Take over tasks of dead workers before buying new ones; checked after each heartbeat."""
         crew = self._context.crew
         if crew is None or not crew.heard.is_set:
             return
@@ -244,7 +245,7 @@ class Engine:
         await self._go_on()
 
     async def _take_in_rescued(self, crew: Membership) -> None:
-        """Task ids that a worker which is gone could not write down: the sooner they are known, the fewer doubts."""
+        """Import task ids that a dead worker could not store, so that fewer tasks become uncertain."""
         context = self._context
         if not (crew.left_something or crew.still_written):
             return
@@ -267,10 +268,10 @@ class Engine:
         begun: set[int] = set()
         while context.may_submit():
             await self._take_over()
-            # At the limit nothing new is begun, but what was begun and may be sent again is finished.
+            # At the limit no new task is started, but started ones that may be sent again are finished.
             only = begun if limit is not None and len(begun) >= limit else None
             now, self._due_by = max(context.clock(), self._due_by), 0.0
-            # Planned tasks that are on their way to their claim still look planned; ask for enough to see past them.
+            # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
             ahead = self._most_ahead() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._most_ahead(), ahead)
             tasks = await context.writer.do(Manifest.due, most, now, only)
@@ -292,16 +293,16 @@ class Engine:
             context.stop_submitting(StopReason.STORAGE, text)
 
     async def _may_begin(self, task: TaskRecord) -> bool:
-        """Waits for a slot, room on the disk, room in the budget and a turn; whether the task may then be sent."""
+        """Wait for a slot, disk space, budget and a turn; return whether the task may then be submitted."""
         context = self._context
         occupied = await blocking(context, task)
         if occupied:
-            # Found before it is paid for: the picture could not be stored under its name.
+            # Checked before it is paid for: the image could not be stored under its name.
             self._occupied[task.id] = occupied
             context.stats.trouble += 1
             return False
         while True:
-            # Anew after each wait: what is taken over from others takes slots and room as well.
+            # Checked again after each wait: tasks taken over from others use slots and disk space as well.
             await self._take_slot()
             if not await self._images_arrive():
                 return False
@@ -323,21 +324,21 @@ class Engine:
         return False
 
     async def _images_arrive(self) -> bool:
-        """Waits until images can be fetched, as far as is known; false where nothing more is to be bought."""
+        """Wait until images can be downloaded, as far as is known; return False if nothing more is to be bought."""
         context = self._context
         while not context.options.submit_only and not self._breaker.may_buy(len(self._working)):
             if self._breaker.verdict or not self._working:
-                told = self._breaker.verdict or "no image could be fetched"
-                context.stop_submitting(StopReason.DOWNLOADS, f"{told}; nothing more is bought until one can be")
+                why = self._breaker.verdict or "no image could be fetched"
+                context.stop_submitting(StopReason.DOWNLOADS, f"{why}; nothing more is bought until one can be")
             if not context.may_submit():
                 return False
             await self._until_changed()
         return True
 
     async def _something_settles(self) -> bool:
-        """Waits until the cost of something may be known; whether there is anything to wait for."""
+        """Wait until a reservation may be settled or released; return whether there was anything to wait for."""
         while self._working:
-            # What is on its way to its claim holds nothing yet, and frees nothing when it does not get it.
+            # A task without a claim has no reservation yet, and releases nothing if it gets none.
             held, claims = self._working.keys() - self._submitter.unclaimed, self._submitter.claims
             await self._until_changed()
             if held or self._submitter.claims != claims:
@@ -352,13 +353,13 @@ class Engine:
         return True
 
     async def _until_changed(self) -> None:
-        """Waits until a task in flight has ended."""
+        """Wait until a task in flight has ended."""
         self._changed.clear()
         if self._working:
             await self._context.until(self._changed)
 
     def _room_for(self, task: TaskRecord) -> bool:
-        """Whether the disk has room for all in flight and this task: what cannot be kept is not bought."""
+        """Return whether the disk has room for all in flight and this task: what cannot be stored is not bought."""
         return self._context.folder.free_bytes() >= self._needed(task)
 
     def _needed(self, task: TaskRecord) -> int:
@@ -370,11 +371,11 @@ class Engine:
         return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
 
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
-        """Waits until a task may be sent; whether there is any hope of that. `only` these count, if given."""
+        """Wait until a task may be submitted; return whether any can be expected. `only` limits it to these tasks."""
         context = self._context
         due = await context.writer.do(Manifest.next_due, only)
         if due is not None and due > now + LONGEST_WAIT:
-            # No pause is as long as that: the clock was set back since.
+            # No pause is that long: the clock was set back.
             self._due_by = due
             return True
         if due is not None and due > now:
@@ -386,7 +387,7 @@ class Engine:
                 await context.rest(wait)
             return True
         if not self._working:
-            # What is due and was not taken is in the way of something, or has just come back.
+            # A due task that was not read is blocked by a file, or has just become due.
             return due is not None and not self._occupied
         self._changed.clear()
         if context.crew is None:
@@ -396,7 +397,7 @@ class Engine:
         return True
 
     async def _take_slot(self) -> None:
-        """Waits until one more task may be in flight. Only the feeder starts work, so nobody else takes it."""
+        """Wait until one more task may be in flight. Only the scheduler starts work, so nobody else takes the slot."""
         self._context.check()
         while len(self._working) >= self._context.job.run.max_in_flight:
             await self._until_changed()
@@ -410,7 +411,7 @@ class Engine:
         self._spawn(task.id, work, task.images)
 
     def _spawn(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
-        """Starts work on a task in the slot that was just taken."""
+        """Start work on a task in the slot just taken."""
         self._working[number] = self._group.create_task(self._in_slot(number, work, images))
         self._images += images
         self._context.stats.in_flight = len(self._working)

@@ -1,4 +1,4 @@
-"""Submitting: the intent first, then one POST, then what came of it."""
+"""Submit tasks: commit the intent, send one POST, record the outcome."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from seedream_batch.model.task import TaskRecord, TaskState
 from seedream_batch.pacing.rate_limiter import LATE
 
 RESENDS = 4
-"""How often one run sends an uncertain task again under its key."""
+"""How often one run resends an uncertain task under its idempotency key."""
 
 _FINAL = {Submitted.ACCEPTED, Submitted.REFUSED, Submitted.BLOCKED, Submitted.INDETERMINATE}
-"""Answers to a resend after which it is not sent once more."""
+"""Answers to a resend after which the task is not resent."""
 
 KEY_LIFETIME = 20 * 3600.0
-"""Seconds in which a service is trusted to know a key; how long it really does is not documented, a day is usual."""
+"""Seconds for which a service is trusted to know an idempotency key; undocumented, a day is usual."""
 
 SKEW = 60.0
 """Seconds by which the clocks of workers may differ."""
 
 MOST_UPLOADS = 5
-"""Times that the upload of a reference image may go wrong in a row before a run stops submitting."""
+"""Uploads of reference images that may fail in a row before submissions stop."""
 
 MOST_SAME_IDS = 3
-"""Tasks with the id of another one after which a run stops submitting."""
+"""Tasks answered with the id of another task after which submissions stop."""
 
 MOST_NOT_OFFERED = 3
-"""Times in a row that the model may be said not to be offered before a run stops submitting."""
+"""Answers in a row that the model is not offered after which submissions stop."""
 
 MOST_PAGES = 5
-"""Times that one task may get a web page with a 429 while others are accepted."""
+"""Web pages with a 429 that one task may get while others are accepted, before it counts as blocked."""
 
 SLOW = 2.0
-"""Seconds that a server may take for task ids before they are written down elsewhere, too."""
+"""Seconds that a database server may take to store task ids before they are also written to the rescue file."""
 
 
 class Submitter:
-    """Sends tasks, one at a time for each, and records every outcome before anything else happens to the task."""
+    """Sends tasks, one request at a time for each; records every outcome before anything else happens to the task."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -65,24 +65,24 @@ class Submitter:
         self._answered = Happening()
         self._bad_uploads = 0
         self._same_ids = 0
-        """Tasks for which the service named the id of another one."""
+        """Tasks for which the service returned the id of another one."""
         self._told_of_silence = False
         self._refusals = Refusals()
         self._not_offered = 0
         self._pages: dict[int, tuple[int, int]] = {}
-        """Tasks that got a web page with a 429: how often, and how many tasks were accepted by then."""
+        """Tasks that got a web page with a 429: how often, and how many tasks had been accepted by then."""
         self.blocked_by = ""
-        """Why the budget did not take the last task; what is in flight may still settle for less than was held."""
+        """Which budget rejected the last task; tasks in flight may still settle for less than their reservation."""
         self.claims = 0
         """How many intents were committed so far."""
         self.unclaimed: set[int] = set()
-        """Tasks that whoever feeds them has put on their way, and that have no committed intent yet."""
+        """Started tasks that have no committed intent yet."""
 
     async def wait_for_turn(self) -> None:
-        """Waits until the next submission may go out, and takes its turn; raises `Stopping`.
+        """Wait until the next submission may be sent, and take its turn; raise `Stopping`.
 
-        Few go out together at first: as long as nothing is known of the service, few are then in doubt. The turn
-        ends with `submit` or `resend`, or with `give_up_turn`.
+        Few requests are outstanding at first: while nothing is known of the service, few tasks can become uncertain.
+        The turn ends with `submit` or `resend`, or with `give_up_turn`.
         """
         context = self._context
         while self._unanswered >= self._most_unanswered:
@@ -90,7 +90,7 @@ class Submitter:
             await context.until(self._answered)
         self._unanswered += 1
         if context.claims is not None:
-            # Turns that are shared are taken with the claim, and not before.
+            # Shared turns are taken together with the claim.
             return
         try:
             await context.rest(context.pace.next_slot(context.monotonic()))
@@ -99,12 +99,12 @@ class Submitter:
             raise
 
     def give_up_turn(self) -> None:
-        """Ends a turn without a submission, or after its answer."""
+        """End a turn without a submission, or after its answer."""
         self._unanswered -= 1
         self._answered.set()
 
     async def submit(self, task: TaskRecord) -> TaskRecord | None:
-        """Sends a planned task in its turn; the accepted task, or None when it was not accepted."""
+        """Submit a planned task in its turn; return the accepted task, or None. Raise `Stopping`."""
         try:
             sent = await self._send(task)
         finally:
@@ -121,10 +121,10 @@ class Submitter:
         return await self.resend(await self._context.writer.do(Manifest.task, task.id), just_sent=True)
 
     async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
-        """Sends an uncertain task again, with the identical body under the same key, until its fate is known.
+        """Resend an uncertain task, with the identical body under the same key, until its outcome is known.
 
-        The accepted task, or None when it stays uncertain. Only for services whose keys are trusted, and only as long
-        as they can be expected to know the key, which `just_sent` ones do.
+        Return the accepted task, or None if it stays uncertain. Only for services trusted to recognise keys, and only
+        while they can be expected to know the key, which is certain for a task that was `just_sent`. Raise `Stopping`.
         """
         context = self._context
         claim = await context.writer.do(Manifest.open_claim, task)
@@ -144,7 +144,7 @@ class Submitter:
             await self.wait_for_turn()
             try:
                 context.rescue.prepare()
-                # A manifest on a server may have become another run's during the wait, and the task's fate clear.
+                # During the wait another worker may have taken over the task and recorded its outcome.
                 if tries > 1 and await context.writer.do(Manifest.open_claim, task) is None:
                     return None
                 if context.claims is not None:
@@ -163,7 +163,10 @@ class Submitter:
         return None
 
     async def _expired(self, claim: Claim) -> str:
-        """Why the service may not know the key of a claim any more; empty if it does. No age counts as too old."""
+        """Return why the service may have forgotten the key of a claim; empty if it should know it.
+
+        An unknown age counts as too old.
+        """
         now = self._context.clock()
         newest = await self._context.writer.do(Manifest.newest_run)
         age = now - claim.opened_at
@@ -174,7 +177,7 @@ class Submitter:
         return ""
 
     async def _send(self, task: TaskRecord) -> tuple[Claim, Submission] | None:
-        """The committed intent and the outcome of its POST; None when nothing was sent."""
+        """Return the committed intent and the outcome of its POST; None when nothing was sent."""
         context = self._context
         try:
             kept = await self._references.with_uploads(task)
@@ -183,7 +186,7 @@ class Submitter:
             await self._not_prepared(task, error)
             return None
         self._bad_uploads = 0
-        # Uploads take their time; nothing is bought any more once the run is to end.
+        # Uploads take a while; nothing is bought once the run is ending.
         context.check()
         if not context.may_submit():
             return None
@@ -194,7 +197,7 @@ class Submitter:
         self.unclaimed.discard(task.id)
         self.claims += 1
         context.stats.submitted += 1
-        # Never for long, and whatever happens meanwhile: from here on only an answer tells what became of it.
+        # A short wait that is never cancelled: from here on, only an answer tells the outcome.
         await self._leave(wait)
         if not self._counts_for(body):
             await self._not_sent(claim)
@@ -204,17 +207,17 @@ class Submitter:
         return claim, outcome
 
     async def _judged(self, task: TaskRecord, outcome: Submission) -> Submission:
-        """The outcome; where the key is good, a 403 is about this one request, and a 401 about the model."""
+        """Return the outcome; if the key is valid, a 403 is about this request, and a 401 about the model."""
         if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
             return self._walled(task, outcome)
         if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
             return outcome
-        told = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
+        message = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
-        return replace(outcome, kind=kind, message=told)
+        return replace(outcome, kind=kind, message=message)
 
     def _walled(self, task: TaskRecord, outcome: Submission) -> Submission:
-        """A firewall's page with a 429: about this one request where others are accepted in between, time and again."""
+        """Return the outcome of a 429 with a firewall's page: about this request if others are accepted in between."""
         times, accepted = self._pages.get(task.id, (0, -1))
         if self._refusals.successes > accepted:
             times += 1
@@ -226,16 +229,16 @@ class Submitter:
         )
 
     async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
-        """The committed intent, and how long to wait before it is sent."""
+        """Return the committed intent, and the seconds to wait before it is sent."""
         context = self._context
         if context.claims is None:
             return self._claim_of(await self._claim(intent)), context.pace.leaving(context.monotonic())
-        found = await context.claims.claim(intent)
+        granted = await context.claims.claim(intent)
         self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
-        return (None, 0.0) if found is None else (found[0], found[1] - context.monotonic())
+        return (None, 0.0) if granted is None else (granted[0], granted[1] - context.monotonic())
 
     async def _leave(self, wait: float) -> None:
-        """Waits for the moment of a submission; those that a busy loop wakes late do not go out together."""
+        """Wait until a request may be sent; requests that a busy loop wakes late are not sent together."""
         context = self._context
         while wait > 0:
             due = context.monotonic() + wait
@@ -244,12 +247,12 @@ class Submitter:
             wait = context.pace.leaving(now) if now - due > LATE else 0.0
 
     def _counts_for(self, body: str) -> bool:
-        """Whether the word of this run is sure to count until a request with this body is answered."""
+        """Return whether the lease outlives a request with this body."""
         crew = self._context.crew
         return crew is None or crew.counts_for(min(longest_submission(body), LEASE / 2))
 
     async def _not_sent(self, claim: Claim) -> None:
-        """A worker that was not heard of for a while: others may take its tasks before there is an answer."""
+        """Plan a claimed task again: the lease may expire, and others take over the task, before it is answered."""
         context = self._context
         now = context.clock()
         why = "not sent: this worker was not heard of for too long"
@@ -324,12 +327,12 @@ class Submitter:
             if not context.writer.manifest.quick:
                 storing = asyncio.ensure_future(storing)
                 if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
-                    # The server may come back, but a kill meanwhile must not take ids that are paid for.
+                    # The server may recover, but a kill meanwhile must not lose paid task ids.
                     self._rescue(claim, outcome, now, "the manifest's server does not answer")
                     rescued = True
             accepted = await storing
         except BaseException as error:
-            # Whatever the reason is, a cancellation included: ids that are paid for must not go with it.
+            # Whatever the error is, a cancellation included: paid task ids must not be lost.
             if not rescued:
                 leaving = isinstance(error, asyncio.CancelledError)
                 why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
@@ -348,14 +351,14 @@ class Submitter:
         return accepted
 
     async def _planned_again(self, task: TaskRecord, outcome: Submission, why: str, not_before: float) -> None:
-        """Nothing was executed, so it may be sent again."""
+        """Plan a task again that was certainly not executed."""
         context = self._context
         now = context.clock()
         await context.writer.do(Manifest.not_executed, task, why=why, not_before=not_before, now=now, kept=outcome.kept)
         context.stats.submitted -= 1
 
     async def _has_other_uploads(self, claim: Claim, outcome: Submission) -> bool:
-        """Whether the service refused an upload that it has lost, and the task goes out with another one."""
+        """Return whether the service refused a lost upload, and the task can be sent with a new one."""
         dead = outcome.kind is Submitted.REFUSED and is_dead_reference(outcome.code, outcome.message)
         return dead and await self._references.forget(claim.task, claim.body)
 
@@ -367,14 +370,14 @@ class Submitter:
         context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
     async def _hold(self, task: TaskRecord, why: str, outcome: Submission | None = None) -> None:
-        """From here on a person has to decide."""
+        """Leave an uncertain task to the user's decision."""
         now = self._context.clock()
         kept = None if outcome is None else outcome.kept
         await self._context.writer.do(Manifest.still_uncertain, task, why=why, held=True, now=now, kept=kept)
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
     def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
-        """The manifest may not take ids that are paid for: they go to the rescue file, or at least to the log."""
+        """Write task ids that the manifest may not store to the rescue file, or at least to the log."""
         context = self._context
         ids = " ".join(outcome.task_ids)
         try:
@@ -386,7 +389,7 @@ class Submitter:
         context.emit(event(EventKind.RESCUED, claim.task, text))
 
     def _notice(self, outcome: Submission, *, first: bool) -> None:
-        """What an outcome tells of the service as a whole; `first` for a task that was not sent before."""
+        """Apply what an outcome says about the service as a whole; `first` for a task that was not sent before."""
         context = self._context
         kind = outcome.kind
         told = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
@@ -395,7 +398,7 @@ class Submitter:
         elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
             context.heard_from_service()
         if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
-            # Those say nothing of the tasks or the model: in between, they must not hide a series of such answers.
+            # The others say nothing about tasks or the model, and must not interrupt a series of such answers.
             context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
             self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
         self._react(outcome, told, first=first)
@@ -416,7 +419,7 @@ class Submitter:
             case Submitted.RATE_LIMITED:
                 context.slow_down(self._pause(outcome), told)
             case Submitted.UNREACHABLE if outcome.status is not None:
-                # A redirect. Sent again it would be redirected again, at best.
+                # A redirect. A retry would be redirected again, at best.
                 context.stop_submitting(StopReason.OUTAGE, outcome.message)
             case Submitted.UNAVAILABLE:
                 context.send_none_for(self._pause(outcome))
@@ -434,7 +437,7 @@ class Submitter:
                 pass
 
     def _notice_refusal(self, outcome: Submission, told: str) -> None:
-        """A refusal for its content is the prompt's own; any other may be the first of thousands."""
+        """Count a refusal. One for content is about the prompt; any other may be the first of thousands."""
         blocked = outcome.kind is Submitted.BLOCKED
         if not blocked and is_moderation(outcome.code, outcome.message):
             return
@@ -446,7 +449,7 @@ class Submitter:
         return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)
 
     async def _not_prepared(self, task: TaskRecord, error: Exception) -> None:
-        """A reference image could not be made ready, so nothing was sent."""
+        """Handle a reference image that could not be prepared, so that nothing was sent."""
         context = self._context
         match error:
             case CredentialsRefused():
@@ -454,7 +457,7 @@ class Submitter:
             case BalanceTooLow():
                 context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
             case RequestRefused():
-                # The service will not have this image: a definite no to the tasks that use it, and to no other.
+                # The service refuses this image: that fails the tasks that use it, and no others.
                 claim = self._claim_of(await self._claim(Intent(task.id)))
                 if claim is not None:
                     await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock())
