@@ -1,4 +1,4 @@
-"""Text to values with positions: YAML 1.2 job files, JSON, and the tables that axes come from."""
+"""Parsers from text to values with positions: YAML 1.2 job files, JSON, and tables for axes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON to values, without what only Python's reader allows: NaN, repeated keys, bottomless nesting."""
+"""A strict JSON parser, without what Python's own allows: NaN, repeated keys, unlimited nesting."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) != len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
                 raise BadScalar(f"the key {key!r} is given twice", "remove one of the two")
             seen.add(key)
-    return found
+    return mapping
 
 
 _DECODER: Final = json.JSONDecoder(
@@ -42,17 +42,17 @@ def _as_written(text: str) -> float:
 
 _AS_WRITTEN: Final = json.JSONDecoder(parse_float=_as_written)
 _PRINTS_OTHERWISE: Final = re.compile(r"[0-9][eE][-+]?[0-9]|\.[0-9]*0(?![0-9])|\.[0-9]{15}")
-"""What a number has in it that may print in another way than it is written; texts may have it, too."""
+"""Matches text that may have a number which prints differently from how it is written; strings may match, too."""
 
 
 def skip_space(text: str, index: int) -> int:
-    """The index of the next character that is no JSON white space."""
+    """Return the index of the next character that is not JSON white space."""
     match = _SPACE.match(text, index)
     return match.end() if match else index
 
 
 class JsonProblem(Exception):
-    """Text that is no JSON, at an index of it."""
+    """Raised for text that is not JSON; `index` is the offset of the mistake."""
 
     def __init__(self, message: str, index: int, hint: str = "") -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class JsonProblem(Exception):
 
 
 def value_at(text: str, index: int) -> tuple[Json, int]:
-    """The JSON value that starts at `index`, and the index after it; raises `JsonProblem`."""
+    """Return the JSON value that starts at `index`, and the index after it. Raises `JsonProblem`."""
     try:
         value, end = _DECODER.raw_decode(text, index)
     except json.JSONDecodeError as error:
@@ -72,7 +72,7 @@ def value_at(text: str, index: int) -> tuple[Json, int]:
         raise JsonProblem(str(error), index, error.hint) from None
     except RecursionError:
         raise JsonProblem(f"nested deeper than {MAX_DEPTH} levels", index) from None
-    # Both checks walk the whole value, so look for their cause in the text first.
+    # Both checks walk the whole value, so search the text for their cause first, which is cheap.
     deep = text.count("[", index, end) + text.count("{", index, end) > MAX_DEPTH
     if deep or _SURROGATE_ESCAPE.search(text, index, end):
         _check(value, index)
@@ -80,7 +80,7 @@ def value_at(text: str, index: int) -> tuple[Json, int]:
 
 
 def _check(value: Json, index: int) -> None:
-    """Raises `JsonProblem` for nesting too deep and for halves of characters."""
+    """Raise `JsonProblem` if the value is nested too deeply or has lone surrogates."""
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         below: list[Json] = []
@@ -99,7 +99,7 @@ def _check(value: Json, index: int) -> None:
 
 
 def parse_json(text: str | bytes, file: str) -> Json:
-    """The one value of a JSON text; raises `InvalidJob` with the line and column of what is wrong."""
+    """Return the one value of a JSON text. Raises `InvalidJob` with the line and column of a mistake."""
     text = decoded(text, file)
     try:
         return _only_value(text, skip_space(text, 0), "the value")
@@ -114,14 +114,14 @@ def _only_value(text: str, index: int, what: str) -> Json:
 
 
 def _check_end(text: str, index: int, what: str) -> None:
-    """Raises `JsonProblem` where anything but white space follows."""
+    """Raise `JsonProblem` if anything but white space follows."""
     index = skip_space(text, index)
     if index != len(text):
         raise JsonProblem(f"there is more text after {what}", index)
 
 
 Values: TypeAlias = tuple[list[Json], list[tuple[int, int]], list[Problem], dict[int, Json]]
-"""Values, the (line, column) of each, no problem, and by their index those with numbers that print otherwise."""
+"""Values, the (line, column) of each, no problems, and by index the values whose numbers print differently."""
 
 
 def _written(text: str, index: int, end: int, written: dict[int, Json], number: int) -> None:
@@ -130,7 +130,7 @@ def _written(text: str, index: int, end: int, written: dict[int, Json], number: 
 
 
 def parse_array(text: str, file: str) -> Values:
-    """The elements of a JSON array; raises `InvalidJob`."""
+    """Return the elements of a JSON array. Raises `InvalidJob`."""
     try:
         return _elements(text)
     except JsonProblem as error:
@@ -141,7 +141,7 @@ def _elements(text: str) -> Values:
     values: list[Json] = []
     written: dict[int, Json] = {}
     positions: list[tuple[int, int]] = []
-    line, start, counted = 1, 0, 0  # of a file that is one long line, no part is looked at twice
+    line, start, counted = 1, 0, 0  # counted on from the last element: a file may be one long line
     index = skip_space(text, 0)
     if text[index : index + 1] != "[":
         raise JsonProblem("the file must hold a list: [..., ...]", index)
@@ -165,7 +165,7 @@ def _elements(text: str) -> Values:
 
 
 def parse_lines(text: str, file: str) -> Values:
-    """The values of a file with one JSON value a line; raises `InvalidJob` with every bad line."""
+    """Return the values of a file with one JSON value per line. Raises `InvalidJob` with every invalid line."""
     values: list[Json] = []
     written: dict[int, Json] = {}
     positions: list[tuple[int, int]] = []

@@ -1,4 +1,4 @@
-"""The tables that axes come from: csv, tsv, txt, jsonl, json and yaml."""
+"""Parsers of the tables for axes: csv, tsv, txt, jsonl, json and yaml."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _WRONG_SEPARATORS: Final = "|，；、､\uff5c"  # noqa: RUF001 - these are mea
 
 @dataclass(slots=True)
 class Rows:
-    """The values of a table as they were read, the (line, column) of each, and what is wrong.
+    """The values of a table, the (line, column) of each, and the problems found.
 
-    `written` has those values whose numbers are printed in another way than they are written, with numbers that print
-    as they are written.
+    `written` holds, by index, values whose numbers print differently from how they were written, with numbers that
+    print as written.
     """
 
     values: list[Json] = field(default_factory=list)
@@ -37,26 +37,26 @@ class Rows:
     problems: list[Problem] = field(default_factory=list)
     written: dict[int, Json] = field(default_factory=dict)
     earlier: dict[int, tuple[Json, ...]] = field(default_factory=dict)
-    """What earlier versions may have read instead of a value."""
+    """By index, what earlier versions may have read instead of a value."""
 
     def add(self, value: Json, line: int, column: int = 1) -> None:
-        """One more value."""
+        """Add a value."""
         self.values.append(value)
         self.positions.append((line, column))
 
     def refuse(self, file: str, message: str, at: tuple[int, int], hint: str = "") -> None:
-        """One more problem; raises `InvalidJob` where there are enough of them."""
+        """Add a problem. Raises `InvalidJob` if there are `MOST_PROBLEMS` of them."""
         self.problems.append(Problem("", message, Position(file, *at), hint))
         if len(self.problems) >= MOST_PROBLEMS:
             raise InvalidJob(self.problems)
 
 
 def parse_table(data: bytes, file: str) -> Table:
-    """The values of a table file; its suffix says the format. Raises `InvalidJob` with every problem found.
+    """Parse a table file; its suffix gives the format. Raises `InvalidJob` with every problem found.
 
-    csv and tsv have a header row, and each value maps the columns to text; in txt every line that is not blank and no
-    comment is a value; jsonl has one JSON value a line; json and yaml hold a list. Texts are those of `model.text`
-    in each format, and a value without any text is none.
+    csv and tsv have a header row, and each value maps the columns to text. In txt each line is a value, except blank
+    lines and comments. jsonl has one JSON value per line; json and yaml hold a list. Texts are normalised as in
+    `model.text` in each format, and values without any text are skipped.
     """
     suffix = PurePath(file).suffix.lower()
     parse = _FORMATS.get(suffix)
@@ -76,7 +76,7 @@ def parse_table(data: bytes, file: str) -> Table:
 
 
 def _normal(rows: Rows, file: str) -> Rows:
-    """The rows of a format whose texts may have escapes: with plain texts, and without values that have no text."""
+    """Normalise the texts of a format that may have escapes, and drop values without any text."""
     plain = Rows(problems=rows.problems)
     for index, (read, at) in enumerate(zip(rows.values, rows.positions, strict=True)):
         if control := control_in(read):
@@ -93,7 +93,7 @@ def _normal(rows: Rows, file: str) -> Rows:
 
 
 def _check_size(text: str, file: str, separators: str) -> None:
-    """Raises `InvalidJob` for a file that may have more values than fit into memory, before they are made."""
+    """Raise `InvalidJob` for a file that may have more values than fit in memory, before creating them."""
     if sum(map(text.count, separators)) > MAX_VALUES:
         raise refusal(file, f"the file may have more than {MAX_VALUES:,} values", "split it, or write less of them")
 
@@ -111,27 +111,29 @@ def _tsv(text: str, file: str) -> Rows:
 
 
 _RowsOf = Callable[[Rows], Iterator[tuple[int, list[str]]]]
-"""Gives each row with the line it starts at; what is broken goes to the problems."""
+"""Yields each row with its line number; adds problems to the given `Rows`."""
 
 
 def _start(lines: list[str], file: str, usual: str) -> tuple[int, str]:
-    """The index of the line of the header, and the separator that the file has. Raises `InvalidJob` for a wrong one."""
+    """Return the index of the header line, and the separator. Raises `InvalidJob` for an unusable one."""
     first = next((index for index, line in enumerate(lines) if line.strip()), 0)
-    said = _SEPARATOR_LINE.match(lines[first])
-    if said:
-        first, delimiter = first + 1, said[1]
+    declared = _SEPARATOR_LINE.match(lines[first])
+    if declared:
+        first, delimiter = first + 1, declared[1]
     else:
         header = _QUOTED.sub("", lines[first])
         others = ";\t" if usual == "," else ",;"
-        delimiter = usual if usual in header else next((one for one in others if one in header), usual)
-        wrong = next((one for one in header if one in _WRONG_SEPARATORS), "") if delimiter == usual else ""
+        delimiter = usual if usual in header else next((other for other in others if other in header), usual)
+        wrong = next((char for char in header if char in _WRONG_SEPARATORS), "") if delimiter == usual else ""
         if wrong and usual not in header:
             at = (first + 1, lines[first].index(wrong) + 1)
-            told = f"the columns are separated by {wrong} (U+{ord(wrong):04X})"
-            raise refusal(file, told, "separate them with commas" if usual == "," else "separate them with tabs", at=at)
+            message = f"the columns are separated by {wrong} (U+{ord(wrong):04X})"
+            raise refusal(
+                file, message, "separate them with commas" if usual == "," else "separate them with tabs", at=at
+            )
     if usual == "\t" and delimiter != "\t":
-        told = f"the columns are separated by {delimiter}, in a .tsv file by tabs"
-        raise refusal(file, told, "name the file .csv", at=(first + 1, 1))
+        message = f"the columns are separated by {delimiter}, in a .tsv file by tabs"
+        raise refusal(file, message, "name the file .csv", at=(first + 1, 1))
     if delimiter not in ",;\t|" or delimiter == '"':
         raise refusal(file, f"{delimiter!r} is no separator that is known", "use a comma", at=(first, 1))
     return first, delimiter
@@ -140,8 +142,8 @@ def _start(lines: list[str], file: str, usual: str) -> tuple[int, str]:
 def _separated(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
     _check_size(text, file, "\n" + delimiter)
     rows = Rows()
-    found = read(rows)
-    line, header = next(found, (0, []))
+    parsed = read(rows)
+    line, header = next(parsed, (0, []))
     names = [plain_value(name) for name in header]
     if not rows.problems:
         if not names:
@@ -150,17 +152,17 @@ def _separated(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
             raise refusal(file, f"there are {len(names):,} columns; at most {_MOST_COLUMNS:,} are read", at=(line, 1))
         for problem in _header_problems(names, Position(file, line, 1)):
             rows.problems.append(problem)
-    for line, row in found:
-        plain = [plain_value(one) for one in row]
+    for line, row in parsed:
+        plain = [plain_value(text) for text in row]
         if not any(plain):
             continue
         if len(row) == len(names):
-            several = any("\n" in one for one in row)
+            several = any("\n" in text for text in row)
             if several or plain != row:
-                # They kept the line ends that the file had where it was checked out.
+                # Earlier versions kept the line ends of the checked-out file.
                 ends = ("\n", "\r\n") if several else ("\n",)
                 rows.earlier[len(rows.values)] = tuple(
-                    dict(zip(names, [one.replace("\n", end) for one in row], strict=True)) for end in ends
+                    dict(zip(names, [text.replace("\n", end) for text in row], strict=True)) for end in ends
                 )
             rows.add(dict(zip(names, plain, strict=True)), line)
         elif names:
@@ -170,9 +172,9 @@ def _separated(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
 
 
 def _count_hint(row: list[str], names: list[str], delimiter: str) -> str:
-    if delimiter == "\t" and any('"' in one for one in row):
+    if delimiter == "\t" and any('"' in text for text in row):
         return "a field of a .tsv file has no tab or line break in it, in quotes or not: save such a table as .csv"
-    wide = next((one for one in row[-1] if one in _WRONG_SEPARATORS), "") if len(row) < len(names) else ""
+    wide = next((char for char in row[-1] if char in _WRONG_SEPARATORS), "") if len(row) < len(names) else ""
     if wide:
         return f"is {wide} (U+{ord(wide):04X}) meant as a separator?"
     return "quote a field that has the separator in it" if len(row) > len(names) else ""
@@ -193,7 +195,7 @@ def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsO
                 message, hint, fatal = _csv_fault(str(error))
                 rows.refuse(file, message, _opening(lines, line, delimiter), hint)
                 if header or fatal:
-                    return  # without the columns the rows say nothing
+                    return  # without the columns the rows have no meaning
                 continue
             if not row:
                 continue
@@ -215,9 +217,10 @@ _COMMENT_FAULT: Final = (
 
 
 def _tsv_rows(lines: list[str], first: int, file: str) -> _RowsOf:
-    """Rows as the registered form of tsv has them: a quote is a character, but a whole field in quotes loses them.
+    """Yield rows as the registered tsv format defines them: a quote is an ordinary character.
 
-    Spreadsheets write such fields. No field goes on behind its tab or line.
+    However, a field entirely in quotes loses them, because spreadsheets write such fields. No field contains a tab or a
+    line break.
     """
 
     def read(rows: Rows) -> Iterator[tuple[int, list[str]]]:
@@ -227,7 +230,7 @@ def _tsv_rows(lines: list[str], first: int, file: str) -> _RowsOf:
                 if _COMMENT.match(line):
                     rows.refuse(file, _COMMENT_FAULT[0], (index + 1, 1), _COMMENT_FAULT[1])
                     continue
-                yield index + 1, [_unquoted(one) for one in line.split("\t")]
+                yield index + 1, [_unquoted(field) for field in line.split("\t")]
 
     return read
 
@@ -251,11 +254,11 @@ def _header_problems(names: list[str], position: Position) -> list[Problem]:
 
 
 def _csv_fault(error: str) -> tuple[str, str, bool]:
-    """What is wrong, what to do, and whether there is no use in reading on."""
+    """Return what is wrong, what to do, and whether reading further is pointless."""
     doubled = 'double a quote inside of quotes: ""'
     if "field larger than" in error:
-        told = f"a field that starts here is longer than {csv.field_size_limit():,} characters"
-        return told, "does it start with a quote that is never closed?", True
+        message = f"a field that starts here is longer than {csv.field_size_limit():,} characters"
+        return message, "does it start with a quote that is never closed?", True
     if "unexpected end of data" in error:
         return "a quote is never closed", doubled, True
     if "expected after" in error:
@@ -264,7 +267,7 @@ def _csv_fault(error: str) -> tuple[str, str, bool]:
 
 
 def _opening(lines: list[str], line: int, delimiter: str) -> tuple[int, int]:
-    """The line and column of the first field of a broken row that begins with a quote and does not end with one."""
+    """Return the line and column of the first field in a broken row that opens a quote and does not close it."""
     text = "\n".join(lines[line - 1 :])
     at = 0
     while at < len(text):
@@ -277,7 +280,7 @@ def _opening(lines: list[str], line: int, delimiter: str) -> tuple[int, int]:
             ends = [end for end in (text.find(delimiter, at), text.find("\n", at)) if end >= 0]
             at = min(ends, default=len(text))
         if text[at : at + 1] == "\n":
-            return line, 1  # no quote is to blame
+            return line, 1  # every quote is closed
         at += 1
     before = text[:at]
     return line + before.count("\n"), at - (before.rfind("\n") + 1) + 1

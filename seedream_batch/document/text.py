@@ -1,4 +1,4 @@
-"""Bytes to text that can be parsed, and the bounds that every format shares."""
+"""Decoding of files to text, and limits shared by all formats."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from seedream_batch.model.document import Position, Problem
 from seedream_batch.model.text import CONTROL, with_line_feeds
 
 MAX_BYTES = 64 * 1024 * 1024
-"""The largest file that is read at all."""
+"""Largest file in bytes that is read at all."""
 
 MAX_DEPTH = 100
-"""The deepest nesting of lists and mappings, aliases followed: the code after us may recurse."""
+"""Deepest nesting of lists and mappings, with aliases followed: later code may recurse."""
 
 MAX_VALUES = 5_000_000
-"""The most values of a file, aliases written out: a bomb is a few lines long, and a value takes a hundred bytes."""
+"""Most values of a file, with aliases expanded: a few lines can be a bomb, and a value takes 100 bytes."""
 
 MOST_PROBLEMS = 100
-"""Problems of one file after which reading it ends: nobody reads more at once."""
+"""Problems in one file after which reading it ends: nobody reads more at once."""
 
 MAX_DIGITS = 4_000
-"""The longest integer; Python itself refuses to print more than 4,300 digits."""
+"""Most digits of an integer; Python itself refuses to print more than 4,300."""
 
 _BREAK = re.compile(r"\r\n|\r|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def encodable(text: str) -> bool:
-    """Whether UTF-8 can hold the text: it has no halves of characters."""
+    """Return whether UTF-8 can encode the text: it has no lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -39,7 +39,7 @@ def encodable(text: str) -> bool:
 
 
 def located(text: str, index: int) -> tuple[int, int]:
-    """The (line, column) of `text[index]`, both from 1."""
+    """Return the (line, column) of `text[index]`, both from 1."""
     line, start = 1, 0
     for match in _BREAK.finditer(text, 0, index):
         line, start = line + 1, match.end()
@@ -47,14 +47,14 @@ def located(text: str, index: int) -> tuple[int, int]:
 
 
 def refusal(file: str, message: str, hint: str = "", *, at: tuple[int, int] = (1, 1), path: str = "") -> InvalidJob:
-    """The error of a file that has this one problem."""
+    """Return the error for a file with a single problem."""
     return InvalidJob([Problem(path, message, Position(file, *at), hint)])
 
 
 def decoded(data: str | bytes, file: str) -> str:
-    """The text of a file: UTF-8, without byte order marks, with line feeds as line ends, and of a size worth parsing.
+    """Return the text of a file, decoded from UTF-8 without byte order marks, with line feeds as line ends.
 
-    Raises `InvalidJob` for a file that is no text, or that only stands for another one.
+    Raises `InvalidJob` for a file that is too large, is not text, or is a placeholder for another file.
     """
     if len(data) > MAX_BYTES:
         raise refusal(file, f"the file is larger than {MAX_BYTES // 1024**2} MB")
@@ -63,8 +63,8 @@ def decoded(data: str | bytes, file: str) -> str:
         raise refusal(file, "half of a character (a lone surrogate)", at=located(data, surrogate.start()))
     text = with_line_feeds(text.lstrip("\ufeff"))
     for start, what, hint in _OTHER_FILES:
-        if found := start.search(text):
-            raise refusal(file, what, hint, at=located(text, found.start()))
+        if match := start.search(text):
+            raise refusal(file, what, hint, at=located(text, match.start()))
     problems = list(islice(_control_problems(text, file), MOST_PROBLEMS))
     if problems:
         raise InvalidJob(problems)
@@ -78,7 +78,7 @@ def _from_bytes(data: bytes, file: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # `start` counts from behind the byte order mark where there is one
+        # `start` does not count the byte order mark, if there is one
         data = data.removeprefix(b"\xef\xbb\xbf")
         before = data[: error.start].decode("utf-8", "replace")
         at = located(before + " ", len(before))
@@ -93,7 +93,7 @@ _OTHER_BYTES = (
     (re.compile(rb"\xd0\xcf\x11\xe0"), "an old Office document"),
     (re.compile(rb"%PDF-"), "a PDF"),
 )
-"""What a file that begins like this is instead of text."""
+"""What a file is instead of text, by its first bytes."""
 
 _OTHER_FILES = (
     (
@@ -109,22 +109,22 @@ _OTHER_FILES = (
     (re.compile(r"\A\s*<(?:!doctype html|html)", re.IGNORECASE), "the file is a web page", "download the file itself"),
     (re.compile(r"^<{7} ", re.MULTILINE), "a merge conflict is not resolved here", "keep one of the two sides"),
 )
-"""Texts that only stand for the file that was meant."""
+"""Texts that are not the intended file itself."""
 
 
 def _control_problems(text: str, file: str) -> Iterator[Problem]:
-    """The control characters of a text, the first of each line."""
-    line, start, counted, told = 1, 0, 0, 0
-    for found in CONTROL.finditer(text):
-        line += text.count("\n", counted, found.start())
-        start = max(start, text.rfind("\n", counted, found.start()) + 1)
-        counted = found.start()
-        if line != told:
-            told = line
-            yield Problem("", no_control(found.group()), Position(file, line, counted - start + 1), "remove it")
+    """Yield a problem for the first control character of each line."""
+    line, start, counted, reported_line = 1, 0, 0, 0
+    for match in CONTROL.finditer(text):
+        line += text.count("\n", counted, match.start())
+        start = max(start, text.rfind("\n", counted, match.start()) + 1)
+        counted = match.start()
+        if line != reported_line:
+            reported_line = line
+            yield Problem("", no_control(match.group()), Position(file, line, counted - start + 1), "remove it")
 
 
 def no_control(character: str) -> str:
-    """What is said of a control character."""
+    """Return the message for a control character."""
     name = "NUL character" if character == "\0" else "control character"
     return f"the {name} U+{ord(character):04X} is not allowed"

@@ -1,4 +1,4 @@
-"""What the YAML parser says about broken text, in words that help."""
+"""Helpful messages for what the YAML parser says about invalid text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seedream_batch.model.document import Position, Problem
 
 _TEMPLATE: Final = re.compile(r"(?:^|:\s+|-\s+|[\[,]\s*)(\{\{|\{%)")
 _NO_SPACE: Final = re.compile(r"\s*(?:- +)*([\w.-]+):[^\s/:]")
-_BREAKS: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # the ones that the parser counts
+_BREAKS: Final = re.compile("\r\n|[\r\n\x85\u2028\u2029]")  # the line breaks that the parser counts
 
 _WIDE_COLON: Final = re.compile(r"\s*(?:- +)*[\w.-]+(\uff1a)")
 _ASCII_OF: Final = {
@@ -20,7 +20,7 @@ _ASCII_OF: Final = {
     **dict.fromkeys("\u201c\u201d\u201e\u201f", '"'),
     **dict.fromkeys("\u2018\u2019\u201b", "'"),
 }
-"""What is meant by a full-width or typographic sign where YAML has its own."""
+"""The YAML sign that was meant by a full-width or typographic one."""
 _WIDE_QUOTES: Final = "\u201c\u201d\u201e\u201f\uff02\u2018\u2019\u201b\uff07"
 
 QUOTE_TEMPLATE: Final = 'quote the template: "{{ ... }}"'
@@ -45,12 +45,12 @@ _HINTS: Final = {
 
 
 def template_at(text: str, line: int, column: int) -> bool:
-    """Whether an unquoted template starts at this place, both counted from 1."""
+    """Return whether an unquoted template starts at this line and column, both from 1."""
     return _line(text, line)[column - 1 : column + 1] in {"{{", "{%"}
 
 
 def _line(text: str, line: int) -> str:
-    """The line with this number, from 1; empty where there is none."""
+    """Return the line with this number, from 1; empty if there is none."""
     start = 0
     for number, match in enumerate(_BREAKS.finditer(text), start=1):
         if number == line:
@@ -62,39 +62,42 @@ def _line(text: str, line: int) -> str:
 
 
 def not_ascii(character: str) -> tuple[str, str]:
-    """What is wrong with a sign that stands where YAML has another, and what to write."""
+    """Return the message and hint for a sign that looks like one of YAML's own."""
     meant = _ASCII_OF.get(character, "")
-    told = f"{character} (U+{ord(character):04X}) is no {meant} to YAML" if meant.strip() else ""
-    return told or f"U+{ord(character):04X} is no space to YAML", f"write {meant}" if meant.strip() else "write a space"
+    message = f"{character} (U+{ord(character):04X}) is no {meant} to YAML" if meant.strip() else ""
+    return (
+        message or f"U+{ord(character):04X} is no space to YAML",
+        f"write {meant}" if meant.strip() else "write a space",
+    )
 
 
 def wide_sign(text: str, *, in_list: bool) -> tuple[int, str, str] | None:
-    """Where an unquoted text has a sign in it that was probably meant for YAML, with a message and a hint.
+    """Find a sign in an unquoted text that was probably meant for YAML; return its index, a message and a hint.
 
-    That is a text all in typographic quotes, or with a full-width comma as an item of a [list].
+    Applies to a text all in typographic quotes, and to a full-width comma in an item of a [list].
     """
     if text[0] in _WIDE_QUOTES and text[-1] in _WIDE_QUOTES and len(text) > 1:
-        told, hint = not_ascii(text[0])
-        return 0, f"{told}, and would be a part of the text", f"{hint}; or put all of it in ASCII quotes"
+        message, hint = not_ascii(text[0])
+        return 0, f"{message}, and would be a part of the text", f"{hint}; or put all of it in ASCII quotes"
     comma = text.find("\uff0c")
     if in_list and comma >= 0:
-        told, hint = not_ascii("\uff0c")
-        return comma, f"{told}, and separates nothing", f"{hint}, or put the text in quotes"
+        message, hint = not_ascii("\uff0c")
+        return comma, f"{message}, and separates nothing", f"{hint}, or put the text in quotes"
     return None
 
 
 def _wide_sign_near(text: str, line: int, column: int) -> tuple[tuple[int, int], str] | None:
-    """A full-width sign at this place, or a full-width colon behind a key on the lines up to it, and where it is."""
+    """Return the place and the sign, if a full-width sign is here or a full-width colon shortly before."""
     for number in range(line, max(0, line - 3), -1):
-        found = _WIDE_COLON.match(_line(text, number))
-        if found:
-            return (number, found.start(1) + 1), found[1]
+        match = _WIDE_COLON.match(_line(text, number))
+        if match:
+            return (number, match.start(1) + 1), match[1]
     sign = _line(text, line)[column - 1 : column]
     return ((line, column), sign) if sign and sign in _ASCII_OF else None
 
 
 def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
-    """The problem that this error of the parser is."""
+    """Return the problem that corresponds to a parser error."""
     if isinstance(error, yaml.reader.ReaderError):
         position = error.position if isinstance(error.position, int) else 0
         line, column = located(text, min(position, len(text)))
@@ -105,7 +108,7 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     what = str(error.problem or error.context or "syntax error")
     if "nesting depth" in what:
-        # Newer parsers have a bound of their own, and meet it before the values within it are told.
+        # Newer parsers have a limit of their own, and reach it before ours is checked.
         return Problem("", f"nested deeper than {MAX_DEPTH} levels", Position(file, line, column))
     message, hint = _WORDS.get(what, what), _HINTS.get(what, "")
     where = _line(text, line)

@@ -30,7 +30,7 @@ _PREFIX: Final = "tag:yaml.org,2002:"
 
 
 class BadScalar(Exception):
-    """A scalar that is no value; `hint` says how to mend it."""
+    """Raised for a scalar without a valid value; `hint` says how to fix it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class BadScalar(Exception):
 
 
 def plain(text: str) -> Json:
-    """The value of a plain scalar without a tag; raises `BadScalar` for numbers that JSON cannot hold."""
+    """Return the value of a plain scalar without a tag. Raises `BadScalar` for numbers that JSON cannot represent."""
     if text in WORDS:
         return WORDS[text]
     if text[0] in NUMERIC_START:
@@ -47,7 +47,7 @@ def plain(text: str) -> Json:
 
 
 def number(text: str) -> Json:
-    """The number that `text` is, or `text` itself where it is none (16:9, 2024-01-01, 1_000)."""
+    """Return the number that `text` is, or `text` itself if it is none (16:9, 2024-01-01, 1_000)."""
     if _INT.match(text):
         return integer(text, 10)
     if _FLOAT.match(text):
@@ -62,14 +62,14 @@ def number(text: str) -> Json:
 
 
 def integer(digits: str, base: int = 10) -> int:
-    """The whole number; raises `BadScalar` where it is too long."""
+    """Parse an integer. Raises `BadScalar` if it is too long."""
     if len(digits) > MAX_DIGITS:
         raise BadScalar(f"a whole number of {len(digits)} digits is too long", "quote it if it is meant as text")
     return int(digits, base)
 
 
 def finite(text: str) -> float:
-    """The decimal number; raises `BadScalar` where a double cannot hold it."""
+    """Parse a decimal number. Raises `BadScalar` if it exceeds a double."""
     value = float(text)
     if not math.isfinite(value):
         shown = text if len(text) <= 40 else text[:40] + "..."
@@ -119,7 +119,7 @@ _TAGGED: Final[Mapping[str, Callable[[str], Json]]] = {
 
 
 def tagged(tag: str, text: str) -> Json:
-    """The value of a scalar with an explicit tag; raises `BadScalar` where they do not fit."""
+    """Return the value of a scalar with an explicit tag. Raises `BadScalar` if the two do not fit."""
     convert = _TAGGED.get(tag)
     if convert is None:
         raise unknown_tag(tag, "a scalar")
@@ -127,13 +127,13 @@ def tagged(tag: str, text: str) -> Json:
 
 
 def check_collection_tag(tag: str, kind: str) -> None:
-    """Raises `BadScalar` unless `tag` is the one of `kind`, `map` or `seq`."""
+    """Raise `BadScalar` unless `tag` is that of `kind`, `map` or `seq`."""
     if tag != _PREFIX + kind:
         raise unknown_tag(tag, "a mapping" if kind == "map" else "a list")
 
 
 def unknown_tag(tag: str, what: str) -> BadScalar:
-    """The error of a tag that says nothing to us."""
+    """Return the error for a tag that is not supported."""
     written = "!!" + tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else tag
     return BadScalar(
         f"the tag {written[:60]} does not fit {what}",

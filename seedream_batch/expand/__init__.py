@@ -1,1 +1,1 @@
-"""Matrix and templates -> tasks, as a stream."""
+"""Expands a job's matrix and templates into a stream of tasks."""

@@ -1,4 +1,4 @@
-"""Where images go when the job does not say: readable paths from the names of axis values, and never two alike."""
+"""Default output paths: readable, from the names of axis values, and unique per cell."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from seedream_batch.model.job import Job
 
 
 class DefaultPath:
-    """The path of a job that names none: a folder for the first axis, the names of the other values in the file's.
+    """The path for a job that sets none: the first axis gives the folder, the other axes the file name.
 
-    The names are joined by `_`, which they do not have themselves, so that no two cells get one path.
+    The names are joined by `_`, which they do not contain themselves, so that no two cells get the same path.
     """
 
     _LONGEST = 150
-    """Bytes of one name after which it is cut."""
+    """Longest name in bytes; longer ones are cut."""
 
     def __init__(self, job: Job) -> None:
         self._sample = job.repeat > 1
@@ -31,8 +31,8 @@ class DefaultPath:
             for name, value in cell.items():
                 values.setdefault(name, []).append(value)
         included = {name for cell in job.include for name in cell}
-        self._parts = {name: _parts(found, several=name in included) for name, found in values.items()}
-        # Of parts that are harmless and short, a path that is made in the usual way is harmless and short as well.
+        self._parts = {name: _parts(listed, several=name in included) for name, listed in values.items()}
+        # A path joined from parts that are harmless and short is harmless and short as well, so needs no check.
         short = self._LONGEST // (len(self._axes) + 4)
         self._harmless = [(name, _harmless(self._parts[name], short)) for name in self._axes]
 
@@ -72,7 +72,7 @@ class DefaultPath:
 
 
 def _parts(values: Sequence[Json], *, several: bool) -> dict[int, str]:
-    """What stands for each value, by its identity; `several` says that equal values may come more than once."""
+    """Return the path part for each value, by its `id()`; `several` allows equal values to occur repeatedly."""
     slugs = [_slug(value) for value in values]
     keys = [collision_key(slug) for slug in slugs]
     distinct = {dumps(value): key for value, key in zip(values, keys, strict=True)}.values() if several else keys
@@ -84,17 +84,17 @@ def _parts(values: Sequence[Json], *, several: bool) -> dict[int, str]:
 
 
 def _harmless(parts: Mapping[int, str], short: int) -> dict[int, str]:
-    """The parts that stay as they are, be it as a folder or in a file's name."""
+    """Return the parts that need no change as a folder or in a file name, and are shorter than `short`."""
     return {key: part for key, part in parts.items() if len(part) < short and is_harmless(f"{part}/{part}")}
 
 
 def _with_hash(slug: str, value: Json) -> str:
-    # Two values with one name, or a name cut short: a few digits of the value's hash tell them apart.
+    # Two values share a name, or the name was cut: a few digits of the value's hash make it unique.
     return f"{slug.rstrip('…')}-{hashlib.sha256(dumps(value).encode()).hexdigest()[:6]}"
 
 
 def _slug(value: Json) -> str:
-    """The name of a value as a part of a file's name: no `/` and no `_` in it, and nothing a path replaces."""
+    """Return the name of a value as part of a file name: without `/`, `_` or anything that a path replaces."""
     text = "-".join(name_of(value).replace("/", "-").replace("_", "-").split()).lstrip(".")
     try:
         return safe_path(text) if text else "value"

@@ -1,4 +1,4 @@
-"""What must be unique in a job: noticed with eight bytes for each, told with the cells to blame."""
+"""Finds duplicates with eight bytes per entry, and reports the cells that cause them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from seedream_batch.model.task import TaskSpec, image_path
 
 
 class Seen:
-    """Hashes of texts, 8 bytes each, in buckets small enough to look through one after the other.
+    """Hashes of texts, 8 bytes each, in buckets small enough to search one at a time.
 
-    Texts that are alike have one hash; of two that have one hash somebody has to look whether they are alike.
+    Equal texts have equal hashes; the caller has to check whether texts with equal hashes really are equal.
     """
 
     _BUCKETS = 64
@@ -28,7 +28,7 @@ class Seen:
         self._adders[number & 63](number)
 
     def twice(self) -> set[int]:
-        """The hashes that were added more than once."""
+        """Return the hashes that were added more than once."""
         twice: set[int] = set()
         for bucket in self._buckets:
             if len(set(bucket)) < len(bucket):
@@ -37,7 +37,7 @@ class Seen:
 
 
 class Twins:
-    """What must be unique and is not: the first pairs, and how many more there are."""
+    """Duplicates of one kind: the first pairs, and the number of further ones."""
 
     _TOLD = 5
 
@@ -49,7 +49,7 @@ class Twins:
         self._more = 0
 
     def again(self, key: str, here: str) -> bool:
-        """Whether the key came before; `here` is where it is now."""
+        """Return whether the key occurred before; `here` describes the present occurrence."""
         before = self._first.setdefault(key, here)
         if before is here:
             return False
@@ -60,7 +60,7 @@ class Twins:
         return True
 
     def tell(self, collector: ProblemCollector, path: Path) -> None:
-        """Adds a problem for each pair; where there are many, the first one says how many."""
+        """Add a problem for each pair; if there are many, only for the first, with the number of the others."""
         pairs = self._pairs[:1] if self._more else self._pairs
         for before, here in pairs:
             more = f", and {self._more + len(self._pairs) - 1:,} more times" if self._more else ""
@@ -68,5 +68,5 @@ class Twins:
 
 
 def image_paths(spec: TaskSpec) -> Iterator[str]:
-    """The path of each image that the task asks for."""
+    """Yield the path of each image that the task asks for."""
     return (image_path(spec.paths, spec.images, index, spec.fingerprint) for index in range(1, spec.images + 1))

@@ -1,7 +1,7 @@
-"""What a job says in another way of reading it: as earlier versions did, and with numbers as they are written.
+"""Other readings of a job: as earlier versions read it, and with numbers as they are written.
 
-Texts are made plain before they are used (`model.text`). What an earlier version bought from the text as it stood is
-the same image all the same: so a task also knows the fingerprints that it had then.
+Texts are normalised before they are used (`model.text`). What an earlier version bought from the original text is the
+same image, so a task also knows the fingerprints it had then.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from seedream_batch.model.text import CONTROL, plain_text, words
 
 
 def plain_prompt(prompt: str) -> str:
-    """The prompt as it is sent. Raises `FieldError` for control characters."""
+    """Return the prompt as it is sent. Raises `FieldError` for control characters."""
     if prompt.isprintable():
         return prompt
     plain = plain_text(prompt).strip()
     if control := CONTROL.search(plain):
-        told = f"the prompt has the control character U+{ord(control.group()):04X}, which is not allowed"
-        raise FieldError(("request", PROMPT), told, "remove it")
+        message = f"the prompt has the control character U+{ord(control.group()):04X}, which is not allowed"
+        raise FieldError(("request", PROMPT), message, "remove it")
     return plain
 
 
@@ -35,7 +35,9 @@ class Readings:
         self._prompt = job.readings.earlier_prompt
         self._earlier = {axis.name: axis.earlier for axis in job.axes if axis.earlier}
         reads = shapes.prompt_reads
-        self._vars = {name: one for name, one in job.readings.written_vars.items() if reads is None or name in reads}
+        self._vars = {
+            name: value for name, value in job.readings.written_vars.items() if reads is None or name in reads
+        }
         self._written_include = job.readings.written_include
         self._written = {
             axis.name: axis.written for axis in job.axes if axis.written and (reads is None or axis.name in reads)
@@ -43,7 +45,7 @@ class Readings:
         self._checked: set[tuple[str, int]] = set()
 
     def check_numbers(self, context: Context, cell: Mapping[str, Json], prompt: str) -> None:
-        """Raises `FieldError` for a number that the prompt shows in another way than it is written."""
+        """Raise `FieldError` for a number that the prompt shows differently from how it is written."""
         if not (self._vars or self._written or self._written_include):
             return
         for section, name, key, written in self._numbers(cell):
@@ -53,9 +55,9 @@ class Readings:
             if meant is not None and meant != prompt:
                 number = _first_number(written)
                 shown = int(number) if isinstance(number, int) else float(number)
-                told = f"{number} is a number, and the prompt shows it as {shown}"
+                message = f"{number} is a number, and the prompt shows it as {shown}"
                 hint = f'quote it to have it as it is written: "{number}"; or write {shown}'
-                raise FieldError((section, name), told, hint)
+                raise FieldError((section, name), message, hint)
             if section != "vars":
                 self._checked.add((name, key))
 
@@ -73,17 +75,17 @@ class Readings:
     def earlier(
         self, context: Context, cell: Mapping[str, Json], shape: Shape, prompt: str, raw: str
     ) -> tuple[tuple[str, str], ...]:
-        """The text and fingerprint that the request of a cell may have had for earlier versions, other than now.
+        """Return the other texts and fingerprints that a cell's request may have had in earlier versions.
 
-        `raw` is the prompt before it was made plain. Raises `FieldError` where to make a value plain joins two words.
+        `raw` is the prompt before normalisation. Raises `FieldError` where normalising a value joins two words.
         """
         if raw is prompt and not self._earlier and not self._include and not self._prompt:
             return ()
         sample = context["sample"]
-        found: dict[str, str] = {}
+        earlier_texts: dict[str, str] = {}
         if raw != prompt:
             text, print_ = self._shapes.texts(shape, raw, sample)
-            found[print_] = text
+            earlier_texts[print_] = text
         for values in self._values(cell):
             body = self._body({**context, **values})
             if body is None:
@@ -92,17 +94,19 @@ class Readings:
                 body[PROMPT] = self._prompt.strip()
             if words(body[PROMPT]) != words(prompt):
                 name = next((name for name in values if values[name] is not cell.get(name)), PROMPT)
-                told = f"without the white space around a value of `{name}` the words of the prompt are others"
+                message = f"without the white space around a value of `{name}` the words of the prompt are others"
                 at = ("matrix", name) if values else ("request", PROMPT)
-                raise FieldError(at, told, "take the space out of the value and put it into the template", cause=told)
+                raise FieldError(
+                    at, message, "take the space out of the value and put it into the template", cause=message
+                )
             text, print_ = self._shapes.texts(self._shapes.shape(body), body[PROMPT], sample)
-            found[print_] = text
+            earlier_texts[print_] = text
         text, print_ = self._shapes.texts(shape, prompt, sample)
-        found.pop(print_, None)
-        return tuple((text, print_) for print_, text in found.items())
+        earlier_texts.pop(print_, None)
+        return tuple((text, print_) for print_, text in earlier_texts.items())
 
     def _values(self, cell: Mapping[str, Json]) -> Iterator[dict[str, Json]]:
-        """The values that differ, as each earlier reading had them."""
+        """Yield the values that differ, as each earlier reading had them."""
         included = self._include.get(id(cell))
         if included is not None:
             yield dict(included)
@@ -120,13 +124,13 @@ class Readings:
         try:
             body = self._shapes.request(context)
         except FieldError:
-            return None  # then nothing was bought either
+            return None  # then nothing was bought for it either
         _, bad = self._shapes.with_references(body)
         return None if bad or not isinstance(body.get(PROMPT), str) else body
 
 
 def _first_number(value: Json) -> WrittenInt | WrittenFloat:
-    """The first number in a value that is written otherwise than it prints; there is one."""
+    """Return the first number in a value that prints differently from how it is written; there is one."""
     level = [value]
     while True:
         for item in level:

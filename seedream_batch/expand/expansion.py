@@ -1,4 +1,4 @@
-"""A job -> its tasks, one after the other, in bounded memory."""
+"""Expands a job into its tasks, one at a time, in bounded memory."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class Expansion:
     """The tasks of one job.
 
-    Iterating gives a `TaskSpec` for each sample of each cell; at the end, or when there are too many causes to
-    read, it raises `InvalidJob` with every problem found. What was given before that is not to be used then.
+    Iterating yields a `TaskSpec` for each sample of each cell. At the end, or when there are too many causes to read,
+    it raises `InvalidJob` with every problem found; the tasks yielded before must then not be used.
     """
 
     def __init__(self, job: Job, *, rules: RequestRules, engine: TemplateEngine, resolve: ResolveReference) -> None:
@@ -63,12 +63,12 @@ class Expansion:
         self._readings = Readings(job, self._shapes)
 
     def names(self) -> list[tuple[Path, frozenset[str]]]:
-        """The free variables of each template of the job, with the place of the template."""
+        """Return the free variables of each template of the job, with the path of the template."""
         own = [(("output", "path"), self._path.names)] if self._path else []
         return [*self._request.names, *own]
 
     def errors(self) -> list[FieldError]:
-        """The templates that do not compile."""
+        """Return the errors of templates that do not compile."""
         return [*self._request.errors, *([self._path_error] if self._path_error else [])]
 
     def __iter__(self) -> Iterator[TaskSpec]:
@@ -91,7 +91,7 @@ class Expansion:
         job = self._job
         places = Places(job, self._path)
         cell_texts = _CellTexts(job)
-        samples = tuple(range(1, job.repeat + 1))  # the same objects for each cell, which are known again
+        samples = tuple(range(1, job.repeat + 1))  # shared by all cells, as cached results are found by identity
         full = False
         ordinal = 0
         for cell in cells(job):
@@ -118,7 +118,7 @@ class Expansion:
                 yield cell, sample, spec
 
     def _quick(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
-        """The task of a cell whose request has a known shape; None where there is more to look at, or to tell."""
+        """Expand a cell whose request has a known variant; None if it needs `_careful` or has a problem."""
         shape = self._shapes.of(context)
         if shape is None:
             return None
@@ -134,7 +134,7 @@ class Expansion:
     def _careful(
         self, context: Context, cell: Mapping[str, Json], places: Places, collector: ProblemCollector
     ) -> _Made | None:
-        """The task of a cell, with nothing taken for granted; None where it has a problem, which is collected."""
+        """Expand a cell with every check; None if it has problems, which are collected."""
         sample = context["sample"]
         try:
             body = self._shapes.request(context)
@@ -162,13 +162,13 @@ class Expansion:
     def _read(
         self, shape: Shape, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
     ) -> _Made:
-        """The task of a cell with this prompt; `raw` is the prompt before it was made plain. Raises `FieldError`."""
+        """Return the parts of a task; `raw` is the prompt before normalisation. Raises `FieldError`."""
         self._readings.check_numbers(context, cell, raw)
         earlier = self._readings.earlier(context, cell, shape, prompt, raw)
         return shape, prompt, places.of(shape, prompt, context, cell), earlier
 
     def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
-        """Names the cells that make the same request or path; goes over the job again only if there are any."""
+        """Report cells that make the same request or path; expands the job again only if there are any."""
         if not prints and not names:
             return
         same_request = Twins(
@@ -195,11 +195,11 @@ class Expansion:
 
 
 _Made: TypeAlias = tuple[Shape, str, tuple[str, ...], tuple[tuple[str, str], ...]]
-"""The shape, the prompt and the paths of a task, and its requests and fingerprints of earlier versions."""
+"""The request variant, the prompt and the paths of a task, and its texts and fingerprints of earlier versions."""
 
 
 class _Rows:
-    """Names the rows of tables that cells come from, each of several rows that are alike in its turn."""
+    """Names the table rows that a cell comes from; of several equal rows, each in turn."""
 
     def __init__(self, job: Job) -> None:
         self._axes: dict[str, dict[str, list[str]]] = {}
@@ -211,16 +211,16 @@ class _Rows:
         self._met: Counter[str] = Counter()
 
     def named(self, cell: Mapping[str, Json], name: str) -> str:
-        """The name of a cell, with the rows of its values."""
+        """Return the name of a cell, with the rows of its values."""
         turn = self._met[name]
         self._met[name] += 1
-        found = (self._axes[axis].get(_encode(value)) for axis, value in cell.items() if axis in self._axes)
-        rows = [places[min(turn, len(places) - 1)] for places in found if places]
+        known_rows = (self._axes[axis].get(_encode(value)) for axis, value in cell.items() if axis in self._axes)
+        rows = [places[min(turn, len(places) - 1)] for places in known_rows if places]
         return f"{name} ({', '.join(rows)})" if rows else name
 
 
 class _CellTexts:
-    """The JSON text of each cell, from the texts of the axis values, which are made once."""
+    """Builds the JSON text of each cell from the texts of the axis values, which are encoded once."""
 
     def __init__(self, job: Job) -> None:
         self._axes = {

@@ -1,4 +1,4 @@
-"""Requests in canonical form, and the fingerprint that is a task's identity."""
+"""Requests in canonical form, and the fingerprint that identifies a task."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=
 
 
 def dumps(value: Json) -> str:
-    """Canonical JSON text: sorted keys, no spaces, real characters instead of escapes."""
+    """Return canonical JSON text: sorted keys, no spaces, characters unescaped where possible."""
     return _ENCODER.encode(value)
 
 
 def tidy(value: Json) -> Json:
-    """The value with floats that are whole numbers as integers: JSON does not tell 1.0 from 1."""
+    """Return the value with integral floats as integers: JSON does not distinguish 1.0 from 1."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
@@ -30,29 +30,29 @@ def tidy(value: Json) -> Json:
 
 
 def canonical(body: Mapping[str, Json], defaults: Mapping[tuple[str, ...], Json]) -> dict[str, Json]:
-    """The request without the fields that equal the API's default, and without what is then empty."""
+    """Return the request without fields that equal the API's default, and without what is then empty."""
     return _without_defaults(body, defaults, ())
 
 
 def _without_defaults(
     body: Mapping[str, Json], defaults: Mapping[tuple[str, ...], Json], path: tuple[str, ...]
 ) -> dict[str, Json]:
-    kept: dict[str, Json] = {}
+    fields: dict[str, Json] = {}
     for name, value in body.items():
         here = (*path, name)
         if here in defaults and value == defaults[here] and isinstance(value, bool) == isinstance(defaults[here], bool):
             continue
         item = _without_defaults(value, defaults, here) if isinstance(value, dict) else value
         if item not in ({}, []):
-            kept[name] = item
-    return kept
+            fields[name] = item
+    return fields
 
 
 def fingerprint(body: Mapping[str, Json], sample: int, defaults: Mapping[tuple[str, ...], Json]) -> str:
-    """SHA-256, in hex, of the canonical request and the sample number.
+    """Return the SHA-256, in hex, of the canonical request and the sample number.
 
-    `body` has its reference images as `sha256:HEX`. Names, labels, order and output paths are not part of it, so
-    changing those buys nothing.
+    `body` has its reference images as `sha256:HEX`. Names, labels, order and output paths are not included, so changing
+    them does not buy images again.
     """
     return _hashed(dumps(canonical(body, defaults)), sample)
 
@@ -71,7 +71,7 @@ class Around:
     canonical_after: str
 
     def of(self, prompt: str, sample: int) -> tuple[str, str]:
-        """The canonical text of the request with this prompt, and its `fingerprint`."""
+        """Return the canonical text of the request with this prompt, and its `fingerprint`."""
         text = _quoted(prompt)
         return self.before + text + self.after, _hashed(self.canonical_before + text + self.canonical_after, sample)
 
@@ -79,7 +79,7 @@ class Around:
 class RequestTexts:
     """The text and the fingerprint of each request of a job.
 
-    The tasks of a matrix differ in their prompt and repeat the rest, so the texts around the prompt are remembered.
+    The tasks of a matrix differ in their prompt and repeat the rest, so the texts around the prompt are cached.
     """
 
     _PROMPT = "prompt"
@@ -91,7 +91,7 @@ class RequestTexts:
         self._around: dict[str, Around | None] = {}
 
     def of(self, body: Mapping[str, Json], sample: int) -> tuple[str, str]:
-        """The canonical text of the body, and its `fingerprint`."""
+        """Return the canonical text of the body, and its `fingerprint`."""
         prompt = body[self._PROMPT]
         around = self.around(body)
         if around is None or not isinstance(prompt, str):
@@ -99,8 +99,8 @@ class RequestTexts:
         return around.of(prompt, sample)
 
     def around(self, body: Mapping[str, Json]) -> Around | None:
-        """The texts around the prompt of this body, whatever the prompt is; None in the rare case that it is hidden."""
-        # The repr tells 1, 1.0, True and "1" apart.
+        """Return the texts around any prompt in this body; None in the rare case that they are ambiguous."""
+        # The repr distinguishes 1, 1.0, True and "1".
         key = repr({**body, self._PROMPT: None})
         try:
             return self._around[key]
@@ -112,7 +112,7 @@ class RequestTexts:
 
     def _made(self, with_hole: Mapping[str, Json]) -> Around | None:
         hole = dumps(self._HOLE)
-        texts = [tuple(dumps(one).split(hole)) for one in (with_hole, canonical(with_hole, self._defaults))]
+        texts = [tuple(dumps(body).split(hole)) for body in (with_hole, canonical(with_hole, self._defaults))]
         match texts:
             case [(before, after), (first, last)]:
                 return Around(before, after, first, last)

@@ -1,4 +1,4 @@
-"""Axes, excludes and includes -> cells, in the order they were written."""
+"""Combines axes, excludes and includes into cells, in the order they were written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seedream_batch.model.job import Axis, Job
 
 
 def count(job: Job) -> int:
-    """How many tasks the job has at most, known without expanding it: excluded cells are counted, too."""
+    """Return an upper bound of the job's tasks without expanding it: excluded cells are counted as well."""
     cells = 1
     for axis in job.axes:
         cells *= len(axis.values)
@@ -19,17 +19,17 @@ def count(job: Job) -> int:
 
 
 def turning(job: Job) -> frozenset[str]:
-    """The names whose values are not the same in all tasks: those of axes, of what `include` adds, and the sample."""
+    """Return the names whose values vary between tasks: axes, keys of `include`, and the sample."""
     return frozenset({"sample"}.union((axis.name for axis in job.axes), *job.include))
 
 
 def cells(job: Job) -> Iterator[Mapping[str, Json]]:
-    """Every cell of the job: a mapping from axis to value. The last axis turns fastest; `include` comes last."""
+    """Yield every cell of the job: a mapping from axis to value. The last axis varies fastest; `include` is last."""
     names = [axis.name for axis in job.axes]
     excluded = [_fitting(pattern, job.axes) for pattern in job.exclude if pattern.keys() <= set(names)]
     *outer, inner = [axis.values for axis in job.axes] or [()]
     for values in itertools.product(*outer):
-        row = dict(zip(names, values, strict=False))  # all but the last axis, which turns at each step
+        row = dict(zip(names, values, strict=False))  # all but the last axis, which changes at each step
         for value in inner:
             if not excluded or not _fits_one((*values, value), excluded):
                 yield {**row, names[-1]: value}
@@ -37,7 +37,7 @@ def cells(job: Job) -> Iterator[Mapping[str, Json]]:
 
 
 _Fitting = list[tuple[int, set[int]]]
-"""For each axis that a pattern names, by its number, the identities of the values that fit."""
+"""For each axis of a pattern, its index and the `id()`s of the values that match."""
 
 
 def _fitting(pattern: Mapping[str, Json], axes: Sequence[Axis]) -> _Fitting:

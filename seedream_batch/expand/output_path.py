@@ -1,4 +1,4 @@
-"""Where the images of a task go: by the job's template, or by default."""
+"""The output paths of a task: from the job's template, or by default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PATH: Path = ("output", "path")
 
 
 class Places:
-    """The paths of the tasks of one job; `template` is that of `output.path`, if the job has it."""
+    """The paths of the tasks of one job; `template` is that of `output.path`, if the job has one."""
 
     def __init__(self, job: Job, template: Template | None) -> None:
         self._default = DefaultPath(job)
@@ -30,7 +30,7 @@ class Places:
         self._reads_request = template is not None and (template.includes or "request" in template.names)
 
     def of(self, shape: Shape, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
-        """The paths of a task, relative to the output folder and without an extension. Raises `FieldError`."""
+        """Return the paths of a task, relative to the output folder, without extension. Raises `FieldError`."""
         if self._template is None:
             return self._default.render(cell, context["sample"])
         known = {

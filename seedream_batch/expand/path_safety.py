@@ -1,4 +1,4 @@
-"""Rendered output paths -> paths that every file system takes."""
+"""Turns rendered output paths into paths that every file system accepts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _PICTURE = re.compile(r"\.(png|jpe?g)\Z", re.IGNORECASE)
 _OWN = re.compile(r"^manifest\.", re.IGNORECASE)
 _WORD = "[A-Za-z0-9_=+-]+"
 _HARMLESS = re.compile(rf"(?:(?!{_DEVICE}){_WORD}(?: +{_WORD})*/)*(?!{_DEVICE}){_WORD}(?:[ .]+{_WORD})*")
-"""Paths that stay what they are: words of ASCII, no dots in folders, nothing that starts like the name of a device."""
+"""Paths that need no change: ASCII words, no dots in folders, nothing that starts like a device name."""
 _MAX_COMPONENT = 220
-"""Bytes of one name: 255 is what file systems take, less an image number and an extension."""
+"""Most bytes of one name: file systems accept 255, less an image number and an extension."""
 _MAX_PATH = 1000
-"""Bytes of the whole relative path: 1024 is the least that systems take."""
+"""Most bytes of the relative path: the smallest limit of common systems is 1024."""
 
 
 class BadPath(ValueError):
-    """A rendered output path that no file may have; the message says why.
+    """Raised for a rendered output path that no file may have; the message says why.
 
-    `cause` is the reason without the path, so the same for all paths of a job that have it.
+    `cause` is the reason without the path, so it is equal for all paths of a job that share it.
     """
 
     def __init__(self, cause: str, rendered: str = "") -> None:
@@ -34,18 +34,18 @@ class BadPath(ValueError):
 
 
 def safe_path(rendered: str) -> str:
-    """The rendered path with characters that some file system refuses replaced by `-`, NFC-normalised.
+    """Return the path NFC-normalised, with characters that some file system refuses replaced by `-`.
 
-    `/` separates folders. Raises `BadPath` for absolute paths, `..`, hidden, empty and over-long names.
+    `/` separates folders. Raises `BadPath` for absolute paths, `..`, and hidden, empty or overlong names.
     """
-    dashed = rendered  # 16:9 becomes 16-9, and most paths of a large job have a ratio in them
+    dashed = rendered  # 16:9 becomes 16-9 first: most paths of a large job contain a ratio
     if ":" in rendered and not _DRIVE.match(rendered):
         dashed = rendered.replace(":", "-")
     return dashed if is_harmless(dashed) else _checked(rendered)
 
 
 def is_harmless(rendered: str) -> bool:
-    """Whether this is plainly a path that stays as it is, like most of the million paths of a large job."""
+    """Return whether a path obviously needs no change, like most of the million paths of a large job."""
     return len(rendered) <= _MAX_COMPONENT and _HARMLESS.fullmatch(rendered) is not None
 
 
@@ -60,7 +60,7 @@ def _checked(rendered: str) -> str:
         names = [_safe_folder(part) for part in folders]
         names.append(_safe_name(last))
         if folders and _OWN.match(names[0]):
-            # The manifest and its helpers stand beside the top folders.
+            # The manifest and its companion files have the same parent as the top folders.
             names[0] = f"_{names[0]}"
     except BadPath as error:
         raise BadPath(error.cause, rendered) from None
@@ -72,10 +72,10 @@ def _checked(rendered: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _safe_name(part: str) -> str:
-    """One name of a path; the error tells what is wrong with the whole."""
+    """Return one name of a path, made safe. Raises `BadPath` with a message about the whole path."""
     if part == "..":
         raise BadPath("has '..' in it; a path may not leave output.dir")
-    # Windows drops trailing dots and spaces; two names would become one there.
+    # Windows drops trailing dots and spaces, so two names could become the same.
     name = _REFUSED.sub("-", part).lstrip(_SPACES).rstrip(_SPACES + ".")
     if not name:
         raise BadPath("has an empty name in it")
@@ -94,7 +94,7 @@ def _safe_name(part: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _safe_folder(part: str) -> str:
-    # A folder `a.png` would stand where the picture of the path `a` goes.
+    # A folder `a.png` would have the path of the image `a`.
     return _PICTURE.sub(r"-\1", _safe_name(part))
 
 
@@ -103,7 +103,7 @@ def _short(text: str) -> str:
 
 
 def collision_key(path: str) -> str:
-    """What two paths share when some file system takes them for one: letter case and Unicode form do not count."""
+    """Return a key that is equal for paths some file system treats as one: ignores case and Unicode form."""
     if path.isascii():
         return path.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", path).casefold())

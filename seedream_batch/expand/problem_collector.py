@@ -1,4 +1,4 @@
-"""Problems of many cells, told once for each distinct cause."""
+"""Collects problems of many cells, and reports each distinct cause once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_CAUSES = 100
 
 
 class ProblemCollector:
-    """Gathers the problems of cells; the same cause in many cells becomes one problem with a count."""
+    """Collects problems of cells; the same cause in many cells becomes one problem with a count."""
 
     def __init__(self, job: Job) -> None:
         self._document: Document = job.document
@@ -33,38 +33,38 @@ class ProblemCollector:
         cell: Mapping[str, Json] | None = None,
         sample: int | None = None,
     ) -> None:
-        """One problem at `path` of the job file, in `cell` where a cell is to blame.
+        """Add a problem at `path` of the job file, in `cell` if it concerns a cell.
 
-        `cause` is what tells one problem from another where the message speaks of the cell. The samples of a cell
-        count as one; they follow each other.
+        `cause` identifies the problem if the message depends on the cell. The samples of a cell, which are consecutive,
+        count as one.
         """
         if path[0] == "matrix" and id(cell) in self._included:
             path = ("include", self._included[id(cell)], *path[1:])
-        found = self._found.setdefault((path, cause or message), _Cause())
-        if found.problem is None:
-            found.problem = Problem(
+        known = self._found.setdefault((path, cause or message), _Cause())
+        if known.problem is None:
+            known.problem = Problem(
                 path=dotted(path),
                 message=message,
                 position=self._position(path, cell),
                 hint=hint,
                 cell=label(cell, sample if self._samples else None) if cell is not None else "",
             )
-        if found.cell is None or found.cell is not cell:
-            found.cells += 1
-            found.cell = cell
+        if known.cell is None or known.cell is not cell:
+            known.cells += 1
+            known.cell = cell
 
     @property
     def full(self) -> bool:
-        """Whether there is no use in looking for more."""
+        """Whether there are so many causes that looking for more is pointless."""
         return len(self._found) >= MOST_CAUSES
 
     def problems(self) -> list[Problem]:
-        """All problems, in file order."""
-        told = [replace(found.problem, count=found.cells) for found in self._found.values() if found.problem]
-        return sorted(told, key=file_order)
+        """Return all problems, in file order."""
+        problems = [replace(cause.problem, count=cause.cells) for cause in self._found.values() if cause.problem]
+        return sorted(problems, key=file_order)
 
     def _position(self, path: Path, cell: Mapping[str, Json] | None) -> Position:
-        # A value that came from an axis is to be mended there, in the job file or in the axis file.
+        # A value from an axis has to be fixed there, in the job file or in the axis file.
         if len(path) == 2 and path[0] == "matrix" and cell is not None:
             axis = self._axes.get(str(path[1]))
             if axis is not None:
@@ -82,6 +82,6 @@ class _Cause:
 
 
 def file_order(problem: Problem) -> tuple[str, int, int]:
-    """The sort key that puts problems in the order of the lines they are on."""
+    """Return the sort key that orders problems by their position."""
     where = problem.position
     return (where.file, where.line, where.column) if where else ("", 0, 0)

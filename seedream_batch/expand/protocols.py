@@ -1,4 +1,4 @@
-"""What the expansion asks of others: the rules of requests, and reference images."""
+"""Protocols that the expansion needs: the rules of requests, and reference images."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class RequestFault(Protocol):
 
     @property
     def hint(self) -> str:
-        """How to mend it."""
+        """How to fix it."""
         ...
 
 
 class RequestRules(Protocol):
-    """What the expansion has to know of the request schema."""
+    """What the expansion needs to know about the request schema."""
 
     @property
     def field_types(self) -> Mapping[tuple[str, ...], str]:
@@ -38,21 +38,21 @@ class RequestRules(Protocol):
 
     @property
     def defaults(self) -> Mapping[tuple[str, ...], Json]:
-        """The API's default of each field that has one, by its path."""
+        """The API's default for each field that has one, by its path."""
         ...
 
     def problems(self, body: Mapping[str, Json]) -> Sequence[RequestFault]:
-        """What is wrong with a request; empty for one that the API takes."""
+        """Return what is wrong with a request; empty if the API accepts it."""
         ...
 
     @property
     def takes_prompt(self) -> Callable[[Json], bool]:
-        """The test whether a request that the API takes stays so with a prompt: no rule ties it to another field."""
+        """A predicate: whether a valid request stays valid with a given prompt; no rule ties it to other fields."""
         ...
 
 
 class BadReference(ValueError):
-    """A reference image that cannot be used; the message says which limit and the measured value."""
+    """Raised for an unusable reference image; the message gives the limit and the measured value."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         self.hint = hint
@@ -60,5 +60,5 @@ class BadReference(ValueError):
 
 
 ResolveReference = Callable[[str], Reference]
-"""From what a job writes in `image_urls` (a path or a data URI, no URL) to the checked image; may raise
+"""Takes an entry of `image_urls` (a path or a data URI, not a URL) and returns the checked image; may raise
 `BadReference`."""

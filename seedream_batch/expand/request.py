@@ -1,4 +1,4 @@
-"""The job's `request` compiled once -> the final request of each cell."""
+"""Compiles a job's `request` once, and renders the final request of each cell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Render = Callable[[Context], Json]
 
 
 class FieldError(Exception):
-    """A field of the request could not be made; `path` is where in the job file the fault lies.
+    """Raised if a field of the request cannot be rendered; `path` is the position of the mistake in the job file.
 
     `cause` is the message without what differs from cell to cell.
     """
@@ -42,13 +42,12 @@ class _Field:
 
 
 class RequestTemplate:
-    """The request of a job: constants kept, templates compiled.
+    """The request of a job, with its constants and compiled templates.
 
-    `types` maps a path in the request to the JSON type that a template there has to give. `axes` maps each axis that
-    fills in a field the job's `request` does not set to whether its values have types of their own; text from
-    an untyped file is read as the type of the field. `turning` are the names whose values are not the same in all
-    cells. What does not compile is in `errors`; `names` holds the free
-    variables of each template.
+    `types` maps a path in the request to the JSON type that a template there must produce. `axes` maps each axis that
+    fills a field not set in the job's `request` to whether its values are typed; text from an untyped file is converted
+    to the type of the field. `turning` are the names whose values vary between cells. Templates that do not compile are
+    in `errors`; `names` holds the free variables of each template.
     """
 
     def __init__(
@@ -62,11 +61,11 @@ class RequestTemplate:
         self.errors: list[FieldError] = []
         self.names: list[tuple[Path, frozenset[str]]] = []
         self.rest_reads: set[str] | None = set(axes.keys() - {PROMPT})
-        """The names that the fields other than the prompt depend on; None where that is not known."""
+        """The names that the fields other than the prompt depend on; None if unknown."""
         self.prompt_reads: frozenset[str] | None = frozenset()
-        """The names that the prompt depends on; None where that is not known."""
+        """The names that the prompt depends on; None if unknown."""
         self.prompt_template: Template | None = None
-        """The template of the prompt, which remembers nothing."""
+        """The uncached template of the prompt."""
         self._engine = engine
         self._types = types
         self._turning = turning
@@ -78,10 +77,10 @@ class RequestTemplate:
             self._fields[name] = _Field(self._from_axis(name, typed=typed), ("matrix", name))
         field = self._fields.get(PROMPT)
         self.prompt: Render = field.render if field else lambda _context: ABSENT
-        """The prompt of one cell, `ABSENT` where it has none. Raises `FieldError`."""
+        """Renders the prompt of one cell, `ABSENT` if it has none. Raises `FieldError`."""
 
     def render(self, context: Context, prompt: Json = ABSENT) -> dict[str, Json]:
-        """The request of one cell, with this prompt where one is given. Raises `FieldError`."""
+        """Render the request of one cell, with the given prompt if any. Raises `FieldError`."""
         body = {}
         for name, field in self._fields.items():
             value = prompt if name == PROMPT and prompt is not ABSENT else field.render(context)
@@ -90,7 +89,7 @@ class RequestTemplate:
         return body
 
     def source(self, path: Path) -> Path:
-        """Where in the job file the value at `path` of the request comes from."""
+        """Return the path in the job file that the value at `path` of the request comes from."""
         field = self._fields.get(str(path[0])) if path else None
         if field is None:
             return ("request", *path)
@@ -152,23 +151,23 @@ class RequestTemplate:
 
 
 def _refuse_markup_of_values(template: Template, context: Context, rendered: str, path: Path) -> None:
-    """Raises `FieldError` if it is a value that brought markup into the rendered prompt.
+    """Raise `FieldError` if a value brought template markup into the rendered prompt.
 
-    Nobody wants that drawn: the value was taken for a template, and would be paid for as it stands. What the prompt
-    itself writes as text, with `{% raw %}` or in quotes, is meant.
+    Nobody wants that drawn: the value was mistaken for a template, and its literal text would be paid for. Markup that
+    the prompt itself writes as text, with `{% raw %}` or in quotes, is intended.
     """
     reads = context if template.includes else template.reads
-    having = [name for name in reads if name in context and _has_markup(context[name])]
-    for name in having:
+    suspects = [name for name in reads if name in context and _has_markup(context[name])]
+    for name in suspects:
         try:
-            # Braces of the value become another character: if that shows in the text, they came from there.
+            # Replace the value's braces with another character: if it appears in the text, the markup is the value's.
             brought = _MARKED in template.render({**context, name: _marked(context[name])})
         except TemplateError:
             brought = True
         if brought:
-            told = f"the value of `{name}` has a template in it, and values are not rendered: {_around(rendered)}"
+            message = f"the value of `{name}` has a template in it, and values are not rendered: {_around(rendered)}"
             hint = "braces that the image shall show are written in the prompt: {% raw %}{{ ... }}{% endraw %}"
-            raise FieldError(path, told, hint)
+            raise FieldError(path, message, hint)
 
 
 _MARKUP = re.compile(r"\{\{|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
@@ -185,20 +184,20 @@ def _has_markup(value: Json) -> bool:
 
 def _marked(value: Json) -> Json:
     if isinstance(value, str):
-        return _MARKUP.sub(lambda found: found.group().replace("{", _MARKED), value)
+        return _MARKUP.sub(lambda match: match.group().replace("{", _MARKED), value)
     if isinstance(value, dict):
         return {key: _marked(item) for key, item in value.items()}
     return [_marked(item) for item in value] if isinstance(value, list) else value
 
 
 def _around(text: str) -> str:
-    found = _MARKUP.search(text)
-    at = found.start() if found else 0
+    match = _MARKUP.search(text)
+    at = match.start() if match else 0
     return repr(text[max(0, at - 20) : at + 40])
 
 
 def render_at(template: RememberingTemplate, context: Context, path: Path) -> str:
-    """What the template gives for one cell. Raises `FieldError` that names `path`."""
+    """Render the template for one cell. Raises `FieldError` that names `path`."""
     try:
         return template.render(context)
     except TemplateError as error:
@@ -223,5 +222,5 @@ def _as_type(text: str, wanted: str, path: Path) -> Json:
 
 
 def _wrong_type(path: Path, message: str, text: str) -> FieldError:
-    # Each value of an axis is to be mended by itself, a template once.
+    # Each value of an axis has to be fixed on its own, a template only once.
     return FieldError(path, f"{message}, gave {text[:60]!r}", cause="" if path[0] == "matrix" else message)

@@ -1,4 +1,4 @@
-"""What the tasks of a job share that differ in nothing but their prompt: made, checked and written out once."""
+"""Requests without their prompt: rendered, checked and encoded once for all tasks that share one."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from seedream_batch.templates.engine import TemplateError
 from seedream_batch.templates.render_cache import ABSENT
 
 STAND_IN = "https://reference.invalid/"
-"""What stands for a checked local reference while the rest of the request is checked."""
+"""Replaces a checked local reference while the rest of the request is checked."""
 
 MAX_IMAGES = 15
-"""References and images together, at most [Seedream 4.5 API documentation]."""
+"""Most references plus images [Seedream 4.5 API documentation]."""
 
 _REMEMBERED: Final = 4096
-"""How many shapes are kept."""
+"""Number of cached variants."""
 _ANY_PROMPT: Final = "x"
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A request that the API takes, but for its prompt, and what follows from it.
+    """A valid request without its prompt, and what follows from it.
 
-    `body` has its reference images as `sha256:HEX`, and some prompt in its place. `images` is how many are asked for,
+    `body` has its reference images as `sha256:HEX`, and an arbitrary prompt. `images` is how many are asked for,
     `price` the estimate for one in millionths of a USD.
     """
 
@@ -44,7 +44,7 @@ class Shape:
 
 
 class Shapes:
-    """The shapes of the requests of one job."""
+    """The request variants of one job."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Shapes:
         resolve: ResolveReference,
         references: dict[str, Reference],
     ) -> None:
-        """`references` is filled with every local reference met, by its SHA-256."""
+        """Prepare; `references` will collect every local reference met, by its SHA-256."""
         self._job = job
         self._request = request
         self._rules = rules
@@ -67,22 +67,22 @@ class Shapes:
         self._reads_sample = reads is not None and "sample" in reads
 
     def of(self, context: Context) -> Shape | None:
-        """The shape of a cell, remembered; None where there is a fault in it, or it may depend on anything.
+        """Return the cached variant for a cell; None if it has a problem, or if its dependencies are unknown.
 
-        The values of axes live as long as the job does, so they can be told apart by their identity.
+        The values of axes live as long as the job, so they can be identified by `id()`.
         """
         if self._reads is None:
             return None
-        key = [id(context.get(name, ABSENT)) for name in self._reads]
+        parts = [id(context.get(name, ABSENT)) for name in self._reads]
         if self._reads_sample:
-            key.append(context["sample"])
-        found = tuple(key)
+            parts.append(context["sample"])
+        key = tuple(parts)
         try:
-            return self._known[found]
+            return self._known[key]
         except KeyError:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            shape = self._known[found] = self._made(context)
+            shape = self._known[key] = self._made(context)
             return shape
 
     def _made(self, context: Context) -> Shape | None:
@@ -95,11 +95,11 @@ class Shapes:
 
     @property
     def prompt_reads(self) -> frozenset[str] | None:
-        """The names that the prompt depends on; None where that is not known."""
+        """The names that the prompt depends on; None if unknown."""
         return self._request.prompt_reads
 
     def prompt(self, context: Context) -> str | None:
-        """The prompt that the template gives for any values, also other ones of the job's vars; None where it fails."""
+        """Render the prompt for any values, also other ones of the job's vars; None if that fails."""
         template = self._request.prompt_template
         try:
             return None if template is None else template.render(context).strip()
@@ -107,15 +107,15 @@ class Shapes:
             return None
 
     def request(self, context: Context, prompt: Json = ABSENT) -> dict[str, Json]:
-        """The request of a cell as its job has it, with this prompt where one is given. Raises `FieldError`."""
+        """Render the request of a cell, with the given prompt if any. Raises `FieldError`."""
         body = self._request.render(context, prompt)
         body.setdefault("model", self._rules.defaults[("model",)])
         return body
 
     def with_references(self, body: dict[str, Json]) -> tuple[dict[str, Json], list[tuple[int, BadReference]]]:
-        """The request with stand-ins for local references, for checking; `body` gets their hashes instead.
+        """Return the request with stand-ins for local references, for checking; `body` gets their hashes instead.
 
-        The references that cannot be used come with their index; then `body` stays as it is.
+        Also returns the unusable references with their index; if there are any, `body` stays unchanged.
         """
         urls = body.get("image_urls")
         if not isinstance(urls, list):
@@ -143,7 +143,7 @@ class Shapes:
         return {**body, "image_urls": stand_ins}, []
 
     def shape(self, body: Mapping[str, Json]) -> Shape:
-        """The shape of a request that the API takes."""
+        """Return the variant of a valid request."""
         defaults = self._rules.defaults
         resolution = str(body.get("resolution", defaults[("resolution",)]))
         return Shape(
@@ -157,16 +157,16 @@ class Shapes:
         )
 
     def texts(self, shape: Shape, prompt: str, sample: int) -> tuple[str, str]:
-        """The canonical text of the request of this shape with this prompt, and its fingerprint."""
+        """Return the canonical text of this variant with this prompt, and its fingerprint."""
         if shape.around is not None:
             return shape.around.of(prompt, sample)
         return self._texts.of({**shape.body, PROMPT: prompt}, sample)
 
 
 def images_asked(body: Mapping[str, Json]) -> int:
-    """How many images a valid request asks for, and is charged for in advance.
+    """Return how many images a valid request asks for, and is charged for in advance.
 
-    Group mode (`auto`) without `max_images` may give as many as fit beside the references.
+    Group mode (`auto`) without `max_images` may give as many as the references leave room for.
     """
     wanted = int(body.get("n", 1))
     if body.get("sequential_image_generation") == "auto":

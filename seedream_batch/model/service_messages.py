@@ -1,8 +1,7 @@
 """What the words of a refusal mean, whoever wrote them. Pure.
 
 Services, gateways and models phrase the same thing in many ways, so each meaning is a family of words rather than a
-list of messages. All meanings are refusals, so a misread one still counts
-as not executed.
+list of messages. All meanings are refusals, so a misread one still counts as not executed.
 """
 
 from __future__ import annotations

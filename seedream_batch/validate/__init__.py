@@ -1,4 +1,4 @@
-"""JSON Schema -> problems that a person understands, with positions."""
+"""Validation against JSON Schema, with messages and positions that people understand."""
 
 from seedream_batch.validate.job import checked_job, job_problems
 from seedream_batch.validate.request import RequestProblem, RequestSchema

@@ -1,9 +1,9 @@
-"""The errors of the schema library -> findings in words of our own.
+"""Turns errors of the `jsonschema` library into findings with messages of our own.
 
-Beside JSON Schema's keywords it reads these notes from the schemas: `x-expected` (completes "must be ..."),
-`x-hints` (what to say to a certain value), `x-quoted` (why a quoted number is wrong), `x-empty` and
-`x-empty-hint` (what to say to an empty mapping or list), `x-max-items-hint`, `x-rule` (a rule that spans fields,
-see `rules`) and `x-aside` (a branch that is never the one to explain).
+Besides JSON Schema's keywords it reads these annotations from the schemas: `x-expected` (completes "must be ..."),
+`x-hints` (hints for certain values), `x-quoted` (why a quoted number is wrong), `x-empty` and `x-empty-hint` (message
+and hint for an empty mapping or list), `x-max-items-hint`, `x-rule` (a rule that spans fields, see `rules`) and
+`x-aside` (a branch of an `anyOf` that is never explained if another can be).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _KINDS = {
 
 
 MOST_FINDINGS = 1000
-"""Things wrong after which no more are looked for: nobody reads them, and each takes time to explain."""
+"""Findings after which the search ends: nobody reads more, and each takes time to explain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong: the path, what is wrong, how to mend it, and whether the key itself is to blame.
+    """One mistake: the path, what is wrong, how to fix it, and whether the key itself is wrong.
 
-    `at` is the path of the value that was refused, where it is not `path`.
+    `at` is the path of the refused value, where it differs from `path`.
     """
 
     path: Path
@@ -50,14 +50,14 @@ class Finding:
 
 
 def findings(errors: Iterable[ValidationError], value: Json, root: Schema) -> list[Finding]:
-    """What the errors of the document `value` under the schema `root` say, each thing once, in their order.
+    """Return what the errors of the document `value` under the schema `root` mean, in order, without duplicates.
 
-    A rule that spans fields is not told where one of its fields is wrong by itself.
+    A rule that spans fields is not reported if one of its fields is wrong itself.
     """
     explained = islice(_explain_all(errors, value, root), MOST_FINDINGS)
-    found = list({(each.path, each.message): each for each in explained}.values())
-    wrong = {each.path for each in found if each.at is None}
-    return [each for each in found if each.at is None or each.at not in wrong]
+    unique = list({(finding.path, finding.message): finding for finding in explained}.values())
+    wrong = {finding.path for finding in unique if finding.at is None}
+    return [finding for finding in unique if finding.at is None or finding.at not in wrong]
 
 
 def _explain_all(errors: Iterable[ValidationError], value: Json, root: Schema) -> Iterator[Finding]:
@@ -88,15 +88,17 @@ def _schema(error: ValidationError) -> Schema:
 
 
 def _fitting_branch(error: ValidationError) -> list[ValidationError]:
-    """The errors of the branch of an `anyOf` that the value was probably meant for: the first of its type."""
+    """Return the errors of the `anyOf` branch that was probably meant: the first of the value's type."""
     branches: dict[Json, list[ValidationError]] = {}
     for child in error.context or ():
         branches.setdefault(child.relative_schema_path[0], []).append(child)
-    told = [branch for branch in branches.values() if not any("x-aside" in _schema(child) for child in branch)]
+    explainable = [branch for branch in branches.values() if not any("x-aside" in _schema(child) for child in branch)]
     of_type = [
-        branch for branch in told if not any(child.validator == "type" and not child.relative_path for child in branch)
+        branch
+        for branch in explainable
+        if not any(child.validator == "type" and not child.relative_path for child in branch)
     ]
-    return (of_type or told or list(branches.values()))[0]
+    return (of_type or explainable or list(branches.values()))[0]
 
 
 def _refused(path: Path, schema: Schema, value: Json) -> Finding:
@@ -137,7 +139,7 @@ def _unknown(path: Path, schema: Schema, value: Json, root: Schema) -> Iterator[
 
 
 def _is_other_mapping(schema: Schema, value: Json) -> bool:
-    """Whether a mapping was written where one form among others is `{file: path}`, without anything of that form."""
+    """Return whether a mapping without any key of `{file: path}` was written where that form is expected."""
     return "x-expected" in schema and "required" in schema and not any(key in schema["properties"] for key in value)
 
 

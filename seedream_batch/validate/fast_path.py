@@ -1,11 +1,12 @@
-r"""A second, fast reader of the schemas, which may only say yes.
+r"""A fast reader of the schemas that can only confirm that a value is valid.
 
-`jsonschema` decides and explains; it takes some hundred microseconds for a request. `jsonschema-rs` takes two. What
-the fast one accepts is taken as right; all else goes to the other. So the two must never differ in this direction,
-and where they read the standard differently the fast one is not asked, or its schema is put into plainer words:
+`jsonschema` decides and explains, but takes some hundred microseconds for a request; `jsonschema-rs` takes two. What
+the fast one accepts is taken as valid; everything else goes to the other one. So the fast one must never accept what
+the other refuses. Where the two interpret the standard differently, the fast one is not asked, or its schema is made
+explicit:
 
-- values that are not simply JSON (tuples, NaN, keys that are no text, numbers beyond a double's whole ones) stay away;
-- `\s` and `\S` become lists of the characters that they mean in Python, which are others than in ECMAScript.
+- values that are not plain JSON (tuples, NaN, keys that are not text, integers beyond 2**53) are not passed to it;
+- `\s` and `\S` become the characters that they match in Python, which differ from those of ECMAScript.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ESCAPE: Final = re.compile(r"\\(.)|(\[\^?)|(\])", re.DOTALL)
 
 @cache
 def accepts(name: str) -> Callable[[Json], bool]:
-    """A test that is true only for values that the schema called `name` takes; false says nothing."""
+    """Return a predicate that is true only for values valid under the schema `name`; false proves nothing."""
     import jsonschema_rs  # noqa: PLC0415 - needed late or never
 
     checker = jsonschema_rs.Draft202012Validator(_plainer(schema(name)))
@@ -35,14 +36,14 @@ def accepts(name: str) -> Callable[[Json], bool]:
         try:
             valid: bool = simple(value) and checker.is_valid(value)
         except (ValueError, TypeError, RecursionError):
-            return False  # half a character, for one
+            return False  # a lone surrogate, for example
         return valid
 
     return accepted
 
 
 def simple(value: Json) -> bool:
-    """Whether the value is of the types that every reader of JSON reads alike."""
+    """Return whether the value only has types that every JSON reader interprets the same way."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
@@ -65,7 +66,7 @@ def _plainer(part: Json) -> Json:
 
 
 def spelt_out(pattern: str) -> str:
-    r"""The pattern with the characters that `\s` and `\S` mean in Python. Raises `ValueError` for `\S` in a class."""
+    r"""Expand `\s` and `\S` in a pattern to what they match in Python. Raises `ValueError` for `\S` in a class."""
     inside = False
 
     def plainer(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What to write instead: a hint from a schema and the value that it refused."""
+"""Hints on what to write instead, from a schema and the value that it refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _WORDS = {"true": "true", "yes": "true", "on": "true", "false": "false", "no": "
 
 
 def types_of(schema: Schema) -> tuple[str, ...]:
-    """The JSON types that a schema names."""
+    """Return the JSON types that a schema names."""
     named = schema.get("type", ())
     return (named,) if isinstance(named, str) else tuple(named)
 
 
 def hint_for(schema: Schema, value: Json) -> str:
-    """What to write instead of `value`; empty if nothing useful can be said."""
+    """Return a hint on what to write instead of `value`; empty if there is none."""
     types = types_of(schema)
     if "boolean" in types:
         return _boolean(value)
@@ -49,14 +49,14 @@ def _form_hint(schema: Schema, types: tuple[str, ...], value: Json) -> str:
 
 
 def usable_name(schema: Schema, name: str) -> str:
-    """A name like `name` that the schema of names takes; empty if there is none so near."""
+    """Return a hint with a similar name that the schema of names accepts; empty if there is none."""
     near = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")
     near = f"_{near}" if near[:1].isdigit() else near
     return f"for example {near}" if re.search(schema["pattern"], near) and len(near) <= LONGEST else ""
 
 
 def unknown_key(key: str, known: Sequence[str], root: Schema, parent: str) -> str:
-    """Where an unknown key belongs, what it was meant to be, or the keys there are."""
+    """Return where an unknown key belongs, what it was probably meant to be, or the known keys."""
     homes = sorted({home for name, home in _homes(root, "") if name == key and home != parent}, key=len)
     if homes:
         places = [f"under `{home}`" if home else "at the top level" for home in homes]
@@ -66,7 +66,7 @@ def unknown_key(key: str, known: Sequence[str], root: Schema, parent: str) -> st
 
 
 def _homes(schema: Schema, home: str) -> Iterator[tuple[str, str]]:
-    """Each key that a schema of nested mappings knows, with the dotted path of the mapping it belongs to."""
+    """Yield each key known to a schema of nested mappings, with the dotted path of its mapping."""
     for name, child in schema.get("properties", {}).items():
         yield name, home
         if types_of(child) == ("object",):
@@ -115,7 +115,7 @@ def _choice(choices: Sequence[str], value: Json) -> str:
 
 
 def _nearest_ratio(choices: Sequence[str], text: str) -> str:
-    """The choice whose ratio is nearest to the one of `text`; empty if either side knows no ratios."""
+    """Return the choice whose ratio is nearest to that of `text`; empty if either has no ratio."""
     wanted = _ratio(text)
     ratios = {choice: ratio for choice in choices if (ratio := _ratio(choice)) is not None}
     if wanted is None or not ratios:
@@ -124,9 +124,9 @@ def _nearest_ratio(choices: Sequence[str], text: str) -> str:
 
 
 def _ratio(text: str) -> float | None:
-    """The logarithm of width / height, so that tall and wide are as far from square."""
-    found = _RATIO.fullmatch(text.strip())
-    if not found:
+    """Return the logarithm of width / height, so that tall and wide are equally far from square."""
+    match = _RATIO.fullmatch(text.strip())
+    if not match:
         return None
-    width, height = float(found[1]), float(found[2])
+    width, height = float(match[1]), float(match[2])
     return math.log(width / height) if width and height else None

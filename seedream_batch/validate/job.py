@@ -1,4 +1,4 @@
-"""A job file -> every problem that its schema finds, and what is left of it without those."""
+"""Checks a job file against its schema, and removes the invalid parts so that the rest can be checked."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from seedream_batch.validate.quoting import path_text
 from seedream_batch.validate.schemas import schema, validator
 
 _WHOLE = ("exclude", "include")
-"""Lists of which an entry goes as a whole: half a pattern would match more than was meant."""
+"""Lists whose entries are removed as a whole: part of a pattern would match more than was meant."""
 
 
 def job_problems(document: Document) -> list[Problem]:
-    """Everything that the job schema refuses in a job file, at once and in file order."""
+    """Return everything that the job schema refuses in a job file, in file order."""
     return _problems(document, _findings(document))
 
 
 def checked_job(document: Document) -> tuple[list[Problem], dict[str, Json], set[str]]:
-    """The problems, the job without the parts that are to blame, and the sections that lost something.
+    """Return the problems, the job without its invalid parts, and the sections that parts were removed from.
 
-    So the rest of a job file can be checked further, and all its mistakes told at once.
+    The rest of a job file can then be checked further, so that all its mistakes are reported at once.
     """
-    found = _findings(document)
-    if not isinstance(document.value, dict) or len(found) >= MOST_FINDINGS // 2:
-        # Of so many, perhaps not all were found.
-        return _problems(document, found), {}, {"matrix", "request"}
-    if not found:
+    refused = _findings(document)
+    if not isinstance(document.value, dict) or len(refused) >= MOST_FINDINGS // 2:
+        # The search for problems may have ended early, so the rest cannot be trusted.
+        return _problems(document, refused), {}, {"matrix", "request"}
+    if not refused:
         return [], document.value, set()
     value = copy.deepcopy(document.value)
-    # From the back, so that the indexes of list entries stay what they are.
-    for path in sorted({_droppable(each.path) for each in found}, key=_order, reverse=True):
+    # Remove from the back, so that the indexes of earlier list entries stay valid.
+    for path in sorted({_droppable(each.path) for each in refused}, key=_order, reverse=True):
         _drop(value, path)
     matrix = value.get("matrix")
     if isinstance(matrix, dict):
         value["matrix"] = {name: values for name, values in matrix.items() if values not in ([], {})}
-    return _problems(document, found), value, {str(each.path[0]) for each in found if each.path}
+    return _problems(document, refused), value, {str(each.path[0]) for each in refused if each.path}
 
 
 def _findings(document: Document) -> list[Finding]:
     if accepts("job")(document.value):
-        # Most job files are right: what it takes to explain mistakes is not even imported then.
+        # Most job files are valid: this avoids importing what explains mistakes.
         return []
     return findings(validator("job").iter_errors(document.value), document.value, schema("job"))
 
 
-def _problems(document: Document, found: Sequence[Finding]) -> list[Problem]:
+def _problems(document: Document, refused: Sequence[Finding]) -> list[Problem]:
     problems = []
-    for each in found:
+    for each in refused:
         position = document.position(each.path, key=each.key)
         problem = Problem(path_text(each.path), each.message, position, each.hint)
         problems.append((position.line, position.column, problem))
@@ -61,7 +61,7 @@ def _problems(document: Document, found: Sequence[Finding]) -> list[Problem]:
 def _droppable(path: Path) -> Path:
     if path and path[0] in _WHOLE:
         return path[:2]
-    # An axis with one bad part is no axis any more, unless the part is one of its values.
+    # An invalid part makes the whole axis unusable, unless it is one of its values.
     if path and path[0] == "matrix" and len(path) > 2 and not isinstance(path[2], int):
         return path[:2]
     return path[:3] if path and path[0] == "matrix" else path

@@ -1,4 +1,4 @@
-"""Values and names as they stand in messages: short, on one line, without surprises for a terminal."""
+"""Values and names for messages: short, on one line, safe for a terminal."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from seedream_batch.model.document import Json, dotted
 
 LONGEST = 60
-"""Characters of a value that a message shows."""
+"""Most characters of a value in a message."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/+-]*(?<! )")
 _NOT_TEXT = re.compile(r"(?i)true|false|null|yes|no|on|off|[-+.]?[0-9][0-9_.,eE+-]*")
 
 
 def shown(value: Json) -> str:
-    """A value as it was written; a mapping or list by its kind alone."""
+    """Return a value as it was written; for a mapping or list only its kind."""
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):
@@ -28,18 +28,18 @@ def shown(value: Json) -> str:
 
 
 def bare(value: Json) -> str:
-    """`shown`, but a text that needs no quotes in YAML goes without."""
+    """Return `shown`, but without quotes for a text that needs none in YAML."""
     return value if isinstance(value, str) and len(value) <= LONGEST and _PLAIN.fullmatch(value) else shown(value)
 
 
 def escaped(text: str) -> str:
-    """A text shortened to `LONGEST` characters, with all that a terminal wouldn't simply print as an escape."""
+    """Shorten a text to `LONGEST` characters and escape everything that is not printable."""
     short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
     return "".join(_character(character) for character in short)
 
 
 def flow(value: Json) -> str:
-    """A value in YAML's flow style, ready to be copied."""
+    """Return a value in YAML's flow style, ready to be copied."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -51,7 +51,7 @@ def flow(value: Json) -> str:
 
 
 def path_text(path: Iterable[str | int]) -> str:
-    """`dotted`, safe to print whatever the keys are."""
+    """Return `dotted` with the keys made safe to print."""
     return dotted([step if isinstance(step, int) else escaped(step) for step in path])
 
 

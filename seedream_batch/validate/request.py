@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 _FREE = "prompt"
-"""The field that differs from task to task and that no rule ties to another field."""
+"""The field that differs between tasks and that no rule ties to another field."""
 
 _REMEMBERED = 4096
-"""How many verdicts are kept, and how many characters a body may have to be worth it."""
+"""Number of cached results, and longest body in characters that is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestProblem:
-    """Something that the API would refuse: the path in the request, what is wrong, how to mend it."""
+    """Something that the API would refuse: the path in the request, what is wrong, how to fix it."""
 
     path: Path
     message: str
@@ -37,10 +37,10 @@ class RequestProblem:
 
 
 class RequestSchema:
-    """What the API takes in a submission, for the request schema called `name`.
+    """What the API accepts in a submission, for the request schema called `name`.
 
-    The tasks of a matrix differ in their prompt and repeat the rest, so `is_valid` checks the prompt and
-    remembers its verdict on the rest.
+    The tasks of a matrix differ in their prompt and repeat the rest, so `is_valid` checks the prompt and caches the
+    result for the rest.
     """
 
     def __init__(self, name: str = "request") -> None:
@@ -48,19 +48,22 @@ class RequestSchema:
         self._verdicts: dict[str, bool] = {}
 
     def problems(self, body: Mapping[str, Json]) -> list[RequestProblem]:
-        """Everything wrong with a request body, each thing once; empty exactly when `is_valid`."""
+        """Return everything wrong with a request body, without duplicates; empty exactly when `is_valid`."""
         if self.is_valid(body):
             return []
-        found = findings(self._whole.iter_errors(_plain(body)), _plain(body), self._schema)
-        return [RequestProblem(each.path, each.message, each.hint) for each in found]
+        plain = _plain(body)
+        return [
+            RequestProblem(finding.path, finding.message, finding.hint)
+            for finding in findings(self._whole.iter_errors(plain), plain, self._schema)
+        ]
 
     def is_valid(self, body: Mapping[str, Json]) -> bool:
-        """Whether the API would take this body."""
+        """Return whether the API would accept this body."""
         plain = _plain(body)
         if not isinstance(plain, dict) or _FREE not in plain:
             return self._accepts(plain)
         rest = {**plain, _FREE: "x"}
-        # The repr tells 1, 1.0, True and "1" apart, which as keys of a dictionary would be one.
+        # The repr distinguishes 1, 1.0 and True, which are equal as dictionary keys, and "1".
         key = repr(rest)
         verdict = self._verdicts.get(key)
         if verdict is None:
@@ -81,12 +84,12 @@ class RequestSchema:
 
     @cached_property
     def field_types(self) -> Mapping[tuple[str, ...], str]:
-        """The JSON type of each field by its path, mappings and lists themselves included."""
+        """The JSON type of each field by its path, including mappings and lists."""
         return MappingProxyType({path: types_of(field)[0] for path, field in _fields(self._schema, ())})
 
     @cached_property
     def defaults(self) -> Mapping[tuple[str, ...], Json]:
-        """The API's default of each field that has one, by its path."""
+        """The API's default for each field that has one, by its path."""
         return MappingProxyType(
             {path: field["default"] for path, field in _fields(self._schema, ()) if "default" in field}
         )
@@ -101,13 +104,13 @@ class RequestSchema:
 
     @cached_property
     def takes_prompt(self) -> Callable[[Json], bool]:
-        """The test whether the API would take a prompt, in whatever body."""
+        """A predicate: whether the API would accept a prompt, in any body."""
         field = self._schema["properties"][_FREE]
         return text_test(field) or validator_of(field).is_valid
 
 
 def _plain(body: Mapping[str, Json]) -> Json:
-    """The body as the dictionary that the schema library takes for a mapping; anything else as it is."""
+    """Return the body as a dictionary, which the schema library requires for a mapping; anything else unchanged."""
     return dict(body) if isinstance(body, Mapping) and not isinstance(body, dict) else body
 
 

@@ -1,6 +1,6 @@
-"""The rules that span fields of a request, each as its own sentence.
+"""Rules that span fields of a request, each with its own message.
 
-A part of the request schema that belongs to such a rule is marked with `x-rule` and the name it has here.
+The part of the request schema that expresses such a rule is marked with `x-rule` and the rule's name here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from seedream_batch.model.document import Json, Path
 
 MOST_TOGETHER = 15
-"""References and images asked for, together [Seedream 4.5 API documentation]."""
+"""Most reference images plus requested images [Seedream 4.5 API documentation]."""
 
 
 @dataclass(frozen=True, slots=True)
 class BrokenRule:
-    """Where a rule that spans fields is broken, what it says, and how to keep it."""
+    """A violation of a rule that spans fields: where, what the rule says, and how to follow it."""
 
     path: Path
     message: str
@@ -24,7 +24,7 @@ class BrokenRule:
 
 
 def broken_rule(rule: str, path: Path, value: Json, body: Json) -> BrokenRule:
-    """The sentence of a rule that `value` at `path` of the request `body` breaks."""
+    """Return the violation of `rule` by `value` at `path` of the request `body`."""
     return _SENTENCES[rule](path, value, body)
 
 

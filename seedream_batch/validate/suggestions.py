@@ -1,4 +1,4 @@
-"""The word that was probably meant."""
+"""Suggests the word that was probably meant."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import islice
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The one of `known` nearest to `word`, whatever the letter case and the kind of dash; empty if none is near."""
+    """Return the one of `known` most similar to `word`, ignoring case and dashes; empty if none is similar."""
     from difflib import get_close_matches  # noqa: PLC0415 - only a mistake is worth the import
 
     by_form = {_form(name): name for name in reversed(tuple(islice(known, 1000)))}
