@@ -1,6 +1,6 @@
-"""The image service, played for real over HTTP on this machine: for demos, tests and rehearsals of failures.
+"""An emulator of the image service, over HTTP on this machine: for demos, tests and rehearsals of failures.
 
-It knows nothing of the client beside it and shares no code with it, so that the two check each other.
+It shares no code with the client, so the two check each other.
 
     with Emulator(EmulatorConfig(seed=1)) as emulator:
         ...  # send requests to emulator.url + "/v1/images/generations"
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ConfigError", "Emulator", "EmulatorConfig", "FaultError", "LedgerError", "load_faults", "serve"]
 
-# The server and the picture library take a quarter of a second to import: not before somebody asks for them.
+# Importing the server and the imaging library takes a quarter of a second, so it waits for the first use.
 _LAZY = {
     "Emulator": "server",
     "FaultError": "faults.plan",

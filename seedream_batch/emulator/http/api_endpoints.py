@@ -162,21 +162,21 @@ class ApiEndpoints:
         config, account = self._state.config, self._state.account
         if not account.can_pay(submission.images, config.price_usd):
             return exchange.error(402)
-        oddities = exchange.oddities
-        versioned = oddities.versioned and exchange.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
+        settings = exchange.settings
+        versioned = settings.versioned and exchange.request.headers.get(responses.VERSION_HEADER) == responses.VERSION
         tasks = account.create_tasks(
             submission,
-            oddities,
+            settings,
             # The versioned envelope has room for one task only.
-            parts=1 if versioned else oddities.submit_entries,
+            parts=1 if versioned else settings.submit_entries,
             outcome=exchange.task_outcome(),
             oddities=exchange.oddity_overrides(),
         )
         ids = [task.plan.id for task in tasks]
         if versioned:
-            response = responses.accepted_versioned(ids[0], oddities=oddities)
+            response = responses.accepted_versioned(ids[0], oddities=settings)
         else:
-            response = responses.accepted(ids, oddities=oddities)
+            response = responses.accepted(ids, oddities=settings)
         stored = {"status": response.status, "headers": dict(response.headers), "body": json.loads(response.body)}
         account.charge(submission, tasks, stored if config.honour_keys and submission.key is not None else None)
         webhook = submission.body.get("webhook")
@@ -283,7 +283,7 @@ class ApiEndpoints:
             "bytes": upload.size,
             "created_at": int(upload.created),
         }
-        return json_response(with_number_form(document, exchange.oddities))
+        return json_response(with_number_form(document, exchange.settings))
 
     def _balance(self, exchange: Exchange) -> Response:
         account = self._state.account
@@ -297,7 +297,7 @@ class ApiEndpoints:
             "used_credits": round(account.used_usd * 10, 6),
             "unlimited_quota": remaining is None,
         }
-        return json_response(with_number_form(document, exchange.oddities))
+        return json_response(with_number_form(document, exchange.settings))
 
     def _models(self, _: Exchange) -> Response:
         models = request_rules.MODELS

@@ -95,7 +95,7 @@ class Exchange:
         return overrides or None
 
     @property
-    def oddities(self) -> EmulatorConfig:
+    def settings(self) -> EmulatorConfig:
         """The settings for this request."""
         return self.state.settings(self.oddity_overrides())
 
@@ -136,7 +136,7 @@ class Exchange:
 
     def error(self, status: int, message: str | None = None, **more: Any) -> Response:
         """Return an error response, in the form that the settings say."""
-        return responses.error_response(status, message, oddities=self.oddities, **more)
+        return responses.error_response(status, message, oddities=self.settings, **more)
 
     def idempotency_error(self, code: str, retry_after: object = None) -> Response:
         """Return an error of the service's idempotency table."""
