@@ -1,4 +1,4 @@
-"""One run from its lock to its result: opens everything, works, closes everything, whatever happens."""
+"""Run a job from its lock to its result: open everything, work, close everything, whatever happens."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskS
 from seedream_batch.pacing import PollSchedule, SubmissionPace
 
 WARNINGS = 20
-"""Results that are not what was requested, named with their reason; the count is whole."""
+"""Most results listed, with the reason, as not what was requested; the count includes all."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotThere:
-    """What of the chosen tasks of the job is not in the folder once a run ended, in images."""
+    """The images of the job that a verification left missing."""
 
     count: int
     images: list[tuple[ImageRecord, TaskRecord]]
-    """The images with their tasks: all of them, or the first, as was asked for."""
+    """The images with their tasks: all, or the first ones, as requested."""
     waiting: int
-    """With a link, to be fetched."""
+    """Images with a link, to be downloaded."""
     lost: Lost
-    """Those that no link gives."""
+    """Images without a usable link."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a run ended; times in seconds, money in millionths of a USD."""
+    """The result of a run; times in seconds, money in millionths of a USD."""
 
     stats: Stats
     entered: Entered
@@ -75,23 +75,23 @@ class RunResult:
     flagged: int
     """Tasks of the job whose result is not what was requested, and that nobody accepted."""
     warnings: list[str]
-    """Why: the first of them."""
+    """The reasons: the first `WARNINGS` of them."""
     rechecks: Mapping[int, Polled]
-    """What the last poll of each lost or flagged task showed, by its number in the manifest."""
+    """What the last poll of each lost or flagged task showed, by task number."""
 
     @property
     def cost_usd(self) -> float:
-        """What this run cost, as far as the service has told."""
+        """What this run cost in USD, as far as the service has reported."""
         return self.stats.cost / MICRO
 
     @property
     def total_cost_usd(self) -> float:
-        """What all runs of the job cost so far."""
+        """What all runs of the job cost so far, in USD."""
         return self.totals.cost / MICRO
 
     @property
     def left(self) -> int:
-        """Tasks with work left that a further run would do."""
+        """Tasks and images on which a further run would do something."""
         open_states = (TaskState.PLANNED, TaskState.SUBMITTING, TaskState.ACCEPTED)
         return sum(self.tasks.get(state, 0) for state in open_states) + self.images.get(ImageState.ANNOUNCED, 0)
 
@@ -110,111 +110,46 @@ def run_job(
     signals: bool,
     random: Random | None = None,
 ) -> RunResult:
-    """Runs a job until nothing is left to do or something stops it.
+    """Run a job until nothing is left to do or something stops it.
 
-    The tasks of `source` are entered into the manifest in one transaction; `references` holds the local images they use
-    once they are all read. With a manifest on a server the run is a worker, and there may be others. `service` gives
-    the origin of the service; it is entered under the lock and left with it.
+    The tasks of `source` are synced to the manifest in one transaction; `references` holds the local images they use
+    once all tasks were read. With a manifest on a server the run is a worker, and there may be others. `service` yields
+    the origin of the service; it is entered after the lock is taken, and left before it is released.
 
-    `emit` gets every event, `started` once the live counters, the images that the job asks for and those stored
-    already; neither may raise. `interruption` ends the run from outside, and so do Ctrl-C, SIGTERM and SIGHUP with
-    `signals`, which needs the main thread. Raises `ManifestLocked`, `InvalidJob`, `StorageError`, `UsageError`.
+    `emit` receives every event; `started` is called once with the live counters, the images the job asks for and those
+    already stored. Neither may raise. `interruption` ends the run from outside, and with `signals` so do Ctrl-C,
+    SIGTERM and SIGHUP, which needs the main thread. Raise `ManifestLocked`, `InvalidJob`, `StorageError` or
+    `UsageError`.
     """
     known_here(job)
     folder = destination(job)
     folder.prepare()
-    # What is stored is looked at by one alone.
-    shared = isinstance(job.manifest, Server) and options.verify is None
-    with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), service as origin, ExitStack() as stack:
+    on_server = isinstance(job.manifest, Server)
+    with run_lock(job.output_dir, shared=on_server), service as origin, ExitStack() as stack:
         began = time.monotonic()
-        begun: Begun | None = None
-        runner: _Runner | None = None
-        manifest = Manifest(job.manifest, shared=shared)
+        # A verification does not share the manifest: no worker may change what it checks.
+        manifest = Manifest(job.manifest, shared=on_server and options.verify is None)
+        runner = _Runner(
+            job, references, manifest, folder, origin, key, options, emit, random or Random(), interruption, signals
+        )
         try:
             hold_folder(stack, manifest, job)
-            begun = begin(
-                manifest, job, source, origin, lambda text: emit(Event(EventKind.WARNING, text)),
-                key=None if options.verify is not None and not options.verify.ask else key,
-                confirmed=options.same_account, verifies=options.verify is not None,
-            )  # fmt: skip
-            rescue, entered = begun.rescue, begun.entered
-            if options.chooses is not None:
-                chooses = options.chooses
-                repeated(lambda: manifest.choose(chooses))
-            runner = _Runner(
-                job, references, begun, manifest, folder, origin, key, options, emit, random or Random(),
-                interruption, signals,
-            )  # fmt: skip
+            runner.begin(source)
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
-            try:
-                failure, interrupted = _work(runner)
-            except Fenced:
-                manifest.step_out()
-                rescue.close()
-                # What came back too late is known by its key all the same; else the next run takes it in.
-                with suppress(StorageError, ManifestError, UsageError):
-                    still_here(manifest)
-                    take_in_rescued(manifest, job, time.time())
-                raise
-            rescue.close()
-            try:
-                if (rescue.used or shared) and failure is None and not runner.left_at_once:
-                    # The manifest may only have been slow, or another worker have been cut off.
-                    try:
-                        take_in_rescued(manifest, job, time.time())
-                    except StorageError as error:
-                        emit(
-                            Event(EventKind.WARNING, f"task ids may wait in {job.output_dir} for the next run: {error}")
-                        )
-                if not runner.left_at_once:
-                    _end(manifest, runner, failed=failure is not None)
-                if interrupted is not None:
-                    raise interrupted
-                return _result(manifest, runner, entered, time.monotonic() - began)
-            except StorageError:
-                # The first failure says more than that the end could not be written down either.
-                raise failure or StorageError(f"{manifest.name} cannot be written") from None
+            failure, interrupted = runner.work()
+            return runner.conclude(failure, interrupted, began)
         finally:
-            if begun is not None:
-                begun.rescue.close()
-            if runner is None or not runner.left_at_once:
-                with suppress(StorageError, ManifestError):
-                    repeated(lambda: manifest.leave(now=time.time(), outcome="fault"))
-            manifest.close()
-
-
-def _end(manifest: Manifest, runner: _Runner, *, failed: bool) -> None:
-    """Writes down that the run ended, and what the next one is to know."""
-    task_times = runner.schedule.learnt()
-    if task_times and not failed:
-        # Good to know, and not worth the room that the last word may need on a full disk.
-        repeated(lambda: manifest.keep_task_times(task_times))
-    repeated(lambda: manifest.end_run(now=time.time(), outcome=runner.outcome))
-
-
-def _work(runner: _Runner) -> tuple[StorageError | None, KeyboardInterrupt | None]:
-    """Runs; a full or broken disk ends a run in good order, and is told with its result.
-
-    So does a Ctrl-C, of which asyncio makes a cancellation where the run handles no signals.
-    """
-    try:
-        asyncio.run(runner.run())
-    except StorageError as error:
-        return error, None
-    except KeyboardInterrupt as error:
-        return None, error
-    return None, None
+            runner.close()
 
 
 class _Runner:
-    """The part of a run that lives in an event loop."""
+    """One run on an open manifest."""
 
     def __init__(
         self,
         job: Job,
         references: Mapping[str, Reference],
-        begun: Begun,
         manifest: Manifest,
         folder: Destination,
         origin: str,
@@ -227,7 +162,7 @@ class _Runner:
     ) -> None:
         self._job = job
         self._references = references
-        self._begun = begun
+        self._begun: Begun
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
@@ -245,25 +180,132 @@ class _Runner:
         self.left_at_once = False
         self._interrupted = False
         self._work: asyncio.Task[None] | None = None
+        self._to_close = ExitStack()
 
     @property
     def outcome(self) -> str:
-        """How the run ended, in a word."""
+        """Why the run ended, as recorded in the manifest."""
         stopped = self.context.stop_reason if self.context else None
         return str(stopped) if stopped else "finished"
 
-    async def run(self) -> None:
+    def begin(self, source: Source) -> None:
+        """Begin the run on the manifest and select its tasks; raise what `begin` does."""
+        manifest, options = self._manifest, self.options
+        self._begun = begin(
+            manifest, self._job, source, self._origin, lambda text: self._emit(Event(EventKind.WARNING, text)),
+            key=None if options.verify is not None and not options.verify.ask else self._key,
+            confirmed=options.same_account, verifies=options.verify is not None,
+        )  # fmt: skip
+        self._to_close.callback(self._begun.rescue.close)
+        if options.chooses is not None:
+            chooses = options.chooses
+            repeated(lambda: manifest.choose(chooses))
+
+    def close(self) -> None:
+        """Close the rescue file and the manifest; mark a run that did not end as a fault, unless it stops at once."""
+        self._to_close.close()
+        if not self.left_at_once:
+            with suppress(StorageError, ManifestError):
+                repeated(lambda: self._manifest.leave(now=time.time(), outcome="fault"))
+        self._manifest.close()
+
+    def work(self) -> tuple[StorageError | None, KeyboardInterrupt | None]:
+        """Run to the end; return a storage failure or a Ctrl-C, which end the run in good order.
+
+        Where the run handles no signals, asyncio turns a Ctrl-C into a cancellation. Raise `Fenced` after the lease
+        expired.
+        """
+        try:
+            asyncio.run(self._run())
+        except StorageError as error:
+            return error, None
+        except KeyboardInterrupt as error:
+            return None, error
+        except Fenced:
+            self._step_out()
+            raise
+        return None, None
+
+    def _step_out(self) -> None:
+        """Detach from the workers; import task ids that arrived after the lease expired."""
+        self._manifest.step_out()
+        self._begun.rescue.close()
+        # They are matched by their key. If that fails, the next run imports them.
+        with suppress(StorageError, ManifestError, UsageError):
+            still_here(self._manifest)
+            take_in_rescued(self._manifest, self._job, time.time())
+
+    def conclude(self, failure: StorageError | None, interrupted: KeyboardInterrupt | None, began: float) -> RunResult:
+        """Record the end of the run; return its result, or raise what ended it.
+
+        `began` is in seconds of the monotonic clock. Raise `StorageError` if the manifest cannot be written.
+        """
+        manifest = self._manifest
+        self._begun.rescue.close()
+        try:
+            if (self._begun.rescue.used or manifest.shared) and failure is None and not self.left_at_once:
+                # The manifest may only have been slow, or another worker may have lost its connection.
+                self._take_in_rescued()
+            if not self.left_at_once:
+                self._record_end(failed=failure is not None)
+            if interrupted is not None:
+                raise interrupted
+            return self._result(time.monotonic() - began)
+        except StorageError:
+            # The first failure says more than the failure to record the end.
+            raise failure or StorageError(f"{manifest.name} cannot be written") from None
+
+    def _take_in_rescued(self) -> None:
+        try:
+            take_in_rescued(self._manifest, self._job, time.time())
+        except StorageError as error:
+            text = f"task ids may wait in {self._job.output_dir} for the next run: {error}"
+            self._emit(Event(EventKind.WARNING, text))
+
+    def _record_end(self, *, failed: bool) -> None:
+        """Record the durations of tasks for the next run, then the end of this one."""
+        manifest = self._manifest
+        task_times = self.schedule.learnt()
+        if task_times and not failed:
+            # Not after a failure: a full disk may just have room for the end of the run.
+            repeated(lambda: manifest.keep_task_times(task_times))
+        repeated(lambda: manifest.end_run(now=time.time(), outcome=self.outcome))
+
+    def _result(self, seconds: float) -> RunResult:
+        context, manifest, verify = self.context, self._manifest, self.options.verify
+        with ManifestReader(manifest.place) as reader:
+            return RunResult(
+                stats=self.stats,
+                entered=self._begun.entered,
+                tasks=reader.counts(),
+                images=reader.image_counts(),
+                totals=reader.totals(),
+                seconds=seconds,
+                calls=self.calls,
+                stop_reason=context.stop_reason if context else None,
+                stop_text=context.stop_text if context else "",
+                signal=self.signal,
+                verified=context.verified if context else Verified(),
+                not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.beyond_links())
+                if verify is not None
+                else None,
+                flagged=reader.flagged_tasks(),
+                rechecks=context.rechecks if context else {},
+                warnings=[text for task in reader.flagged(WARNINGS) for text in task.warnings][:WARNINGS],
+            )
+
+    async def _run(self) -> None:
         job = self._job
         connections = affordable(min(max(16, job.run.max_in_flight), MOST_CONNECTIONS))
-        # Signals until the very end: Python's own answer to a Ctrl-C would break off what is being written down.
+        # Handle signals until the very end: Python's own handling of Ctrl-C would interrupt a write in progress.
         with self._signals():
             writer = ManifestWriter(self._manifest, lost=self._line_lost)
             try:
-                await self._run(writer, job, connections)
+                await self._run_with(writer, job, connections)
             finally:
                 await writer.close()
 
-    async def _run(self, writer: ManifestWriter, job: Job, connections: int) -> None:
+    async def _run_with(self, writer: ManifestWriter, job: Job, connections: int) -> None:
         async with (
             Service(self._origin, self._key, connections=connections) as service,
             ImageClient(self._origin) as images,
@@ -300,13 +342,13 @@ class _Runner:
                 self.calls = service.calls + images.calls
 
     def _learn(self) -> None:
-        """What earlier runs have left of how long tasks take."""
+        """Load the task durations measured by earlier runs."""
         with ManifestReader(self._manifest.place) as reader:
             for resolution, seconds in reader.task_times().items():
                 self.schedule.learn(resolution, seconds)
 
     async def _carry_out(self, context: Context) -> None:
-        """Works to the end. Whoever cancels this asks for the end as Ctrl-C does: what is paid for is not dropped."""
+        """Work to the end. A cancellation ends the run like Ctrl-C, so that no paid result is dropped."""
         work = self._work = asyncio.ensure_future(Engine(context).run())
         loop = asyncio.get_running_loop()
 
@@ -329,7 +371,7 @@ class _Runner:
             raise cancelled
 
     def _interrupt(self, why: str, number: int | None) -> None:
-        """The first time, lets what is being sent or written finish; the second time, leaves at once."""
+        """Finish what is being sent or written; stop at once when called a second time."""
         if self._interrupted:
             self._leave()
         else:
@@ -340,7 +382,7 @@ class _Runner:
                 self.context.end(StopReason.INTERRUPTED, why, more=more)
 
     def _asked(self, context: Context, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
-        """As an interruption asks: however often, it only leaves at once if that is what is asked for."""
+        """Handle an interruption; stop at once only if `at_once` is set, however often it is called."""
         if not self._interrupted:
             self._interrupted = True
             context.end(StopReason.INTERRUPTED, "it was asked to end")
@@ -352,7 +394,7 @@ class _Runner:
             self.context.tell(f"{text}; nothing new is sent before it answers again")
 
     def _leave(self) -> None:
-        """As good as a kill: the next run looks for what was left half done."""
+        """Cancel everything at once; the next run recovers."""
         self._manifest.hurry()
         if self._work is not None:
             self.left_at_once = True
@@ -360,7 +402,7 @@ class _Runner:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Ctrl-C, SIGTERM and SIGHUP interrupt, where the run may handle signals."""
+        """Handle Ctrl-C, SIGTERM and SIGHUP as interruptions, if the run may handle signals."""
         loop = asyncio.get_running_loop()
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if self._handles_signals else ()
         for number in numbers:
@@ -373,15 +415,15 @@ class _Runner:
 
 
 def _steady_clock() -> Callable[[], float]:
-    """Unix seconds that go on evenly from here, over a sleep as well, whatever becomes of the machine's clock."""
-    # The plain monotonic clock of Linux stands still while the machine sleeps.
+    """Return a clock of Unix seconds that advances evenly, also while the machine sleeps and if its clock is set."""
+    # On Linux, CLOCK_MONOTONIC stops while the machine sleeps.
     kind = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     offset = time.time() - time.clock_gettime(kind)
     return lambda: offset + time.clock_gettime(kind)
 
 
 def _join(context: Context) -> None:
-    """Makes the run one of several workers."""
+    """Make the run one of several workers."""
     context.crew = Membership(context.writer, clock=context.clock, told=context.tell)
     context.claims = Claims(
         context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
@@ -404,30 +446,6 @@ def _time_limit(context: Context) -> Iterator[None]:
 
 
 def _progress(manifest: Manifest) -> tuple[int, int]:
+    """Return how many images are stored, and how many the job asks for."""
     with ManifestReader(manifest.place) as reader:
         return reader.image_counts().get(ImageState.STORED, 0), reader.wanted()[1]
-
-
-def _result(manifest: Manifest, runner: _Runner, entered: Entered, seconds: float) -> RunResult:
-    context = runner.context
-    verify = runner.options.verify
-    with ManifestReader(manifest.place) as reader:
-        return RunResult(
-            stats=runner.stats,
-            entered=entered,
-            tasks=reader.counts(),
-            images=reader.image_counts(),
-            totals=reader.totals(),
-            seconds=seconds,
-            calls=runner.calls,
-            stop_reason=context.stop_reason if context else None,
-            stop_text=context.stop_text if context else "",
-            signal=runner.signal,
-            verified=context.verified if context else Verified(),
-            not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.beyond_links())
-            if verify is not None
-            else None,
-            flagged=reader.flagged_tasks(),
-            rechecks=context.rechecks if context else {},
-            warnings=[text for one in reader.flagged(WARNINGS) for text in one.warnings][:WARNINGS],
-        )

@@ -73,11 +73,11 @@ def begin(
     confirmed: bool = False,
     verifies: bool = False,
 ) -> Begun:
-    """Checks that the manifest is that of the job, the service and the account; begins a run; enters the tasks.
+    """Check that the manifest is that of the job, service and account; begin a run; sync the job's tasks.
 
-    A worker that finds others at work leaves that to the one that came first; whether the job is still the same is seen
-    by its files. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for
-    `same_account`. Raises `UsageError`, `ManifestLocked`, `InvalidJob`, `StorageError`.
+    A worker that finds others active leaves the sync to the first one, and checks by its files that the job is the
+    same. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for `same_account`.
+    Raise `UsageError`, `ManifestLocked`, `InvalidJob` or `StorageError`.
     """
     alone = not manifest.shared or _is_first(manifest, tell)
     still_here(manifest)
@@ -90,7 +90,7 @@ def begin(
     now = time.time()
 
     def join() -> int:
-        """In one transaction: what is checked holds until others see this run."""
+        """Join in one transaction: what is checked still holds when other workers see this run."""
         with manifest.group():
             manifest.one_joins()
             same_service(manifest, origin, verifies=verifies)
@@ -107,24 +107,33 @@ def begin(
     take_in_rescued(manifest, job, now)
     rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
     if alone:
-        with manifest.group():
-            entered = manifest.enter(source.tasks, now)
-            if not sure:
-                same_tasks(manifest, job, entered)
-                manifest.tell(facts_of(job) | folders_of(manifest, job))
-        if manifest.shared:
-            made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
-            manifest.tell({ENTERED: json.dumps(made_of)})
-        return Begun(alone, cut_off, entered, rescue)
-    if json.loads(manifest.fact(ENTERED))["references"]:
-        # They are found while the tasks are made.
-        heard = time.monotonic()
-        for _ in source.tasks:
-            if time.monotonic() - heard > BEAT:
-                heard = time.monotonic()
-                repeated(manifest.alive)
+        return Begun(alone, cut_off, _sync(manifest, job, source, now, sure=sure), rescue)
+    _find_references(manifest, source)
     manifest.let_others_in()
     return Begun(alone, False, Entered(known=manifest.wanted()), rescue)
+
+
+def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: bool) -> Entered:
+    """Sync the job's tasks, and record for other workers what they were made of; raise `UsageError`, `InvalidJob`."""
+    with manifest.group():
+        entered = manifest.enter(source.tasks, now)
+        if not sure:
+            same_tasks(manifest, job, entered)
+            manifest.tell(facts_of(job) | folders_of(manifest, job))
+    if manifest.shared:
+        made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
+        manifest.tell({ENTERED: json.dumps(made_of)})
+    return entered
+
+
+def _find_references(manifest: Manifest, source: Source) -> None:
+    """Read the tasks, which finds their reference images; keep the lease meanwhile."""
+    if json.loads(manifest.fact(ENTERED))["references"]:
+        last_heartbeat = time.monotonic()
+        for _ in source.tasks:
+            if time.monotonic() - last_heartbeat > BEAT:
+                last_heartbeat = time.monotonic()
+                repeated(manifest.alive)
 
 
 def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool, joins: bool) -> dict[str, str]:

@@ -300,8 +300,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/session.py",
-                "            rescue, entered = begun.rescue, begun.entered\n",
-                '            rescue, entered = begun.rescue, begun.entered\n            manifest.tell({"key": key.header()})\n',
+                "            stored, wanted = _progress(manifest)\n",
+                '            manifest.tell({"key": key.header()})\n            stored, wanted = _progress(manifest)\n',
             ),
         ),
     ),
