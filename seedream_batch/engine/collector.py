@@ -46,7 +46,7 @@ from seedream_batch.lifecycle import (
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.image_store import StoredFile
 from seedream_batch.model.job import REFERENCE
-from seedream_batch.model.outcome import Fetched, ImageUrl, Kept, Poll, Polled
+from seedream_batch.model.outcome import Fetched, ImageUrl, Poll, Polled
 from seedream_batch.model.service_messages import is_dead_reference
 from seedream_batch.model.task import (
     KNOWN_FOR,
@@ -126,6 +126,8 @@ class _Seen:
     """Polls after the deadline."""
     heard: bool = False
     """Whether one of these got an answer about the task."""
+    kept: str = ""
+    """Why the last answer that was not fully understood was stored."""
     over: bool = False
     """Whether the task was polled long enough after its deadline."""
 
@@ -184,22 +186,14 @@ class Collector:
         lifetime = age_then + self._time_left(task, now, at_once=at_once)
         outlook = self._outlooks[at_once]
         seen = _Seen(_least(task))
-        kept = ""
         try:
             with closing(context.schedule.watch(task.resolution)) as watch:
                 while True:
-                    if seen.pause:
-                        await context.rest(seen.pause)
-                    elif seen.last is not None or not at_once:
-                        await self._wait(watch, task.resolution, began - age_then)
-                    if not context.may_poll:
-                        raise Stopping
+                    await self._until_due(watch, task.resolution, seen, began - age_then, at_once=at_once)
                     age = age_then + context.monotonic() - began
                     late = age - lifetime if age >= lifetime else None
                     poll = await self.look(task, age, overdue=late is not None)
-                    if poll.kept is not None and poll.kept.why != kept:
-                        kept = poll.kept.why
-                        await self._keep(task, poll.kept)
+                    await self._keep(task, poll, seen)
                     now = context.monotonic()
                     last = seen.take(poll, age=age, late=late, now=now)
                     if seen.pause or makes_sense(poll):
@@ -217,11 +211,20 @@ class Collector:
                         return await self._ended(task, poll, move, context.clock())
                     if seen.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
                         context.stats.trouble += 1
-                        told = f"no clear answer past its deadline: {poll.message or poll.kind}"
-                        context.emit(event(EventKind.WARNING, task, told))
+                        text = f"no clear answer past its deadline: {poll.message or poll.kind}"
+                        context.emit(event(EventKind.WARNING, task, text))
                         raise Stopping
         finally:
             outlook.forget(task.id)
+
+    async def _until_due(self, watch: Watch, resolution: str, seen: _Seen, born: float, *, at_once: bool) -> None:
+        """Wait until the next poll of a task is due; `born` in monotonic seconds. Raise `Stopping`."""
+        if seen.pause:
+            await self._context.rest(seen.pause)
+        elif seen.last is not None or not at_once:
+            await self._wait(watch, resolution, born)
+        if not self._context.may_poll:
+            raise Stopping
 
     def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
         """Return the seconds from `now` (Unix seconds) to a task's deadline."""
@@ -393,10 +396,11 @@ class Collector:
         polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
-    async def _keep(self, task: TaskRecord, kept: Kept) -> None:
-        """Store an answer that was not fully understood, before anything else happens to the task."""
-        context = self._context
-        await context.writer.do(Manifest.keep, task, kept, context.clock())
+    async def _keep(self, task: TaskRecord, poll: Poll, seen: _Seen) -> None:
+        """Store an answer that was not fully understood, once, before anything else happens to the task."""
+        if poll.kept is not None and poll.kept.why != seen.kept:
+            seen.kept = poll.kept.why
+            await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock())
 
     async def notice(self, poll: Poll) -> None:
         """Apply what a poll says about the service as a whole; wait where it asks for a pause. Raise `Stopping`."""
@@ -420,56 +424,64 @@ class Collector:
             context.heard_from_service()
 
     async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
-        context = self._context
-        stats = context.stats
-        images: list[ImageRecord] = []
+        """Record the end of a task; return its images if it succeeded."""
         for note in poll.notes:
-            context.emit(event(EventKind.WARNING, task, note))
+            self._context.emit(event(EventKind.WARNING, task, note))
         match move.to:
             case TaskState.SUCCEEDED:
-
-                def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str, tuple[int, str]]:
-                    with manifest.group():
-                        found = manifest.succeeded(
-                            task, poll.images, cost=poll.cost, why=move.why, now=now,
-                            default_expiry=now + DEFAULT_LINK_LIFETIME,
-                        )  # fmt: skip
-                        # Images of an earlier attempt may be stored already.
-                        there = sum(image.state not in NOT_THERE for image in found)
-                        at_most = leaves_count_open(json.loads(task.body))
-                        warning = wrong_count(there, task.images, poll.errors, at_most=at_most)
-                        manifest.warn_of_task(task.id, warning)
-                    return found, warning, manifest.counted(task.id)
-
-                images, warning, (cost, note) = await context.writer.do(deliver)
-                if warning:
-                    self._flag(task, warning)
-                stats.cost += cost
-                if note and note not in self._noted:
-                    # Reported once: thousands of tasks may have the same note.
-                    self._noted.add(note)
-                    context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
+                return await self._succeeded(task, poll, move, now)
             case TaskState.FAILED:
-                again = not move.final and task.failures + 1 < context.job.run.attempts
-                retry_at = now + backoff(task.failures + 2, random=context.random) if again else None
-                if again and is_dead_reference(move.code, move.why):
-                    await self._forget_uploads(task)
-                await context.writer.do(
-                    Manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
-                )
-                stats.cost += poll.cost or 0
-                if again:
-                    context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
-                else:
-                    stats.failed += 1
-                    context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+                await self._failed(task, poll, move, now)
             case TaskState.LOST:
-                await context.writer.do(Manifest.lost, task, why=move.why, now=now)
-                stats.lost += 1
-                context.emit(event(EventKind.LOST, task, move.why))
+                await self._context.writer.do(Manifest.lost, task, why=move.why, now=now)
+                self._context.stats.lost += 1
+                self._context.emit(event(EventKind.LOST, task, move.why))
             case _:
                 raise AssertionError(f"a look at a task does not lead to {move.to}")
+        return []
+
+    async def _succeeded(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
+        context = self._context
+
+        def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str, tuple[int, str]]:
+            with manifest.group():
+                images = manifest.succeeded(
+                    task, poll.images, cost=poll.cost, why=move.why, now=now,
+                    default_expiry=now + DEFAULT_LINK_LIFETIME,
+                )  # fmt: skip
+                # Images of an earlier attempt may be stored already.
+                delivered = sum(image.state not in NOT_THERE for image in images)
+                at_most = leaves_count_open(json.loads(task.body))
+                warning = wrong_count(delivered, task.images, poll.errors, at_most=at_most)
+                manifest.warn_of_task(task.id, warning)
+            return images, warning, manifest.counted(task.id)
+
+        images, warning, (cost, note) = await context.writer.do(deliver)
+        if warning:
+            self._flag(task, warning)
+        context.stats.cost += cost
+        if note and note not in self._noted:
+            # Reported once: thousands of tasks may have the same note.
+            self._noted.add(note)
+            context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
         return images
+
+    async def _failed(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> None:
+        """Record a failed task; it is planned again while it has attempts left and the failure is not final."""
+        context = self._context
+        again = not move.final and task.failures + 1 < context.job.run.attempts
+        retry_at = now + backoff(task.failures + 2, random=context.random) if again else None
+        if again and is_dead_reference(move.code, move.why):
+            await self._forget_uploads(task)
+        await context.writer.do(
+            Manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
+        )
+        context.stats.cost += poll.cost or 0
+        if again:
+            context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
+        else:
+            context.stats.failed += 1
+            context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
     async def _forget_uploads(self, task: TaskRecord) -> None:
         """Forget the task's uploads, which the service could not fetch: the next attempt uploads them again."""
@@ -592,8 +604,8 @@ class Collector:
             # The link is dead or yields no valid image: another poll, which is free, may return fresh links.
             poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
-                told = "reported as failed after it was completed; the first word counts"
-                context.emit(event(EventKind.WARNING, task, told))
+                text = "reported as failed after it was completed; the first word counts"
+                context.emit(event(EventKind.WARNING, task, text))
             # Links are matched by position only: a list of another length cannot be matched.
             known = await context.writer.do(Manifest.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
@@ -656,8 +668,8 @@ class Collector:
             return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
         if is_placeholder(picture.width, picture.height):
             await asyncio.to_thread(folder.discard, path)
-            told = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
-            return _Got(Fetched.BROKEN, told, bad=True, stands_in=True)
+            text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
+            return _Got(Fetched.BROKEN, text, bad=True, stands_in=True)
         file = StoredFile(part.bytes, part.sha256, picture.width, picture.height, picture.format)
         return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
 

@@ -359,7 +359,7 @@ MUTATIONS = (
         "fewer images than requested count as all of them",
         "without a warning",
         (("gateway", "result: one image less, always"),),
-        (Edit("engine/collector.py", "                        manifest.warn_of_task(task.id, warning)\n", ""),),
+        (Edit("engine/collector.py", "                manifest.warn_of_task(task.id, warning)\n", ""),),
     ),
     Mutation(
         "a lost task is not polled again",
