@@ -1,4 +1,4 @@
-"""Connections: how they are made, through which proxy, and whether an exchange ever had one."""
+"""Make connections: through which proxy, within which time; and tell whether a request ever had one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from seedream_batch.client.lenient_parser import read_anyway
 from seedream_batch.client.proxies import SOCKS, Proxy
 
 CONNECT_TIMEOUT = 15.0
-"""Seconds for a connection: the name, TCP, the proxy and TLS together."""
+"""Seconds for a connection: name resolution, TCP, proxy and TLS together."""
 
 
 def no_connection_in_time() -> str:
-    """What to say when it took longer."""
+    """Return the message for a connection that took longer."""
     return f"no connection within {CONNECT_TIMEOUT:.0f} s"
 
 
@@ -30,10 +30,10 @@ _CURRENT: ContextVar[Exchange] = ContextVar("exchange")
 
 
 class Exchange:
-    """One request and its answer, as a context: bounded in time, and with the word on whether it was ever sent.
+    """One request and its response, as a context manager that limits their time and knows whether it was ever sent.
 
-    `connected` becomes true as soon as there is a connection, through a proxy and TLS where those are used: only from
-    then on can the service have seen anything of the request. `seconds` bounds the rest; None: nothing does.
+    `connected` becomes true once there is a connection, including proxy and TLS where they are used: before that, the
+    service cannot have seen anything of the request. `seconds` limits the time after that; None: no limit.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -54,20 +54,20 @@ class Exchange:
 
     @property
     def expired(self) -> bool:
-        """Whether its time was up."""
+        """Whether the time limit was exceeded."""
         return self._limit.expired()
 
     def connecting(self) -> None:
-        """A connection is being made for it."""
+        """Start the time limit of a new connection."""
         self._limit_to(CONNECT_TIMEOUT)
 
     def has_connection(self) -> None:
-        """It has a connection, and the request goes out."""
+        """Record the connection; the request is sent now."""
         self.connected = True
         self._limit_to(self._seconds)
 
     def give_up_connecting(self) -> None:
-        """Ends it with a `TimeoutError`, unless it has a connection."""
+        """End the exchange with a `TimeoutError`, unless it has a connection."""
         if not self.connected:
             self._limit_to(0.0)
 
@@ -85,9 +85,9 @@ def open_session(
     lenient: bool = False,
     **more: Any,
 ) -> aiohttp.ClientSession:
-    """A session whose requests tell the `Exchange` that they are made in of their connection.
+    """Return a session whose requests report their connection to the current `Exchange`.
 
-    A SOCKS proxy is a matter of the connections; an HTTP proxy has to be named with each request.
+    A SOCKS proxy is set up here, for all connections; an HTTP proxy has to be named with each request.
     """
     limits: dict[str, Any] = {"limit": connections, "ssl": context or True}
     if "keepalive_timeout" in more:
@@ -123,25 +123,25 @@ def _watch() -> aiohttp.TraceConfig:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up on threads that nobody waits for: a name server that is silent must not hold up the end of a run.
+    """Resolves names on daemon threads, so that a silent name server does not delay the end of a run.
 
-    Those of an executor are waited for when a loop, or the interpreter, ends.
+    The threads of an executor are joined when a loop, or the interpreter, ends.
     """
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Addresses of `host`. Raises `OSError`."""
+        """Return the addresses of `host`. Raise `OSError`."""
         loop = asyncio.get_running_loop()
-        found: asyncio.Future[list[ResolveResult]] = loop.create_future()
+        resolved: asyncio.Future[list[ResolveResult]] = loop.create_future()
 
         def tell(result: list[ResolveResult] | OSError) -> None:
-            if found.done():
+            if resolved.done():
                 return
             if isinstance(result, OSError):
-                found.set_exception(result)
+                resolved.set_exception(result)
             else:
-                found.set_result(result)
+                resolved.set_result(result)
 
         def look_up() -> None:
             try:
@@ -150,15 +150,15 @@ class Resolver(AbstractResolver):
                 result = error
             except UnicodeError:
                 result = socket.gaierror(socket.EAI_NONAME, "no host name")
-            # Once the loop has ended, nobody waits any more.
+            # Raised once the loop is closed, when nobody waits any more.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(tell, result)
 
         threading.Thread(target=look_up, name=f"name {host[:40]}", daemon=True).start()
-        return await found
+        return await resolved
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no resource is open."""
 
 
 def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
@@ -167,6 +167,6 @@ def _addresses(host: str, port: int, family: socket.AddressFamily) -> list[Resol
     return [
         ResolveResult(hostname=host, host=str(at[0]), port=int(at[1]), family=kind, proto=proto, flags=numeric)
         for kind, _, proto, _, at in found
-        # A link-local address is of use with its interface alone, and no service or image lives there.
+        # A link-local address needs an interface, and hosts no service or image.
         if not (kind == socket.AF_INET6 and len(at) == 4 and at[3])
     ]

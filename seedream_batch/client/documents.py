@@ -1,7 +1,7 @@
-"""Bytes of an answer -> JSON documents and the task ids in them. Pure, and takes any bytes at all without raising.
+"""Parse JSON documents, and the task ids in them, from the bytes of a response. Pure; any bytes, never raises.
 
-An answer to a submission may hold a task id that is paid for, so everything that can be read is read: other encodings,
-text around the JSON, several documents in one body, a body that was cut short, wrappers that nobody documented.
+A response to a submission may hold a task id that was paid for, so everything readable is read: other encodings, text
+around the JSON, several documents in one body, a body that was cut off, undocumented wrappers.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from urllib.parse import unquote, urlsplit
 from seedream_batch.model.document import Json
 
 LARGEST = 64 * 1024 * 1024
-"""Bytes that a compressed answer may unpack to."""
+"""Bytes to which a compressed body may unpack."""
 
 SCANNED = 256 * 1024
-"""Characters of a text that is not JSON as a whole in which JSON is looked for."""
+"""Characters in which JSON is searched for, in a text that is not JSON as a whole."""
 
 DEEPEST = 12
-"""Levels of nesting that are looked into."""
+"""Levels of nesting that are searched."""
 
 _TRIES = 64
-"""Places in a text, and ends of a cut one, that are tried."""
+"""Positions in a text, and ends of a truncated one, that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer, read to its end or to the limit; `whole` is false when it was cut short or too long.
+    """One HTTP response, read to its end or to the limit; `whole` is false if it was cut off or too long.
 
-    The status is 0 where the bytes that came are not HTTP.
+    The status is 0 if the bytes are not HTTP.
     """
 
     status: int
@@ -45,9 +45,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """The JSON documents of a body in their order; `clean` if it was one document and nothing else.
+    """The JSON documents of a body, in order; `clean` if it was one document and nothing else.
 
-    With `repaired`, the one document ended too early, and has only what came whole.
+    With `repaired`, the only document was cut off, and holds just the values received in full.
     """
 
     found: tuple[Json, ...] = ()
@@ -56,12 +56,17 @@ class Documents:
 
     @property
     def first(self) -> Json:
-        """The first object, else the first document; None where there is none."""
-        return next((one for one in self.found if isinstance(one, dict)), self.found[0] if self.found else None)
+        """The first object, else the first document; None if there is none."""
+        return next(
+            (document for document in self.found if isinstance(document, dict)), self.found[0] if self.found else None
+        )
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """The body without compression. The bytes decide, since headers are sometimes wrong; what fails stays as it is."""
+    """Return the body decompressed; what cannot be decompressed stays as it is.
+
+    The first bytes decide before the header, since headers are sometimes wrong.
+    """
     if body.startswith(b"\x1f\x8b"):
         kinds = [16 + zlib.MAX_WBITS]
     elif "deflate" in encoding.lower():
@@ -72,7 +77,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
         unpacker = zlib.decompressobj(kind)
         plain = bytearray()
         try:
-            # In pieces: what came before the place where the data is broken or ends may hold all that matters.
+            # In pieces: the data before a corrupt or missing part may hold all that matters.
             for start in range(0, len(body), 4096):
                 plain += unpacker.decompress(body[start : start + 4096], LARGEST - len(plain))
                 if len(plain) >= LARGEST:
@@ -86,11 +91,11 @@ def unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def documents(answer: Answer) -> Documents:
-    """The JSON of an answer, whatever surrounds it.
+    """Return the JSON documents of a response, whatever surrounds them.
 
-    A web page has none: the objects in its scripts are not the service's, unlike what follows a warning. In an answer
-    that was cut short a number or a word may go on after the cut, so only objects and lists count there, and of those
-    only values that ended.
+    A web page has none: the objects in its scripts are not the service's, unlike those after a warning text. In a
+    response that was cut off, a number or word might continue after the cut, so only objects and lists count, with the
+    values that were received in full.
     """
     text = _text(answer)
     stripped = text.strip()
@@ -119,7 +124,7 @@ def _text(answer: Answer) -> str:
         named = codecs.lookup(charset[1]).name if charset else guess
     except LookupError:
         named = guess
-    # The encoding that Chinese systems use where it is not UTF-8; anything else only spoils single characters.
+    # gb18030: what Chinese systems use besides UTF-8; any other encoding only garbles single characters.
     for encoding in dict.fromkeys((guess, named, "gb18030")):
         try:
             text = body.decode(encoding)
@@ -130,7 +135,7 @@ def _text(answer: Answer) -> str:
 
 
 def inner(value: Json) -> Json:
-    """A document that was written as a string within JSON; any other value as it is."""
+    """Return the document that a JSON string contains; any other value as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
         try:
             document: Json = json.loads(value, strict=False)
@@ -141,7 +146,7 @@ def inner(value: Json) -> Json:
 
 
 def _among(text: str) -> Iterator[Json]:
-    """The objects and lists in a text: lines of JSON, events of a stream, a prefix against scripts, log lines."""
+    """Yield the objects and lists in a text: JSON lines, stream events, log lines, JSON after a prefix."""
     decoder = json.JSONDecoder(strict=False)
     at = 0
     for _ in range(_TRIES):
@@ -153,7 +158,7 @@ def _among(text: str) -> Iterator[Json]:
         except (ValueError, RecursionError):
             at = match.start() + 1
             if at == 1:
-                # An object that was cut holds whole ones, which are not the answer's own.
+                # A truncated object contains complete ones, which are not the response itself.
                 return
         else:
             yield value
@@ -163,7 +168,7 @@ _OPENS = re.compile(r"[{\[]")
 
 
 def _repaired(text: str) -> Json:
-    """The object or list that begins a text which ends too early, with all values that came whole; else None."""
+    """Return the object or list at the start of a truncated text, with all complete values; None if there is none."""
     closers: list[str] = []
     ends: list[tuple[int, str]] = []
     for match in _TOKENS.finditer(text):
@@ -175,7 +180,7 @@ def _repaired(text: str) -> Json:
                 break
             ends.append((match.end(), "".join(reversed(closers))))
         else:
-            # After a whole string, and before a comma: what stands there has ended.
+            # After a complete string, or before a comma, a value has ended.
             ends.append((match.start() if piece == "," else match.end(), "".join(reversed(closers))))
         if len(closers) > DEEPEST:
             break
@@ -196,7 +201,7 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Ids:
-    """Task ids, and how sure it is that they are some: 0 none, 1 any id, 2 the id of a task, 3 called a task id."""
+    """Task ids and how certain they are: 0 none, 1 any id, 2 the id of a task, 3 named as a task id."""
 
     rank: int = 0
     ids: tuple[str, ...] = ()
@@ -205,44 +210,44 @@ class Ids:
 _NAMES_OF_ID = {"taskid", "taskids", "taskuuid"}
 _MAYBE_ID = ("jobid", "generationid", "predictionid", "operationid", "jobids", "id", "ids", "uuid", "task", "tasks")
 _MAYBE_WORDS = ("task", "tasks")
-"""Members that may as well hold a kind of task, or how many there are."""
+"""Members that may also hold a kind of task, or a number of tasks."""
 _WRAPPERS = ("data", "result", "task", "output", "response")
 _NOT_TASKS = {
     "account", "app", "channel", "choices", "error", "errors", "images", "input", "key", "meta", "metadata", "model",
     "organization", "owner", "parameters", "project", "request", "token", "trace", "usage", "user",
 }  # fmt: skip
-"""Objects in which an `id` is one of something else."""
+"""Objects whose `id` is not that of a task."""
 
 _BEGUN = {"submitted", "pending", "processing", "inprogress", "queued", "running", "created", "accepted"}
 _LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
 
 
 _LONG = re.compile(r"\b(?=[\w-]*[0-9])[\w-]{12,250}\b", re.ASCII)
-"""Whatever is too long for a word, and has digits."""
+"""Anything too long for a word that contains digits."""
 
 
 def plain(name: str) -> str:
-    """A name of a member without its way of writing: `taskId`, `task_id` and `Task-ID` are one."""
+    """Return a member's name without its notation: `taskId`, `task_id` and `Task-ID` become the same."""
     return "".join(filter(str.isalnum, name[:100])).lower()
 
 
 def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
-    """The task ids of an answer: those that are called so, else those of what looks like a task, else any id.
+    """Return the task ids of a response: those named so, else ids of what looks like a task, else any id.
 
-    The answer of the contract has one in `data`; anywhere else, in lists and in headers it counts just as well. The id
-    of a request is never taken for one.
+    The documented response has one in `data`; ids anywhere else, in lists and in headers count as well. The id of a
+    request is never used.
     """
-    found = max((_ids_in(one, 0) for one in documents.found), key=lambda one: one.rank, default=Ids())
+    found = max((_ids_in(document, 0) for document in documents.found), key=lambda ids: ids.rank, default=Ids())
     if found.rank < 2:
         for name, value in headers.items():
-            one = _in_header(plain(name), str(value))
-            if one:
-                return Ids(3, (one,))
+            header_id = _in_header(plain(name), str(value))
+            if header_id:
+                return Ids(3, (header_id,))
     return found
 
 
 def candidates(text: str, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """What may be a task id in an answer, the likeliest first; for people to choose from."""
+    """Return what may be task ids in a response, the likeliest first, for the user to choose from."""
     body = documents(Answer(200, {}, text.encode("utf-8", "replace")))
     found = list(task_ids(body, headers).ids)
     for pattern in (_LOOKS_LIKE_ID, _LONG):
@@ -263,9 +268,9 @@ def _in_header(name: str, value: str) -> str:
 
 
 def usable_id(value: Json) -> str:
-    """The value as a task id, empty if it cannot be one."""
+    """Return the value as a task id; empty if it cannot be one."""
     usable = isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
-    # An id becomes a part of a URL and a line of a log; nothing sane has more than this.
+    # An id becomes part of a URL and of a log line; no real one is longer.
     if not usable or (isinstance(value, int) and abs(value) >= 10**256):
         return ""
     text = str(value).strip()
@@ -273,11 +278,11 @@ def usable_id(value: Json) -> str:
 
 
 def _ids_in(node: Json, depth: int, *, weak: bool = True) -> Ids:
-    """The best ids in a value; `weak` if an id that nothing says to be one of a task counts here."""
+    """Return the best ids in a value; with `weak`, an id that nothing marks as a task's counts too."""
     if depth > DEEPEST:
         return Ids()
     if isinstance(node, str):
-        # Also the text of a document that was written as a string.
+        # A string may itself be a JSON document.
         document = inner(node)
         if document is not node:
             return _ids_in(document, depth + 1, weak=weak)
@@ -290,7 +295,7 @@ def _ids_in(node: Json, depth: int, *, weak: bool = True) -> Ids:
 def _in_list(entries: list[Json], depth: int, *, weak: bool) -> Ids:
     found = [_ids_in(entry, depth + 1, weak=weak) for entry in entries]
     best = max((one.rank for one in found), default=0)
-    # Entries that say it in other words are parts of the same submission.
+    # Entries that use another name for it are parts of the same submission.
     least = min(best, 2)
     return Ids(best, tuple(dict.fromkeys(one for part in found if part.rank >= least for one in part.ids)))
 

@@ -1,4 +1,4 @@
-"""What an error answer says, and how long it asks to wait. Pure; never raises."""
+"""Read what an error response says, and how long it asks to wait. Pure; never raises."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from seedream_batch.client.documents import Answer
 from seedream_batch.model.document import Json
 
 LONGEST_WAIT = 600.0
-"""Seconds: a longer Retry-After is cut to this, so that a slip of the service does not stop a run for a year."""
+"""Seconds to which a longer Retry-After is cut, so that a mistake of the service does not stop a run for a year."""
 
 _LONGEST_TEXT = 300
-"""Characters of an answer that is plain text, above which it is no message."""
+"""Characters above which a plain-text body is not taken for a message."""
 
 _MESSAGES = (
     "message", "msg", "error_message", "errorMessage", "error_msg", "errmsg", "detail", "details", "description",
@@ -27,19 +27,19 @@ _ERRORS = ("error", "errors", "err", "fault")
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What an error body says, wherever it says it."""
+    """The details of an error body, wherever they are in it."""
 
     code: str = ""
     type: str = ""
     message: str = ""
 
     def names(self, word: str) -> bool:
-        """Whether this is the fault of that name; where `error` is a plain string, the name is all it says."""
+        """Return whether the error has this name; if `error` is a plain string, that is the name."""
         return word in (self.code, self.type, self.message)
 
 
 def fault_of(document: Json, answer: Answer) -> Fault:
-    """What an error answer says: `error` as an object or a string, `success: false` + `message`, or no JSON at all."""
+    """Return the error of a response: `error` as object or string, `success: false` + `message`, or no JSON at all."""
     if isinstance(document, dict):
         fault = next((found for name in _ERRORS if (found := fault_in(document.get(name))) != Fault()), Fault())
         message = fault.message or _message(document)
@@ -56,7 +56,7 @@ def fault_of(document: Json, answer: Answer) -> Fault:
 
 
 def _plain_text(body: bytes) -> str:
-    """A short body that is words, or a JSON string of words; empty for anything else."""
+    """Return a short body of plain words, or a JSON string of words; empty for anything else."""
     try:
         text = " ".join(body.decode().split()).strip('"')
     except UnicodeDecodeError:
@@ -65,12 +65,12 @@ def _plain_text(body: bytes) -> str:
 
 
 def is_web_page(body: bytes) -> bool:
-    """Whether a body is HTML or XML: no answer of the service, but of something in front of it."""
+    """Return whether a body is HTML or XML, which comes from a proxy or gateway rather than the service."""
     return body[:1000].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def fault_in(error: Json) -> Fault:
-    """What the error member of a document says."""
+    """Return the error described by a document's error member."""
     if isinstance(error, str):
         return Fault(message=one_line(error))
     if isinstance(error, list):
@@ -91,14 +91,14 @@ def _message(document: Mapping[str, Json]) -> str:
 
 
 def word(value: Json) -> str:
-    """A code or a type as a short text, empty for what is none."""
+    """Return a code or type as a short text; empty if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return ""
     return one_line(str(value)[:100] if isinstance(value, str) or abs(value) < 10**18 else "")
 
 
 def one_line(value: Json) -> str:
-    """The text as one clean line, empty for what is no text: answers are printed on terminals and written to logs."""
+    """Return a text as one printable line for terminals and logs; empty if it is not a text."""
     if not isinstance(value, str):
         return ""
     text = value[:2000]
@@ -108,18 +108,18 @@ def one_line(value: Json) -> str:
 
 
 def shown(value: Json) -> str:
-    """A value of an answer for a note, short whatever it is."""
+    """Return a short text for a value of a response, for a note."""
     if isinstance(value, dict | list):
         return "an object" if isinstance(value, dict) else "a list"
     return ascii(value)[:60]
 
 
 def number_of(value: Json) -> float | None:
-    """A finite number, also where it was written as a string."""
+    """Return a finite number, also if it was written as a string; None otherwise."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and "_" in value:
-        # For Python 1_000 is a number; a service that writes it means something else.
+        # Python accepts 1_000 as a number; in a response it means something else.
         return None
     try:
         number = float(value)
@@ -129,9 +129,9 @@ def number_of(value: Json) -> float | None:
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`.
+    """Return the seconds to wait by the Retry-After header (seconds or an HTTP date), from 0 to `LONGEST_WAIT`.
 
-    A date counts from the one that the answer itself has, so that a wrong clock here changes nothing.
+    A date is compared with the response's own Date header, so that a wrong local clock does not matter.
     """
     text = headers.get("retry-after", "").strip()
     if not text:
@@ -149,7 +149,7 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 def _http_date(text: str) -> float | None:
     try:
         date = email.utils.parsedate_to_datetime(text)
-        # An HTTP date is in GMT, also in its old forms, which do not all say so.
+        # An HTTP date is in GMT, also in old formats that do not say so.
         return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

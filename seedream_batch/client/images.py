@@ -1,4 +1,4 @@
-"""Downloads of result images: another client, without credentials, that goes only where images may be."""
+"""Download result images: a separate client without credentials, restricted to public addresses."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ from seedream_batch.client.trust import tls
 from seedream_batch.model.outcome import Fetched
 
 MAX_IMAGE = 100 * 1024 * 1024
-"""Bytes of an image that are read; the largest seen have 16 MB."""
+"""Most bytes read of an image; the largest seen have 16 MB."""
 READ_TIMEOUT = 30.0
-"""Seconds without a byte after which a connection is given up."""
+"""Seconds without a byte after which a connection is closed."""
 SLOW_WINDOW = 60.0
 SLOWEST = 10_000
-"""Bytes that have to come in each `SLOW_WINDOW` seconds. However long it takes in all: it is paid for."""
+"""Least bytes per `SLOW_WINDOW` seconds. The total time is not limited, since the image is paid for."""
 MAX_REDIRECTS = 5
 MOST_PAUSES = 5
-"""Times in a row that a download which was cut off may bring nothing more when it is resumed."""
+"""Times in a row that a resumed download may bring nothing more."""
 RESUME_PAUSE = 1.0
-"""Seconds before a download is resumed; doubled each time that nothing came."""
+"""Seconds before a download is resumed; doubled each time that brought nothing."""
 LONGEST_RESUME_PAUSE = 60.0
-"""Seconds for which a host may ask before a download is resumed: what has come so far is kept open meanwhile."""
+"""Longest pause in seconds that a host may request before a resume, since the partial file stays open meanwhile."""
 LONGEST_HEADER = 64 * 1024
-"""Bytes of a line in the head of an answer: signed links and policies are long."""
+"""Most bytes of a header line: signed links and policies are long."""
 BUFFER = 256 * 1024
-"""Bytes of an image that wait to be taken before the sender is held up; they come in pieces of up to twice that."""
+"""Bytes buffered before the sender is throttled; they arrive in chunks of up to twice this size."""
 
 ACCEPT = "image/jpeg, image/png, image/*;q=0.8, */*;q=0.5"
 
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What became of a download; `bytes` arrived.
+    """The result of a download; `bytes` were received.
 
-    `retry_after` are the seconds that the host asks to wait; `lasting` means that trying soon is of little use.
+    `retry_after` is the seconds that the host asks to wait; with `lasting`, retrying soon is of little use.
     """
 
     kind: Fetched
@@ -65,10 +65,10 @@ class Download:
 
 
 class PublicResolver(AbstractResolver):
-    """Gives only public addresses: a result URL must not make this machine ask its own network.
+    """Resolves to public addresses only: a result URL must not make this machine send requests into its own network.
 
-    Also those of 198.18.0.0/15: proxies on this machine that answer every name themselves give these, and nothing else
-    is there. As a literal in a URL they are not public.
+    It also returns addresses in 198.18.0.0/15: local proxies that resolve every name themselves use that range, and
+    nothing else does. As literals in a URL they are not public.
     """
 
     def __init__(self) -> None:
@@ -77,9 +77,9 @@ class PublicResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Public addresses of `host`. Raises `ForbiddenAddress` when it has none."""
+        """Return the public addresses of `host`. Raise `ForbiddenAddress` if it has none."""
         found = await self._inner.resolve(host, port, family)
-        public = [one for one in found if _may_be_asked(one["host"])]
+        public = [address for address in found if _may_be_asked(address["host"])]
         if not public:
             raise ForbiddenAddress(
                 f"{host} resolves to {found[0]['host'] if found else 'nothing'}, which is not public"
@@ -87,7 +87,7 @@ class PublicResolver(AbstractResolver):
         return public
 
     async def close(self) -> None:
-        """Ends the inner resolver."""
+        """Close the inner resolver."""
         await self._inner.close()
 
 
@@ -97,7 +97,7 @@ def _may_be_asked(address: str) -> bool:
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Whether an address is one of the public internet, also where it carries an IPv4 address inside."""
+    """Return whether an address is on the public internet; an embedded IPv4 address is checked too."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address.teredo is not None:
@@ -106,14 +106,14 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(inner)
-        # Of all others, the internet has only these so far.
+        # Of the other IPv6 addresses, only this range is in use.
         if address not in _GLOBAL_UNICAST:
             return False
     return address.is_global and not address.is_multicast and address not in _RELAYS
 
 
 _CARRIERS = tuple(ipaddress.IPv6Network(text) for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96"))
-"""Networks whose addresses end in one of IPv4."""
+"""Networks whose addresses end in an IPv4 address."""
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 _FAKE = ipaddress.IPv4Network("198.18.0.0/15")
@@ -121,31 +121,31 @@ _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
 _PLAIN = re.compile(
     r"https?://[a-z0-9.-]{1,253}(:[1-5]?[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII
 )
-"""URLs in which there is nothing to write in another way: most are, and looking closer takes a while."""
+"""URLs that need no normalisation: most do not, and normalising is slow."""
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
 Take = Callable[[bytes], Awaitable[object]]
-"""Takes some bytes of a download; the next ones are read when it has done so."""
+"""Takes the next bytes of a download; no more are read before it returns."""
 
 
 @dataclass(slots=True)
 class _Course:
-    """A download that may take several requests: what came so far, and of which version of the image it is."""
+    """A download that may take several requests: the bytes so far, and which version of the image they belong to."""
 
     take: Take
     received: int = 0
     version: str = ""
-    """The ETag or Last-Modified of it; without one it cannot be resumed."""
+    """Its ETag or Last-Modified; without one it cannot be resumed."""
     whole: int | None = None
-    """How many bytes it has, if that is known."""
+    """Its total bytes, if known."""
 
 
 class ImageClient:
     """Streams result images. Use as an async context manager.
 
-    Against a service on this machine, images come from this machine, over http; else only over https
-    and from public addresses. `monotonic` gives seconds.
+    If the service is on this machine, images come from this machine over http; else only over https and from public
+    addresses. `monotonic` returns seconds.
     """
 
     def __init__(self, origin: str, *, connections: int = 16, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -169,10 +169,10 @@ class ImageClient:
             await session.close()
 
     def _session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
-        """The connections through the proxy, or the direct ones."""
+        """Return the session for requests through the proxy, or for direct ones."""
         proxied = proxy is not None
         if proxied not in self._sessions:
-            # A proxy resolves names itself, and its own address is often a private one.
+            # A proxy resolves names itself, and its own address is often private.
             self._sessions[proxied] = open_session(
                 connections=self._connections,
                 proxy=proxy,
@@ -190,7 +190,7 @@ class ImageClient:
         return self._sessions[proxied]
 
     def refusal(self, url: yarl.URL) -> str:
-        """Why this URL must not be asked; empty if it may be."""
+        """Return why this URL must not be requested; empty if it may be."""
         host = url.raw_host or ""
         if not host or url.scheme not in {"http", "https"}:
             return "the URL is no http(s) URL"
@@ -201,15 +201,15 @@ class ImageClient:
         try:
             public = is_public(ipaddress.ip_address(host))
         except ValueError:
-            # A name: the resolver looks at its addresses. What ends in a number is an address in disguise.
+            # A name: the resolver checks its addresses. One that ends in a number is an address in disguise.
             public = bool(_NAME.fullmatch(host)) and not _NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2])
             public = public and not f".{host.rstrip('.')}".endswith(".localhost")
         return "" if public else f"{host} is not a public address"
 
     async def fetch(self, url: str, take: Take) -> Download:
-        """Streams one image into `take`, which may raise what it likes; the failures of HTTP come back as outcomes.
+        """Stream one image into `take`; return failures of HTTP as outcomes, and raise what `take` raises.
 
-        What is cut off is resumed as long as more comes. It takes as long as it takes: cancel it to end it.
+        An interrupted download is resumed as long as more bytes arrive. There is no time limit: cancel it to end it.
         """
         if url[:5].lower() == "data:":
             return await _inline(url, take)
@@ -228,7 +228,7 @@ class ImageClient:
             await asyncio.sleep(wait)
 
     async def _follow(self, url: str, course: _Course) -> Download:
-        """One request for what is still missing, along its redirects."""
+        """Request the missing rest once, following redirects."""
         for _ in range(MAX_REDIRECTS + 1):
             asked = read_url(url)
             if asked is not None and asked.scheme == "http" and not self.local:
@@ -243,7 +243,7 @@ class ImageClient:
         return Download(Fetched.BROKEN, course.received, f"more than {MAX_REDIRECTS} redirects", lasting=True)
 
     async def _get(self, url: yarl.URL, course: _Course) -> Download | str:
-        """The download, or the URL that it was redirected to."""
+        """Return the download, or the URL of a redirect."""
         self.calls += 1
         proxy = self._proxy if self._proxy is not None and proxy_for(str(url.origin())) else None
         named = proxy if proxy is not None and proxy.scheme not in SOCKS else None
@@ -275,14 +275,14 @@ class ImageClient:
                 return Download(Fetched.BROKEN, course.received, fault, status, wait, _is_lasting(status, course))
             return await self._stream(response, course)
         finally:
-            # What was read to its end has given its connection back already.
+            # A response read to its end has already released its connection.
             response.close()
 
     async def _stream(self, response: aiohttp.ClientResponse, course: _Course) -> Download:
-        def broken(told: str, *, lasting: bool = False) -> Download:
-            return Download(Fetched.BROKEN, course.received, told, response.status, lasting=lasting)
+        def broken(message: str, *, lasting: bool = False) -> Download:
+            return Download(Fetched.BROKEN, course.received, message, response.status, lasting=lasting)
 
-        # The whole image, though a part was asked for: what has come already is passed over.
+        # With status 200 the body starts at the first byte again: skip what was already received.
         known = course.received if response.status == 200 else 0
         since, mark = self._monotonic(), 0
         came = 0
@@ -307,7 +307,7 @@ class ImageClient:
             if course.received > MAX_IMAGE:
                 return broken(f"more than {MAX_IMAGE:,} bytes", lasting=True)
             await course.take(fresh)
-            # The time that the disk takes is not the host's.
+            # The time to write is not counted against the host.
             since += self._monotonic() - now
         if course.whole is not None and course.whole != course.received:
             return broken(f"{course.received:,} of {course.whole:,} bytes came")
@@ -315,7 +315,7 @@ class ImageClient:
 
 
 def _begin(course: _Course, status: int, headers: Mapping[str, str]) -> str | None:
-    """Notes of which version of the image a body is, and how long; what is wrong with it, None if nothing is."""
+    """Record the version and length of a body; return what is wrong with it, or None."""
     version = _version(headers)
     if status == 200:
         if course.received and version != course.version:
@@ -339,7 +339,7 @@ _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.AS
 
 
 def _version(headers: Mapping[str, str]) -> str:
-    """What tells one version of an image from another, as If-Range takes it; empty if nothing does."""
+    """Return the validator of a version for If-Range; empty if there is none."""
     tag = headers.get("etag", "").strip()
     if re.fullmatch(r'"[\x21\x23-\x7e]*"', tag):
         return tag
@@ -348,7 +348,7 @@ def _version(headers: Mapping[str, str]) -> str:
 
 
 def _is_lasting(status: int, course: _Course) -> bool:
-    """Whether a status does not get better soon."""
+    """Return whether waiting does not change a status."""
     if course.received and status == 416:
         return True
     return 400 <= status < 500 and status not in {408, 425, 429}
@@ -359,7 +359,7 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 async def _inline(url: str, take: Take) -> Download:
-    """An image that is in its URL."""
+    """Read an image from a data URL."""
     head, comma, body = url[5:].partition(",")
     data = b""
     try:
@@ -375,18 +375,18 @@ async def _inline(url: str, take: Take) -> Download:
 
 
 def host_of(url: str) -> str:
-    """The host that a URL names, with its port; empty where it names none."""
+    """Return the host of a URL, with its port; empty if it has none."""
     read = read_url(url)
     return "" if read is None else read.raw_authority
 
 
 def read_url(url: str) -> yarl.URL | None:
-    """A URL as it will be asked, and not written in another way again, for it may be signed; None: it is none."""
+    """Return a URL exactly as it will be requested, since it may be signed; None if it is not a URL."""
     try:
-        # Names in other letters are written in ASCII here, so that what is looked at is what will be asked: a full
-        # stop of other scripts, for example, makes 127.0.0.1 of 127\u30020\u30020\u30021.
+        # Non-ASCII names are converted here, so that the checked host is the requested one: a full stop of another
+        # script, for example, turns 127\u30020\u30020\u30021 into 127.0.0.1.
         read = yarl.URL(url if _PLAIN.fullmatch(url) else str(httpx.URL(url)), encoded=True)
-        # Much of a URL is only looked at when it is asked for, and that can fail as well.
+        # yarl parses parts of a URL only on access, which can fail as well.
         port = read.explicit_port
         sane = read.raw_host and read.origin() and str(read).isascii() and (port is None or 0 < port < 65536)
     except Exception:  # noqa: BLE001 - whatever a library makes of such a text, it is no URL
@@ -395,7 +395,7 @@ def read_url(url: str) -> yarl.URL | None:
 
 
 def _safe(url: yarl.URL) -> yarl.URL:
-    """The same URL over https."""
+    """Return the same URL over https."""
     text = str(url).partition("://")[2]
     if url.explicit_port == 80:
         host, slash, rest = text.partition("/")

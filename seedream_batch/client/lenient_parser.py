@@ -1,8 +1,8 @@
-"""Responses that break the rules of HTTP, read all the same: what they hold may be paid for.
+"""Read responses that violate HTTP, since they may hold what was paid for.
 
-aiohttp drops a connection at the first thing that its parser does not take, such as both a Content-Length and a chunked
-body (RFC 9112 6.3 lets a client read that), and the body with it. Here the parser of the standard library, which takes
-what browsers take, gets a try; what that cannot read either is given as it came, with the status 0.
+aiohttp closes the connection at the first violation that its parser rejects, such as both a Content-Length and a
+chunked body (RFC 9112 6.3 lets a client read that), and drops the body. Here the standard library's parser, which
+accepts what browsers accept, is tried next; what it cannot read is returned as received, with status 0.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 
 LONGEST_FIELD = 256 * 1024
-"""Bytes of a header that are read; gateways send policies of many KB along."""
+"""Most bytes of a header; gateways add policies of many KB."""
 
 GRACE = 1.0
-"""Seconds without a further byte after which what is no HTTP at all has ended."""
+"""Seconds without a further byte after which a response that is not HTTP has ended."""
 
 MOST_KEPT = 4 * 1024 * 1024
-"""Bytes of a response that is read in this way."""
+"""Most bytes of a response read in this way."""
 
 
 _Fed = tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]
 
 
 def read_anyway(connector: aiohttp.TCPConnector) -> None:
-    """Makes the responses on these connections readable even where they are no good HTTP."""
+    """Make invalid HTTP responses on these connections readable."""
     connector._factory = cast("Any", functools.partial(_Handler, loop=connector._loop))  # noqa: SLF001 - no other way
 
 
 class _Handler(ResponseHandler):
-    """The protocol of one connection. aiohttp sets its parser for each response; that parser is wrapped here."""
+    """The protocol of one connection. aiohttp creates a parser for each response; that parser is wrapped here."""
 
     def set_response_params(self, **settings: Any) -> None:
-        # CONNECT is answered by a proxy: nothing is paid for there, and what is no HTTP must fail at once.
+        # A proxy answers CONNECT: nothing is paid for there, and invalid HTTP has to fail at once.
         within = settings.get("max_field_size") == LONGEST_FIELD
         super().set_response_params(**settings)
         if within and self._parser is not None:
@@ -56,7 +56,7 @@ class _Handler(ResponseHandler):
 
 
 class _Parser:
-    """aiohttp's parser until that fails, then the one of the standard library."""
+    """Uses aiohttp's parser until it fails, then the standard library's."""
 
     def __init__(self, parser: Any, handler: _Handler, loop: asyncio.AbstractEventLoop) -> None:
         self._parser = parser
@@ -84,10 +84,10 @@ class _Parser:
                 if messages:
                     self._begun = True
                     self._received.clear()
-                # The words of the status line mean nothing, and httpx fails for those that are not UTF-8.
+                # The reason phrase is irrelevant, and httpx fails if it is not UTF-8.
                 return [(_without_reason(message), stream) for message, stream in messages], upgraded, rest
-        one = self._read(ended=len(self._received) > MOST_KEPT)
-        return ([] if one is None else [one]), False, b""
+        message_and_stream = self._read(ended=len(self._received) > MOST_KEPT)
+        return ([] if message_and_stream is None else [message_and_stream]), False, b""
 
     def feed_eof(self) -> Any:
         if not self.settle():
@@ -95,7 +95,7 @@ class _Parser:
         return None
 
     def settle(self) -> bool:
-        """Gives what came of a broken response, since nothing more will come; whether there was one."""
+        """Deliver what was received of an invalid response, since no more will come; return whether there was any."""
         if not self._broken or self._begun:
             return False
         one = self._read(ended=True)
@@ -121,10 +121,10 @@ class _Parser:
         except http.client.IncompleteRead as error:
             if not ended:
                 return None
-            # Where the chunks themselves are wrong, all that follows the head.
+            # If the chunks themselves are invalid, take all that follows the head.
             body = error.partial or re.split(rb"\r?\n\r?\n", data, maxsplit=1)[-1]
         except (http.client.HTTPException, ValueError):
-            # No HTTP at all.
+            # Not HTTP at all.
             if not ended:
                 self._timer = self._loop.call_later(GRACE, self.settle)
                 return None
@@ -142,7 +142,7 @@ class _Parser:
 
 
 class _Received:
-    """What `http.client` takes for a socket."""
+    """A stand-in for the socket that `http.client` reads."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -152,17 +152,17 @@ class _Received:
         return io.BytesIO(self._data)
 
 
-def _without_reason(one: RawResponseMessage) -> RawResponseMessage:
+def _without_reason(message: RawResponseMessage) -> RawResponseMessage:
     return RawResponseMessage(
-        one.version,
-        one.code,
+        message.version,
+        message.code,
         "",
-        one.headers,
-        one.raw_headers,
-        one.should_close,
-        one.compression,
-        one.upgrade,
-        one.chunked,
+        message.headers,
+        message.raw_headers,
+        message.should_close,
+        message.compression,
+        message.upgrade,
+        message.chunked,
     )
 
 

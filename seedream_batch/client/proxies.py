@@ -1,7 +1,7 @@
-"""Proxies of the environment, read here and nowhere else.
+"""Read the proxy settings of the environment, here and nowhere else.
 
-The HTTP library could read them by itself, but would then take passwords from ~/.netrc, too: one for the service
-stands in the way of the API key, and a default one would go to every image host.
+The HTTP library could read them itself, but would also use passwords from ~/.netrc: one for the service would replace
+the API key, and a default one would be sent to every image host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 from seedream_batch.errors import UsageError
 
 SOCKS = {"socks4": 4, "socks4a": 4, "socks5": 5, "socks5h": 5}
-"""Schemes of SOCKS proxies and their version. The proxy resolves the names, whatever the scheme."""
+"""Schemes of SOCKS proxies and their version. The proxy resolves names, whatever the scheme."""
 
 _PORTS = {"http": 80, "https": 443}
 _ENTRY = re.compile(r"(?:\*?\.)?(?P<host>\[[0-9a-f:.]+\]|[^:]+|[0-9a-f:.]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -44,7 +44,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What an HTTP proxy is sent besides the request."""
+        """Headers for an HTTP proxy."""
         if self.user is None:
             return {}
         secret = base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
@@ -52,9 +52,9 @@ class Proxy:
 
 
 def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | None:
-    """The proxy that `https_proxy`, `all_proxy` and `no_proxy` name for a URL; None where it is reached directly.
+    """Return the proxy for a URL by `https_proxy`, `all_proxy` and `no_proxy`; None for a direct connection.
 
-    Raises `UsageError` for a proxy that cannot be used.
+    Raise `UsageError` for a proxy that cannot be used.
     """
     parts = urlsplit(url)
     scheme, host = parts.scheme, parts.hostname or ""
@@ -63,11 +63,11 @@ def proxy_for(url: str, environment: Mapping[str, str] = os.environ) -> Proxy | 
             address = environment.get(variable)
             if address is None:
                 continue
-            # An empty variable means: no proxy, whatever the others say.
+            # An empty variable means no proxy, whatever the others say.
             if not address.strip() or bypasses(_no_proxy(environment), host, parts.port or _PORTS.get(scheme, 0)):
                 return None
             return _read(variable, address.strip())
-    # Some systems keep them in their settings.
+    # Some systems have proxies in their settings.
     address = getproxies().get(scheme, "") if environment is os.environ else ""
     return _read(f"{scheme}_proxy", address) if address and not proxy_bypass(host) else None
 
@@ -77,9 +77,9 @@ def _no_proxy(environment: Mapping[str, str]) -> str:
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
-    """Whether a list like that of `no_proxy` names a host: `*`, names with all below them, addresses, networks, ports.
+    """Return whether a `no_proxy` list names a host: `*`, names with their subdomains, addresses, networks, ports.
 
-    Entries that cannot be read name nothing.
+    Invalid entries match nothing.
     """
     host = host.rstrip(".").lower()
     try:

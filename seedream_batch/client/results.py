@@ -1,4 +1,4 @@
-"""The document of a task: which object it is, how far the task is, its images, and what it cost. Pure; never raises."""
+"""Read the document of a task: which object it is, its progress, images and cost. Pure; never raises."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_URL = 8192
 
 
 class Progress(StrEnum):
-    """How far a task is, by the word for its status."""
+    """The progress of a task, by its status word."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -38,14 +38,14 @@ _WORDS = {
     Progress.FAILED: "failed fail failure error errored cancelled canceled cancel rejected refused"
     " aborted terminated banned moderated 失败 已取消 取消",
 }
-# Not "timeout" or "expired": a relay may have given up on a task, or its result be deleted, that was charged for.
+# Not "timeout" or "expired": the task may be charged for, though a relay gave up on it or its result was deleted.
 _PROGRESS = {word: progress for progress, words in _WORDS.items() for word in words.split()}
 _ABOUT = re.compile(r"(?i)^(?:(?:task|job|status|state|image|generation)[_. -]*)+|[_. -]*(?:successfully)$")
 _STATUSES = ("status", "state", "task_status", "taskStatus", "job_status", "phase")
 
 
 def status_of(task: Mapping[str, Json]) -> str | None:
-    """The word for the status of a task; None where there is none."""
+    """Return the status word of a task; None if there is none."""
     return next((value for name in _STATUSES if isinstance(value := task.get(name), str)), None)
 
 
@@ -55,7 +55,7 @@ def names_itself(task: Mapping[str, Json]) -> bool:
 
 
 def progress_of(word: str) -> Progress:
-    """What a word for a status means, in any way of writing it."""
+    """Return what a status word means, in any notation."""
     word = word.strip()[:100]
     for text in (word, _ABOUT.sub("", word)):
         if found := _PROGRESS.get(plain(text)):
@@ -72,51 +72,55 @@ _ENVELOPES = ("data", "result", "task", "output", "response")
 class _Node:
     value: Mapping[str, Json]
     wraps: int
-    """How many objects it is in."""
+    """How many objects contain it."""
     matches: bool
     tells: bool
     """Whether it has an id at all."""
 
 
 def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | None:
-    """The object of the task, however it is wrapped; None where there is none of this task.
+    """Return the object of the task, however it is wrapped; None if there is none of this task.
 
-    The outermost object with the task's id wins over what is in it, which may be the raw answer of somebody else.
-    Without any id an object counts where the service wraps its tasks, or where it has images.
+    The outermost object with the task's id wins over those inside it, which may be the raw response of another service.
+    Without any id, an object counts where the service wraps its tasks, or if it has images.
     """
     nodes = [node for document in documents.found for node in islice(_objects(document, 0, task_id), 2000)]
     ours = [node.value for node in nodes if node.matches]
     if ours:
-        return _told(ours)
+        return _describing(ours)
     node = next((node for node in nodes if status_of(node.value) is not None), None)
     while node is not None and (deeper := _inside(node)) is not None:
-        # The status of an envelope.
+        # This was the status of an envelope.
         node = deeper
     if node is None or (task_id is not None and node.tells):
         return None
-    # Unwrapped, a status is one of anything: of an error page, for example.
+    # Without a wrapper, a status may be that of anything, such as an error page.
     return node.value if task_id is None or node.wraps or images_in(node.value, []) else None
 
 
-def _told(ours: list[Mapping[str, Json]]) -> Mapping[str, Json] | None:
-    """Of objects with the task's id, from the outside in, the one that tells how it is."""
-    told = [one for one in ours if status_of(one) is not None]
-    if not told:
-        # Its own images say more than the status of somebody else inside it.
-        delivered = next((one for one in ours if images_in(one, [])), None)
+def _describing(ours: list[Mapping[str, Json]]) -> Mapping[str, Json] | None:
+    """Of objects with the task's id, from the outside in, return the one that shows its state."""
+    with_status = [task for task in ours if status_of(task) is not None]
+    if not with_status:
+        # Its own images say more than the status of another service's response inside it.
+        delivered = next((task for task in ours if images_in(task, [])), None)
         if delivered is not None:
             return delivered
         node = _inside(_Node(ours[0], 0, matches=True, tells=True), deeper=True)
         return None if node is None else node.value
-    if progress_of(status_of(told[0]) or "") is Progress.COMPLETED:
-        # "success" may only be the word of the envelope.
-        going = (one for one in told[1:] if progress_of(status_of(one) or "") in {Progress.RUNNING, Progress.FAILED})
-        return next(going, told[0])
-    return told[0]
+    if progress_of(status_of(with_status[0]) or "") is Progress.COMPLETED:
+        # "success" may only be the status of the envelope.
+        unfinished = (
+            task
+            for task in with_status[1:]
+            if progress_of(status_of(task) or "") in {Progress.RUNNING, Progress.FAILED}
+        )
+        return next(unfinished, with_status[0])
+    return with_status[0]
 
 
 def _inside(node: _Node, *, deeper: bool = False) -> _Node | None:
-    """The object with a status that an envelope wraps."""
+    """Return the object with a status inside an envelope."""
     wraps = node.wraps + 1
     members = _ENVELOPES if deeper else ("data",)
     objects = (one for name in members for one in _objects(node.value.get(name), wraps, None))
@@ -124,16 +128,16 @@ def _inside(node: _Node, *, deeper: bool = False) -> _Node | None:
 
 
 def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
-    """The objects in which a task may be told, from the outside in."""
+    """Yield the objects that may describe a task, from the outside in."""
     if wraps > DEEPEST:
         return
     if isinstance(value, list):
         for entry in islice(value, 1000):
             yield from _objects(entry, wraps, task_id)
     elif isinstance(value, dict):
-        told = [one for name, one in value.items() if plain(name) in {"id", "taskid"} and isinstance(one, str | int)]
-        matches = task_id is not None and any(_same(one, task_id) for one in told)
-        yield _Node(value, wraps, matches, bool(told))
+        ids = [held for name, held in value.items() if plain(name) in {"id", "taskid"} and isinstance(held, str | int)]
+        matches = task_id is not None and any(_same(held, task_id) for held in ids)
+        yield _Node(value, wraps, matches, bool(ids))
         named = {plain(name): one for name, one in value.items()}
         for name in _ENVELOPES:
             yield from _objects(named.pop(name, None), wraps + 1, task_id)
@@ -141,7 +145,7 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
             keyed = value.get(task_id)
             if isinstance(keyed, dict):
                 yield _Node(keyed, wraps + 1, matches=True, tells=True)
-            # Wrapped in what nobody knows: there only its id tells that it is the task, or its images.
+            # In an unknown wrapper, only its id or its images identify the task.
             for one in named.values():
                 yield from (node for node in _objects(one, wraps + 1, task_id) if node.matches or _is_task(node))
 
@@ -150,9 +154,9 @@ def _is_task(node: _Node) -> bool:
     return not node.tells and status_of(node.value) is not None and bool(images_in(node.value, []))
 
 
-def _same(told: str | int, task_id: str) -> bool:
+def _same(found_id: str | int, task_id: str) -> bool:
     try:
-        return str(told).strip() == task_id
+        return str(found_id).strip() == task_id
     except ValueError:
         return False  # a number with thousands of digits
 
@@ -165,8 +169,11 @@ _HOLDERS = (
     "content", "response", "resultjson", "uri", "link", "href", "src", "b64json", "b64", "base64", "imagebase64",
     "imageb64",
 )  # fmt: skip
-"""Names of members that hold images, the likeliest first: of several only the first with images counts, since the same
-image is often told in more than one way. What was asked for (`request`, `input`, references) is not among them."""
+"""Names of members that hold images, the likeliest first; only the first one with images counts.
+
+The same image is often listed in several members. What was requested (`request`, `input`, references) is not among
+them.
+"""
 
 _LINKS = {name for name in _HOLDERS if "url" in name or name in {"uri", "link", "href", "src"}}
 _BASE64 = {"b64json", "b64", "base64", "imagebase64", "imageb64"}
@@ -180,15 +187,14 @@ _SIGNATURES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "UklGR": "image
 def images_in(
     task: Mapping[str, Json], notes: list[str], origin: str = "", errors: list[str] | None = None
 ) -> tuple[ImageUrl, ...]:
-    """The images of a task, each once, in their order.
+    """Return the images of a task in their order, each once.
 
-    What could not be used is added to `notes`, and to `errors` what the service says in the place of an image.
-
-    `origin` is the place that links without a host are relative to.
+    Adds unusable values to `notes`, and what the service says in place of an image to `errors`. Links without a host
+    are relative to `origin`.
     """
     gathering = _Gathering(origin, notes, [] if errors is None else errors)
     names = {plain(name): value for name, value in reversed(list(task.items()))}
-    # On the task itself this is the name of the references that were sent.
+    # On the task itself, this member lists the references that were sent.
     names.pop("imageurls", None)
     gathering.object(names, None, 0)
     return tuple(gathering.found.values())
@@ -202,7 +208,7 @@ class _Gathering:
         self.found: dict[str, ImageUrl] = {}
 
     def object(self, names: Mapping[str, Json], expires: float | None, depth: int, *, entry: bool = False) -> None:
-        """Takes the images of the first member that has some; `entry` if the object should have one."""
+        """Take the images of the first member that has any; `entry` if the object should be an image."""
         told = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
         if told is not None and depth:
             expires = _when(told, self._notes)
@@ -253,7 +259,7 @@ class _Gathering:
 
 
 def _is_file(value: Json) -> bool:
-    """Whether a link on a task itself may be one to its image, and not to its document or page."""
+    """Return whether a link on a task itself may lead to its image, rather than its document or page."""
     if not isinstance(value, str):
         return isinstance(value, list)
     try:
@@ -263,7 +269,7 @@ def _is_file(value: Json) -> bool:
 
 
 def _link(value: Json, origin: str) -> str | None:
-    """The link to an image in a string; None where there is none."""
+    """Return the link to an image in a string; None if there is none."""
     if not isinstance(value, str):
         return None
     text = value.strip().strip("<>\"'`").strip()
@@ -279,10 +285,10 @@ def _link(value: Json, origin: str) -> str | None:
     elif text[:4] in {"iVBO", "/9j/", "UklG", "R0lG"}:
         return _as_data_uri(text)
     else:
-        # Chats answer with `![image](https://...)`.
+        # Chat models return `![image](https://...)`.
         match = _LINK_IN_TEXT.search(text[:LONGEST_URL])
         text = match[0] if match else ""
-    # A signature in an address that was escaped for HTML would not hold.
+    # A signature would be invalid in a URL that is escaped for HTML.
     text = text.replace("&amp;", "&")
     scheme, colon, rest = text.partition(":")
     text = scheme.lower() + colon + rest
@@ -290,7 +296,7 @@ def _link(value: Json, origin: str) -> str | None:
 
 
 def _as_data_uri(value: Json) -> str | None:
-    """Base64 of an image, with or without the head of a data URI, as a data URI."""
+    """Return base64 image data, with or without the head of a data URI, as a data URI; None for anything else."""
     if not isinstance(value, str):
         return None
     if _DATA_URI.match(value.lstrip()[:200]):
@@ -301,8 +307,8 @@ def _as_data_uri(value: Json) -> str | None:
 
 
 def is_url(value: Json) -> TypeGuard[str]:
-    """Whether a value is the URL of an image; a host of nothing but dots and the like is refused later."""
-    # What is not printable includes lone surrogates, which neither a database nor a socket takes.
+    """Return whether a value is the URL of an image; invalid hosts are rejected later."""
+    # Not printable includes lone surrogates, which neither a database nor a socket accepts.
     return (
         isinstance(value, str)
         and value.startswith(("http://", "https://"))
@@ -315,7 +321,7 @@ def _when(value: Json, notes: list[str]) -> float | None:
     number = number_of(value)
     if number is None and isinstance(value, str):
         number = _iso(value)
-    # Unix seconds between 2001 and 5138, or the same in milli-, micro- or nanoseconds; else no time that links expire.
+    # Unix time between 2001 and 5138 in seconds, milli-, micro- or nanoseconds; anything else is no expiry.
     for unit in (1, 1e3, 1e6, 1e9):
         if number is not None and 1e9 < number / unit < 1e11:
             return number / unit
@@ -335,7 +341,7 @@ def _iso(text: str) -> float | None:
 
 
 def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
-    """The real cost in millionths of a USD: `cost` in USD, else a tenth of `credits_cost`."""
+    """Return the real cost in millionths of a USD: `cost` in USD, else a tenth of `credits_cost`; None if unknown."""
     for name, unit in (("cost", MICRO), ("credits_cost", MICRO // 10)):
         value = task.get(name)
         if value is None:
@@ -348,7 +354,7 @@ def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
 
 
 def took_of(task: Mapping[str, Json]) -> float | None:
-    """The seconds from `created` to `completed`, else `actual_time`; a hint, so what makes no sense is passed over."""
+    """Return the seconds from `created` to `completed`, else `actual_time`; None for implausible values."""
     created, completed = number_of(task.get("created")), number_of(task.get("completed"))
     took = completed - created if created and completed else number_of(task.get("actual_time"))
     return took if took is not None and 0 <= took < 1e9 else None

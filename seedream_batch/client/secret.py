@@ -1,4 +1,4 @@
-"""The API key and other secrets, kept out of logs, tracebacks, files and messages."""
+"""Keep the API key and other secrets out of logs, tracebacks, files and messages."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from urllib.parse import unquote, urlsplit
 from seedream_batch.errors import UsageError
 
 SHORTEST_KEY = 12
-"""Characters of a key that is a secret. A shorter one is for the emulator, and may be a part of a task id."""
+"""Characters from which on a key is treated as secret.
+
+A shorter one is for the emulator, and may be part of a task id.
+"""
 LONGEST_KEY = 10_000
-"""Bytes of a file with a key that are read."""
+"""Most bytes read of a file with a key."""
 SHORTEST = 8
-"""Characters of another secret, a password, from which on it is looked for in texts."""
+"""Characters from which on another secret, such as a password, is searched for in texts."""
 
 _FRAGMENT = 12
-"""Characters of a secret in a row that are as good as all of it: services show keys with a few stars in them."""
+"""Consecutive characters of a secret that count as all of it: services show keys with a few stars in them."""
 _DEPTH = 4
-"""Encodings inside of each other that are undone."""
+"""Nested encodings that are decoded."""
 
 _STARS = "***"
 
 _HASH_COST = 2**10
-"""What a hash of a key costs, for scrypt: 3 ms of each command. Keys are random, so no guess is worth even that."""
+"""Cost of a key's hash for scrypt: 3 ms per command. Keys are random, so guessing them is hopeless anyway."""
 
 _ENCODED = re.compile(
     r"""
@@ -44,18 +47,18 @@ _ENCODED = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE,
 )
-"""Each way begins with a plain character: the search then skips what has none of them, which is most."""
+"""Each alternative starts with a literal character, so that the search skips most texts quickly."""
 _BASES = (16, 16, 16, 8, 16, 16, 10)
 
 _UNSEEN = re.compile(r"[\s\x00-\x20\x7f\u00ad\u200b-\u200f\u2060\ufeff]")
-"""What may stand between the characters: ends of lines in base64, zeros in UTF-16."""
+"""Characters that may be between those of a secret: line breaks in base64, zeros in UTF-16."""
 
 
 class Secrets:
     """Texts that must not be shown.
 
     They are found whole or in part, in any letter case and in the usual encodings: escapes of JSON, URLs and HTML, also
-    inside of each other; base64 and hexadecimal; UTF-16; broken into lines.
+    nested; base64 and hexadecimal; UTF-16; broken into lines.
     """
 
     __slots__ = ("_coded", "_coded_probes", "_parts", "_probes")
@@ -73,7 +76,7 @@ class Secrets:
             for form in _base64(value.encode()):
                 coded |= _windows(form, 4 * _FRAGMENT // 3)
                 coded_probes |= _probes(form, 4 * _FRAGMENT // 3)
-        # In lower case, and as it is.
+        # The parts are compared in lower case, base64 as it is.
         self._parts, self._coded = frozenset(parts), frozenset(coded)
         self._probes, self._coded_probes = frozenset(probes), frozenset(coded_probes)
 
@@ -81,11 +84,11 @@ class Secrets:
         return "Secrets(***)"
 
     def within(self, text: str) -> bool:
-        """Whether a text has one of them in it."""
+        """Return whether a text contains any of them."""
         return self.masked(text) != text
 
     def _suspects(self, text: str) -> bool:
-        """Whether a text may have one of them in it: a quick look, that is enough for almost all texts."""
+        """Return whether a text may contain any of them: a quick check that rules out almost all texts."""
         if self._probed(text):
             return True
         text = _closed(text)
@@ -103,10 +106,10 @@ class Secrets:
         return any(probe in lower for probe in self._probes) or any(probe in text for probe in self._coded_probes)
 
     def masked(self, text: str) -> str:
-        """The text with stars wherever one of them stands in it."""
+        """Return the text with stars in place of each of them."""
         if not self._suspects(text):
             return text
-        # Each character as it is meant, with the place in the text that it was written at.
+        # Each decoded character with its position in the text.
         chars = [(char, at, at + 1) for at, char in enumerate(text)]
         spans: list[tuple[int, int]] = []
         for layer in (_UNSEEN, *(_ENCODED, _UNSEEN) * _DEPTH, None):
@@ -121,7 +124,7 @@ class Secrets:
         return "".join([*left, text[end:]])
 
     def _found(self, text: str) -> list[tuple[int, int]]:
-        # Letter by letter: lower() of a whole text may have another length.
+        # Character by character: lower() of a whole text may change its length.
         lower = "".join(char.lower() if char.isascii() else char for char in text)
         found = []
         for where, parts in ((lower, self._parts), (text, self._coded)):
@@ -131,19 +134,19 @@ class Secrets:
 
 
 def _windows(text: str, size: int) -> set[str]:
-    """Every part of this size, or the text where it is shorter."""
+    """Return every part of this size, or the text itself if it is shorter."""
     return {text[at : at + size] for at in range(max(1, len(text) - size + 1))}
 
 
 def _probes(text: str, size: int) -> set[str]:
-    """A few short parts, of which one is in each window of this size."""
+    """Return a few short parts, at least one of which is in each window of this size."""
     size = min(size, len(text))
     half = max(1, size // 2)
     return {text[at : at + half] for at in range(0, len(text) - half + 1, size - half + 1)}
 
 
 class ApiKey:
-    """A key that shows itself only as a request header."""
+    """An API key that is revealed only as a request header. Raise `UsageError` if it cannot be a key."""
 
     __slots__ = ("_secrets", "_value")
 
@@ -157,21 +160,21 @@ class ApiKey:
         self._secrets = Secrets([value] if len(value) >= SHORTEST_KEY else [])
 
     def header(self) -> str:
-        """The value of the Authorization header."""
+        """Return the value of the Authorization header."""
         return f"Bearer {self._value}"
 
     def hashed(self, salt: str) -> str:
-        """A salted hash by which the key can be recognised, and not be found."""
+        """Return a salted hash that identifies the key without revealing it."""
         return hashlib.scrypt(self._value.encode(), salt=salt.encode(), n=_HASH_COST, r=8, p=1, dklen=16).hex()
 
     def removed_from(self, data: bytes) -> bytes:
-        """The bytes with stars wherever the key stands in them, whatever its encoding."""
+        """Return the bytes with stars in place of the key, whatever its encoding."""
         text = data.decode(errors="surrogateescape")
         masked = self._secrets.masked(text)
         return data if masked is text else masked.encode(errors="surrogateescape")
 
     def masked(self, text: str) -> str:
-        """The text with stars wherever the key stands in it, whatever its encoding."""
+        """Return the text with stars in place of the key, whatever its encoding."""
         return self._secrets.masked(text)
 
     def __repr__(self) -> str:
@@ -188,15 +191,15 @@ _PASSWORDS = (
     "AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_TOKEN",
     "AZURE_STORAGE_CLIENT_SECRET", "AZURE_CLIENT_SECRET", "GOOGLE_SERVICE_ACCOUNT_KEY",
 )  # fmt: skip
-"""Variables that the object stores and PostgreSQL read."""
+"""Variables read by the object stores and PostgreSQL."""
 
 
 def known_secrets(environ: Mapping[str, str], more: Iterable[str] = ()) -> Secrets:
-    """The secrets that this program may use by its environment, and `more` passwords."""
+    """Return the secrets in the environment that this program may use, and `more` passwords."""
     keys = [environ.get(_KEY, "")]
     file = Path(environ.get(_KEY_FILE, ""))
     with suppress(OSError):
-        # A pipe can be read only once, and that is for the run.
+        # A pipe can be read only once, and the run has to read it.
         if file.is_file():
             with file.open("rb") as stream:
                 keys.append(stream.read(LONGEST_KEY).decode(errors="replace"))
@@ -217,10 +220,10 @@ def _password(url: str) -> str:
 
 
 def _base64(value: bytes) -> Iterable[str]:
-    """What base64 makes of a value in the middle of others, wherever it begins."""
+    """Yield the base64 forms of a value inside other data, at each alignment."""
     for before in range(3):
         text = base64.b64encode(b"\0" * before + value).decode("ascii").rstrip("=")
-        # Characters at both ends have bits of the neighbours in them.
+        # The characters at both ends contain bits of the neighbours.
         text = text[(0, 2, 3)[before] : len(text) - bool((before + len(value)) % 3)]
         yield text
         yield text.translate({ord("+"): "-", ord("/"): "_"})
@@ -242,7 +245,7 @@ def _decoded(found: re.Match[str]) -> str:
 
 
 def _decode(layer: re.Pattern[str], text: str, chars: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    """Undoes one layer of encodings, and keeps the places."""
+    """Decode one layer of encodings, and keep the positions."""
     decoded: list[tuple[str, int, int]] = []
     end = 0
     for found in layer.finditer(text):

@@ -1,4 +1,4 @@
-"""The image service over HTTP, one method an endpoint."""
+"""Call the image service over HTTP, one method per endpoint."""
 
 from __future__ import annotations
 
@@ -45,28 +45,34 @@ from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
 from seedream_batch.model.service_messages import is_balance
 
 MAX_ANSWER = 4 * 1024 * 1024
-"""Bytes of an API answer that are read; a task document has a few thousand."""
+"""Most bytes read of an API response; a task document has a few thousand."""
 MAX_RESULT = 64 * 1024 * 1024
-"""Bytes of the document of a task that are read: images may be written into it."""
+"""Most bytes read of a task document, which may contain images."""
 
 SUBMIT_TIMEOUT = 120.0
-"""Seconds without a byte after which a submission counts as unanswered; a long wait costs less than a doubt."""
+"""Seconds without a byte after which a submission counts as unanswered.
+
+Long, since waiting costs less than an uncertain task.
+"""
 POLL_TIMEOUT = 30.0
 SLOWEST_UPLOAD = 50_000.0
-"""Bytes a second that a large request may take; a request with inlined references has megabytes."""
+"""Slowest rate of a large request in bytes per second; inlined references make megabytes."""
 TRICKLE = 60.0
 """Seconds that a whole exchange may take on top of its timeout."""
 KEEP_ALIVE = 5.0
-"""Seconds an idle connection is kept. Short, because a POST on a connection that the service is just closing has an
-unknown outcome; servers keep theirs for 15 s and more."""
+"""Seconds an idle connection is kept.
+
+Short, because a POST on a connection that the service is just closing has an unknown outcome; servers keep theirs for
+15 s and more.
+"""
 
 PIECE = 256 * 1024
-"""Bytes of a request that are sent in one go: inlined reference images make bodies of many MB, and others wait."""
+"""Bytes of a request sent at once: inlined references make bodies of many MB, and other requests wait meanwhile."""
 
 SUBMIT = "/images/generations"
 
 UPLOAD_LIFETIME = 72 * 3600.0
-"""Seconds that an uploaded image can be used."""
+"""Seconds for which an uploaded image can be used."""
 
 _FAILURES: tuple[type[Exception], ...] = (
     httpx.HTTPError,
@@ -77,27 +83,27 @@ _FAILURES: tuple[type[Exception], ...] = (
     TimeoutError,
     ValueError,
 )
-"""What the transport raises when an exchange fails; it lets some of aiohttp's own errors through."""
+"""What the transport raises when an exchange fails; it passes on some of aiohttp's own errors."""
 
 
 class NotExecuted(OSError):
-    """The service has not executed the request: it never had a connection, or was answered with a redirect.
+    """The service did not execute the request: there was no connection, or it answered with a redirect.
 
-    `lasting` if it does not get better by itself: a certificate, a proxy, an address.
+    `lasting` if waiting does not help: a certificate, a proxy, an address.
     """
 
-    def __init__(self, told: str, *, lasting: bool, status: int | None = None) -> None:
-        super().__init__(told)
+    def __init__(self, message: str, *, lasting: bool, status: int | None = None) -> None:
+        super().__init__(message)
         self.lasting = lasting
         self.status = status
 
 
 class ForbiddenAddress(OSError):
-    """A host name resolved to an address that no result image lives at."""
+    """A host name resolved only to addresses that must not be requested."""
 
 
 def origin_of(base_url: str) -> str:
-    """The origin of a base URL given with or without `/v1`. Raises `UsageError` for what is no http(s) URL."""
+    """Return the origin of a base URL given with or without `/v1`. Raise `UsageError` if it is not an http(s) URL."""
     try:
         parts = urlsplit(base_url.strip())
         port = parts.port
@@ -115,12 +121,12 @@ def origin_of(base_url: str) -> str:
 
 
 def http_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
-    """The proxy as the transport takes it; None for one that is a matter of the connections."""
+    """Return the proxy for the transport; None for a SOCKS proxy, which the connector handles."""
     return None if proxy is None or proxy.scheme in SOCKS else httpx.Proxy(proxy.url, headers=proxy.headers)
 
 
 UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For the transport, which would load certificates for connections that are not its own; this one trusts nobody."""
+"""Passed to the transport, which would otherwise load certificates that it does not use; trusts nothing."""
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
@@ -128,7 +134,7 @@ _NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
 
 @lru_cache(maxsize=256)
 def is_loopback(host: str) -> bool:
-    """Whether a host name means this machine."""
+    """Return whether a host name means this machine."""
     if host == "localhost":
         return True
     try:
@@ -138,7 +144,7 @@ def is_loopback(host: str) -> bool:
 
 
 def longest_submission(body: str) -> float:
-    """Seconds after which a submission with this body is over, whatever became of it."""
+    """Return the seconds after which a submission with this body has ended, whatever its outcome."""
     return CONNECT_TIMEOUT + _longest(SUBMIT_TIMEOUT, len(body.encode()))
 
 
@@ -149,8 +155,8 @@ def _longest(timeout: float, length: int) -> float:
 class Service:
     """A client of one service with one key. Use as an async context manager.
 
-    Nothing here retries, follows redirects (they would carry the key along) or decides: each method makes one
-    exchange and says what came of it. `clock` gives unix seconds, for Retry-After dates.
+    It neither retries nor follows redirects (they would get the key), and decides nothing: each method makes one
+    exchange and returns its outcome. `clock` returns Unix seconds, for Retry-After dates.
     """
 
     def __init__(
@@ -160,14 +166,14 @@ class Service:
         self._clock = clock
         self._key = key
         self.connections = connections
-        """Requests that can be under way at the same time."""
+        """Requests that can be outstanding at the same time."""
         self.calls = 0
         """Requests made so far."""
         self.reached = False
-        """Whether it has ever answered."""
+        """Whether the service has ever answered."""
         self.dead_end = False
-        """Whether the last request failed in a way that does not get better by itself."""
-        # Proxies of the environment are for the outside; a service on this machine is reached directly.
+        """Whether the last request failed for a reason that waiting does not fix."""
+        # A service on this machine is reached without the environment's proxy.
         self._proxy = proxy = None if is_loopback(urlsplit(origin).hostname or "") else proxy_for(origin)
         context = tls() if origin.startswith("https:") else None
         self._unconnected: set[Exchange] = set()
@@ -184,8 +190,8 @@ class Service:
                 max_field_size=LONGEST_FIELD,
             )
 
-        # The bare transport: what a client of httpx adds to it, redirects, cookies and credentials of its own, is not
-        # wanted here, and takes longer than the exchange.
+        # The bare transport: an httpx client adds redirects, cookies and credentials of its own, which are not wanted
+        # here, and take longer than the exchange.
         self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
         self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
         self._headers = [
@@ -203,7 +209,7 @@ class Service:
         await self._transport.aclose()
 
     async def submit(self, body: str, key: str) -> Submission:
-        """Sends one generation request under its Idempotency-Key."""
+        """Send one generation request under its Idempotency-Key; return its outcome."""
         headers = [(b"Content-Type", b"application/json"), (b"Idempotency-Key", key.encode("ascii"))]
         try:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
@@ -214,7 +220,7 @@ class Service:
         return wire.submission(answer, self._clock())
 
     async def poll(self, task_id: str) -> Poll:
-        """Looks at one task."""
+        """Poll one task id; return what it showed."""
         try:
             path = f"/tasks/{quote(task_id, safe='')}?language=en"
             answer = await self._exchange("GET", path, POLL_TIMEOUT, most=MAX_RESULT)
@@ -224,7 +230,7 @@ class Service:
         return wire.poll(answer, self._clock(), task_id, self.origin)
 
     async def upload(self, data: bytes, media_type: str) -> str:
-        """Uploads a reference image; its URL, good for `UPLOAD_LIFETIME`. Raises `ServiceError`."""
+        """Upload a reference image; return its URL, valid for `UPLOAD_LIFETIME`. Raise `ServiceError`."""
         name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
         files = {"file": (name, data, media_type)}
         answer = await self._asked(
@@ -236,7 +242,7 @@ class Service:
         return url
 
     async def balance(self) -> wire.Balance:
-        """What the account has left. Raises `CredentialsRefused`, `NotReached` or `ServiceError`."""
+        """Return the account's balance. Raise `CredentialsRefused`, `NotReached` or `ServiceError`."""
         answer = await self._asked(
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
@@ -253,19 +259,19 @@ class Service:
             failure = NotReached(doing, self._key.masked(str(error)))
         except _FAILURES as error:
             failure = ServiceError(f"{doing}: {self._key.masked(describe(error))}")
-        # Not from within the handler: the `repr` of some errors of the HTTP library has the key in it.
+        # Raised outside the handler: the `repr` of some errors of the HTTP library contains the key.
         raise failure
 
     def give_up_connecting(self) -> None:
-        """Ends the requests that have no connection yet; those that have one are answered."""
+        """End the requests that have no connection yet; those that have one are still answered."""
         for exchange in self._unconnected:
             exchange.give_up_connecting()
 
     def _refuse(self, answer: Answer, doing: str, lacking: str) -> NoReturn:
         fault = fault_of(wire.parse(answer), answer)
-        told = fault.message or (lacking if 200 <= answer.status < 300 else "")
+        message = fault.message or (lacking if 200 <= answer.status < 300 else "")
         kind: type[ServiceError]
-        if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, told):
+        if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, message):
             kind = BalanceTooLow
         elif answer.status == 401 or (answer.status == 403 and not is_web_page(answer.body)):
             kind = CredentialsRefused
@@ -277,7 +283,7 @@ class Service:
             kind = RequestRefused
         else:
             kind = ServiceError
-        raise kind(f"{doing}: HTTP {answer.status}{': ' + told if told else ''}")
+        raise kind(f"{doing}: HTTP {answer.status}{': ' + message if message else ''}")
 
     async def _exchange(
         self,
@@ -299,11 +305,11 @@ class Service:
             **_body(content, files),
             extensions={"timeout": {"read": timeout}},
         )
-        # Known, so that it is not found out anew for each request.
+        # Set here, so that httpx does not detect it for each request.
         request.headers.encoding = "ascii"
         if isinstance(request.stream, httpx.ByteStream):
             request.read()
-        # A body that trickles, either way, keeps the read timeout quiet for ever; this bound is on the whole exchange.
+        # A body that trickles in either direction never triggers the read timeout; this limits the whole exchange.
         exchange = Exchange(_longest(timeout, len(content or b"")))
         self._unconnected.add(exchange)
         failure: NotExecuted | None = None
@@ -315,7 +321,7 @@ class Service:
             failure = not_connected(error, self._proxy)
         finally:
             self._unconnected.discard(exchange)
-        # Not from within the handler, as above.
+        # Raised outside the handler, as above.
         self.dead_end = failure.lasting and not self.reached
         raise failure
 
@@ -332,17 +338,17 @@ class Service:
                         del body[most:]
                         break
             except asyncio.CancelledError:
-                # The limit of the exchange ends the body, too. What came of it counts as below.
+                # The time limit of the exchange also ends the body; what was received counts as below.
                 if not exchange.expired:
                     raise
                 whole = False
             except _FAILURES:
-                # The status line did come. What there is of the body may still hold all of a task id that is paid for.
+                # The status line was received, and the partial body may contain a complete, paid task id.
                 whole = False
             finally:
                 await response.aclose()
         plain = unpacked(bytes(body), response.headers.get("content-encoding", ""))
-        # A service that repeats the key in a message must not bring it into logs and the manifest.
+        # A service that repeats the key in a message must not get it into logs and the manifest.
         answer = Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
         if 300 <= answer.status < 400 and not self._executed(request.method, answer):
             self.dead_end = True
@@ -351,7 +357,7 @@ class Service:
         return answer
 
     def _executed(self, method: str, answer: Answer) -> bool:
-        """Whether what was answered with a redirect may have been executed: See Other says so, and a task id does."""
+        """Return whether a request answered with a redirect may have been executed: See Other or a task id says so."""
         if method == "GET":
             return False
         return answer.status not in {301, 302, 307, 308} or bool(wire.submission(answer, self._clock()).task_ids)
@@ -364,21 +370,21 @@ class Service:
 
 
 def _redirected(origin: str, answer: Answer) -> str:
-    """What a redirect of the service means. No more than the origin of where it leads: the rest may hold the key."""
-    there = ""
+    """Return the message for a redirect, with only the origin of its target: the rest may contain the key."""
+    target = ""
     try:
         parts = urlsplit(urljoin(origin, answer.headers.get("location", "")))
-        there = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
+        target = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"
     except ValueError:
         pass
-    told = f"{origin} redirects (HTTP {answer.status})"
-    if not there.isprintable() or not there.startswith(("http://", "https://")) or there == origin:
-        return f"{told}, which is not followed; is that the address of the service? APIMART_BASE_URL sets it"
-    return f"{told} to {there}, which is not followed; if the service is there now, set APIMART_BASE_URL={there}"
+    text = f"{origin} redirects (HTTP {answer.status})"
+    if not target.isprintable() or not target.startswith(("http://", "https://")) or target == origin:
+        return f"{text}, which is not followed; is that the address of the service? APIMART_BASE_URL sets it"
+    return f"{text} to {target}, which is not followed; if the service is there now, set APIMART_BASE_URL={target}"
 
 
 def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
-    """The body of a request, in the words of httpx; a small one as it is, without a look at what it might be."""
+    """Return the body of a request as arguments for httpx; a small one as a ready stream, which skips its detection."""
     if files is not None:
         return {"files": files}
     if content is not None and len(content) > PIECE:
@@ -392,7 +398,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
 
 
 def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
-    """A request for which there never was a connection, with what to do about it."""
+    """Return the error for a request that never had a connection, with what to do about it."""
     causes = list(_causes(error))
     for cause in causes:
         if isinstance(cause, aiohttp.ClientConnectorCertificateError):
@@ -400,18 +406,18 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return NotExecuted(f"no TLS connection: {distrusted(cause.verify_message)}", lasting=True)
         if isinstance(cause, aiohttp.ClientHttpProxyError) and proxy is not None:
-            told = f"the proxy that {proxy.variable} names refuses: HTTP {cause.status}"
+            text = f"the proxy that {proxy.variable} names refuses: HTTP {cause.status}"
             if cause.status == 407:
-                told += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
-            return NotExecuted(told, lasting=True)
-    told = no_connection_in_time() if any(isinstance(one, TimeoutError) for one in causes) else describe(error)
+                text += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
+            return NotExecuted(text, lasting=True)
+    text = no_connection_in_time() if any(isinstance(one, TimeoutError) for one in causes) else describe(error)
     if proxy is None:
-        return NotExecuted(told, lasting=False)
+        return NotExecuted(text, lasting=False)
     if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
-        told = "it cannot be reached"
+        text = "it cannot be reached"
     elif proxy.scheme in SOCKS and isinstance(error, ConnectionError):
-        told = one_line(str(error))
-    return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({told})", lasting=True)
+        text = one_line(str(error))
+    return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({text})", lasting=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -423,10 +429,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def describe(error: BaseException) -> str:
-    """A failed exchange in a few words, without addresses of memory or of proxies."""
+    """Return a short message for a failed exchange, without memory or proxy addresses."""
     cause = error.__cause__ or error
     if isinstance(cause, asyncio.CancelledError):
-        # By the limit of the exchange.
+        # Cancelled by the time limit of the exchange.
         cause = error
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
         if isinstance(cause.os_error, ForbiddenAddress):
@@ -444,5 +450,5 @@ def describe(error: BaseException) -> str:
         return "the connection was closed without an answer"
     if isinstance(cause, ConnectionResetError) or getattr(cause, "errno", None) in {errno.ECONNRESET, errno.EPIPE}:
         return "the connection was reset"
-    told = one_line(str(cause))
-    return f"{type(cause).__name__}: {told}" if told else type(cause).__name__
+    text = one_line(str(cause))
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__

@@ -1,4 +1,4 @@
-"""Connections through a SOCKS proxy; the only module that needs the extra `socks`."""
+"""Connect through a SOCKS proxy; the only module that needs the extra `socks`."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["ProxyType", "SocksConnector"]
 
 
 class SocksConnector(ProxyConnector):
-    """Raises `ConnectionError` for whatever goes wrong before there is a connection: nothing was sent then."""
+    """Raises `ConnectionError` for any failure before there is a connection: nothing was sent then."""
 
     async def _connect_via_proxy(self, *args: Any, **settings: Any) -> tuple[asyncio.Transport, ResponseHandler]:
         try:
             return await super()._connect_via_proxy(*args, **settings)
         except Exception as error:
-            raise ConnectionError(_told(error)) from error
+            raise ConnectionError(_message(error)) from error
 
 
-def _told(error: Exception) -> str:
-    # Without the address of the proxy, which some messages have in them.
+def _message(error: Exception) -> str:
+    # Some messages contain the address of the proxy, which may hold a password.
     if isinstance(error, python_socks.ProxyConnectionError):
         return "it cannot be reached"
     if isinstance(error, EOFError):

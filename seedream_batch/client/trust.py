@@ -1,4 +1,4 @@
-"""Which certificates are trusted: those of the system, or of SSL_CERT_FILE and SSL_CERT_DIR."""
+"""Choose the trusted certificates: those of the system, or of SSL_CERT_FILE and SSL_CERT_DIR."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from seedream_batch.errors import UsageError
 
 _OTHERS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables by which other programs are told of an authority."""
+"""Variables that set the certificates of other programs."""
 
 
 def tls() -> ssl.SSLContext:
-    """The settings of TLS connections. Raises `UsageError` for an SSL_CERT_FILE or SSL_CERT_DIR of no use.
+    """Return the TLS settings. Raise `UsageError` for an unusable SSL_CERT_FILE or SSL_CERT_DIR.
 
-    OpenSSL itself passes over such a file without a word, and trusts nobody then.
+    OpenSSL itself ignores such a file silently, and then trusts nothing.
     """
     return _tls(os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", ""))
 
@@ -34,13 +34,13 @@ def _tls(file: str, folders: str) -> ssl.SSLContext:
         raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is no folder")
     context = ssl.create_default_context()
     if file or folders:
-        # Authorities that people make themselves lack what the strictest reading of the standard wants.
+        # Private authorities often lack fields that strict verification requires.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
 def distrusted(why: str) -> str:
-    """What to do about a certificate that is not trusted, in a sentence."""
-    told = f"its certificate is not trusted ({why}); set SSL_CERT_FILE to the file with your company's authority"
+    """Return what to do about an untrusted certificate, as a sentence."""
+    text = f"its certificate is not trusted ({why}); set SSL_CERT_FILE to the file with your company's authority"
     others = [name for name in _OTHERS if os.environ.get(name)]
-    return f"{told}: {' and '.join(others)} are for other programs" if others else told
+    return f"{text}: {' and '.join(others)} are for other programs" if others else text

@@ -1,4 +1,4 @@
-"""Webhooks: one request that tells somebody how a run ended."""
+"""Send a webhook: one request that reports the result of a run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from seedream_batch.client.trust import tls
 from seedream_batch.errors import ServiceError
 
 WHOLE_TIMEOUT = 20.0
-"""Seconds for the whole exchange: nobody waits longer for a run that is over."""
+"""Seconds for the whole exchange: the run is over, and the user waits for the program to end."""
 
 
 def address_fault(url: str) -> str:
-    """What keeps an address from being a webhook, without repeating it; empty if nothing does."""
+    """Return why an address cannot be a webhook, without repeating it; empty if it can."""
     try:
         parts = urlsplit(url)
         host = httpx.URL(url).host
@@ -37,7 +37,7 @@ def address_fault(url: str) -> str:
 
 
 async def deliver(url: str, method: str, body: bytes | None) -> None:
-    """Sends a JSON body, or none. Raises `ServiceError`, which names the host and nothing else of the address."""
+    """Send a JSON body, or none. Raise `ServiceError`, which names only the host of the address."""
     host = urlsplit(url).hostname or ""
     told = ""
     try:
@@ -46,14 +46,14 @@ async def deliver(url: str, method: str, body: bytes | None) -> None:
         told = "no answer in time"
     except _FAILURES as error:
         told = describe(error)
-        # The rest of the address is as good as a password.
+        # The path of the address may be a secret.
         if url in told or (len(urlsplit(url).path) > 1 and urlsplit(url).path in told):
             told = type(error).__name__
     else:
         # Redirects are not followed: they would carry the summary to an address that nobody wrote down.
         if not 200 <= status < 300:
             told = f"HTTP {status}"
-    # Not from within the handler: the errors of the HTTP library have the whole address in them.
+    # Raised outside the handler: the errors of the HTTP library contain the whole address.
     if told:
         raise ServiceError(f"{host} was not notified: {told}")
 
@@ -62,7 +62,7 @@ async def _exchange(url: str, method: str, body: bytes | None) -> int:
     headers = {"User-Agent": f"seedream-batch/{__version__}"}
     if body is not None:
         headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
-    # Proxies of the environment are for the outside.
+    # A host on this machine is reached without the environment's proxy.
     proxy = None if is_loopback(urlsplit(url).hostname or "") else proxy_for(url)
     context = tls() if url.startswith("https:") else None
 

@@ -1,4 +1,4 @@
-"""Answers of the service -> outcomes. Pure, and takes any bytes at all without raising."""
+"""Turn responses of the service into outcomes. Pure; any bytes, never raises."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitt
 from seedream_batch.model.service_messages import is_balance, is_no_model, is_unknown_task, lacks_money
 
 KEPT = 64 * 1024
-"""Bytes of an answer that are kept for people where it was not fully understood."""
+"""Bytes stored of a response that was not fully understood, for the user."""
 
 _NOT_EXECUTED = {400, 401, 402, 403, 413, 429}
-"""The statuses that the service documents as not executed."""
+"""Statuses that the service documents as not executed."""
 
 _REFUSED_BY_HTTP = {405, 406, 411, 414, 415, 417, 426, 431, 451}
-"""By their meaning nobody acted upon the request; in practice they come from what stands in front of a service."""
+"""Statuses that mean nobody acted on the request; in practice they come from proxies and gateways."""
 
 _TYPES = {
     "invalid_request_error": 400,
@@ -44,15 +44,15 @@ _TYPES = {
 
 
 def parse(answer: Answer) -> Json:
-    """The JSON of an answer, its first object if there are several; None where there is none."""
+    """Return the first JSON object of a response, else its first document; None if there is none."""
     return documents(answer).first
 
 
 def submission(answer: Answer, now: float) -> Submission:
-    """What became of a submission.
+    """Return the outcome of a submission.
 
-    Task ids count wherever they are in an answer of success. Only what the service documents as not executed counts as
-    that, or what by its nature cannot have been; all else without a task id is unknown.
+    Task ids count anywhere in a successful response. A request counts as not executed only if the service documents the
+    answer so, or if it cannot have been executed; everything else without a task id is unknown.
     """
     found = documents(answer)
     fault = fault_of(found.first, answer)
@@ -64,20 +64,20 @@ def submission(answer: Answer, now: float) -> Submission:
         keep = kept_of(answer, kept) if kept else None
         return Submission(kind, (), fault.message, fault.code or fault.type, status, wait, kept=keep)
 
-    told = answer.status
-    if 200 <= told < 300 or not told or (300 <= told < 400 and ids.rank >= 2):
-        told = _told_status(found, fault) if _is_error(found) else 0
-        # The id of an error may be the one of its request, and of what is not HTTP one of anything.
-        if ids.rank > (1 if told or _is_error(found) or status is None else 0):
+    status_code = answer.status
+    if 200 <= status_code < 300 or not status_code or (300 <= status_code < 400 and ids.rank >= 2):
+        status_code = _named_status(found, fault) if _is_error(found) else 0
+        # An id in an error may be that of the request, and one in bytes that are not HTTP that of anything.
+        if ids.rank > (1 if status_code or _is_error(found) or status is None else 0):
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
             documented = found.clean and ids.rank > 1 and answer.status < 300
             odd = "" if documented else "the task id was not where the service documents it"
             kept = kept_of(answer, odd)
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
-        if not told or ids.ids or not answer.whole:
+        if not status_code or ids.ids or not answer.whole:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
-    kind = _refusal(told, fault, page=not found.found and is_web_page(answer.body))
+    kind = _refusal(status_code, fault, page=not found.found and is_web_page(answer.body))
     walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not found.found and is_web_page(answer.body)
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
@@ -85,9 +85,9 @@ def submission(answer: Answer, now: float) -> Submission:
 
 
 def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
-    """What a refusal with this status means; None where it may have been executed all the same."""
-    # Too little money is found out before anything is executed, whatever status says so; a page is not the service's.
-    # Under a status that may mean anything, a word about money is not enough: an account is also charged afterwards.
+    """Return what a refusal with this status means; None if the request may have been executed all the same."""
+    # A balance that is too low is noticed before execution, whatever the status; a web page is not the service's. With
+    # an ambiguous status, a mention of money is not enough, since an account is also charged after the execution.
     lacking = is_balance if status in _NOT_EXECUTED else lacks_money
     if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):
         return Submitted.UNPAID
@@ -123,7 +123,7 @@ def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
 
 
 def _is_error(found: Documents) -> bool:
-    """Whether an answer of success says in its body that it is none."""
+    """Return whether a response with a success status describes an error in its body."""
     document = found.first
     if not isinstance(document, dict):
         return False
@@ -132,8 +132,8 @@ def _is_error(found: Documents) -> bool:
     return failed or document.get("success") is False or fault_in(document.get("error")) != Fault()
 
 
-def _told_status(found: Documents, fault: Fault) -> int:
-    """The documented status of "not executed" that an error in an answer of success names; 0 where it names none."""
+def _named_status(found: Documents, fault: Fault) -> int:
+    """Return the status, documented as not executed, that an error in a successful response names; 0 if none."""
     document = found.first
     codes = [number_of(fault.code), number_of(document.get("code")) if isinstance(document, dict) else None]
     named = [int(code) for code in codes if code is not None and 400 <= code < 600]
@@ -145,22 +145,22 @@ def _told_status(found: Documents, fault: Fault) -> int:
 
 
 _NOT_KNOWN = {200, 400, 404, 410, 422}
-"""Statuses under which services say that they do not know a task; where it is not 404, the words have to say so."""
+"""Statuses with which services say that they do not know a task; except with 404, the message must say so."""
 
 
 def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "") -> Poll:
-    """What a look at a task showed; what could not be used is in its notes.
+    """Return what a poll of a task showed, with what could not be used in its notes.
 
-    Only a document of that very task can end it: a success status on an error page, or another task's document, is
-    no answer, and neither is a refusal that the service did not write itself. `origin` is the service's, for links
-    that name no host.
+    Only a document of that very task can end it: a success status on an error page, or another task's document, is no
+    answer, and neither is a refusal that the service did not write itself. Links without a host are relative to
+    `origin`.
     """
     status = answer.status
     found = documents(answer)
     fault = fault_of(found.first, answer)
     own = isinstance(found.first, dict)
-    # Bytes that are not HTTP have no status; a document of the task is one all the same. Polls are free: one that was
-    # cut short is asked for again, for the rest may hold more images.
+    # Bytes that are not HTTP have no status, but may contain the task's document. A response that was cut off is not
+    # used: polls are free, and the rest may list more images.
     usable = 200 <= status < 300 or not status
     task = task_in(found, task_id) if usable and not found.repaired else None
     unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
@@ -180,7 +180,7 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
 
 
 def _says_nothing(task: Mapping[str, Json]) -> bool:
-    """Whether an object tells neither how a task is nor where its images are."""
+    """Return whether an object has neither a known status nor images."""
     return progress_of(status_of(task) or "") is Progress.UNKNOWN and not images_in(task, [])
 
 
@@ -198,7 +198,7 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
     images = images_in(task, notes, origin, errors)
     percent = number_of(str(task.get("progress", "")).strip().rstrip("%")) if _is_simple(task.get("progress")) else None
     if images and (progress is not Progress.RUNNING or (percent is not None and percent >= 100)):
-        # A task that has images has ended, whatever the word is; under a word for work only if all of them are there.
+        # A task with images has ended, whatever its status word; if that says running, only at 100 percent.
         progress = Progress.COMPLETED
     if progress is Progress.COMPLETED:
         if not images and not notes and not errors:
@@ -236,13 +236,13 @@ _SECRETS = (
 
 
 def possible_ids(kept: Kept) -> tuple[str, ...]:
-    """What may be task ids in a kept answer, the likeliest first; for people to choose from."""
+    """Return what may be task ids in a stored response, the likeliest first, for the user to choose from."""
     headers = {str(name): str(value) for name, value in json.loads(kept.headers).items()}
     return candidates(kept.body, headers)
 
 
 def kept_of(answer: Answer, why: str) -> Kept:
-    """An answer as it is kept for people: its first part, with secrets masked, fit for any database."""
+    """Return a response for storage: its first part, with secrets masked, valid text for any database."""
     text = answer.body[:KEPT].decode("utf-8", "backslashreplace").replace("\0", "\\x00")
     for secret in _SECRETS:
         text = secret.sub(r"\1***", text)
@@ -258,14 +258,14 @@ def kept_of(answer: Answer, why: str) -> Kept:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What the account has left; money in millionths of a USD, None when unlimited."""
+    """What the account has left; money in millionths of a USD, None if unlimited."""
 
     remaining: int | None
     used: int | None
 
 
 def balance(document: Json) -> Balance | None:
-    """The balance in an answer, None where there is none to read."""
+    """Return the balance in a response; None if there is none."""
     if not isinstance(document, dict) or document.get("success") is False:
         return None
     data = document if "remain_balance" in document else document.get("data")
@@ -282,7 +282,7 @@ def balance(document: Json) -> Balance | None:
 
 
 def upload_url(document: Json) -> str | None:
-    """The URL of an uploaded image, None where the answer has none."""
+    """Return the URL of an uploaded image; None if the response has none."""
     for at in (document, document.get("data") if isinstance(document, dict) else None):
         url = at.get("url") if isinstance(at, dict) else None
         url = url.strip() if isinstance(url, str) else url

@@ -321,7 +321,7 @@ MUTATIONS = (
         (
             Edit(
                 "client/wire.py",
-                "        if ids.rank > (1 if told or _is_error(found) or status is None else 0):",
+                "        if ids.rank > (1 if status_code or _is_error(found) or status is None else 0):",
                 "        if ids.rank > 2:",
             ),
             Edit(
