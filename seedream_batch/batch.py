@@ -23,7 +23,7 @@ from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import LoadedJob
 from seedream_batch.jobfile.select_option import chosen
-from seedream_batch.operations.make_plan import survey
+from seedream_batch.operations.make_plan import make_plan
 from seedream_batch.planning import Plan
 
 Told = TypeVarTuple("Told")
@@ -47,7 +47,7 @@ def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = No
         UsageError: `select` names what the job does not have.
     """
     readable(job.job, moved=False)
-    return survey(
+    return make_plan(
         job.tasks(),
         job.job.manifest,
         resend=job.job.run.resends if resend is None else resend,

@@ -16,7 +16,7 @@ Everything a user can cause or meet is a `SeedreamBatchError`; anything else tha
     |   +-- ManifestBusy      another program writes into it
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
-        +-- LineLost          the server that the manifest is on does not answer
+        +-- ConnectionLost          the server that the manifest is on does not answer
         +-- Collision         two transactions got in each other's way; nothing was changed
 
 Only `seedream_batch.cli` knows which exit code belongs to which.
@@ -97,7 +97,7 @@ class StorageError(SeedreamBatchError):
     """A file or folder cannot be read or written; the message says which and why."""
 
 
-class LineLost(StorageError):
+class ConnectionLost(StorageError):
     """The line to the server that the manifest is on is gone, or it does not answer; nothing was changed."""
 
 
@@ -106,7 +106,7 @@ class Collision(StorageError):
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
+def translate_os_errors(path: Path) -> Iterator[None]:
     """Errors of the system as `StorageError` about a path."""
     try:
         yield

@@ -54,7 +54,7 @@ def comes_back(manifest):
     """What one does that was taken away, and hears of it."""
     with pytest.raises(Fenced):
         manifest.again()
-    manifest.step_out()
+    manifest.detach()
 
 
 def waits(place):

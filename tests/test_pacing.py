@@ -11,11 +11,11 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.pacing import PollSchedule, SubmissionPace
-from seedream_batch.pacing.poll_schedule import ENOUGH, SCOUTS
+from seedream_batch.pacing import AdaptiveRateLimiter, PollSchedule
+from seedream_batch.pacing.poll_schedule import ENOUGH, PROBES
 from seedream_batch.pacing.rate_limiter import LATE, MOST_HELD, SLOWEST, START
 
-# Submissions
+# TaskStore
 
 
 def slots(pace, times, now=0.0):
@@ -28,13 +28,13 @@ def slots(pace, times, now=0.0):
 
 
 def test_a_rate_spaces_submissions():
-    assert slots(SubmissionPace(4), 5, 100.0) == pytest.approx(
+    assert slots(AdaptiveRateLimiter(4), 5, 100.0) == pytest.approx(
         [100 - 0, 100.25 - LATE, 100.5 - LATE, 100.75 - LATE, 101 - LATE]
     )
 
 
 def test_slots_that_are_taken_together_are_spaced_as_well():
-    pace = SubmissionPace(2)
+    pace = AdaptiveRateLimiter(2)
     waits = [pace.next_slot(10.0) for _ in range(4)]
     assert [later - earlier for earlier, later in itertools.pairwise(waits[1:])] == pytest.approx([0.5, 0.5])
 
@@ -42,7 +42,7 @@ def test_slots_that_are_taken_together_are_spaced_as_well():
 @settings(max_examples=examples(200), deadline=None)
 @given(st.floats(0.01, 1000), st.lists(st.floats(0, 10), min_size=2, max_size=30))
 def test_on_average_never_faster_than_the_rate(rate, pauses):
-    pace, now, found = SubmissionPace(rate), 0.0, []
+    pace, now, found = AdaptiveRateLimiter(rate), 0.0, []
     for pause in pauses:
         now += pause
         wait = pace.next_slot(now)
@@ -56,7 +56,7 @@ def test_on_average_never_faster_than_the_rate(rate, pauses):
 @given(st.floats(2, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=60))
 def test_what_the_disk_held_up_together_leaves_at_the_rate(rate, delays):
     """Each delay is what passes from a slot until the intent is on the disk; a slow one holds up the next."""
-    pace, left, held, written = SubmissionPace(rate), [], [], 0.0
+    pace, left, held, written = AdaptiveRateLimiter(rate), [], [], 0.0
     due = [(pace.next_slot(0.0), -1, "slot")]
     numbers = iter(enumerate(delays))
     while due:
@@ -78,13 +78,13 @@ def test_what_the_disk_held_up_together_leaves_at_the_rate(rate, delays):
 
 
 def test_nothing_waits_for_long_once_its_intent_is_written():
-    pace = SubmissionPace(0.001)
+    pace = AdaptiveRateLimiter(0.001)
     assert pace.leaving(0.0) == 0.0
     assert pace.leaving(0.0) == MOST_HELD
 
 
 def test_everything_waits_for_the_pause_the_service_asked_for():
-    pace = SubmissionPace(None)
+    pace = AdaptiveRateLimiter(None)
     pace.refused(10.0, 30.0)
     assert pace.next_slot(11.0) == 29.0
     pace.refused(12.0, 5.0)  # a shorter pause does not end the longer one
@@ -96,14 +96,14 @@ def test_everything_waits_for_the_pause_the_service_asked_for():
 
 
 def test_refusals_of_what_was_under_way_slow_down_once():
-    pace = SubmissionPace(None)
+    pace = AdaptiveRateLimiter(None)
     for index in range(64):
         pace.refused(100.0 + index / 100, 2.0)
     assert pace.rate == START / 2
 
 
 def test_refusals_that_never_end_slow_down_to_a_bound():
-    pace, now = SubmissionPace(None), 0.0
+    pace, now = AdaptiveRateLimiter(None), 0.0
     for _ in range(200):
         now += 2.0
         pace.refused(now, 0.1)
@@ -115,7 +115,7 @@ class Limited:
 
     def __init__(self, limit, rate=None, answer=0.05, retry_after=1.0):
         self.limit, self.answer, self.retry_after = limit, answer, retry_after
-        self.pace = SubmissionPace(rate)
+        self.pace = AdaptiveRateLimiter(rate)
         self.size = self.tokens = max(1.0, limit / 10)
         self.filled = self.now = 0.0
         self.sent = self.accepted = self.refused = 0
@@ -217,7 +217,7 @@ def test_a_configured_rate_is_a_bound():
 
 @pytest.mark.parametrize("per_hour", [1, 60, 700])
 def test_refusals_never_raise_a_rate_that_is_slow_already(per_hour):
-    pace, now = SubmissionPace(per_hour / 3600), 0.0
+    pace, now = AdaptiveRateLimiter(per_hour / 3600), 0.0
     for _ in range(5):
         now += 3600.0
         pace.refused(now, 1.0)
@@ -226,7 +226,7 @@ def test_refusals_never_raise_a_rate_that_is_slow_already(per_hour):
 
 def test_growth_keeps_to_what_is_really_sent():
     """A run that has nothing to send for a while does not come back with a rate that nobody ever tried."""
-    pace, now = SubmissionPace(None), 0.0
+    pace, now = AdaptiveRateLimiter(None), 0.0
     for _ in range(500):
         now += 1.0
         pace.accepted(now)
@@ -278,9 +278,9 @@ def test_few_scouts_are_out_and_the_others_wait_for_what_they_tell(fails):
     schedule = PollSchedule(Random(1), monotonic=Clock())
     watches = [schedule.watch("2K") for _ in range(20)]
     waits = [watch.wait(0.0) for watch in watches]
-    assert sum(wait < 2 for wait in waits) == SCOUTS
-    assert len({round(wait, 2) for wait in waits}) >= SCOUTS
-    assert [watch.depends_on_others for watch in watches] == [False] * SCOUTS + [True] * (20 - SCOUTS)
+    assert sum(wait < 2 for wait in waits) == PROBES
+    assert len({round(wait, 2) for wait in waits}) >= PROBES
+    assert [watch.depends_on_others for watch in watches] == [False] * PROBES + [True] * (20 - PROBES)
     watches[0].close()
     watches[0].close()
     assert watches[-1].wait(0.0) < 2  # a place among the scouts was free

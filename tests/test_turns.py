@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing import RateFeedback, reserve_slots
 from seedream_batch.pacing.rate_limiter import START
 from seedream_batch.pacing.shared_rate import AHEAD
 
@@ -14,7 +14,7 @@ LEAD = 0.02
 
 
 def took(state, rate, now, most, **news):
-    return take_turns(state, rate, now, most, lead=LEAD, news=News(**news))
+    return reserve_slots(state, rate, now, most, lead=LEAD, news=RateFeedback(**news))
 
 
 def test_the_first_to_come_gets_the_first_turns():
@@ -33,7 +33,7 @@ def test_no_turn_is_so_late_that_an_intent_waits_for_long():
 
 
 def test_turns_come_no_sooner_than_an_intent_is_written():
-    _, turns, _ = take_turns("", 100.0, 1000.0, 5, lead=0.5, news=News())
+    _, turns, _ = reserve_slots("", 100.0, 1000.0, 5, lead=0.5, news=RateFeedback())
     assert turns[0] >= 1000.4
 
 

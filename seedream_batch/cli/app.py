@@ -12,21 +12,21 @@ from typing import Any
 import click
 
 from seedream_batch._version import __version__
-from seedream_batch.cli.help_text import VERBS, text
+from seedream_batch.cli.help_text import COMMANDS, text
 from seedream_batch.cli.lazy_imports import importing
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
 
-class _Verbs(click.Group):
+class _Commands(click.Group):
     """A group whose verbs are imported when they are used: the help of one needs nothing of the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return list(VERBS)
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in VERBS:
+        if cmd_name not in COMMANDS:
             return None
         if cmd_name == "emulator":
             from seedream_batch.emulator.command import command as emulator
@@ -46,12 +46,12 @@ class _Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         # A shell that asks how a line goes on is no place for a message.
-        if name not in VERBS and not name.startswith("-") and not ctx.resilient_parsing:
+        if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             from seedream_batch.cli.output.text import wrapped
             from seedream_batch.validate import did_you_mean
 
-            near = did_you_mean(name, VERBS)
-            more = f"Did you mean `{near}`?" if near else f"There is {', '.join(VERBS)}."
+            near = did_you_mean(name, COMMANDS)
+            more = f"Did you mean `{near}`?" if near else f"There is {', '.join(COMMANDS)}."
             # Behind the word with which click begins.
             ctx.fail(
                 wrapped(f"There is no command `{name}`. {more}", indent=" " * len("Error: "), hanging="  ").lstrip()
@@ -59,7 +59,7 @@ class _Verbs(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="seedream-batch")
 def cli() -> None:
     """Make images from job files."""

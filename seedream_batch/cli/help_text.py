@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERBS = {
+COMMANDS = {
     "validate": "Check job files; say everything that is wrong with them.",
     "plan": "Show what a run would do, and why; changes nothing.",
     "run": "Make every image that a job asks for and that is not there yet.",
@@ -43,5 +43,5 @@ Commands:
 
 def text() -> str:
     """What `seedream-batch --help` prints, for 80 columns."""
-    longest = max(map(len, VERBS))
-    return _TEXT.format(verbs="\n".join(f"  {verb:<{longest}}  {does}" for verb, does in VERBS.items()))
+    longest = max(map(len, COMMANDS))
+    return _TEXT.format(verbs="\n".join(f"  {verb:<{longest}}  {does}" for verb, does in COMMANDS.items()))

@@ -14,18 +14,18 @@ from pathlib import Path
 from seedream_batch.client.images import MAX_IMAGE, host_of
 from seedream_batch.delivery import in_place, is_placeholder, leaves_count_open, wrong_count, wrong_picture
 from seedream_batch.engine.circuit_breaker import Breaker
-from seedream_batch.engine.context import Context, event
-from seedream_batch.engine.download_writer import Inlet
+from seedream_batch.engine.context import RunContext, event
+from seedream_batch.engine.download_writer import DownloadWriter
 from seedream_batch.engine.events import EventKind, StopReason
-from seedream_batch.engine.file_placer import Placer
+from seedream_batch.engine.file_placer import FilePlacer
 from seedream_batch.engine.placement import assign_place, clear_leftovers, step_aside_earlier
-from seedream_batch.engine.stop_control import Happening, Stopping
+from seedream_batch.engine.stop_control import RunStopped, Signal
 from seedream_batch.errors import StorageError
 from seedream_batch.files.content_encoding import uncompressed
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import BadPicture, Picture, inspect
 from seedream_batch.files.local_folder import Occupied
-from seedream_batch.files.temp_file import Part, writing
+from seedream_batch.files.temp_file import TempFile, writing
 from seedream_batch.lifecycle import (
     LEAST_POLLS,
     PATIENCE,
@@ -58,7 +58,7 @@ from seedream_batch.model.task import (
     TaskState,
     image_path,
 )
-from seedream_batch.pacing import Watch
+from seedream_batch.pacing import TaskPoller
 
 DEFAULT_LINK_LIFETIME = 24 * 3600.0
 """Seconds that a result link is valid when the service does not say [Seedream 4.5 API documentation]."""
@@ -155,16 +155,16 @@ class _Seen:
 class Collector:
     """Follows tasks from their task id to their files."""
 
-    def __init__(self, context: Context, breaker: Breaker) -> None:
+    def __init__(self, context: RunContext, breaker: Breaker) -> None:
         self._context = context
         self._breaker = breaker
         self._closed: dict[str, float] = {}
         """Until when image hosts asked for no downloads, in seconds of the monotonic clock."""
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
-        self._placer = Placer(context.folder)
+        self._placer = FilePlacer(context.folder)
         self._noted: set[str] = set()
         """Notes about costs that were reported already."""
-        self._told: defaultdict[str, Happening] = defaultdict(Happening)
+        self._told: defaultdict[str, Signal] = defaultdict(Signal)
         """For each resolution, set once the duration of its tasks is known."""
         self._outlooks = {True: Outlook(), False: Outlook()}
         """Polls of several tasks taken together: True for tasks of earlier runs, False for tasks of this run."""
@@ -172,7 +172,7 @@ class Collector:
         """Repeated downloads without a better image in a row; negative once one was better."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
-        """Poll an accepted task until it ends; return its images if it succeeded. Raise `Stopping`.
+        """Poll an accepted task until it ends; return its images if it succeeded. Raise `RunStopped`.
 
         With `at_once` the task is from an earlier run, and may have ended long ago. It is polled until its deadline (at
         most `run.task_timeout` seconds from now) and `PATIENCE` seconds longer, whatever the answers are. After that it
@@ -213,18 +213,18 @@ class Collector:
                         context.stats.trouble += 1
                         text = f"no clear answer past its deadline: {poll.message or poll.kind}"
                         context.emit(event(EventKind.WARNING, task, text))
-                        raise Stopping
+                        raise RunStopped
         finally:
             outlook.forget(task.id)
 
-    async def _until_due(self, watch: Watch, resolution: str, seen: _Seen, born: float, *, at_once: bool) -> None:
-        """Wait until the next poll of a task is due; `born` in monotonic seconds. Raise `Stopping`."""
+    async def _until_due(self, watch: TaskPoller, resolution: str, seen: _Seen, born: float, *, at_once: bool) -> None:
+        """Wait until the next poll of a task is due; `born` in monotonic seconds. Raise `RunStopped`."""
         if seen.pause:
             await self._context.rest(seen.pause)
         elif seen.last is not None or not at_once:
             await self._wait(watch, resolution, born)
         if not self._context.may_poll:
-            raise Stopping
+            raise RunStopped
 
     def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
         """Return the seconds from `now` (Unix seconds) to a task's deadline."""
@@ -236,7 +236,7 @@ class Collector:
     def _move(self, poll: Poll, seen: _Seen, outlook: Outlook, *, age: float, overdue: bool, asked: int) -> Move | None:
         """Return what a poll moves its task to; None while the service itself may be at fault.
 
-        Raise `Stopping` when that has lasted long enough to be an outage.
+        Raise `RunStopped` when that has lasted long enough to be an outage.
         """
         context = self._context
         now = context.monotonic()
@@ -251,14 +251,14 @@ class Collector:
             return move
         if alike := outlook.outage(now):
             context.end(StopReason.OUTAGE, _outage(alike, last))
-            raise Stopping
+            raise RunStopped
         return None if move is not None and move.to is TaskState.LOST and outlook.doubtful(now) else move
 
     async def find_again(self, task: TaskRecord, *, follow: bool) -> list[ImageRecord]:
         """Poll a lost task a few times, for free; return its images if the service completed it after all.
 
         A task that is still running becomes accepted again and is followed, if its deadline leaves time. Without
-        `follow` every running one becomes accepted, and a later run follows it. Raise `Stopping`.
+        `follow` every running one becomes accepted, and a later run follows it. Raise `RunStopped`.
         """
         context = self._context
         job = context.job
@@ -270,7 +270,7 @@ class Collector:
         for polls in range(MOST_LOST_POLLS):
             await context.rest(poll_pause(polls) if polls else 0.0)
             if not context.may_poll:
-                raise Stopping
+                raise RunStopped
             poll = await self.look(task, context.clock() - (task.submitted_at or 0.0), overdue=True)
             now = context.monotonic()
             last, best = series(last, poll, now), richer(best, poll)
@@ -295,7 +295,7 @@ class Collector:
     async def complete(self, task: TaskRecord) -> None:
         """Poll a task that completed with too few images, for free; fetch those that it has by now.
 
-        Raise `Stopping`.
+        Raise `RunStopped`.
         """
         context = self._context
         if await context.writer.do(Manifest.is_anothers, task):
@@ -354,7 +354,7 @@ class Collector:
         context.emit(event(EventKind.FOUND, reopened, why))
         return reopened
 
-    async def _wait(self, watch: Watch, resolution: str, born: float) -> None:
+    async def _wait(self, watch: TaskPoller, resolution: str, born: float) -> None:
         """Wait until the next poll of a task is due; results of other tasks may bring it forward.
 
         After such a result the wait is computed again, so that tasks waiting for it do not all poll at once.
@@ -369,17 +369,17 @@ class Collector:
             wait = watch.wait(context.monotonic() - born)
         await context.rest(wait)
 
-    def _learn(self, watch: Watch, resolution: str, age: float, poll: Poll) -> None:
+    def _learn(self, watch: TaskPoller, resolution: str, age: float, poll: Poll) -> None:
         watch.ended(age, poll.took, failed=poll.kind is Polled.FAILED)
         if self._context.schedule.knows(resolution):
             self._told[resolution].set()
 
     async def fetch_all(self, task: TaskRecord) -> None:
-        """Download every announced image of a succeeded task. Raise `Stopping`."""
+        """Download every announced image of a succeeded task. Raise `RunStopped`."""
         await self.fetch(task, await self._context.writer.do(Manifest.images, task.id))
 
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
-        """Download the announced ones of these images of a task. Raise `Stopping`."""
+        """Download the announced ones of these images of a task. Raise `RunStopped`."""
         waiting = [image for image in images if image.state is ImageState.ANNOUNCED]
         results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
         for result in results:
@@ -391,7 +391,7 @@ class Collector:
                 await clear_leftovers(self._context, task, [image.index for image in current])
 
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
-        """Poll every task id of a task once; `age` in seconds since its submission. Raise `Stopping`."""
+        """Poll every task id of a task once; `age` in seconds since its submission. Raise `RunStopped`."""
         context = self._context
         polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
@@ -403,7 +403,7 @@ class Collector:
             await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock())
 
     async def notice(self, poll: Poll) -> None:
-        """Apply what a poll says about the service as a whole; wait where it asks for a pause. Raise `Stopping`."""
+        """Apply what a poll says about the service as a whole; wait where it asks for a pause. Raise `RunStopped`."""
         context = self._context
         if poll.kind is Polled.NO_ANSWER:
             context.not_heard(poll.message)
@@ -557,7 +557,7 @@ class Collector:
                     await asyncio.to_thread(context.folder.discard, more.part)
                 if self._in_vain < 0:
                     return got
-        except Stopping:
+        except RunStopped:
             return got
         except BaseException:
             if got.part is not None:
@@ -653,7 +653,7 @@ class Collector:
         path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
         wrong: BadPicture | OSError | None = None
         with writing(path) as part:
-            inlet = Inlet(part)
+            inlet = DownloadWriter(part)
             download = await self._context.free(self._context.images.fetch(image.url, inlet.take))
             await inlet.settle()
             if download.kind is Fetched.WHOLE:
@@ -764,7 +764,7 @@ def _is_there(folder: Destination, path: str, sha256: str) -> bool:
     return True
 
 
-def _finish(inlet: Inlet, part: Part) -> tuple[Picture | None, BadPicture | OSError | None]:
+def _finish(inlet: DownloadWriter, part: TempFile) -> tuple[Picture | None, BadPicture | OSError | None]:
     """Write and sync a complete download, then validate it: return the image, or why it is invalid.
 
     An image that a proxy compressed is decompressed first.

@@ -11,16 +11,16 @@ from seedream_batch.client.images import ImageClient
 from seedream_batch.client.service import Service
 from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.key_check import KeyCheck
-from seedream_batch.engine.stop_control import Happening, Waits
-from seedream_batch.engine.workers.claim_batcher import Claims
-from seedream_batch.engine.workers.heartbeat import Membership
+from seedream_batch.engine.stop_control import Signal, StopControl
+from seedream_batch.engine.workers.claim_batcher import ClaimBatcher
+from seedream_batch.engine.workers.heartbeat import WorkerLease
 from seedream_batch.files.destination import Destination
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.rescue_log import RescueFile
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.outcome import Polled
 from seedream_batch.model.task import TaskRecord
-from seedream_batch.pacing import PollSchedule, SubmissionPace
+from seedream_batch.pacing import AdaptiveRateLimiter, PollSchedule
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ MOST_UNCLEAR = 5
 
 
 @dataclass(slots=True)
-class Context:
+class RunContext:
     """The dependencies and the shared state of one run."""
 
     job: Job
@@ -55,7 +55,7 @@ class Context:
     folder: Destination
     references: Mapping[str, Reference]
     schedule: PollSchedule
-    pace: SubmissionPace
+    pace: AdaptiveRateLimiter
     clock: Callable[[], float]
     monotonic: Callable[[], float]
     random: Random
@@ -68,14 +68,14 @@ class Context:
     """Whether no other worker was active when this run started; it then cleans up and moves files."""
     other_folders: bool = False
     """Whether images may be in the output folder of another machine."""
-    crew: Membership | None = None
+    worker: WorkerLease | None = None
     """The lease of this worker; None for a run that owns its manifest alone."""
-    claims: Claims | None = None
+    claims: ClaimBatcher | None = None
     """The batcher of claims on a shared manifest; None for a run that owns its manifest alone."""
     stats: Stats = field(default_factory=Stats)
     stop_reason: StopReason | None = None
     stop_text: str = ""
-    waits: Waits = field(default_factory=Waits)
+    waits: StopControl = field(default_factory=StopControl)
     silent_since: float | None = None
     limited_since: float | None = None
     tell_pause_at: float = 0.0
@@ -143,23 +143,23 @@ class Context:
             self.claims.accepted()
 
     async def free(self, work: Coroutine[object, object, T]) -> T:
-        """Return the result of work that is free to repeat; cancel it and raise `Stopping` when the run ends."""
+        """Return the result of work that is free to repeat; cancel it and raise `RunStopped` when the run ends."""
         return await self.waits.free(work)
 
     def check(self) -> None:
-        """Raise `Stopping` if the run is ending."""
+        """Raise `RunStopped` if the run is ending."""
         self.waits.check()
 
     async def rest(self, seconds: float) -> None:
-        """Sleep this many seconds; raise `Stopping` as soon as the run ends."""
+        """Sleep this many seconds; raise `RunStopped` as soon as the run ends."""
         await self.waits.until(None, seconds)
 
-    async def rest_unless(self, seconds: float, event_: Happening) -> None:
-        """Sleep this many seconds or until the event is set; raise `Stopping` as soon as the run ends."""
+    async def rest_unless(self, seconds: float, event_: Signal) -> None:
+        """Sleep this many seconds or until the event is set; raise `RunStopped` as soon as the run ends."""
         await self.waits.until(event_, seconds)
 
-    async def until(self, happening: Happening) -> None:
-        """Wait until the event is set; raise `Stopping` as soon as the run ends."""
+    async def until(self, happening: Signal) -> None:
+        """Wait until the event is set; raise `RunStopped` as soon as the run ends."""
         await self.waits.until(happening)
 
     def heard_from_service(self) -> None:

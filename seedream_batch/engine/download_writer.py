@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from seedream_batch.files.temp_file import HELD_BACK, Part
+from seedream_batch.files.temp_file import HELD_BACK, TempFile
 
 
-class Inlet:
+class DownloadWriter:
     """Writes one download to its temp file. A download no larger than a block stays in memory and needs no thread."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: TempFile) -> None:
         self._part = part
         self._block: list[bytes] = []
         self._size = 0
@@ -41,6 +41,6 @@ class Inlet:
         self._part.finish()
 
 
-def _write(part: Part, block: list[bytes]) -> None:
+def _write(part: TempFile, block: list[bytes]) -> None:
     for data in block:
         part.take(data)

@@ -11,7 +11,7 @@ from seedream_batch.files.destination import Destination
 _Placing = tuple[Path, str, "asyncio.Future[None]"]
 
 
-class Placer:
+class FilePlacer:
     """Batches commits of files: those that arrive during one batch form the next.
 
     It runs in callbacks instead of a task of the loop, so that a cancelled task affects only its own file.
@@ -34,7 +34,7 @@ class Placer:
         await done
 
     def _next(self) -> None:
-        batch = [placing for placing in self._waiting if not placing[2].cancelled()]
+        batch = [record_path for record_path in self._waiting if not record_path[2].cancelled()]
         self._waiting.clear()
         self._busy = bool(batch)
         if not batch:

@@ -12,7 +12,7 @@ from seedream_batch.manifest.base_store import MOVED_TO
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.manifest.run_lock import WORKERS, folder_id, manifest_of
-from seedream_batch.manifest.sync_job import Entered
+from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import MANIFEST, Server, as_text
 
@@ -76,7 +76,7 @@ def on_another_machine(path: str | None) -> NoReturn:
     raise StorageError(f"{path} is not in this folder; other machines have folders of the job")
 
 
-def known_here(job: Job) -> None:
+def check_known_here(job: Job) -> None:
     """Refuse to start a local manifest in a folder whose manifest is on a server; raise `UsageError`.
 
     Otherwise everything would be bought again.
@@ -88,7 +88,7 @@ def known_here(job: Job) -> None:
         raise _elsewhere(job, known[1])
 
 
-def same_folder(manifest: OpenManifest, job: Job) -> None:
+def check_same_folder(manifest: OpenManifest, job: Job) -> None:
     """Refuse a new manifest on a server for a folder that belongs to another manifest; raise `UsageError`."""
     if not isinstance(job.manifest, Server) or not manifest.is_empty():
         return
@@ -112,7 +112,7 @@ def _elsewhere(job: Job, name: str) -> UsageError:
     )
 
 
-def still_here(manifest: Facts) -> None:
+def check_not_moved(manifest: Facts) -> None:
     """Refuse a manifest that was moved, since both copies would buy the planned tasks; raise `UsageError`."""
     moved_to = manifest.fact(MOVED_TO)
     if moved_to:
@@ -121,7 +121,7 @@ def still_here(manifest: Facts) -> None:
         )
 
 
-def same_job(manifest: Facts, job: Job) -> bool:
+def check_same_job(manifest: Facts, job: Job) -> bool:
     """Return whether the manifest certainly belongs to this job; raise `UsageError` if it belongs to another one.
 
     The same path, file or content is the same job. A missing path may be that of a job file that was moved, and the
@@ -141,16 +141,16 @@ def same_job(manifest: Facts, job: Job) -> bool:
     return False
 
 
-def same_tasks(manifest: Facts, job: Job, entered: Entered) -> None:
+def same_tasks(manifest: Facts, job: Job, entered: SyncResult) -> None:
     """Refuse a manifest most of whose tasks are not those of the job; raise `UsageError`."""
     smaller = min(entered.new + entered.known, entered.known + entered.dropped)
     if 2 * entered.known < smaller:
         raise _another(manifest, job)
 
 
-def surely_same_job(manifest: Facts, job: Job) -> None:
-    """Check as `same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
-    if not same_job(manifest, job):
+def check_surely_same_job(manifest: Facts, job: Job) -> None:
+    """Check as `check_same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
+    if not check_same_job(manifest, job):
         raise UsageError(
             f"{manifest.name} was last used by {_who(manifest)}; run {as_text(job.file)} first: that finds out"
             " whether it is the same job"
@@ -159,12 +159,12 @@ def surely_same_job(manifest: Facts, job: Job) -> None:
 
 def readable(job: Job, *, moved: bool = True) -> None:
     """Check what read-only commands need; without `moved`, also refuse a moved manifest. Raise `UsageError`."""
-    known_here(job)
+    check_known_here(job)
     if exists(job.manifest):
         with ManifestReader(job.manifest) as reader:
             if not moved:
-                still_here(reader)
-            same_job(reader, job)
+                check_not_moved(reader)
+            check_same_job(reader, job)
 
 
 def _another(manifest: Facts, job: Job) -> UsageError:

@@ -11,14 +11,20 @@ from urllib.parse import urlsplit
 
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.client.service import is_loopback
-from seedream_batch.engine.job_identity import STORE, known_here, same_folder, still_here, surely_same_job
+from seedream_batch.engine.job_identity import (
+    STORE,
+    check_known_here,
+    check_not_moved,
+    check_same_folder,
+    check_surely_same_job,
+)
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.open import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
 from seedream_batch.manifest.base_store import ACCOUNT, ENTERED
-from seedream_batch.manifest.rescue_log import left_behind
+from seedream_batch.manifest.rescue_log import orphaned_logs
 from seedream_batch.manifest.run_lock import folder_of, run_lock
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import Server
@@ -27,33 +33,33 @@ from seedream_batch.model.locations import Server
 @contextmanager
 def opened(job: Job) -> Iterator[Manifest]:
     """Open the manifest of a job under its lock for a decision command. Raise `ManifestLocked` or `UsageError`."""
-    known_here(job)
+    check_known_here(job)
     with run_lock(job.output_dir, shared=isinstance(job.manifest, Server)), ExitStack() as stack:
         manifest = Manifest(job.manifest)
         try:
-            hold_folder(stack, manifest, job)
-            still_here(manifest)
-            same_store(manifest, job)
-            surely_same_job(manifest, job)
-            keep_moves(manifest, destination(job))
+            lock_output_folder(stack, manifest, job)
+            check_not_moved(manifest)
+            check_same_store(manifest, job)
+            check_surely_same_job(manifest, job)
+            finish_interrupted_moves(manifest, destination(job))
             # A submission that a killed run left unfinished becomes uncertain, unless its task id was rescued.
-            take_in_rescued(manifest, job, time.time())
+            import_rescued(manifest, job, time.time())
             manifest.recover(time.time())
             yield manifest
         finally:
             manifest.close()
 
 
-def keep_moves(manifest: Manifest, folder: Destination) -> None:
+def finish_interrupted_moves(manifest: Manifest, folder: Destination) -> None:
     """Make the new names of interrupted file moves durable, before anything else is written.
 
     Syncing anything else in their folder would make the loss of the old names durable, and the first change of the
     manifest does that to its own folder.
     """
-    folder.sync(image.via for image in manifest.under_way() if image.via)
+    folder.sync(image.via for image in manifest.interrupted_moves() if image.via)
 
 
-def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
+def import_rescued(manifest: Manifest, job: Job, now: float) -> None:
     """Import task ids that ended runs could not store in the manifest, durably. `now` in Unix seconds."""
     at_work = None
     if isinstance(manifest.place, Server):
@@ -61,19 +67,19 @@ def take_in_rescued(manifest: Manifest, job: Job, now: float) -> None:
     elif manifest.fact(ENTERED):
         # The manifest was copied from a server.
         at_work = []
-    with left_behind(job.output_dir, manifest.id, at_work=at_work) as left:
+    with orphaned_logs(job.output_dir, manifest.id, at_work=at_work) as left:
         for file in left.files:
-            file.taken_in(repeated(partial(manifest.take_in, file.rescued, now, timeout=job.run.task_timeout)))
+            file.imported(repeated(partial(manifest.import_ids, file.rescued, now, timeout=job.run.task_timeout)))
 
 
-def hold_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
+def lock_output_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
     """Lock the output folder against users of another manifest on a server. Raise `ManifestLocked` or `UsageError`."""
-    same_folder(manifest, job)
+    check_same_folder(manifest, job)
     if isinstance(job.manifest, Server):
         stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
 
 
-def same_store(manifest: Manifest, job: Job) -> None:
+def check_same_store(manifest: Manifest, job: Job) -> None:
     """Refuse to keep images in two places; raise `UsageError`.
 
     Images in one place would count as stored in the other.
@@ -88,7 +94,7 @@ def same_store(manifest: Manifest, job: Job) -> None:
         )
 
 
-def same_service(manifest: Manifest, origin: str, *, verifies: bool) -> None:
+def check_same_service(manifest: Manifest, origin: str, *, verifies: bool) -> None:
     """Refuse to mix two services, since neither knows the task ids and keys of the other; raise `UsageError`."""
     last = manifest.fact("service")
     if not last or last == origin:
@@ -137,7 +143,7 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
     keys[own] = account
     now = " ".join([salt, *(f"{hashed}={number}" for hashed, number in keys.items())])
     if now != known:
-        manifest.tell({ACCOUNT: now})
+        manifest.set_facts({ACCOUNT: now})
     return account
 
 

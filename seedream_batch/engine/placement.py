@@ -8,12 +8,12 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import PurePosixPath
 
-from seedream_batch.engine.context import Context
+from seedream_batch.engine.context import RunContext
 from seedream_batch.engine.events import Event, EventKind, StopReason
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import FORMATS
-from seedream_batch.files.integrity import GONE, Found, Recorded, glance, identical
+from seedream_batch.files.integrity import GONE, CheckResult, ExpectedFile, check_size, identical
 from seedream_batch.files.local_folder import Changed, Occupied
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.image_store import StoredFile
@@ -36,7 +36,7 @@ PAGE = 256
 LEFT_ALONE = "it was left alone"
 
 
-async def move_files(context: Context) -> None:
+async def move_files(context: RunContext) -> None:
     """Move every stored file whose path in the job changed; images in the way are moved aside first."""
     await settle(context)
     await _find_missing(context)
@@ -60,9 +60,9 @@ async def move_files(context: Context) -> None:
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
 
 
-async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
+async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bool:
     """Move one stored file to its path in the job; return whether it is there now. Raise `Occupied`."""
-    place, found = await find(context, image, glance)
+    place, found = await find(context, image, check_size)
     if place is None:
         await _missing(context, image, found)
         return False
@@ -75,7 +75,7 @@ async def _move_home(context: Context, image: ImageRecord, target: str) -> bool:
     return await _relocate(context, image, target, None)
 
 
-async def _find_missing(context: Context) -> None:
+async def _find_missing(context: RunContext) -> None:
     """Restore missing images whose file is intact again, at its recorded path or at its path in the job."""
     after = (0, 0)
     restored = 0
@@ -90,13 +90,13 @@ async def _find_missing(context: Context) -> None:
                 restored += await context.writer.do(Manifest.take_back, image, place, context.clock())
         after = (page[-1].task, page[-1].index)
     if restored:
-        await context.writer.do(Manifest.whole_again, context.clock())
+        await context.writer.do(Manifest.restore_complete, context.clock())
 
 
-Look = Callable[[Destination, Recorded], Found]
+Look = Callable[[Destination, ExpectedFile], CheckResult]
 
 
-async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | None, Found]:
+async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str | None, CheckResult]:
     """Return where the file of an image is: at its recorded path or at its path in the job, as far as `look` can tell.
 
     If it is at neither, the path is None and the result says what is wrong; `there` then means that another file is at
@@ -104,10 +104,10 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
     """
     path = image.path or ""
 
-    async def see(place: str) -> Found:
+    async def see(place: str) -> CheckResult:
         if await context.writer.do(Manifest.belongs_to_another, image, place):
-            return Found(there=False, wrong=GONE)
-        return await asyncio.to_thread(look, context.folder, Recorded.of(image, place))
+            return CheckResult(there=False, wrong=GONE)
+        return await asyncio.to_thread(look, context.folder, ExpectedFile.of(image, place))
 
     found = await see(path)
     if not found.wrong:
@@ -117,7 +117,7 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
     if task.ordinal is None or home == path:
         return None, found
     # At a path where it was never stored, only identical bytes are accepted.
-    if look is glance:
+    if look is check_size:
         look = identical
     at_home = await see(home)
     if not at_home.wrong:
@@ -125,10 +125,10 @@ async def find(context: Context, image: ImageRecord, look: Look) -> tuple[str | 
     if at_home.there:
         return None, dataclasses.replace(at_home, wrong=f"{home}: {at_home.wrong}")
     told = f"{path}: {found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
-    return None, Found(there=False, wrong=told)
+    return None, CheckResult(there=False, wrong=told)
 
 
-async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
+async def _moving(context: RunContext) -> AsyncIterator[ImageRecord]:
     """Yield the stored images whose file has to move, read page by page: a changed path may move a million files."""
     after = (0, 0)
     while page := await context.writer.do(Manifest.moving, after):
@@ -137,7 +137,9 @@ async def _moving(context: Context) -> AsyncIterator[ImageRecord]:
         after = (page[-1].task, page[-1].index)
 
 
-async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, file: StoredFile, extension: str) -> str:
+async def assign_place(
+    context: RunContext, task: TaskRecord, image: ImageRecord, file: StoredFile, extension: str
+) -> str:
     """Return the path of a new image and record it; raise `Occupied` if an image that stays has that path.
 
     Images that the job no longer asks for are moved aside, also one with the same stem in the other format: otherwise
@@ -156,7 +158,7 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
         for found in manifest.owners(places):
             if found[0].task != task.id and (_gives_way(*found) or found[0].path == path):
                 return found
-        manifest.placing(image, path, file, context.clock())
+        manifest.record_path(image, path, file, context.clock())
         return None
 
     while (found := await context.writer.do(note)) is not None:
@@ -166,7 +168,7 @@ async def assign_place(context: Context, task: TaskRecord, image: ImageRecord, f
     return path
 
 
-async def clear_leftovers(context: Context, task: TaskRecord, indices: Iterable[int]) -> None:
+async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterable[int]) -> None:
     """Move images aside that an earlier request of this cell left behind; `indices` are the images it has now.
 
     An edited request may yield fewer images: the extra files would look as if they belonged to the new ones.
@@ -190,7 +192,7 @@ def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as t
     return not wanted or image.target is not None
 
 
-async def blocking(context: Context, task: TaskRecord) -> str:
+async def blocking(context: RunContext, task: TaskRecord) -> str:
     """Return a file in the place of an image that would be bought; empty if there is none, or it could step aside."""
     while path := await in_the_way(context, task, range(1, task.images + 1)):
         if not await step_aside_earlier(context, path):
@@ -198,7 +200,7 @@ async def blocking(context: Context, task: TaskRecord) -> str:
     return path
 
 
-async def step_aside_earlier(context: Context, path: str) -> bool:
+async def step_aside_earlier(context: RunContext, path: str) -> bool:
     """Move a file that nobody owns to `SUPERSEDED` if it is an image of this job; return whether it was moved.
 
     Someone has put it back, or copied it, to a path that another image needs. It is identified by its hash: any other
@@ -221,7 +223,7 @@ async def step_aside_earlier(context: Context, path: str) -> bool:
     if image.state is ImageState.MISSING:
         # The image is found again; a task that was planned again only for it is complete.
         await context.writer.do(Manifest.take_back, image, path, context.clock())
-        await context.writer.do(Manifest.whole_again, context.clock())
+        await context.writer.do(Manifest.restore_complete, context.clock())
         restored = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         return await _relocate(context, restored, aside, restored.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
@@ -229,7 +231,7 @@ async def step_aside_earlier(context: Context, path: str) -> bool:
     return True
 
 
-async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int]) -> str:
+async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[int]) -> str:
     """Return a file at the path of one of the task's images that cannot be moved aside; empty if there is none.
 
     Images of this job that can be moved aside do not count, as long as they are unchanged: nothing else is ever moved.
@@ -246,16 +248,16 @@ async def in_the_way(context: Context, task: TaskRecord, indices: Iterable[int])
             continue
         if not _gives_way(*owner):
             return path
-        found = await asyncio.to_thread(identical, folder, Recorded.of(image))
+        found = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         if found.wrong:
             await _missing(context, image, found)
             return path
     return ""
 
 
-async def settle(context: Context) -> None:
+async def settle(context: RunContext) -> None:
     """Finish the moves that a killed run had started: the file is at its old path or at its new one."""
-    for image in await context.writer.do(Manifest.under_way):
+    for image in await context.writer.do(Manifest.interrupted_moves):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be durable yet.
@@ -272,10 +274,10 @@ async def settle(context: Context) -> None:
                 now=context.clock(),
             )
         else:
-            await context.writer.do(Manifest.heading, image, None)
+            await context.writer.do(Manifest.begin_move, image, None)
 
 
-async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
+async def _step_aside(context: RunContext, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
     path = image.path or ""
     suffix = PurePosixPath(path).suffix
     mark = f"{image.task}-{image.index}"
@@ -286,26 +288,26 @@ async def _step_aside(context: Context, image: ImageRecord, wanted: bool) -> Non
         await _relocate(context, image, f"{SUPERSEDED}/{path.removesuffix(suffix)}-{mark}{suffix}", None)
 
 
-async def _relocate(context: Context, image: ImageRecord, path: str, target: str | None) -> bool:
+async def _relocate(context: RunContext, image: ImageRecord, path: str, target: str | None) -> bool:
     """Record the new path, rename the file, record that it is there; return whether it was there to be moved.
 
     Raise `Occupied`.
     """
     old = image.path or ""
     folder = context.folder
-    found = await asyncio.to_thread(glance, folder, Recorded.of(image))
+    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))
     if not found.wrong:
-        await context.writer.do(Manifest.heading, image, path)
+        await context.writer.do(Manifest.begin_move, image, path)
         try:
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
         except Occupied:
-            await context.writer.do(Manifest.heading, image, None)
+            await context.writer.do(Manifest.begin_move, image, None)
             if await step_aside_earlier(context, path):
                 return await _relocate(context, image, path, target)
             raise
         except Changed:
-            await context.writer.do(Manifest.heading, image, None)
-            found = await asyncio.to_thread(identical, folder, Recorded.of(image))
+            await context.writer.do(Manifest.begin_move, image, None)
+            found = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         else:
             await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock())
             return True
@@ -313,7 +315,7 @@ async def _relocate(context: Context, image: ImageRecord, path: str, target: str
     return False
 
 
-async def _missing(context: Context, image: ImageRecord, found: Found) -> None:
+async def _missing(context: RunContext, image: ImageRecord, found: CheckResult) -> None:
     """Record that the file of a stored image is missing or changed; a changed file is not ours any more, and stays.
 
     A file that is missing here and may be on another machine stays as it is: that machine moves it.

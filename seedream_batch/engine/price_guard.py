@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from seedream_batch.client.wire import Balance
-from seedream_batch.engine.context import Context, dollars
+from seedream_batch.engine.context import RunContext, dollars
 from seedream_batch.engine.events import StopReason
 from seedream_batch.errors import CredentialsRefused, NotReached, ServiceError
 from seedream_batch.lifecycle import backoff
 
 
-async def _balance(context: Context) -> Balance:
+async def _balance(context: RunContext) -> Balance:
     """Return the balance; retry until the service is reached, since nothing can be bought before that either."""
     tries = 0
     while True:
@@ -21,8 +21,8 @@ async def _balance(context: Context) -> Balance:
         await context.rest(backoff(tries, random=context.random))
 
 
-async def look_at_balance(context: Context, images: int, cost: int) -> None:
-    """Check the balance before anything is bought; this is free and also detects a bad key. Raise `Stopping`.
+async def check_balance(context: RunContext, images: int, cost: int) -> None:
+    """Check the balance before anything is bought; this is free and also detects a bad key. Raise `RunStopped`.
 
     `cost` in millionths of a USD. Stops submissions if the key is refused or not even one image is affordable; warns if
     not all are.

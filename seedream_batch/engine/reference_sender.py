@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 from seedream_batch.client.service import UPLOAD_LIFETIME
-from seedream_batch.engine.context import Context
+from seedream_batch.engine.context import RunContext
 from seedream_batch.errors import StorageError
 from seedream_batch.files.references import data_uri, reference_bytes
 from seedream_batch.manifest import Manifest
@@ -22,7 +22,7 @@ UPLOAD_MARGIN = 2 * 3600.0
 class ReferenceSender:
     """Replaces the hashes that stand for reference images in a task's body."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
         self._uploading: dict[str, asyncio.Lock] = {}
         self._dead: dict[str, str] = {}

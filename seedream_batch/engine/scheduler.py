@@ -8,17 +8,17 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from seedream_batch.client.error_details import LONGEST_WAIT
 from seedream_batch.engine.circuit_breaker import Breaker
 from seedream_batch.engine.collector import Collector
-from seedream_batch.engine.context import Context
+from seedream_batch.engine.context import RunContext
 from seedream_batch.engine.events import Recheck, StopReason
 from seedream_batch.engine.placement import blocking, move_files
-from seedream_batch.engine.price_guard import look_at_balance
-from seedream_batch.engine.stop_control import Happening, Stopping
+from seedream_batch.engine.price_guard import check_balance
+from seedream_batch.engine.stop_control import RunStopped, Signal
 from seedream_batch.engine.submitter import Submitter
 from seedream_batch.engine.verifier import verify
-from seedream_batch.engine.workers.heartbeat import BEAT, Membership
+from seedream_batch.engine.workers.heartbeat import BEAT, WorkerLease
 from seedream_batch.errors import StorageError
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.rescue_log import left_behind
+from seedream_batch.manifest.rescue_log import orphaned_logs
 from seedream_batch.model.task import KNOWN_FOR, TaskRecord, TaskState
 
 AHEAD = 64
@@ -34,16 +34,16 @@ LARGEST_IMAGE = 16 * 10**6
 """Bytes of the largest 4K image of the service."""
 
 
-class Engine:
+class Scheduler:
     """Schedules one run, within its limits.
 
     Every task in flight, from its submission to its last file, holds one of `max_in_flight` slots. So a slow disk
     delays downloads, these hold their slots, and nothing new is bought until a slot is free.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
-        self._changed = Happening()
+        self._changed = Signal()
         self._submitter = Submitter(context)
         self._breaker = Breaker(self._changed.set)
         self._collector = Collector(context, self._breaker)
@@ -63,13 +63,13 @@ class Engine:
 
     async def run(self) -> None:
         """Work until nothing is left to do or the run ends. Raise the first unexpected error at the end."""
-        alive = None if self._context.crew is None else asyncio.create_task(self._stay_alive(self._context.crew))
+        alive = None if self._context.worker is None else asyncio.create_task(self._stay_alive(self._context.worker))
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 try:
                     await self._feed()
-                except Stopping:
+                except RunStopped:
                     pass
                 except Exception as error:  # noqa: BLE001 - raised again below
                     self._fail(error)
@@ -79,12 +79,12 @@ class Engine:
         if self._failure is not None:
             raise self._failure
 
-    async def _stay_alive(self, crew: Membership) -> None:
+    async def _stay_alive(self, worker: WorkerLease) -> None:
         """Send heartbeats until the run has ended, also while requests are outstanding."""
         try:
             while True:
                 await asyncio.sleep(BEAT)
-                await crew.beat()
+                await worker.send_heartbeat()
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run
             self._fail(error)
 
@@ -101,9 +101,9 @@ class Engine:
 
     async def _feed(self) -> None:
         context = self._context
-        crew = context.crew
-        if crew is not None:
-            await crew.beat()
+        worker = context.worker
+        if worker is not None:
+            await worker.send_heartbeat()
         if context.alone:
             await context.writer.do(Manifest.recover, context.clock())
             if context.cut_off:
@@ -119,8 +119,8 @@ class Engine:
                     await self._find_lost()
                 return
             await move_files(context)
-            if crew is not None:
-                await context.writer.do(Manifest.let_others_in)
+            if worker is not None:
+                await context.writer.do(Manifest.unlock_startup)
         if context.options.recheck is not None:
             await self._recheck()
             return
@@ -128,7 +128,7 @@ class Engine:
             await self._go_on()
             if not context.options.collect:
                 await self._submit_all()
-            if crew is None or not await self._others_left_something(crew):
+            if worker is None or not await self._others_left_something(worker):
                 return
 
     async def _adopt(self) -> None:
@@ -200,71 +200,71 @@ class Engine:
 
         None of them may be in flight yet. A worker takes no more than it can start at once.
         """
-        crew = self._context.crew
-        if crew is not None:
-            numbers = [number for number in numbers if number not in crew.left_behind]
+        worker = self._context.worker
+        if worker is not None:
+            numbers = [number for number in numbers if number not in worker.left_behind]
         start = 0
         while start < len(numbers):
             page = numbers[start : start + self._most_ahead()]
             start += len(page)
-            for task in await self._context.writer.do(Manifest.take_up, page):
+            for task in await self._context.writer.do(Manifest.own_tasks, page):
                 yield task
 
     def _most_ahead(self) -> int:
         """Return how many tasks to read per query; no other worker can start the tasks that this one owns."""
-        if self._context.crew is None:
+        if self._context.worker is None:
             return AHEAD
         return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
 
-    async def _others_left_something(self, crew: Membership) -> bool:
+    async def _others_left_something(self, worker: WorkerLease) -> bool:
         """With nothing left to do, wait for work that other workers leave; return whether there is any."""
         context = self._context
         options = context.options
         # After a stop, and with --collect, tasks may still be in flight.
         working = list(self._working)
-        crew.left_behind |= await context.writer.do(Manifest.let_go, working)
+        worker.left_behind |= await context.writer.do(Manifest.release_tasks, working)
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
-            await self._take_in_rescued(crew)
-            known = crew.left_behind | self._occupied.keys()
+            await self._take_in_rescued(worker)
+            known = worker.left_behind | self._occupied.keys()
             resend = bool(options.resend)
             if await context.writer.do(Manifest.left_to_do, known, resend=resend):
                 return True
-            if not await context.writer.do(Manifest.others_have) and not crew.left_something:
+            if not await context.writer.do(Manifest.others_have) and not worker.left_something:
                 break
-            crew.heard.clear()
-            await context.rest_unless(BEAT, crew.heard)
+            worker.heard.clear()
+            await context.rest_unless(BEAT, worker.heard)
         return False
 
     async def _take_over(self) -> None:
         """Take over tasks of dead workers before buying new ones; checked after each heartbeat."""
-        crew = self._context.crew
-        if crew is None or not crew.heard.is_set:
+        worker = self._context.worker
+        if worker is None or not worker.heard.is_set:
             return
-        crew.heard.clear()
-        await self._take_in_rescued(crew)
+        worker.heard.clear()
+        await self._take_in_rescued(worker)
         await self._go_on()
 
-    async def _take_in_rescued(self, crew: Membership) -> None:
+    async def _take_in_rescued(self, worker: WorkerLease) -> None:
         """Import task ids that a dead worker could not store, so that fewer tasks become uncertain."""
         context = self._context
-        if not (crew.left_something or crew.still_written):
+        if not (worker.left_something or worker.still_written):
             return
-        crew.left_something = False
+        worker.left_something = False
         job, timeout = context.job, context.job.run.task_timeout
         at_work = await context.writer.do(Manifest.at_work)
-        with left_behind(job.output_dir, context.writer.manifest.id, at_work=at_work) as left:
-            crew.still_written = left.held
+        with orphaned_logs(job.output_dir, context.writer.manifest.id, at_work=at_work) as left:
+            worker.still_written = left.held
             for file in left.files:
                 rescued = file.rescued
-                known = await context.writer.do(Manifest.take_in, rescued, context.clock(), timeout=timeout)
-                file.taken_in(known)
+                known = await context.writer.do(Manifest.import_ids, rescued, context.clock(), timeout=timeout)
+                file.imported(known)
 
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
         images, cost = await context.writer.do(Manifest.planned_cost, limit)
         if images:
-            await look_at_balance(context, images, cost)
+            await check_balance(context, images, cost)
         begun: set[int] = set()
         while context.may_submit():
             await self._take_over()
@@ -343,11 +343,11 @@ class Engine:
             await self._until_changed()
             if held or self._submitter.claims != claims:
                 return True
-        crew = self._context.crew
+        worker = self._context.worker
         await self._take_over()
         if self._working:
             return True
-        if crew is None or not await self._context.writer.do(Manifest.others_have, settling=True):
+        if worker is None or not await self._context.writer.do(Manifest.others_have, settling=True):
             return False
         await self._context.rest(1.0)
         return True
@@ -380,7 +380,7 @@ class Engine:
             return True
         if due is not None and due > now:
             self._changed.clear()
-            wait = due - now if context.crew is None else min(due - now, BEAT)
+            wait = due - now if context.worker is None else min(due - now, BEAT)
             if self._working:
                 await context.rest_unless(wait, self._changed)
             else:
@@ -390,7 +390,7 @@ class Engine:
             # A due task that was not read is blocked by a file, or has just become due.
             return due is not None and not self._occupied
         self._changed.clear()
-        if context.crew is None:
+        if context.worker is None:
             await context.until(self._changed)
         else:
             await context.rest_unless(BEAT, self._changed)
@@ -419,7 +419,7 @@ class Engine:
     async def _in_slot(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
         try:
             await work
-        except Stopping:
+        except RunStopped:
             pass
         except Exception as error:  # noqa: BLE001 - raised again at the end of the run
             self._fail(error)

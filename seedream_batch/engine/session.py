@@ -13,17 +13,17 @@ from random import Random
 from seedream_batch.client.images import ImageClient
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.client.service import Service
-from seedream_batch.engine.context import MOST_CONNECTIONS, Context
+from seedream_batch.engine.context import MOST_CONNECTIONS, RunContext
 from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.job_identity import has_other_folders, known_here, still_here
+from seedream_batch.engine.job_identity import check_known_here, check_not_moved, has_other_folders
 from seedream_batch.engine.key_check import KeyCheck
-from seedream_batch.engine.manifest_checks import hold_folder, take_in_rescued
+from seedream_batch.engine.manifest_checks import import_rescued, lock_output_folder
 from seedream_batch.engine.open_files import affordable
-from seedream_batch.engine.scheduler import Engine
-from seedream_batch.engine.startup import Begun, Source, begin
-from seedream_batch.engine.workers.claim_batcher import Claims
-from seedream_batch.engine.workers.heartbeat import Membership
+from seedream_batch.engine.scheduler import Scheduler
+from seedream_batch.engine.startup import RunStart, Source, begin
+from seedream_batch.engine.workers.claim_batcher import ClaimBatcher
+from seedream_batch.engine.workers.heartbeat import WorkerLease
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.open import destination
@@ -31,12 +31,12 @@ from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter, repeated
 from seedream_batch.manifest.maintenance_store import Lost
 from seedream_batch.manifest.run_lock import run_lock
-from seedream_batch.manifest.sync_job import Entered
+from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.locations import Server
 from seedream_batch.model.outcome import Polled
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
-from seedream_batch.pacing import PollSchedule, SubmissionPace
+from seedream_batch.pacing import AdaptiveRateLimiter, PollSchedule
 
 WARNINGS = 20
 """Most results listed, with the reason, as not what was requested; the count includes all."""
@@ -60,7 +60,7 @@ class RunResult:
     """The result of a run; times in seconds, money in millionths of a USD."""
 
     stats: Stats
-    entered: Entered
+    entered: SyncResult
     tasks: Mapping[TaskState, int]
     images: Mapping[ImageState, int]
     totals: Totals
@@ -121,7 +121,7 @@ def run_job(
     SIGTERM and SIGHUP, which needs the main thread. Raise `ManifestLocked`, `InvalidJob`, `StorageError` or
     `UsageError`.
     """
-    known_here(job)
+    check_known_here(job)
     folder = destination(job)
     folder.prepare()
     on_server = isinstance(job.manifest, Server)
@@ -133,7 +133,7 @@ def run_job(
             job, references, manifest, folder, origin, key, options, emit, random or Random(), interruption, signals
         )
         try:
-            hold_folder(stack, manifest, job)
+            lock_output_folder(stack, manifest, job)
             runner.begin(source)
             stored, wanted = _progress(manifest)
             started(runner.stats, wanted, stored)
@@ -162,7 +162,7 @@ class _Runner:
     ) -> None:
         self._job = job
         self._references = references
-        self._begun: Begun
+        self._begun: RunStart
         self._manifest = manifest
         self._folder = folder
         self._origin = origin
@@ -175,7 +175,7 @@ class _Runner:
         self.stats = Stats()
         self.schedule = PollSchedule(random, monotonic=time.monotonic)
         self.calls = 0
-        self.context: Context | None = None
+        self.context: RunContext | None = None
         self.signal: int | None = None
         self.left_at_once = False
         self._interrupted = False
@@ -228,12 +228,12 @@ class _Runner:
 
     def _step_out(self) -> None:
         """Detach from the workers; import task ids that arrived after the lease expired."""
-        self._manifest.step_out()
+        self._manifest.detach()
         self._begun.rescue.close()
         # They are matched by their key. If that fails, the next run imports them.
         with suppress(StorageError, ManifestError, UsageError):
-            still_here(self._manifest)
-            take_in_rescued(self._manifest, self._job, time.time())
+            check_not_moved(self._manifest)
+            import_rescued(self._manifest, self._job, time.time())
 
     def conclude(self, failure: StorageError | None, interrupted: KeyboardInterrupt | None, began: float) -> RunResult:
         """Record the end of the run; return its result, or raise what ended it.
@@ -257,7 +257,7 @@ class _Runner:
 
     def _take_in_rescued(self) -> None:
         try:
-            take_in_rescued(self._manifest, self._job, time.time())
+            import_rescued(self._manifest, self._job, time.time())
         except StorageError as error:
             text = f"task ids may wait in {self._job.output_dir} for the next run: {error}"
             self._emit(Event(EventKind.WARNING, text))
@@ -286,7 +286,7 @@ class _Runner:
                 stop_text=context.stop_text if context else "",
                 signal=self.signal,
                 verified=context.verified if context else Verified(),
-                not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.beyond_links())
+                not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.unrecoverable())
                 if verify is not None
                 else None,
                 flagged=reader.flagged_tasks(),
@@ -311,7 +311,7 @@ class _Runner:
             ImageClient(self._origin) as images,
         ):
             self._learn()
-            context = self.context = Context(
+            context = self.context = RunContext(
                 job=job,
                 options=self.options,
                 writer=writer,
@@ -320,7 +320,7 @@ class _Runner:
                 folder=self._folder,
                 references=self._references,
                 schedule=self.schedule,
-                pace=SubmissionPace(job.run.rate),
+                pace=AdaptiveRateLimiter(job.run.rate),
                 clock=_steady_clock(),
                 monotonic=time.monotonic,
                 random=self._random,
@@ -347,9 +347,9 @@ class _Runner:
             for resolution, seconds in reader.task_times().items():
                 self.schedule.learn(resolution, seconds)
 
-    async def _carry_out(self, context: Context) -> None:
+    async def _carry_out(self, context: RunContext) -> None:
         """Work to the end. A cancellation ends the run like Ctrl-C, so that no paid result is dropped."""
-        work = self._work = asyncio.ensure_future(Engine(context).run())
+        work = self._work = asyncio.ensure_future(Scheduler(context).run())
         loop = asyncio.get_running_loop()
 
         def asked(at_once: bool) -> None:  # noqa: FBT001 - called by the interruption
@@ -381,7 +381,7 @@ class _Runner:
                 more = "what is being sent or written is finished; once more leaves at once"
                 self.context.end(StopReason.INTERRUPTED, why, more=more)
 
-    def _asked(self, context: Context, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
+    def _asked(self, context: RunContext, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """Handle an interruption; stop at once only if `at_once` is set, however often it is called."""
         if not self._interrupted:
             self._interrupted = True
@@ -395,7 +395,7 @@ class _Runner:
 
     def _leave(self) -> None:
         """Cancel everything at once; the next run recovers."""
-        self._manifest.hurry()
+        self._manifest.abort_retries()
         if self._work is not None:
             self.left_at_once = True
             self._work.cancel()
@@ -422,17 +422,17 @@ def _steady_clock() -> Callable[[], float]:
     return lambda: offset + time.clock_gettime(kind)
 
 
-def _join(context: Context) -> None:
+def _join(context: RunContext) -> None:
     """Make the run one of several workers."""
-    context.crew = Membership(context.writer, clock=context.clock, told=context.tell)
-    context.claims = Claims(
+    context.worker = WorkerLease(context.writer, clock=context.clock, told=context.tell)
+    context.claims = ClaimBatcher(
         context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
-        may_go_on=context.may_submit, rest=context.rest, heard=context.crew.heard_of,
+        may_go_on=context.may_submit, rest=context.rest, heard=context.worker.on_heartbeat,
     )  # fmt: skip
 
 
 @contextmanager
-def _time_limit(context: Context) -> Iterator[None]:
+def _time_limit(context: RunContext) -> Iterator[None]:
     seconds = context.options.max_duration
     if seconds is None:
         yield

@@ -13,8 +13,14 @@ from pathlib import Path
 
 from seedream_batch._version import __version__
 from seedream_batch.client.secret import ApiKey
-from seedream_batch.engine.job_identity import STORE, facts_of, folders_of, same_job, same_tasks, still_here
-from seedream_batch.engine.manifest_checks import keep_moves, same_account, same_service, same_store, take_in_rescued
+from seedream_batch.engine.job_identity import STORE, check_not_moved, check_same_job, facts_of, folders_of, same_tasks
+from seedream_batch.engine.manifest_checks import (
+    check_same_service,
+    check_same_store,
+    finish_interrupted_moves,
+    import_rescued,
+    same_account,
+)
 from seedream_batch.engine.workers.heartbeat import BEAT
 from seedream_batch.errors import ManifestLocked
 from seedream_batch.files.local_folder import sync_folder
@@ -23,7 +29,7 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
 from seedream_batch.manifest.base_store import ENTERED
 from seedream_batch.manifest.rescue_log import NAME, RescueFile, name_of_worker
-from seedream_batch.manifest.sync_job import Entered
+from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import TaskSpec
 
@@ -51,14 +57,14 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class RunStart:
     """A started run."""
 
     alone: bool
     """Whether no other worker is active."""
     cut_off: bool
     """Whether the previous run was killed."""
-    entered: Entered
+    entered: SyncResult
     rescue: RescueFile
 
 
@@ -67,24 +73,24 @@ def begin(
     job: Job,
     source: Source,
     origin: str,
-    tell: Callable[[str], None],
+    set_facts: Callable[[str], None],
     *,
     key: ApiKey | None = None,
     confirmed: bool = False,
     verifies: bool = False,
-) -> Begun:
+) -> RunStart:
     """Check that the manifest is that of the job, service and account; begin a run; sync the job's tasks.
 
     A worker that finds others active leaves the sync to the first one, and checks by its files that the job is the
     same. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for `same_account`.
     Raise `UsageError`, `ManifestLocked`, `InvalidJob` or `StorageError`.
     """
-    alone = not manifest.shared or _is_first(manifest, tell)
-    still_here(manifest)
-    same_store(manifest, job)
+    alone = not manifest.shared or _is_first(manifest, set_facts)
+    check_not_moved(manifest)
+    check_same_store(manifest, job)
     if alone:
-        keep_moves(manifest, destination(job))
-    sure = same_job(manifest, job)
+        finish_interrupted_moves(manifest, destination(job))
+    sure = check_same_job(manifest, job)
     if not alone:
         _same_tasks(manifest, job, source.files())
     now = time.time()
@@ -93,36 +99,36 @@ def begin(
         """Join in one transaction: what is checked still holds when other workers see this run."""
         with manifest.group():
             manifest.one_joins()
-            same_service(manifest, origin, verifies=verifies)
+            check_same_service(manifest, origin, verifies=verifies)
             account = None
             if key is not None:
                 account = same_account(manifest, key, confirmed=confirmed, verifies=verifies)
-            manifest.tell(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
+            manifest.set_facts(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
             return manifest.begin_run(
                 now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
             )
 
     run = repeated(join)
     cut_off = manifest.was_cut_off()
-    take_in_rescued(manifest, job, now)
+    import_rescued(manifest, job, now)
     rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
     if alone:
-        return Begun(alone, cut_off, _sync(manifest, job, source, now, sure=sure), rescue)
+        return RunStart(alone, cut_off, _sync(manifest, job, source, now, sure=sure), rescue)
     _find_references(manifest, source)
-    manifest.let_others_in()
-    return Begun(alone, False, Entered(known=manifest.wanted()), rescue)
+    manifest.unlock_startup()
+    return RunStart(alone, False, SyncResult(known=manifest.wanted()), rescue)
 
 
-def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: bool) -> Entered:
+def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: bool) -> SyncResult:
     """Sync the job's tasks, and record for other workers what they were made of; raise `UsageError`, `InvalidJob`."""
     with manifest.group():
         entered = manifest.enter(source.tasks, now)
         if not sure:
             same_tasks(manifest, job, entered)
-            manifest.tell(facts_of(job) | folders_of(manifest, job))
+            manifest.set_facts(facts_of(job) | folders_of(manifest, job))
     if manifest.shared:
         made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
-        manifest.tell({ENTERED: json.dumps(made_of)})
+        manifest.set_facts({ENTERED: json.dumps(made_of)})
     return entered
 
 
@@ -154,15 +160,15 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
     return facts
 
 
-def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
+def _is_first(manifest: Manifest, set_facts: Callable[[str], None]) -> bool:
     """Block other workers from joining; return whether none is active."""
-    waiting = _Waiting(manifest, tell)
-    manifest.keep_others_out(waiting.for_one_that_begins)
+    waiting = _Waiting(manifest, set_facts)
+    manifest.lock_startup(waiting.for_one_that_begins)
     while True:
-        waiting.bury()
+        waiting.expire_workers()
         if not manifest.others():
             return True
-        if manifest.others_here():
+        if manifest.other_sessions():
             return False
         # Their sessions ended; whether one reconnects is known after a grace period.
         waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
@@ -171,16 +177,16 @@ def _is_first(manifest: Manifest, tell: Callable[[str], None]) -> bool:
 class _Waiting:
     """Waits for other workers; the user is told why, once."""
 
-    def __init__(self, manifest: Manifest, tell: Callable[[str], None]) -> None:
+    def __init__(self, manifest: Manifest, set_facts: Callable[[str], None]) -> None:
         self._manifest = manifest
-        self._tell = tell
+        self._tell = set_facts
         self._begun = time.monotonic()
         self._told = False
         self._waited_for = 0
         self._since = self._begun
 
-    def bury(self) -> None:
-        repeated(lambda: self._manifest.bury(time.time(), platform.node()))
+    def expire_workers(self) -> None:
+        repeated(lambda: self._manifest.expire_workers(time.time(), platform.node()))
 
     def a_moment(self, why: str) -> None:
         if not self._told and time.monotonic() - self._begun > _TOLD_AFTER:
@@ -193,9 +199,9 @@ class _Waiting:
 
         A worker has a lease, which expires; before it has one, only its session is known.
         """
-        self.bury()
+        self.expire_workers()
         now = time.monotonic()
-        session, is_worker = self._manifest.one_that_begins() or (0, True)
+        session, is_worker = self._manifest.starting_worker() or (0, True)
         if is_worker or session != self._waited_for:
             self._waited_for, self._since = session, now
         elif now - self._since > JOINING:

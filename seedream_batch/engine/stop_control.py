@@ -9,11 +9,11 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-class Stopping(Exception):
+class RunStopped(Exception):
     """The run is ending: waits are cancelled, writes in progress finish first."""
 
 
-class Happening:
+class Signal:
     """A resettable event, waited for with `Waits.until`."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Happening:
         self.is_set = False
 
 
-class Waits:
+class StopControl:
     """All waits of a run. A thousand tasks wait several times each, so a wait is one future and no task."""
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Waits:
             _wake(sleeper)
 
     def check(self) -> None:
-        """Raise `Stopping` if the run is ending."""
+        """Raise `RunStopped` if the run is ending."""
         if self.over:
-            raise Stopping
+            raise RunStopped
 
     async def free(self, work: Coroutine[object, object, _T]) -> _T:
-        """Return the result of work that is free to repeat; cancel it and raise `Stopping` when the run ends."""
+        """Return the result of work that is free to repeat; cancel it and raise `RunStopped` when the run ends."""
         if self.over:
             work.close()
-            raise Stopping
+            raise RunStopped
         limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -69,11 +69,11 @@ class Waits:
                     self._free.discard(limit)
         except TimeoutError:
             if limit.expired():
-                raise Stopping from None
+                raise RunStopped from None
             raise
 
-    async def until(self, happening: Happening | None, seconds: float | None = None) -> None:
-        """Wait until the event is set or the seconds have passed; raise `Stopping` as soon as the run ends."""
+    async def until(self, happening: Signal | None, seconds: float | None = None) -> None:
+        """Wait until the event is set or the seconds have passed; raise `RunStopped` as soon as the run ends."""
         self.check()
         if (happening is not None and happening.is_set) or (seconds is not None and seconds <= 0):
             return

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import assert_never
 
 from seedream_batch.client.service import longest_submission
-from seedream_batch.engine.context import MOST_UNCLEAR, Context, event
+from seedream_batch.engine.context import MOST_UNCLEAR, RunContext, event
 from seedream_batch.engine.events import EventKind, StopReason
 from seedream_batch.engine.reference_sender import ReferenceSender
 from seedream_batch.engine.refusal_limit import Refusals
-from seedream_batch.engine.stop_control import Happening
+from seedream_batch.engine.stop_control import Signal
 from seedream_batch.engine.workers.heartbeat import BEAT
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
 from seedream_batch.files.references import BadReferenceImage
@@ -57,12 +57,12 @@ SLOW = 2.0
 class Submitter:
     """Sends tasks, one request at a time for each; records every outcome before anything else happens to the task."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: RunContext) -> None:
         self._context = context
         self._references = ReferenceSender(context)
         self._most_unanswered = 4
         self._unanswered = 0
-        self._answered = Happening()
+        self._answered = Signal()
         self._bad_uploads = 0
         self._same_ids = 0
         """Tasks for which the service returned the id of another one."""
@@ -79,7 +79,7 @@ class Submitter:
         """Started tasks that have no committed intent yet."""
 
     async def wait_for_turn(self) -> None:
-        """Wait until the next submission may be sent, and take its turn; raise `Stopping`.
+        """Wait until the next submission may be sent, and take its turn; raise `RunStopped`.
 
         Few requests are outstanding at first: while nothing is known of the service, few tasks can become uncertain.
         The turn ends with `submit` or `resend`, or with `give_up_turn`.
@@ -104,7 +104,7 @@ class Submitter:
         self._answered.set()
 
     async def submit(self, task: TaskRecord) -> TaskRecord | None:
-        """Submit a planned task in its turn; return the accepted task, or None. Raise `Stopping`."""
+        """Submit a planned task in its turn; return the accepted task, or None. Raise `RunStopped`."""
         try:
             sent = await self._send(task)
         finally:
@@ -124,7 +124,7 @@ class Submitter:
         """Resend an uncertain task, with the identical body under the same key, until its outcome is known.
 
         Return the accepted task, or None if it stays uncertain. Only for services trusted to recognise keys, and only
-        while they can be expected to know the key, which is certain for a task that was `just_sent`. Raise `Stopping`.
+        while they can be expected to know the key, as for a task that was `just_sent`. Raise `RunStopped`.
         """
         context = self._context
         claim = await context.writer.do(Manifest.open_claim, task)
@@ -248,8 +248,8 @@ class Submitter:
 
     def _counts_for(self, body: str) -> bool:
         """Return whether the lease outlives a request with this body."""
-        crew = self._context.crew
-        return crew is None or crew.counts_for(min(longest_submission(body), LEASE / 2))
+        worker = self._context.worker
+        return worker is None or worker.counts_for(min(longest_submission(body), LEASE / 2))
 
     async def _not_sent(self, claim: Claim) -> None:
         """Plan a claimed task again: the lease may expire, and others take over the task, before it is answered."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 
 from seedream_batch.engine.collector import DEFAULT_LINK_LIFETIME, Collector
-from seedream_batch.engine.context import Context, event
+from seedream_batch.engine.context import RunContext, event
 from seedream_batch.engine.events import EventKind, Verification
 from seedream_batch.engine.job_identity import on_another_machine
 from seedream_batch.engine.placement import find, in_the_way, settle
@@ -35,8 +35,8 @@ Start = Callable[[TaskRecord, Coroutine[object, object, None]], Awaitable[None]]
 """Starts work on a task as soon as a slot is free."""
 
 
-async def verify(context: Context, collector: Collector, what: Verification, start: Start) -> None:
-    """Check what is stored, then fetch again what is missing. Buys and moves nothing. Raise `Stopping`."""
+async def verify(context: RunContext, collector: Collector, what: Verification, start: Start) -> None:
+    """Check what is stored, then fetch again what is missing. Buys and moves nothing. Raise `RunStopped`."""
     verifier = _Verifier(context, collector, what)
     await settle(context)
     await verifier.check()
@@ -50,14 +50,14 @@ async def verify(context: Context, collector: Collector, what: Verification, sta
 class _Verifier:
     """Checks files, and asks the service for missing images."""
 
-    def __init__(self, context: Context, collector: Collector, what: Verification) -> None:
+    def __init__(self, context: RunContext, collector: Collector, what: Verification) -> None:
         self._context = context
         self._collector = collector
         self._what = what
         self._files = asyncio.Semaphore(PARALLEL)
 
     async def check(self) -> None:
-        """Check every image that is, or was, stored. Raise `Stopping`."""
+        """Check every image that is, or was, stored. Raise `RunStopped`."""
         context = self._context
         after = (0, 0)
         while page := await context.writer.do(Manifest.to_check, after, PAGE):
@@ -66,7 +66,7 @@ class _Verifier:
                 if isinstance(result, BaseException):
                     raise result
             after = (page[-1].task, page[-1].index)
-        await context.writer.do(Manifest.whole_again, context.clock())
+        await context.writer.do(Manifest.restore_complete, context.clock())
 
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
@@ -104,7 +104,7 @@ class _Verifier:
             await context.writer.do(Manifest.remark, image, why, context.clock(), link=bool(image.url))
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
-        """Ask for new links of a succeeded task's missing images, and fetch them. Raise `Stopping`.
+        """Ask for new links of a succeeded task's missing images, and fetch them. Raise `RunStopped`.
 
         With `short` the task was completed with too few images: it may have more by now.
         """
@@ -145,7 +145,7 @@ class _Verifier:
             for image in wanted:
                 link = links[image.index - 1] if image.index <= len(links) else None
                 if link is not None and _is_new(image, link, now):
-                    manifest.announce_again(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
+                    manifest.renew_link(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
                 elif image.state is ImageState.MISSING:
                     manifest.remark(image, NO_LINK, now, link=False)
 

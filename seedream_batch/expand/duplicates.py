@@ -11,7 +11,7 @@ from seedream_batch.model.document import Path
 from seedream_batch.model.task import TaskSpec, image_path
 
 
-class Seen:
+class HashSet:
     """Hashes of texts, 8 bytes each, in buckets small enough to search one at a time.
 
     Equal texts have equal hashes; the caller has to check whether texts with equal hashes really are equal.
@@ -36,7 +36,7 @@ class Seen:
         return twice
 
 
-class Twins:
+class Duplicates:
     """Duplicates of one kind: the first pairs, and the number of further ones."""
 
     _TOLD = 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from seedream_batch.expand.request import PROMPT, Context, FieldError
-from seedream_batch.expand.request_variants import Shape, Shapes
+from seedream_batch.expand.request_variants import RequestVariant, RequestVariants
 from seedream_batch.model.document import Json, WrittenFloat, WrittenInt
 from seedream_batch.model.job import Job
 from seedream_batch.model.text import CONTROL, plain_text, words
@@ -26,10 +26,10 @@ def plain_prompt(prompt: str) -> str:
     return plain
 
 
-class Readings:
+class EarlierFingerprints:
     """The other readings of one job's cells."""
 
-    def __init__(self, job: Job, shapes: Shapes) -> None:
+    def __init__(self, job: Job, shapes: RequestVariants) -> None:
         self._shapes = shapes
         self._include = job.readings.earlier_include
         self._prompt = job.readings.earlier_prompt
@@ -73,7 +73,7 @@ class Readings:
                 yield "matrix", name, id(value), self._written[name][id(value)]
 
     def earlier(
-        self, context: Context, cell: Mapping[str, Json], shape: Shape, prompt: str, raw: str
+        self, context: Context, cell: Mapping[str, Json], shape: RequestVariant, prompt: str, raw: str
     ) -> tuple[tuple[str, str], ...]:
         """Return the other texts and fingerprints that a cell's request may have had in earlier versions.
 

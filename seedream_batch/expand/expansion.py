@@ -9,15 +9,15 @@ from typing import TypeAlias
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.expand.drafts import task_spec
-from seedream_batch.expand.duplicates import Seen, Twins, image_paths
-from seedream_batch.expand.earlier_fingerprints import Readings, plain_prompt
-from seedream_batch.expand.matrix import cells, turning
+from seedream_batch.expand.duplicates import Duplicates, HashSet, image_paths
+from seedream_batch.expand.earlier_fingerprints import EarlierFingerprints, plain_prompt
+from seedream_batch.expand.matrix import cells, varying_names
 from seedream_batch.expand.output_path import Places
 from seedream_batch.expand.path_safety import collision_key
 from seedream_batch.expand.problem_collector import ProblemCollector
 from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
 from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
-from seedream_batch.expand.request_variants import Shape, Shapes
+from seedream_batch.expand.request_variants import RequestVariant, RequestVariants
 from seedream_batch.model.cell import label
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job, Reference
@@ -49,7 +49,7 @@ class Expansion:
             for name in cell:
                 if name not in job.request and (name,) in rules.field_types:
                     filled_in.setdefault(name, True)
-        self._request = RequestTemplate(job.request, filled_in, engine, rules.field_types, turning(job))
+        self._request = RequestTemplate(job.request, filled_in, engine, rules.field_types, varying_names(job))
         self._path: Template | None = None
         self._path_error: FieldError | None = None
         if job.output_path:
@@ -59,8 +59,8 @@ class Expansion:
                 self._path_error = FieldError(("output", "path"), error.message, error.hint)
         self.references: dict[str, Reference] = {}
         """Every local reference met so far, by its SHA-256."""
-        self._shapes = Shapes(job, self._request, rules, resolve, self.references)
-        self._readings = Readings(job, self._shapes)
+        self._shapes = RequestVariants(job, self._request, rules, resolve, self.references)
+        self._readings = EarlierFingerprints(job, self._shapes)
 
     def names(self) -> list[tuple[Path, frozenset[str]]]:
         """Return the free variables of each template of the job, with the path of the template."""
@@ -73,7 +73,7 @@ class Expansion:
 
     def __iter__(self) -> Iterator[TaskSpec]:
         collector = ProblemCollector(self._job)
-        prints, names = Seen(), Seen()
+        prints, names = HashSet(), HashSet()
         for _cell, _sample, spec in self._specs(collector):
             prints.add(spec.fingerprint)
             if spec.images == 1:
@@ -160,7 +160,7 @@ class Expansion:
             return None
 
     def _read(
-        self, shape: Shape, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
+        self, shape: RequestVariant, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
     ) -> _Made:
         """Return the parts of a task; `raw` is the prompt before normalisation. Raises `FieldError`."""
         self._readings.check_numbers(context, cell, raw)
@@ -171,12 +171,12 @@ class Expansion:
         """Report cells that make the same request or path; expands the job again only if there are any."""
         if not prints and not names:
             return
-        same_request = Twins(
+        same_request = Duplicates(
             "makes the same request in two cells:",
             "the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
             " or use repeat for several samples of one prompt",
         )
-        same_path = Twins(
+        same_path = Duplicates(
             "gives one path to two images:", "use every axis in output.path, and sample where repeat is above 1"
         )
         rows = _Rows(self._job)
@@ -194,7 +194,7 @@ class Expansion:
         same_path.tell(collector, ("output", "path"))
 
 
-_Made: TypeAlias = tuple[Shape, str, tuple[str, ...], tuple[tuple[str, str], ...]]
+_Made: TypeAlias = tuple[RequestVariant, str, tuple[str, ...], tuple[tuple[str, str], ...]]
 """The request variant, the prompt and the paths of a task, and its texts and fingerprints of earlier versions."""
 
 

@@ -18,14 +18,14 @@ def dumps(value: Json) -> str:
     return _ENCODER.encode(value)
 
 
-def tidy(value: Json) -> Json:
+def normalise_numbers(value: Json) -> Json:
     """Return the value with integral floats as integers: JSON does not distinguish 1.0 from 1."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, dict):
-        return {key: tidy(item) for key, item in value.items()}
+        return {key: normalise_numbers(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [tidy(item) for item in value]
+        return [normalise_numbers(item) for item in value]
     return value
 
 
@@ -62,7 +62,7 @@ def _hashed(request: str, sample: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
+class PromptFrame:
     """The texts before and after the prompt, in the request and in its canonical form."""
 
     before: str
@@ -88,7 +88,7 @@ class RequestTexts:
 
     def __init__(self, defaults: Mapping[tuple[str, ...], Json]) -> None:
         self._defaults = defaults
-        self._around: dict[str, Around | None] = {}
+        self._around: dict[str, PromptFrame | None] = {}
 
     def of(self, body: Mapping[str, Json], sample: int) -> tuple[str, str]:
         """Return the canonical text of the body, and its `fingerprint`."""
@@ -98,7 +98,7 @@ class RequestTexts:
             return dumps(body), fingerprint(body, sample, self._defaults)
         return around.of(prompt, sample)
 
-    def around(self, body: Mapping[str, Json]) -> Around | None:
+    def around(self, body: Mapping[str, Json]) -> PromptFrame | None:
         """Return the texts around any prompt in this body; None in the rare case that they are ambiguous."""
         # The repr distinguishes 1, 1.0, True and "1".
         key = repr({**body, self._PROMPT: None})
@@ -110,10 +110,10 @@ class RequestTexts:
             around = self._around[key] = self._made({**body, self._PROMPT: self._HOLE})
             return around
 
-    def _made(self, with_hole: Mapping[str, Json]) -> Around | None:
+    def _made(self, with_hole: Mapping[str, Json]) -> PromptFrame | None:
         hole = dumps(self._HOLE)
         texts = [tuple(dumps(body).split(hole)) for body in (with_hole, canonical(with_hole, self._defaults))]
         match texts:
             case [(before, after), (first, last)]:
-                return Around(before, after, first, last)
+                return PromptFrame(before, after, first, last)
         return None

@@ -18,7 +18,7 @@ def count(job: Job) -> int:
     return (cells + len(job.include)) * job.repeat
 
 
-def turning(job: Job) -> frozenset[str]:
+def varying_names(job: Job) -> frozenset[str]:
     """Return the names whose values vary between tasks: axes, keys of `include`, and the sample."""
     return frozenset({"sample"}.union((axis.name for axis in job.axes), *job.include))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from seedream_batch.expand.default_path import DefaultPath
-from seedream_batch.expand.matrix import turning
+from seedream_batch.expand.matrix import varying_names
 from seedream_batch.expand.path_safety import BadPath, safe_path
 from seedream_batch.expand.request import PROMPT, Context, FieldError, render_at
-from seedream_batch.expand.request_variants import Shape
+from seedream_batch.expand.request_variants import RequestVariant
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job
 from seedream_batch.templates.engine import Template
-from seedream_batch.templates.render_cache import RememberingTemplate
+from seedream_batch.templates.render_cache import CachedTemplate
 
 _PATH: Path = ("output", "path")
 
@@ -22,14 +22,14 @@ class Places:
 
     def __init__(self, job: Job, template: Template | None) -> None:
         self._default = DefaultPath(job)
-        self._template: RememberingTemplate | None = None
+        self._template: CachedTemplate | None = None
         if template:
-            names = turning(job) | {"size", "resolution", "request", "index"}
-            self._template = RememberingTemplate(template, names, frozenset({"request"}))
+            names = varying_names(job) | {"size", "resolution", "request", "index"}
+            self._template = CachedTemplate(template, names, frozenset({"request"}))
         self._numbered = template is not None and "index" in template.names
         self._reads_request = template is not None and (template.includes or "request" in template.names)
 
-    def of(self, shape: Shape, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
+    def of(self, shape: RequestVariant, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
         """Return the paths of a task, relative to the output folder, without extension. Raises `FieldError`."""
         if self._template is None:
             return self._default.render(cell, context["sample"])

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from seedream_batch.expand.fingerprint import tidy
+from seedream_batch.expand.fingerprint import normalise_numbers
 from seedream_batch.model.document import Json, Path
 from seedream_batch.templates.engine import Template, TemplateEngine, TemplateError
-from seedream_batch.templates.render_cache import ABSENT, RememberingTemplate
+from seedream_batch.templates.render_cache import ABSENT, CachedTemplate
 
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
 
@@ -46,7 +46,7 @@ class RequestTemplate:
 
     `types` maps a path in the request to the JSON type that a template there must produce. `axes` maps each axis that
     fills a field not set in the job's `request` to whether its values are typed; text from an untyped file is converted
-    to the type of the field. `turning` are the names whose values vary between cells. Templates that do not compile are
+    to the type of the field. `varying_names` are the names whose values vary. Templates that do not compile are
     in `errors`; `names` holds the free variables of each template.
     """
 
@@ -56,7 +56,7 @@ class RequestTemplate:
         axes: Mapping[str, bool],
         engine: TemplateEngine,
         types: Mapping[tuple[str, ...], str],
-        turning: AbstractSet[str],
+        varying_names: AbstractSet[str],
     ) -> None:
         self.errors: list[FieldError] = []
         self.names: list[tuple[Path, frozenset[str]]] = []
@@ -68,7 +68,7 @@ class RequestTemplate:
         """The uncached template of the prompt."""
         self._engine = engine
         self._types = types
-        self._turning = turning
+        self._turning = varying_names
         self._fields: dict[str, _Field] = {}
         for name, value in request.items():
             path: Path = ("request", name)
@@ -101,7 +101,11 @@ class RequestTemplate:
 
         def render(context: Context) -> Json:
             value = context.get(name, ABSENT)
-            return tidy(value) if typed or not isinstance(value, str) else _as_type(value.strip(), wanted, path)
+            return (
+                normalise_numbers(value)
+                if typed or not isinstance(value, str)
+                else _as_type(value.strip(), wanted, path)
+            )
 
         return render
 
@@ -114,7 +118,7 @@ class RequestTemplate:
         if isinstance(value, dict):
             fields = {key: self._compile(item, (*path, key), (*field, key)) for key, item in value.items()}
             return lambda context: {key: item(context) for key, item in fields.items()}
-        constant = tidy(value)
+        constant = normalise_numbers(value)
         return lambda _context: constant
 
     def _compile_text(self, text: str, path: Path, field: tuple[str, ...]) -> Render:
@@ -134,7 +138,7 @@ class RequestTemplate:
             constant = text.strip() if strip else text
             return lambda _context: constant
         wanted = self._types.get(field, "string")
-        remembering = RememberingTemplate(template, self._turning)
+        remembering = CachedTemplate(template, self._turning)
 
         def render(context: Context) -> Json:
             try:
@@ -196,7 +200,7 @@ def _around(text: str) -> str:
     return repr(text[max(0, at - 20) : at + 40])
 
 
-def render_at(template: RememberingTemplate, context: Context, path: Path) -> str:
+def render_at(template: CachedTemplate, context: Context, path: Path) -> str:
     """Render the template for one cell. Raises `FieldError` that names `path`."""
     try:
         return template.render(context)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from seedream_batch.expand.fingerprint import Around, RequestTexts
-from seedream_batch.expand.matrix import turning
+from seedream_batch.expand.fingerprint import PromptFrame, RequestTexts
+from seedream_batch.expand.matrix import varying_names
 from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
 from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.model.document import Json
@@ -27,7 +27,7 @@ _ANY_PROMPT: Final = "x"
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class RequestVariant:
     """A valid request without its prompt, and what follows from it.
 
     `body` has its reference images as `sha256:HEX`, and an arbitrary prompt. `images` is how many are asked for,
@@ -35,7 +35,7 @@ class Shape:
     """
 
     body: Mapping[str, Json]
-    around: Around | None
+    around: PromptFrame | None
     images: int
     model: str
     size: str
@@ -43,7 +43,7 @@ class Shape:
     price: int
 
 
-class Shapes:
+class RequestVariants:
     """The request variants of one job."""
 
     def __init__(
@@ -61,12 +61,12 @@ class Shapes:
         self._resolve = resolve
         self._references = references
         self._texts = RequestTexts(rules.defaults)
-        self._known: dict[tuple[object, ...], Shape | None] = {}
+        self._known: dict[tuple[object, ...], RequestVariant | None] = {}
         reads = request.rest_reads
-        self._reads = None if reads is None else sorted((reads & turning(job)) - {"sample"})
+        self._reads = None if reads is None else sorted((reads & varying_names(job)) - {"sample"})
         self._reads_sample = reads is not None and "sample" in reads
 
-    def of(self, context: Context) -> Shape | None:
+    def of(self, context: Context) -> RequestVariant | None:
         """Return the cached variant for a cell; None if it has a problem, or if its dependencies are unknown.
 
         The values of axes live as long as the job, so they can be identified by `id()`.
@@ -85,7 +85,7 @@ class Shapes:
             shape = self._known[key] = self._made(context)
             return shape
 
-    def _made(self, context: Context) -> Shape | None:
+    def _made(self, context: Context) -> RequestVariant | None:
         try:
             body = self.request(context, _ANY_PROMPT)
         except FieldError:
@@ -142,11 +142,11 @@ class Shapes:
         body["image_urls"] = sent
         return {**body, "image_urls": stand_ins}, []
 
-    def shape(self, body: Mapping[str, Json]) -> Shape:
+    def shape(self, body: Mapping[str, Json]) -> RequestVariant:
         """Return the variant of a valid request."""
         defaults = self._rules.defaults
         resolution = str(body.get("resolution", defaults[("resolution",)]))
-        return Shape(
+        return RequestVariant(
             body=body,
             around=self._texts.around(body),
             images=images_asked(body),
@@ -156,7 +156,7 @@ class Shapes:
             price=self._job.budget.price_of(resolution),
         )
 
-    def texts(self, shape: Shape, prompt: str, sample: int) -> tuple[str, str]:
+    def texts(self, shape: RequestVariant, prompt: str, sample: int) -> tuple[str, str]:
         """Return the canonical text of this variant with this prompt, and its fingerprint."""
         if shape.around is not None:
             return shape.around.of(prompt, sample)

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from seedream_batch.errors import UsageError, telling
+from seedream_batch.errors import UsageError, translate_os_errors
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
 from seedream_batch.files.atomic_folder import WholeFolder
@@ -44,7 +44,7 @@ class TableFile:
     def finish(self) -> None:
         """Writes the last row group, and the foot of the file."""
         self._write()
-        with telling(self._target.final):
+        with translate_os_errors(self._target.final):
             self._writer.close()
         self._target.close(self._stream)
 
@@ -56,7 +56,7 @@ class TableFile:
     def _write(self) -> None:
         if self._rows:
             table = arrow().Table.from_pylist(self._rows, schema=self._schema)
-            with telling(self._target.final):
+            with translate_os_errors(self._target.final):
                 self._writer.write_table(table)
         self._rows, self._bytes = [], 0
 

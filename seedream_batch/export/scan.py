@@ -11,7 +11,7 @@ from seedream_batch.export.split_layout import Names
 from seedream_batch.export.splits import Splits
 from seedream_batch.export.stored_images import Picture, Pictures
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.integrity import check, glance
+from seedream_batch.files.integrity import check, check_size
 
 SHOWN = 20
 """Files that are named; the count is whole."""
@@ -64,7 +64,7 @@ def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, le
 def _disorder(folder: Destination, picture: Picture, *, verify: bool) -> str:
     """What is wrong with a file, and where it is; empty if nothing is."""
     try:
-        seen = check(folder, picture.file, deep=False) if verify else glance(folder, picture.file)
+        seen = check(folder, picture.file, deep=False) if verify else check_size(folder, picture.file)
     except StorageError as error:
         return str(error)
     return f"{folder.named(picture.file.path)}: {seen.wrong}" if seen.wrong else ""

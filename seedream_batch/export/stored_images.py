@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from seedream_batch.files.integrity import Recorded
+from seedream_batch.files.integrity import ExpectedFile
 from seedream_batch.manifest.export_reader import Delivery, DeliveryReader
 from seedream_batch.manifest.sync_job import known_as
 from seedream_batch.model.document import Json
@@ -27,7 +27,7 @@ class Picture:
     `file` is where it is and what is known of it; `path` is where the job wants it.
     """
 
-    file: Recorded
+    file: ExpectedFile
     path: str
     cell: Mapping[str, Json]
     prompt: str
@@ -112,7 +112,7 @@ def _picture(
 ) -> Picture:
     task = delivery.task
     return Picture(
-        file=Recorded.of(image),
+        file=ExpectedFile.of(image),
         # Not where the file is: it may wait under a hidden name, or aside, for the next run to move it.
         path=home_of(spec, image),
         cell=cell,

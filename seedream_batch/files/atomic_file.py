@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from seedream_batch.errors import StorageError, UsageError, telling
+from seedream_batch.errors import StorageError, UsageError, translate_os_errors
 from seedream_batch.files.local_folder import PART, sync, sync_folder
 
 Ours = Callable[[bytes], bool]
@@ -31,7 +31,7 @@ def replaceable(path: Path, ours: Ours) -> Path:
         final = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(f"{str(path)!r} is no usable path: {error}") from None
-    with telling(path):
+    with translate_os_errors(path):
         named = f"{os.path.abspath(path)}/"  # noqa: PTH100 - links are not followed: /dev/stdout is one
         system = any(one.startswith(_SYSTEM) and not one.startswith(_MEMORY) for one in (named, f"{final}/"))
         if system or (final.exists() and not final.is_file()):
@@ -51,7 +51,7 @@ def replaceable(path: Path, ours: Ours) -> Path:
 def replace_file(final: Path, data: bytes, ours: Ours) -> None:
     """Gives the file these bytes, if it is still one that `replaceable` takes. Raises `StorageError`."""
     part = _part(final)
-    with telling(final):
+    with translate_os_errors(final):
         if not _may_replace(final, ours):
             raise StorageError(f"{final} appeared meanwhile and is not ours, so it is left alone")
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from seedream_batch.errors import StorageError, UsageError, telling
+from seedream_batch.errors import StorageError, UsageError, translate_os_errors
 from seedream_batch.files.local_folder import MOST_KNOWN, sync, sync_folder
 from seedream_batch.model.document import Json
 
@@ -49,7 +49,7 @@ class WholeFolder:
         self._claim()
 
     def __enter__(self) -> Self:
-        with telling(self.final.parent):
+        with translate_os_errors(self.final.parent):
             self.final.parent.mkdir(parents=True, exist_ok=True)
             self._clear()
             self._claim()
@@ -75,19 +75,19 @@ class WholeFolder:
     def open(self, name: str) -> BinaryIO:
         """A new file of the folder; `close` it when it is whole."""
         path = self._place(name)
-        with telling(path):
+        with translate_os_errors(path):
             stream = path.open("xb")
         self._streams.append(stream)
         return stream
 
     def write(self, stream: BinaryIO, data: bytes) -> None:
         """Writes to a file of the folder."""
-        with telling(self._temp):
+        with translate_os_errors(self._temp):
             stream.write(data)
 
     def close(self, stream: BinaryIO) -> None:
         """Brings a file to the disk."""
-        with telling(self._temp):
+        with translate_os_errors(self._temp):
             sync(stream)
             stream.close()
         self._streams.remove(stream)
@@ -95,7 +95,7 @@ class WholeFolder:
     def link(self, source: Path, name: str, size: int) -> bool:
         """Links an ordinary file of `size` bytes into the folder; whether the file system can do that."""
         path = self._place(name)
-        with telling(path):
+        with translate_os_errors(path):
             try:
                 os.link(source, path, follow_symlinks=False)
             except OSError as error:
@@ -118,12 +118,12 @@ class WholeFolder:
         stream = self.open(self._marker)
         self.write(stream, json.dumps(about, ensure_ascii=False, indent=2).encode() + b"\n")
         self.close(stream)
-        with telling(self._temp):
+        with translate_os_errors(self._temp):
             for folder, _, _ in os.walk(self._temp, topdown=False):
                 sync_folder(Path(folder))
         # It took a while: somebody may have put something there.
         self._claim()
-        with telling(self.final):
+        with translate_os_errors(self.final):
             old = self._hidden("replaced")
             if self.final.exists():
                 self.final.rename(old)
@@ -134,7 +134,7 @@ class WholeFolder:
     def _place(self, name: str) -> Path:
         path = self._temp / name
         if path.parent not in self._known:
-            with telling(path):
+            with translate_os_errors(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()

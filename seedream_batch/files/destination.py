@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FileStat:
     """What stands at a path: its bytes, and whether it is an ordinary file and no folder or link."""
 
     bytes: int
@@ -100,7 +100,7 @@ class Destination(ABC):
         """Those of these paths at which anything stands."""
 
     @abstractmethod
-    def look(self, path: str) -> Standing | None:
+    def look(self, path: str) -> FileStat | None:
         """What stands at a path, without reading it; None if nothing does."""
 
     @abstractmethod

@@ -14,7 +14,7 @@ OTHER_BYTES = "other bytes than were stored"
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
+class ExpectedFile:
     """What is known of a file: its path in the destination, bytes, hash in hex, and pixels."""
 
     path: str
@@ -24,63 +24,63 @@ class Recorded:
     height: int
 
     @classmethod
-    def of(cls, image: ImageRecord, path: str | None = None) -> Recorded:
+    def of(cls, image: ImageRecord, path: str | None = None) -> ExpectedFile:
         """What the manifest knows of an image; `path` is another place than its own to compare with."""
         place = (image.path or "") if path is None else path
         return cls(place, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CheckResult:
     """What stands at the place of a file: `there` says whether anything does, `wrong` why it is not the file."""
 
     there: bool
     wrong: str = ""
 
 
-def glance(folder: Destination, recorded: Recorded) -> Found:
+def check_size(folder: Destination, recorded: ExpectedFile) -> CheckResult:
     """Compares what can be seen without reading the file: whether it is there, a file, and of the right size.
 
     Raises `StorageError` where not even that can be seen.
     """
     standing = folder.look(recorded.path)
     if standing is None:
-        return Found(there=False, wrong=GONE)
+        return CheckResult(there=False, wrong=GONE)
     if not standing.ordinary:
-        return Found(there=True, wrong="what stands there is no file")
+        return CheckResult(there=True, wrong="what stands there is no file")
     if standing.bytes != recorded.bytes:
         # Said without reading it: what somebody put there may have any size.
-        return Found(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
-    return Found(there=True)
+        return CheckResult(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
+    return CheckResult(there=True)
 
 
-def identical(folder: Destination, recorded: Recorded) -> Found:
+def identical(folder: Destination, recorded: ExpectedFile) -> CheckResult:
     """Compares a file with what is known of it: type, size and hash, without decoding the picture.
 
     Blocks: call it on a thread. Raises `StorageError` for what cannot be read.
     """
-    seen = glance(folder, recorded)
+    seen = check_size(folder, recorded)
     if seen.wrong or folder.sha256(recorded.path) == recorded.sha256:
         return seen
-    return Found(there=True, wrong=OTHER_BYTES)
+    return CheckResult(there=True, wrong=OTHER_BYTES)
 
 
-def check(folder: Destination, recorded: Recorded, *, deep: bool) -> Found:
+def check(folder: Destination, recorded: ExpectedFile, *, deep: bool) -> CheckResult:
     """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
 
     Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
     """
-    seen = glance(folder, recorded)
+    seen = check_size(folder, recorded)
     if seen.wrong:
         return seen
     data = folder.read(recorded.path, recorded.bytes + 1)
     if hashlib.sha256(data).hexdigest() != recorded.sha256:
-        return Found(there=True, wrong=OTHER_BYTES)
+        return CheckResult(there=True, wrong=OTHER_BYTES)
     try:
         picture = inspect(data, decode=deep)
     except BadPicture as error:
-        return Found(there=True, wrong=f"the picture {error}")
+        return CheckResult(there=True, wrong=f"the picture {error}")
     if (picture.width, picture.height) != (recorded.width, recorded.height):
         told = f"{picture.width} x {picture.height} pixels instead of {recorded.width} x {recorded.height}"
-        return Found(there=True, wrong=told)
-    return Found(there=True)
+        return CheckResult(there=True, wrong=told)
+    return CheckResult(there=True)

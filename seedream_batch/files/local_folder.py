@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from seedream_batch.errors import StorageError, telling
-from seedream_batch.files.destination import Destination, Standing
+from seedream_batch.errors import StorageError, translate_os_errors
+from seedream_batch.files.destination import Destination, FileStat
 
 PART = ".seedream-"
 """How the name of a file that is still being written starts; nothing else in the folder may start so."""
@@ -118,7 +118,7 @@ class OutputFolder(Destination):
 
     def prepare(self) -> None:
         """Makes the folder if need be, and proves that it can be written to."""
-        with telling(self.root):
+        with translate_os_errors(self.root):
             blocker = next((one for one in (self.root, *self.root.parents) if os.path.lexists(one)), self.root)
             if os.path.lexists(blocker) and not blocker.is_dir():
                 told = f"{blocker} is no folder, and the images are to go to {self.root}"
@@ -132,7 +132,7 @@ class OutputFolder(Destination):
 
     def free_bytes(self) -> int:
         """Bytes that may still be written there."""
-        with telling(self.root):
+        with translate_os_errors(self.root):
             return shutil.disk_usage(self.root).free
 
     def knows(self, path: str) -> bool:
@@ -144,7 +144,7 @@ class OutputFolder(Destination):
         parent = self.locate(path).parent
         folder = path.rpartition("/")[0]
         if folder not in self._made:
-            with telling(parent):
+            with translate_os_errors(parent):
                 self._make(parent)
             if len(self._made) >= MOST_KNOWN:
                 self._made.clear()
@@ -166,7 +166,7 @@ class OutputFolder(Destination):
                 errors[number] = error
         for folder, numbers in named.items():
             try:
-                with telling(folder):
+                with translate_os_errors(folder):
                     sync_folder(folder)
             except StorageError as error:
                 for number in numbers:
@@ -177,7 +177,7 @@ class OutputFolder(Destination):
     def _name(self, part: Path, path: str) -> Path:
         """Gives one file its final name; the folder that is to be synced."""
         final = self.locate(path)
-        with telling(final):
+        with translate_os_errors(final):
             self._make(final.parent)
             try:
                 _give_name(part, final)
@@ -189,7 +189,7 @@ class OutputFolder(Destination):
     def move(self, old: str, new: str, sha256: str) -> None:
         """Renames the file with this hash inside the folder; nothing is overwritten. Folders left empty go."""
         source, final = self.locate(old), self.locate(new)
-        with telling(final):
+        with translate_os_errors(final):
             if os.path.lexists(final) and not _one_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
             if self.sha256(old) != sha256:
@@ -208,7 +208,7 @@ class OutputFolder(Destination):
         """Those of these paths at which anything stands, a broken link included."""
         return [path for path in paths if os.path.lexists(self.locate(path))]
 
-    def look(self, path: str) -> Standing | None:
+    def look(self, path: str) -> FileStat | None:
         """What stands at a path; a link is none of ours, and not followed."""
         file = self.locate(path)
         try:
@@ -217,12 +217,12 @@ class OutputFolder(Destination):
             return None
         except OSError as error:
             raise StorageError(f"{file}: {error.strerror or error}") from error
-        return Standing(status.st_size, stat.S_ISREG(status.st_mode))
+        return FileStat(status.st_size, stat.S_ISREG(status.st_mode))
 
     def read(self, path: str, most: int) -> bytes:
         """The bytes of a file, at most so many; a link in its place is an error."""
         file = self.locate(path)
-        with telling(file):
+        with translate_os_errors(file):
             stream = _opened(file)
             if stream is None:
                 raise StorageError(f"{file} is not a file")
@@ -232,7 +232,7 @@ class OutputFolder(Destination):
     def sha256(self, path: str) -> str | None:
         """The hash of the file at `path` in hex, or None where there is no ordinary file."""
         file = self.locate(path)
-        with telling(file):
+        with translate_os_errors(file):
             try:
                 stream = _opened(file)
             except (FileNotFoundError, NotADirectoryError):
@@ -245,7 +245,7 @@ class OutputFolder(Destination):
     def unlink(self, path: str) -> None:
         """Deletes a file; durable only once its folder is settled."""
         file = self.locate(path)
-        with telling(file):
+        with translate_os_errors(file):
             file.unlink(missing_ok=True)
 
     def sync(self, paths: Iterable[str]) -> None:
@@ -254,7 +254,7 @@ class OutputFolder(Destination):
         In this order: of a file that was renamed, the new name comes first.
         """
         for folder in dict.fromkeys(self.locate(path).parent for path in paths):
-            with telling(folder):
+            with translate_os_errors(folder):
                 if folder.is_dir():
                     sync_folder(folder)
                     # Behind it: the folder above may be the one that a file was moved out of.
@@ -273,20 +273,20 @@ class OutputFolder(Destination):
 
     def discard(self, part: Path) -> None:
         """Removes a file that did not become whole, if it is still there."""
-        with telling(part):
+        with translate_os_errors(part):
             part.unlink(missing_ok=True)
 
     def sweep(self, folders: set[str] | None = None) -> None:
         """Removes what a killed run left under hidden names in these folders (relative, "" is the root), or in all."""
         if folders is None:
-            with telling(self.root):
+            with translate_os_errors(self.root):
                 # Links to folders are not followed: what lies behind them is not ours.
                 walk = os.walk(self.root, followlinks=False)
                 folders = {os.path.relpath(path, self.root) for path, _, _ in walk}
         for folder in sorted(folders):
             # The folder itself may be a link that leads out, so it is the parent that is looked at.
             path = self.locate(f"{folder or '.'}/any").parent
-            with telling(path):
+            with translate_os_errors(path):
                 if path.is_dir():
                     for entry in os.scandir(path):
                         if _PART_NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):

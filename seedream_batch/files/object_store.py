@@ -19,8 +19,8 @@ from obstore.exceptions import (
     UnauthenticatedError,
 )
 
-from seedream_batch.errors import StorageError, UsageError, telling
-from seedream_batch.files.destination import Destination, Standing
+from seedream_batch.errors import StorageError, UsageError, translate_os_errors
+from seedream_batch.files.destination import Destination, FileStat
 from seedream_batch.files.image_inspection import FORMATS
 from seedream_batch.files.local_folder import PART, Changed, Occupied, OutputFolder
 from seedream_batch.files.object_store_config import bucket, link_of
@@ -130,7 +130,7 @@ class ObjectStore(Destination):
 
     def _try_to_place(self, part: Path, path: str) -> Exception | None:
         try:
-            with telling(part):
+            with translate_os_errors(part):
                 data = part.read_bytes()
             self._upload(path, data)
             self.discard(part)
@@ -235,11 +235,11 @@ class ObjectStore(Destination):
         with ThreadPoolExecutor(min(AT_ONCE, len(paths)), thread_name_prefix="look") as pool:
             return [path for path, found in zip(paths, pool.map(self.look, paths), strict=True) if found]
 
-    def look(self, path: str) -> Standing | None:
+    def look(self, path: str) -> FileStat | None:
         """The size of an object, or None where there is none."""
         with self._telling(path):
             try:
-                return Standing(obstore.head(self._bucket, path)["size"])
+                return FileStat(obstore.head(self._bucket, path)["size"])
             except FileNotFoundError as error:
                 # Without a body, this may also be a bucket that is gone: whoever reads next is told.
                 self._no_bucket(error)

@@ -9,14 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from seedream_batch.errors import telling
+from seedream_batch.errors import translate_os_errors
 from seedream_batch.files.local_folder import sync
 
 HELD_BACK = 512 * 1024
 """Bytes that are held back: a file with fewer is made, hashed, written and synced in one go, which has a thread."""
 
 
-class Part:
+class TempFile:
     """A new file that takes its bytes as they come; `writing` gives it.
 
     Methods raise `OSError`, which `writing` tells as `StorageError`. A file that is there already is not touched.
@@ -95,11 +95,11 @@ class Part:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Part]:
+def writing(path: Path) -> Iterator[TempFile]:
     """A file to write, closed at the end, and removed again when anything goes wrong."""
-    part = Part(path)
+    part = TempFile(path)
     try:
-        with telling(path):
+        with translate_os_errors(path):
             try:
                 yield part
             finally:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 from seedream_batch.expand.expansion import Expansion
-from seedream_batch.model.cell import fits_any, fits_as_it_is, name_of
+from seedream_batch.model.cell import fits_any, has_value, name_of
 from seedream_batch.model.document import Document, Json, Path, Problem, dotted
 from seedream_batch.model.job import Axis
 from seedream_batch.validate import did_you_mean, schema_text
@@ -139,7 +139,7 @@ def exclude_problems(
             axis = axes.get(name)
             if axis is None or not written.is_whole(("matrix", name)):
                 continue  # not all of its values could be read, which is told already
-            several = isinstance(wanted, list) and not fits_as_it_is(axis, wanted)
+            several = isinstance(wanted, list) and not has_value(axis, wanted)
             for one, spot in [(item, (*path, i)) for i, item in enumerate(wanted)] if several else [(wanted, path)]:
                 if not fits_any(axis, one):
                     yield _at(document, spot, f"no value of the axis `{name}` is {_shown(one)}", _values(axis, one))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from seedream_batch.manifest.base_store import ManifestCore
+from seedream_batch.manifest.base_store import BaseStore
 from seedream_batch.manifest.db.connection import Sql
 from seedream_batch.model.outcome import Kept
 from seedream_batch.model.task import TaskRecord
@@ -28,7 +28,7 @@ class KeptAnswer:
     kept: Kept
 
 
-class Answers(ManifestCore):
+class AnswerStore(BaseStore):
     """Kept answers, each written in the transaction of the outcome that it led to."""
 
     def keep(self, task: TaskRecord, kept: Kept, now: float) -> None:

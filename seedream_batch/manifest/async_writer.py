@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from seedream_batch.errors import Collision, LineLost, ManifestBusy, StorageError
+from seedream_batch.errors import Collision, ConnectionLost, ManifestBusy, StorageError
 from seedream_batch.manifest.db.connection import Sql, Transaction
 from seedream_batch.manifest.manifest import Manifest
 
@@ -193,7 +193,7 @@ class ManifestWriter:
                 collisions += 1
                 if collisions > MOST_COLLISIONS:
                     raise
-            except LineLost as error:
+            except ConnectionLost as error:
                 if not told:
                     self._loop.call_soon_threadsafe(self._lost, str(error))
                 told = True

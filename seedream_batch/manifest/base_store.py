@@ -39,7 +39,7 @@ MOVED_TO = "moved_to"
 """The fact that says where a manifest has gone; from then on it is only there to be looked at."""
 
 
-class ManifestCore:
+class BaseStore:
     """A manifest open for writing; see `Manifest`, which has all its parts."""
 
     def __init__(self, place: Place, *, shared: bool = False) -> None:
@@ -69,7 +69,7 @@ class ManifestCore:
 
     @property
     def shared(self) -> bool:
-        """Whether runs work on it beside this one; see `Workers`."""
+        """Whether runs work on it beside this one; see `WorkerStore`."""
         return self._connection.shared
 
     @property
@@ -86,9 +86,9 @@ class ManifestCore:
         """Makes a line that is lost anew; see `Connection.again`."""
         return self._connection.again()
 
-    def hurry(self) -> None:
+    def abort_retries(self) -> None:
         """From here on, and on any thread, waits for no line any more."""
-        self._connection.hurry()
+        self._connection.abort_retries()
 
     def close(self) -> None:
         """Ends the connection."""
@@ -99,7 +99,7 @@ class ManifestCore:
         row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row else ""
 
-    def tell(self, facts: dict[str, str]) -> None:
+    def set_facts(self, facts: dict[str, str]) -> None:
         """Stores facts: `job`, `job_file`, `service`, `created_at`."""
         with self.group() as sql:
             sql.executemany(
@@ -109,7 +109,7 @@ class ManifestCore:
 
     def keep_task_times(self, seconds: Mapping[str, Sequence[float]]) -> None:
         """Leaves to the next run how long tasks took, by resolution; `ManifestReader.task_times` gives it."""
-        self.tell({TASK_TIMES: json.dumps(seconds)})
+        self.set_facts({TASK_TIMES: json.dumps(seconds)})
 
     def was_cut_off(self) -> bool:
         """Whether a run since the last sweep ended without a word, and may have left unfinished files."""
@@ -119,7 +119,7 @@ class ManifestCore:
 
     def swept(self) -> None:
         """Nothing unfinished is left of the runs before this one."""
-        self.tell({SWEPT: str((self._run or 1) - 1)})
+        self.set_facts({SWEPT: str((self._run or 1) - 1)})
 
     def newest_run(self) -> float:
         """When the last of the other runs began or ended, in unix seconds by the clock that it had; 0 without any."""

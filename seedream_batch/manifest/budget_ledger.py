@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from seedream_batch.manifest.base_store import ManifestCore
+from seedream_batch.manifest.base_store import BaseStore
 from seedream_batch.manifest.db.connection import Sql
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import MICRO, Budget
@@ -14,7 +14,7 @@ from seedream_batch.model.task import TaskRecord, Totals
 _DAY = 86_400
 
 
-class Accounts(ManifestCore):
+class BudgetLedger(BaseStore):
     """Reservations and costs; every change of them shares the transaction of the move that it belongs to."""
 
     def totals(self) -> Totals:

@@ -43,7 +43,7 @@ def copy_manifest(source: Place, target: Place) -> int:
             if moved_to and new.id == old.id:
                 return new.size()
             raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
-        old.tell({MOVED_TO: name_of(target)})
+        old.set_facts({MOVED_TO: name_of(target)})
         try:
             with new.group():
                 for table in TABLES:
@@ -51,12 +51,12 @@ def copy_manifest(source: Place, target: Place) -> int:
                 for table in _NUMBERED:
                     new.number_on(table)
                 # It may have come from there.
-                new.tell({MOVED_TO: ""})
+                new.set_facts({MOVED_TO: ""})
         except Exception:
             # Where it is not sure that nothing arrived, the mark stays.
             with suppress(StorageError, ManifestError):
                 if new.is_empty():
-                    old.tell({MOVED_TO: ""})
+                    old.set_facts({MOVED_TO: ""})
             raise
         return new.size()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from seedream_batch.manifest.image_store import ACCEPTED_AS_IS
-from seedream_batch.manifest.task_store import Submissions
+from seedream_batch.manifest.task_store import TaskStore
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
 REJECTED = "a person rejected it, and wants another"
 """Why an image is missing whose file is in `superseded/`, and why its task is planned again."""
 
 
-class Decisions(Submissions):
+class DecisionStore(TaskStore):
     """Moves that only a person asks for. Money held for a task in doubt stays held: it may have been paid."""
 
     def retry(self, tasks: Iterable[TaskRecord], now: float) -> None:
@@ -25,7 +25,7 @@ class Decisions(Submissions):
                     failures=0, not_before=0, task_ids=None, code="", reason="",
                 )  # fmt: skip
 
-    def make_anew(self, tasks: Iterable[TaskRecord], now: float) -> None:
+    def remake(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Succeeded tasks whose images are not there are planned again: what they cost stays counted, and is paid anew.
 
         The rows of their images stay: what is stored is not replaced by the next attempt, the rest is.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.base_store import one_row
 from seedream_batch.manifest.db.connection import marks
-from seedream_batch.manifest.in_hand import InHand
+from seedream_batch.manifest.in_hand import Ownership
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
 from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState
 
@@ -33,7 +33,7 @@ _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{AC
 _OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
 
-class Pictures(InHand):
+class ImageStore(Ownership):
     """Images, their files, and uploads."""
 
     def images(self, task: int) -> list[ImageRecord]:
@@ -58,7 +58,7 @@ class Pictures(InHand):
         )
         return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED, *after, limit))]
 
-    def under_way(self) -> list[ImageRecord]:
+    def interrupted_moves(self) -> list[ImageRecord]:
         """The images whose file was being moved when a run was cut off."""
         sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
         return [image_record(row) for row in self._connection.rows(sql)]
@@ -77,7 +77,7 @@ class Pictures(InHand):
         )
         return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
 
-    def placing(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
+    def record_path(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
         """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
         with self.group() as sql:
             if ImageState.STORED not in IMAGE_EDGES[image.state]:
@@ -182,7 +182,7 @@ class Pictures(InHand):
             )
             one_row(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
 
-    def heading(self, image: ImageRecord, path: str | None) -> None:
+    def begin_move(self, image: ImageRecord, path: str | None) -> None:
         """The file is about to be renamed to `path`; None: it was not."""
         with self.group() as sql:
             cursor = sql.execute(

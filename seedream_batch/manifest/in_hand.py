@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from seedream_batch.manifest.base_store import ManifestCore
+from seedream_batch.manifest.base_store import BaseStore
 
 
-class InHand(ManifestCore):
+class Ownership(BaseStore):
     """Conditions on rows of `tasks`, each behind the word that joins it to a query; none for a run that is alone.
 
     A task is in the hands of the worker that took it last, as long as that is at work. The numbers of workers grow, and

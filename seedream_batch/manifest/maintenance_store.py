@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from seedream_batch.manifest.db.connection import UNLIMITED
-from seedream_batch.manifest.image_store import Pictures
+from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
-from seedream_batch.manifest.task_queue import Chosen
+from seedream_batch.manifest.task_queue import TaskQueue
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
@@ -40,7 +40,7 @@ class Dropped:
     never_sent: int
 
 
-class Upkeep(Chosen, Pictures):
+class MaintenanceStore(TaskQueue, ImageStore):
     """Images that were stored, and the tasks they belong to."""
 
     # Looking at what is stored
@@ -148,7 +148,7 @@ class Upkeep(Chosen, Pictures):
         row = self._connection.row(sql, (task,))
         return int(row[0]) if row else 0
 
-    def announce_again(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
+    def renew_link(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
         """An image that is not there has a link again."""
         self.move_image(
             image,
@@ -158,7 +158,7 @@ class Upkeep(Chosen, Pictures):
             columns={"url": link.url, "expires_at": link.expires_at or default_expiry, "tries": 0, "reason": ""},
         )
 
-    def whole_again(self, now: float) -> int:
+    def restore_complete(self, now: float) -> int:
         """Tasks that were to be made anew, and whose images all came back before that, have succeeded after all."""
         with self.group() as sql:
             back = sql.execute(
@@ -185,7 +185,7 @@ class Upkeep(Chosen, Pictures):
         )
         return task_record(row) if row else None
 
-    def beyond_links(self) -> Lost:
+    def unrecoverable(self) -> Lost:
         """What of the job no link gives any more, and what it would cost to make its tasks anew."""
         row = self._connection.rows(
             "SELECT coalesce(sum(gone.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
@@ -195,7 +195,7 @@ class Upkeep(Chosen, Pictures):
         )[0]
         return Lost(int(row[0]), int(row[1]))
 
-    def to_make_anew(self) -> list[TaskRecord]:
+    def to_remake(self) -> list[TaskRecord]:
         """The succeeded tasks of the job with an image that no link gives, and with none that waits to be fetched."""
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"

@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from seedream_batch.manifest.db.connection import marks
-from seedream_batch.manifest.decision_store import Decisions
-from seedream_batch.manifest.maintenance_store import Upkeep
+from seedream_batch.manifest.decision_store import DecisionStore
+from seedream_batch.manifest.maintenance_store import MaintenanceStore
 from seedream_batch.manifest.rescue_log import Rescued
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
-from seedream_batch.manifest.sync_job import Entered, enter
-from seedream_batch.manifest.worker_store import Workers
+from seedream_batch.manifest.sync_job import SyncResult, enter
+from seedream_batch.manifest.worker_store import WorkerStore
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import TaskRecord, TaskSpec, TaskState
 
@@ -32,7 +32,7 @@ class _TakenBack(Exception):
     """Ends a transaction that is not to be kept."""
 
 
-class Manifest(Decisions, Upkeep, Workers):
+class Manifest(DecisionStore, MaintenanceStore, WorkerStore):
     """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
 
     Opened `shared`, which only a server allows, processes hold it together, each for a run that is a worker.
@@ -47,7 +47,7 @@ class Manifest(Decisions, Upkeep, Workers):
             try:
                 while self.others():
                     # None of them has a session, or this one would not have come so far.
-                    self.bury(time.time(), platform.node())
+                    self.expire_workers(time.time(), platform.node())
                     if self.others():
                         time.sleep(0.2)
             except BaseException:
@@ -61,7 +61,7 @@ class Manifest(Decisions, Upkeep, Workers):
             yield
             raise _TakenBack
 
-    def enter(self, specs: Iterable[TaskSpec], now: float) -> Entered:
+    def enter(self, specs: Iterable[TaskSpec], now: float) -> SyncResult:
         """Makes the job's tasks those of the manifest, or changes nothing if the stream of tasks raises."""
         with self.group() as sql:
             # The tasks are made meanwhile.
@@ -79,7 +79,7 @@ class Manifest(Decisions, Upkeep, Workers):
             self._cut_off(sql, left, now)
         return len(left)
 
-    def take_in(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
+    def import_ids(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
         """Task ids that an earlier run could not store go to their tasks; how many of these answers are known now.
 
         Those of tasks that another worker has in hand are not: that one may be about to learn the same.
@@ -145,7 +145,7 @@ class Manifest(Decisions, Upkeep, Workers):
         return self._connection.row(sql, (task_id,)) is not None
 
     def numbers(self, state: TaskState) -> array[int]:
-        """The tasks in flight in a state that nobody has in hand, in the order of the job; for `take_up`."""
+        """The tasks in flight in a state that nobody has in hand, in the order of the job; for `own_tasks`."""
         # The states are those of the index `tasks_open`, so that it is used.
         sql = (
             "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain') AND state = ?"

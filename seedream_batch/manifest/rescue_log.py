@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from seedream_batch.errors import telling
+from seedream_batch.errors import translate_os_errors
 from seedream_batch.manifest.flock import lock_now
 
 NAME = "manifest.rescue"
@@ -61,7 +61,7 @@ class RescueFile:
         """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
         if self._handle is not None:
             return
-        with telling(self.path):
+        with translate_os_errors(self.path):
             handle = self._locked()
             try:
                 found = _lines(_whole(handle)) + self._added
@@ -80,7 +80,7 @@ class RescueFile:
         self.prepare()
         record = {"key": rescued.key, "task_ids": list(rescued.task_ids), "at": rescued.at}
         line = json.dumps(record).encode() + b"\n"
-        with telling(self.path):
+        with translate_os_errors(self.path):
             assert self._handle is not None  # noqa: S101 - what `prepare` is for
             os.pwrite(self._handle, line, self._end)
             os.fsync(self._handle)
@@ -123,35 +123,35 @@ class RescueFile:
             time.sleep(0.01)
 
 
-class LeftFile:
+class OrphanedLog:
     """A file that a run which is over has left, with this process' lock on it."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
         self.rescued = _records(_whole(handle))
 
-    def taken_in(self, known: int) -> None:
+    def imported(self, known: int) -> None:
         """So many of the answers are in the manifest by now, durably. Raises `StorageError`.
 
         With all of them there, the file goes. One that belongs to no attempt is somebody's task id all the same, and
         stays.
         """
         if known == len(self.rescued):
-            with telling(self._path):
+            with translate_os_errors(self._path):
                 self._path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
-class LeftBehind:
+class OrphanedLogs:
     """What runs that are over have left in a folder."""
 
-    files: list[LeftFile]
+    files: list[OrphanedLog]
     held: bool = False
     """Whether there is one more, which another process has: it writes into it, or takes it in itself."""
 
 
 @contextmanager
-def left_behind(folder: Path, manifest: str, *, at_work: Collection[int] | None) -> Iterator[LeftBehind]:
+def orphaned_logs(folder: Path, manifest: str, *, at_work: Collection[int] | None) -> Iterator[OrphanedLogs]:
     """The files in a folder that runs of this manifest left; nobody else takes them in meanwhile.
 
     `at_work` are the workers whose files stay, whatever their locks say; None where there were never any. Raises
@@ -160,23 +160,23 @@ def left_behind(folder: Path, manifest: str, *, at_work: Collection[int] | None)
     names = [NAME]
     if at_work is not None:
         kept = {name_of_worker(manifest, run) for run in at_work}
-        with telling(folder):
+        with translate_os_errors(folder):
             found = sorted(entry.name for entry in os.scandir(folder))
         ours = (name for name in found if name.startswith(_prefix(manifest)) and name.endswith(_SUFFIX))
         names += [name for name in ours if name not in kept]
     handles: list[int] = []
-    left = LeftBehind([])
+    left = OrphanedLogs([])
     try:
         for name in names:
             path = folder / name
-            with telling(path):
+            with translate_os_errors(path):
                 try:
                     handle = os.open(path, os.O_RDWR)
                     handles.append(handle)
                     if not lock_now(handle):
                         left.held = True
                     elif _is_in_place(handle, path):
-                        left.files.append(LeftFile(path, handle))
+                        left.files.append(OrphanedLog(path, handle))
                 except OSError as error:
                     # Somebody has just taken it away.
                     if error.errno not in {errno.ENOENT, errno.ESTALE}:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from seedream_batch.errors import ManifestError, ManifestLocked, StorageError, telling
+from seedream_batch.errors import ManifestError, ManifestLocked, StorageError, translate_os_errors
 from seedream_batch.manifest.db.open import is_held
 from seedream_batch.manifest.flock import lock_now, unlock
 from seedream_batch.manifest.reader import ManifestReader
@@ -106,7 +106,7 @@ def _lines(file: Path) -> list[str]:
 
 def _is_theirs(handle: int, path: Path, manifest: str, name: str) -> bool:
     """Whether those who share the file, this process included by now, work on this manifest."""
-    with telling(path):
+    with translate_os_errors(path):
         if lock_now(handle):
             own = folder_id(path.parent) or secrets.token_hex(6)
             os.truncate(handle, 0)
@@ -121,13 +121,13 @@ def _is_theirs(handle: int, path: Path, manifest: str, name: str) -> bool:
 
 
 def _shared_now(handle: int, path: Path) -> bool:
-    with telling(path):
+    with translate_os_errors(path):
         return lock_now(handle, shared=True)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
-    with telling(path):
+    with translate_os_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

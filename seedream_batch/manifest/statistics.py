@@ -17,7 +17,7 @@ _MOST_EVENTS = 200_000
 """Events that are looked through for how fast a run is."""
 
 
-class Part(StrEnum):
+class Phase(StrEnum):
     """Where a task stands for somebody who waits for its images."""
 
     STORED = "stored"
@@ -46,7 +46,7 @@ class ValueCount:
     """Tasks of one value of an axis by part; `first` is the place in the job of the first of them."""
 
     first: int
-    parts: dict[Part, int] = field(default_factory=dict)
+    parts: dict[Phase, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Pace:
     seconds: float
 
 
-class TallyReader(ManifestReader):
+class StatisticsReader(ManifestReader):
     """A read-only view that counts."""
 
     def by_axis(self, axes: Sequence[str]) -> dict[str, AxisCount]:

@@ -15,7 +15,7 @@ _BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Entered:
+class SyncResult:
     """What a job changed in the manifest, in tasks."""
 
     new: int = 0
@@ -24,7 +24,7 @@ class Entered:
     dropped: int = 0
 
 
-def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> Entered:
+def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> SyncResult:
     """Makes the tasks of the job those of the manifest; runs inside a transaction.
 
     Nothing is deleted: a task that the job no longer has loses its place in the job and keeps all else.
@@ -56,7 +56,7 @@ def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> Entered:
                 )
             if paths != new_paths or ordinal is None:
                 # A task that comes back may have had to give up its place meanwhile.
-                moved += _aim(connection, number, spec)
+                moved += _set_targets(connection, number, spec)
         connection.executemany(_INSERT, inserts)
     dropped = 0
     if seen_wanted < wanted_before:
@@ -67,7 +67,7 @@ def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> Entered:
         ]
         connection.executemany("UPDATE tasks SET ordinal = NULL, updated_at = ? WHERE id = ?", gone)
         dropped = len(gone)
-    return Entered(new, known, moved, dropped)
+    return SyncResult(new, known, moved, dropped)
 
 
 _INSERT = (
@@ -136,7 +136,7 @@ def _rows(connection: Sql, fingerprints: Sequence[str]) -> dict[str, _Row]:
     return {row[0]: tuple(row[1:]) for row in found}
 
 
-def _aim(connection: Sql, number: int, spec: TaskSpec) -> int:
+def _set_targets(connection: Sql, number: int, spec: TaskSpec) -> int:
     """Notes where the task's files have to move; whether any that is stored has to.
 
     A file can stand under its name before the manifest calls it stored, and be missing for a while and come back.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from seedream_batch.manifest.db.connection import UNLIMITED
-from seedream_batch.manifest.in_hand import InHand
+from seedream_batch.manifest.in_hand import Ownership
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import TaskRecord
@@ -14,7 +14,7 @@ from seedream_batch.model.task import TaskRecord
 _ALL = "tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
 
 
-class Chosen(InHand):
+class TaskQueue(Ownership):
     """What is planned. A choice is kept for this run alone."""
 
     _picked = False

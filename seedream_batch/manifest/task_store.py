@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.answer_store import SUBMISSION, Answers
+from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
 from seedream_batch.manifest.base_store import one_row
-from seedream_batch.manifest.budget_ledger import Accounts
+from seedream_batch.manifest.budget_ledger import BudgetLedger
 from seedream_batch.manifest.db.connection import CLOCK, Sql, marks
-from seedream_batch.manifest.image_store import Pictures
+from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl, Kept
@@ -71,7 +71,7 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class SharedRate:
     """The next times at which submissions may go out, and what is to be remembered of that."""
 
     state: str
@@ -79,7 +79,7 @@ class Turns:
     free_in: float
 
 
-Take = Callable[[str, float, int], Turns]
+Take = Callable[[str, float, int], SharedRate]
 """Takes up to so many turns: from what was remembered, and the time of the clock that all workers share."""
 
 SAME_ID = "same_task_id"
@@ -93,7 +93,7 @@ _MAY_COST_MORE = ", should it cost more than expected; collect or resolve what i
 _TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
 
 
-class Submissions(Accounts, Pictures, Answers):
+class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     """Intents, outcomes and ends of tasks."""
 
     def claim(

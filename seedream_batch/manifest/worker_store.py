@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from seedream_batch.manifest.base_store import SILENT
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, Sql
-from seedream_batch.manifest.task_queue import Chosen
-from seedream_batch.manifest.task_store import Submissions
+from seedream_batch.manifest.task_queue import TaskQueue
+from seedream_batch.manifest.task_store import TaskStore
 from seedream_batch.model.task import TaskRecord, TaskState
 
 GRACE = 10.0
@@ -34,21 +34,21 @@ class Beat:
 
 
 @dataclass(frozen=True, slots=True)
-class Buried:
+class Expired:
     """Workers that were taken away, and how many tasks they were just sending."""
 
     workers: int = 0
     in_doubt: int = 0
 
 
-class Workers(Chosen, Submissions):
+class WorkerStore(TaskQueue, TaskStore):
     """The workers of a shared manifest. Their leases are on the clock of the server, which they all share."""
 
-    def beat(self, now: float, host: str) -> Beat:
+    def send_heartbeat(self, now: float, host: str) -> Beat:
         """This worker is heard of, and hears of others: those that are gone are taken away."""
         with self.group() as sql:
             self._give_sign(sql)
-            buried = self.bury(now, host)
+            buried = self.expire_workers(now, host)
             others = frozenset(run for run, _, _ in self.others())
         return Beat(others, buried.workers, buried.in_doubt)
 
@@ -63,7 +63,7 @@ class Workers(Chosen, Submissions):
             f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
         )
 
-    def bury(self, now: float, host: str) -> Buried:
+    def expire_workers(self, now: float, host: str) -> Expired:
         """Takes away the workers whose lease is over, or whose session has been gone for a while.
 
         What they had in hand is free; what they were just sending is uncertain. `host` is the name of this machine, on
@@ -86,7 +86,7 @@ class Workers(Chosen, Submissions):
                         workers, in_doubt = workers + 1, in_doubt + doubts
                 elif (run in here) != (gone is None):
                     self._note(sql, run, gone=run not in here)
-        return Buried(workers, in_doubt)
+        return Expired(workers, in_doubt)
 
     def _note(self, sql: Sql, run: int, *, gone: bool) -> None:
         """The session of a worker has ended, or a new one is there."""
@@ -100,7 +100,7 @@ class Workers(Chosen, Submissions):
     def _take_away(self, sql: Sql, run: int, now: float, *, is_gone: bool) -> int | None:
         """How many tasks the worker was just sending; None if it was not taken away."""
         # One that is in the middle of a transaction is heard of in a moment.
-        if not self._connection.may_bury(run):
+        if not self._connection.may_expire(run):
             return None
         # Somebody else may just have done so; and at the end of a transaction there may have been a sign of life.
         row = sql.execute(f"SELECT until < {CLOCK} FROM workers WHERE run = ?", (run,)).fetchone()
@@ -108,7 +108,7 @@ class Workers(Chosen, Submissions):
             return None
         # One that was stopped holds up others with whatever else its session holds.
         self._connection.end_session(run)
-        self._fold(sql, run)
+        self._merge_totals(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
         return self._cut_off_of(sql, run, now)
 
@@ -118,7 +118,7 @@ class Workers(Chosen, Submissions):
         self._cut_off(sql, self.records([row[0] for row in rows]), now)
         return len(rows)
 
-    def _fold(self, sql: Sql, run: int) -> None:
+    def _merge_totals(self, sql: Sql, run: int) -> None:
         """What a worker spent and holds becomes part of the totals; then it is no worker any more."""
         sql.execute(
             "UPDATE totals SET reserved_images = totals.reserved_images + workers.reserved_images,"
@@ -134,17 +134,17 @@ class Workers(Chosen, Submissions):
             self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now, reason=CUT_OFF, code="", held=0)
             self._attempt(sql, task, "uncertain")
 
-    def keep_others_out(self, wait: Callable[[], None]) -> None:
+    def lock_startup(self, wait: Callable[[], None]) -> None:
         """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
-        self._connection.keep_others_out(wait)
+        self._connection.lock_startup(wait)
 
-    def let_others_in(self) -> None:
+    def unlock_startup(self) -> None:
         """Lets other workers join."""
-        self._connection.let_others_in()
+        self._connection.unlock_startup()
 
-    def one_that_begins(self) -> tuple[int, bool] | None:
+    def starting_worker(self) -> tuple[int, bool] | None:
         """The session that keeps others out, and whether it is that of a worker, which has a lease."""
-        return self._connection.keeper()
+        return self._connection.startup_lock_holder()
 
     def others(self) -> list[tuple[int, int, str]]:
         """The other workers: number, process and machine."""
@@ -168,7 +168,7 @@ class Workers(Chosen, Submissions):
         """The numbers of all workers, this one's among them."""
         return [row[0] for row in self._connection.rows("SELECT run FROM workers ORDER BY run")]
 
-    def others_here(self) -> bool:
+    def other_sessions(self) -> bool:
         """Whether the session of any other worker is there."""
         present = self._connection.present()
         return any(run in present for run, _, _ in self.others())
@@ -177,7 +177,7 @@ class Workers(Chosen, Submissions):
         """How many tasks the job asks for."""
         return int(self._connection.rows("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL")[0][0])
 
-    def take_up(self, numbers: Sequence[int]) -> list[TaskRecord]:
+    def own_tasks(self, numbers: Sequence[int]) -> list[TaskRecord]:
         """Those of these tasks (at most a few hundred at a time) that this worker has in hand from now on.
 
         In the order they are given; all of them, where a run is alone.
@@ -193,7 +193,7 @@ class Workers(Chosen, Submissions):
         taken = {row[0] for row in rows}
         return self.records([number for number in numbers if number in taken])
 
-    def let_go(self, but: Collection[int] = ()) -> set[int]:
+    def release_tasks(self, but: Collection[int] = ()) -> set[int]:
         """Others may go on with whatever this worker has in hand, `but` for these, and is not ended: these tasks."""
         condition, value = self._connection.among("id", but)
         mine = f"{self._mine('AND')} AND NOT {condition}"
@@ -232,7 +232,7 @@ class Workers(Chosen, Submissions):
             sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
             if self._connection.worker is not None:
                 self._cut_off_of(sql, self._connection.worker, now)
-                self._fold(sql, self._connection.worker)
+                self._merge_totals(sql, self._connection.worker)
         self._connection.worker = None
 
     def leave(self, *, now: float, outcome: str) -> None:
@@ -240,7 +240,7 @@ class Workers(Chosen, Submissions):
         if self._connection.worker is not None:
             self.end_run(now=now, outcome=outcome)
 
-    def step_out(self) -> None:
+    def detach(self) -> None:
         """This connection is no worker's any more, whatever became of that."""
         self._connection.worker = None
 

@@ -46,7 +46,7 @@ def _equal(value: Json, wanted: Json) -> bool:
     return type(value) is type(wanted) and json.dumps(value, sort_keys=True) == json.dumps(wanted, sort_keys=True)
 
 
-def fits_as_it_is(axis: Axis, wanted: Json) -> bool:
+def has_value(axis: Axis, wanted: Json) -> bool:
     """Return whether a value of the axis equals what is wanted; a list is one value here, not "any of"."""
     return any(_equal(value, wanted) for value in axis.values)
 

@@ -24,7 +24,7 @@ Chooses = Callable[[Mapping[str, Json]], bool]
 _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 
 
-def survey(
+def make_plan(
     specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: Chooses | None = None
 ) -> Plan:
     """What a run of these tasks would do at `now` (unix seconds), given their manifest, if there is one yet.

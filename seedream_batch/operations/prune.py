@@ -11,7 +11,7 @@ from seedream_batch.engine.manifest_checks import opened
 from seedream_batch.engine.placement import SUPERSEDED
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.integrity import Recorded, check, glance
+from seedream_batch.files.integrity import ExpectedFile, check, check_size
 from seedream_batch.files.open import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.maintenance_store import Dropped
@@ -96,8 +96,8 @@ def _prune_image(
         owner = manifest.owner(path)
         if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
             continue
-        recorded = Recorded.of(image, path)
-        found = check(folder, recorded, deep=False) if pruned.done else glance(folder, recorded)
+        recorded = ExpectedFile.of(image, path)
+        found = check(folder, recorded, deep=False) if pruned.done else check_size(folder, recorded)
         if found.there and found.wrong:
             if image.state is ImageState.STORED and path == image.path:
                 pruned.changed.append(path)

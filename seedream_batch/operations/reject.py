@@ -142,7 +142,7 @@ def _step_aside(manifest: Manifest, folder: Destination, task: TaskRecord, image
     # A move that was cut off left the file at its old place or at its new one.
     place = next((path for path in (image.path, image.via) if path and folder.existing([path])), "")
     if place and image.path != aside:
-        manifest.heading(image, aside)
+        manifest.begin_move(image, aside)
         if place == aside:
             # Moved already, by a command that was cut off before it was on the disk.
             folder.end_move(image.path or aside, aside)

@@ -86,14 +86,14 @@ def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def make_anew(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
+def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
     """Plans the chosen tasks of the job again whose images are not there, and which no link gives.
 
     Which they were, and how many more miss an image that a link may still give, which is free.
     """
     with opened(job) as manifest:
-        chosen = _fitting(manifest.to_make_anew(), chooses)
-        manifest.make_anew(chosen, time.time())
+        chosen = _fitting(manifest.to_remake(), chooses)
+        manifest.remake(chosen, time.time())
         return chosen, len(_fitting(manifest.not_asked(), chooses))
 
 

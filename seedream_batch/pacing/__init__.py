@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from seedream_batch.pacing.poll_schedule import PollSchedule, Watch
-from seedream_batch.pacing.rate_limiter import SubmissionPace
-from seedream_batch.pacing.shared_rate import News, take_turns
+from seedream_batch.pacing.poll_schedule import PollSchedule, TaskPoller
+from seedream_batch.pacing.rate_limiter import AdaptiveRateLimiter
+from seedream_batch.pacing.shared_rate import RateFeedback, reserve_slots
 
-__all__ = ["News", "PollSchedule", "SubmissionPace", "Watch", "take_turns"]
+__all__ = ["AdaptiveRateLimiter", "PollSchedule", "RateFeedback", "TaskPoller", "reserve_slots"]

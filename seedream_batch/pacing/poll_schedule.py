@@ -8,7 +8,7 @@ from random import Random
 
 from seedream_batch.pacing.task_durations import TaskTimes
 
-SCOUTS = 6
+PROBES = 6
 """Probes per resolution: tasks that are polled often while little is known, to learn durations soon."""
 
 SLOWER = 1.5
@@ -79,9 +79,9 @@ class PollSchedule:
         """Return whether enough tasks of this resolution have ended to use their durations."""
         return self._of(resolution).enough
 
-    def watch(self, resolution: str) -> Watch:
+    def watch(self, resolution: str) -> TaskPoller:
         """Start following a task."""
-        return Watch(self._of(resolution), self._bounded)
+        return TaskPoller(self._of(resolution), self._bounded)
 
     def _of(self, resolution: str) -> _Learnt:
         return self._learnt.setdefault(resolution, _Learnt())
@@ -125,7 +125,7 @@ class _Learnt:
         self._one_was_completed = self._one_was_completed or not failed
 
 
-class Watch:
+class TaskPoller:
     """One followed task: `wait`, then a poll reported by `looked` or `ended`, and at the end `close`."""
 
     def __init__(self, learnt: _Learnt, bounded: Callable[[float], float]) -> None:
@@ -145,13 +145,13 @@ class Watch:
             return self._bounded(self._learnt.times.next_look(age) - age)
         if self._scout:
             return self._bounded((SOON + age) * (SLOWER - 1.0))
-        if self._learnt.scouts == SCOUTS:
+        if self._learnt.scouts == PROBES:
             return self._bounded(UNTOLD)
         # A probe starts soon and slows down, so that it suits quick services as well as slow ones. Each probe polls at
         # different ages, so that together they cover more of them.
         self._scout = True
         self._learnt.scouts += 1
-        return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / SCOUTS) - 1.0))
+        return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / PROBES) - 1.0))
 
     def looked(self, age: float) -> None:
         """Record that a poll at this age found the task still running."""

@@ -54,7 +54,7 @@ MOST_HELD = 1.0
 """Most seconds that a submission waits after its intent was committed: a kill then leaves one more uncertain task."""
 
 
-class SubmissionPace:
+class AdaptiveRateLimiter:
     """Limits submissions to the configured rate, or else to one that it finds; sends none during a pause.
 
     Without a configured rate it starts slowly and grows while submissions are accepted. On "too many requests", the
@@ -168,7 +168,7 @@ class SubmissionPace:
         }  # fmt: skip
 
     @classmethod
-    def kept(cls, known: Mapping[str, Any], rate: float | None, now: float) -> SubmissionPace:
+    def kept(cls, known: Mapping[str, Any], rate: float | None, now: float) -> AdaptiveRateLimiter:
         """Restore a saved state, adapted to the configured rate and to the current time.
 
         A rate that was saved applies only below the configured one. Slots that lie too far ahead, as after a clock was

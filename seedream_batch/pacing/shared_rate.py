@@ -6,14 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedream_batch.pacing.rate_limiter import SubmissionPace
+from seedream_batch.pacing.rate_limiter import AdaptiveRateLimiter
 
 AHEAD = 0.25
 """Most seconds ahead for which slots are reserved: each slot of a killed run may be one more uncertain task."""
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class RateFeedback:
     """What one run has heard from the service since it last reserved slots; times by the shared clock."""
 
     accepted: Sequence[float] = ()
@@ -21,8 +21,8 @@ class News:
     """When the service answered "too many requests", and for how many seconds it wants none."""
 
 
-def take_turns(
-    state: str, rate: float | None, now: float, most: int, *, lead: float, news: News
+def reserve_slots(
+    state: str, rate: float | None, now: float, most: int, *, lead: float, news: RateFeedback
 ) -> tuple[str, tuple[float, ...], float]:
     """Reserve up to `most` slots; return the new state, the slots' times, and the seconds until the next try.
 
@@ -30,7 +30,7 @@ def take_turns(
     than `lead` seconds from now, the time it takes to commit an intent, and none is so late that a committed intent
     would wait long for it.
     """
-    pace = SubmissionPace.kept(json.loads(state), rate, now) if state else SubmissionPace(rate)
+    pace = AdaptiveRateLimiter.kept(json.loads(state), rate, now) if state else AdaptiveRateLimiter(rate)
     for at, pause in news.refused:
         pace.refused(at, pause)
     for at in news.accepted:

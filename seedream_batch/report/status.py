@@ -13,7 +13,7 @@ from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.answer_store import KeptAnswer
 from seedream_batch.manifest.db.connection import UNLIMITED
 from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
-from seedream_batch.manifest.statistics import AxisCount, CostNote, Pace, Part, TallyReader
+from seedream_batch.manifest.statistics import AxisCount, CostNote, Pace, Phase, StatisticsReader
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.document import Json
 from seedream_batch.model.locations import Place
@@ -35,7 +35,7 @@ class Value:
     """The tasks of one value of an axis, by where they stand."""
 
     name: str
-    parts: Mapping[Part, int]
+    parts: Mapping[Phase, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
 
     `running` says whether a run holds it right now.
     """
-    with TallyReader(manifest) as reader:
+    with StatisticsReader(manifest) as reader:
         reader.snapshot()
         tasks, images = reader.wanted()
         run = reader.last_run()
@@ -136,7 +136,7 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
 
 def _axis(count: AxisCount) -> AxisStatus:
     """The first values of an axis by name; two values of one name are told as one."""
-    found: dict[str, dict[Part, int]] = {}
+    found: dict[str, dict[Phase, int]] = {}
     ordered = sorted(count.values.items(), key=lambda item: item[1].first)
     for text, one in ordered:
         parts = found.setdefault(name_of(json.loads(text)), {})
@@ -213,7 +213,7 @@ def status_json(status: Status) -> Json:
         "axes": {
             axis: {
                 "values": [
-                    {"value": value.name, **{str(part): value.parts.get(part, 0) for part in Part}}
+                    {"value": value.name, **{str(part): value.parts.get(part, 0) for part in Phase}}
                     for value in found.values
                 ],
                 "more": found.more,

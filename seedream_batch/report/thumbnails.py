@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import BadPicture
-from seedream_batch.files.integrity import OTHER_BYTES, Recorded, glance
+from seedream_batch.files.integrity import OTHER_BYTES, ExpectedFile, check_size
 from seedream_batch.files.thumbnail import SUFFIX, thumbnail
 from seedream_batch.model.task import ImageRecord
 from seedream_batch.report.gallery_folder import ReportFolder
@@ -57,7 +57,7 @@ class Thumbnails:
         path = _path(image)
         try:
             size = image.bytes or 0
-            seen = glance(self._images, Recorded.of(image))
+            seen = check_size(self._images, ExpectedFile.of(image))
             if seen.wrong:
                 return seen.wrong
             self._wanted.add(path)

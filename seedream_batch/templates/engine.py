@@ -157,10 +157,10 @@ class Template:
             text = compiled.environment.concat(compiled.run(compiled.context(values)))
         except TemplateError as error:
             if error.line is None:
-                error.line = compiled.line_of(error.__traceback__)
+                error.line = compiled.first_line_of(error.__traceback__)
             raise
         except _ERRORS as error:
-            raise _translated(error, compiled.line_of(error.__traceback__), values) from None
+            raise _translated(error, compiled.first_line_of(error.__traceback__), values) from None
         return text, engine.max_steps - budget.left
 
 
@@ -197,7 +197,7 @@ class _Compiled:
         budget_of(context).spend(self.cost)
         return self.template.root_render_func(context)
 
-    def line_of(self, trace: TracebackType | None) -> int | None:
+    def first_line_of(self, trace: TracebackType | None) -> int | None:
         """The line of the template that this traceback passes last."""
         line = None
         while trace is not None:
@@ -228,10 +228,10 @@ class _Included:
             yield from compiled.run(context)
         except TemplateError as error:
             if error.line is None:
-                error.line = compiled.line_of(error.__traceback__)
+                error.line = compiled.first_line_of(error.__traceback__)
             raise _inside(self.name, error) from None
         except _ERRORS as error:
-            line = compiled.line_of(error.__traceback__)
+            line = compiled.first_line_of(error.__traceback__)
             raise _inside(self.name, _translated(error, line, context.get_all())) from None
         finally:
             budget.leave()

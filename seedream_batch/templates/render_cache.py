@@ -24,25 +24,27 @@ _TRIAL: Final = 16
 """Renderings after which it is worth the time to take a template apart."""
 
 
-class RememberingTemplate:
+class CachedTemplate:
     """`Template.render` for many contexts, most of whose values are the same objects again.
 
-    `turning` are the names whose values are not the same in all contexts, `fresh` those of them whose values are new
-    objects each time. A template is taken apart where that is possible, and the text of each piece is kept for each
+    `varying_names` are the names whose values are not the same in all contexts, `fresh` those of them whose values are
+    new objects each time. A template is taken apart where that is possible, and the text of each piece is kept for each
     value that it reads. Whatever fails, or could pass a bound of the sandbox, is left to the whole template: so the
     texts, the errors and the bounds are those of the whole.
     """
 
-    def __init__(self, template: Template, turning: AbstractSet[str], fresh: AbstractSet[str] = frozenset()) -> None:
+    def __init__(
+        self, template: Template, varying_names: AbstractSet[str], fresh: AbstractSet[str] = frozenset()
+    ) -> None:
         self.source = template.source
         self._template = template
-        self._turning = turning
+        self._turning = varying_names
         self._fresh = fresh
         self._pieces: _Pieces | None = None
         self._until_trial = 0 if template.includes else _TRIAL
         self._whole = template.render
         if not template.includes and not template.reads & fresh:
-            self._whole = _Kept(template.render, template.reads & turning, _WHOLE).text
+            self._whole = _Kept(template.render, template.reads & varying_names, _WHOLE).text
 
     def render(self, context: Context) -> str:
         """The text for these values; raises `TemplateError`."""
@@ -100,7 +102,7 @@ class _Pieces:
     """The pieces of a template, each with the texts it gave."""
 
     def __init__(
-        self, template: Template, pieces: list[str | Template], turning: AbstractSet[str], fresh: AbstractSet[str]
+        self, template: Template, pieces: list[str | Template], varying_names: AbstractSet[str], fresh: AbstractSet[str]
     ) -> None:
         # The steps of the whole template's own nodes come on top, so that the sum is never too small.
         self._steps = template.cost
@@ -114,7 +116,7 @@ class _Pieces:
         for index, piece in enumerate(pieces):
             if not isinstance(piece, str):
                 make = self._measuring(piece)
-                names = piece.reads & turning
+                names = piece.reads & varying_names
                 kept = None if names & fresh else _Kept(make, names, _PIECE)
                 maker = (index, make if kept is None else kept.text)
                 self._makers.append(maker)
@@ -126,12 +128,12 @@ class _Pieces:
         """Whether the largest texts of the pieces could pass a bound together."""
 
     @classmethod
-    def of(cls, template: Template, turning: AbstractSet[str], fresh: AbstractSet[str]) -> _Pieces | None:
+    def of(cls, template: Template, varying_names: AbstractSet[str], fresh: AbstractSet[str]) -> _Pieces | None:
         """The pieces, if there are at least two that are no plain text."""
-        pieces = template.pieces(turning.__contains__)
+        pieces = template.pieces(varying_names.__contains__)
         if pieces is None or sum(not isinstance(piece, str) for piece in pieces) < 2:
             return None
-        return cls(template, pieces, turning, fresh)
+        return cls(template, pieces, varying_names, fresh)
 
     def render(self, context: Context) -> str | None:
         """The text, or None where only the whole template can tell."""

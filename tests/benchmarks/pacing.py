@@ -6,7 +6,7 @@ the ideal: tasks / limit + the time of one task.
 `pacing-unknown`: the job states nothing, and the service answers with 429 and Retry-After. What is measured is how many
 submissions a second it accepted from the first one to the last, over its limit, and which share it refused.
 
-Submissions are counted by the emulator, in its ledger and its statistics. 50 a second for 20 s are 1,000 tasks in
+TaskStore are counted by the emulator, in its ledger and its statistics. 50 a second for 20 s are 1,000 tasks in
 flight, and some more until the end of each is noticed and its image is stored; the job allows 1,500, and the notes tell
 if that held it up.
 """

@@ -104,12 +104,12 @@ def _claim_all(database: Postgres, tasks: int) -> float:
 def _claim(place: Any, barrier: Any, found: Any) -> None:
     """One worker: takes and claims until nothing is left."""
     from seedream_batch.manifest import Manifest
-    from seedream_batch.manifest.task_store import Intent, Turns
+    from seedream_batch.manifest.task_store import Intent, SharedRate
     from seedream_batch.model.job import Budget
-    from seedream_batch.pacing import News, take_turns
+    from seedream_batch.pacing import RateFeedback, reserve_slots
 
-    def take(state: str, clock: float, most: int) -> Turns:
-        return Turns(*take_turns(state, 100_000.0, clock, most, lead=0.02, news=News()))
+    def take(state: str, clock: float, most: int) -> SharedRate:
+        return SharedRate(*reserve_slots(state, 100_000.0, clock, most, lead=0.02, news=RateFeedback()))
 
     with closing(Manifest(place, shared=True)) as manifest:
         manifest.begin_run(now=time.time(), pid=os.getpid(), host=platform.node(), version="1", service="none")

@@ -151,7 +151,7 @@ def _shorten_pauses() -> None:
     images.RESUME_PAUSE = 1.0 * FASTER  # type: ignore[attr-defined]
     submitting = importlib.import_module("seedream_batch.pacing.rate_limiter")
     submitting.START = 8.0 / FASTER  # type: ignore[attr-defined]
-    watch = importlib.import_module("seedream_batch.pacing").Watch
+    watch = importlib.import_module("seedream_batch.pacing").TaskPoller
     plain = watch.wait
     watch.wait = lambda self, age: plain(self, age) * FASTER
 

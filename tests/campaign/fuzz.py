@@ -128,7 +128,7 @@ class Shared:
         return count, self._map[self._HEAD.size : self._HEAD.size + length]
 
 
-class Watch:
+class TaskPoller:
     """Runs one input after another, counts them, and keeps what fails."""
 
     def __init__(self, target, run, shared, failures):
@@ -194,7 +194,7 @@ def fuzz(name, work, failures, arguments):
     try:
         with atheris.instrument_imports(include=list(target.instrumented), enable_loader_override=False):
             run = target.prepare(folder)
-        watch = Watch(target, run, Shared(work / "shared"), failures)
+        watch = TaskPoller(target, run, Shared(work / "shared"), failures)
         if arguments.reproduce:
             run(arguments.reproduce.read_bytes())
             return

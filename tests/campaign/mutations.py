@@ -53,16 +53,16 @@ _MOVED_ALONG = (
         '                raise Changed(f"{source} is gone, or is not the stored picture any more")\n',
         "",
     ),
-    Edit("engine/placement.py", "    return None, Found(there=False, wrong=told)\n", "    return None, found\n"),
+    Edit("engine/placement.py", "    return None, CheckResult(there=False, wrong=told)\n", "    return None, found\n"),
     Edit(
         "engine/placement.py",
-        "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if not found.wrong:\n        await",
-        "    found = await asyncio.to_thread(glance, folder, Recorded.of(image))\n    if found.there:\n        await",
+        "    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if not found.wrong:\n        await",
+        "    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if found.there:\n        await",
     ),
     Edit(
         "engine/placement.py",
-        "    place, found = await find(context, image, glance)\n    if place is None:",
-        "    place, found = await find(context, image, glance)\n    if not found.there:",
+        "    place, found = await find(context, image, check_size)\n    if place is None:",
+        "    place, found = await find(context, image, check_size)\n    if not found.there:",
     ),
 )
 _PRUNED = Edit("operations/prune.py", "        if found.there and found.wrong:", "        if False:")
@@ -214,14 +214,14 @@ MUTATIONS = (
                 "",
             ),
             # Either of the two would do.
-            Edit("engine/startup.py", "        keep_moves(manifest, destination(job))\n", ""),
+            Edit("engine/startup.py", "        finish_interrupted_moves(manifest, destination(job))\n", ""),
         ),
     ),
     Mutation(
         "I4 the old name of a file that moves is gone before the new one is kept",
         "I4",
         (("powerloss", "run after places were swapped, killed"),),
-        (Edit("engine/startup.py", "        keep_moves(manifest, destination(job))\n", ""),),
+        (Edit("engine/startup.py", "        finish_interrupted_moves(manifest, destination(job))\n", ""),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",
@@ -253,8 +253,8 @@ MUTATIONS = (
         (
             Edit(
                 "engine/scheduler.py",
-                "        if images:\n            await look_at_balance",
-                "        if True:\n            await look_at_balance",
+                "        if images:\n            await check_balance",
+                "        if True:\n            await check_balance",
             ),
         ),
     ),
@@ -301,7 +301,7 @@ MUTATIONS = (
             Edit(
                 "engine/session.py",
                 "            stored, wanted = _progress(manifest)\n",
-                '            manifest.tell({"key": key.header()})\n            stored, wanted = _progress(manifest)\n',
+                '            manifest.set_facts({"key": key.header()})\n            stored, wanted = _progress(manifest)\n',
             ),
         ),
     ),

@@ -134,7 +134,7 @@ def _ids_rescued(world: World) -> None:
 
 def _manifest_takes_no_ids() -> None:
     errors = importlib.import_module("seedream_batch.errors")
-    submissions = importlib.import_module("seedream_batch.manifest.task_store").Submissions
+    submissions = importlib.import_module("seedream_batch.manifest.task_store").TaskStore
 
     def refuse(*_: object, **__: object) -> None:
         raise errors.StorageError("no space is left")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from program import called
 
-from seedream_batch.cli.help_text import VERBS
+from seedream_batch.cli.help_text import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,12 +62,12 @@ def plain(*values):
 
 
 def test_verbs(ask):
-    assert ask("seedream-batch ") == plain(*VERBS)
+    assert ask("seedream-batch ") == plain(*COMMANDS)
     assert ask("seedream-batch re") == plain("retry", "resolve", "report")
     assert ask("seedream-batch --v") == plain("--version")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_options_of_every_verb(ask, verb):
     assert ("plain", "--help") in ask(f"seedream-batch {verb} --")
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from terminal import play
 
-from seedream_batch.cli.app import VERBS
+from seedream_batch.cli.app import COMMANDS
 from seedream_batch.emulator import Emulator, EmulatorConfig
 
 JOB = """\
@@ -99,7 +99,7 @@ def test_messages_break_between_words(seen, tmp_path):
         "  --emulate)",
     ]
     named = " ".join(seen("rnu job.yaml").lines)
-    assert all(f" {verb}" in named for verb in VERBS)
+    assert all(f" {verb}" in named for verb in COMMANDS)
 
 
 def test_elsewhere_a_message_is_one_line(tmp_path, environment):

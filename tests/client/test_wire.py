@@ -40,7 +40,7 @@ def images(*entries, **fields):
     return task(result={"images": list(entries)}, **fields)
 
 
-# Submissions
+# TaskStore
 
 
 @pytest.mark.parametrize(

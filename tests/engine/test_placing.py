@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from seedream_batch.engine.file_placer import Placer
+from seedream_batch.engine.file_placer import FilePlacer
 from seedream_batch.errors import StorageError
 from seedream_batch.files.local_folder import Occupied, OutputFolder
 
@@ -51,7 +51,7 @@ async def begin(placer, folder, *paths):
 
 def test_what_comes_together_is_placed_together_and_what_comes_meanwhile_afterwards(folder, held):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         first = await begin(placer, folder, "a/1.png", "a/2.png")
         await asyncio.to_thread(held.begun.wait)
         later = await begin(placer, folder, "a/3.png")
@@ -67,7 +67,7 @@ def test_what_comes_together_is_placed_together_and_what_comes_meanwhile_afterwa
 
 def test_each_is_told_what_became_of_its_own_file(folder):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         (folder.root / "1.png").write_bytes(b"of somebody else")
         asked = await begin(placer, folder, "1.png", "2.png")
         asked.append(asyncio.ensure_future(placer.place(folder.root / "nothing.part", "3.png")))
@@ -79,7 +79,7 @@ def test_each_is_told_what_became_of_its_own_file(folder):
 
 def test_who_is_cancelled_before_its_turn_leaves_its_file_as_it_is(folder, held):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         [first] = await begin(placer, folder, "1.png")
         await asyncio.to_thread(held.begun.wait)
         gone, other = await begin(placer, folder, "2.png", "3.png")
@@ -95,7 +95,7 @@ def test_who_is_cancelled_before_its_turn_leaves_its_file_as_it_is(folder, held)
 
 def test_who_is_cancelled_while_its_file_is_placed_harms_nobody(folder, held):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         gone, other = await begin(placer, folder, "1.png", "2.png")
         await asyncio.to_thread(held.begun.wait)
         gone.cancel()
@@ -109,7 +109,7 @@ def test_who_is_cancelled_while_its_file_is_placed_harms_nobody(folder, held):
 
 def test_a_fault_of_the_program_reaches_all_who_wait_and_is_no_end(folder, monkeypatch):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         with monkeypatch.context() as patch:
             patch.setattr(folder, "place", lambda files: files[5])
             asked = await begin(placer, folder, "1.png", "2.png")
@@ -123,7 +123,7 @@ def test_a_fault_of_the_program_reaches_all_who_wait_and_is_no_end(folder, monke
 
 def test_nobody_waits_for_ever_where_there_are_no_threads(folder):
     async def place():
-        placer = Placer(folder)
+        placer = FilePlacer(folder)
         await asyncio.get_running_loop().shutdown_default_executor()
         with pytest.raises(RuntimeError):
             await placer.place(part(folder, "1.png"), "1.png")

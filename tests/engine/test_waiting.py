@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from seedream_batch.engine.stop_control import Happening, Stopping, Waits
+from seedream_batch.engine.stop_control import RunStopped, Signal, StopControl
 
 SOON, NEVER = 0.01, 3600.0
 
@@ -16,14 +16,14 @@ async def settled():
 
 
 def test_a_wait_ends_with_its_time():
-    asyncio.run(Waits().until(None, SOON))
+    asyncio.run(StopControl().until(None, SOON))
 
 
 @pytest.mark.parametrize("seconds", [NEVER, None])
 def test_a_wait_ends_with_what_it_waits_for(seconds):
     async def wait():
-        happening = Happening()
-        waiting = [asyncio.ensure_future(Waits().until(happening, seconds)) for _ in range(3)]
+        happening = Signal()
+        waiting = [asyncio.ensure_future(StopControl().until(happening, seconds)) for _ in range(3)]
         await settled()
         assert not any(one.done() for one in waiting)
         happening.set()
@@ -35,7 +35,7 @@ def test_a_wait_ends_with_what_it_waits_for(seconds):
 
 def test_what_has_happened_is_not_waited_for_until_it_is_cleared():
     async def wait():
-        waits, happening = Waits(), Happening()
+        waits, happening = StopControl(), Signal()
         happening.set()
         await waits.until(happening)
         happening.clear()
@@ -51,19 +51,19 @@ def test_what_has_happened_is_not_waited_for_until_it_is_cleared():
 @pytest.mark.parametrize("seconds", [NEVER, None])
 def test_the_end_of_the_run_ends_every_wait(seconds):
     async def wait():
-        waits, happening = Waits(), Happening()
+        waits, happening = StopControl(), Signal()
         asked = [waits.until(None, NEVER), waits.until(happening, seconds)]
         waiting = [asyncio.ensure_future(one) for one in asked]
         await settled()
         waits.end()
         for one in waiting:
-            with pytest.raises(Stopping):
+            with pytest.raises(RunStopped):
                 await one
         happening.set()
         for one in (None, happening):
-            with pytest.raises(Stopping):
+            with pytest.raises(RunStopped):
                 await waits.until(one, 0)
-        with pytest.raises(Stopping):
+        with pytest.raises(RunStopped):
             waits.check()
 
     asyncio.run(wait())
@@ -71,7 +71,7 @@ def test_the_end_of_the_run_ends_every_wait(seconds):
 
 def test_who_is_cancelled_waits_no_more_and_harms_nobody():
     async def wait():
-        waits, happening = Waits(), Happening()
+        waits, happening = StopControl(), Signal()
         gone, other = (asyncio.ensure_future(waits.until(happening, NEVER)) for _ in range(2))
         await settled()
         gone.cancel()

@@ -13,7 +13,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.expand.fingerprint import RequestTexts, canonical, dumps, fingerprint, tidy
+from seedream_batch.expand.fingerprint import RequestTexts, canonical, dumps, fingerprint, normalise_numbers
 from seedream_batch.validate import RequestSchema
 
 DEFAULTS = RequestSchema().defaults
@@ -194,7 +194,7 @@ BODIES = st.fixed_dictionaries(
 
 def meaning(body):
     """What the service makes of a request, told apart from the code under test."""
-    plain = tidy(body)
+    plain = normalise_numbers(body)
     return {
         "model": plain.get("model", "doubao-seedance-4-5"),
         "prompt": plain["prompt"],
@@ -213,14 +213,17 @@ def meaning(body):
 @given(one=BODIES, other=BODIES, samples=st.tuples(st.integers(1, 3), st.integers(1, 3)))
 def test_the_same_meaning_is_the_same_fingerprint(one, other, samples):
     same = meaning(one) == meaning(other) and samples[0] == samples[1]
-    prints = [fingerprint(tidy(body), sample, DEFAULTS) for body, sample in zip((one, other), samples, strict=True)]
+    prints = [
+        fingerprint(normalise_numbers(body), sample, DEFAULTS)
+        for body, sample in zip((one, other), samples, strict=True)
+    ]
     assert (prints[0] == prints[1]) is same
 
 
 @settings(max_examples=examples(120), deadline=None)
 @given(body=BODIES, sample=st.integers(1, 9), seed=st.integers())
 def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed):
-    body = tidy(body)
+    body = normalise_numbers(body)
     expected = fingerprint(body, sample, DEFAULTS)
     fields = list(body.items())
     random.Random(seed).shuffle(fields)
@@ -240,7 +243,7 @@ def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed)
 @given(bodies=st.lists(BODIES, min_size=1, max_size=5), prompts=st.lists(st.text(max_size=9), min_size=1, max_size=5))
 def test_remembered_texts_are_the_texts(bodies, prompts):
     texts = RequestTexts(DEFAULTS)
-    for body in map(tidy, bodies):
+    for body in map(normalise_numbers, bodies):
         for prompt in [body["prompt"], *prompts]:
             one = {**body, "prompt": prompt}
             assert texts.of(one, 2) == (dumps(one), fingerprint(one, 2, DEFAULTS))

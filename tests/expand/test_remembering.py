@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.expand.drafts import task_spec
-from seedream_batch.expand.duplicates import Seen
+from seedream_batch.expand.duplicates import HashSet
 from seedream_batch.expand.expansion import Expansion
 from seedream_batch.expand.output_path import Places
 from seedream_batch.expand.path_safety import BadPath, _checked, is_harmless, safe_path
@@ -21,7 +21,7 @@ from seedream_batch.model.cell import name_of
 from seedream_batch.model.cell_names import CellNames
 from seedream_batch.model.task import TaskSpec
 from seedream_batch.templates.engine import TemplateEngine, TemplateError
-from seedream_batch.templates.render_cache import RememberingTemplate
+from seedream_batch.templates.render_cache import CachedTemplate
 
 NAMES = ("a", "b", "c", "fixed", "fresh")
 VALUES = ["x", "", "yy" * 40, {"id": "i", "n": 3}, {"id": None}, ["p", "q"], 3, True, None, 2.5]
@@ -54,7 +54,7 @@ def test_a_template_that_remembers_says_what_it_would_say_anew(pieces, contexts,
         template = engine.compile("".join(pieces))
     except TemplateError:
         return
-    remembering = RememberingTemplate(template, {"a", "b", "c", "fresh"}, {"fresh"})
+    remembering = CachedTemplate(template, {"a", "b", "c", "fresh"}, {"fresh"})
     for a, b, c, fresh in [*contexts] * 3:
         # A value that is new each time, and a name that is not always there.
         context = {"a": a, "b": b, "fixed": "F", "fresh": [*fresh], **({} if c is None else {"c": c})}
@@ -64,7 +64,7 @@ def test_a_template_that_remembers_says_what_it_would_say_anew(pieces, contexts,
 def test_a_template_is_taken_apart_when_it_has_been_asked_often():
     engine = TemplateEngine()
     template = engine.compile("{{ a.id }} and {{ a.n }}, {{ b }}{{ fixed }}")
-    remembering = RememberingTemplate(template, {"a", "b"})
+    remembering = CachedTemplate(template, {"a", "b"})
     rows = [{"id": f"i{number}", "n": number} for number in range(40)]
     texts = {remembering.render({"a": row, "b": b, "fixed": "!"}) for row in rows for b in ("x", "y")}
     assert texts == {f"i{number} and {number}, {b}!" for number in range(40) for b in ("x", "y")}
@@ -86,7 +86,7 @@ def test_a_template_with_the_word_from_in_it_is_taken_apart_as_well():
 )
 def test_pieces_that_are_within_bounds_alone_and_not_together_are_refused(source, small, large):
     engine = TemplateEngine(max_output=1_000, max_steps=1_000)
-    remembering = RememberingTemplate(engine.compile(source), {"a", "b"})
+    remembering = CachedTemplate(engine.compile(source), {"a", "b"})
     for _ in range(20):
         remembering.render({"a": small, "b": small})
     assert remembering._pieces
@@ -102,7 +102,7 @@ def test_pieces_that_are_within_bounds_alone_and_not_together_are_refused(source
 def test_what_is_remembered_is_bounded(monkeypatch):
     monkeypatch.setattr("seedream_batch.templates.render_cache._PIECE", 50)
     monkeypatch.setattr("seedream_batch.templates.render_cache._CHARACTERS", 400)
-    remembering = RememberingTemplate(TemplateEngine().compile("{{ a }}, {{ b }}"), {"a", "b"})
+    remembering = CachedTemplate(TemplateEngine().compile("{{ a }}, {{ b }}"), {"a", "b"})
     for number in range(1000):
         assert remembering.render({"a": str(number), "b": "x" * (number % 90)}) == f"{number}, {'x' * (number % 90)}"
         for _, _, texts in remembering._pieces._simple if remembering._pieces else ():
@@ -192,7 +192,7 @@ def test_a_task_that_is_made_quickly_is_a_task():
 
 @given(st.lists(st.sampled_from([*"abcdefgh", "é", ""]), max_size=12))
 def test_what_is_seen_twice(texts):
-    seen = Seen()
+    seen = HashSet()
     for text in texts:
         seen.add(text)
     assert seen.twice() == {hash(text) for text in texts if texts.count(text) > 1}
@@ -264,7 +264,7 @@ def test_a_job_whose_cells_are_remembered_is_the_job_whose_cells_are_made_anew(j
         found = outcome(file)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Expansion, "_quick", lambda *_: None)
-        patch.setattr(RememberingTemplate, "render", lambda self, context: self._template.render(context))
+        patch.setattr(CachedTemplate, "render", lambda self, context: self._template.render(context))
         patch.setattr(Places, "of", careful_places(Places.of))
         assert found == outcome(file)
 

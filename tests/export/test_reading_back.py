@@ -21,7 +21,7 @@ from seedream_batch.export.tables import Csv, JsonLines, harmless
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources
 from seedream_batch.files.atomic_folder import WholeFolder
-from seedream_batch.files.integrity import Recorded
+from seedream_batch.files.integrity import ExpectedFile
 from seedream_batch.files.local_folder import OutputFolder
 
 HARD = [
@@ -64,7 +64,7 @@ _NUMBERS = itertools.count()
 
 def pictures(folder, cells, endings=(".jpg",)):
     data = folder.read("one.jpg", 10**6)
-    recorded = Recorded("one.jpg", len(data), folder.sha256("one.jpg"), 16, 16)
+    recorded = ExpectedFile("one.jpg", len(data), folder.sha256("one.jpg"), 16, 16)
     for number, (cell, ending) in enumerate(zip(cells, itertools.cycle(endings), strict=False)):
         texts = [value for _, value in leaves(cell) if isinstance(value, str)]
         yield Picture(

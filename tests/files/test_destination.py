@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from seedream_batch.errors import StorageError
-from seedream_batch.files.integrity import Recorded, check
+from seedream_batch.files.integrity import ExpectedFile, check
 from seedream_batch.files.local_folder import Changed, Occupied, OutputFolder
 
 DATA = b"a picture " * 500
@@ -215,7 +215,7 @@ def test_parts_of_a_killed_run_are_swept(outside, kept, store):
 def test_what_was_changed_is_seen(outside, kept, picture, store):
     data = picture()
     store("1.png", data)
-    recorded = Recorded("1.png", len(data), hashlib.sha256(data).hexdigest(), 20, 20)
+    recorded = ExpectedFile("1.png", len(data), hashlib.sha256(data).hexdigest(), 20, 20)
     assert not check(kept, recorded, deep=True).wrong
     assert check(kept, dataclasses.replace(recorded, bytes=5), deep=False).wrong == f"{len(data)} bytes instead of 5"
     outside.delete("1.png")

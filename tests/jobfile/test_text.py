@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from seedream_batch.document import parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.sync_job import Entered, known_as
+from seedream_batch.manifest.sync_job import SyncResult, known_as
 from seedream_batch.model.task import TaskSpec, TaskState
 from seedream_batch.model.text import CONTROL, normal, plain_value
 
@@ -221,10 +221,10 @@ def test_what_an_earlier_version_bought_is_known_again_and_stays_known(tmp_path,
     bought = [json.loads(earlier(spec).body)["prompt"] for spec in specs]
     assert bought == [f"{text}, watercolour" for text in OLD], "as the earlier version sent it"
     with closing(Manifest(tmp_path / "manifest.db")) as manifest:
-        assert manifest.enter([earlier(spec) for spec in specs], 1.0) == Entered(new=4)
-        assert manifest.enter(specs, 2.0) == Entered(known=4)
+        assert manifest.enter([earlier(spec) for spec in specs], 1.0) == SyncResult(new=4)
+        assert manifest.enter(specs, 2.0) == SyncResult(known=4)
         clean = tasks(job, {"s.csv": csv_text([normal(text) for text in OLD])})
-        assert manifest.enter(clean, 3.0) == Entered(known=4), "also when the file is tidied up"
+        assert manifest.enter(clean, 3.0) == SyncResult(known=4), "also when the file is tidied up"
 
 
 def test_a_plan_and_an_export_know_it_before_the_next_run(tmp_path, tasks):
@@ -235,7 +235,7 @@ def test_a_plan_and_an_export_know_it_before_the_next_run(tmp_path, tasks):
         looked_up = known_as(specs, there.intersection)
         assert {spec.fingerprint for spec in looked_up} == there
         assert [spec.earlier for spec in looked_up] == [()] * 4
-        assert manifest.enter(specs, 2.0) == Entered(known=4)
+        assert manifest.enter(specs, 2.0) == SyncResult(known=4)
         # Nothing was sent for them: so they are sent as they are read now.
         assert [task.body for task in manifest.tasks(TaskState.PLANNED)] == [spec.body for spec in specs]
 

@@ -66,7 +66,7 @@ class Book:
         self.manifest = Manifest(self.place, shared=self._worker)
         if self._worker:
             self._eyes().execute("UPDATE workers SET until = 0")
-            self.manifest.bury(NOW, "nowhere")
+            self.manifest.expire_workers(NOW, "nowhere")
             self.manifest.begin_run(now=NOW, pid=1, host="somewhere", version="1", service="http://127.0.0.1")
 
     @property
@@ -139,7 +139,7 @@ class Book:
 
     def store(self, image, path, mark="a"):
         """A fetched image under its name."""
-        self.manifest.placing(image, path, file(mark), NOW)
+        self.manifest.record_path(image, path, file(mark), NOW)
         self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
         return self.manifest.images(image.task)[image.index - 1]
 

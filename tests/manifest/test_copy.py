@@ -34,7 +34,7 @@ def other(tmp_path):
 def filled(book):
     """A job in the middle of its work."""
     book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
-    book.manifest.tell({"job": "foxes", "service": "https://x"})
+    book.manifest.set_facts({"job": "foxes", "service": "https://x"})
     first, second, third, *_ = book.tasks(6)
     accepted = book.manifest.accepted(book.claim(first).task, ["t1"], deadline=NOW + 9, why="w", now=NOW)
     [image] = book.deliver(accepted)

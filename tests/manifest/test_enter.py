@@ -2,7 +2,7 @@
 
 import pytest
 
-from seedream_batch.manifest.sync_job import Entered
+from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.task import ImageState, TaskState
 
 NOW = 1_800_000_000.0
@@ -15,31 +15,31 @@ def ordinals(book):
 @pytest.mark.quick
 def test_new_known_and_dropped(book):
     spec = book.spec
-    assert book.enter(spec(1), spec(2), spec(3)) == Entered(new=3)
-    assert book.enter(spec(1), spec(2), spec(3)) == Entered(known=3)
-    assert book.enter(spec(1), spec(3), spec(4)) == Entered(new=1, known=2, dropped=1)
+    assert book.enter(spec(1), spec(2), spec(3)) == SyncResult(new=3)
+    assert book.enter(spec(1), spec(2), spec(3)) == SyncResult(known=3)
+    assert book.enter(spec(1), spec(3), spec(4)) == SyncResult(new=1, known=2, dropped=1)
     assert ordinals(book) == [(1,), (None,), (3,), (4,)]
-    assert book.enter(spec(1), spec(2), spec(3), spec(4)) == Entered(known=4)
+    assert book.enter(spec(1), spec(2), spec(3), spec(4)) == SyncResult(known=4)
     assert ordinals(book) == [(1,), (2,), (3,), (4,)]
-    assert book.enter() == Entered(dropped=4)
-    assert book.enter() == Entered()
+    assert book.enter() == SyncResult(dropped=4)
+    assert book.enter() == SyncResult()
     assert book.peek("SELECT count(*) FROM tasks") == [(4,)], "nothing is deleted"
 
 
 @pytest.mark.parametrize("count", [499, 500, 501, 1000, 1203])
 def test_many_tasks_in_batches(book, count):
     specs = [book.spec(number) for number in range(1, count + 1)]
-    assert book.enter(*specs) == Entered(new=count)
-    assert book.enter(*reversed(specs)) == Entered(known=count)
-    assert book.enter(*specs[1::2]) == Entered(known=count // 2, dropped=count - count // 2)
-    assert book.enter(*specs) == Entered(known=count)
+    assert book.enter(*specs) == SyncResult(new=count)
+    assert book.enter(*reversed(specs)) == SyncResult(known=count)
+    assert book.enter(*specs[1::2]) == SyncResult(known=count // 2, dropped=count - count // 2)
+    assert book.enter(*specs) == SyncResult(known=count)
 
 
 def test_another_order_changes_no_row_but_the_place(book):
     book.enter(*(book.spec(number) for number in range(1, 6)))
     before = book.peek("SELECT id, fingerprint, body, paths FROM tasks ORDER BY id")
     turned = [book.spec(number, ordinal=6 - number) for number in range(1, 6)]
-    assert book.enter(*turned) == Entered(known=5)
+    assert book.enter(*turned) == SyncResult(known=5)
     assert book.peek("SELECT id, fingerprint, body, paths FROM tasks ORDER BY id") == before
     assert [task.ordinal for task in book.manifest.tasks(TaskState.PLANNED)] == [1, 2, 3, 4, 5]
     assert [task.id for task in book.manifest.tasks(TaskState.PLANNED)] == [5, 4, 3, 2, 1]
@@ -83,7 +83,7 @@ def test_a_stream_that_breaks_changes_nothing(book, after, error):
     with pytest.raises(type(error)):
         book.manifest.enter(stream(), NOW)
     assert book.dump() == book.stored_before
-    assert book.enter(book.spec(1)) == Entered(known=1, dropped=2), "and the manifest can still be used"
+    assert book.enter(book.spec(1)) == SyncResult(known=1, dropped=2), "and the manifest can still be used"
 
 
 def test_a_stream_that_reads_the_manifest_is_no_trouble(book):
@@ -95,7 +95,7 @@ def test_a_stream_that_reads_the_manifest_is_no_trouble(book):
         assert book.peek("SELECT count(*) FROM tasks") == [(1,)]
         yield book.spec(2)
 
-    assert book.manifest.enter(stream(), NOW) == Entered(new=1, known=1)
+    assert book.manifest.enter(stream(), NOW) == SyncResult(new=1, known=1)
 
 
 # Files that have to move
@@ -107,17 +107,17 @@ def targets(book):
 
 def test_a_changed_path_aims_the_stored_file(book):
     book.stored("fox/1.png")
-    assert book.enter(book.spec(1, paths=("hare/1",))) == Entered(known=1, moved=1)
+    assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1, moved=1)
     assert targets(book) == [("fox/1.png", "hare/1.png")]
     assert [image.target for image in book.manifest.moving()] == ["hare/1.png"]
-    assert book.enter(book.spec(1, paths=("hare/1",))) == Entered(known=1)
+    assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
     assert targets(book) == [("fox/1.png", "hare/1.png")], "it still has to move"
 
 
 def test_a_path_that_comes_back_aims_at_nothing(book):
     book.stored("fox/1.png")
     book.enter(book.spec(1, paths=("hare/1",)))
-    assert book.enter(book.spec(1)) == Entered(known=1)
+    assert book.enter(book.spec(1)) == SyncResult(known=1)
     assert targets(book) == [("fox/1.png", None)]
     assert book.manifest.moving() == []
 
@@ -133,7 +133,7 @@ def test_each_image_of_a_task_has_its_own_aim(book):
     images = book.deliver(task, 4)
     for image in images:
         book.store(image, f"fox/1-{image.index}.png", str(image.index))
-    assert book.enter(book.spec(1, images=3, paths=("a/x", "a/y", "a/z"))) == Entered(known=1, moved=1)
+    assert book.enter(book.spec(1, images=3, paths=("a/x", "a/y", "a/z"))) == SyncResult(known=1, moved=1)
     *asked, more = [target for _, target in targets(book)]
     assert asked == ["a/x.png", "a/y.png", "a/z.png"]
     assert more.startswith("a/z-4"), "one more than was asked for"
@@ -143,15 +143,15 @@ def test_a_dropped_task_that_comes_back_aims_again(book):
     image = book.stored("fox/1.png")
     book.enter()
     book.manifest.relocate(image, "superseded/fox/1-1-1.png", target=None, now=NOW)
-    assert book.enter(book.spec(1)) == Entered(known=1, moved=1)
+    assert book.enter(book.spec(1)) == SyncResult(known=1, moved=1)
     assert targets(book) == [("superseded/fox/1-1-1.png", "fox/1.png")]
 
 
 def test_a_file_that_was_placed_before_a_kill_is_aimed_too(book):
     # The name was given, the word that it is stored was not; then somebody edited the path.
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
-    book.manifest.placing(image, "fox/1.png", book.file(), NOW)
-    assert book.enter(book.spec(1, paths=("hare/1",))) == Entered(known=1)
+    book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
+    assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
     assert book.manifest.moving() == [], "not before it is known to be there"
     book.manifest.move_image(image, ImageState.STORED, "stored", NOW)
     assert [(image.path, image.target) for image in book.manifest.moving()] == [("fox/1.png", "hare/1.png")]
@@ -159,7 +159,7 @@ def test_a_file_that_was_placed_before_a_kill_is_aimed_too(book):
 
 def test_a_file_that_is_fetched_anew_goes_where_the_job_wants_it_now(book):
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
-    book.manifest.placing(image, "fox/1.png", book.file(), NOW)
+    book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
     book.enter(book.spec(1, paths=("hare/1",)))
     book.store(book.manifest.images(1)[0], "hare/1.png")
     assert targets(book) == [("hare/1.png", None)]
@@ -169,7 +169,7 @@ def test_a_file_that_is_fetched_anew_goes_where_the_job_wants_it_now(book):
 def test_a_missing_file_that_comes_back_moves_on(book):
     image = book.stored("fox/1.png")
     book.manifest.move_image(image, ImageState.MISSING, "gone", NOW)
-    assert book.enter(book.spec(1, paths=("hare/1",))) == Entered(known=1)
+    assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
     book.manifest.move_image(book.manifest.images(1)[0], ImageState.STORED, "found again", NOW)
     assert [image.target for image in book.manifest.moving()] == ["hare/1.png"]
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from seedream_batch.errors import LineLost, ManifestError, ManifestLocked
+from seedream_batch.errors import ConnectionLost, ManifestError, ManifestLocked
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.task_store import Intent
@@ -49,7 +49,7 @@ def cut(manifest, superuser):
 def add_one(manifest):
     """A change of which it is seen how often it was made."""
     count = int(manifest.fact("count") or 0) + 1
-    manifest.tell({"count": str(count)})
+    manifest.set_facts({"count": str(count)})
     return count
 
 
@@ -128,13 +128,13 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
         return execute("SELECT 1")
 
     connection = manifest._connection
-    take_up, broken = connection._take_up, []
+    own_tasks, broken = connection._take_up, []
 
     def breaking(raw):
         if len(broken) < 3:
             broken.append(raw)
             superuser.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
-        return take_up(raw)
+        return own_tasks(raw)
 
     monkeypatch.setattr(connection, "_take_up", breaking)
     once(connection, meet)
@@ -191,12 +191,12 @@ def test_a_line_that_always_breaks_is_left_when_that_is_asked_for(manifest, cut)
     def call(_):
         tries.append(1)
         if len(tries) == 3:
-            threading.Timer(0.2, manifest.hurry).start()
+            threading.Timer(0.2, manifest.abort_retries).start()
         cut()
         return manifest.fact("count")
 
     [outcome] = done(manifest, call)
-    assert isinstance(outcome, LineLost)
+    assert isinstance(outcome, ConnectionLost)
     assert len(tries) < 20
 
 

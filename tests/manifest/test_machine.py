@@ -133,7 +133,7 @@ class Events(RuleBasedStateMachine):
             return
         path = f"{self.manifest.task(image.task).paths[0]}-{image.index}.png"
         if self.manifest.owner(path) is None:
-            self.manifest.placing(image, path, self.book.file(), NOW)
+            self.manifest.record_path(image, path, self.book.file(), NOW)
             if word:
                 self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
 
@@ -154,16 +154,14 @@ class Events(RuleBasedStateMachine):
         image = self.image(number, ImageState.MISSING, ImageState.EXPIRED, ImageState.REJECTED)
         # Only tasks that have succeeded are asked for links.
         if image is not None and self.manifest.task(image.task).state is S.SUCCEEDED:
-            self.manifest.announce_again(
-                image, ImageUrl("https://img.example.com/x", None), default_expiry=NOW, now=NOW
-            )
+            self.manifest.renew_link(image, ImageUrl("https://img.example.com/x", None), default_expiry=NOW, now=NOW)
 
     @rule(number=NUMBERS)
     def take_back(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
             self.manifest.take_back(image, image.path, NOW)
-            self.manifest.whole_again(NOW)
+            self.manifest.restore_complete(NOW)
 
     @rule(number=NUMBERS)
     def ask_in_vain(self, number):
@@ -172,10 +170,10 @@ class Events(RuleBasedStateMachine):
             self.manifest.remark(image, "no link", NOW, link=False)
 
     @rule()
-    def make_anew(self):
+    def remake(self):
         stored = self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'")
-        self.manifest.make_anew(self.manifest.to_make_anew(), NOW)
-        assert self.manifest.to_make_anew() == []
+        self.manifest.remake(self.manifest.to_remake(), NOW)
+        assert self.manifest.to_remake() == []
         assert self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'") == stored
 
     @rule()

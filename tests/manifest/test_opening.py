@@ -14,7 +14,7 @@ from seedream_batch.errors import ManifestError, StorageError, UsageError
 from seedream_batch.files.local_folder import sync_folder
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID, MIGRATIONS
-from seedream_batch.manifest.rescue_log import NAME, SIZE, Rescued, RescueFile, left_behind
+from seedream_batch.manifest.rescue_log import NAME, SIZE, Rescued, RescueFile, orphaned_logs
 from seedream_batch.model.task import ImageState, TaskState, Totals
 
 NOW = 1_800_000_000.0
@@ -37,7 +37,7 @@ def test_a_new_manifest_is_private(tmp_path, umask):
     before = os.umask(umask)
     try:
         manifest = Manifest(tmp_path / "manifest.db")
-        manifest.tell({"job": "a"})
+        manifest.set_facts({"job": "a"})
         modes = {path.name: mode(path) for path in tmp_path.iterdir()}
         manifest.close()
     finally:
@@ -270,9 +270,9 @@ import os, signal
 from pathlib import Path
 from seedream_batch.manifest import Manifest
 manifest = Manifest(Path({str(path)!r}))
-manifest.tell({{"job": "committed"}})
+manifest.set_facts({{"job": "committed"}})
 with manifest.group():
-    manifest.tell({{"job": "not committed"}})
+    manifest.set_facts({{"job": "not committed"}})
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
@@ -293,7 +293,7 @@ def test_what_a_reader_tells(book):
     stored = book.store(image, "fox/1.png")
     book.manifest.lost(book.manifest.accepted(book.claim(second).task, ["t2"], deadline=NOW, why="w", now=NOW),
                        why="404", now=NOW)  # fmt: skip
-    book.manifest.tell({"job": "foxes"})
+    book.manifest.set_facts({"job": "foxes"})
     book.enter(*(book.spec(number) for number in (1, 2)))
     with ManifestReader(book.place) as reader:
         assert reader.fact("job") == "foxes"
@@ -349,17 +349,17 @@ def test_rescued_task_ids_come_home(book, tmp_path):
     rescue.close()
     book.reopen()
     book.manifest.recover(NOW)
-    with left_behind(tmp_path, book.manifest.id, at_work=None) as left:
+    with orphaned_logs(tmp_path, book.manifest.id, at_work=None) as left:
         [file] = left.files
         assert len(file.rescued) == 2
-        assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
+        assert book.manifest.import_ids(file.rescued, NOW, timeout=60) == 1
         task = book.manifest.task(1)
         assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
         # Known already: taken in once more, nothing changes.
-        assert book.manifest.take_in(file.rescued, NOW, timeout=60) == 1
-        file.taken_in(1)
+        assert book.manifest.import_ids(file.rescued, NOW, timeout=60) == 1
+        file.imported(1)
         assert rescue.path.exists(), "the other one belongs to no attempt"
-        file.taken_in(2)
+        file.imported(2)
     assert not rescue.path.exists()
 
 
@@ -367,7 +367,7 @@ def test_rescued_task_ids_come_home(book, tmp_path):
 def test_a_rescue_file_that_was_cut(tmp_path, left):
     rescue = RescueFile(tmp_path, sync_folder)
     rescue.path.write_bytes(left)
-    with left_behind(tmp_path, "any", at_work=None) as found:
+    with orphaned_logs(tmp_path, "any", at_work=None) as found:
         assert list(found.files[0].rescued) == []
     rescue.prepare()
     assert rescue.path.stat().st_size == SIZE
@@ -380,5 +380,5 @@ def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
     rescue = RescueFile(tmp_path, sync_folder)
     rescue.add(Rescued("key", ("task_1",), NOW))
     rescue.close()
-    with left_behind(tmp_path, "any", at_work=None) as left:
+    with orphaned_logs(tmp_path, "any", at_work=None) as left:
         assert [one.key for one in left.files[0].rescued] == ["key"]

@@ -7,7 +7,7 @@ import pytest
 from seedream_batch.errors import ManifestLocked, StorageError
 from seedream_batch.files.local_folder import sync_folder
 from seedream_batch.manifest import rescue_log as module
-from seedream_batch.manifest.rescue_log import SIZE, Rescued, RescueFile, left_behind, name_of_worker
+from seedream_batch.manifest.rescue_log import SIZE, Rescued, RescueFile, name_of_worker, orphaned_logs
 from seedream_batch.manifest.run_lock import folder_of
 
 NOW = 1_800_000_000.0
@@ -18,7 +18,7 @@ def ids(number):
 
 
 def found(folder, manifest="ours", *, at_work=()):
-    with left_behind(folder, manifest, at_work=at_work) as left:
+    with orphaned_logs(folder, manifest, at_work=at_work) as left:
         return [one.key for file in left.files for one in file.rescued]
 
 
@@ -35,7 +35,7 @@ def test_one_at_work_keeps_its_own(tmp_path, worker):
     assert worker.path.stat().st_size == SIZE
     worker.add(ids(1))
     # As others do who believe that it is gone.
-    with left_behind(tmp_path, "ours", at_work=()) as left:
+    with orphaned_logs(tmp_path, "ours", at_work=()) as left:
         assert left.files == []
         assert left.held
     worker.add(ids(2))
@@ -46,11 +46,11 @@ def test_one_at_work_keeps_its_own(tmp_path, worker):
 def test_what_is_taken_away_does_not_come_back(tmp_path, worker):
     worker.add(ids(1))
     worker.close()
-    with left_behind(tmp_path, "ours", at_work=()) as left:
+    with orphaned_logs(tmp_path, "ours", at_work=()) as left:
         assert not left.held
-        with left_behind(tmp_path, "ours", at_work=()) as others:
+        with orphaned_logs(tmp_path, "ours", at_work=()) as others:
             assert others.files == [], "one takes it in, and nobody beside it"
-        left.files[0].taken_in(1)
+        left.files[0].imported(1)
     assert found(tmp_path) == []
     worker.add(ids(2))
     worker.close()
@@ -62,7 +62,7 @@ def test_whoever_begins_waits_for_one_that_looks(tmp_path, worker, monkeypatch):
     worker.add(ids(1))
     worker.close()
     with (
-        left_behind(tmp_path, "ours", at_work=()),
+        orphaned_logs(tmp_path, "ours", at_work=()),
         pytest.raises(StorageError, match=r"manifest-ours-7\.rescue: another process has it"),
     ):
         worker.prepare()

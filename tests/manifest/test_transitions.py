@@ -32,7 +32,7 @@ WRITES = {
     "lost": (lambda m, t: m.lost(t, why="w", now=NOW), S.LOST),
     "found_again": (lambda m, t: m.found_again(t, deadline=NOW, why="w", now=NOW), S.ACCEPTED),
     "retry": (lambda m, t: m.retry([t], NOW), S.PLANNED),
-    "make_anew": (lambda m, t: m.make_anew([t], NOW), S.PLANNED),
+    "remake": (lambda m, t: m.remake([t], NOW), S.PLANNED),
 }
 LEAVES = {
     "accepted": {S.SUBMITTING, S.UNCERTAIN},
@@ -47,7 +47,7 @@ LEAVES = {
     "found_again": {S.LOST},
     # What failed is another decision than what succeeded and is not there any more: the one must not do the other.
     "retry": {S.FAILED, S.LOST},
-    "make_anew": {S.SUCCEEDED},
+    "remake": {S.SUCCEEDED},
 }
 
 
@@ -250,7 +250,7 @@ def image_at(book, state):
 def test_every_move_of_an_image(book, old, new):
     image = image_at(book, old)
     if new is ImageState.STORED and old is ImageState.ANNOUNCED:
-        book.manifest.placing(image, "fox/1.png", book.file(), NOW)
+        book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
     before = book.dump()
     if new in IMAGE_EDGES[old]:
         book.manifest.move_image(image, new, "why", NOW)
@@ -274,7 +274,7 @@ def test_an_image_record_that_is_out_of_date(book, actual, claimed):
         with pytest.raises(StaleTransition):
             book.manifest.move_image(image, new, "why", NOW)
     with pytest.raises(StaleTransition):
-        book.manifest.placing(image, "fox/2.png", book.file("b"), NOW)
+        book.manifest.record_path(image, "fox/2.png", book.file("b"), NOW)
     assert book.dump() == before
 
 
@@ -291,14 +291,14 @@ def test_placing_what_cannot_be_stored(book, state):
     image = image_at(book, state)
     before = book.dump()
     with pytest.raises(StaleTransition):
-        book.manifest.placing(image, "fox/9.png", book.file("b"), NOW)
+        book.manifest.record_path(image, "fox/9.png", book.file("b"), NOW)
     assert book.dump() == before
 
 
 def test_placing_twice_is_trying_again(book):
     image = image_at(book, ImageState.ANNOUNCED)
-    book.manifest.placing(image, "fox/1.png", book.file("a"), NOW)
-    book.manifest.placing(image, "fox/1.jpg", book.file("b", format="JPEG"), NOW)
+    book.manifest.record_path(image, "fox/1.png", book.file("a"), NOW)
+    book.manifest.record_path(image, "fox/1.jpg", book.file("b", format="JPEG"), NOW)
     [image] = book.manifest.images(image.task)
     assert (image.state, image.path, image.sha256, image.format) == (
         ImageState.ANNOUNCED,
@@ -355,7 +355,7 @@ def test_two_stored_images_have_two_paths(book):
         accepted = book.manifest.accepted(book.claim(task).task, [f"t{task.id}"], deadline=NOW, why="w", now=NOW)
         images += book.deliver(accepted)
     first = book.store(images[0], "fox/1.png", "a")
-    book.manifest.placing(images[1], "fox/1.png", book.file("b"), NOW)
+    book.manifest.record_path(images[1], "fox/1.png", book.file("b"), NOW)
     before = book.dump()
     with pytest.raises(book.guards):
         book.manifest.move_image(images[1], ImageState.STORED, "stored", NOW)

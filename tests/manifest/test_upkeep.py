@@ -71,9 +71,9 @@ def test_pages_of_what_is_to_be_checked(book, series):
 
 def test_what_is_stored_is_not_announced_anew(book, series):
     task = lose(book, series, 2)
-    assert [one.id for one in book.manifest.to_make_anew()] == [task.id]
-    assert (book.manifest.beyond_links().images, book.manifest.beyond_links().cost) == (1, 3 * book.PRICE)
-    book.manifest.make_anew([task], NOW)
+    assert [one.id for one in book.manifest.to_remake()] == [task.id]
+    assert (book.manifest.unrecoverable().images, book.manifest.unrecoverable().cost) == (1, 3 * book.PRICE)
+    book.manifest.remake([task], NOW)
     images = again(book, book.manifest.task(task.id))
     assert [image.state for image in images] == [I.STORED, I.ANNOUNCED, I.STORED]
     assert (images[1].tries, images[1].reason) == (0, "")
@@ -84,7 +84,7 @@ def test_what_is_stored_is_not_announced_anew(book, series):
 @pytest.mark.parametrize(("delivered", "states"), [(1, "mss"), (2, "mas"), (4, "masa")])
 def test_another_number_of_images_the_second_time(book, series, delivered, states):
     task = lose(book, series, 1, 2)
-    book.manifest.make_anew([task], NOW)
+    book.manifest.remake([task], NOW)
     images = again(book, book.manifest.task(task.id), delivered)
     told = {I.STORED: "s", I.MISSING: "m", I.ANNOUNCED: "a"}
     expected = {"mss": "ams", "mas": "aas", "masa": "aasa"}[states]
@@ -93,27 +93,27 @@ def test_another_number_of_images_the_second_time(book, series, delivered, state
 
 def test_a_link_that_may_still_give_it_is_not_paid_over(book, series):
     task = lose(book, series, 2, link=True)
-    assert book.manifest.to_make_anew() == []
+    assert book.manifest.to_remake() == []
     assert [one.id for one in book.manifest.not_asked()] == [task.id]
 
 
 def test_what_waits_to_be_fetched_is_not_made_anew(book, series):
     lose(book, series, 1, 2)
-    book.manifest.announce_again(
+    book.manifest.renew_link(
         book.manifest.images(series.id)[0], ImageUrl("https://img.example.com/n", None), default_expiry=NOW + 9, now=NOW
     )
-    assert book.manifest.to_make_anew() == []
+    assert book.manifest.to_remake() == []
     assert book.manifest.images(series.id)[0].expires_at == NOW + 9
     assert book.manifest.waiting() == 1
 
 
 def test_a_task_whose_images_came_back_has_succeeded(book, series):
     task = lose(book, series, 1, 2)
-    book.manifest.make_anew([task], NOW)
+    book.manifest.remake([task], NOW)
     for index in (1, 2):
-        assert book.manifest.whole_again(NOW) == 0
+        assert book.manifest.restore_complete(NOW) == 0
         assert book.take_back(task, index)
-    assert book.manifest.whole_again(NOW) == 1
+    assert book.manifest.restore_complete(NOW) == 1
     assert book.manifest.task(task.id).state is S.SUCCEEDED
     assert book.manifest.task(task.id).task_ids == ("task_1",)
 

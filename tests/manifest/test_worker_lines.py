@@ -19,19 +19,19 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first._connection._raw.close()
     while second._connection.present() != [second._run]:
         pass
-    assert len(second.beat(NOW, "another machine").others) == 1
+    assert len(second.send_heartbeat(NOW, "another machine").others) == 1
     [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
     assert gone
     assert not first.again()
-    assert len(second.beat(NOW, "another machine").others) == 1
+    assert len(second.send_heartbeat(NOW, "another machine").others) == 1
     [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
     assert not gone
     first._connection._raw.close()
     while second._connection.present() != [second._run]:
         pass
-    second.beat(NOW, "another machine")
+    second.send_heartbeat(NOW, "another machine")
     second._connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
-    assert len(second.beat(NOW, "another machine").others) == 0
+    assert len(second.send_heartbeat(NOW, "another machine").others) == 0
     with pytest.raises(ManifestLocked):
         first.again()
 
@@ -52,24 +52,24 @@ def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
 
 def test_whoever_keeps_others_out_does_so_on_a_new_line(crew):
     first, second = crew(), crew()
-    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    first.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
     first.again()
     asks = []
 
     def wait():
         asks.append(1)
-        first.let_others_in()
+        first.unlock_startup()
 
-    second.keep_others_out(wait)
+    second.lock_startup(wait)
     assert asks == [1]
 
 
 def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     first, second = crew(), crew()
-    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    first.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
-    second.keep_others_out(lambda: None)
+    second.lock_startup(lambda: None)
     with pytest.raises(ManifestLocked, match="another worker has begun"):
         first.again()
 
@@ -80,13 +80,13 @@ def test_making_the_tasks_for_long_is_no_silence(crew, spec_of):
     def slowly():
         yield spec_of(1)
         silence(second, first)
-        assert second.beat(NOW, HERE).buried == 0, "it is in the middle of a transaction"
+        assert second.send_heartbeat(NOW, HERE).buried == 0, "it is in the middle of a transaction"
 
     first.enter(slowly(), NOW)
-    assert second.beat(NOW, HERE).buried == 0
+    assert second.send_heartbeat(NOW, HERE).buried == 0
     silence(second, first)
     first.alive()
-    assert second.beat(NOW, HERE).buried == 0
+    assert second.send_heartbeat(NOW, HERE).buried == 0
 
 
 def test_whether_one_that_begins_is_a_worker(crew):
@@ -95,13 +95,13 @@ def test_whether_one_that_begins_is_a_worker(crew):
     beginning = Manifest(crew.place, shared=True)
     session = beginning._connection._raw.info.backend_pid
     try:
-        assert second.one_that_begins() is None
-        beginning.keep_others_out(lambda: pytest.fail("nobody else does"))
-        assert second.one_that_begins() == (session, False)
+        assert second.starting_worker() is None
+        beginning.lock_startup(lambda: pytest.fail("nobody else does"))
+        assert second.starting_worker() == (session, False)
         beginning.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
-        assert second.one_that_begins() == (session, True)
-        beginning.let_others_in()
-        assert second.one_that_begins() is None
+        assert second.starting_worker() == (session, True)
+        beginning.unlock_startup()
+        assert second.starting_worker() is None
     finally:
         beginning.close()
 
@@ -154,7 +154,7 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     worker._connection.sql.execute("SET lock_timeout TO 50")
     burying = crew()
     with burying.group():
-        assert burying._connection.may_bury(worker._run)
+        assert burying._connection.may_expire(worker._run)
         with pytest.raises(Collision):
             worker.due(1, NOW)
         assert not worker.in_transaction
@@ -164,9 +164,9 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
 def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
     """Its lease is over, and its session, with the lock that others wait for, is ended."""
     first, second = crew(), crew()
-    first.keep_others_out(lambda: pytest.fail("nobody else does"))
+    first.lock_startup(lambda: pytest.fail("nobody else does"))
     silence(second, first)
-    second.keep_others_out(lambda: second.bury(NOW, HERE))
+    second.lock_startup(lambda: second.expire_workers(NOW, HERE))
     assert second.others() == []
 
 

@@ -7,22 +7,22 @@ from functools import partial
 import pytest
 from crew import NOW, intents
 
-from seedream_batch.engine.stop_control import Stopping
-from seedream_batch.engine.workers.claim_batcher import Claims
-from seedream_batch.engine.workers.heartbeat import Membership
+from seedream_batch.engine.stop_control import RunStopped
+from seedream_batch.engine.workers.claim_batcher import ClaimBatcher
+from seedream_batch.engine.workers.heartbeat import WorkerLease
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import CLOCK, LEASE
-from seedream_batch.manifest.task_store import Intent, Turns
+from seedream_batch.manifest.task_store import Intent, SharedRate
 from seedream_batch.manifest.worker_store import GRACE
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskState
-from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing import RateFeedback, reserve_slots
 from seedream_batch.pacing.rate_limiter import MOST_HELD
 
 
 def take(rate, news=None):
     def turns(state, clock, most):
-        return Turns(*take_turns(state, rate, clock, most, lead=0.0, news=news or News()))
+        return SharedRate(*reserve_slots(state, rate, clock, most, lead=0.0, news=news or RateFeedback()))
 
     return turns
 
@@ -45,7 +45,7 @@ def test_turns_are_shared(crew):
 def test_a_pause_is_everybodys(crew):
     first, second = crew(), crew()
     clock = first._connection.rows(f"SELECT {CLOCK}")[0][0]
-    first.claim([], Budget(), NOW, take=take(10.0, News(refused=[(clock, 30.0)])))
+    first.claim([], Budget(), NOW, take=take(10.0, RateFeedback(refused=[(clock, 30.0)])))
     waiting = second.claim(intents(second.due(2, NOW)), Budget(), NOW, take=take(10.0))
     assert waiting.claims == ()
     assert 25 < waiting.free_in < 30.1
@@ -75,10 +75,10 @@ class Heard:
 
     async def beats(self, *steps):
         writer = ManifestWriter(self.manifest, lost=lambda _: None)
-        crew = Membership(writer, clock=lambda: self.now, told=lambda _: None)
+        crew = WorkerLease(writer, clock=lambda: self.now, told=lambda _: None)
         try:
             for step in steps:
-                await crew.beat()
+                await crew.send_heartbeat()
                 step(crew)
         finally:
             await writer.close()
@@ -93,11 +93,11 @@ def test_a_run_that_has_heard_nothing_for_a_while_does_not_count(crew):
         assert crew.counts_for(180)
         heard.now = GRACE - 1.9
         assert not crew.counts_for(180)
-        crew.heard_of(5.0)
+        crew.on_heartbeat(5.0)
         assert crew.counts_for(180)
         heard.now = 12.9
         assert crew.counts_for(180)
-        crew.heard_of(LEASE)
+        crew.on_heartbeat(LEASE)
         heard.now = LEASE
         assert not crew.counts_for(180), "the lease is over by then"
 
@@ -128,9 +128,9 @@ def test_a_pause_that_is_heard_before_the_first_turn_counts(crew):
 
         async def rest(seconds):
             rests.append(seconds)
-            raise Stopping
+            raise RunStopped
 
-        claims = Claims(
+        claims = ClaimBatcher(
             writer, Budget(), 10.0, clock=lambda: NOW, monotonic=lambda: 5.0, may_go_on=lambda: True, rest=rest,
             heard=lambda _: None,
         )  # fmt: skip
@@ -161,7 +161,7 @@ def test_an_outage_does_not_put_turns_off(crew):
             now = next(moments, now)
             return now
 
-        claims = Claims(
+        claims = ClaimBatcher(
             writer, Budget(), 100.0, clock=lambda: NOW, monotonic=monotonic, may_go_on=lambda: True, rest=asyncio.sleep,
             heard=lambda _: None,
         )  # fmt: skip

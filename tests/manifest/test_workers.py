@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from crew import HERE, NOBODY, NOW, comes_back, intents, numbers, silence, waits
 
-from seedream_batch.errors import Fenced, LineLost, ManifestLocked, StaleTransition
+from seedream_batch.errors import ConnectionLost, Fenced, ManifestLocked, StaleTransition
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.rescue_log import Rescued
 from seedream_batch.manifest.worker_store import Beat
@@ -30,7 +30,7 @@ def test_what_a_living_one_has_in_hand_is_nobody_elses(crew):
     first, second = crew(), crew()
     tasks = first.due(20, NOW)
     assert second.due(5, NOW) == []
-    assert second.take_up(numbers(tasks)) == []
+    assert second.own_tasks(numbers(tasks)) == []
     assert second.next_due() is None
     assert second.others_have()
     assert not second.others_have(settling=True)
@@ -38,9 +38,9 @@ def test_what_a_living_one_has_in_hand_is_nobody_elses(crew):
     assert second.others_have(settling=True)
     first.accepted(claims[0].task, ["task_1"], deadline=NOW, why="accepted", now=NOW)
     assert list(second.numbers(TaskState.ACCEPTED)) == []
-    assert first.let_go() == set(numbers(tasks))
+    assert first.release_tasks() == set(numbers(tasks))
     assert list(second.numbers(TaskState.ACCEPTED)) == [1]
-    assert [task.state for task in second.take_up([1, 2])] == [TaskState.ACCEPTED, TaskState.SUBMITTING]
+    assert [task.state for task in second.own_tasks([1, 2])] == [TaskState.ACCEPTED, TaskState.SUBMITTING]
     assert not first.left_to_do(numbers(tasks), resend=True)
     assert first.left_to_do([1, 2], resend=True)
 
@@ -49,9 +49,9 @@ def test_what_is_still_at_work_is_not_let_go(crew):
     first, second = crew(), crew()
     tasks = first.due(4, NOW)
     first.claim(intents(tasks[:2]), Budget(), NOW)
-    assert first.let_go(but=[1, 3]) == {2, 4}
-    assert numbers(second.take_up([1, 2, 3, 4])) == [2, 4]
-    assert first.let_go() == {1, 3}
+    assert first.release_tasks(but=[1, 3]) == {2, 4}
+    assert numbers(second.own_tasks([1, 2, 3, 4])) == [2, 4]
+    assert first.release_tasks() == {1, 3}
 
 
 def test_one_whose_lease_is_over_is_taken_away(crew):
@@ -59,14 +59,14 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     tasks = first.due(4, NOW)
     claims = first.claim(intents(tasks[:2]), Budget(), NOW).claims
     first.accepted(claims[0].task, ["task_1"], deadline=NOW, why="accepted", now=NOW)
-    assert second.beat(NOW, HERE).in_doubt == 0, "it is silent, and may yet be heard of"
+    assert second.send_heartbeat(NOW, HERE).in_doubt == 0, "it is silent, and may yet be heard of"
     silence(second, first)
-    beat = second.beat(NOW, HERE)
+    beat = second.send_heartbeat(NOW, HERE)
     assert beat == Beat(frozenset(), buried=1, in_doubt=1)
     assert second.task(2).state is TaskState.UNCERTAIN
-    assert numbers(second.take_up([1, 2, 3])) == [1, 2, 3]
+    assert numbers(second.own_tasks([1, 2, 3])) == [1, 2, 3]
     # Its session was ended; whatever it does in a new one is refused, and changes nothing.
-    with pytest.raises(LineLost):
+    with pytest.raises(ConnectionLost):
         first.accepted(claims[1].task, ["task_2"], deadline=NOW, why="accepted", now=NOW)
     with pytest.raises(Fenced, match="others have taken over its tasks"):
         first.again()
@@ -75,7 +75,7 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     with pytest.raises(Fenced):
         first.claim(intents(tasks[2:]), Budget(), NOW)
     with pytest.raises(Fenced):
-        first.beat(NOW, HERE)
+        first.send_heartbeat(NOW, HERE)
     assert second.task(2).task_ids == ()
     totals = second.totals()
     assert (totals.reserved_images, totals.images) == (2, 0)
@@ -85,42 +85,42 @@ def test_one_goes_while_another_one_comes(crew):
     first, second = crew(), crew()
     silence(second, first)
     third = crew()
-    assert second.beat(NOW, HERE) == Beat(frozenset([third._run]), buried=1, in_doubt=0)
+    assert second.send_heartbeat(NOW, HERE) == Beat(frozenset([third._run]), buried=1, in_doubt=0)
 
 
 def test_ids_that_come_too_late_are_known_by_their_key(crew):
     first, second = crew(), crew()
     [claim] = first.claim(intents(first.due(1, NOW)), Budget(), NOW).claims
     silence(second, first)
-    second.beat(NOW, HERE)
+    second.send_heartbeat(NOW, HERE)
     comes_back(first)
     rescued = [Rescued(claim.key, ("task_1",), NOW)]
-    assert first.take_in(rescued, NOW, timeout=60) == 1
+    assert first.import_ids(rescued, NOW, timeout=60) == 1
     assert second.task(1).state is TaskState.ACCEPTED
-    assert numbers(second.take_up([1])) == [1]
+    assert numbers(second.own_tasks([1])) == [1]
 
 
 def test_ids_for_what_another_one_has_in_hand_wait(crew):
     first, second = crew(), crew()
     [claim] = first.claim(intents(first.due(1, NOW)), Budget(), NOW).claims
     silence(second, first)
-    second.beat(NOW, HERE)
-    second.take_up([1])
+    second.send_heartbeat(NOW, HERE)
+    second.own_tasks([1])
     comes_back(first)
-    assert first.take_in([Rescued(claim.key, ("task_1",), NOW)], NOW, timeout=60) == 0
-    assert second.take_in([Rescued(claim.key, ("task_1",), NOW)], NOW, timeout=60) == 1
+    assert first.import_ids([Rescued(claim.key, ("task_1",), NOW)], NOW, timeout=60) == 0
+    assert second.import_ids([Rescued(claim.key, ("task_1",), NOW)], NOW, timeout=60) == 1
 
 
 def test_one_whose_process_is_gone_is_taken_away_at_once_on_its_own_machine(crew):
     first, second = crew(pid=NOBODY), crew()
     tasks = first.due(3, NOW)
     first.claim(intents(tasks), Budget(), NOW)
-    assert len(second.beat(NOW, HERE).others) == 1, "its session is there"
+    assert len(second.send_heartbeat(NOW, HERE).others) == 1, "its session is there"
     first.close()
     while second._connection.present() != [second._run]:
         pass
-    assert len(second.beat(NOW, "another machine").others) == 1, "there nothing is known of its process"
-    assert second.beat(NOW, HERE).in_doubt == 3
+    assert len(second.send_heartbeat(NOW, "another machine").others) == 1, "there nothing is known of its process"
+    assert second.send_heartbeat(NOW, HERE).in_doubt == 3
 
 
 def test_the_budget_is_shared(crew):

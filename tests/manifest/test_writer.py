@@ -65,7 +65,7 @@ async def together(writer, *calls):
 
 def note(value):
     def call(manifest):
-        manifest.tell({f"note {value}": str(value)})
+        manifest.set_facts({f"note {value}": str(value)})
         return value
 
     return call
@@ -162,16 +162,16 @@ def test_calls_keep_their_order(book):
 
 def test_a_call_that_fails_undoes_nothing_of_the_others(book):
     def half(manifest):
-        manifest.tell({"note half": "x"})
+        manifest.set_facts({"note half": "x"})
         raise ValueError("halfway")
 
     def stale(manifest):
-        manifest.tell({"note stale": "x"})
+        manifest.set_facts({"note stale": "x"})
         manifest.recover(NOW)
         manifest.lost(manifest.task(1), why="w", now=NOW)
 
     def broken(manifest):
-        manifest.tell({"note broken": "x"})
+        manifest.set_facts({"note broken": "x"})
         manifest._connection._raw.execute("INSERT INTO facts VALUES ('note 1', 'again')")
 
     def nonsense(manifest):
@@ -210,7 +210,7 @@ def test_a_real_full_disk_fails_the_whole_group(book):
     [(most,)] = raw.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
 
     def much(manifest):
-        manifest.tell({f"note {number}": "x" * 10_000 for number in range(20)})
+        manifest.set_facts({f"note {number}": "x" * 10_000 for number in range(20)})
 
     async def work(writer):
         return await together(writer, note("a"), much, note("b"))
@@ -417,7 +417,7 @@ def test_nobody_can_cancel_what_was_asked_for(book):
 @pytest.mark.file_only
 def test_an_interruption_from_nowhere_keeps_nothing_by_halves_and_nobody_waits_for_ever(book):
     def interrupted(manifest):
-        manifest.tell({"note half": "x"})
+        manifest.set_facts({"note half": "x"})
         raise KeyboardInterrupt
 
     async def main():

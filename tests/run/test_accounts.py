@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.engine import submitter as submit
-from seedream_batch.engine.manifest_checks import same_service
+from seedream_batch.engine.manifest_checks import check_same_service
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
 
@@ -84,11 +84,11 @@ def test_an_image_that_waits_to_be_fetched_is_open(bench, serve, monkeypatch):
     assert "1 of the tasks" in done.err
     assert bench.requests() == before
     with closing(Manifest(bench.out / "manifest.db")) as manifest:
-        manifest.tell({"service": "https://one.example"})
+        manifest.set_facts({"service": "https://one.example"})
         with pytest.raises(UsageError, match=r"1 tasks in .* were sent to https://one\.example"):
-            same_service(manifest, "https://two.example", verifies=False)
+            check_same_service(manifest, "https://two.example", verifies=False)
         with pytest.raises(UsageError, match="2 tasks in"):
-            same_service(manifest, "https://two.example", verifies=True)
+            check_same_service(manifest, "https://two.example", verifies=True)
 
 
 @pytest.mark.parametrize("how", ["accepted", "uncertain"])

@@ -115,7 +115,7 @@ def test_putting_the_file_back_takes_the_rejection_back(made):
     made.check()
 
 
-@pytest.mark.parametrize("moment", ["heading", "move", "relocate", "reject"])
+@pytest.mark.parametrize("moment", ["begin_move", "move", "relocate", "reject"])
 def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
     from seedream_batch.files.local_folder import OutputFolder
     from seedream_batch.manifest import Manifest

@@ -67,10 +67,10 @@ def test_ids_that_a_killed_one_left_are_taken_in_by_the_living(bench, place, una
 def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswered, until, monkeypatch):
     """The line breaks between the change and its commit: a kill in this moment must not take them along."""
     charge, run, first = unanswered()
-    genuine = Manifest.take_in
+    genuine = Manifest.import_ids
     there = []
 
-    def take_in(self, rescued, *args, **options):
+    def import_ids(self, rescued, *args, **options):
         known = genuine(self, rescued, *args, **options)
         if rescued:
             there.append(len(list(bench.out.glob(f"manifest-*-{run}.rescue"))))
@@ -79,7 +79,7 @@ def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswer
                 asked(place, f"SELECT pg_terminate_backend({pid}, 10000)")
         return known
 
-    monkeypatch.setattr(Manifest, "take_in", take_in)
+    monkeypatch.setattr(Manifest, "import_ids", import_ids)
 
     def kill():
         until(lambda: len(bench.charges()) > 1)
@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_read_at_the_end_does_not_make_a_failure_of_it(b
     def unread(*_):
         raise StorageError("out: Stale file handle")
 
-    monkeypatch.setattr("seedream_batch.engine.session.take_in_rescued", unread)
+    monkeypatch.setattr("seedream_batch.engine.session.import_rescued", unread)
     done = bench.run("--manifest", url_of(place))
     assert done.code == 0, done
     assert "for the next run: out: Stale file handle" in done.err

@@ -13,7 +13,7 @@ import pytest
 
 from seedream_batch.cli.output.status_view import status_lines
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.statistics import MOST_VALUES, FailureRow, Part, TallyReader
+from seedream_batch.manifest.statistics import MOST_VALUES, FailureRow, Phase, StatisticsReader
 from seedream_batch.model.task import TaskSpec, TaskState
 from seedream_batch.report import read_status
 from seedream_batch.report.failure_causes import ADVICE, MOST, OTHER, Kind, causes, kind_of
@@ -185,7 +185,7 @@ def test_the_pace_is_that_of_the_last_minutes_and_of_this_run_alone(bench, serve
     serve()
     bench.run("--limit", "2")
     bench.run("--limit", "3")
-    with TallyReader(bench.out / "manifest.db") as reader:
+    with StatisticsReader(bench.out / "manifest.db") as reader:
         run = reader.last_run()
         times = [at for (at,) in bench.rows("SELECT at FROM events WHERE new = 'stored' AND run = ?", run.id)]
         assert len(times) == 3
@@ -318,7 +318,7 @@ def test_an_axis_of_many_values_is_counted_in_bounded_memory(large):
     subject = status.axes["subject"]
     assert (len(subject.values), subject.more, subject.cut) == (1000, MOST_VALUES - 1000, True)
     assert [value.name for value in subject.values[:2]] == ["s0", "s1"]
-    assert status.axes["size"].values[0].parts == {Part.PLANNED: number}
+    assert status.axes["size"].values[0].parts == {Phase.PLANNED: number}
     assert status.axes["gone"].values == []
     assert any("images" in line for line in status_lines(status, "job.yaml", emulated=False, now=2.0))
 

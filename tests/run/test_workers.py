@@ -14,7 +14,7 @@ from PIL import Image
 from postgres import asked, url_of
 
 from seedream_batch.client.secret import ApiKey
-from seedream_batch.engine.manifest_checks import same_account, same_service
+from seedream_batch.engine.manifest_checks import check_same_service, same_account
 from seedream_batch.engine.startup import begin
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest
@@ -243,12 +243,12 @@ def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_o
         assert "--same-account" in refused.err
         assert asked(place, "SELECT value FROM facts WHERE name = 'account'") == known
         assert many.run("--manifest", url_of(place), "--same-account").code == 0
-        at_work.tell({"service": "https://one.example"})
+        at_work.set_facts({"service": "https://one.example"})
         with (
             closing(Manifest(place, shared=True)) as other,
             pytest.raises(UsageError, match=r"other workers on .* use https://one\.example, not https://two\.example"),
         ):
-            same_service(other, "https://two.example", verifies=False)
+            check_same_service(other, "https://two.example", verifies=False)
         at_work.end_run(now=1.8e9, outcome="finished")
 
 
@@ -297,7 +297,7 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
     at_work, stopped = Manifest(place, shared=True), Manifest(place, shared=True)
     try:
         at_work.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
-        stopped.keep_others_out(lambda: pytest.fail("nobody else does"))
+        stopped.lock_startup(lambda: pytest.fail("nobody else does"))
         monkeypatch.setattr("seedream_batch.engine.startup.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
         assert refused.code == 75, refused

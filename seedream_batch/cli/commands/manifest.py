@@ -50,13 +50,13 @@ def _place(text: str, job: str) -> Place:
     """A manifest as it is written; its schema is that of the job, unless the URL names another."""
     from pathlib import Path
 
-    from seedream_batch.errors import UsageError, telling
+    from seedream_batch.errors import UsageError, translate_os_errors
     from seedream_batch.jobfile.postgres_url import names_schema, server
 
     if "://" not in text:
         path = Path(text)
         # SQLite would wait for the other side of a pipe for ever.
-        with telling(path):
+        with translate_os_errors(path):
             if path.exists() and not path.is_file():
                 raise UsageError(f"{path} is no ordinary file; name that of a manifest")
         return path

@@ -79,7 +79,7 @@ def command(
     from seedream_batch.errors import UsageError
     from seedream_batch.jobfile.select_option import chosen as checked
     from seedream_batch.operations.reject import reject_images
-    from seedream_batch.operations.resolve import make_anew
+    from seedream_batch.operations.resolve import remake
 
     if missing + (choice is not None) + flagged > 1:
         raise UsageError("give one of --missing, --choice and --flagged")
@@ -95,7 +95,7 @@ def command(
     if not missing:
         again = _retry_flagged if flagged else _retry
         return again(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
-    anew, others = make_anew(target, chooses)
+    anew, others = remake(target, chooses)
     if anew:
         images = number(sum(task.images for task in anew), "image")
         show_chosen(anew, f"planned again, {images} to be paid for", then, "")

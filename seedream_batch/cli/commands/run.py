@@ -83,10 +83,10 @@ def command(
     with importing():
         from seedream_batch.cli.execute import perform, show_end
         from seedream_batch.cli.job_target import load, named, trusts_keys
-        from seedream_batch.cli.run_report.run_report import Ending, files
+        from seedream_batch.cli.run_report.run_report import RunReporter, files
         from seedream_batch.engine.events import RunOptions
 
-    with Ending(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
+    with RunReporter(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
         loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
         ending.about(loaded.job)
         options = RunOptions(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.output.text import clean
-from seedream_batch.manifest.statistics import Part
+from seedream_batch.manifest.statistics import Phase
 
 if TYPE_CHECKING:
     from seedream_batch.report.status import AxisStatus, Value
@@ -23,7 +23,7 @@ _NUMBERS = 10
 def axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
     """A table of the axes with more than one value; empty where all tasks stand at the same point anyway."""
     several = {axis: found for axis, found in axes.items() if len(found.values) > 1}
-    parts = [part for part in Part if any(_has(found, part) for found in several.values())]
+    parts = [part for part in Phase if any(_has(found, part) for found in several.values())]
     if len(parts) < 2:
         return []
     lines: list[str] = []
@@ -38,11 +38,11 @@ def axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
     return lines
 
 
-def _has(found: AxisStatus, part: Part) -> bool:
+def _has(found: AxisStatus, part: Phase) -> bool:
     return any(value.parts.get(part) for value in found.values)
 
 
-def _number(value: Value, part: Part) -> str:
+def _number(value: Value, part: Phase) -> str:
     return f"{value.parts.get(part, 0):,}"
 
 

@@ -15,7 +15,7 @@ from seedream_batch.cli.exit_codes import INTERRUPTED, Exit, of_error, of_run
 from seedream_batch.cli.output.progress import warn
 from seedream_batch.cli.output.text import as_json
 from seedream_batch.cli.run_report.metrics import are_metrics, metrics
-from seedream_batch.cli.run_report.summary import Ended, is_summary, kind_of, message, summary
+from seedream_batch.cli.run_report.summary import RunOutcome, is_summary, kind_of, message, summary
 from seedream_batch.client.secret import known_secrets
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
@@ -46,7 +46,7 @@ def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
     return found
 
 
-class Ending:
+class RunReporter:
     """Waits for the end of a run: used as a context around all of it, from reading the job on.
 
     `result` is set by whoever runs. On leaving, `code` is the exit code and the files are written; for an error the
@@ -63,7 +63,7 @@ class Ending:
         self._job: Job | None = None
         self._hook: tuple[Notify, str] | None = None
         self._started_at = time.time()
-        self._ended: Ended | None = None
+        self._ended: RunOutcome | None = None
 
     def about(self, job: Job) -> None:
         """The job that is run.
@@ -119,9 +119,9 @@ class Ending:
         except KeyboardInterrupt:
             warn("notify: interrupted; it may not have been notified", log_format=self._log_format)
 
-    def _end(self, error: str) -> Ended:
+    def _end(self, error: str) -> RunOutcome:
         job = self._job
-        return Ended(
+        return RunOutcome(
             # The name that a job without one has.
             job=self._path.stem if job is None else job.name,
             file=self._path.absolute() if job is None else job.file,

@@ -35,7 +35,7 @@ def is_summary(data: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class RunOutcome:
     """A run that is over; times in unix seconds. `counts` are those of the manifest, None where there is none.
 
     `result` is None for a run that did not come to its end; then `error` says why.
@@ -53,7 +53,7 @@ class Ended:
     counts: Counts | None
 
 
-def kind_of(ended: Ended) -> NotifyOn:
+def kind_of(ended: RunOutcome) -> NotifyOn:
     """Which of the ends of a run that a job can name this was."""
     result = ended.result
     if result is None:
@@ -67,7 +67,7 @@ def kind_of(ended: Ended) -> NotifyOn:
     return NotifyOn.UNFINISHED if result.stop_reason in _UNFINISHED else NotifyOn.FAILURE
 
 
-def summary(ended: Ended) -> dict[str, Json]:
+def summary(ended: RunOutcome) -> dict[str, Json]:
     """The summary, as `schemas/summary.schema.json` describes it."""
     result = ended.result
     stopped = result.stop_reason if result else None
@@ -92,7 +92,7 @@ def summary(ended: Ended) -> dict[str, Json]:
     }
 
 
-def message(ended: Ended) -> str:
+def message(ended: RunOutcome) -> str:
     """One line for a chat.
 
     Nothing in it is what the service said: a chat takes some texts for a command to call everybody.

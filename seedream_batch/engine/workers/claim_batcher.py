@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
-from seedream_batch.engine.stop_control import Stopping
+from seedream_batch.engine.stop_control import RunStopped
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
-from seedream_batch.manifest.task_store import Claim, Claimed, Intent, Turns
+from seedream_batch.manifest.task_store import Claim, Claimed, Intent, SharedRate
 from seedream_batch.model.job import Budget
-from seedream_batch.pacing import News, take_turns
+from seedream_batch.pacing import RateFeedback, reserve_slots
 from seedream_batch.pacing.rate_limiter import MOST_HELD
 
 TOGETHER = 64
@@ -24,7 +24,7 @@ SOONEST = 0.02
 Waiting = tuple[Intent | None, "asyncio.Future[tuple[Claim | None, float] | None]"]
 
 
-class Claims:
+class ClaimBatcher:
     """Collects the intents of a run, and claims all that arrived since the last transaction, with their turns.
 
     A turn is the moment at which a request may be sent, in seconds of `monotonic`. Turns are taken for the whole job:
@@ -69,10 +69,10 @@ class Claims:
         return None if granted is None or granted[0] is None else (granted[0], granted[1])
 
     async def turn(self) -> float:
-        """Return the moment of a turn for a request that has an intent already. Raise `Stopping`."""
+        """Return the moment of a turn for a request that has an intent already. Raise `RunStopped`."""
         granted = await self._enqueue(None)
         if granted is None:
-            raise Stopping
+            raise RunStopped
         return granted[1]
 
     def accepted(self) -> None:
@@ -111,7 +111,7 @@ class Claims:
                 batch = []
                 if left and pause > 0:
                     await self._rest(pause)
-        except Stopping:
+        except RunStopped:
             _give_nothing(self._waiting)
             self._waiting.clear()
         except BaseException as error:
@@ -166,11 +166,11 @@ class Claims:
 
     def _take(
         self, accepted: Sequence[float], refused: Sequence[tuple[float, float]], state: str, clock: float, most: int
-    ) -> Turns:
+    ) -> SharedRate:
         # Seconds by which the shared clock is ahead of this worker's monotonic clock.
         ahead = clock - self._monotonic()
-        news = News([at + ahead for at in accepted], [(at + ahead, pause) for at, pause in refused])
-        return Turns(*take_turns(state, self._rate, clock, most, lead=self._lead, news=news))
+        news = RateFeedback([at + ahead for at in accepted], [(at + ahead, pause) for at, pause in refused])
+        return SharedRate(*reserve_slots(state, self._rate, clock, most, lead=self._lead, news=news))
 
 
 def _give_nothing(waiting: list[Waiting] | deque[Waiting]) -> None:

@@ -6,7 +6,7 @@ import math
 import platform
 from collections.abc import Callable
 
-from seedream_batch.engine.stop_control import Happening
+from seedream_batch.engine.stop_control import Signal
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import LEASE
@@ -19,7 +19,7 @@ MARGIN = 2.0
 """Seconds before other workers may take over in which nothing is sent any more."""
 
 
-class Membership:
+class WorkerLease:
     """The lease of one worker.
 
     It sends heartbeats, expires dead workers, and knows until when its own lease is valid. `clock` returns Unix seconds
@@ -46,16 +46,16 @@ class Membership:
         """Whether an expired worker still runs, and may add to its rescue file."""
         self.left_behind: set[int] = set()
         """Tasks that this run could not finish, and leaves to other workers or a later run."""
-        self.heard = Happening()
+        self.heard = Signal()
         """Set at each heartbeat: tasks of other workers may have been released."""
 
-    async def beat(self) -> None:
+    async def send_heartbeat(self) -> None:
         """Send a heartbeat; expire the workers whose lease ran out."""
         began = self._clock()
-        beat = await self._writer.do(Manifest.beat, self._clock(), platform.node())
+        beat = await self._writer.do(Manifest.send_heartbeat, self._clock(), platform.node())
         # Counted from before the call: the lease cannot have started earlier.
         self._until = began + LEASE
-        self.heard_of(began)
+        self.on_heartbeat(began)
         # Another worker may have expired it.
         self.left_something |= not self._others <= beat.others
         self._others = beat.others
@@ -65,7 +65,7 @@ class Membership:
             self._told(f"a worker is gone, and its tasks are taken over{doubt}")
         self.heard.set()
 
-    def heard_of(self, moment: float) -> None:
+    def on_heartbeat(self, moment: float) -> None:
         """Record that the database session was alive at this moment of the clock."""
         self._heard_at = max(self._heard_at, moment)
 

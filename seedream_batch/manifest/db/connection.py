@@ -89,7 +89,7 @@ class Connection(ABC):
         """Rows that were changed so far, or a number that grows with them."""
 
     @abstractmethod
-    def told_of(self, error: Exception) -> Exception:
+    def translate_error(self, error: Exception) -> Exception:
         """An error of the database as `StorageError` where the disk or the line is to blame, else `ManifestError`."""
 
     @abstractmethod
@@ -155,11 +155,11 @@ class Connection(ABC):
         """The workers whose sessions the server still has."""
         raise AssertionError(f"{self.name} has no workers")
 
-    def keeper(self) -> tuple[int, bool] | None:
+    def startup_lock_holder(self) -> tuple[int, bool] | None:
         """The session that keeps others out, and whether it is that of a worker."""
         raise AssertionError(f"{self.name} has no workers")
 
-    def may_bury(self, run: int) -> bool:
+    def may_expire(self, run: int) -> bool:
         """Whether a worker is in no transaction; then it begins none before this one ends."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")
 
@@ -167,11 +167,11 @@ class Connection(ABC):
         """Ends the session of a worker, if it is there."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")
 
-    def keep_others_out(self, wait: Callable[[], None]) -> None:
+    def lock_startup(self, wait: Callable[[], None]) -> None:
         """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
         raise AssertionError(f"{self.name} has no workers to call {wait} for")
 
-    def let_others_in(self) -> None:
+    def unlock_startup(self) -> None:
         """Lets other workers join."""
         raise AssertionError(f"{self.name} has no workers")
 
@@ -182,12 +182,12 @@ class Connection(ABC):
     def again(self) -> bool:
         """Makes a line that is lost anew, and may take its time; whether what was being committed then is durable.
 
-        Raises `LineLost` if that is of no use, and `ManifestLocked` if somebody else has the manifest.
+        Raises `ConnectionLost` if that is of no use, and `ManifestLocked` if somebody else has the manifest.
         """
         raise AssertionError(f"{self.name} has no line to lose")
 
     @abstractmethod
-    def hurry(self) -> None:
+    def abort_retries(self) -> None:
         """From here on, and on any thread, waits for no line any more."""
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
@@ -197,7 +197,7 @@ class Connection(ABC):
         except self.guards:
             raise
         except self.errors as error:
-            raise self.told_of(error) from error
+            raise self.translate_error(error) from error
 
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """The first row of a query."""
@@ -217,13 +217,13 @@ class Connection(ABC):
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """The database's errors in our words, as `told_of` has them."""
+        """The database's errors in our words, as `translate_error` has them."""
         try:
             yield
         except self.guards:
             raise
         except self.errors as error:
-            raise self.told_of(error) from error
+            raise self.translate_error(error) from error
 
 
 def marks(values: Collection[object]) -> str:
@@ -257,7 +257,7 @@ class Transaction:
                 connection.sql.execute("SAVEPOINT part")
                 connection.in_part, connection.broken = True, False
         except connection.errors as error:
-            raise connection.told_of(error) from error
+            raise connection.translate_error(error) from error
         return connection.sql
 
     def __exit__(
@@ -276,9 +276,9 @@ class Transaction:
         except connection.guards:
             raise
         except connection.errors as failure:
-            raise connection.told_of(failure) from failure
+            raise connection.translate_error(failure) from failure
         if isinstance(error, connection.errors) and not isinstance(error, connection.guards):
-            raise connection.told_of(error) from error
+            raise connection.translate_error(error) from error
 
     def _keep(self) -> None:
         connection = self._connection

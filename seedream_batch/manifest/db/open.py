@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seedream_batch.errors import UsageError, telling
+from seedream_batch.errors import UsageError, translate_os_errors
 from seedream_batch.manifest.db.connection import Connection
 from seedream_batch.manifest.db.sqlite import SqliteConnection, is_blank
 from seedream_batch.model.locations import Place, Server
@@ -30,7 +30,7 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
 def exists(place: Place) -> bool:
     """Whether there is a manifest, which an empty file is not; raises what `connect` does when that cannot be told."""
     if isinstance(place, Path):
-        with telling(place):
+        with translate_os_errors(place):
             there = place.exists()
         return there and not is_blank(place)
     with _needing_psycopg():

@@ -18,8 +18,8 @@ from psycopg.pq import TransactionStatus
 
 from seedream_batch.errors import (
     Collision,
+    ConnectionLost,
     Fenced,
-    LineLost,
     ManifestError,
     ManifestLocked,
     StorageError,
@@ -27,7 +27,7 @@ from seedream_batch.errors import (
 from seedream_batch.manifest.db import postgres_locks as locks
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
 from seedream_batch.manifest.db.postgres_schema import VERSION, Raw, check_version, migrate
-from seedream_batch.manifest.db.postgres_session import connected, line_of
+from seedream_batch.manifest.db.postgres_session import connected, first_line_of
 from seedream_batch.model.locations import Server
 
 # What it has to say of lines that break goes to standard error, where events are.
@@ -60,7 +60,7 @@ _PAGE = 2000
 
 
 class PostgresConnection(Connection):
-    """A connection to a manifest on a server. Raises `ManifestError`, `StorageError`, and `LineLost` without a server.
+    """A connection to a manifest on a server. Raises `ManifestError`, `StorageError`, and `ConnectionLost`.
 
     Opened for writing, the schema is made if need be, and brought to the newest version.
     """
@@ -105,7 +105,7 @@ class PostgresConnection(Connection):
                     migrate(self._raw, server.schema, self.name)
                 self._settle(self._raw)
                 if not read_only:
-                    self._begin_line()
+                    self._begin_session()
         except BaseException:
             self._raw.close()
             raise
@@ -175,7 +175,7 @@ class PostgresConnection(Connection):
         locks.hold_worker(self._raw, self._server, run)
         # Its line is begun here: that of a command which was alone ends with it.
         self._raw.execute("DELETE FROM lines WHERE id NOT IN (SELECT line FROM workers)")
-        self._new_line()
+        self._new_session()
         self._raw.execute(
             f"INSERT INTO workers (run, line, until, account) VALUES (%s, %s, {CLOCK} + %s, %s)",
             [run, self._line, LEASE, account],
@@ -189,20 +189,20 @@ class PostgresConnection(Connection):
     def end_session(self, run: int) -> None:
         locks.end_session(self._raw, self._server, run)
 
-    def may_bury(self, run: int) -> bool:
-        return locks.may_bury(self._raw, self._server, run)
+    def may_expire(self, run: int) -> bool:
+        return locks.may_expire(self._raw, self._server, run)
 
-    def keep_others_out(self, wait: Callable[[], None]) -> None:
+    def lock_startup(self, wait: Callable[[], None]) -> None:
         with self.told():
             while not locks.try_joining(self._raw, self._server):
                 wait()
         self._keeps_others_out = True
 
-    def keeper(self) -> tuple[int, bool] | None:
+    def startup_lock_holder(self) -> tuple[int, bool] | None:
         with self.told():
-            return locks.keeper(self._raw, self._server)
+            return locks.startup_lock_holder(self._raw, self._server)
 
-    def let_others_in(self) -> None:
+    def unlock_startup(self) -> None:
         with self.told():
             locks.drop_joining(self._raw, self._server)
         self._keeps_others_out = False
@@ -217,7 +217,7 @@ class PostgresConnection(Connection):
         try:
             self._raw.execute("COMMIT")
         except psycopg.Error as error:
-            if not isinstance(self.told_of(error), LineLost):
+            if not isinstance(self.translate_error(error), ConnectionLost):
                 # It was answered: no.
                 self._unclear = ""
             raise
@@ -226,10 +226,10 @@ class PostgresConnection(Connection):
         self._lost_at, self._losses = None, 0
 
     def again(self) -> bool:
-        """Connects anew; whether what was being committed when the line was lost is durable.
+        """Reconnect, and return whether the commit during which the connection was lost is durable.
 
-        Raises `LineLost` when the server does not come back in time, and `ManifestLocked`, from then on every time,
-        when somebody else has had the manifest meanwhile.
+        Raises `ConnectionLost` if the server does not come back in time, and `ManifestLocked`, from then on every time,
+        if somebody else has had the manifest meanwhile.
         """
         if self._barred is not None:
             raise self._barred
@@ -242,13 +242,13 @@ class PostgresConnection(Connection):
             pause = min(0.05 * 2**self._losses, 5.0) if self._losses else 0.0
             self._losses += 1
             if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
-                raise LineLost(f"{self.name} does not answer")
+                raise ConnectionLost(f"{self.name} does not answer")
             try:
                 return self._take_up(connected(self._server))
             except ManifestLocked as error:
                 self._barred = error
                 raise
-            except (LineLost, psycopg.Error):
+            except (ConnectionLost, psycopg.Error):
                 continue
 
     def _take_up(self, raw: Raw) -> bool:
@@ -290,7 +290,7 @@ class PostgresConnection(Connection):
             f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
         )
 
-    def hurry(self) -> None:
+    def abort_retries(self) -> None:
         self._hurried.set()
 
     # What only PostgreSQL says in its own way
@@ -303,13 +303,13 @@ class PostgresConnection(Connection):
     def changes(self) -> int:
         return self._changes
 
-    def told_of(self, error: Exception) -> Exception:
+    def translate_error(self, error: Exception) -> Exception:
         state = getattr(error, "sqlstate", None) or ""
-        text = line_of(error) or type(error).__name__
+        text = first_line_of(error) or type(error).__name__
         kind: type[Exception] = StorageError if state.startswith(_FULL) else ManifestError
         lost = self._raw.closed or self._raw.broken
         if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
-            kind = LineLost
+            kind = ConnectionLost
         elif state in _BROKEN_OFF:
             kind = Collision
         return kind(f"{self.name}: {text}")
@@ -389,14 +389,14 @@ class PostgresConnection(Connection):
                 )
             )
 
-    def _begin_line(self) -> None:
+    def _begin_session(self) -> None:
         """Takes a number, by which a later line of this connection sees whether anybody else has written."""
         if not self.shared:
             self._raw.execute("DELETE FROM lines")
-            self._new_line()
+            self._new_session()
         self._backend = locks.backend(self._raw)
 
-    def _new_line(self) -> None:
+    def _new_session(self) -> None:
         row = self._raw.execute("INSERT INTO lines DEFAULT VALUES RETURNING id").fetchone()
         self._line = 0 if row is None else int(row[0])
 

@@ -77,7 +77,7 @@ def take_joining(raw: Raw, server: Server) -> None:
         raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
 
 
-def keeper(raw: Raw, server: Server) -> tuple[int, bool] | None:
+def startup_lock_holder(raw: Raw, server: Server) -> tuple[int, bool] | None:
     """The session that keeps others from joining, and whether it is that of a worker in the table."""
     row = raw.execute(
         "SELECT pid, EXISTS (SELECT 1 FROM pg_locks AS own WHERE own.pid = joining.pid AND own.granted"
@@ -116,7 +116,7 @@ def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
     return row is not None and bool(row[0])
 
 
-def may_bury(raw: Raw, server: Server, run: int) -> bool:
+def may_expire(raw: Raw, server: Server, run: int) -> bool:
     """Whether a worker is in no transaction; then it begins none before the transaction that asks has ended."""
     return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 
-from seedream_batch.errors import LineLost, ManifestError, UsageError
+from seedream_batch.errors import ConnectionLost, ManifestError, UsageError
 from seedream_batch.manifest.db import postgres_locks as locks
 from seedream_batch.manifest.db.postgres_schema import Raw, check_version
 from seedream_batch.model.locations import Server
@@ -14,7 +14,7 @@ CONNECT_TIMEOUT = 10
 
 
 def connected(server: Server) -> Raw:
-    """A fresh line to a server. Raises `LineLost`, and `UsageError` for a URL that leads nowhere."""
+    """A fresh line to a server. Raises `ConnectionLost`, and `UsageError` for a URL that leads nowhere."""
     try:
         return psycopg.connect(
             server.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="seedream-batch",
@@ -22,9 +22,9 @@ def connected(server: Server) -> Raw:
         )  # fmt: skip
     except psycopg.OperationalError as error:
         # Without where it comes from: that has the URL in it.
-        raise LineLost(f"{server.name}: {server.without_secrets(line_of(error))}") from None
+        raise ConnectionLost(f"{server.name}: {server.without_secrets(first_line_of(error))}") from None
     except psycopg.Error as error:
-        raise UsageError(f"{server.name}: {server.without_secrets(line_of(error))}") from None
+        raise UsageError(f"{server.name}: {server.without_secrets(first_line_of(error))}") from None
 
 
 def is_held(server: Server) -> bool:
@@ -33,22 +33,22 @@ def is_held(server: Server) -> bool:
     try:
         return locks.is_held(raw, server)
     except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {line_of(error)}") from error
+        raise ManifestError(f"{server.name}: {first_line_of(error)}") from error
     finally:
         raw.close()
 
 
 def is_there(server: Server) -> bool:
-    """Whether there is a manifest. Raises `LineLost`, and `ManifestError` for what is none."""
+    """Whether there is a manifest. Raises `ConnectionLost`, and `ManifestError` for what is none."""
     raw = connected(server)
     try:
         return check_version(raw, server.schema, server.name, old=True) > 0
     except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {line_of(error)}") from error
+        raise ManifestError(f"{server.name}: {first_line_of(error)}") from error
     finally:
         raw.close()
 
 
-def line_of(error: Exception) -> str:
+def first_line_of(error: Exception) -> str:
     """The first line of what a driver says."""
     return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")

@@ -103,7 +103,7 @@ class SqliteConnection(Connection):
     def changes(self) -> int:
         return self._raw.total_changes
 
-    def told_of(self, error: Exception) -> Exception:
+    def translate_error(self, error: Exception) -> Exception:
         return _told_of(self.name, error)
 
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
@@ -140,7 +140,7 @@ class SqliteConnection(Connection):
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
         self.rows(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def hurry(self) -> None:
+    def abort_retries(self) -> None:
         pass
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
     python bare.py URL TASKS CONCURRENCY
 
-Submissions and polls go through httpx's transport interface on aiohttp, images through aiohttp. It prints the seconds
+TaskStore and polls go through httpx's transport interface on aiohttp, images through aiohttp. It prints the seconds
 that the loop took, without the start of Python.
 """
 
