@@ -152,8 +152,9 @@ class Bench:
 
 @pytest.fixture(autouse=True)
 def in_haste(monkeypatch):
-    """Runs in this process do not begin gently: a few tasks would take a second for that alone."""
+    """Runs in this process begin at full speed and ask soon: a few tasks would take a second for that alone."""
     monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
+    monkeypatch.setattr("seedream_batch.pacing.poll_schedule.SOON", 0.2)
 
 
 @pytest.fixture
