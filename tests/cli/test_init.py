@@ -7,6 +7,7 @@ import shlex
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
+from examples import some
 
 from seedream_batch.cli import main
 from seedream_batch.jobfile import load_job
@@ -31,7 +32,7 @@ def call(tmp_path, monkeypatch):
 NAMES = ["job.yaml", "jobs/postcards.yml", "two words/it's: #1 %s {x}.yaml", 'q"uote\\.yaml', "Ü ber.yaml"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", some([*NAMES], 3))
 def test_its_commands_run_as_they_stand_in_its_comments(call, tmp_path, name):
     code, told = call("init", name)
     assert code == 0, told

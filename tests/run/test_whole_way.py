@@ -71,6 +71,7 @@ def test_a_later_run_knows_how_long_tasks_take(bench, serve):
     assert bench.emulator.stats()["poll"] - before <= 6
 
 
+@pytest.mark.thorough
 def test_all_ratios_arrive_in_their_exact_pixels(bench, serve):
     serve(image_size="exact", task_seconds="fixed:0.01")
     ratios = ", ".join(PIXELS["2K"])

@@ -104,7 +104,6 @@ def test_what_was_just_being_sent_is_not_sent_anew_without_keys(many, serve, pla
     ]
 
 
-@pytest.mark.quick
 def test_the_budget_is_that_of_all(many, serve, workers):
     serve(task_seconds="fixed:0.3")
     many.write(many.job.read_text() + "budget: {max_images: 25}\n")
