@@ -1,4 +1,4 @@
-"""One file that other programs read at any time: it has all of its old bytes, or all of its new ones."""
+"""Replace a file atomically: other programs read either all of its old bytes or all of its new ones."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from seedream_batch.errors import StorageError, UsageError, translate_os_errors
 from seedream_batch.files.local_folder import PART, sync, sync_folder
 
 Ours = Callable[[bytes], bool]
-"""Tells by the bytes of a file whether an earlier run wrote it."""
+"""Tells from the bytes of a file whether an earlier run wrote it."""
 
 MOST_READ = 4 * 1024 * 1024
-"""Bytes that are read of a file to tell whose it is; a larger one is not ours."""
+"""Most bytes read of a file to tell whose it is; a larger one is not ours."""
 
 _SYSTEM = ("/proc/", "/sys/", "/dev/")
 _MEMORY = "/dev/shm/"  # noqa: S108 - a folder like any other
 
 
 def replaceable(path: Path, ours: Ours) -> Path:
-    """The file that a path means, links followed: not there yet, empty, or written by an earlier run.
+    """Return the file that a path leads to, with links resolved: missing, empty, or written by an earlier run.
 
-    Call it before the work whose outcome the file is for. Raises `UsageError` for anything else, and `StorageError` if
+    Call it before the work whose result the file is for. Raise `UsageError` for anything else, and `StorageError` if
     the file cannot be written.
     """
     try:
@@ -42,32 +42,32 @@ def replaceable(path: Path, ours: Ours) -> Path:
             raise UsageError(f"{path}: there is no folder {final.parent}; make it first")
         if not _may_replace(final, ours):
             raise UsageError(f"{path} was not written by an earlier run, so it is left alone; give another file")
-        part = _part(final)
-        part.write_bytes(b"")
-        part.unlink()
+        temp_path = _temp_path(final)
+        temp_path.write_bytes(b"")
+        temp_path.unlink()
     return final
 
 
 def replace_file(final: Path, data: bytes, ours: Ours) -> None:
-    """Gives the file these bytes, if it is still one that `replaceable` takes. Raises `StorageError`."""
-    part = _part(final)
+    """Write the file, if it may still be replaced as `replaceable` says. Raise `StorageError`."""
+    temp_path = _temp_path(final)
     with translate_os_errors(final):
         if not _may_replace(final, ours):
             raise StorageError(f"{final} appeared meanwhile and is not ours, so it is left alone")
         try:
-            with part.open("xb") as stream:
+            with temp_path.open("xb") as stream:
                 stream.write(data)
                 sync(stream)
-            part.replace(final)
+            temp_path.replace(final)
         except BaseException:
             with suppress(OSError):
-                part.unlink(missing_ok=True)
+                temp_path.unlink(missing_ok=True)
             raise
         sync_folder(final.parent)
 
 
 def _may_replace(final: Path, ours: Ours) -> bool:
-    """Whether nothing is lost with the file: there is none, it is empty, or an earlier run wrote it."""
+    """Return whether nothing is lost with the file: it is missing, empty, or written by an earlier run."""
     if not os.path.lexists(final):
         return True
     if final.is_symlink() or not final.is_file():
@@ -77,6 +77,6 @@ def _may_replace(final: Path, ours: Ours) -> bool:
     return not data or (len(data) <= MOST_READ and ours(data))
 
 
-def _part(final: Path) -> Path:
-    # Hidden, and with an ending that collectors of files do not take.
+def _temp_path(final: Path) -> Path:
+    # Hidden, and with a suffix that programs which collect files ignore.
     return final.parent / f"{PART}{secrets.token_hex(8)}.part"

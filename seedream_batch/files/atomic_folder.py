@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all: written under a hidden name beside its place, synced, renamed."""
+"""Create a folder atomically: written under a hidden name beside its final path, synced, renamed."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from seedream_batch.files.local_folder import MOST_KNOWN, sync, sync_folder
 from seedream_batch.model.document import Json
 
 _NO_LINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What systems say that cannot link a file to a place."""
+"""Errors of file systems that cannot create hard links."""
 
 
 class WholeFolder:
-    """A folder being made: `keep` gives it its name, and leaving without that leaves nothing behind.
+    """A folder being written: `keep` gives it its name; leaving the context without that leaves nothing behind.
 
-    `marker` is the file in it by which it is known again: what stands at its place without one is never touched.
-    Methods raise `StorageError`.
+    `marker` is the file in it that identifies it later: a folder without one is never touched. Methods raise
+    `StorageError`.
     """
 
     def __init__(self, final: Path, marker: str, *, replace: bool) -> None:
-        """Raises `UsageError` if the place is taken: by something else, or, without `replace`, by an earlier one."""
-        # Without following it: a link at the place is not ours.
+        """Raise `UsageError` if the path is taken: by something else or, without `replace`, by an earlier folder."""
+        # The last component is not resolved: a link at that path is not ours.
         final = Path(os.path.abspath(final))  # noqa: PTH100 - the other would follow it
         try:
             self.final = final.parent.resolve() / final.name
         except (OSError, RuntimeError, ValueError) as error:
             raise UsageError(f"{final} is no usable path: {error}") from None
-        # The name itself may be as long as a name can be.
+        # Hashed, since the name itself may have the maximum length.
         self._stem = f".seedream-export-{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}"
         self._marker = marker
         self._replace = replace
         self._streams: list[BinaryIO] = []
         self._known: set[Path] = set()
-        """Folders that were made."""
+        """Folders created so far."""
         self._claim()
 
     def __enter__(self) -> Self:
@@ -55,9 +55,9 @@ class WholeFolder:
             self._claim()
             self._temp = self._hidden("making")
             self._temp.mkdir()
-            # Held as long as this process lives, so that only what a killed one left is cleared.
+            # Held as long as this process lives, so that only leftovers of a killed one are cleared.
             self._lock = os.open(self._temp, os.O_RDONLY | os.O_DIRECTORY)
-            # A file system without such locks clears nothing.
+            # Without locks on the file system, nothing is cleared.
             with suppress(OSError):
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self
@@ -66,14 +66,14 @@ class WholeFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for stream in self._streams:
-            # It failed before, or is synced and has nothing left to say.
+            # It failed before, or it is synced already.
             with suppress(OSError):
                 stream.close()
         shutil.rmtree(self._temp, ignore_errors=True)
         os.close(self._lock)
 
     def open(self, name: str) -> BinaryIO:
-        """A new file of the folder; `close` it when it is whole."""
+        """Create a file in the folder; `close` it once it is complete."""
         path = self._place(name)
         with translate_os_errors(path):
             stream = path.open("xb")
@@ -81,19 +81,19 @@ class WholeFolder:
         return stream
 
     def write(self, stream: BinaryIO, data: bytes) -> None:
-        """Writes to a file of the folder."""
+        """Write to a file of the folder."""
         with translate_os_errors(self._temp):
             stream.write(data)
 
     def close(self, stream: BinaryIO) -> None:
-        """Brings a file to the disk."""
+        """Sync and close a file."""
         with translate_os_errors(self._temp):
             sync(stream)
             stream.close()
         self._streams.remove(stream)
 
     def link(self, source: Path, name: str, size: int) -> bool:
-        """Links an ordinary file of `size` bytes into the folder; whether the file system can do that."""
+        """Hard-link an ordinary file of `size` bytes into the folder; return whether the file system can do that."""
         path = self._place(name)
         with translate_os_errors(path):
             try:
@@ -108,20 +108,20 @@ class WholeFolder:
         return True
 
     def put_bytes(self, data: bytes, name: str) -> None:
-        """A new file of the folder with these bytes."""
+        """Create a file in the folder with these bytes."""
         stream = self.open(name)
         self.write(stream, data)
         self.close(stream)
 
     def keep(self, about: Json) -> None:
-        """Writes the marker with what it is to say, syncs everything and gives the folder its name."""
+        """Write the marker with this content, sync everything and give the folder its name."""
         stream = self.open(self._marker)
         self.write(stream, json.dumps(about, ensure_ascii=False, indent=2).encode() + b"\n")
         self.close(stream)
         with translate_os_errors(self._temp):
             for folder, _, _ in os.walk(self._temp, topdown=False):
                 sync_folder(Path(folder))
-        # It took a while: somebody may have put something there.
+        # Checked again: the path may have been taken meanwhile.
         self._claim()
         with translate_os_errors(self.final):
             old = self._hidden("replaced")
@@ -154,7 +154,7 @@ class WholeFolder:
         return self.final.parent / f"{self._stem}.{secrets.token_hex(8)}.{what}"
 
     def _clear(self) -> None:
-        """Removes what a killed export left, and takes back what it was about to replace."""
+        """Remove what a killed export left, and restore a folder that it was about to replace."""
         pattern = re.compile(rf"{re.escape(self._stem)}\.[0-9a-f]{{16}}\.(making|replaced)")
         for entry in list(os.scandir(self.final.parent)):
             found = pattern.fullmatch(entry.name)
@@ -162,11 +162,11 @@ class WholeFolder:
                 continue
             if found[1] == "replaced" and not os.path.lexists(self.final):
                 Path(entry.path).rename(self.final)
-            elif _abandoned(Path(entry.path)):
+            elif _is_abandoned(Path(entry.path)):
                 shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def _abandoned(folder: Path) -> bool:
+def _is_abandoned(folder: Path) -> bool:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

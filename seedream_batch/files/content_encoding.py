@@ -1,4 +1,4 @@
-"""Bodies that somebody on the way has compressed, whatever their headers say."""
+"""Decompress bodies that a proxy compressed, whatever their headers say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _RAW = -zlib.MAX_WBITS
 
 
 def uncompressed(data: bytes, most: int) -> bytes | None:
-    """What gzip or deflate has made these bytes of; None if they are nothing such, cut off, or more than `most`."""
+    """Return gzip or deflate data decompressed; None if it is neither, truncated, or larger than `most` bytes."""
     for form in (_GZIP_OR_ZLIB, _RAW):
         decoder = zlib.decompressobj(form)
         try:

@@ -1,4 +1,4 @@
-"""What a run, and every command that reads pictures, asks of the place where they are kept."""
+"""Define the interface to the storage of images, used by runs and by every command that reads images."""
 
 from __future__ import annotations
 
@@ -10,119 +10,116 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """What stands at a path: its bytes, and whether it is an ordinary file and no folder or link."""
+    """What is at a path: its size in bytes, and whether it is an ordinary file rather than a folder or link."""
 
     bytes: int
     ordinary: bool = True
 
 
 class Destination(ABC):
-    """Keeps pictures under their paths: each whole, or not at all, and none in the place of something else.
+    """Stores images under their paths: each completely or not at all, and never in place of something else.
 
-    Paths are relative, with `/` between names. A new picture is first written into a file on this machine, a part, and
-    then placed. Methods block: all but `free_bytes` and `knows`, and `existing` where it is `near`, belong on a thread.
+    Paths are relative, with `/` between names. A new image is first written to a temp file on this machine, a part, and
+    then placed. Methods block: call them on a thread, except `free_bytes` and `knows`, and `existing` if it is `near`.
     All raise `StorageError`.
     """
 
     spool: Path
-    """The folder on this machine that new pictures are written into, and that the rest of a job's state is kept in."""
+    """The folder on this machine for temp files and the rest of a job's state."""
 
     near: bool
-    """Whether a look at names takes no longer than a disk does."""
+    """Whether checking a path takes no longer than a local disk does."""
 
     parallel: int
-    """Pictures that are best read at the same time."""
+    """How many images to read at the same time."""
 
     @abstractmethod
     def file(self, path: str) -> Path | None:
-        """The file of this machine that a picture is, where it is one."""
+        """Return the local file of an image; None if images are not local files."""
 
     @property
     @abstractmethod
     def link(self) -> str | None:
-        """The URL in front of the path of a picture, for a browser that may read it.
-
-        None where they are files of this machine.
-        """
+        """The URL prefix of image paths, for a browser that may read them; None for files of this machine."""
 
     @abstractmethod
     def named(self, path: str) -> str:
-        """A path for people, with the place that it is in."""
+        """Return a path for messages, with its folder or store."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Makes what has to be there, and proves that pictures can be kept. Nothing is bought before that.
+        """Create what is needed, and verify that images can be stored; nothing is bought before that.
 
-        Raises `UsageError` where they never could.
+        Raise `UsageError` if they never can.
         """
 
     @abstractmethod
     def free_bytes(self) -> int:
-        """Bytes for which there is room on this machine."""
+        """Return the free bytes on this machine."""
 
     @abstractmethod
     def knows(self, path: str) -> bool:
-        """Whether `new_part` takes no time for this path."""
+        """Return whether `new_part` is quick for this path."""
 
     @abstractmethod
     def new_part(self, path: str) -> Path:
-        """The name of a file, not there yet, that the picture of this path is to be written into."""
+        """Return the path of a temp file, not created yet, for the image of this path."""
 
     @abstractmethod
     def discard(self, part: Path) -> None:
-        """Removes a part that did not become a picture, if it is still there."""
+        """Remove a temp file that did not become an image, if it still exists."""
 
     @abstractmethod
     def sweep(self) -> None:
-        """Removes the parts that a killed run left."""
+        """Remove the temp files of killed runs."""
 
     @abstractmethod
     def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
-        """Gives whole, synced parts their final paths, durably; the parts are gone then.
+        """Give complete, synced temp files their final paths, durably; the temp files are removed.
 
-        For each what went wrong with it, and with no other: `Occupied` when something stands there already,
-        `StorageError` when it is not known to be kept, None when it is.
+        Return an error or None for each file, independent of the others: `Occupied` if something is at its path
+        already, `StorageError` if it is not known to be stored, None if it is.
         """
 
     @abstractmethod
     def move(self, old: str, new: str, sha256: str) -> None:
-        """Moves the picture that has this hash, durably.
+        """Move the image that has this hash, durably.
 
-        Raises `Occupied` when something else has the new path, and `Changed` when the old one has no such picture.
+        Raise `Occupied` if something else is at the new path, and `Changed` if the image is not at the old one.
         """
 
     @abstractmethod
     def end_move(self, old: str, new: str) -> None:
-        """Ends a move that was cut off after the picture had come to its new path."""
+        """Finish a move that was interrupted after the image had reached its new path."""
 
     @abstractmethod
     def existing(self, paths: Iterable[str]) -> list[str]:
-        """Those of these paths at which anything stands."""
+        """Return those of these paths at which there is anything."""
 
     @abstractmethod
     def look(self, path: str) -> FileStat | None:
-        """What stands at a path, without reading it; None if nothing does."""
+        """Return what is at a path, without reading it; None if there is nothing."""
 
     @abstractmethod
     def read(self, path: str, most: int) -> bytes:
-        """The bytes of a picture, at most so many."""
+        """Return the bytes of an image, at most this many."""
 
     @abstractmethod
     def sha256(self, path: str) -> str | None:
-        """The hash in hex of the bytes that are kept under a path, or None where there is no ordinary file."""
+        """Return the SHA-256 in hex of the bytes at a path; None if there is no ordinary file."""
 
     @abstractmethod
     def unlink(self, path: str) -> None:
-        """Deletes a picture; durable only once its path is settled."""
+        """Delete an image; durable only after `settle` of its path."""
 
     @abstractmethod
     def sync(self, paths: Iterable[str]) -> None:
-        """Makes it durable what has these paths and what has not: a run that was killed may have left that open."""
+        """Make the presence or absence of these paths durable: a killed run may not have synced it."""
 
     @abstractmethod
     def settle(self, paths: Iterable[str]) -> None:
-        """Makes it durable that pictures are gone from these paths, and tidies up behind them."""
+        """Make the deletion of these paths durable, and remove folders left empty."""
 
     @abstractmethod
     def drop_if_empty(self, name: str) -> None:
-        """Removes a folder of pictures if it is there and empty."""
+        """Remove a folder of images if it exists and is empty."""

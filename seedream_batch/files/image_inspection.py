@@ -1,4 +1,4 @@
-"""Whether bytes are a whole picture, and what kind."""
+"""Check whether bytes are a complete image, and of which format."""
 
 from __future__ import annotations
 
@@ -17,31 +17,32 @@ FORMATS = {
     "AVIF": ("avif", "image/avif"),
     "GIF": ("gif", "image/gif"),
 }
-"""The formats of images that are kept: their file extension and media type.
+"""The formats of stored images: file extension and media type.
 
-The service makes the first two; the others are what image hosts turn them into by themselves, and paid for as well.
+The service makes the first two; image hosts convert to the others on their own, and the images are paid for all the
+same.
 """
 
 REFERENCES = ("JPEG", "PNG")
-"""The formats that the service takes."""
+"""The formats that the service accepts as references."""
 
 MAX_PIXELS = 64_000_000
-"""More than twice the largest image the model makes; anything above is a decompression bomb."""
+"""Most pixels of an image: over twice the largest one the model makes; more is a decompression bomb."""
 
 MAX_SCANS = 200
-"""Passes over the pixels of a JPEG: an encoder makes ten or so, and each costs up to 60 ms whatever little is in it."""
+"""Most scans of a JPEG: encoders make about ten, and each takes up to 60 ms to decode however small it is."""
 
 MAX_EXIFS = 1000
-"""Parts of a file with notes of a camera: one a picture is usual, and the decoder copies them all for each one more."""
+"""Most Exif parts: one per image is usual, and the decoder copies all of them for each further one."""
 
 
 class BadPicture(ValueError):
-    """The bytes are no whole picture of a known format; the message says why."""
+    """The bytes are no complete image of a known format; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a picture file is; `format` is one of `FORMATS`, sizes in pixels."""
+    """The properties of an image; `format` is one of `FORMATS`, sizes in pixels."""
 
     format: str
     width: int
@@ -65,24 +66,18 @@ def inspect(
     max_pixels: int = MAX_PIXELS,
     formats: tuple[str, ...] = tuple(FORMATS),
 ) -> Picture:
-    """What the picture is, after every check of it. Raises `BadPicture`, and `OSError` if it can't be read.
+    """Return the properties of an image after all checks. Raise `BadPicture`, or `OSError` if it cannot be read.
 
-    With `decode` the picture is decoded to the end, and the checksums of a PNG, which `load()` does not look at, are
-    verified; a JPEG has none. Slow for large pictures: call it on a thread.
+    With `decode` the image is decoded completely, and the checksums of a PNG, which `load()` ignores, are verified; a
+    JPEG has none. Slow for large images: call it on a thread.
     """
-    data = source if isinstance(source, bytes) else source.read_bytes()
-    if not data:
-        raise BadPicture("is empty")
-    if data.count(_EXIF) > MAX_EXIFS:
-        raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
-    if data.startswith(_PNG_START):
-        data = _without_notes(data)
+    data = _decodable(source if isinstance(source, bytes) else source.read_bytes())
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - slow to import, and most commands need no picture
 
     with QUIET:
         try:
             with Image.open(io.BytesIO(data), formats=formats) as image:
-                # Cameras put several JPEGs into one file and call it MPO; the first one is the picture.
+                # Cameras store several JPEGs in one file, an MPO; the first one is the image.
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
                 picture = Picture(kind, image.width, image.height)
                 _bounded(picture, data, max_pixels)
@@ -92,8 +87,8 @@ def inspect(
                 elif decode:
                     image.load()
             if decode and picture.format == "PNG":
-                # Once verified, it has to be opened anew.
-                with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
+                # After `verify`, Pillow requires the image to be opened again.
+                with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
                     image.load()
                 _ended(data)
         except UnidentifiedImageError:
@@ -106,10 +101,19 @@ def inspect(
     return picture
 
 
-def _without_notes(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile, whose checksums are verified here.
+def _decodable(data: bytes) -> bytes:
+    """Return the bytes as the decoder accepts them; raise `BadPicture` for what it must not see."""
+    if not data:
+        raise BadPicture("is empty")
+    if data.count(_EXIF) > MAX_EXIFS:
+        raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
+    return _without_notes(data) if data.startswith(_PNG_START) else data
 
-    Programs keep whole workflows in them, and Pillow calls a picture damaged whose notes are larger than it likes.
+
+def _without_notes(data: bytes) -> bytes:
+    """Return a PNG without its text chunks and colour profile, whose checksums are verified here.
+
+    Programs store whole workflows in text chunks, and Pillow rejects an image whose chunks exceed its limits.
     """
     parts = [_PNG_START]
     at = len(_PNG_START)
@@ -125,7 +129,7 @@ def _without_notes(data: bytes) -> bytes:
 
 
 def _long_enough(picture: Picture, data: bytes) -> None:
-    # What is cut off behind the first picture of a moving one is not noticed by a decoder.
+    # A decoder does not notice a truncation after the first frame of an animation.
     if picture.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise BadPicture("is damaged: the end is missing")
     if picture.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
@@ -133,15 +137,15 @@ def _long_enough(picture: Picture, data: bytes) -> None:
 
 
 def _ended(data: bytes) -> None:
-    # Decoders stop at the last row of pixels; a JPEG that is cut anywhere is noticed, the last chunk of a PNG is not.
+    # Decoders stop at the last row of pixels: they notice any truncated JPEG, but not a PNG without its last chunk.
     if _PNG_END not in data:
         raise BadPicture("is damaged: the end is missing")
 
 
 class _Quiet:
-    """Holds warnings back while any thread is at work; the standard library's own way is made for one thread.
+    """Suppresses warnings while any thread is inside; `warnings.catch_warnings` supports only one thread.
 
-    Pillow warns of damage and of size. The bound on pixels here is ours, and an error.
+    Pillow warns about damage and size; the limit on pixels here is our own, and an error.
     """
 
     def __init__(self) -> None:
@@ -183,7 +187,7 @@ def _bounded(picture: Picture, data: bytes, most: int) -> None:
 def _looks_like(data: bytes) -> str:
     brand = _BRANDS.get(data[8:12], "an MP4 or QuickTime file") if data[4:8] == b"ftyp" else ""
     if data[4:8] == b"ftyp" and brand not in _BRANDS.values():
-        # The main brand of HEIC and AVIF may be a general one, with the particular one among those that follow.
+        # The main brand of HEIC and AVIF may be a generic one, with the specific one among the compatible brands.
         brand = next((name for code, name in _BRANDS.items() if code in data[16:64]), brand)
     if brand:
         return f"it is {brand}"
@@ -204,7 +208,7 @@ _BRANDS = {
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "HEIC"),
     b"crx ": "a raw photo (CR3)",
 }
-"""What a file of the ISO base media format has in it, by its brand."""
+"""Formats of ISO base media files, by their brand."""
 
 _STARTS = tuple(
     (re.compile(start, re.DOTALL), name)
@@ -228,4 +232,4 @@ _STARTS = tuple(
         (rb"/annex/objects/", 'a git-annex pointer: get the picture itself with "git annex get"'),
     )
 )
-"""What a file is that begins like this."""
+"""Formats by the first bytes of a file."""

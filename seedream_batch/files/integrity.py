@@ -1,4 +1,4 @@
-"""Whether a stored file is still what was stored."""
+"""Check whether a stored file is still what was stored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHER_BYTES = "other bytes than were stored"
 
 @dataclass(frozen=True, slots=True)
 class ExpectedFile:
-    """What is known of a file: its path in the destination, bytes, hash in hex, and pixels."""
+    """The record of a stored file: its path in the destination, bytes, hash in hex, and pixels."""
 
     path: str
     bytes: int
@@ -25,39 +25,36 @@ class ExpectedFile:
 
     @classmethod
     def of(cls, image: ImageRecord, path: str | None = None) -> ExpectedFile:
-        """What the manifest knows of an image; `path` is another place than its own to compare with."""
+        """Return the manifest's record of an image; `path` compares another path than its own."""
         place = (image.path or "") if path is None else path
         return cls(place, image.bytes or 0, image.sha256 or "", image.width or 0, image.height or 0)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What stands at the place of a file: `there` says whether anything does, `wrong` why it is not the file."""
+    """The result of a check: `there` if anything is at the path, `wrong` why it is not the recorded file."""
 
     there: bool
     wrong: str = ""
 
 
 def check_size(folder: Destination, recorded: ExpectedFile) -> CheckResult:
-    """Compares what can be seen without reading the file: whether it is there, a file, and of the right size.
-
-    Raises `StorageError` where not even that can be seen.
-    """
+    """Check what needs no reading: that the file exists, is ordinary, and has the right size. Raise `StorageError`."""
     standing = folder.look(recorded.path)
     if standing is None:
         return CheckResult(there=False, wrong=GONE)
     if not standing.ordinary:
         return CheckResult(there=True, wrong="what stands there is no file")
     if standing.bytes != recorded.bytes:
-        # Said without reading it: what somebody put there may have any size.
+        # Not read: a file that somebody put there may have any size.
         return CheckResult(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
     return CheckResult(there=True)
 
 
 def identical(folder: Destination, recorded: ExpectedFile) -> CheckResult:
-    """Compares a file with what is known of it: type, size and hash, without decoding the picture.
+    """Check type, size and hash, without decoding the image.
 
-    Blocks: call it on a thread. Raises `StorageError` for what cannot be read.
+    Blocks: call it on a thread. Raise `StorageError` if the file cannot be read.
     """
     seen = check_size(folder, recorded)
     if seen.wrong or folder.sha256(recorded.path) == recorded.sha256:
@@ -66,9 +63,9 @@ def identical(folder: Destination, recorded: ExpectedFile) -> CheckResult:
 
 
 def check(folder: Destination, recorded: ExpectedFile, *, deep: bool) -> CheckResult:
-    """Compares a file with what is known of it: size, hash, pixels; with `deep` the picture is decoded, too.
+    """Check size, hash and pixels; with `deep` also decode the image.
 
-    Blocks, and holds the file in memory: call it on a few threads. Raises `StorageError` for what cannot be read.
+    Blocks, and holds the file in memory: call it on a few threads. Raise `StorageError` if the file cannot be read.
     """
     seen = check_size(folder, recorded)
     if seen.wrong:
@@ -81,6 +78,6 @@ def check(folder: Destination, recorded: ExpectedFile, *, deep: bool) -> CheckRe
     except BadPicture as error:
         return CheckResult(there=True, wrong=f"the picture {error}")
     if (picture.width, picture.height) != (recorded.width, recorded.height):
-        told = f"{picture.width} x {picture.height} pixels instead of {recorded.width} x {recorded.height}"
-        return CheckResult(there=True, wrong=told)
+        wrong = f"{picture.width} x {picture.height} pixels instead of {recorded.width} x {recorded.height}"
+        return CheckResult(there=True, wrong=wrong)
     return CheckResult(there=True)

@@ -1,4 +1,4 @@
-"""The output folder: whole files under final names, or none."""
+"""Store images as local files: complete files under their final names, or none."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from seedream_batch.errors import StorageError, translate_os_errors
 from seedream_batch.files.destination import Destination, FileStat
 
 PART = ".seedream-"
-"""How the name of a file that is still being written starts; nothing else in the folder may start so."""
+"""Prefix of the names of temp files; no other name in the folder may start with it."""
 
 MOST_KNOWN = 4096
-"""Folders that are kept in mind."""
+"""Most folders remembered in each cache."""
 
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
-"""Categories of characters that no name of a folder has on purpose."""
+"""Categories of characters that no folder name has on purpose."""
 
 _TURNS = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-"""Characters that turn the direction of what follows, so that a name is not what it seems to be; and the BOM."""
+"""Characters that change the text direction, so that a name is not what it seems to be; and the BOM."""
 
 _LONGEST_NAME = 255
-"""Bytes of a name that file systems take."""
+"""Most bytes of a name on common file systems."""
 _LONGEST_PATH = 3_500
-"""Bytes of a path that leave room for the names of images."""
+"""Most bytes of a folder's path that leave room for the names of images."""
 
 _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 
 
 def unseen(text: str) -> str:
-    """Why a path that somebody wrote is not what it seems to be, with what to do; empty if it is."""
+    """Return why a path contains invisible characters, with what to do; empty if it does not."""
     if any(unicodedata.category(char) in _UNSEEN or char in _TURNS for char in text):
         return f"{text!a} has characters that cannot be seen: write the name without them"
     return ""
 
 
 def unusable(folder: Path, text: str) -> str:
-    """Why `text`, a path from `folder` on, can be no output folder, with what to do; empty if it may be one."""
+    """Return why `text`, a path below `folder`, cannot be an output folder, with what to do; empty if it can."""
     for part in Path(text).parts:
         size = len(part.encode(errors="surrogateescape"))
         if size > _LONGEST_NAME:
@@ -57,9 +57,9 @@ def unusable(folder: Path, text: str) -> str:
     at = folder
     for part in Path(text).parts:
         at /= part
-        # Unlike the methods of a path, these say no where nothing can be seen.
+        # Unlike the methods of `Path`, these return False where access is denied.
         if os.path.islink(at) and not os.path.exists(at):  # noqa: PTH110, PTH114
-            # It may lead to a disk that is not mounted now; a new folder there would have everything bought again.
+            # It may lead to a disk that is not mounted now; with a new folder, everything would be bought again.
             return (
                 f"{at} is a link to {at.readlink()}, which leads nowhere: mount or make that first, or change the link"
             )
@@ -69,7 +69,7 @@ def unusable(folder: Path, text: str) -> str:
 
 
 def resolved(path: Path) -> Path:
-    """The path with its links followed, as far as that goes: a link that leads to itself is left as it is."""
+    """Return the path with links resolved as far as possible; a link that leads to itself stays."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -77,18 +77,18 @@ def resolved(path: Path) -> Path:
 
 
 class Occupied(StorageError):
-    """A file that this job did not make has the name that an image is to get."""
+    """A file that this job did not make is at the path of an image."""
 
 
 class Changed(StorageError):
-    """What is at the path of a picture is not that picture, so it is left alone."""
+    """The file at the path of an image is not that image, so it is left alone."""
 
 
 class OutputFolder(Destination):
-    """Writes images below one folder, each first under a hidden name beside its place.
+    """Writes images below one folder, each first as a temp file beside its final path.
 
-    Every path given and returned is relative to the folder, with `/` between names. Links inside the folder are not
-    followed out of it. Methods block: the ones that write belong on a thread. All raise `StorageError`.
+    All paths are relative to the folder, with `/` between names. Links inside the folder are not followed out of it.
+    Methods block: call those that write on a thread. All raise `StorageError`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -97,50 +97,50 @@ class OutputFolder(Destination):
         self.near = True
         self.parallel = os.cpu_count() or 1
         self._made: set[str] = set()
-        """Folders that were made, by their path in the root."""
+        """Folders that this run has created or checked, by their path in the root."""
         self._inside: dict[str, Path] = {}
-        """Folders that are there, and do not lead out of the root, by their path in it."""
+        """Existing folders that do not lead out of the root, by their path in it."""
         self._kept: set[Path] = set()
-        """Folders whose own names are on the disk."""
+        """Folders whose own names are durable."""
 
     def file(self, path: str) -> Path:
-        """The file of a path."""
+        """Return the file of a path."""
         return self.locate(path)
 
     @property
     def link(self) -> None:
-        """None: the pictures are files of this machine."""
+        """None: images are files of this machine."""
         return
 
     def named(self, path: str) -> str:
-        """The file of a path, for people."""
+        """Return the file of a path, for messages."""
         return str(self.root / path)
 
     def prepare(self) -> None:
-        """Makes the folder if need be, and proves that it can be written to."""
+        """Create the folder if needed, and verify that it can be written to."""
         with translate_os_errors(self.root):
             blocker = next((one for one in (self.root, *self.root.parents) if os.path.lexists(one)), self.root)
             if os.path.lexists(blocker) and not blocker.is_dir():
                 told = f"{blocker} is no folder, and the images are to go to {self.root}"
                 raise StorageError(f"{told}; move it away, or give the job another output.dir")
-            # Its own name has to survive as well, or a power cut takes the manifest with it.
+            # The folder's own name has to be durable too, or a power failure loses the manifest.
             self._make(self.root)
-            # Always the same name: what a kill right here leaves is gone with the next run.
+            # Always the same name: a file that a kill leaves here is removed by the next run.
             probe = self.root / f"{PART}{'0' * 16}.part"
             probe.write_bytes(b"")
             probe.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written there."""
+        """Return the free bytes of the folder's disk."""
         with translate_os_errors(self.root):
             return shutil.disk_usage(self.root).free
 
     def knows(self, path: str) -> bool:
-        """Whether the folder in which `path` will stand was made, so that a new part there needs no sync of it."""
+        """Return whether the parent folder of `path` was created, so that a new temp file there needs no sync of it."""
         return path.rpartition("/")[0] in self._made
 
     def new_part(self, path: str) -> Path:
-        """A fresh hidden name in the folder where `path` will stand; the folder is made if need be."""
+        """Return a new hidden name in the parent folder of `path`, which is created if needed."""
         parent = self.locate(path).parent
         folder = path.rpartition("/")[0]
         if folder not in self._made:
@@ -152,10 +152,10 @@ class OutputFolder(Destination):
         return parent / f"{PART}{secrets.token_hex(8)}.part"
 
     def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
-        """Gives whole, already synced files their final names, and syncs their folders, each of them once.
+        """Give complete, synced temp files their final names, and sync each folder once.
 
-        For each file what went wrong with it, and with no other: `Occupied` when something stands there already,
-        `StorageError` when its name is not durable, None when it is.
+        Return an error or None for each file, independent of the others: `Occupied` if something is at its path
+        already, `StorageError` if its name is not durable, None if it is.
         """
         errors: list[Exception | None] = [None] * len(files)
         named: dict[Path, list[int]] = {}
@@ -170,12 +170,12 @@ class OutputFolder(Destination):
                     sync_folder(folder)
             except StorageError as error:
                 for number in numbers:
-                    # Each caller raises an error of its own.
+                    # One exception object per caller, since each raises its own.
                     errors[number] = StorageError(str(error))
         return errors
 
     def _name(self, part: Path, path: str) -> Path:
-        """Gives one file its final name; the folder that is to be synced."""
+        """Give one file its final name; return the folder to sync."""
         final = self.locate(path)
         with translate_os_errors(final):
             self._make(final.parent)
@@ -187,7 +187,10 @@ class OutputFolder(Destination):
         return final.parent
 
     def move(self, old: str, new: str, sha256: str) -> None:
-        """Renames the file with this hash inside the folder; nothing is overwritten. Folders left empty go."""
+        """Rename the file with this hash inside the folder; overwrite nothing, and remove folders left empty.
+
+        Raise `Occupied` or `Changed`.
+        """
         source, final = self.locate(old), self.locate(new)
         with translate_os_errors(final):
             if os.path.lexists(final) and not _one_entry(source, final):
@@ -201,15 +204,15 @@ class OutputFolder(Destination):
         self._drop_empty(source.parent)
 
     def end_move(self, old: str, new: str) -> None:
-        """Makes it durable that a file was renamed; the new name comes first."""
+        """Make a rename durable, the new name first."""
         self.sync([new, old])
 
     def existing(self, paths: Iterable[str]) -> list[str]:
-        """Those of these paths at which anything stands, a broken link included."""
+        """Return those of these paths at which there is anything, including a broken link."""
         return [path for path in paths if os.path.lexists(self.locate(path))]
 
     def look(self, path: str) -> FileStat | None:
-        """What stands at a path; a link is none of ours, and not followed."""
+        """Return what is at a path; a link is not followed, since it is not ours."""
         file = self.locate(path)
         try:
             status = file.lstat()
@@ -220,7 +223,7 @@ class OutputFolder(Destination):
         return FileStat(status.st_size, stat.S_ISREG(status.st_mode))
 
     def read(self, path: str, most: int) -> bytes:
-        """The bytes of a file, at most so many; a link in its place is an error."""
+        """Return the bytes of a file, at most this many; a link is an error."""
         file = self.locate(path)
         with translate_os_errors(file):
             stream = _opened(file)
@@ -230,7 +233,7 @@ class OutputFolder(Destination):
                 return stream.read(most)
 
     def sha256(self, path: str) -> str | None:
-        """The hash of the file at `path` in hex, or None where there is no ordinary file."""
+        """Return the SHA-256 in hex of the file at `path`; None if there is no ordinary file."""
         file = self.locate(path)
         with translate_os_errors(file):
             try:
@@ -243,48 +246,48 @@ class OutputFolder(Destination):
                 return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def unlink(self, path: str) -> None:
-        """Deletes a file; durable only once its folder is settled."""
+        """Delete a file; durable only after `settle` of its folder."""
         file = self.locate(path)
         with translate_os_errors(file):
             file.unlink(missing_ok=True)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Makes it durable what has these names and what has not: a run that was killed may have synced nothing.
+        """Make the presence or absence of these names durable: a killed run may have synced nothing.
 
-        In this order: of a file that was renamed, the new name comes first.
+        The order matters: of a renamed file, pass the new name first.
         """
         for folder in dict.fromkeys(self.locate(path).parent for path in paths):
             with translate_os_errors(folder):
                 if folder.is_dir():
                     sync_folder(folder)
-                    # Behind it: the folder above may be the one that a file was moved out of.
+                    # After its content: the parent may be the folder that a file was moved out of.
                     self._keep(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
-        """Makes it durable that files are gone from these places, and removes the folders left empty."""
+        """Make the deletion of these files durable, and remove folders left empty."""
         paths = list(paths)
         self.sync(paths)
         for folder in {self.locate(path).parent for path in paths}:
             self._drop_empty(folder)
 
     def drop_if_empty(self, name: str) -> None:
-        """Removes a folder in this one if it is there and empty."""
+        """Remove a folder in this one if it exists and is empty."""
         self._drop_empty(self.root / name)
 
     def discard(self, part: Path) -> None:
-        """Removes a file that did not become whole, if it is still there."""
+        """Remove an incomplete file, if it still exists."""
         with translate_os_errors(part):
             part.unlink(missing_ok=True)
 
     def sweep(self, folders: set[str] | None = None) -> None:
-        """Removes what a killed run left under hidden names in these folders (relative, "" is the root), or in all."""
+        """Remove temp files of killed runs in these folders (relative, "" is the root), or in all."""
         if folders is None:
             with translate_os_errors(self.root):
-                # Links to folders are not followed: what lies behind them is not ours.
+                # Linked folders are not searched: their files are not ours.
                 walk = os.walk(self.root, followlinks=False)
                 folders = {os.path.relpath(path, self.root) for path, _, _ in walk}
         for folder in sorted(folders):
-            # The folder itself may be a link that leads out, so it is the parent that is looked at.
+            # The folder itself may be a link that leads out, so its parent is resolved and checked.
             path = self.locate(f"{folder or '.'}/any").parent
             with translate_os_errors(path):
                 if path.is_dir():
@@ -293,7 +296,7 @@ class OutputFolder(Destination):
                             Path(entry.path).unlink(missing_ok=True)
 
     def locate(self, path: str) -> Path:
-        """Where a path of an image lies; never outside of the folder."""
+        """Return the file of an image path; raise `StorageError` if it would be outside the folder."""
         folder, _, name = path.rpartition("/")
         parent = self._inside.get(folder)
         if parent is not None and name not in {"", ".", ".."}:
@@ -307,9 +310,9 @@ class OutputFolder(Destination):
             raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
         if not inside:
             raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
-        # Unlike the method of a path, `isdir` says no to what is no name at all.
+        # Unlike `Path.is_dir`, `isdir` returns False for what is not a valid name.
         if final.parent == self.root / folder and os.path.isdir(final.parent):  # noqa: PTH112
-            # Followed once a run: it takes a look at every folder above, and many images have the same ones.
+            # Resolved once per run: it checks every parent folder, and many images share them.
             if len(self._inside) >= MOST_KNOWN:
                 self._inside.clear()
             self._inside[folder] = final.parent
@@ -322,14 +325,14 @@ class OutputFolder(Destination):
             missing.append(at)
             at = at.parent
         self._keep(at)
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            self._keep(one)
+        for path in reversed(missing):
+            path.mkdir(exist_ok=True)
+            self._keep(path)
 
     def _keep(self, folder: Path) -> None:
-        """Makes a folder's own name durable, once a run: it may have been made by a run that was killed right then.
+        """Make a folder's own name durable, once per run: a run may have been killed right after creating it.
 
-        Those above it are durable: each was so before the next one was made.
+        The folders above it are durable already: each was synced before the next one was created.
         """
         if folder not in self._kept:
             sync_folder(folder.parent)
@@ -352,11 +355,14 @@ class OutputFolder(Destination):
 
 
 def _opened(file: Path) -> BufferedReader | None:
-    """An ordinary file to be read; None for anything else: a link is not followed, a pipe not waited for."""
+    """Return an ordinary file opened for reading; None for anything else.
+
+    Links are not followed, and a pipe is not waited for.
+    """
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        # What Linux says of a link, and of a socket or a device without a driver.
+        # Linux reports these for a link, and for a socket or a device without a driver.
         if error.errno in {errno.ELOOP, errno.ENXIO}:
             return None
         raise
@@ -367,13 +373,13 @@ def _opened(file: Path) -> BufferedReader | None:
 
 
 def _give_name(part: Path, final: Path) -> None:
-    """Renames without ever overwriting: a link is refused by the system itself where something has the name."""
+    """Rename without ever overwriting: creating a hard link fails if the name is taken."""
     try:
         os.link(part, final)
     except FileExistsError:
         raise
     except OSError:
-        # Not every file system has links; there a look beforehand has to do.
+        # Not every file system has hard links; without them, a check before the rename has to do.
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
         part.rename(final)
@@ -381,34 +387,34 @@ def _give_name(part: Path, final: Path) -> None:
         part.unlink()
 
 
-def _one_entry(one: Path, other: Path) -> bool:
-    """Whether two names are one: on a file system without letter case, a name in another case is the file's own.
+def _one_entry(left: Path, right: Path) -> bool:
+    """Return whether two names are the same entry, as on a case-insensitive file system.
 
-    A link to the file, of either kind, is an entry of its own that somebody else made.
+    A link to the file, hard or symbolic, is a separate entry that somebody else made.
     """
-    if not os.path.lexists(one):
+    if not os.path.lexists(left):
         return False
-    status = one.lstat()
-    return status.st_nlink == 1 and os.path.samestat(status, other.lstat())
+    status = left.lstat()
+    return status.st_nlink == 1 and os.path.samestat(status, right.lstat())
 
 
 def sync(stream: BinaryIO) -> None:
-    """Brings the file's bytes to the disk. A failure is final: the file has to be written anew."""
+    """Sync the file's bytes to the disk. A failure is final: the file has to be written again."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings the names in a folder to the disk."""
+    """Sync the names in a folder to the disk."""
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
-        # One may make a name in a folder that one may not read, and such a folder cannot be synced.
+        # A folder may be writable but not readable, and such a folder cannot be synced.
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        # Some network file systems do not sync folders, and say so with EINVAL.
+        # Some network file systems cannot sync folders and report EINVAL.
         if error.errno != errno.EINVAL:
             raise
     finally:

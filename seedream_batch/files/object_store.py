@@ -1,4 +1,4 @@
-"""Pictures on an object store: one conditional upload each, looked at again before it counts."""
+"""Store images on an object store: one conditional upload each, verified before it counts."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from seedream_batch.files.object_store_config import bucket, link_of
 from seedream_batch.model.locations import Store
 
 TRIES = 5
-"""Uploads of one picture before a run gives up. The library repeats none whose answer did not come."""
+"""Uploads of one image before a run gives up. The library does not repeat uploads without a response."""
 
 PAUSE = 0.5
-"""Seconds before the second upload, and twice that before each further one."""
+"""Seconds before the second upload; doubled before each further one."""
 
 AT_ONCE = 8
-"""Uploads, or looks, at the same time."""
+"""Uploads, or checks, at the same time."""
 
 HASH = "sha256"
-"""The metadata of an object that has the hash of the picture, for people and other programs."""
+"""The object metadata with the hash of the image, for users and other programs."""
 
 MARK = "seedreammark"
-"""The metadata that tells whose upload an object is. Azure takes letters and digits alone for a name."""
+"""The object metadata that identifies an upload. Azure accepts only letters and digits in its name."""
 
 _MEDIA_TYPES = {f".{extension}": media_type for extension, media_type in FORMATS.values()}
 
 
 class ObjectStore(Destination):
-    """Keeps pictures as objects below a prefix; parts, and the rest of a job's state, are in a folder of this machine.
+    """Stores images as objects below a prefix; temp files and the rest of a job's state are in a local folder.
 
-    An object is there whole or not at all, and it is durable once the store has said so: what has to be synced, or
-    tidied up, in a folder is nothing here. Nothing is ever overwritten: every upload is made on the condition that the
-    key is free, and a store that does not know such conditions is refused.
+    An object exists completely or not at all, and is durable once the store has confirmed it: syncing and folder
+    clean-up do nothing here. Nothing is ever overwritten: every upload is conditional on the key being free, and a
+    store without conditional uploads is refused.
     """
 
     def __init__(self, store: Store, spool: Path, environ: Mapping[str, str]) -> None:
-        """Raises `UsageError` where the settings of the environment make no sense."""
+        """Raise `UsageError` if settings in the environment are invalid."""
         self.store = store
         self.spool = spool
         self.near = False
@@ -63,27 +63,27 @@ class ObjectStore(Destination):
         self._link = link_of(store, environ)
 
     def file(self, path: str) -> None:
-        """None: no picture is a file of this machine."""
+        """Return None: images are not files of this machine."""
 
     @property
     def link(self) -> str:
-        """The URL of the store's own for what is below the prefix; unsigned, so it works where reading is open."""
+        """The store's own URL of what is below the prefix; unsigned, so it works only for public objects."""
         return self._link
 
     def named(self, path: str) -> str:
-        """The URL of a picture as the job has it."""
+        """Return the URL of an image, as in the job."""
         return f"{self.store.url}/{path}"
 
     def prepare(self) -> None:
-        """Uploads an empty object, sees that it cannot be uploaded again, and deletes it.
+        """Upload an empty object, check that it cannot be uploaded again, and delete it.
 
-        Raises `UsageError` for a store that would have overwritten it.
+        Raise `UsageError` for a store that would have overwritten it.
         """
         self._files.prepare()
-        # Its own name each time: workers on other machines begin as well.
+        # A new name each time: workers on other machines may start at the same time.
         name = f"{PART}{secrets.token_hex(8)}.part"
         with self._telling():
-            # There already it is when the answer to a first try was lost, and the library tried again.
+            # It exists already if the response to a first try was lost, and the library tried again.
             with suppress(AlreadyExistsError):
                 self._put(name, b"", {})
             try:
@@ -100,29 +100,29 @@ class ObjectStore(Destination):
             )
 
     def free_bytes(self) -> int:
-        """Bytes that may still be written into parts: a store has no end, or does not tell of it."""
+        """Return the free bytes for temp files: a store has no limit, or does not report one."""
         return self._files.free_bytes()
 
     def knows(self, path: str) -> bool:
-        """Whether the folder of the parts was looked at."""
+        """Return whether the folder of the temp files was created."""
         del path
         return self._files.knows("part")
 
     def new_part(self, path: str) -> Path:
-        """A fresh hidden name in the folder of the parts; all of them are in one."""
+        """Return a new hidden name in the folder that holds all temp files."""
         del path
         return self._files.new_part("part")
 
     def discard(self, part: Path) -> None:
-        """Removes a part, if it is still there."""
+        """Remove a temp file, if it still exists."""
         self._files.discard(part)
 
     def sweep(self) -> None:
-        """Removes the parts of a killed run. There is none of an object: an upload that was cut off left nothing."""
+        """Remove the temp files of killed runs. Interrupted uploads leave no objects."""
         self._files.sweep({""})
 
     def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
-        """Uploads whole files, several at a time, looks at what arrived, and removes the parts."""
+        """Upload complete files, several at a time, verify what arrived, and remove the temp files."""
         if len(files) == 1:
             return [self._try_to_place(*files[0])]
         with ThreadPoolExecutor(min(AT_ONCE, len(files) or 1), thread_name_prefix="upload") as pool:
@@ -139,7 +139,7 @@ class ObjectStore(Destination):
         return None
 
     def _upload(self, path: str, data: bytes) -> None:
-        """Brings bytes under a free key, and looks at what is there then. Raises `Occupied`, `StorageError`."""
+        """Upload bytes under a free key, and verify what is there then. Raise `Occupied` or `StorageError`."""
         about = {HASH: hashlib.sha256(data).hexdigest(), MARK: secrets.token_hex(16)}
         wrong = ""
         for tries in range(TRIES):
@@ -152,13 +152,13 @@ class ObjectStore(Destination):
                 if not self._is_ours(path, data, about):
                     told = f"{self.named(path)} exists already and was not made by this job; move it away"
                     raise Occupied(f"{told}, then run again") from None
-                # A try whose answer was lost had arrived.
+                # An earlier try arrived, but its response was lost.
                 with self._telling(path):
                     wrong = self._unlike(path, data)
             except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError) as error:
                 raise StorageError(self._cause(error, path)) from None
             except BaseError as error:
-                # Whether it arrived is not known; if so, the next try finds it.
+                # It may have arrived; if so, the next try finds it.
                 wrong = self._cause(error, path)
                 continue
             if not wrong:
@@ -168,10 +168,10 @@ class ObjectStore(Destination):
         raise StorageError(wrong)
 
     def _unlike(self, path: str, data: bytes) -> str:
-        """In what the object is not what was uploaded; empty if it is. Raises errors of the library.
+        """Return how the object differs from what was uploaded; empty if it does not. Raise errors of the library.
 
-        Where the ETag is the MD5 of the content, as it is for plain uploads to S3, the store has told its hash already;
-        else the object is read back.
+        If the ETag is the MD5 of the content, as for plain uploads to S3, the store has confirmed its hash; else the
+        object is read back.
         """
         meta = obstore.head(self._bucket, path)
         if meta["size"] != len(data):
@@ -184,9 +184,9 @@ class ObjectStore(Destination):
         return ""
 
     def _is_ours(self, path: str, data: bytes, about: Mapping[str, str]) -> bool:
-        """Whether an object is this upload, or the beginning of an earlier one of the same picture.
+        """Return whether an object is this upload, or the start of an earlier one of the same image.
 
-        Some stores keep what came of an upload that was cut, with all of its metadata; nothing is lost with that.
+        Some stores keep a truncated upload, with all of its metadata; replacing it loses nothing.
         """
         with self._telling(path):
             try:
@@ -206,11 +206,11 @@ class ObjectStore(Destination):
         obstore.put(self._bucket, path, data, attributes=attributes, mode="create", use_multipart=False)
 
     def move(self, old: str, new: str, sha256: str) -> None:
-        """Uploads the object under its new key, then deletes it at the old one: stores know no renaming.
+        """Upload the object under its new key, then delete the old one: stores cannot rename.
 
-        Cut off between the two, it stands at both, and `end_move`, or moving it again, ends that.
+        Interrupted in between, it is at both keys, and `end_move`, or moving it again, finishes that.
         """
-        data = self._whole(old)
+        data = self._read_all(old)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Changed(f"{self.named(old)} is not the stored picture any more")
         try:
@@ -221,14 +221,14 @@ class ObjectStore(Destination):
         self.unlink(old)
 
     def end_move(self, old: str, new: str) -> None:
-        """Deletes what a move that was cut off left at its old key."""
+        """Delete what an interrupted move left at its old key."""
         if old != new:
             left = self.sha256(old)
             if left is not None and left == self.sha256(new):
                 self.unlink(old)
 
     def existing(self, paths: Iterable[str]) -> list[str]:
-        """Those of these keys that an object has."""
+        """Return those of these keys at which there is an object."""
         paths = list(paths)
         if len(paths) < 2:
             return [path for path in paths if self.look(path)]
@@ -236,29 +236,29 @@ class ObjectStore(Destination):
             return [path for path, found in zip(paths, pool.map(self.look, paths), strict=True) if found]
 
     def look(self, path: str) -> FileStat | None:
-        """The size of an object, or None where there is none."""
+        """Return the size of an object; None if there is none."""
         with self._telling(path):
             try:
                 return FileStat(obstore.head(self._bucket, path)["size"])
             except FileNotFoundError as error:
-                # Without a body, this may also be a bucket that is gone: whoever reads next is told.
+                # Without a body, this may also be a missing bucket: the next read reports that.
                 self._no_bucket(error)
                 return None
 
     def read(self, path: str, most: int) -> bytes:
-        """The bytes of an object, at most so many."""
+        """Return the bytes of an object, at most this many."""
         with self._telling(path):
             found = obstore.get(self._bucket, path)
             if found.meta["size"] <= most:
                 return bytes(found.bytes())
             return bytes(obstore.get_range(self._bucket, path, start=0, end=most))
 
-    def _whole(self, path: str) -> bytes:
+    def _read_all(self, path: str) -> bytes:
         with self._telling(path):
             return bytes(obstore.get(self._bucket, path).bytes())
 
     def sha256(self, path: str) -> str | None:
-        """The hash in hex of the bytes that the store gives for a key, or None where there is no object."""
+        """Return the SHA-256 in hex of the bytes that the store returns for a key; None if there is no object."""
         with self._telling(path):
             digest = hashlib.sha256()
             try:
@@ -270,18 +270,18 @@ class ObjectStore(Destination):
             return digest.hexdigest()
 
     def unlink(self, path: str) -> None:
-        """Deletes an object, durably."""
+        """Delete an object, durably."""
         with self._telling(path):
             obstore.delete(self._bucket, path)
 
     def sync(self, paths: Iterable[str]) -> None:
-        """Nothing: what the store has said is durable."""
+        """Do nothing: what the store has confirmed is durable."""
 
     def settle(self, paths: Iterable[str]) -> None:
-        """Nothing: what the store has said is durable, and it has no folders."""
+        """Do nothing: what the store has confirmed is durable, and it has no folders."""
 
     def drop_if_empty(self, name: str) -> None:
-        """Nothing: a store has no folders."""
+        """Do nothing: a store has no folders."""
 
     def _no_bucket(self, error: FileNotFoundError) -> None:
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
@@ -289,14 +289,14 @@ class ObjectStore(Destination):
 
     @contextmanager
     def _telling(self, path: str = "") -> Iterator[None]:
-        """Errors of the library as `StorageError`."""
+        """Turn errors of the library into `StorageError`."""
         try:
             yield
         except (AlreadyExistsError, FileNotFoundError, BaseError, ValueError, OSError) as error:
             raise StorageError(self._cause(error, path)) from None
 
     def _cause(self, error: Exception, path: str) -> str:
-        """What went wrong, where, and how it is mended; without the library's account of its own insides."""
+        """Return what failed, where, and what to do; without internals of the library."""
         where = self.named(path) if path else self.store.url
         text = str(error)
         code = re.search(r"<Code>([^<]{1,100})</Code>", text)
@@ -315,4 +315,4 @@ class ObjectStore(Destination):
 
 
 _NO_CREDENTIALS = ("169.254.169.254", "169.254.170.2")
-"""Where credentials are asked for on machines of a cloud, when nothing else gives any."""
+"""Metadata services of cloud machines, asked for credentials when nothing else provides any."""

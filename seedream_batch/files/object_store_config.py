@@ -1,8 +1,8 @@
-"""Buckets of object stores, with the settings that the tools of each cloud go by.
+"""Open the buckets of object stores, with the settings that each cloud's own tools use.
 
-Obstore itself reads the environment [obstore documentation]; the files of AWS profiles, which it does not read, are
-read here, in the order of AWS: keys in the environment come first, then a web identity, then the profile, and at last
-what the machine itself is given.
+Obstore itself reads the environment [obstore documentation]. The files of AWS profiles, which it does not read, are
+read here, in the order of AWS: keys in the environment first, then a web identity, then the profile, and last what the
+machine itself is given.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from seedream_batch.model.locations import Store
 Bucket = S3Store | GCSStore | AzureStore
 
 TIMEOUT = timedelta(seconds=120)
-"""For one request as a whole: a large picture over a slow line."""
+"""Limit of one request as a whole: a large image over a slow connection."""
 
 _ELSEWHERE = ("sso_session", "sso_start_url", "role_arn", "credential_process", "source_profile", "login_session")
-"""Settings of a profile whose keys come from somewhere else."""
+"""Settings of a profile whose keys come from elsewhere."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
 def bucket(store: Store, environ: Mapping[str, str]) -> Bucket:
-    """The bucket, with every path below the prefix. Raises `UsageError` for settings that make no sense."""
+    """Return the bucket, with every path below the prefix. Raise `UsageError` for invalid settings."""
     retry: Any = {"max_retries": 2, "retry_timeout": timedelta(seconds=60)}
     client: Any = {"timeout": TIMEOUT}
     prefix = store.prefix or None
@@ -40,9 +40,9 @@ def bucket(store: Store, environ: Mapping[str, str]) -> Bucket:
         match store.scheme:
             case "s3":
                 profile = _Profile(environ)
-                # An address that somebody wrote without an s is meant so.
+                # An endpoint given with http:// is meant so.
                 client["allow_http"] = _endpoint(environ, profile).startswith("http://")
-                # Objects are deleted one by one here, which every store knows.
+                # Objects are deleted one by one, which every store supports.
                 settings: Any = {"checksum_algorithm": "SHA256", "disable_bulk_delete": True, **profile.settings}
                 return S3Store(
                     store.bucket, prefix=prefix, config=settings, client_options=client, retry_config=retry,
@@ -55,13 +55,13 @@ def bucket(store: Store, environ: Mapping[str, str]) -> Bucket:
             case _:
                 raise AssertionError(f"no scheme of ours: {store.scheme}")
     except (BaseError, ValueError, OSError) as error:
-        # Its own words may quote a setting, and the setting may be a secret.
-        told = type(error).__name__
-        raise UsageError(f"{store.url}: the settings of the environment make no usable address ({told})") from None
+        # The message may quote a setting, which may be a secret.
+        kind = type(error).__name__
+        raise UsageError(f"{store.url}: the settings of the environment make no usable address ({kind})") from None
 
 
 def link_of(store: Store, environ: Mapping[str, str]) -> str:
-    """The https URL of what is below the prefix, with a slash at its end."""
+    """Return the https URL of what is below the prefix, with a trailing slash."""
     path = f"{quote(store.prefix)}/" if store.prefix else ""
     match store.scheme:
         case "gs":
@@ -83,7 +83,7 @@ def _endpoint(environ: Mapping[str, str], profile: _Profile) -> str:
 
 
 class _Profile:
-    """What the files of AWS say for the profile in use: `settings` and `provider` as obstore wants them."""
+    """The settings of the AWS profile in use: `settings` and `provider` in obstore's format."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self.settings: Any = {}
@@ -116,19 +116,19 @@ class _Profile:
 
 
 def _section(file: Path, name: str) -> dict[str, str] | None:
-    """The settings of a section, None where there is none. Raises `UsageError` for what cannot be read."""
-    # Secrets may have a percent sign in them.
+    """Return the settings of a section; None if there is none. Raise `UsageError` if the file cannot be read."""
+    # Secrets may contain a percent sign, which other parsers interpolate.
     parser = configparser.RawConfigParser()
     try:
         parser.read(file, encoding="utf-8")
     except (OSError, configparser.Error, UnicodeDecodeError):
-        # The reason would quote the line.
+        # The parser's message would quote the line.
         raise UsageError(f"{file} cannot be read as a file of AWS settings") from None
     return dict(parser[name]) if parser.has_section(name) else None
 
 
 def _of_boto(profile: str) -> Any:
-    """Keys that a sign-on, a role or a program gives: boto3 knows how."""
+    """Return a provider of keys by single sign-on, a role or a program, which boto3 supports."""
     try:
         import boto3  # noqa: PLC0415 - only such profiles need it
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415

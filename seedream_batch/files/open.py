@@ -1,4 +1,4 @@
-"""Where the pictures of a job are kept."""
+"""Open the destination of a job's images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from seedream_batch.model.job import Job
 
 
 def destination(job: Job, environ: Mapping[str, str] = os.environ) -> Destination:
-    """The destination of a job's pictures; it is not touched by that.
+    """Return the destination of a job's images. Does no I/O.
 
-    Raises `UsageError` when a library is missing, or when the environment has settings that make no sense.
+    Raise `UsageError` if a library is missing, or if settings in the environment are invalid.
     """
     if job.store is None:
         return OutputFolder(job.output_dir)

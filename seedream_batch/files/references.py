@@ -1,4 +1,4 @@
-"""Reference images: local files and data URIs, checked against the API's limits before anything is sent."""
+"""Read reference images: local files and data URIs, checked against the API's limits before anything is sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_RATIO = 3
 
 
 class BadReferenceImage(ValueError):
-    """The image is outside the API's limits; the message says which, and the measured value."""
+    """The image exceeds the API's limits; the message says which, and the measured value."""
 
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?=//|\\\\)|(file|data|blob|https?):", re.IGNORECASE)
@@ -30,14 +30,14 @@ _SHELL = re.compile(r"~[^/\\]*(?:[/\\]|\Z)|.*(?:\$\{?[A-Za-z_]|%[A-Za-z_]+%)", r
 
 
 def shell_part(path: str) -> str:
-    """What a path has that only a shell would fill in, in a word; empty where it has nothing."""
+    """Return what a path contains that only a shell would expand, in a word; empty if nothing."""
     if not _SHELL.match(path):
         return ""
     return "`~`" if path.startswith("~") else "a variable"
 
 
 def shell_words(path: str) -> str:
-    """What a path has that only a shell would fill in, as a sentence with what to do; empty where it has nothing."""
+    """Return a message about what only a shell would expand in a path, with what to do; empty if nothing."""
     what = shell_part(path)
     if not what:
         return ""
@@ -45,7 +45,7 @@ def shell_words(path: str) -> str:
 
 
 def _address_fault(text: str) -> str:
-    """Why an address that is neither http(s) nor a data URI cannot be used; empty for the path of a file."""
+    """Return why an address that is neither http(s) nor a data URI cannot be used; empty for a file path."""
     takes = "a reference image is an http:// or https:// URL, a data URI or a file in the job's folder"
     if text.startswith("//"):
         return f"{text[:80]} has no scheme; write https:{text[:80]}"
@@ -59,9 +59,9 @@ def _address_fault(text: str) -> str:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """The real path of a file named in a job file. Raises `StorageError` when it lies outside `folder`.
+    """Return the real path of a file named in a job file. Raise `StorageError` if it is outside `folder`.
 
-    A job file is data that may come from others: it reads nothing outside its own folder, links included.
+    A job file may come from others: it reads nothing outside its own folder, links included.
     """
     root = folder.resolve()
     if not relative.strip():
@@ -71,32 +71,32 @@ def inside(folder: Path, relative: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise StorageError(f"{relative!r} is no usable path: {error}") from None
     if not path.is_relative_to(root):
-        told = shell_words(relative) or f"{relative} lies outside the job file's folder {folder}"
-        raise StorageError(told)
+        message = shell_words(relative) or f"{relative} lies outside the job file's folder {folder}"
+        raise StorageError(message)
     return path if os.path.lexists(path) else _in_other_form(root, path)
 
 
 def _in_other_form(root: Path, path: Path) -> Path:
-    """The file of this name in another Unicode form, below `root`; the path itself where there is none.
+    """Return the file of this name in another Unicode form, below `root`; the path itself if there is none.
 
-    A name with an accent has two spellings, and which one a disk or an archive keeps is up to the system.
+    A name with an accent has two spellings, and the system decides which one a disk or an archive stores.
     """
     if str(path).isascii():
         return path
-    found = root
+    current = root
     for part in path.relative_to(root).parts:
-        step = found / part
+        step = current / part
         if not os.path.lexists(step):
             try:
-                same = [one for one in found.iterdir() if _composed(one.name) == _composed(part)]
+                same = [entry for entry in current.iterdir() if _composed(entry.name) == _composed(part)]
             except OSError:
                 return path
             if len(same) != 1:
                 return path
             step = same[0]
-        found = step
-    # Again, for the other name may be a link that leads out.
-    real = found.resolve()
+        current = step
+    # Resolved again, since the other name may be a link that leads out.
+    real = current.resolve()
     return real if real.is_relative_to(root) else path
 
 
@@ -105,7 +105,7 @@ def _composed(name: str) -> str:
 
 
 def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -> bytes:
-    """The bytes of a file named in a job file. Raises `StorageError` with a reason for people."""
+    """Return the bytes of a file named in a job file, at most `limit`. Raise `StorageError` with the reason."""
     path = inside(folder, relative)
     try:
         size = path.stat().st_size
@@ -123,9 +123,9 @@ def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -
 
 
 def load_reference(text: str, folder: Path) -> Reference:
-    """The checked reference image that `text` (a path below `folder`, or a data URI) means.
+    """Return the checked reference image that `text` (a path below `folder`, or a data URI) names.
 
-    Raises `BadReferenceImage` or `StorageError`.
+    Raise `BadReferenceImage` or `StorageError`.
     """
     data, file = reference_bytes(text, folder)
     name = text if file else "the data URI"
@@ -155,7 +155,10 @@ def load_reference(text: str, folder: Path) -> Reference:
 
 
 def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
-    """The bytes that a reference means, and its file (None for a data URI)."""
+    """Return the bytes of a reference, and its file (None for a data URI).
+
+    Raise `BadReferenceImage` or `StorageError`.
+    """
     if text[:5].lower() != "data:":
         fault = _address_fault(text)
         if fault:
@@ -174,5 +177,5 @@ def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
 
 
 def data_uri(reference: Reference, data: bytes) -> str:
-    """The data URI of the image; the same bytes always give the same text."""
+    """Return the data URI of the image; the same bytes always yield the same text."""
     return f"data:{reference.media_type};base64,{base64.b64encode(data).decode('ascii')}"

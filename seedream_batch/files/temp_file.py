@@ -1,4 +1,4 @@
-"""A file while it is being written: under a hidden name, and as long as it is small in memory alone."""
+"""Write a temp file under a hidden name; a small one stays in memory until it is complete."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from seedream_batch.errors import translate_os_errors
 from seedream_batch.files.local_folder import sync
 
 HELD_BACK = 512 * 1024
-"""Bytes that are held back: a file with fewer is made, hashed, written and synced in one go, which has a thread."""
+"""Bytes buffered: a smaller file is created, hashed, written and synced in one go, on a thread."""
 
 
 class TempFile:
-    """A new file that takes its bytes as they come; `writing` gives it.
+    """A new temp file that takes its bytes as they arrive; opened by `writing`.
 
-    Methods raise `OSError`, which `writing` tells as `StorageError`. A file that is there already is not touched.
+    Methods raise `OSError`, which `writing` turns into `StorageError`. An existing file is not touched.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,35 +28,35 @@ class TempFile:
         self._holding = 0
         self._digest = hashlib.sha256()
         self.bytes = 0
-        """How many were written."""
+        """Bytes written so far."""
         self._stream: BinaryIO | None = None
         self._closed = False
         self._lock = threading.Lock()
 
     @property
     def made(self) -> bool:
-        """Whether there is a file that may have to be removed."""
+        """Whether the file was created and may have to be removed."""
         return self._stream is not None
 
     @property
     def sha256(self) -> str:
-        """The hash of what was written, in hex."""
+        """The SHA-256 in hex of the bytes written so far."""
         return self._digest.hexdigest()
 
     def take(self, data: bytes) -> None:
-        """Some more bytes."""
+        """Take the next bytes."""
         self._held.append(data)
         self._holding += len(data)
         if self._holding >= HELD_BACK:
             self._write()
 
     def finish(self) -> None:
-        """Brings all bytes to the disk. It takes its time, and belongs on a thread."""
-        # A failure is final: the file has to be written anew.
+        """Write and sync all bytes. Blocks: call it on a thread."""
+        # After a failed sync the state of the file is unknown: it has to be written again.
         sync(self._write())
 
     def replace(self, data: bytes) -> None:
-        """Other bytes in place of all that were written, brought to the disk."""
+        """Replace all bytes by others, and sync them."""
         stream = self._open()
         stream.seek(0)
         stream.truncate()
@@ -66,7 +66,7 @@ class TempFile:
         sync(stream)
 
     def close(self) -> None:
-        """Writes nothing more; the file need not be whole."""
+        """Close the file, complete or not."""
         with self._lock:
             self._closed = True
             if self._stream is not None:
@@ -85,18 +85,17 @@ class TempFile:
     def _open(self) -> BinaryIO:
         with self._lock:
             if self._closed:
-                # Whoever waited for the thread has gone and removed the file; it must not come back.
+                # The task that waited for this thread has removed the file; it must not be created again.
                 raise ValueError(f"{self.path} is closed")
             if self._stream is None:
-                # Buffered, because a write to a bare file may take less than it was given, and says so only in its
-                # result.
+                # Buffered, since an unbuffered write may write only a part, which it reports only in its result.
                 self._stream = self.path.open("xb")
             return self._stream
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[TempFile]:
-    """A file to write, closed at the end, and removed again when anything goes wrong."""
+    """Yield a temp file; close it at the end, and remove it if anything fails. Raise `StorageError`."""
     part = TempFile(path)
     try:
         with translate_os_errors(path):
@@ -106,7 +105,7 @@ def writing(path: Path) -> Iterator[TempFile]:
                 part.close()
     except BaseException:
         if part.made:
-            # What went wrong first says more than that the rest of it could not be removed either.
+            # The first error says more than the failure to remove the file.
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         raise

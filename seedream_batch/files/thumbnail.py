@@ -1,4 +1,4 @@
-"""A small copy of a picture, for pages that show thousands of them."""
+"""Make small copies of images, for pages that show thousands of them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import io
 from seedream_batch.files.image_inspection import QUIET, BadPicture, inspect
 
 SUFFIX = ".webp"
-"""The ending of the files that `thumbnail` makes."""
+"""The file extension of thumbnails."""
 
 _QUALITY = 78
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
-    """The picture as WebP whose longer side is at most `side` pixels. Raises `BadPicture`.
+    """Return the image as WebP whose longer side is at most `side` pixels. Raise `BadPicture`.
 
-    Slow for large pictures, and most of that time without Python's lock: call it on threads.
+    Slow for large images, mostly without holding Python's lock: call it on threads.
     """
     picture = inspect(data, decode=False)
     from PIL import Image  # noqa: PLC0415 - slow to import, and most commands need no picture
@@ -24,9 +24,9 @@ def thumbnail(data: bytes, side: int) -> bytes:
     with QUIET:
         try:
             with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
-                # A JPEG is decoded at a fraction of its size, which is most of the work saved.
+                # A JPEG is decoded at a reduced size, which saves most of the work.
                 image.draft("RGB", (2 * side, 2 * side))
-                # Colours of a palette cannot be mixed.
+                # Palette colours cannot be averaged.
                 shrunk = image if image.mode == "RGB" else image.convert("RGB")
                 shrunk.thumbnail((side, side), reducing_gap=2.0)
                 shrunk.save(small, "WEBP", quality=_QUALITY, method=3)

@@ -111,8 +111,8 @@ MUTATIONS = (
         (
             Edit(
                 "files/local_folder.py",
-                "            one.mkdir(exist_ok=True)\n            self._keep(one)\n",
-                "            one.mkdir(exist_ok=True)\n",
+                "            path.mkdir(exist_ok=True)\n            self._keep(path)\n",
+                "            path.mkdir(exist_ok=True)\n",
             ),
         ),
     ),
