@@ -20,6 +20,7 @@ from seedream_batch.jobfile import load_job
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 TABLE = {"name": "places.txt", "text": "in a forest\non a beach\n"}
 OTHER_FILES = ("# faults.yaml\n", "# .github/", "# .pre-commit-config.yaml\n", "# kubernetes.yaml\n")
 """How yaml blocks begin that are no job files."""
@@ -258,7 +259,7 @@ def titles():
 
 
 def test_the_table_of_the_package_names_every_module():
-    rows = re.findall(r"^\| [\d-] \| (.+?) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| [\d-] \| (.+?) \|", CONTRIBUTING, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
     there = {path.stem for path in (ROOT / "seedream_batch").iterdir() if path.suffix == ".py" or path.is_dir()}
     assert named == {name for name in there if not name.startswith("__") and name != "schemas"}
