@@ -1,34 +1,39 @@
-"""The filters that templates have: harmless, bounded, and the same on every run.
+"""The filters of templates: those of Jinja that are harmless, bounded and the same on every run.
 
-They follow Jinja's own, with these differences: what gives a generator there gives a list here, and nothing may
-make a text longer than the budget allows. Each takes the context first, for its budget.
+Each is called by `guarded`, which pays for what it handles and checks the type of the value. Where a filter of Jinja
+could make much out of little, or guess the meaning of a mistake, a function here checks its arguments first or
+replaces it. What is a generator in Jinja is a list here.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from types import GeneratorType
+from typing import Any, Final, NamedTuple, cast
 
 from jinja2 import Undefined, pass_context
+from jinja2.exceptions import FilterArgumentError
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.runtime import Context
 
 from seedream_batch.templates.limits import (
     Budget,
     TemplateError,
+    binary,
     kind_of,
     number,
     percent,
     sequence,
     to_text,
-    weigh,
     whole,
 )
 from seedream_batch.templates.tests import TESTS
 
 Function = Callable[..., Any]
+
+_JINJA: Final = cast("Mapping[str, Function]", JINJA_FILTERS)
 
 
 class Group(NamedTuple):
@@ -39,14 +44,51 @@ class Group(NamedTuple):
 
 
 def budget_of(context: Context) -> Budget:
-    """The budget of the rendering that this context belongs to."""
+    """Return the budget of the rendering that this context belongs to."""
     budget: Budget = context.budget  # type: ignore[attr-defined]  # every context of ours has one
     return budget
 
 
+class Scope:
+    """The context of a filter, which Jinja's filters also take for an environment or an evaluation context.
+
+    Lookups of attributes are paid for; if `strict`, they raise for what is not there.
+    """
+
+    autoescape = is_async = False
+
+    def __init__(self, context: Context, *, strict: bool) -> None:
+        self._context = context
+        self._environment: Any = context.environment
+        self.budget = budget_of(context)
+        self.strict = strict
+        self.environment = self
+        self.undefined = self._environment.undefined
+        self.policies = self._environment.policies
+
+    def getitem(self, item: Any, key: Any) -> Any:
+        """Return `item[key]`."""
+        self.budget.spend(1)
+        found = self._environment.getitem(item, key)
+        if self.strict and isinstance(found, Undefined):
+            str(found)  # raises
+        return found
+
+    def call_filter(self, name: Any, value: Any, args: Sequence[Any], kwargs: Mapping[str, Any], context: Scope) -> Any:  # noqa: ARG002 - Jinja's signature
+        """Apply the filter of this name."""
+        return self._environment.filters[name](self._context, value, *args, **kwargs)
+
+    def call_test(self, name: Any, value: Any, args: Sequence[Any], kwargs: Mapping[str, Any], context: Scope) -> Any:  # noqa: ARG002 - Jinja's signature
+        """Apply the test of this name."""
+        return self._environment.tests[name](self._context, value, *args, **kwargs)
+
+
 def guarded(name: str, function: Function, what: str = "filter") -> Function:
-    """The function as Jinja calls it: its arguments defined and paid for, its mistakes told under its own name."""
+    """Wrap a filter or test for Jinja: its arguments are defined and paid for, its errors name it."""
     takes_undefined = name in {"default", "d", "defined", "undefined"}
+    takes_scope = hasattr(function, "jinja_pass_arg")
+    convert = _CONVERSIONS.get(name) if what == "filter" else None
+    strict = name not in {"map", "selectattr", "rejectattr"}
 
     @pass_context
     def run(context: Context, /, *args: Any, **kwargs: Any) -> Any:
@@ -58,129 +100,88 @@ def guarded(name: str, function: Function, what: str = "filter") -> Function:
                     str(value)  # raises
             else:
                 budget.handle(value)
+        if convert:
+            args = (convert(args[0], budget), *args[1:])
+        if takes_scope:
+            args = (Scope(context, strict=strict), *args)
         try:
-            result = function(context, *args, **kwargs)
-        except TypeError as error:
-            message = re.sub(r"^[\w.<>]+\(\) ", "", str(error))
+            result = function(*args, **kwargs)
+            if isinstance(result, GeneratorType):
+                result = list(result)
+        except (TypeError, AssertionError, FilterArgumentError) as error:
+            message = re.sub(r"^[\w.<>]+\(\) ", "", str(error))[:300]
             raise TemplateError(f"the {what} `{name}`: {message}") from None
         return budget.made(result) if isinstance(result, str) else result
 
     return run
 
 
-def _text(context: Context, value: Any) -> str:
-    return to_text(value, budget_of(context))
-
-
-def _getter(context: Context, attribute: Any) -> Function:
-    """The function that gets `a.b.0` out of an item; None stands for the item itself."""
-    if attribute is None:
-        return lambda item: item
-    steps = [int(step) if step.isdecimal() else step for step in str(attribute).split(".")]
-    budget = budget_of(context)
-
-    def get(item: Any) -> Any:
-        budget.spend(len(steps))
-        for step in steps:
-            item = context.environment.getitem(item, step)
-        return item
-
-    return get
-
-
-def _defined_getter(context: Context, attribute: Any, *, case_sensitive: bool = True) -> Function:
-    get = _getter(context, attribute)
-
-    def key(item: Any) -> Any:
-        value = get(item)
-        if isinstance(value, Undefined):
-            str(value)  # raises
-        return value.lower() if isinstance(value, str) and not case_sensitive else value
-
-    return key
+def _mapping(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise TemplateError(f"{kind_of(value)} is no mapping")
+    return value
 
 
 # texts
 
 
-def _of_text(change: Callable[[str], Any]) -> Function:
-    return lambda context, value: change(_text(context, value))
+@pass_context
+def _center(scope: Scope, text: str, width: int = 80) -> str:
+    scope.budget.fits(whole(width, "the width"))
+    return text.center(width)
 
 
-def _trim(context: Context, value: Any, chars: str | None = None) -> str:
-    return _text(context, value).strip(chars)
-
-
-def _center(context: Context, value: Any, width: int = 80) -> str:
-    budget_of(context).fits(whole(width, "the width"))
-    return _text(context, value).center(width)
-
-
-def _replace(context: Context, value: Any, old: str, new: str, count: int | None = None) -> str:
-    text, old, new = (_text(context, part) for part in (value, old, new))
+@pass_context
+def _replace(scope: Scope, text: str, old: Any, new: Any, count: int | None = None) -> str:
+    old, new = (to_text(part, scope.budget) for part in (old, new))
     times = text.count(old) if count is None else min(text.count(old), whole(count, "the count"))
-    budget_of(context).fits(len(text) + max(0, times) * (len(new) - len(old)))
+    scope.budget.fits(len(text) + max(0, times) * (len(new) - len(old)))
     return text.replace(old, new, -1 if count is None else count)
 
 
-def _indent(context: Context, value: Any, width: int | str = 4, first: bool = False, blank: bool = False) -> str:  # noqa: FBT001, FBT002 - Jinja's signature
-    text = _text(context, value)
+@pass_context
+def _indent(scope: Scope, text: str, width: int | str = 4, first: bool = False, blank: bool = False) -> str:  # noqa: FBT001, FBT002 - Jinja's signature
     if not isinstance(width, str):
-        budget_of(context).fits(whole(width, "the width"))
+        scope.budget.fits(whole(width, "the width"))
         width = " " * width
     lines = text.split("\n")
-    budget_of(context).fits(len(text) + len(lines) * len(width))
+    scope.budget.fits(len(text) + len(lines) * len(width))
     indented = [width + line if line or blank else line for line in lines[1:]]
     return "\n".join([width + lines[0] if first else lines[0], *indented])
 
 
-def _truncate(
-    context: Context,
-    value: Any,
-    length: int = 255,
-    killwords: bool = False,  # noqa: FBT001, FBT002 - Jinja's signature
-    end: str = "...",
-    leeway: int = 5,
-) -> str:
-    text, end = _text(context, value), _text(context, end)
-    if whole(length, "the length") < len(end) or whole(leeway, "the leeway") < 0:
-        raise TemplateError("the length must be at least that of the end, the leeway at least 0")
-    if len(text) <= length + leeway:
-        return text
-    cut = text[: length - len(end)]
-    return (cut if killwords else cut.rsplit(" ", 1)[0]) + end
-
-
-def _format(context: Context, value: Any, *args: Any, **kwargs: Any) -> str:
+@pass_context
+def _format(scope: Scope, text: str, *args: Any, **kwargs: Any) -> str:
     if args and kwargs:
-        raise TemplateError("the filter `format` takes values in order or by name, not both")
-    return percent(_text(context, value), kwargs or args, budget_of(context))
+        raise FilterArgumentError("takes values in order or by name, not both")
+    return percent(text, kwargs or args, scope.budget)
 
 
-def _join(context: Context, value: Any, d: Any = "", attribute: Any = None) -> str:
-    budget, separator, get = budget_of(context), _text(context, d), _getter(context, attribute)
+@pass_context
+def _join(scope: Scope, items: Any, d: Any = "", attribute: Any = None) -> str:
+    separator = to_text(d, scope.budget)
     pieces: list[str] = []
     length = 0
-    for item in sequence(value):
-        pieces.append(to_text(get(item), budget))
+    for item in items if attribute is None else _JINJA["map"](scope, items, attribute=attribute):
+        pieces.append(to_text(item, scope.budget))
         length += len(pieces[-1]) + (len(separator) if len(pieces) > 1 else 0)
-        budget.fits(length)
+        scope.budget.fits(length)
     return separator.join(pieces)
 
 
 # numbers
 
 
-def _int(_: Context, value: Any, default: Any = 0, base: int = 10) -> Any:
+def _int(value: Any, default: Any = 0, base: int = 10) -> Any:
     try:
         if isinstance(value, str):
-            return int(value[:1000], base) if len(value) <= 1000 else default
+            return int(value, base) if len(value) <= 1000 else default
         return int(value)
     except (TypeError, ValueError, OverflowError):
         return default
 
 
-def _float(_: Context, value: Any, default: Any = 0.0) -> Any:
+def _float(value: Any, default: Any = 0.0) -> Any:
     try:
         converted = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -188,213 +189,111 @@ def _float(_: Context, value: Any, default: Any = 0.0) -> Any:
     return converted if math.isfinite(converted) else default
 
 
-def _round(_: Context, value: Any, precision: int = 0, method: str = "common") -> Any:
-    rounded = number(value)
+def _round(value: Any, precision: int = 0, method: str = "common") -> Any:
     if abs(whole(precision, "the precision")) > 15:
         raise TemplateError("the precision must be from -15 to 15")
-    if method == "common":
-        return round(rounded, precision)
-    if method not in {"ceil", "floor"}:
-        raise TemplateError("the method must be common, ceil or floor")
-    scale = 10.0**precision
-    return (math.ceil if method == "ceil" else math.floor)(rounded * scale) / scale
+    return _JINJA["round"](value, precision, method)
 
 
-def _sum(context: Context, value: Any, attribute: Any = None, start: Any = 0) -> Any:
-    get, total = _getter(context, attribute), number(start)
-    for item in sequence(value):
-        total = context.environment.call_binop(context, "+", total, number(get(item)))  # type: ignore[attr-defined]
-    return total
+@pass_context
+def _sum(scope: Scope, items: Any, attribute: Any = None, start: Any = 0) -> Any:
+    # `start` as a list would add up lists, each time with a copy of all before.
+    return binary("+", _JINJA["sum"](scope, items, attribute, number(start)), 0, scope.budget)
 
 
-# lists and mappings
+# lists
 
 
-def _default(_: Context, value: Any, default_value: Any = "", boolean: bool = False) -> Any:  # noqa: FBT001, FBT002 - Jinja's signature
-    return default_value if isinstance(value, Undefined) or (boolean and not value) else value
+def _reverse(value: Any) -> Any:
+    return value[::-1] if isinstance(value, str) else list(reversed(value))
 
 
-def _first(context: Context, value: Any) -> Any:
-    for item in sequence(value):
-        return item
-    return context.environment.undefined("there is no first item: the list is empty")
+@pass_context
+def _sort(scope: Scope, items: Any, *args: Any, **kwargs: Any) -> Any:
+    scope.budget.spend(len(items))
+    return _JINJA["sort"](scope, items, *args, **kwargs)
 
 
-def _last(context: Context, value: Any) -> Any:
-    for item in reversed(sequence(value)):
-        return item
-    return context.environment.undefined("there is no last item: the list is empty")
+@pass_context
+def _groupby(scope: Scope, items: Any, attribute: Any, default: Any = None, case_sensitive: bool = True) -> list[Group]:  # noqa: FBT001, FBT002 - Jinja's signature
+    scope.strict = default is None
+    return [Group(*group) for group in _JINJA["groupby"](scope, items, attribute, default, case_sensitive)]
 
 
-def _reverse(_: Context, value: Any) -> Any:
-    return value[::-1] if isinstance(value, str) else list(reversed(sequence(value)))
-
-
-def _sort(
-    context: Context,
-    value: Any,
-    reverse: bool = False,  # noqa: FBT001, FBT002 - Jinja's signature
-    case_sensitive: bool = False,  # noqa: FBT001, FBT002
-    attribute: Any = None,
-) -> list[Any]:
-    gets = [
-        _defined_getter(context, part or None, case_sensitive=case_sensitive)
-        for part in ("" if attribute is None else str(attribute)).split(",")
-    ]
-    items = list(sequence(value))
-    budget_of(context).spend(len(items) * len(gets))
-    return sorted(items, key=lambda item: [get(item) for get in gets], reverse=reverse)
-
-
-def _items(_: Context, value: Any) -> list[Any]:
-    if not isinstance(value, Mapping):
-        raise TemplateError(f"{kind_of(value)} is no mapping")
-    return list(value.items())
-
-
-def _dictsort(
-    context: Context,
-    value: Any,
-    case_sensitive: bool = False,  # noqa: FBT001, FBT002 - Jinja's signature
-    by: str = "key",
-    reverse: bool = False,  # noqa: FBT001, FBT002
-) -> list[Any]:
-    if by not in {"key", "value"}:
-        raise TemplateError('`dictsort` sorts by "key" or "value"')
-    key = _defined_getter(context, "0" if by == "key" else "1", case_sensitive=case_sensitive)
-    return sorted(_items(context, value), key=key, reverse=reverse)
-
-
-def _unique(context: Context, value: Any, case_sensitive: bool = False, attribute: Any = None) -> list[Any]:  # noqa: FBT001, FBT002 - Jinja's signature
-    key = _defined_getter(context, attribute, case_sensitive=case_sensitive)
-    found: dict[Any, Any] = {}
-    for item in sequence(value):
-        found.setdefault(key(item), item)
-    return list(found.values())
-
-
-def _extreme(choose: Callable[..., Any]) -> Function:
-    def extreme(context: Context, value: Any, case_sensitive: bool = False, attribute: Any = None) -> Any:  # noqa: FBT001, FBT002 - Jinja's signature
-        items = list(sequence(value))
-        if not items:
-            return context.environment.undefined("the list is empty")
-        return choose(items, key=_defined_getter(context, attribute, case_sensitive=case_sensitive))
-
-    return extreme
-
-
-def _groupby(context: Context, value: Any, attribute: Any, default: Any = None) -> list[Group]:
-    get = _getter(context, attribute)
-    groups: dict[Any, list[Any]] = {}
-    for item in sequence(value):
-        key = get(item)
-        if isinstance(key, Undefined):
-            key = default if default is not None else str(key)
-        groups.setdefault(key, []).append(item)
-    return [Group(key, groups[key]) for key in sorted(groups)]
-
-
-def _batch(context: Context, value: Any, linecount: int, fill_with: Any = None) -> list[list[Any]]:
-    items, size = list(sequence(value)), whole(linecount, "the size")
-    if size < 1:
+@pass_context
+def _batch(scope: Scope, items: Any, linecount: int, fill_with: Any = None) -> Any:
+    if whole(linecount, "the size") < 1:
         raise TemplateError("the size must be at least 1")
-    budget_of(context).spend(len(items) // size)
-    rows = [items[start : start + size] for start in range(0, len(items), size)]
-    if rows and fill_with is not None:
-        missing = size - len(rows[-1])
-        budget_of(context).spend(missing * (1 + weigh(fill_with, budget_of(context).left)))
-        rows[-1] += [fill_with] * missing
-    return rows
+    scope.budget.spend(len(items) // linecount + (0 if fill_with is None else -len(items) % linecount))
+    return _JINJA["batch"](items, linecount, fill_with)
 
 
-def _slice(context: Context, value: Any, slices: int, fill_with: Any = None) -> list[list[Any]]:
-    items, count = list(sequence(value)), whole(slices, "the number of slices")
-    if count < 1:
+@pass_context
+def _slice(scope: Scope, items: Any, slices: int, fill_with: Any = None) -> Any:
+    if whole(slices, "the number of slices") < 1:
         raise TemplateError("the number of slices must be at least 1")
-    budget_of(context).spend(count)
-    size, longer = divmod(len(items), count)
-    rows, start = [], 0
-    for index in range(count):
-        end = start + size + (index < longer)
-        rows.append(items[start:end] + ([fill_with] if fill_with is not None and longer and index >= longer else []))
-        start = end
-    return rows
+    scope.budget.spend(slices)
+    # Jinja also adds the filling to slices of the same length.
+    return _JINJA["slice"](scope, items, slices, fill_with if len(items) % slices else None)
 
 
-def _named(context: Context, name: Any, known: Mapping[str, Function], what: str) -> Function:
-    function = known.get(name) if isinstance(name, str) else None
-    if function is None:
+def _check_known(what: str, name: Any, known: Mapping[str, Function]) -> None:
+    # Jinja looks the name up for the first item, so it would not notice the mistake in an empty list.
+    if not isinstance(name, str) or name not in known:
         raise TemplateError(f"there is no {what} {str(name)[:60]!r}")
-    run = guarded(str(name), function, what)
-    return lambda *args, **kwargs: run(context, *args, **kwargs)
 
 
-def _map(context: Context, value: Any, *args: Any, **kwargs: Any) -> list[Any]:
+@pass_context
+def _map(scope: Scope, items: Any, *args: Any, **kwargs: Any) -> Any:
     if args:
-        run = _named(context, args[0], FILTERS, "filter")
-        return [run(item, *args[1:], **kwargs) for item in sequence(value)]
-    if "attribute" not in kwargs:
-        raise TemplateError("`map` takes the name of a filter, or `attribute=`")
-    get, default = _getter(context, kwargs.pop("attribute")), kwargs.pop("default", None)
-    if kwargs:
-        raise TypeError(f"unexpected argument {next(iter(kwargs))!r}")
-    found = [get(item) for item in sequence(value)]
-    return found if default is None else [default if isinstance(item, Undefined) else item for item in found]
+        _check_known("filter", args[0], FILTERS)
+    elif "attribute" not in kwargs:
+        raise TypeError("takes the name of a filter, or `attribute=`")
+    return _JINJA["map"](scope, items, *args, **kwargs)
 
 
-def _select(*, keep: bool, by_attribute: bool) -> Function:
-    def select(context: Context, value: Any, *args: Any) -> list[Any]:
-        rest = args[1:] if by_attribute else args
+def _selecting(name: str, *, by_attribute: bool = False) -> Function:
+    @pass_context
+    def select(scope: Scope, items: Any, *args: Any) -> Any:
         if by_attribute and not args:
-            raise TemplateError("the name of the attribute is missing")
-        get = _getter(context, args[0]) if by_attribute else _getter(context, None)
-        test = _named(context, rest[0], TESTS, "test") if rest else bool
-        return [item for item in sequence(value) if bool(test(get(item), *rest[1:])) is keep]
+            raise TypeError("the name of the attribute is missing")
+        for test in args[by_attribute : by_attribute + 1]:
+            _check_known("test", test, TESTS)
+        return _JINJA[name](scope, items, *args)
 
     return select
 
 
-_TITLE: Final = JINJA_FILTERS["title"]
-
+_TEXTS: Final = "capitalize center format indent lower replace string title trim truncate upper wordcount"
+_LISTS: Final = (
+    "batch count first groupby join last length list map max min reject rejectattr reverse select selectattr slice sort"
+    " sum unique"
+)
+_CONVERSIONS: Final[Mapping[str, Callable[[Any, Budget], Any]]] = {
+    **dict.fromkeys(_TEXTS.split(), to_text),
+    **dict.fromkeys(_LISTS.split(), lambda value, _: sequence(value)),
+    **dict.fromkeys(("dictsort", "items"), lambda value, _: _mapping(value)),
+    **dict.fromkeys(("abs", "round"), lambda value, _: number(value)),
+}
 FILTERS: Final[Mapping[str, Function]] = {
-    "abs": lambda _, value: abs(number(value)),
+    **{name: _JINJA[name] for name in (*_CONVERSIONS, "d", "default")},
     "batch": _batch,
-    "capitalize": _of_text(str.capitalize),
     "center": _center,
-    "count": lambda _, value: len(sequence(value)),
-    "d": _default,
-    "default": _default,
-    "dictsort": _dictsort,
-    "first": _first,
     "float": _float,
     "format": _format,
     "groupby": _groupby,
     "indent": _indent,
     "int": _int,
-    "items": _items,
     "join": _join,
-    "last": _last,
-    "length": lambda _, value: len(sequence(value)),
-    "list": lambda _, value: list(sequence(value)),
-    "lower": _of_text(str.lower),
     "map": _map,
-    "max": _extreme(max),
-    "min": _extreme(min),
-    "reject": _select(keep=False, by_attribute=False),
-    "rejectattr": _select(keep=False, by_attribute=True),
+    "reject": _selecting("reject"),
+    "rejectattr": _selecting("rejectattr", by_attribute=True),
     "replace": _replace,
     "reverse": _reverse,
     "round": _round,
-    "select": _select(keep=True, by_attribute=False),
-    "selectattr": _select(keep=True, by_attribute=True),
+    "select": _selecting("select"),
+    "selectattr": _selecting("selectattr", by_attribute=True),
     "slice": _slice,
     "sort": _sort,
-    "string": _of_text(str),
     "sum": _sum,
-    "title": _of_text(_TITLE),
-    "trim": _trim,
-    "truncate": _truncate,
-    "unique": _unique,
-    "upper": _of_text(str.upper),
-    "wordcount": _of_text(lambda text: len(re.findall(r"\w+", text))),
 }

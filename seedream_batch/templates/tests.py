@@ -1,57 +1,32 @@
-"""The tests that templates have, for `x is ...` and for `select`. Each takes the context first, like a filter."""
+"""The tests of templates, for `x is ...` and for `select`: those of Jinja, except where it would guess or format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from jinja2 import Undefined
+from jinja2.tests import TESTS as JINJA_TESTS
 
 from seedream_batch.templates.limits import number, sequence
 
 Function = Callable[..., Any]
 
-
-def _is(check: Callable[[Any], bool]) -> Function:
-    return lambda _, value: check(value)
+_JINJA: Final = cast("Mapping[str, Function]", JINJA_TESTS)
 
 
-def _compare(compare: Callable[[Any, Any], bool]) -> Function:
-    return lambda _, value, other: compare(value, other)
+def _of_numbers(name: str) -> Function:
+    """Take numbers only: `'%999d' is odd` would format in Jinja."""
+    return lambda *values: _JINJA[name](*map(number, values))
 
 
-def _whole_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-_COMPARISONS: Final[Mapping[tuple[str, ...], Function]] = {
-    ("eq", "equalto", "=="): _compare(lambda left, right: bool(left == right)),
-    ("ne", "!="): _compare(lambda left, right: bool(left != right)),
-    ("lt", "lessthan", "<"): _compare(lambda left, right: bool(left < right)),
-    ("le", "<="): _compare(lambda left, right: bool(left <= right)),
-    ("gt", "greaterthan", ">"): _compare(lambda left, right: bool(left > right)),
-    ("ge", ">="): _compare(lambda left, right: bool(left >= right)),
-    ("in",): _compare(lambda left, right: left in sequence(right)),
-}
-
+_SAME: Final = (
+    "!= < <= == > >= boolean defined eq equalto false float ge greaterthan gt integer iterable le lessthan lt mapping"
+    " ne none number sequence string true undefined"
+)
 TESTS: Final[Mapping[str, Function]] = {
-    **{name: function for names, function in _COMPARISONS.items() for name in names},
-    "boolean": _is(lambda value: isinstance(value, bool)),
-    "defined": _is(lambda value: not isinstance(value, Undefined)),
-    "divisibleby": _compare(lambda value, divisor: bool(number(value) % number(divisor) == 0)),
-    "even": _is(lambda value: bool(number(value) % 2 == 0)),
-    "false": _is(lambda value: value is False),
-    "float": _is(lambda value: isinstance(value, float)),
-    "integer": _is(_whole_number),
-    "iterable": _is(lambda value: isinstance(value, (str, list, tuple, dict, range))),
-    "lower": _is(lambda value: isinstance(value, str) and value.islower()),
-    "mapping": _is(lambda value: isinstance(value, Mapping)),
-    "none": _is(lambda value: value is None),
-    "number": _is(lambda value: isinstance(value, (int, float))),
-    "odd": _is(lambda value: bool(number(value) % 2 == 1)),
-    "sequence": _is(lambda value: isinstance(value, (str, list, tuple, dict, range))),
-    "string": _is(lambda value: isinstance(value, str)),
-    "true": _is(lambda value: value is True),
-    "undefined": _is(lambda value: isinstance(value, Undefined)),
-    "upper": _is(lambda value: isinstance(value, str) and value.isupper()),
+    **{name: _JINJA[name] for name in _SAME.split()},
+    **{name: _of_numbers(name) for name in ("divisibleby", "even", "odd")},
+    "in": lambda value, items: value in sequence(items),
+    "lower": lambda value: isinstance(value, str) and value.islower(),
+    "upper": lambda value: isinstance(value, str) and value.isupper(),
 }

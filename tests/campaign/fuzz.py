@@ -68,7 +68,7 @@ TARGETS = {
         template_seeds,
         heavy_templates,
         tuple(TEMPLATE_WORDS.split()),
-        ("seedream_batch.expand",),
+        ("seedream_batch.templates",),
         160,
         5,
         200,
