@@ -1,4 +1,4 @@
-"""Plan a job and run it: what Python programs call, and what the command line calls, too."""
+"""Plan a job and run it: the functions that Python programs and the command line call."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ OnStart = Callable[[Stats, int, int], object] | None
 
 
 def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = None) -> Plan:
-    """What a run of the job would do, and why; changes nothing, asks the service nothing, needs no key.
+    """Return what a run of the job would do, and why; change nothing, call no service, need no key.
 
     Args:
-        job: What `load_job` gave.
-        select: Only tasks with these values may be bought or sent again: `["subject=fox", "size=1:1,16:9"]`.
-        resend: Whether uncertain tasks are sent again under their key; None: as the job says in `run.on_unknown`.
+        job: The result of `load_job`.
+        select: Only tasks with these values may be bought or resent: `["subject=fox", "size=1:1,16:9"]`.
+        resend: Whether uncertain tasks are resent under their key; None: as the job says in `run.on_unknown`.
 
     Raises:
-        InvalidJob: A cell of the job has a problem; all of them are told.
+        InvalidJob: A cell of the job has a problem; all problems are reported.
         ManifestError: The manifest in the output folder cannot be read.
         UsageError: `select` names what the job does not have.
     """
@@ -68,46 +68,38 @@ def run(
     interruption: Interruption | None = None,
     signals: bool = False,
 ) -> RunResult:
-    """Makes every image that the job asks for and that is not there yet; returns when nothing is left to do.
+    """Generate the missing images of a job; return when nothing is left to do.
 
-    What stops a run early is no error: the result's `stop_reason` says it, and `left` how many tasks wait for the next
-    run. May be stopped and killed at any moment: the next run goes on from there, and buys nothing twice.
+    What stops a run early is not an error: the result's `stop_reason` names it, and `left` is how many tasks wait for
+    the next run. A run may be stopped or killed at any moment: the next run continues, and buys nothing twice.
 
-    Ctrl-C raises `KeyboardInterrupt`, but not before what is being sent or written is finished; a second one does so at
-    once. A program that handles SIGINT by itself calls `interruption.ask()` there instead.
+    Ctrl-C raises `KeyboardInterrupt` once what is being sent or written is finished; a second one raises it at once. A
+    program that handles SIGINT itself calls `interruption.ask()` there instead.
 
     Args:
-        job: What `load_job` gave.
-        options: What this run is to do; without them, everything.
-        select: Only tasks with these values are bought or sent again: `["subject=fox", "size=1:1,16:9"]`. What is in
-            flight is paid for, and collected whole.
-        service: The address of the service, or a context manager that gives it, which is entered once the run holds
-            the output folder, and left with it. None: `APIMART_BASE_URL`, else the provider's.
+        job: The result of `load_job`.
+        options: What this run does; None: everything.
+        select: Only tasks with these values are bought or resent: `["subject=fox", "size=1:1,16:9"]`. Tasks in flight
+            are paid for, and collected in any case.
+        service: The address of the service, or a context manager that yields it, entered once the run holds the lock
+            of the output folder, and left before that is released. None: `APIMART_BASE_URL`, else the provider's.
         key: The API key. None: `APIMART_API_KEY`, else the file that `APIMART_API_KEY_FILE` names.
-        on_event: Gets every event. What it raises ends the run in good order, and is raised then.
-        on_start: Gets the counters, which are live, and how many images the job asks for and how many of them are
-            stored already; then comes the first event. What it raises counts like that of `on_event`.
+        on_event: Receives every event. An error it raises ends the run in good order, and is raised then.
+        on_start: Receives the live counters, how many images the job asks for, and how many are stored already,
+            before the first event. Its errors are handled like those of `on_event`.
         interruption: Ends the run, from another thread or from a callback.
-        signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order, and tell which it was in the result. Only in
-            the main thread; else no handler is installed.
+        signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order, and name the signal in the result. Only in
+            the main thread.
 
     Raises:
         InvalidJob: A cell of the job has a problem; nothing was sent.
         ManifestLocked: Another run holds the output folder.
         ManifestError: The manifest in the output folder cannot be used.
         StorageError: A file or folder cannot be read or written.
-        UsageError: There is no key, `select` names what the job does not have, or the folder belongs to another job or
-            service.
+        UsageError: There is no key, `select` names what the job does not have, an event loop is running, `signals` is
+            used outside the main thread, or the folder belongs to another job or service.
     """
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        raise UsageError("an event loop is running here, and run() would hold it up; await run_async()")
-    if signals and threading.current_thread() is not threading.main_thread():
-        raise UsageError("only the main thread can handle signals")
-    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
-        # The names of images must not depend on the locale of whoever runs the job.
-        encoding = sys.getfilesystemencoding()
-        raise UsageError(f"file names are in {encoding} here, not in UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
+    _check_process(signals=signals)
     interruption = interruption or Interruption()
     events = _Listener(on_event, interruption)
     start = _Listener(on_start, interruption)
@@ -141,11 +133,11 @@ async def run_async(
     on_start: OnStart = None,
     interruption: Interruption | None = None,
 ) -> RunResult:
-    """As `run`, beside whatever else the event loop does: the run has a thread and a loop of its own.
+    """Run as `run` does, beside other work of the event loop: the run has a thread and a loop of its own.
 
     `on_event` and `on_start` are called in the caller's loop. Cancelling this ends the run in good order, like the
-    first Ctrl-C: nothing new is sent, what is being sent or written is finished, then the cancellation goes on.
-    Cancelled again, it leaves at once. To have the result of a run that is ended, use an `interruption`.
+    first Ctrl-C: nothing new is sent, what is being sent or written is finished, then the cancellation is raised.
+    Cancelled again, the run stops at once. To get the result of a run that is ended early, use an `interruption`.
     """
     loop = asyncio.get_running_loop()
     interruption = interruption or Interruption()
@@ -179,8 +171,21 @@ async def run_async(
     return result
 
 
+def _check_process(*, signals: bool) -> None:
+    """Raise `UsageError` if a run cannot work in this thread, or with this process's file names."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UsageError("an event loop is running here, and run() would hold it up; await run_async()")
+    if signals and threading.current_thread() is not threading.main_thread():
+        raise UsageError("only the main thread can handle signals")
+    if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
+        # The names of images must not depend on the locale of whoever runs the job.
+        encoding = sys.getfilesystemencoding()
+        raise UsageError(f"file names are in {encoding} here, not in UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
+
+
 class _Listener(Generic[*Told]):
-    """Tells a caller what happens, until the caller fails: then the run ends in good order, and the error is kept."""
+    """Calls a callback until it fails: then the run ends in good order, and the error is kept."""
 
     def __init__(self, tell: Callable[[*Told], object] | None, interruption: Interruption) -> None:
         self._tell = tell
@@ -193,12 +198,12 @@ class _Listener(Generic[*Told]):
         try:
             self._tell(*told)
         except Exception as error:  # noqa: BLE001 - raised again by `raise_error`
-            # Raised in the middle of a run, it would keep what is paid for from being recorded.
+            # Raised inside the run, it could prevent paid results from being recorded.
             self._error = error
             self._interruption.ask()
 
     def raise_error(self) -> None:
-        """Raises what the caller raised, if anything."""
+        """Raise the callback's error, if any."""
         if self._error is not None:
             raise self._error
 
@@ -216,7 +221,7 @@ def _key(key: str | ApiKey | None) -> ApiKey:
 
 
 def _settled(options: RunOptions, job: LoadedJob, select: Sequence[str]) -> RunOptions:
-    """The options, with what the job says where they leave it open."""
+    """Return the options, with the job's settings where they are undecided."""
     resend = job.job.run.resends if options.resend is None else options.resend
     chooses = chosen(select, job.job) if select else options.chooses
     return dataclasses.replace(options, resend=resend, chooses=chooses)

@@ -1,4 +1,4 @@
-"""What the environment says: the API key and the address of the service."""
+"""Read the API key and the address of the service from the environment."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ DEFAULT_BASE_URL = "https://api.apimart.ai"
 
 
 def origin() -> str:
-    """The origin of the service: `APIMART_BASE_URL`, else the provider's. Raises `UsageError`."""
+    """Return the origin of the service: `APIMART_BASE_URL`, else the provider's. Raise `UsageError`."""
     return origin_of(os.environ.get("APIMART_BASE_URL") or DEFAULT_BASE_URL)
 
 
 def api_key() -> ApiKey:
-    """The key: `APIMART_API_KEY`, else the file named by `APIMART_API_KEY_FILE`. Raises `UsageError`."""
+    """Return the key: `APIMART_API_KEY`, else the file named by `APIMART_API_KEY_FILE`.
+
+    Raise `UsageError` if there is none, or `StorageError` if the file cannot be read.
+    """
     key = os.environ.get("APIMART_API_KEY")
     if key:
         return ApiKey(key)

@@ -1,23 +1,23 @@
 """The errors this package raises on purpose.
 
-Everything a user can cause or meet is a `SeedreamBatchError`; anything else that escapes is a bug.
+Every error a user can cause or encounter is a `SeedreamBatchError`; any other that escapes is a bug.
 
     SeedreamBatchError
     +-- UsageError            a wrong argument, environment variable or combination of them
-    +-- InvalidJob            a job file with problems, all of them told at once
+    +-- InvalidJob            a job file with problems, all of them reported at once
     +-- ServiceError          the service cannot be used as asked
     |   +-- CredentialsRefused
     |   +-- BalanceTooLow
     |   +-- RequestRefused
-    |   +-- NotReached       the request never came to it
+    |   +-- NotReached        the request never reached it
     +-- ManifestError         the manifest cannot be used
     |   +-- ManifestLocked    another run holds it
-    |   |   +-- Fenced        other workers took over from this one
-    |   +-- ManifestBusy      another program writes into it
+    |   |   +-- Fenced        this worker's lease expired
+    |   +-- ManifestBusy      another program writes to it
     |   +-- StaleTransition   a guarded write did not find the state it names
     +-- StorageError          a file or folder cannot be read or written
-        +-- ConnectionLost          the server that the manifest is on does not answer
-        +-- Collision         two transactions got in each other's way; nothing was changed
+        +-- ConnectionLost    the database connection was lost; a commit in progress may be durable or not
+        +-- Collision         the server aborted a transaction (deadlock, lock timeout); nothing was changed
 
 Only `seedream_batch.cli` knows which exit code belongs to which.
 """
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 class SeedreamBatchError(Exception):
-    """Base of all expected errors; `str()` is a sentence for people."""
+    """Base of all expected errors; `str()` is a sentence for the user."""
 
 
 class UsageError(SeedreamBatchError):
-    """An argument, an environment variable or a combination of them makes no sense."""
+    """An argument, an environment variable or a combination of them is invalid."""
 
 
 class InvalidJob(SeedreamBatchError):
@@ -62,7 +62,7 @@ class BalanceTooLow(ServiceError):
 
 
 class RequestRefused(ServiceError):
-    """The service refuses this very request (4xx); asking again is of no use."""
+    """The service refuses this request (4xx); a retry is of no use."""
 
 
 class NotReached(ServiceError):
@@ -82,15 +82,15 @@ class ManifestLocked(ManifestError):
 
 
 class Fenced(ManifestLocked):
-    """The word of this worker does not count any more: it was silent for too long, and others took over its tasks."""
+    """This worker's lease expired; other workers have taken over its tasks."""
 
 
 class ManifestBusy(ManifestError):
-    """Another program writes into the manifest, and did not end within the time that it was given."""
+    """Another program writes to the manifest, and did not finish in time."""
 
 
 class StaleTransition(ManifestError):
-    """A state write named a state that the row was not in; nothing was changed."""
+    """A guarded update did not find the row in the state it names; nothing was changed."""
 
 
 class StorageError(SeedreamBatchError):
@@ -98,16 +98,19 @@ class StorageError(SeedreamBatchError):
 
 
 class ConnectionLost(StorageError):
-    """The line to the server that the manifest is on is gone, or it does not answer; nothing was changed."""
+    """The database connection was lost.
+
+    A commit in progress may be durable or not; reconnecting tells which.
+    """
 
 
 class Collision(StorageError):
-    """The server broke a transaction off: it and another one waited for each other, or it waited for too long."""
+    """The server aborted a transaction because of a deadlock or a lock timeout; nothing was changed."""
 
 
 @contextmanager
 def translate_os_errors(path: Path) -> Iterator[None]:
-    """Errors of the system as `StorageError` about a path."""
+    """Raise `StorageError` about a path for each `OSError` in the block."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What an outcome moves a task to, and how long to wait before trying again: all pure."""
+"""Decide the state transitions of tasks, and how long to wait before a retry. Pure."""
 
 from __future__ import annotations
 
@@ -15,41 +15,44 @@ NOT_FOUND_GRACE = 60.0
 """Seconds after its submission in which a 404 does not yet mean that a task id is unknown."""
 
 BACKOFF_BASE = 1.0
-"""Seconds that the first pause after a failure may have at most."""
+"""Longest first pause after a failure, in seconds."""
 BACKOFF_CAP = 60.0
-"""Seconds that any such pause may have at most."""
+"""Longest pause after repeated failures, in seconds."""
 
 LEAST_POLLS = 3
-"""Polls in a row that have to show an odd end before a task is given up for it, ..."""
+"""Polls in a row that have to show an odd end before it is believed."""
 
 WATCHED = 300.0
-"""... over at least so many seconds, ..."""
+"""Seconds over which these polls have to be spread before the deadline of the task."""
 
 WATCHED_OVERDUE = 10.0
-"""... or over so many once its deadline has passed."""
+"""Seconds over which these polls have to be spread after the deadline of the task."""
 
 WATCHED_TOGETHER = 20.0
-"""Seconds over which several tasks have to show the same odd end, and none another, to be taken for an outage."""
+"""Seconds for which several tasks have to show the same odd end, and none another, to count as an outage."""
 
 CONFIRMED = 5.0
-"""Seconds over which a task has to be reported as failed, or as completed with too few images, to be believed."""
+"""Seconds for which a failure, or a completion with too few images, has to be repeated to be believed."""
 
 PATIENCE = 120.0
-"""Seconds past its deadline after which a run stops polling a task, whatever the answers were."""
+"""Seconds after its deadline after which a run stops polling a task, whatever the answers were."""
 
 GOOD_FOR = 600.0
-"""Seconds for which an answer that makes sense speaks for the way to the service."""
+"""Seconds for which a plausible answer proves that the service is reached."""
 
 POLL_PAUSE = 2.0
-"""Seconds between the first two polls that show an odd end; each further pause is twice as long, ..."""
+"""Seconds between the first two polls that show an odd end; doubled for each further pause."""
 
 LONGEST_POLL_PAUSE = 60.0
-"""... up to so many seconds."""
+"""Longest of these pauses, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a task goes, and why; `held` keeps an uncertain task for a person, `final` bars another attempt."""
+    """A state transition of a task, with its reason.
+
+    `held` leaves an uncertain task to the user's decision; `final` rules out another attempt.
+    """
 
     to: TaskState
     why: str
@@ -59,21 +62,21 @@ class Move:
 
 
 def after_submission(state: TaskState, submission: Submission) -> Move | None:
-    """What a submission's outcome moves a task to; None: it stays where it is.
+    """Return the transition of a task after a submission; None if it stays in its state.
 
-    `state` is `submitting` for a first send and `uncertain` for a resend under the same key. "Not executed" said of
-    a resend says nothing of the first send, so an uncertain task stays uncertain.
+    `state` is `submitting` for a first send and `uncertain` for a resend under the same key. That a resend was not
+    executed says nothing about the first send, so an uncertain task stays uncertain.
     """
-    told = _told(submission)
+    message = _message(submission)
     first = state is TaskState.SUBMITTING
     match submission.kind:
         case Submitted.ACCEPTED:
             return Move(TaskState.ACCEPTED, "replayed by the service" if submission.replayed else "accepted")
         case Submitted.REFUSED:
             final = is_moderation(submission.code, submission.message)
-            return Move(TaskState.FAILED, told, submission.code, final=final) if first else None
+            return Move(TaskState.FAILED, message, submission.code, final=final) if first else None
         case Submitted.BLOCKED:
-            return Move(TaskState.FAILED, f"turned away: {told}", submission.code) if first else None
+            return Move(TaskState.FAILED, f"turned away: {message}", submission.code) if first else None
         case (
             Submitted.UNREACHABLE
             | Submitted.RATE_LIMITED
@@ -82,29 +85,29 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
             | Submitted.UNPAID
             | Submitted.NO_MODEL
         ):
-            return Move(TaskState.PLANNED, told, submission.code) if first else None
+            return Move(TaskState.PLANNED, message, submission.code) if first else None
         case Submitted.IN_PROGRESS | Submitted.UNKNOWN:
-            return Move(TaskState.UNCERTAIN, told, submission.code) if first else None
+            return Move(TaskState.UNCERTAIN, message, submission.code) if first else None
         case Submitted.INDETERMINATE:
-            return Move(TaskState.UNCERTAIN, told, submission.code, held=True) if first else None
+            return Move(TaskState.UNCERTAIN, message, submission.code, held=True) if first else None
     assert_never(submission.kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Polls of one task in a row that showed the same: what, how many, and since when (seconds of a steady clock)."""
+    """Consecutive polls of one task with the same result: which, how many, and since when (monotonic seconds)."""
 
     what: str
     count: int
     since: float
 
     def lasted(self, now: float) -> float:
-        """Seconds from the first of them to now."""
+        """Return the seconds from the first of them to `now`."""
         return now - self.since
 
 
 def series(before: Series | None, poll: Poll, now: float) -> Series:
-    """The series that a poll continues or begins."""
+    """Return the series that a poll continues or starts; `now` in monotonic seconds."""
     what = f"{poll.kind}, {len(poll.images)}" if poll.kind is Polled.COMPLETED else str(poll.kind)
     if before is None or before.what != what:
         return Series(what, 1, now)
@@ -114,19 +117,19 @@ def series(before: Series | None, poll: Poll, now: float) -> Series:
 def is_odd(poll: Poll, *, age: float, least: int = 1) -> bool:
     """Return whether a poll shows an end that is believed only when it is repeated.
 
-    `age` is the seconds since the submission, `least` the number of images that a completed task has to have.
+    `age` is the seconds since the submission, `least` the number of images that a completed task must have.
     """
     short = poll.kind is Polled.COMPLETED and len(poll.images) < least
     return poll.kind is Polled.FAILED or short or (poll.kind is Polled.NOT_FOUND and age >= NOT_FOUND_GRACE)
 
 
 def makes_sense(poll: Poll) -> bool:
-    """Whether only a service that knows the task answers like this."""
+    """Return whether only a service that knows the task answers like this."""
     return poll.kind in {Polled.RUNNING, Polled.COMPLETED, Polled.FAILED} and not _is_empty(poll)
 
 
 def poll_pause(polls: int) -> float:
-    """Seconds to wait after so many polls in a row that showed an odd end."""
+    """Return the seconds to wait after this many consecutive polls that showed an odd end."""
     return float(min(LONGEST_POLL_PAUSE, POLL_PAUSE * 2.0 ** min(polls - 1, 30)))
 
 
@@ -138,13 +141,13 @@ def says_nothing(poll: Poll) -> bool:
 def after_poll(
     poll: Poll, *, age: float, overdue: bool, polls: int, lasted: float, asked: int = 1, least: int = 1
 ) -> Move | None:
-    """What a poll of an accepted task moves it to; None: keep polling.
+    """Return the transition of an accepted task after a poll; None to keep polling.
 
-    `age` is the seconds since its submission, `overdue` whether its deadline passed, `polls` how many polls in a row,
-    this one included, showed the same, and `lasted` the seconds since the first of them. One odd answer loses no task:
-    it is believed when it is repeated for a while. Past its deadline a task that has not ended is lost, not failed,
-    because it may still be billed. With `asked` images there it has ended, unless the service says that more come;
-    fewer than `least` are believed when they are repeated for a moment: the service may still be adding images.
+    `age` is the seconds since its submission, `overdue` whether its deadline passed, `polls` how many consecutive
+    polls, this one included, showed the same, and `lasted` the seconds since the first of them. A single odd answer
+    never loses a task: it has to be repeated for a while. After its deadline a task without an end is lost, not failed,
+    because it may still be billed. With `asked` images it has ended, unless the service says that more follow; fewer
+    than `least` have to be repeated, since the service may still be adding images.
     """
     believed = polls >= LEAST_POLLS and lasted >= (WATCHED_OVERDUE if overdue else WATCHED)
     match poll.kind:
@@ -157,11 +160,11 @@ def after_poll(
             return Move(TaskState.LOST, why) if believed else None
         case Polled.FAILED:
             moderated = is_moderation(poll.code, poll.message)
-            # Moderation is a decision. Anything else may be a relay that gave up on a task which still completes.
+            # Moderation is final. Any other failure may be that of a relay, while the task itself still completes.
             if not moderated and (polls < 2 or lasted < CONFIRMED):
                 return None
             why = poll.message or poll.code or "failed without a word"
-            # What was charged for all the same is not bought again by itself.
+            # A failed task that was charged for is not bought again automatically.
             return Move(TaskState.FAILED, why, poll.code, final=bool(poll.cost) or moderated)
         case Polled.NOT_FOUND:
             if not believed or (age < NOT_FOUND_GRACE and not overdue):
@@ -174,23 +177,23 @@ def after_poll(
             why = f"not ended {age:.0f} s after it was accepted"
             if not (overdue and believed):
                 return None
-            # Images that are there are not given up for a word.
+            # Images that exist are not given up because of the status.
             return Move(TaskState.SUCCEEDED if poll.images else TaskState.LOST, why)
         case Polled.UNAUTHORIZED | Polled.RATE_LIMITED | Polled.NO_ANSWER:
-            # Nothing was said of the task, so nothing is known that could end it.
+            # No answer about the task, so nothing ends it.
             return None
     assert_never(poll.kind)
 
 
 def richer(best: Poll | None, poll: Poll) -> Poll | None:
-    """Of two polls of a task, the one that showed more images; None as long as none was shown."""
+    """Return the one of two polls that showed more images; None if neither showed any."""
     return poll if len(poll.images) > (len(best.images) if best else 0) else best
 
 
 def with_images(poll: Poll, move: Move, best: Poll | None) -> tuple[Poll, Move]:
-    """The poll and the move that count: images shown by an earlier poll, `best`, are not given up for a later answer.
+    """Return the poll and transition that count: images of an earlier poll outweigh a later answer without them.
 
-    Only a failure outweighs images of a task that was still running.
+    Only a failure outweighs images of a task that was still running. `best` is the earlier poll with the most images.
     """
     if best is None or move.to is TaskState.SUCCEEDED:
         return poll, move
@@ -200,19 +203,19 @@ def with_images(poll: Poll, move: Move, best: Poll | None) -> tuple[Poll, Move]:
 
 
 class Outlook:
-    """What the latest polls of several tasks say together: when none makes sense, it is not the tasks.
+    """Compares the latest polls of several tasks: if none is plausible, the service is at fault, not the tasks.
 
-    Another account's key, a gateway that leads elsewhere and a service that was set up anew all answer so. Times are
-    seconds of a steady clock.
+    A key of another account, a gateway to another service and a service that lost its data all answer this way. Times
+    are monotonic seconds.
     """
 
     def __init__(self) -> None:
         self._odd: dict[int, Series] = {}
         self._good_at: dict[bool, float] = {}
-        """When an answer made sense last: by whether it brought images."""
+        """When the last plausible answer came, by whether it had images."""
 
     def note(self, task: int, poll: Poll, series: Series, now: float) -> None:
-        """Takes in a poll of the task, and the series that it belongs to."""
+        """Record a poll of a task, and the series it belongs to."""
         if says_nothing(poll):
             return
         if makes_sense(poll):
@@ -223,20 +226,20 @@ class Outlook:
             self._odd.pop(task, None)
 
     def forget(self, task: int) -> None:
-        """The task is polled no more."""
+        """Remove a task that is no longer polled."""
         self._odd.pop(task, None)
 
     def doubtful(self, now: float) -> bool:
-        """Whether several tasks show the same odd end, and none has shown anything else for a while."""
-        alike = {one.what for one in self._odd.values()}
-        # Where every task ends without images, only one that ends with them shows that it is not the way.
-        speaking = [True] if alike == {_EMPTY} else [True, False]
-        good = any(now - self._good_at[one] < GOOD_FOR for one in speaking if one in self._good_at)
+        """Return whether several tasks show the same odd end, and none has shown anything else for a while."""
+        alike = {odd.what for odd in self._odd.values()}
+        # If every task ends without images, only one that ends with images proves that the service is reached.
+        kinds = [True] if alike == {_EMPTY} else [True, False]
+        good = any(now - self._good_at[kind] < GOOD_FOR for kind in kinds if kind in self._good_at)
         return len(self._odd) > 1 and not good and len(alike) == 1
 
     def outage(self, now: float) -> int:
-        """How many tasks show the same odd end, if that has lasted long enough to be taken for an outage; else 0."""
-        lasting = all(one.count >= LEAST_POLLS and one.lasted(now) >= WATCHED_TOGETHER for one in self._odd.values())
+        """Return how many tasks show the same odd end if that has lasted long enough for an outage; else 0."""
+        lasting = all(odd.count >= LEAST_POLLS and odd.lasted(now) >= WATCHED_TOGETHER for odd in self._odd.values())
         return len(self._odd) if lasting and self.doubtful(now) else 0
 
 
@@ -248,10 +251,10 @@ def _is_empty(poll: Poll) -> bool:
 
 
 def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll:
-    """The looks at all task ids of one submission as one look; `age` in seconds since the submission.
+    """Combine the polls of all task ids of one submission into one; `age` in seconds since the submission.
 
-    It has ended when every part has. What some parts delivered counts, though others failed, or though the deadline
-    passed before they ended.
+    It has ended when every part has. Images of some parts count, even if others failed, or if the deadline passed
+    before they ended.
     """
     if len(polls) == 1:
         return polls[0]
@@ -267,13 +270,13 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
         missing = next((poll for poll in polls if poll.kind is Polled.NOT_FOUND), None)
         return missing or _all_failed(polls)
     known = [poll.cost for poll in polls if poll.cost is not None]
-    whole = len(polls) == parts and all(poll.cost is not None for poll in done)
+    complete = len(polls) == parts and all(poll.cost is not None for poll in done)
     lost = [f"a part {poll.kind}: {poll.message}" for poll in polls if poll.kind is not Polled.COMPLETED]
     return Poll(
         Polled.COMPLETED,
         images=tuple(image for poll in done for image in poll.images),
-        # A part that was dropped may still be billed, so the estimate has to stand.
-        cost=sum(known) if whole else None,
+        # A dropped part may still be billed, so the estimate stays.
+        cost=sum(known) if complete else None,
         status=done[0].status,
         notes=(*(note for poll in done for note in poll.notes), *lost),
         errors=(*(error for poll in done for error in poll.errors), *lost),
@@ -282,10 +285,10 @@ def combine(polls: Sequence[Poll], age: float, *, overdue: bool = False) -> Poll
 
 
 def _all_failed(polls: Sequence[Poll]) -> Poll:
-    """One failure for all: what any part was charged counts, and a refusal by moderation says more than another."""
-    told = next((poll for poll in polls if is_moderation(poll.code, poll.message)), polls[0])
+    """Return one failure for all parts: their charges add up, and a refusal by moderation takes precedence."""
+    chosen = next((poll for poll in polls if is_moderation(poll.code, poll.message)), polls[0])
     known = [poll.cost for poll in polls if poll.cost is not None]
-    return replace(told, cost=sum(known) if known else None)
+    return replace(chosen, cost=sum(known) if known else None)
 
 
 def _any(polls: Sequence[Poll], kind: Polled) -> bool:
@@ -293,11 +296,14 @@ def _any(polls: Sequence[Poll], kind: Polled) -> bool:
 
 
 def backoff(tries: int, *, random: Random) -> float:
-    """Seconds to wait after `tries` failures in a row: full jitter over an exponential, at least a tenth of it."""
+    """Return the seconds to wait after `tries` consecutive failures: exponential, capped, with full jitter.
+
+    Never less than a tenth of the ceiling.
+    """
     ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 30))
     return ceiling * (0.1 + 0.9 * random.random())
 
 
-def _told(submission: Submission) -> str:
+def _message(submission: Submission) -> str:
     status = f"HTTP {submission.status}: " if submission.status else ""
     return f"{status}{submission.message or submission.kind}"

@@ -1,4 +1,4 @@
-"""Tasks x manifest -> what a run would do with each, and why. Pure."""
+"""Decide what a run would do with each task of a job, and why. Pure."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from seedream_batch.model.task import (
 
 
 class Action(StrEnum):
-    """What a run would do with a task, in the order in which it would."""
+    """What a run would do with a task, in the order of the run."""
 
     FETCH = "fetch"
     POLL = "poll"
@@ -44,7 +44,7 @@ WORK = (Action.FETCH, Action.POLL, Action.RESEND, Action.SUBMIT, Action.MOVE)
 """The actions that change something."""
 
 PAID = (Action.FETCH, Action.POLL, Action.MOVE)
-"""The actions on what is paid for already: they are never left out."""
+"""The actions on what is already paid for; no filter leaves them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ def decide(
     resend: bool,
     now: float,
 ) -> Decision:
-    """What a run would do with a task of the job.
+    """Return what a run would do with a task of the job.
 
-    `known` is the manifest's record of it, `images` those it has, `was` the task that had its place in the output
-    before, and `resend` says whether uncertain tasks are sent again under their key. `now` is in unix seconds.
+    `known` is the task's record in the manifest and `images` its images; `was` is the task that had its output path
+    before. `resend` says whether uncertain tasks are resent under their key. `now` is in Unix seconds.
     """
     if known is None:
         if was is None:
@@ -98,7 +98,7 @@ def decide(
 
 @lru_cache(maxsize=64)
 def _new(images: int, price: int) -> Decision:
-    """What happens to a task that nobody knows of: in the first plan of a large job, a million times the same."""
+    """Return the decision for an unknown task, cached: the first plan of a large job has a million equal ones."""
     return Decision(Action.SUBMIT, "not made yet", images, images * price)
 
 
@@ -125,14 +125,14 @@ def _of_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord])
             return Decision(Action.LEAVE, f"image {state}: {first.reason}" if first.reason else f"image {state}")
     warning = known.warning or next((image.warning for image in images if image.warning), "")
     if warning:
-        told = "the same bytes as another image" if warning.startswith(SAME_BYTES) else warning
+        short = "the same bytes as another image" if warning.startswith(SAME_BYTES) else warning
         how = "accept it with `resolve --accept`, or pay again with `retry --flagged`"
-        return Decision(Action.LEAVE, f"stored, but not as requested: {told}; {how}")
+        return Decision(Action.LEAVE, f"stored, but not as requested: {short}; {how}")
     return Decision(Action.KEEP, "stored")
 
 
 def _difference(old: str, new: str) -> str:
-    """The names of the request's fields that are not the same."""
+    """Return the names of the request's fields that differ."""
     before, after = json.loads(old), json.loads(new)
     names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     return ", ".join(names) or "another sample"
@@ -150,7 +150,7 @@ class Group:
     axes: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, decision: Decision, names: Mapping[str, str]) -> None:
-        """Counts one task; `names` are its axis values for people."""
+        """Count one task; `names` are its axis values for display."""
         self.tasks += 1
         self.images += decision.images
         self.cost += decision.cost
@@ -163,27 +163,27 @@ class Group:
 
 @dataclass(slots=True)
 class Plan:
-    """What a run would do, by groups."""
+    """What a run would do, in groups."""
 
     groups: dict[tuple[Action, str], Group] = field(default_factory=dict)
     tasks: int = 0
     images: int = 0
     dropped: int = 0
-    """Tasks that the job no longer has and of which there is something: files that stay, or work in flight."""
+    """Tasks that the job no longer has, with files, which stay, or in flight."""
     left_out: int = 0
-    """Tasks of the job that were not chosen, and that a run passes over."""
+    """Tasks of the job that were not selected, and that a run skips."""
     totals: Totals = field(default_factory=Totals)
-    """What was spent and is held already."""
+    """What is already spent and reserved."""
     charged: bool = False
-    """Whether the prices are what the service charged before, and not only what the job says."""
+    """Whether prices are those last charged, and not only those in the job."""
     collect: int = 0
-    """Those of them that are in flight: what is paid for is collected all the same."""
+    """Dropped tasks that are in flight: what is paid for is collected in any case."""
 
     _last: tuple[Decision, Group] | None = field(default=None, init=False, repr=False, compare=False)
-    """What was added last: the next task mostly has the same."""
+    """The last decision and its group, since the next task mostly has the same."""
 
     def add(self, spec: TaskSpec, decision: Decision, names: Mapping[str, str]) -> None:
-        """Counts one task of the job."""
+        """Count one task of the job."""
         if self._last is None or decision is not self._last[0]:
             key = (decision.action, decision.why)
             group = self.groups.get(key)
@@ -195,18 +195,18 @@ class Plan:
         self.images += spec.images
 
     def leave_out(self, spec: TaskSpec) -> None:
-        """Counts a task of the job that was not chosen."""
+        """Count a task of the job that was not selected."""
         self.left_out += 1
         self.tasks += 1
         self.images += spec.images
 
     def ordered(self) -> list[Group]:
-        """The groups in the order in which a run would come to them."""
+        """Return the groups in the order of a run."""
         order = list(Action)
         return sorted(self.groups.values(), key=lambda group: (order.index(group.action), -group.tasks, group.why))
 
     def count(self, actions: Iterable[Action]) -> int:
-        """How many tasks have one of these actions."""
+        """Return how many tasks have one of these actions."""
         wanted = set(actions)
         return sum(group.tasks for group in self.groups.values() if group.action in wanted)
 
@@ -228,7 +228,7 @@ class Plan:
 
 
 def as_json(plan: Plan) -> Json:
-    """The plan for machines; money in USD."""
+    """Return the plan for machines; money in USD."""
     images, _ = plan.to_buy
     return {
         "tasks": plan.tasks,

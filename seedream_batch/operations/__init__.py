@@ -1,1 +1,1 @@
-"""What people do to a manifest between runs: plan, resolve, reject, prune, correct a cost."""
+"""Operations on a manifest between runs: plan, resolve, reject, prune, correct costs."""

@@ -1,4 +1,4 @@
-"""Correcting what tasks count against the budget, where the service said something odd."""
+"""Correct what tasks count against the budget, where the service reported something odd."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from seedream_batch.model.task import TaskRecord
 def correct_costs(
     job: Job, chooses: Callable[[Mapping[str, Json]], bool], cost: int, *, noted: bool
 ) -> list[TaskRecord]:
-    """Counts `cost` (millionths of a USD) for each charge of the chosen tasks; which tasks these were.
+    """Set each charge of the chosen tasks to `cost` (millionths of a USD); return these tasks.
 
-    With `noted` only charges that were marked as odd. Raises `ManifestLocked`, `UsageError`.
+    With `noted`, only charges that were marked as odd. Raise `ManifestLocked` or `UsageError`.
     """
     with opened(job) as manifest:
-        charges = [one for one in manifest.with_costs(noted=noted) if chooses(json.loads(one[0].cell))]
+        charges = [charge for charge in manifest.with_costs(noted=noted) if chooses(json.loads(charge[0].cell))]
         manifest.correct_cost(charges, cost, time.time())
     return list({task.id: task for task, _, _ in charges}.values())

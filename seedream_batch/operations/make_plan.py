@@ -1,4 +1,4 @@
-"""A look at a job and its manifest that changes nothing: what a run would do."""
+"""Compare a job with its manifest: what a run would do. Changes nothing."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 def make_plan(
     specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: Chooses | None = None
 ) -> Plan:
-    """What a run of these tasks would do at `now` (unix seconds), given their manifest, if there is one yet.
+    """Return what a run of these tasks would do at `now` (Unix seconds), given their manifest, if there is one yet.
 
-    `chooses` takes the cells of those that may be bought or sent again; what is paid for is collected all the same.
+    `chooses` takes the cells of tasks that may be bought or resent; what is paid for is collected in any case.
     """
     plan = Plan()
     if not exists(manifest):
@@ -52,7 +52,7 @@ def make_plan(
 
 
 def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:
-    """The task with what the service really charged, where that is known."""
+    """Return the task with the price that the service last charged, if known."""
     price = prices.get((spec.model, spec.resolution), spec.price)
     return spec if price == spec.price else dataclasses.replace(spec, price=price)
 
@@ -67,7 +67,7 @@ def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None
 def _survey_batch(
     plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, now: float, chooses: Chooses | None
 ) -> int:
-    """Adds these tasks to the plan; how many of them have files or are in flight."""
+    """Add these tasks to the plan; return how many of them have files or are in flight."""
     records = reader.lookup([spec.fingerprint for spec in batch])
     images = reader.images_of([record.id for record in records.values()])
     unknown = [json.dumps(spec.paths, ensure_ascii=False) for spec in batch if spec.fingerprint not in records]

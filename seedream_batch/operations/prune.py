@@ -1,4 +1,4 @@
-"""Pruning: the files and rows of what the job no longer has. Nothing goes that the manifest does not know."""
+"""Prune the files and rows of what the job no longer has; nothing is deleted that the manifest does not know."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from seedream_batch.model.job import Job
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec
 
 BATCH = 200
-"""Tasks whose files go before their rows do, in one transaction."""
+"""Tasks per transaction; their files are deleted before their rows."""
 
 
 @dataclass(slots=True)
@@ -28,24 +28,25 @@ class Pruned:
 
     found: Dropped
     done: bool
-    """Whether anything was to be deleted, and not only shown."""
+    """Whether files and rows were deleted, rather than only listed."""
     paths: list[str] = field(default_factory=list)
-    """The files that were deleted, or would be; all of them, or the first, as was asked for."""
+    """The files that were, or would be, deleted: all, or the first ones, as requested."""
     files: int = 0
     bytes: int = 0
     changed: list[str] = field(default_factory=list)
     """Files that are not what was stored: they stay, and belong to whoever changed them.
 
-    Before anything is deleted, only their type and size are compared."""
+    Without deletion, only their type and size are compared.
+    """
     unreadable: list[str] = field(default_factory=list)
     """Why files could not be read or deleted; their tasks stay as they are."""
 
 
 def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | None) -> Pruned:
-    """Finds what the job no longer has, and with `delete` deletes it; else nothing changes.
+    """Find what the job no longer has, and with `delete` delete it.
 
-    `tasks` are those of the job; `named` bounds the paths in the result. Raises `ManifestLocked`, `InvalidJob`,
-    `UsageError`, `StorageError`.
+    `tasks` are those of the job; `named` limits the paths in the result. Raise `ManifestLocked`, `InvalidJob`,
+    `UsageError` or `StorageError`.
     """
     folder = destination(job)
     with opened(job) as manifest:
@@ -63,7 +64,7 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
 
 
 def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None, *, elsewhere: bool) -> None:
-    """Batch by batch: first the files, then, once they are surely gone, the rows."""
+    """Delete in batches: first the files, then, once that is durable, the rows."""
     after = 0
     while batch := manifest.to_prune(after, BATCH):
         after = batch[-1][0].id
@@ -77,7 +78,7 @@ def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: 
                 for image in images:
                     emptied += _prune_image(manifest, folder, image, pruned, named)
             except StorageError as error:
-                # The task stays until that is mended; what of it went already is seen to be gone by the next time.
+                # The task stays until that is fixed; the next time, its files deleted so far are found missing.
                 pruned.unreadable.append(str(error))
             else:
                 cleared.append(task)
@@ -89,9 +90,9 @@ def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: 
 def _prune_image(
     manifest: Manifest, folder: Destination, image: ImageRecord, pruned: Pruned, named: int | None
 ) -> list[str]:
-    """Deletes the file of an image if it is what was stored; the paths where it is not any more."""
-    gone = []
-    # A move that was cut off left the file at its old place or at its new one.
+    """Delete the file of an image if it is what was stored; return the paths that are free of it now."""
+    emptied = []
+    # An interrupted move left the file at its old path or at its new one.
     for path in dict.fromkeys(path for path in (image.path, image.via) if path):
         owner = manifest.owner(path)
         if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
@@ -103,7 +104,7 @@ def _prune_image(
                 pruned.changed.append(path)
             continue
         if pruned.done:
-            gone.append(path)
+            emptied.append(path)
         if not found.there or not (pruned.done or image.state is ImageState.STORED):
             continue
         if pruned.done:
@@ -112,4 +113,4 @@ def _prune_image(
         pruned.bytes += image.bytes or 0
         if named is None or len(pruned.paths) < named:
             pruned.paths.append(path)
-    return gone
+    return emptied

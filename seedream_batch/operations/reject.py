@@ -1,4 +1,4 @@
-"""Buying anew what a person looked at and rejected: the file steps aside, and its task is planned again."""
+"""Reject images, so that they are bought again: the file is moved aside, and its task is planned again."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from seedream_batch.selection.picks import Picked
 
 @dataclass(slots=True)
 class Rejected:
-    """The tasks that are planned again; what was left alone, by its path or fingerprint, and why."""
+    """The tasks that are planned again, and what was left alone: its path or fingerprint, and why."""
 
     tasks: list[TaskRecord] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
-    """Where the rejected files are now, relative to the output folder."""
+    """Paths of the rejected files now, relative to the output folder."""
     left: list[str] = field(default_factory=list)
     unclear: int = 0
-    """Tasks that a poll may still complete: they are not bought again before one was answered."""
+    """Tasks that a poll may still complete: they are not bought again before a poll was answered."""
     cost: int = 0
-    """What the planned tasks will cost, by what is known now, in millionths of a USD."""
+    """Estimated cost of the planned tasks in millionths of a USD."""
 
 
 def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mapping[str, Json]], bool]) -> Rejected:
-    """Plans the tasks of these images again, those whose cell `chooses` takes; the files go to `superseded/`.
+    """Plan the tasks of these images again, if `chooses` takes their cell; move the files to `superseded/`.
 
-    A kill in between loses nothing: a file that has stepped aside and is still stored goes back with the next run, and
-    giving the command again goes on. Raises `ManifestLocked`, `StorageError`.
+    A kill in between loses nothing: the next run moves back a file that is still stored, and repeating the command
+    completes it. Raise `ManifestLocked`, `UsageError` or `StorageError`.
     """
     folder = destination(job)
     found = Rejected()
@@ -72,15 +72,15 @@ def reject_flagged(
 ) -> Rejected:
     """Plan those tasks again whose result is not what was requested, and whose cell `chooses` takes.
 
-    One that lacks images is planned only if its last poll, in `polled` by its number, said that there are no more;
-    with None, all are. All their files go to `superseded/`: what a new attempt brings is another set. Raises as
-    `reject_images` does.
+    A task that lacks images is planned only if its last poll, in `polled` by task number, said that there are no more;
+    with None, all are planned. All their files are moved to `superseded/`, since a new attempt yields another set.
+    Raise `ManifestLocked`, `UsageError` or `StorageError`.
     """
     folder = destination(job)
     found = Rejected()
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
-            flagged = [one.task for one in reader.flagged(UNLIMITED)]
+            flagged = [entry.task for entry in reader.flagged(UNLIMITED)]
         short = set(manifest.short_of_images(time.time() - KNOWN_FOR) if polled is not None else ())
         for task in flagged:
             if not chooses(json.loads(task.cell)):
@@ -96,37 +96,37 @@ def reject_flagged(
 
 
 def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
-    for fingerprint, group in groupby(sorted(rejected), lambda one: one.fingerprint):
+    for fingerprint, group in groupby(sorted(rejected), lambda pick: pick.fingerprint):
         yield fingerprint, list(group)
 
 
 def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: list[Picked], found: Rejected) -> None:
-    """Brings the files of one task out of the way, then notes in one transaction that it is made anew."""
+    """Move the files of one task aside, then plan it again, in one transaction."""
     images = {image.index: image for image in manifest.images(task.id)}
     if any(image.state is ImageState.ANNOUNCED for image in images.values()):
         found.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
         return
-    gone = []
-    for one in picked:
-        image = images.get(one.index)
-        why = _kept(folder, image, one)
+    rejected = []
+    for pick in picked:
+        image = images.get(pick.index)
+        why = _why_left(folder, image, pick)
         if image is None or why:
-            found.left.append(f"{task.paths[0]}, image {one.index}: {why}")
+            found.left.append(f"{task.paths[0]}, image {pick.index}: {why}")
             continue
         home = home_of(task, image)
         if aside := _step_aside(manifest, folder, task, image, home):
             found.files.append(aside)
-        gone.append((manifest.images(task.id)[image.index - 1], home))
-    if gone:
-        manifest.reject(task, gone, time.time())
+        rejected.append((manifest.images(task.id)[image.index - 1], home))
+    if rejected:
+        manifest.reject(task, rejected, time.time())
         found.tasks.append(task)
 
 
-def _kept(folder: Destination, image: ImageRecord | None, one: Picked) -> str:
-    """Why an image is left alone; empty if it is the one that was rejected."""
+def _why_left(folder: Destination, image: ImageRecord | None, pick: Picked) -> str:
+    """Return why an image is left alone; empty if it is the one that was rejected."""
     if image is None or image.state is not ImageState.STORED:
         return "it is not stored"
-    if one.sha256 and one.sha256 != image.sha256:
+    if pick.sha256 and pick.sha256 != image.sha256:
         return "it is another picture by now than the one that was rejected"
     places = [path for path in (image.path, image.via) if path and folder.existing([path])]
     if any(folder.sha256(path) != image.sha256 for path in places):
@@ -135,19 +135,19 @@ def _kept(folder: Destination, image: ImageRecord | None, one: Picked) -> str:
 
 
 def _step_aside(manifest: Manifest, folder: Destination, task: TaskRecord, image: ImageRecord, home: str) -> str:
-    """Moves the file, each step noted before it is done; where it is now, empty if it is gone."""
+    """Move the file aside, recording each step first; return its new path, empty if it is missing."""
     suffix = PurePosixPath(home).suffix
-    # The attempt makes the name a new one, should the picture that comes instead be rejected as well.
+    # The attempt makes the name unique, in case the next image is rejected as well.
     aside = f"{SUPERSEDED}/{home.removesuffix(suffix)}-{task.id}-{image.index}-{task.attempt}{suffix}"
-    # A move that was cut off left the file at its old place or at its new one.
+    # An interrupted move left the file at its old path or at its new one.
     place = next((path for path in (image.path, image.via) if path and folder.existing([path])), "")
     if place and image.path != aside:
         manifest.begin_move(image, aside)
         if place == aside:
-            # Moved already, by a command that was cut off before it was on the disk.
+            # Moved already, by a command that was killed before that was durable.
             folder.end_move(image.path or aside, aside)
         else:
             folder.move(place, aside, image.sha256 or "")
-        # With the way back: stopped right here, the picture is not rejected yet, and the next run brings it home.
+        # The target is its old path: after a kill here the image is not rejected yet, and the next run moves it back.
         manifest.relocate(image, aside, target=home, now=time.time())
     return aside if place else ""

@@ -1,4 +1,4 @@
-"""Carrying out what a person decided about failed, lost and uncertain tasks."""
+"""Apply the user's decisions on failed, lost and uncertain tasks."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Chooses = Callable[[Mapping[str, Json]], bool]
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """Tasks that were planned again, their estimated cost (millionths of a USD), and tasks that were left alone."""
+    """Tasks planned again, their estimated cost (millionths of a USD), and tasks left alone."""
 
     tasks: list[TaskRecord]
     cost: int
     left: list[TaskRecord]
-    """Lost tasks that a poll may still find: they are not bought again before one was answered."""
+    """Lost tasks that a poll may still find: they are not bought again before a poll was answered."""
 
     @property
     def images(self) -> int:
-        """Images that are to be paid for."""
+        """Images to be paid for."""
         return sum(task.images for task in self.tasks)
 
 
 def lost_tasks(job: Job, chooses: Chooses) -> int:
-    """How many of the chosen tasks of the job are lost, and may be found again by a poll."""
+    """Return how many of the chosen tasks are lost, and may be found again by a poll."""
     now = time.time()
     with ManifestReader(job.manifest) as reader:
         lost = _fitting(reader.tasks(TaskState.LOST, UNLIMITED), chooses)
@@ -44,10 +44,10 @@ def lost_tasks(job: Job, chooses: Chooses) -> int:
 
 
 def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None) -> Retried:
-    """Plans the chosen failed and lost tasks of the job again.
+    """Plan the chosen failed and lost tasks of the job again.
 
-    A lost task that the service may know is planned only if its last poll, in `polled` by its number, said that there
-    is nothing to be had; with None, all are.
+    A lost task that the service may still know is planned only if its last poll, in `polled` by task number, said that
+    there is nothing to collect; with None, all are planned. Raise `ManifestLocked` or `UsageError`.
     """
     now = time.time()
     with opened(job) as manifest:
@@ -60,8 +60,8 @@ def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None)
             and may_be_known(task, now)
             and polled.get(task.id) not in NO_MORE
         ]
-        kept = {task.id for task in left}
-        chosen = [task for task in chosen if task.id not in kept]
+        left_ids = {task.id for task in left}
+        chosen = [task for task in chosen if task.id not in left_ids]
         manifest.retry(chosen, now)
     return Retried(chosen, estimate(job, chosen), left)
 
@@ -74,11 +74,11 @@ def estimate(job: Job, tasks: Sequence[TaskRecord]) -> int:
 
 
 NO_MORE = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
-"""Answers to the last poll of a task that is still lost, or flagged, after it: there are no more images to be had."""
+"""Results of a poll after which a task that is still lost, or flagged, gets no more images."""
 
 
 def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Counts the chosen accepted tasks as lost, though a run does not dare to; which they were."""
+    """Mark the chosen accepted tasks as lost, which a run would not do yet; return them."""
     with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.ACCEPTED,), chooses)
         for task in chosen:
@@ -87,9 +87,9 @@ def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 
 def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
-    """Plans the chosen tasks of the job again whose images are not there, and which no link gives.
+    """Plan the chosen tasks again whose images are missing and can no longer be downloaded.
 
-    Which they were, and how many more miss an image that a link may still give, which is free.
+    Return these tasks, and how many others lack an image that a link may still yield for free.
     """
     with opened(job) as manifest:
         chosen = _fitting(manifest.to_remake(), chooses)
@@ -98,16 +98,16 @@ def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
 
 
 def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Takes the results of the chosen tasks as they are, though they are not what was requested; which they were."""
+    """Accept the results of the chosen flagged tasks as they are; return these tasks."""
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
-            chosen = _fitting([one.task for one in reader.flagged(UNLIMITED)], chooses)
+            chosen = _fitting([entry.task for entry in reader.flagged(UNLIMITED)], chooses)
         manifest.accept(chosen, time.time())
     return chosen
 
 
 def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Plans the chosen uncertain tasks again under new keys, which may pay for them twice; which they were."""
+    """Plan the chosen uncertain tasks again under new keys, which may pay for them twice; return them."""
     with opened(job) as manifest:
         chosen = _of_job(_chosen(manifest, (TaskState.UNCERTAIN,), chooses))
         manifest.forget(chosen, time.time())
@@ -115,7 +115,7 @@ def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 
 def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Counts the chosen uncertain tasks as failed; which they were."""
+    """Mark the chosen uncertain tasks as failed; return them."""
     with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.give_up(chosen, time.time())
@@ -123,7 +123,7 @@ def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 
 def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
-    """Lets the chosen uncertain tasks be sent again under their keys; which they are."""
+    """Allow the chosen uncertain tasks to be resent under their keys; return them."""
     with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.let_resend(chosen, time.time())
@@ -131,14 +131,14 @@ def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 
 
 def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
-    """The one chosen uncertain task gets the task id that the service knows it by. Raises `UsageError`.
+    """Give the one chosen uncertain task the task id that the service has for it; return the accepted task.
 
-    Of several it is the one that got an answer with this id in it.
+    Of several chosen tasks, it is the one whose stored response contains this id. Raise `UsageError`.
     """
     with opened(job) as manifest:
         chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
         if len(chosen) > 1:
-            # Whichever of them got an answer that has this id in it.
+            # The one whose stored response contains this id.
             named = [task for task in chosen if _is_named(manifest, task, task_id.strip())]
             chosen = named if len(named) == 1 else chosen
         if len(chosen) != 1:
@@ -153,12 +153,12 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
 
 
 def _is_named(manifest: Manifest, task: TaskRecord, task_id: str) -> bool:
-    """Whether a kept answer to the task has this id in it."""
+    """Return whether a stored response to the task contains this id."""
     return any(task_id in possible_ids(answer.kept) for answer in manifest.answers(task.id))
 
 
 def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
-    """Those that the job still asks for: nothing else is ever bought."""
+    """Return the tasks that the job still asks for: nothing else is ever bought."""
     return [task for task in tasks if task.ordinal is not None]
 
 

@@ -39,8 +39,8 @@ class Mutation:
 _TRIED_ANEW = (
     Edit(
         "lifecycle.py",
-        "return Move(TaskState.UNCERTAIN, told, submission.code) if first else None\n        case Submitted.IND",
-        "return Move(TaskState.PLANNED, told) if first else None\n        case Submitted.IND",
+        "return Move(TaskState.UNCERTAIN, message, submission.code) if first else None\n        case Submitted.IND",
+        "return Move(TaskState.PLANNED, message) if first else None\n        case Submitted.IND",
     ),
     # As the usual retry library has it: a new try, as if nothing had been sent.
     Edit("manifest/task_store.py", '            self._release(sql, task, "not executed")', "            pass"),
