@@ -1,4 +1,4 @@
-"""Datasets from what is stored: read beside a run, written whole or not at all."""
+"""Exports stored images as datasets: read while a run may be active, written completely or not at all."""
 
 from seedream_batch.export.dataset import DEFAULT_SHARD_SIZE, Exported, ExportOptions, Format, export
 

@@ -1,4 +1,4 @@
-"""The columns of an export: what the cells of a job have, and of which type each is in all rows."""
+"""The columns of an export, and the type of each across all rows."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from seedream_batch.model.document import Json
 
 _INT64 = range(-(2**63), 2**63)
 _EXACT = range(-(2**53), 2**53 + 1)
-"""Whole numbers that a float holds as they are."""
+"""Integers that a float represents exactly."""
 
 _DATED = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?", re.DOTALL)
-"""Texts that readers of JSON lines take for a date; no narrower than what they do."""
+"""Texts that readers of JSON lines take for a date; at least as broad as their own rule."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The type of each column in order, str, int, float or bool, and the columns that some row has no value for.
+    """The type of each column in order (str, int, float or bool), and the columns without a value in some row.
 
     `names` has the column of each leaf of a cell. `lists` are the leaves that are lists of one type in all rows,
-    `shapeless` the axes that are a mapping in one cell and none in another. `dated` says whether a text of the job
-    looks like a date.
+    `shapeless` the axes that are a mapping in one cell and not in another. `dated` says whether a text of the job looks
+    like a date.
     """
 
     types: Mapping[str, type]
@@ -38,22 +38,22 @@ class Columns:
     dated: bool
 
     def row(self, picture: Picture, path: str) -> dict[str, Json]:
-        """A row with every column; None where there is no value."""
-        found = {self.names[way]: leaf(value) for way, value in leaves(picture.cell)}
-        found |= fixed(picture, path)
-        return {name: converted(found.get(name), kind) for name, kind in self.types.items()}
+        """Return a row with every column; None where there is no value."""
+        values = {self.names[way]: leaf(value) for way, value in leaves(picture.cell)}
+        values |= fixed(picture, path)
+        return {name: converted(values.get(name), kind) for name, kind in self.types.items()}
 
     def without_gaps(self, row: Mapping[str, Json]) -> dict[str, Json]:
-        """A row without null: a column with gaps is text as a whole, since readers infer types from some rows."""
+        """Return a row without null: a column with gaps becomes text, as readers infer types from some rows."""
         return {name: _filled(value) if name in self.gappy else value for name, value in row.items()}
 
     def of_type(self, name: str) -> type:
-        """The type of a column without gaps."""
+        """Return the type of a column without gaps."""
         return str if name in self.gappy else self.types[name]
 
     def nested(self, picture: Picture, path: str) -> dict[str, Json]:
-        """A row with the cell nested in it: the same keys in all rows, each of one type, and nothing is null."""
-        found = dict(leaves(picture.cell))
+        """Return a row with the cell nested in it: the same keys and types in all rows, and no null."""
+        values = dict(leaves(picture.cell))
         cell: dict[str, Json] = {}
         for way, name in self.names.items():
             if way[0] in self.shapeless:
@@ -62,7 +62,7 @@ class Columns:
             at = cell
             for key in way[:-1]:
                 at = at.setdefault(key, {})
-            value = found.get(way)
+            value = values.get(way)
             if way not in self.lists:
                 value = converted(leaf(value), self.types[name])
                 value = _filled(value) if name in self.gappy else value
@@ -82,7 +82,7 @@ class Learner:
         self._dated = False
 
     def learn(self, picture: Picture) -> None:
-        """Takes in one more image."""
+        """Add an image."""
         self._rows += 1
         for way, value in leaves(picture.cell):
             self._elements[way] = _element(value, self._elements.get(way, _ANY))
@@ -103,9 +103,9 @@ class Learner:
             self._dated = True
 
     def columns(self, *, flat: bool) -> Columns:
-        """What was learned: the columns of the axes first. With `flat`, each value has a column of its own.
+        """Return the columns learnt, those of the axes first. With `flat`, each value has its own column.
 
-        Raises `UsageError` where two values cannot be told apart by their names.
+        Raises `UsageError` if two values would have the same column name.
         """
         ways = [way for way in self._filled if way[-1] is not _FIXED]
         names = _named(ways, flat=flat)
@@ -121,14 +121,14 @@ class Learner:
 
 
 _FIXED = "\0"
-"""Behind the name of a column that every table has: no key of a job is that."""
+"""Follows the name of a column that every table has: no key of a job equals it."""
 
 _ANY = object
-"""What the elements of a list are, as long as nothing is known of them."""
+"""Element type of a list while nothing is known of it."""
 
 
 def _named(ways: Iterable[Way], *, flat: bool) -> dict[Way, str]:
-    """A column for each leaf; none that another one has, in whatever letter case or Unicode form."""
+    """Return a unique column name for each leaf, ignoring case and Unicode form."""
     names: dict[Way, str] = {}
     joined: set[str] = set()
     taken = {_folded(name) for name in TAKEN}
@@ -153,28 +153,28 @@ def _folded(name: str) -> str:
 
 
 def _element(value: Json, known: type | None) -> type | None:
-    """The one type that the elements of lists have, None where they have none, or where a value is no list."""
+    """Return the one type of all list elements; None if there is none, or if a value is not a list."""
     if known is None or not isinstance(value, list) or not value:
         return None
-    kinds = {type(one) if _kind(one) is type(one) else None for one in value} | ({known} - {_ANY})
+    kinds = {type(item) if _kind(item) is type(item) else None for item in value} | ({known} - {_ANY})
     kind = kinds.pop()
     return kind if not kinds and kind in {str, int, float, bool} else None
 
 
 def _filled(value: Json) -> str:
-    """A value of a column with gaps, as text."""
+    """Return a value of a column with gaps, as text."""
     return "" if value is None else str(converted(value, str))
 
 
 def _text(value: Json) -> str:
-    """Any value as text; a text is itself."""
+    """Return any value as text; a text stays as it is."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def converted(value: Json, kind: type) -> Json:
-    """A value in the type of its column; what is no text becomes it as in JSON."""
+    """Convert a value to the type of its column; non-texts become text as in JSON."""
     if value is None or type(value) is kind:
         return value
     return json.dumps(value) if kind is str else kind(value)
@@ -186,8 +186,8 @@ def _kind(value: Json) -> type:
     return type(value)
 
 
-def _both(one: type, other: type) -> type:
-    """The type that holds the values of both."""
-    if one is other:
-        return one
-    return float if {one, other} == {int, float} else str
+def _both(first: type, second: type) -> type:
+    """Return the type that can hold the values of both."""
+    if first is second:
+        return first
+    return float if {first, second} == {int, float} else str

@@ -1,4 +1,4 @@
-"""An export from the manifest's rows to a folder that is whole."""
+"""Runs an export: from the manifest's rows to a complete folder."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from seedream_batch.model.task import TaskSpec
 from seedream_batch.selection.picks import Picks
 
 MARKER = ".seedream-export.json"
-"""The file by which an export is known again."""
+"""File that marks a folder as an export."""
 
 DEFAULT_SHARD_SIZE = 1_000_000_000
-"""Bytes of a tar file."""
+"""Size of a tar file in bytes."""
 
 
 class Format(StrEnum):
-    """What an export is made of."""
+    """Formats of an export."""
 
     IMAGEFOLDER = "imagefolder"
     WEBDATASET = "webdataset"
@@ -52,12 +52,12 @@ _WRITERS: Mapping[Format, type[Writer]] = {
 }
 
 _FLAT = (Format.IMAGEFOLDER, Format.PARQUET, Format.CSV)
-"""The formats whose rows have a column for each value."""
+"""Formats whose rows have a column for each value."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How to export: `told` is what the marker says of it. `shard_size` in bytes."""
+    """How to export; `told` is recorded in the marker. `shard_size` in bytes."""
 
     format: Format
     to: Path
@@ -74,7 +74,7 @@ class ExportOptions:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was exported, and where to; `splits` are empty where there are none."""
+    """The result of an export; `splits` is empty if there are none."""
 
     to: Path
     images: int
@@ -82,13 +82,13 @@ class Exported:
     bytes: int
     splits: Mapping[str, int]
     left_out: Sequence[str] = ()
-    """Entries of the choice that came to nothing, and why."""
+    """Why entries of the picks matched nothing."""
 
 
 def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, options: ExportOptions) -> Exported:
-    """Exports the stored images of the job's tasks. Nothing of it is seen before all of it is there.
+    """Export the stored images of the job's tasks. Nothing becomes visible before the export is complete.
 
-    Raises `UsageError`, `StorageError`, `ManifestError`, `InvalidJob`.
+    Raises `UsageError`, `StorageError`, `ManifestError` and `InvalidJob`.
     """
     _check(options)
     target = WholeFolder(options.to, MARKER, replace=options.replace)
@@ -98,19 +98,19 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
         reader.snapshot()
         pictures = Pictures(reader, tasks, options.chooses, options.picks)
         learn = options.format is not Format.JSONL
-        found = survey(pictures, folder, options.splits, learn=learn, verify=options.verify)
+        scan = survey(pictures, folder, options.splits, learn=learn, verify=options.verify)
         left_out = options.picks.left_out() if options.picks else []
-        if not found.images and options.picks:
-            why = "".join(f"\n  {told}" for told in left_out[:SHOWN])
+        if not scan.images and options.picks:
+            why = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
             raise UsageError(f"there is nothing to export: the choice takes no image that is stored{why}")
-        if not found.images:
+        if not scan.images:
             raise UsageError(
-                f"there is nothing to export: of {found.not_stored:,} images none is stored; `seedream-batch run` makes"
+                f"there is nothing to export: of {scan.not_stored:,} images none is stored; `seedream-batch run` makes"
                 " them"
             )
-        layout = Layout.SPLIT if options.splits else found.names.layout
+        layout = Layout.SPLIT if options.splits else scan.names.layout
         splits = options.splits
-        columns = found.learner.columns(flat=options.format in _FLAT)
+        columns = scan.learner.columns(flat=options.format in _FLAT)
         if options.format is Format.IMAGEFOLDER and columns.dated:
             arrow(
                 "a text of the job looks like a date, and `datasets` would read it as one from metadata.jsonl;"
@@ -122,7 +122,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
                 target=target,
                 sources=Sources(folder, link=options.link),
                 columns=columns,
-                ending=found.endings.pop() if len(found.endings) == 1 else MIXED,
+                ending=scan.endings.pop() if len(scan.endings) == 1 else MIXED,
                 layout=layout,
                 splits=splits.names if splits else ("",),
                 embed=options.embed,
@@ -132,13 +132,13 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
                 for picture in pictures:
                     writer.add(picture, splits.of(picture.cell) if splits else "")
             if options.format is Format.IMAGEFOLDER and layout is Layout.OWN:
-                found.splits = found.names.own
-            target.keep(_about(job, found, options))
-    return Exported(target.final, found.images, found.not_stored, found.bytes, found.splits, left_out)
+                scan.splits = scan.names.own
+            target.keep(_about(job, scan, options))
+    return Exported(target.final, scan.images, scan.not_stored, scan.bytes, scan.splits, left_out)
 
 
 def _check(options: ExportOptions) -> None:
-    """What has to hold before anything is read."""
+    """Check the options before anything is read. Raises `UsageError`."""
     if options.format is Format.PARQUET:
         arrow("--format parquet needs pyarrow")
     if options.format is Format.IMAGEFOLDER and options.splits:
@@ -156,19 +156,19 @@ def _check(options: ExportOptions) -> None:
 
 
 def _apart(final: Path, output: Path) -> None:
-    """Keeps an export out of the folder of the images, where a run could want its name for one."""
+    """Raise `UsageError` for an export into the images' folder, where its name could clash with an image's."""
     if final.is_relative_to(output.resolve()):
         raise UsageError(f"{final} is in the job's output folder; export to a folder outside of {output}")
 
 
-def _about(job: Job, found: Survey, options: ExportOptions) -> Json:
+def _about(job: Job, scan: Survey, options: ExportOptions) -> Json:
     return {
         "seedream_batch_export": 1,
         "job": job.name,
         "format": str(options.format),
         "options": dict(options.told),
-        "images": found.images,
-        "not_stored": found.not_stored,
-        "bytes": found.bytes,
-        "splits": found.splits,
+        "images": scan.images,
+        "not_stored": scan.not_stored,
+        "bytes": scan.bytes,
+        "splits": scan.splits,
     }

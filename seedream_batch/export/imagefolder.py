@@ -1,4 +1,4 @@
-"""A folder of images with a table of metadata, as `datasets.load_dataset("imagefolder")` reads it."""
+"""A folder of images with a table of metadata, as read by `datasets.load_dataset("imagefolder")`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ METADATA = "metadata.jsonl"
 TYPED = "metadata.parquet"
 
 _READ_AS_FILES = ("_file_name", "_file_names")
-"""How the names of columns end whose values `datasets` opens as images."""
+"""Suffixes of column names whose values `datasets` opens as images."""
 
 
 class ImageFolder(Writer):
-    """The images, and the rows of each split beside them."""
+    """The images, and next to them the rows of each split."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
@@ -28,7 +28,7 @@ class ImageFolder(Writer):
         self._names = _readable(plan.columns.types)
 
     def add(self, picture: Picture, split: str) -> None:
-        """Puts the image into the folder of its split, and its row into the table there."""
+        """Put the image into the folder of its split, and its row into the table there."""
         plan = self.plan
         match plan.layout:
             case Layout.PLAIN:
@@ -47,17 +47,20 @@ class ImageFolder(Writer):
         table.add(row)
 
     def finish(self) -> None:
-        """Closes the tables."""
+        """Close the tables."""
         for table in self._tables.values():
             table.finish()
 
     def drop(self) -> None:
-        """Closes what is open."""
+        """Close what is open."""
         for table in self._tables.values():
             table.drop()
 
     def _table(self, folder: str) -> _Lines | TableFile:
-        """JSON lines, whose types readers infer: where that would make a date of a text, a file that has the types."""
+        """Create a table: JSON lines, or Parquet if a text looks like a date.
+
+        Readers infer the types of JSON lines, and would turn such a text into a date; Parquet states the types.
+        """
         columns, target = self.plan.columns, self.plan.target
         if not columns.dated:
             return _Lines(target, folder + METADATA)
@@ -80,11 +83,11 @@ class _Lines:
         self._target.close(self._stream)
 
     def drop(self) -> None:
-        """Nothing: the folder closes its files."""
+        """Do nothing: the folder closes its files."""
 
 
 def _readable(columns: Iterable[str]) -> dict[str, str]:
-    """The columns with names that `datasets` does not take for those of files."""
+    """Return the columns with names that `datasets` does not take for file names."""
     names = {name: name for name in columns}
     for name in names:
         if name.endswith(_READ_AS_FILES):

@@ -1,4 +1,4 @@
-"""Parquet: a file for each split, in row groups, with the images in it or beside it."""
+"""Parquet: a file for each split, written in row groups, with images embedded or next to it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from seedream_batch.model.document import Json
 
 GROUP_ROWS = 1000
 GROUP_BYTES = 64 * 1024 * 1024
-"""What a row group holds at most, of which one for each split is in memory."""
+"""Limits of a row group in rows and bytes; one group for each split is held in memory."""
 
 TYPES = {str: "string", int: "int64", float: "float64", bool: "bool"}
 
 
 class TableFile:
-    """One file of Parquet, and the rows of it that wait for their row group."""
+    """One Parquet file, and its rows that wait for their row group."""
 
     def __init__(self, target: WholeFolder, name: str, schema: Any) -> None:
         from pyarrow import parquet  # noqa: PLC0415 - an extra, and slow to import
@@ -28,28 +28,28 @@ class TableFile:
         self._target = target
         self._schema = schema
         self._stream = target.open(name)
-        # What is in the row group of an image does not get smaller.
+        # Images do not get smaller by dictionary encoding.
         packed = [column for column in schema.names if column != "image"]
         self._writer = parquet.ParquetWriter(self._stream, schema, compression="zstd", use_dictionary=packed)
         self._rows: list[dict[str, Json]] = []
         self._bytes = 0
 
     def add(self, row: dict[str, Json], size: int = 0) -> None:
-        """Adds a row with an image of so many bytes in it."""
+        """Add a row that embeds an image of `size` bytes."""
         self._rows.append(row)
         self._bytes += size
         if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._write()
 
     def finish(self) -> None:
-        """Writes the last row group, and the foot of the file."""
+        """Write the last row group and the file's footer."""
         self._write()
         with translate_os_errors(self._target.final):
             self._writer.close()
         self._target.close(self._stream)
 
     def drop(self) -> None:
-        """Closes what is open: a writer that is only forgotten would complain later."""
+        """Close what is open: an abandoned writer would report an error later."""
         with suppress(OSError, ValueError):
             self._writer.close()
 
@@ -70,7 +70,7 @@ class Parquet(Writer):
         self._files = {split: TableFile(plan.target, f"{split or IMAGES}.parquet", schema) for split in plan.splits}
 
     def add(self, picture: Picture, split: str) -> None:
-        """Adds a row, with the image in it or its file beside the table."""
+        """Add a row, with the image embedded or its file next to the table."""
         plan, file = self.plan, self._files[split]
         if plan.embed:
             path, data = picture.path, plan.sources.read(picture)
@@ -81,12 +81,12 @@ class Parquet(Writer):
             file.add(plan.columns.row(picture, path))
 
     def finish(self) -> None:
-        """Writes the last row groups, and the foot of each file."""
+        """Write the last row groups and the footer of each file."""
         for file in self._files.values():
             file.finish()
 
     def drop(self) -> None:
-        """Closes what is open."""
+        """Close what is open."""
         for file in self._files.values():
             file.drop()
 
@@ -99,7 +99,7 @@ class Parquet(Writer):
         return fields
 
     def _features(self) -> Json:
-        """The types as `datasets` writes them, so that it knows an image from a struct."""
+        """Return the types in the notation of `datasets`, so that it recognises an image in a struct."""
         features: dict[str, Json] = {"image": {"_type": "Image"}} if self.plan.embed else {}
         for name, kind in self.plan.columns.types.items():
             features[name] = {"dtype": TYPES[kind], "_type": "Value"}
@@ -107,7 +107,7 @@ class Parquet(Writer):
 
 
 def arrow(why: str = "this export needs pyarrow") -> Any:
-    """The module `pyarrow`. Raises `UsageError` with the reason where it is not installed."""
+    """Import `pyarrow`. Raises `UsageError` with the reason if it is not installed."""
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:

@@ -1,4 +1,4 @@
-"""A picture as a row: flat for tables, nested for JSON."""
+"""Images as rows: flat for tables, nested for JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 
 Way = tuple[str, ...]
-"""The keys that lead to a value in a cell: the axis first."""
+"""The keys that lead to a value in a cell, the axis first."""
 
 FIXED: Mapping[str, type] = {
     "path": str,
@@ -31,14 +31,14 @@ FIXED: Mapping[str, type] = {
     "ended_at": str,
     "stored_at": str,
 }
-"""The columns that every table has, in this order, behind those of the axes."""
+"""The columns of every table, in this order, after those of the axes."""
 
 TAKEN = frozenset({*FIXED, "file_name", "image"})
 """Names that a column of an axis cannot have."""
 
 
 def fixed(picture: Picture, path: str) -> dict[str, Json]:
-    """What every row says; `path` is that of the file in the export."""
+    """Return the columns of every row; `path` is that of the file in the export."""
     return {
         "path": path,
         "prompt": picture.prompt,
@@ -60,22 +60,22 @@ def fixed(picture: Picture, path: str) -> dict[str, Json]:
 
 
 def nested(picture: Picture, path: str) -> dict[str, Json]:
-    """A row with the cell as it is in the job."""
+    """Return a row with the cell as it is in the job."""
     return {"cell": picture.cell, **fixed(picture, path)}
 
 
 def leaves(cell: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
-    """The values of a cell with the keys that lead to each; a list, and an empty mapping, is a value."""
+    """Yield the values of a cell with the keys that lead to each; lists and empty mappings are values."""
     return _leaves((), cell)
 
 
 def leaf(value: Json) -> Json:
-    """A value as a table has it: lists and mappings are JSON text."""
+    """Return a value for a table: lists and mappings become JSON text."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
 
 
 def iso(at: float | None) -> str | None:
-    """A time in unix seconds as ISO 8601 in UTC, to the second."""
+    """Return unix seconds as ISO 8601 in UTC, to the second."""
     return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 

@@ -1,4 +1,4 @@
-"""A look at all that is to be exported, before anything is written: is it there, and what will the tables need."""
+"""Scans everything to be exported before writing: are the files intact, and what do the tables need?"""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from seedream_batch.files.destination import Destination
 from seedream_batch.files.integrity import check, check_size
 
 SHOWN = 20
-"""Files that are named; the count is whole."""
+"""Most files that are named; all are counted."""
 
 
 @dataclass(slots=True)
 class Survey:
-    """What there is, in images and bytes, and for each split."""
+    """The result of a scan: images and bytes, and images per split."""
 
     images: int = 0
     not_stored: int = 0
@@ -28,43 +28,43 @@ class Survey:
     names: Names = field(default_factory=Names)
     learner: Learner = field(default_factory=Learner)
     endings: set[str] = field(default_factory=set)
-    """The endings of the files."""
+    """The extensions of the files."""
 
 
 def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, learn: bool, verify: bool) -> Survey:
-    """Looks at every file: its size, and with `verify` its bytes; with `learn` at the columns, too.
+    """Check the size of every file, or its bytes with `verify`; with `learn`, also learn the columns.
 
-    Raises `StorageError` with the files that are in disorder.
+    Raises `StorageError` naming the files that are missing or changed.
     """
-    found = Survey(splits=dict.fromkeys(splits.names, 0) if splits else {})
-    wrong: list[str] = []
+    scan = Survey(splits=dict.fromkeys(splits.names, 0) if splits else {})
+    faults: list[str] = []
     count = 0
     for stored, not_stored in pictures.by_task():
-        found.not_stored += not_stored
+        scan.not_stored += not_stored
         for picture in stored:
-            found.images += 1
-            found.bytes += picture.file.bytes
-            found.names.learn(picture.path)
-            found.endings.add(PurePosixPath(picture.path).suffix)
+            scan.images += 1
+            scan.bytes += picture.file.bytes
+            scan.names.learn(picture.path)
+            scan.endings.add(PurePosixPath(picture.path).suffix)
             if learn:
-                found.learner.learn(picture)
+                scan.learner.learn(picture)
             if splits:
-                found.splits[splits.of(picture.cell)] += 1
-            why = _disorder(folder, picture, verify=verify)
-            count += bool(why)
-            if why and len(wrong) < SHOWN:
-                wrong.append(why)
-    if count > len(wrong):
-        wrong.append(f"and {count - len(wrong):,} more")
-    if wrong:
-        raise StorageError("\n  ".join(["nothing was exported; these files are not what was stored:", *wrong]))
-    return found
+                scan.splits[splits.of(picture.cell)] += 1
+            fault = _fault(folder, picture, verify=verify)
+            count += bool(fault)
+            if fault and len(faults) < SHOWN:
+                faults.append(fault)
+    if count > len(faults):
+        faults.append(f"and {count - len(faults):,} more")
+    if faults:
+        raise StorageError("\n  ".join(["nothing was exported; these files are not what was stored:", *faults]))
+    return scan
 
 
-def _disorder(folder: Destination, picture: Picture, *, verify: bool) -> str:
-    """What is wrong with a file, and where it is; empty if nothing is."""
+def _fault(folder: Destination, picture: Picture, *, verify: bool) -> str:
+    """Return what is wrong with a file, and where it is; empty if nothing is."""
     try:
-        seen = check(folder, picture.file, deep=False) if verify else check_size(folder, picture.file)
+        result = check(folder, picture.file, deep=False) if verify else check_size(folder, picture.file)
     except StorageError as error:
         return str(error)
-    return f"{folder.named(picture.file.path)}: {seen.wrong}" if seen.wrong else ""
+    return f"{folder.named(picture.file.path)}: {result.wrong}" if result.wrong else ""

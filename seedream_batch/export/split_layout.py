@@ -1,4 +1,4 @@
-"""Where images stand in an imagefolder: `datasets` takes a folder that is named like a split for that split."""
+"""The folders of an imagefolder: `datasets` takes a folder named like a split for that split."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ KINDS = {
     "eval": "test",
     "evaluation": "test",
 }
-"""The words that name a split, and which one."""
+"""Words that `datasets` takes for a split, and which one."""
 
-# A word counts between these characters, and in small letters only.
+# `datasets` recognises a word only in lower case and between these characters.
 _WORD = re.compile(rf"(?<![^-._ 0-9])({'|'.join(sorted(KINDS, key=len, reverse=True))})(?![^-._ 0-9])")
 
 
 class Layout(Enum):
-    """How the folders of an imagefolder stand."""
+    """How the folders of an imagefolder are arranged."""
 
     PLAIN = "plain"
     """As in the job, with one table of rows."""
     OWN = "own"
     """As in the job, whose top folders are splits; each has its rows."""
     SPLIT = "split"
-    """In a folder for each split. Folders below it that would be taken for one begin with a capital letter."""
+    """In a folder for each split. Folders below it that would be taken for one are capitalised."""
 
 
 @dataclass(slots=True)
 class Names:
-    """Looks at all paths of an export, to tell which layout keeps every image in its split."""
+    """Collects the paths of an export, to find a layout that keeps every image in its split."""
 
     own: dict[str, int] = field(default_factory=dict)
-    """The images in each top folder, as long as all of those are splits."""
+    """The number of images in each top folder, as long as all top folders are splits."""
     _only_own: bool = True
     _none: bool = True
 
     def learn(self, path: str) -> None:
-        """Takes in one more path."""
+        """Add a path."""
         top, *folders, _ = ("", *PurePosixPath(path).parts) if "/" not in path else PurePosixPath(path).parts
         self._none = self._none and not any(map(_WORD.search, PurePosixPath(path).parts))
         self._only_own = self._only_own and top in KINDS and not any(map(_WORD.search, folders))
@@ -62,6 +62,6 @@ class Names:
 
 
 def unmistakable(path: str) -> str:
-    """The path with folders that `datasets` does not take for a split."""
+    """Return the path with folders that `datasets` does not take for a split."""
     *folders, name = path.split("/")
-    return "/".join([*(_WORD.sub(lambda found: found[0].capitalize(), folder) for folder in folders), name])
+    return "/".join([*(_WORD.sub(lambda match: match[0].capitalize(), folder) for folder in folders), name])

@@ -1,4 +1,4 @@
-"""Which split a group of images falls into: its content alone decides, so more groups move none of the others."""
+"""Assigns groups of images to splits by a hash of their content, so that new groups move no others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedream_batch.errors import UsageError
 from seedream_batch.model.document import Json
 
 TOLERANCE = Fraction(1, 1000)
-"""How far the fractions may be from 1 together: thirds are written 0.333 and 0.334."""
+"""How far the sum of the fractions may differ from 1: thirds are written 0.333 and 0.334."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _FRACTION = re.compile(r"[0-9]{0,3}\.?[0-9]{0,18}")
@@ -23,18 +23,18 @@ _RANGE = 2**64
 
 @dataclass(frozen=True, slots=True)
 class Splits:
-    """The names of the splits, and where each ends between 0 and 1; `group_by` is the way into a cell, or empty."""
+    """The names of the splits, and where each ends in [0, 1]; `group_by` is a path into a cell, or empty."""
 
     names: tuple[str, ...]
     ends: tuple[Fraction, ...]
     group_by: tuple[str, ...] = ()
 
     def of(self, cell: Mapping[str, Json]) -> str:
-        """The split that a cell's group falls into. A cell that lacks the value is a group of its own."""
+        """Return the split of a cell's group. A cell without the value is a group of its own."""
         return self.at(group_of(cell, self.group_by))
 
     def at(self, group: str) -> str:
-        """The split that a group falls into."""
+        """Return the split of a group."""
         place = Fraction(int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big"), _RANGE)
         for name, end in zip(self.names, self.ends, strict=True):
             if place < end:
@@ -43,17 +43,17 @@ class Splits:
 
 
 def parsed(text: str, group_by: tuple[str, ...] = ()) -> Splits:
-    """`train=0.9,test=0.1` as splits. Raises `UsageError`."""
+    """Parse `train=0.9,test=0.1`. Raises `UsageError`."""
     names: list[str] = []
     fractions: list[Fraction] = []
     for part in text.split(","):
-        name, equals, value = (one.strip() for one in part.partition("="))
+        name, equals, value = (field.strip() for field in part.partition("="))
         if not equals or not _NAME.fullmatch(name):
             raise UsageError(
                 f"--split {text}: write NAME=FRACTION, for example train=0.9,test=0.1; a name has letters, digits,"
                 " `-` and `_`, and starts with a letter"
             )
-        if name.casefold() in (one.casefold() for one in names):
+        if name.casefold() in (known.casefold() for known in names):
             raise UsageError(f"--split {text}: `{name}` is given twice")
         names.append(name)
         fractions.append(_fraction(text, value))
@@ -65,7 +65,7 @@ def parsed(text: str, group_by: tuple[str, ...] = ()) -> Splits:
 
 
 def group_of(cell: Mapping[str, Json], path: Sequence[str]) -> str:
-    """The text that stands for a cell's group: the value at the path, or the whole cell."""
+    """Return the text that identifies a cell's group: the value at the path, or the whole cell."""
     value: Json = dict(cell)
     for key in path:
         if not isinstance(value, dict) or key not in value:

@@ -1,4 +1,4 @@
-"""The stored images of a job, one after the other, in the order of the job."""
+"""The stored images of a job, one at a time, in the job's order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from seedream_batch.selection.picks import Picks
 Chooses = Callable[[Mapping[str, Json]], bool]
 
 _BATCH = 500
-"""Tasks that are looked up together; so many, and not the job, are in memory."""
+"""Tasks that are looked up together, which bounds the memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A stored image with all that an export says of it; times in unix seconds, money in millionths of a USD.
+    """A stored image with everything that an export includes; times in unix seconds, money in millionths of a USD.
 
-    `file` is where it is and what is known of it; `path` is where the job wants it.
+    `file` is where it is and its recorded properties; `path` is where the job wants it.
     """
 
     file: ExpectedFile
@@ -44,7 +44,7 @@ class Picture:
 
 
 class Pictures:
-    """The images of the job's tasks, made anew each time that they are gone through."""
+    """The images of the job's tasks, read again in each iteration."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Pictures:
         chooses: Chooses | None,
         picks: Picks | None = None,
     ) -> None:
-        """`tasks` gives the job's tasks; `chooses` takes the cells that are meant, `picks` the images; None: all."""
+        """Prepare; `tasks` yields the job's tasks, `chooses` selects cells and `picks` images; None: all."""
         self._reader = reader
         self._tasks = tasks
         self._chooses = chooses
@@ -64,7 +64,7 @@ class Pictures:
             yield from pictures
 
     def by_task(self) -> Iterator[tuple[list[Picture], int]]:
-        """The stored images of each task, and how many more it has or asks for that are not stored."""
+        """Yield the stored images of each task, and the number of its images that are not stored."""
         source = iter(self._tasks())
         while batch := list(itertools.islice(source, _BATCH)):
             batch = known_as(batch, self._reader.lookup)
@@ -72,16 +72,16 @@ class Pictures:
             for spec in batch:
                 cell = json.loads(spec.cell)
                 delivery = deliveries.get(spec.fingerprint)
-                # Whether its cell is meant or not: else an entry for another cell would seem to be about nothing.
+                # Also for cells that are not selected: otherwise their entries would be reported as matching nothing.
                 left_out = self._left_out(delivery)
                 if self._chooses is None or self._chooses(cell):
                     stored, lacking = _of_task(spec, cell, delivery)
-                    # Where only what is kept is wanted, nothing that is not stored is.
+                    # If only kept images are wanted, no image that is not stored is missing.
                     lacking = 0 if self._picks is not None and self._picks.keeps else lacking
                     yield [picture for picture in stored if picture.index not in left_out], lacking
 
     def _left_out(self, delivery: Delivery | None) -> set[int]:
-        """The images of a task that are stored, and not chosen."""
+        """Return the indexes of a task's images that are stored but not picked."""
         if self._picks is None or delivery is None:
             return set()
         return {
@@ -101,10 +101,10 @@ def _of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery | None
         for image, at in delivery.images
         if image.state is ImageState.STORED
     ]
-    # A series may have fewer images than it was asked for, and then there is no more of it to come.
+    # A completed series may have fewer images than requested; no more of them will come.
     ended = delivery.task.state is TaskState.SUCCEEDED
-    whole = len(delivery.images) if ended else max(spec.images, len(delivery.images))
-    return stored, whole - len(stored)
+    expected = len(delivery.images) if ended else max(spec.images, len(delivery.images))
+    return stored, expected - len(stored)
 
 
 def _picture(
@@ -113,7 +113,7 @@ def _picture(
     task = delivery.task
     return Picture(
         file=ExpectedFile.of(image),
-        # Not where the file is: it may wait under a hidden name, or aside, for the next run to move it.
+        # Not where the file is now: it may wait for the next run to move it.
         path=home_of(spec, image),
         cell=cell,
         prompt=prompt,
@@ -131,8 +131,8 @@ def _picture(
 
 
 def share(cost: int | None, images: int, index: int) -> int | None:
-    """What one of so many images cost: the shares of all of them are the cost of the task, to the millionth."""
+    """Return the cost of one of a task's images; the shares of all add up to the task's cost exactly."""
     if cost is None:
         return None
-    whole, rest = divmod(cost, images)
-    return whole + (index <= rest)
+    quotient, remainder = divmod(cost, images)
+    return quotient + (index <= remainder)

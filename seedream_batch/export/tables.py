@@ -1,4 +1,4 @@
-"""csv and jsonl: a file for each split, and the images beside it."""
+"""csv and jsonl: a file for each split, with the images in a folder next to it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from seedream_batch.export.writer import IMAGES, Plan, Writer
 from seedream_batch.model.document import Json
 
 _FORMULA = "=+-@"
-"""What a formula begins with for a spreadsheet, full-width forms and what cannot be seen before them included."""
+"""First characters of a formula in a spreadsheet; their full-width forms count as well."""
 
 _GUARD = "'"
 
 _QUOTED = re.compile(r'[",\x00-\x1f\x7f\x85\u2028\u2029]|\A\s|\s\Z|\A\Z')
-"""Texts that are put in quotes: the empty one, so that it is told from no value, and what readers would cut or trim."""
+"""Texts that need quotes: an empty text, to distinguish it from no value, and what readers would split or trim."""
 
 
 class _Table(Writer):
-    """Text files named by their splits."""
+    """Text files named after their splits."""
 
     ending: str
 
@@ -35,27 +35,27 @@ class _Table(Writer):
             plan.target.write(file, self.head())
 
     def head(self) -> bytes:
-        """What the file begins with."""
+        """Return the first bytes of the file."""
         return b""
 
     def line(self, picture: Picture, path: str) -> bytes:
-        """The line of an image."""
+        """Return the line of an image."""
         raise NotImplementedError
 
     def add(self, picture: Picture, split: str) -> None:
-        """Puts the image beside the tables, and its line into that of the split."""
+        """Put the image next to the tables, and its line into the table of the split."""
         path = f"{IMAGES}/{picture.path}"
         self.plan.sources.put(self.plan.target, picture, path)
         self.plan.target.write(self._files[split], self.line(picture, path))
 
     def finish(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         for file in self._files.values():
             self.plan.target.close(file)
 
 
 class Csv(_Table):
-    """Comma-separated values in UTF-8 behind a byte order mark, which Excel needs, with a head."""
+    """Comma-separated values with a header, in UTF-8 with the byte order mark that Excel needs."""
 
     ending = "csv"
 
@@ -67,7 +67,7 @@ class Csv(_Table):
 
 
 class JsonLines(_Table):
-    """An object a line, the cell nested in it as the job has it."""
+    """One JSON object per line, with the cell nested in it as in the job."""
 
     ending = "jsonl"
 
@@ -76,19 +76,19 @@ class JsonLines(_Table):
 
 
 def harmless(value: Json) -> Json:
-    """The value as a cell that no spreadsheet computes; numbers stay as they are.
+    """Return the value as a cell that no spreadsheet evaluates; numbers stay as they are.
 
-    A text that begins with a `'` gets one more: to take the first one away from each text that has one is the way back.
+    A text that already begins with `'` gets another one, so that removing the first `'` restores every text.
     """
     return f"{_GUARD}{value}" if isinstance(value, str) and _guarded(value) else value
 
 
 def _guarded(text: str) -> bool:
-    """Whether a text gets a guard."""
+    """Return whether a text needs a guard."""
     if text.startswith((_GUARD, "\t", "\r", "\n")):
         return True
     for char in text:
-        # What is trimmed or not seen may stand before the sign: spaces, controls, marks of direction.
+        # Skip what is trimmed or invisible before the sign: spaces, controls, direction marks.
         if not char.isspace() and unicodedata.category(char) not in {"Cc", "Cf"}:
             return unicodedata.normalize("NFKC", char)[0] in _FORMULA
     return False

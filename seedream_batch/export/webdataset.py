@@ -1,4 +1,4 @@
-"""Tar files of a bounded size, two members a sample: the image and its row as JSON."""
+"""Tar files of bounded size with two members per sample: the image and its row as JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import Plan, Writer
 
 MIXED = ".jpg"
-"""The ending of all images where their formats differ: samples have the same keys, and readers go by the bytes."""
+"""Extension of all images if their formats differ: samples need the same keys, and readers detect the format."""
 
 _PASSED_OVER = re.compile(r"__[^/]*__(/|$)")
 
@@ -23,7 +23,7 @@ _ALL = "train"
 
 @dataclass(slots=True)
 class _Shards:
-    """The shards of one split: how many are done, and the one that is open with its bytes so far."""
+    """The shards of one split: the number of finished ones, and the open one with its size in bytes."""
 
     done: int = 0
     file: BinaryIO | None = None
@@ -31,14 +31,14 @@ class _Shards:
 
 
 class WebDataset(Writer):
-    """Writes `JOB-SPLIT-000000.tar` and on; the same job and files always give the same bytes."""
+    """Writes `JOB-SPLIT-000000.tar` and so on; the same job and files always give the same bytes."""
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._splits: dict[str, _Shards] = {}
 
     def add(self, picture: Picture, split: str) -> None:
-        """Adds a sample to the open shard of its split, or to a new one where it would pass the size."""
+        """Add a sample to the open shard of its split, or to a new one if it would exceed the size."""
         plan = self.plan
         split = split or _ALL
         name, ending = sample_name(picture.path)[0], plan.ending
@@ -53,7 +53,7 @@ class WebDataset(Writer):
         shards.size += len(sample)
 
     def finish(self) -> None:
-        """Ends the last shards."""
+        """Finish the last shards."""
         for shards in self._splits.values():
             self._end(shards)
 
@@ -65,9 +65,9 @@ class WebDataset(Writer):
 
 
 def sample_name(path: str) -> tuple[str, str]:
-    """The name and the ending of a sample: a name ends at its first dot for all that read it, so it may have none.
+    """Return the name and the extension of a sample; dots in the name are escaped, as readers end it at the first dot.
 
-    A folder like `__this__` at the top is passed over by readers.
+    The start of a top folder like `__this__` is escaped too, because readers skip such folders.
     """
     pure = PurePosixPath(path)
     name = str(pure.with_name(pure.stem.replace("%", "%25").replace(".", "%2E")))
@@ -75,7 +75,7 @@ def sample_name(path: str) -> tuple[str, str]:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    """A member as it stands in the archive: nothing in it tells of the machine, the person or the hour."""
+    """Return a member of the archive, without information about the machine, the user or the time."""
     info = tarfile.TarInfo(name)
     info.size, info.mode, info.mtime = len(data), 0o644, 0
     head = info.tobuf(tarfile.PAX_FORMAT)
@@ -83,6 +83,6 @@ def _member(name: str, data: bytes) -> bytes:
 
 
 def _ended(size: int) -> int:
-    """The bytes of an archive with its end: two empty blocks, and zeros up to a whole record."""
+    """Return the size in bytes of an archive with its end: two empty blocks, padded to a full record."""
     records, rest = divmod(size + 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE)
     return (records + bool(rest)) * tarfile.RECORDSIZE

@@ -16,24 +16,24 @@ from seedream_batch.files.atomic_folder import WholeFolder
 from seedream_batch.files.destination import Destination
 
 IMAGES = "images"
-"""The folder of the images beside a table."""
+"""Folder of the images next to a table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where the bytes of the images come from, and whether files are linked instead of copied."""
+    """Where the images are read from, and whether files are linked rather than copied."""
 
     folder: Destination
     link: bool
 
     def put(self, target: WholeFolder, picture: Picture, name: str) -> None:
-        """Puts the file into the export."""
+        """Link or copy the file into the export."""
         file = self.folder.file(picture.file.path)
         if not (self.link and file is not None and target.link(file, name, picture.file.bytes)):
             target.put_bytes(self.read(picture), name)
 
     def read(self, picture: Picture) -> bytes:
-        """The bytes of the file. Raises `StorageError` if they are not what was stored."""
+        """Return the bytes of the file. Raises `StorageError` if they are not what was stored."""
         data = self.folder.read(picture.file.path, picture.file.bytes + 1)
         if hashlib.sha256(data).hexdigest() != picture.file.sha256:
             raise StorageError(
@@ -44,7 +44,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a writer needs to know beforehand: `splits` are those to write, "" stands for all images together."""
+    """What a writer needs to know in advance: `splits` are those to write; "" stands for all images together."""
 
     job: str
     target: WholeFolder
@@ -55,25 +55,25 @@ class Plan:
     embed: bool
     shard_size: int
     ending: str
-    """That of the image of every sample, where a format wants one for all."""
+    """Extension of all images, for a format that needs a single one."""
 
 
 class Writer(ABC):
-    """Writes one format. Leaving it in good order brings all of it to the disk; in disorder, everything is dropped."""
+    """A context manager that writes one format; finishes it on a normal exit, drops everything after an exception."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
     @abstractmethod
     def add(self, picture: Picture, split: str) -> None:
-        """Adds an image to a split."""
+        """Add an image to a split."""
 
     @abstractmethod
     def finish(self) -> None:
-        """Writes what is left."""
+        """Write the rest."""
 
-    def drop(self) -> None:  # noqa: B027 - most formats have nothing to let go of
-        """Lets go of what is half written."""
+    def drop(self) -> None:  # noqa: B027 - most formats have nothing to release
+        """Release what is half written."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A job file on disk -> a checked job and the stream of its tasks."""
+"""Loads a job file into a checked job and the stream of its tasks."""
 
 from seedream_batch.jobfile.load import DEFAULT_MAX_TASKS, LoadedJob, load_job
 

@@ -1,4 +1,4 @@
-"""The values of a job file that its schema accepts -> a `Job` with every default filled in."""
+"""Builds a `Job` with every default filled in, from values that the schema accepts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def build_job(
     request: Mapping[str, Json],
     readings: OtherReadings,
 ) -> Job:
-    """The job; `axes` and `request` come with what they take from files read already. Paths become absolute."""
+    """Build the job; `axes` and `request` already include what files provide. Makes paths absolute."""
     name = value.get("name", file.stem)
     output = value.get("output", {})
     given = output.get("dir", "")
-    there = store(given) if is_url(given) else None
-    output_dir = resolved(file.parent / (f"out/{name}" if there or not given else given))
+    location = store(given) if is_url(given) else None
+    output_dir = resolved(file.parent / (f"out/{name}" if location or not given else given))
     return Job(
         name=name,
         file=file,
@@ -45,7 +45,7 @@ def build_job(
         budget=_budget(value.get("budget", {})),
         run=_run(value.get("run", {})),
         notify=_notify(value["notify"]) if "notify" in value else None,
-        store=there,
+        store=location,
         readings=readings,
     )
 
@@ -58,7 +58,7 @@ def _budget(value: Mapping[str, Json]) -> Budget:
         max_images=None if images is None else int(images),
         max_cost=None if cap is None else micro_usd(cap),
         price=micro_usd(price) if isinstance(price, int | float) else None,
-        prices={key: micro_usd(one) for key, one in price.items()} if isinstance(price, dict) else None,
+        prices={resolution: micro_usd(usd) for resolution, usd in price.items()} if isinstance(price, dict) else None,
     )
 
 
@@ -81,6 +81,6 @@ def _notify(value: Mapping[str, Json]) -> Notify:
     defaults = Notify(url)
     return Notify(
         url=url,
-        on=tuple(NotifyOn(one) for one in value.get("on", defaults.on)),
+        on=tuple(NotifyOn(outcome) for outcome in value.get("on", defaults.on)),
         method=value.get("method", defaults.method),
     )

@@ -1,4 +1,4 @@
-"""What a schema cannot see: names that refer to each other across a job file."""
+"""Checks that a schema cannot make: names that refer to each other across a job file."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from seedream_batch.model.job import Axis
 from seedream_batch.validate import did_you_mean, schema_text
 
 RESERVED = ("sample", "index", "request")
-"""Names that templates have anyway, so that no axis or variable may take them."""
+"""Names that every template has, so that no axis or variable may use them."""
 
 PATH_NAMES = ("index", "size", "resolution", "request")
-"""Names that only `output.path` has, besides the axes and variables."""
+"""Names that only `output.path` has, in addition to the axes and variables."""
 
 
 class Written:
-    """A job file as it was written, and what of it was refused, by the schema and before it."""
+    """A job file as it was written, and the parts refused by the parser (`read`) and by the schema (`refused`)."""
 
     def __init__(self, document: Document, read: Iterable[Problem], refused: Iterable[Problem]) -> None:
         self.document = document
         self.value: Mapping[str, Json] = document.value if isinstance(document.value, dict) else {}
         self._refused = {problem.path for problem in refused}
-        self._told = self._refused | {problem.path for problem in read}
+        self._reported = self._refused | {problem.path for problem in read}
         self._with_refused = _ancestors(self._refused)
-        self._with_told = _ancestors(self._told)
+        self._with_reported = _ancestors(self._reported)
 
     def section(self, name: str) -> Mapping[str, Json]:
-        """A section that is a mapping; empty where it is none."""
+        """Return a section that is a mapping; empty if it is not one."""
         value = self.value.get(name)
         return value if isinstance(value, dict) else {}
 
     def entries(self, name: str) -> Sequence[Json]:
-        """The entries of a section that is a list; empty where it is none."""
+        """Return the entries of a section that is a list; empty if it is not one."""
         value = self.value.get(name)
         return value if isinstance(value, list) else ()
 
     def is_whole(self, path: Path) -> bool:
-        """Whether there is no problem with the value at `path`, nor with a part of it."""
-        return dotted(path) not in self._with_told
+        """Return whether neither the value at `path` nor a part of it has a problem."""
+        return dotted(path) not in self._with_reported
 
     def kept(self, path: Path) -> list[int]:
-        """The indexes of the entries of a list that the schema takes."""
+        """Return the indexes of the list entries that the schema accepts."""
         value: Json = self.value
         for step in path:
             value = value[step]
@@ -54,15 +54,15 @@ class Written:
 
     @property
     def knows_names(self) -> bool:
-        """Whether all names that the job gives to its templates stand where they are looked for."""
-        if any(path in self._told for path in ("matrix", "vars", "include")):
+        """Whether all names that the job gives to its templates can be known."""
+        if any(path in self._reported for path in ("matrix", "vars", "include")):
             return False
-        # A section that is misspelt may hold them.
-        return not any(isinstance(one, dict | list) for key, one in self.value.items() if key not in _sections())
+        # A misspelt section may define some of them.
+        return not any(isinstance(value, dict | list) for key, value in self.value.items() if key not in _sections())
 
 
 def _ancestors(paths: Iterable[str]) -> set[str]:
-    """The paths, and those of everything around them."""
+    """Return the paths and all their parents."""
     return {path[:end] for path in paths for end in [*(cut.start() for cut in _STEP.finditer(path)), len(path)]}
 
 
@@ -75,26 +75,26 @@ def _sections() -> frozenset[str]:
 
 
 def first_causes(document_problems: Sequence[Problem], schema_problems: Sequence[Problem]) -> list[Problem]:
-    """The problems without those that only follow from another one.
+    """Return the problems without those that only follow from another one.
 
-    A misspelt key is not missing as well, and neither is what stands in the first of two sections of one name; a
-    number that could not be read is not a wrong value as well.
+    A misspelt key is not reported as missing too, and neither is what is in the first of two sections with the same
+    name. A number that could not be read is not reported as a wrong value too.
     """
     misspelt = {
         (_parent(problem.path), problem.hint) for problem in schema_problems if problem.message == "unknown key"
     }
     twice = {problem.path for problem in document_problems if problem.message.startswith("repeated key")}
-    told = {problem.path for problem in document_problems} - twice
-    found = list(document_problems)
+    reported = {problem.path for problem in document_problems} - twice
+    causes = list(document_problems)
     for problem in schema_problems:
         parent = _parent(problem.path)
         name = problem.path.removeprefix(f"{parent}.")
-        if problem.path in told:
+        if problem.path in reported:
             continue
         if problem.message == "is required" and (parent in twice or (parent, f"did you mean `{name}`?") in misspelt):
             continue
-        found.append(problem)
-    return found
+        causes.append(problem)
+    return causes
 
 
 def _parent(path: str) -> str:
@@ -102,7 +102,7 @@ def _parent(path: str) -> str:
 
 
 def name_problems(written: Written) -> Iterator[Problem]:
-    """Axes and variables that take a name twice, or one that is taken."""
+    """Yield a problem for each axis or variable whose name is reserved or used twice."""
     taken = "is a name that templates have anyway; choose another"
     axes = written.section("matrix")
     for section, names in (("matrix", axes), ("vars", written.section("vars"))):
@@ -110,8 +110,8 @@ def name_problems(written: Written) -> Iterator[Problem]:
             if name in RESERVED:
                 yield _at(written.document, (section, name), f"`{name}` {taken}", key=True)
             elif section == "vars" and name in axes:
-                told = f"`{name}` is an axis already; a template could not tell them apart"
-                yield _at(written.document, (section, name), told, key=True)
+                message = f"`{name}` is an axis already; a template could not tell them apart"
+                yield _at(written.document, (section, name), message, key=True)
     for index, cell in enumerate(written.entries("include")):
         for name in cell if isinstance(cell, dict) else ():
             if name in RESERVED:
@@ -121,9 +121,9 @@ def name_problems(written: Written) -> Iterator[Problem]:
 def exclude_problems(
     written: Written, exclude: Sequence[Mapping[str, Json]], axes: Mapping[str, Axis]
 ) -> Iterator[Problem]:
-    """Excludes that name no axis, or that no cell can match: a slip there buys pictures that nobody wanted.
+    """Yield a problem for each exclude that names no axis or matches no cell, which would buy unwanted images.
 
-    `exclude` has the entries that the schema takes.
+    `exclude` has the entries that the schema accepts.
     """
     document = written.document
     known = list(written.section("matrix"))
@@ -138,15 +138,15 @@ def exclude_problems(
                 continue
             axis = axes.get(name)
             if axis is None or not written.is_whole(("matrix", name)):
-                continue  # not all of its values could be read, which is told already
+                continue  # some of its values could not be read, which is already reported
             several = isinstance(wanted, list) and not has_value(axis, wanted)
-            for one, spot in [(item, (*path, i)) for i, item in enumerate(wanted)] if several else [(wanted, path)]:
-                if not fits_any(axis, one):
-                    yield _at(document, spot, f"no value of the axis `{name}` is {_shown(one)}", _values(axis, one))
+            for item, at in [(item, (*path, i)) for i, item in enumerate(wanted)] if several else [(wanted, path)]:
+                if not fits_any(axis, item):
+                    yield _at(document, at, f"no value of the axis `{name}` is {_shown(item)}", _values(axis, item))
 
 
 def template_problems(expansion: Expansion, written: Written) -> Iterator[Problem]:
-    """Templates that do not compile, or that read names nobody gives."""
+    """Yield a problem for each template that does not compile or reads an undefined name."""
     document = written.document
     for error in expansion.errors():
         yield _at(document, error.path, error.message, error.hint)
@@ -167,7 +167,7 @@ def template_problems(expansion: Expansion, written: Written) -> Iterator[Proble
 
 
 def _values(axis: Axis, wanted: Json) -> str:
-    names = [name_of(one) for one in axis.values[:1000]]
+    names = [name_of(value) for value in axis.values[:1000]]
     near = did_you_mean(name_of(wanted), names)
     if near:
         return f"did you mean {near}?"
@@ -177,7 +177,7 @@ def _values(axis: Axis, wanted: Json) -> str:
 
 def _shown(value: Json) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {name_of(one)}" for key, one in value.items()) + "}"
+        return "{" + ", ".join(f"{key}: {name_of(item)}" for key, item in value.items()) + "}"
     return name_of(value)
 
 

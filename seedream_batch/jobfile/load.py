@@ -1,4 +1,4 @@
-"""Loading a job file: read, check everything that can be checked, and only then give a job."""
+"""Loads a job file: reads it, checks everything that can be checked, and only then returns a job."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ from seedream_batch.templates.engine import TemplateEngine, TemplateError
 from seedream_batch.validate import RequestSchema, checked_job
 
 DEFAULT_MAX_TASKS = 1_000_000
-"""A job of more tasks is refused before it is expanded, unless the caller says otherwise."""
+"""A job with more tasks is refused before it is expanded, unless the caller raises the limit."""
 
 MAX_JOB_FILE = 64 * 1024 * 1024
 
 
 class LoadedJob:
-    """A job whose file is in order. Its tasks are made anew, and checked, each time `tasks()` is read."""
+    """A job whose file is valid. Its tasks are expanded and checked each time `tasks()` is read."""
 
     def __init__(self, job: Job, expansion: Expansion, reading: Reading) -> None:
         self.job = job
@@ -56,7 +56,7 @@ class LoadedJob:
         self._reading = reading
 
     def tasks(self) -> Iterator[TaskSpec]:
-        """Every task; at the end raises `InvalidJob` if any cell has a problem, so read it within a transaction."""
+        """Yield every task. Raises `InvalidJob` at the end if any cell has a problem, so read it in a transaction."""
         return iter(self.expansion)
 
     @property
@@ -65,23 +65,23 @@ class LoadedJob:
         return self.expansion.references
 
     def files(self) -> dict[str, str]:
-        """The files that were read for the tasks read so far: their SHA-256 by their path from the job file's folder.
+        """Return the SHA-256 of every file read for the tasks so far, by its path relative to the job file's folder.
 
-        The job file itself has no path.
+        The job file itself has an empty path.
         """
-        references = {one.text: one.sha256 for one in self.references.values() if one.file is not None}
+        references = {image.text: image.sha256 for image in self.references.values() if image.file is not None}
         return {**self._reading.files, **references}
 
     def into(self, folder: str | Path) -> LoadedJob:
-        """The same job with another output folder, which has its manifest in it."""
+        """Return the same job with another output folder, which also holds its manifest."""
         output = resolved(Path(folder))
         job = dataclasses.replace(self.job, output_dir=output, manifest=output / MANIFEST, store=None)
         return LoadedJob(job, self.expansion, self._reading)
 
     def on(self, url: str, *, also: str = "") -> LoadedJob:
-        """The same job with its manifest on a server, at a `postgresql://` URL. Raises `UsageError` if it is none.
+        """Return the same job with its manifest at a `postgresql://` URL. Raises `UsageError` for any other URL.
 
-        `also` goes behind the name of the job, in that of its schema.
+        `also` is appended to the job's name in the name of its schema.
         """
         try:
             place = server(url, f"{self.job.name}{also}")
@@ -90,14 +90,15 @@ class LoadedJob:
         return LoadedJob(dataclasses.replace(self.job, manifest=place), self.expansion, self._reading)
 
     def check(self) -> int:
-        """Makes every task once; how many there are. Raises `InvalidJob` with every problem of every cell."""
+        """Expand every task once and return their number. Raises `InvalidJob` with every problem of every cell."""
         return sum(1 for _ in self.expansion)
 
 
 def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJob:
-    """The job in a file. Raises `InvalidJob` with every problem that can be found without expanding it.
+    """Load the job in a file. Raises `InvalidJob` with every problem that can be found.
 
-    Where the file has problems that leave its cells intact, those of the cells are told, too.
+    Expands the cells only if the file has problems that do not affect them, to report the problems of the cells as
+    well. Also raises `UsageError` and `StorageError` if the file cannot be read.
     """
     file = Path(path)
     document_problems: list[Problem] = []
@@ -105,22 +106,22 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     document = parse_yaml(reading.job_file(_read(file)), str(path), document_problems)
     schema_problems, value, _ = checked_job(document)
     problems = first_causes(document_problems, schema_problems)
-    # Names in the file as it was written: what was refused for another reason is still a known name.
+    # Take names from the file as it was written: a name stays known if its value was refused.
     written = Written(document, document_problems, schema_problems)
     limits = list(limit_problems(value, document))
     problems += limits
     value = without(value, limits)
     problems += name_problems(written)
     if "name" not in value and not encodable(file.stem):
-        told = "is required, since the name of the job file is not UTF-8"
-        problems.append(Problem("name", told, document.position(), "write `name: NAME`, or rename the file"))
+        message = "is required, since the name of the job file is not UTF-8"
+        problems.append(Problem("name", message, document.position(), "write `name: NAME`, or rename the file"))
     problems += notify_problems(value, document)
     if servers := list(server_problems(value, document)):
         problems += servers
-        value = {key: one for key, one in value.items() if key != "manifest"}
+        value = {key: item for key, item in value.items() if key != "manifest"}
     if stores := list(store_problems(value, document, file.parent)):
         problems += stores
-        value = {**value, "output": {key: one for key, one in value.get("output", {}).items() if key != "dir"}}
+        value = {**value, "output": {key: item for key, item in value.get("output", {}).items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
     value, readings = _with_plain_cells(value, written, problems)
     request, earlier_prompt = _request(value, document, reading, problems)
@@ -134,9 +135,11 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     tasks = count(job)
     if tasks > max_tasks:
         less = " before `exclude`" if job.exclude else ""
-        told = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
-        problems.append(Problem("matrix", told, document.position(("matrix",)), "raise --max-tasks if that is meant"))
-    elif problems and job.axes and written.knows_names and not any(_shapes_cells(one) for one in problems):
+        message = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
+        problems.append(
+            Problem("matrix", message, document.position(("matrix",)), "raise --max-tasks if that is meant")
+        )
+    elif problems and job.axes and written.knows_names and not any(_affects_cells(problem) for problem in problems):
         problems += _cell_problems(expansion)
     elif problems:
         problems += _reference_problems(request, references, document)
@@ -149,7 +152,7 @@ def _read(file: Path) -> bytes:
     try:
         if file.is_dir():
             raise UsageError(f"{file} is a folder; name the job file in it")
-        # A pipe without a writer, and some devices, would be read for ever.
+        # A pipe without a writer and some devices would be read forever.
         if not stat.S_ISREG(file.stat().st_mode):
             raise UsageError(f"{file} is no ordinary file; write the job into one")
         if file.stat().st_size > MAX_JOB_FILE:
@@ -166,8 +169,8 @@ def _read(file: Path) -> bytes:
 
 def _neighbours(file: Path) -> str:
     try:
-        files = [one.name for one in file.parent.iterdir() if one.is_file()]
-        # What is hidden there is of other tools.
+        files = [entry.name for entry in file.parent.iterdir() if entry.is_file()]
+        # Hidden files belong to other tools.
         names = sorted(name for name in files if name.endswith((".yaml", ".yml")) and not name.startswith("."))
     except OSError:
         return ""
@@ -175,19 +178,19 @@ def _neighbours(file: Path) -> str:
 
 
 class Reading:
-    """Reads the files that a job names, and remembers what was in them: their SHA-256 by their path."""
+    """Reads the files that a job names, and records their SHA-256 by path."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.files: dict[str, str] = {}
 
     def job_file(self, data: bytes) -> bytes:
-        """Notes the job file itself."""
+        """Record the job file itself and return its data."""
         self.files[""] = hashlib.sha256(data).hexdigest()
         return data
 
     def read(self, name: str, **limits: int) -> bytes:
-        """The bytes of a file in the folder of the job file. Raises `StorageError`."""
+        """Return the bytes of a file in the folder of the job file. Raises `StorageError`."""
         data = read_inside(self._folder, name, **limits)
         self.files[name] = hashlib.sha256(data).hexdigest()
         return data
@@ -209,56 +212,60 @@ def _axes(value: Mapping[str, Json], written: Written, reading: Reading, problem
         except InvalidJob as error:
             problems += error.problems
         else:
-            places = [Position(table.file, line, column) for line, column in table.positions]
+            positions = [Position(table.file, line, column) for line, column in table.positions]
             column = _column(table, name)
-            found = column(table.values)
-            earlier = {id(found[index]): column(read) for index, read in table.earlier.items()}
-            prints = {id(found[index]): read for index, read in table.written.items()}
-            axes[name] = Axis(name, found, places, table.typed, earlier, prints)
+            axis_values = column(table.values)
+            earlier = {id(axis_values[index]): column(read) for index, read in table.earlier.items()}
+            prints = {id(axis_values[index]): read for index, read in table.written.items()}
+            axes[name] = Axis(name, axis_values, positions, table.typed, earlier, prints)
     return axes
 
 
 def _written_axis(name: str, values: list[Json], written: Written, problems: list[Problem]) -> Axis:
-    """The axis whose values the job file itself has."""
+    """Return the axis whose values are written in the job file itself."""
     path = ("matrix", name)
-    kept = written.kept(path)
-    places = [written.document.position((*path, index)) for index in kept]
+    indexes = written.kept(path)
+    positions = [written.document.position((*path, index)) for index in indexes]
     plain = [normal(value) for value in values]
-    for value, index, place in zip(values, kept, places, strict=True):
+    for value, index, position in zip(values, indexes, positions, strict=True):
         if control := control_in(value):
-            problems.append(Problem(dotted((*path, index)), no_control(control), place, "remove it"))
+            problems.append(Problem(dotted((*path, index)), no_control(control), position, "remove it"))
     earlier = {id(new): (value,) for new, value in zip(plain, values, strict=True) if new is not value}
     prints = as_written(written.document, path)
     return Axis(
-        name, plain, places,
+        name, plain, positions,
         earlier=earlier,
-        written={id(new): normal(prints[index]) for new, index in zip(plain, kept, strict=True) if index in prints},
+        written={id(new): normal(prints[index]) for new, index in zip(plain, indexes, strict=True) if index in prints},
     )  # fmt: skip
 
 
 def _with_plain_cells(
     value: Mapping[str, Json], written: Written, problems: list[Problem]
 ) -> tuple[dict[str, Json], OtherReadings]:
-    """The job with the texts in `include` and `exclude` as those of axes, and what it says in other readings."""
+    """Return the job with the texts of `include` and `exclude` normalised, and its other readings."""
     document = written.document
     cells = list(value.get("include", ()))
-    kept = written.kept(("include",)) if cells else []
+    indexes = written.kept(("include",)) if cells else []
     plain = [normal(cell) for cell in cells]
-    for cell, index in zip(cells, kept, strict=True):
+    for cell, index in zip(cells, indexes, strict=True):
         if control := control_in(cell):
             path = ("include", index)
             problems.append(Problem(dotted(path), no_control(control), document.position(path), "remove it"))
     prints = as_written(document, ("include",)) if cells else {}
     readings = OtherReadings(
         earlier_include={id(new): cell for new, cell in zip(plain, cells, strict=True) if new is not cell},
-        written_include={id(new): prints[index] for new, index in zip(plain, kept, strict=True) if index in prints},
-        written_vars={str(name): one for name, one in as_written(document, ("vars",)).items()},
+        written_include={id(new): prints[index] for new, index in zip(plain, indexes, strict=True) if index in prints},
+        written_vars={str(name): value for name, value in as_written(document, ("vars",)).items()},
     )
     return {**value, "include": plain, "exclude": normal(list(value.get("exclude", ())))}, readings
 
 
 def _column(table: Table, name: str) -> Callable[[Sequence[Json]], Sequence[Json]]:
-    """What makes rows the values of an axis: the texts of a csv or tsv file with only the column of a field's name."""
+    """Return a function from rows to the values of an axis.
+
+    If a csv or tsv file has only one column, named like the axis and like a field of the request, the values are the
+    texts of that column; otherwise the rows themselves.
+    """
     of_field = (name,) in RequestSchema().field_types
     if of_field and not table.typed and all(isinstance(row, dict) and [*row] == [name] for row in table.values):
         return lambda rows: [row[name] for row in rows]
@@ -268,7 +275,10 @@ def _column(table: Table, name: str) -> Callable[[Sequence[Json]], Sequence[Json
 def _request(
     value: Mapping[str, Json], document: Document, reading: Reading, problems: list[Problem]
 ) -> tuple[Mapping[str, Json], str]:
-    """The request with the prompt from its file; and that prompt with other line ends, where those would be sent."""
+    """Return the request with the prompt from its file, and an alternative text of that prompt.
+
+    The alternative has CRLF line ends, which earlier versions may have sent; empty if there is none.
+    """
     request = dict(value.get("request", {}))
     prompt = request.get("prompt")
     if not isinstance(prompt, dict):
@@ -284,14 +294,14 @@ def _request(
     except InvalidJob as error:
         problems += error.problems
     else:
-        # Jinja makes line feeds of all line ends, and this is no template to it.
+        # Jinja turns all line ends into line feeds, but a text without markup never passed through it.
         constant = not any(mark in text for mark in ("{{", "{%", "{#"))
         return request, text.replace("\n", "\r\n") if constant and "\n" in text.strip() else ""
     return request, ""
 
 
 class _References:
-    """Looks each reference image up once, however many cells use it."""
+    """Loads each reference image once, however many cells use it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -306,7 +316,7 @@ class _References:
                 known = BadReference(str(error))
             self._known[text] = known
         if isinstance(known, BadReference):
-            # Anew each time: an exception that is raised again keeps every frame that it ever passed.
+            # A new exception each time: a re-raised one keeps every frame that it has passed.
             raise BadReference(str(known))
         return known
 
@@ -333,7 +343,7 @@ def _cell_problems(expansion: Expansion) -> tuple[Problem, ...]:
 def _reference_problems(
     request: Mapping[str, Json], resolve: ResolveReference, document: Document
 ) -> Iterator[Problem]:
-    """What is wrong with the reference images that every cell has, where the cells themselves cannot be made."""
+    """Yield problems of reference images that every cell has, if the cells cannot be expanded."""
     urls = request.get("image_urls")
     for index, text in enumerate(urls if isinstance(urls, list) else ()):
         if isinstance(text, str) and not _ELSEWHERE.match(text):
@@ -347,10 +357,10 @@ def _reference_problems(
 _ELSEWHERE = re.compile(r"\s*https?://|.*\{[{%#]", re.DOTALL | re.IGNORECASE)
 
 
-def _shapes_cells(problem: Problem) -> bool:
-    """Whether a problem is about what the cells are made of, so that theirs would only repeat or mask it."""
+def _affects_cells(problem: Problem) -> bool:
+    """Return whether a problem affects the cells, so that their problems would repeat or hide it."""
     if _AXIS_VALUE.match(problem.path):
-        return False  # the other values of the axis make cells as good as any
+        return False  # the other values of the axis still give valid cells
     return problem.path == "" or problem.path.split(".")[0].split("[")[0] in _CELL_SECTIONS
 
 
@@ -359,5 +369,5 @@ _CELL_SECTIONS = {"matrix", "request", "vars", "include", "exclude", "repeat", "
 
 
 def _shown(job_file: str, relative: str) -> str:
-    """How a file that a job names is shown: beside the job file as the user wrote it."""
+    """Return the path of a file named in a job as it is shown: relative to how the user wrote the job's path."""
     return os.path.normpath(os.path.join(os.path.dirname(job_file), relative))  # noqa: PTH118, PTH120 - text, no file

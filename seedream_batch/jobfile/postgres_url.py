@@ -1,6 +1,6 @@
-"""The address of a manifest on a server: what a job file or the command line says, and what is wrong with it.
+"""URLs of a manifest on a server, from a job file or the command line, and what is wrong with them.
 
-No message quotes any of it: what is wrong may be the place where a password ends.
+No message quotes the URL: the mistake may be in a password.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from seedream_batch.model.document import Document, Json, Problem
 from seedream_batch.model.locations import Server, secrets_of
 
 SCHEMA = "schema"
-"""The parameter of the URL that names the schema; the others are for PostgreSQL."""
+"""The URL parameter that names the schema; the others are passed to PostgreSQL."""
 
 _LONGEST = 63
-"""Bytes of a name in PostgreSQL."""
+"""Most bytes of a name in PostgreSQL."""
 
 _PREFIX = "seedream_"
 
@@ -28,28 +28,28 @@ _FORM = "it is written postgresql://[USER@]HOST[:PORT]/DATABASE; other character
 
 
 def server(url: str, job: str) -> Server:
-    """The manifest of the job of this name at a `postgresql://` URL; its schema is called after the job.
+    """Return the location of a job's manifest at a `postgresql://` URL; the schema is named after the job.
 
-    Raises `ValueError` for what is no such URL.
+    Raises `ValueError` for anything else.
     """
     if not _URL.fullmatch(url):
         raise ValueError(_FORM)
     address, _, query = url.partition("?")
-    named = [unquote(one.partition("=")[2]) for one in query.split("&") if _named(one)]
+    named = [unquote(parameter.partition("=")[2]) for parameter in query.split("&") if _names_schema(parameter)]
     if len(named) > 1 or any(not 0 < len(name.encode()) <= _LONGEST or "\0" in name for name in named):
         raise ValueError(f"{SCHEMA} has to be given once, with 1 to {_LONGEST} bytes")
-    # The rest as it was written: libpq reads it in its own way.
-    left = "&".join(one for one in query.split("&") if one and not _named(one))
-    return Server(f"{address}?{left}" if left else address, named[0] if named else _schema(job))
+    # Keep the rest as it was written: libpq has its own rules for it.
+    rest = "&".join(parameter for parameter in query.split("&") if parameter and not _names_schema(parameter))
+    return Server(f"{address}?{rest}" if rest else address, named[0] if named else _schema(job))
 
 
 def names_schema(url: str) -> bool:
-    """Whether a URL says which schema it is."""
-    return any(map(_named, url.partition("?")[2].split("&")))
+    """Return whether a URL names a schema."""
+    return any(map(_names_schema, url.partition("?")[2].split("&")))
 
 
 def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
-    """What is wrong with the `manifest` of a job file."""
+    """Yield what is wrong with the `manifest` of a job file."""
     url = value.get("manifest")
     if not isinstance(url, str):
         return
@@ -64,12 +64,12 @@ def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[P
         yield Problem("manifest", "has a password in it", position, hint)
 
 
-def _named(parameter: str) -> bool:
+def _names_schema(parameter: str) -> bool:
     return unquote(parameter.partition("=")[0]) == SCHEMA
 
 
 def _schema(job: str) -> str:
-    """The schema of a job by its name: readable, and another one for another name."""
+    """Return the schema for a job's name: readable, and different for different names."""
     plain = re.sub(r"[^a-z0-9]+", "_", job.lower()).strip("_")
     name = f"{_PREFIX}{plain}"
     if plain == job and len(name) <= _LONGEST:

@@ -1,4 +1,4 @@
-"""`--select` and `--group-by`, checked against the job: a slip of the pen must not choose nothing in silence."""
+"""Checks `--select` and `--group-by` against the job: a typo must not silently select nothing."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ from seedream_batch.validate import did_you_mean
 
 
 def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]] = ()) -> Selection:
-    """The test for cells that the texts describe.
+    """Return the predicate on cells that the texts describe.
 
-    Each value has to fit a cell of the job, or one of `also`: cells that the job no longer has. Raises `UsageError`.
+    Each value must match a cell of the job or of `also`: cells that the job no longer has. Raises `UsageError`.
     """
     axes = dict.fromkeys([axis.name for axis in job.axes])
     axes.update(dict.fromkeys(name for cell in (*job.include, *also) for name in cell))
     wanted = []
-    for one in parsed(texts):
-        if one.axis not in axes:
-            near = did_you_mean(one.axis, axes)
+    for option in parsed(texts):
+        if option.axis not in axes:
+            near = did_you_mean(option.axis, axes)
             more = f"did you mean `{near}`?" if near else f"its axes are {', '.join(axes)}"
-            raise UsageError(f"--select {one.text}: the job has no axis `{one.axis}` ({more})")
-        wanted.append(replace(one, values=_values_meant(one, job, also)))
+            raise UsageError(f"--select {option.text}: the job has no axis `{option.axis}` ({more})")
+        wanted.append(replace(option, values=_values_meant(option, job, also)))
     if len(wanted) > 1 and not fits_a_cell(job, wanted) and not any(map(selection(wanted), also)):
         raise UsageError(f"no cell of the job fits all of --select {' --select '.join(texts)}")
     return selection(wanted)
 
 
-def _values_meant(one: Wanted, job: Job, also: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
-    """The values of one text, each of a cell; a comma may be in a value. Raises `UsageError`."""
+def _values_meant(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
+    """Return the values of one option, each of a cell; a value may contain commas. Raises `UsageError`."""
 
     @cache
     def is_value(value: str) -> bool:
-        single = (replace(one, values=(value,)),)
+        single = (replace(option, values=(value,)),)
         return fits_a_cell(job, single) or any(map(selection(single), also))
 
-    readings = list(itertools.islice(one.read_with(is_value), 2))
+    readings = list(itertools.islice(option.read_with(is_value), 2))
     in_quotes = """put a value with a comma in double quotes: 'AXIS="one, two"'"""
     if not readings:
-        value = next(value for value in one.values if not is_value(value))
-        more = f" ({in_quotes})" if len(one.values) > 1 else ""
-        raise UsageError(f"--select {one.text}: no cell of the job has {value or 'an empty value'}{more}")
+        value = next(value for value in option.values if not is_value(value))
+        more = f" ({in_quotes})" if len(option.values) > 1 else ""
+        raise UsageError(f"--select {option.text}: no cell of the job has {value or 'an empty value'}{more}")
     if len(readings) > 1:
-        raise UsageError(f"--select {one.text}: the commas can be read in more than one way; {in_quotes}")
+        raise UsageError(f"--select {option.text}: the commas can be read in more than one way; {in_quotes}")
     for value in readings[0]:
-        _check_cut_name(replace(one, values=(value,)), job)
+        _check_cut_name(replace(option, values=(value,)), job)
     return readings[0]
 
 
-def _check_cut_name(one: Wanted, job: Job) -> None:
-    """Raises `UsageError` for the cut name of several values: a run must not buy more than was meant."""
-    (value,) = one.values
+def _check_cut_name(option: Wanted, job: Job) -> None:
+    """Raise `UsageError` if a shortened name fits several values: a run must not buy more than intended."""
+    (value,) = option.values
     if value.endswith(CUT):
-        cells = [*({axis.name: found} for axis in job.axes for found in axis.values), *job.include]
-        fitting = dict.fromkeys(whole_name(cell[one.axis]) for cell in cells if one.fits(cell))
-        if len(fitting) > 1:
-            shown = ", ".join(list(fitting)[:5])
-            raise UsageError(f"--select {one.text}: {value} may be {shown}; write more of the one you mean")
+        cells = [*({axis.name: axis_value} for axis in job.axes for axis_value in axis.values), *job.include]
+        matching = dict.fromkeys(whole_name(cell[option.axis]) for cell in cells if option.fits(cell))
+        if len(matching) > 1:
+            shown = ", ".join(list(matching)[:5])
+            raise UsageError(f"--select {option.text}: {value} may be {shown}; write more of the one you mean")
 
 
 def grouping(text: str, job: Job) -> tuple[str, ...]:
-    """The way into a cell that `--group-by` names: an axis, or a key of its values. Raises `UsageError`."""
+    """Return the path into a cell that `--group-by` names: an axis, or a key of its values. Raises `UsageError`."""
     known: dict[str, None] = {}
     for path in itertools.chain.from_iterable(map(_paths, _values(job))):
         if path == text:
@@ -86,7 +86,7 @@ def _values(job: Job) -> Iterator[Mapping[str, Json]]:
 
 def _paths(values: Mapping[str, Json], before: str = "") -> Iterator[str]:
     for name, value in values.items():
-        # A dot in a key would be read as a way into it.
+        # A dot separates keys, so a key that contains one cannot be named.
         if "." not in name:
             yield f"{before}{name}"
             if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Durations, rates and money as a job file writes them -> numbers, and how large these may be."""
+"""Converts durations, rates and money of a job file to numbers, and limits their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 
 
 def seconds(value: Json) -> float:
-    """`90`, `"90s"`, `"30m"` or `"1h30m"` in seconds. Raises `ValueError`."""
+    """Convert `90`, `"90s"`, `"30m"` or `"1h30m"` to seconds. Raises `ValueError`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     text = str(value).replace(" ", "")
@@ -25,7 +25,7 @@ def seconds(value: Json) -> float:
 
 
 def per_second(value: Json) -> float:
-    """`5`, `"5/s"`, `"120/m"` or `"1000/h"` as a number a second."""
+    """Convert `5`, `"5/s"`, `"120/m"` or `"1000/h"` to a rate per second."""
     if isinstance(value, int | float):
         return float(value)
     number, _, unit = str(value).replace(" ", "").partition("/")
@@ -33,7 +33,7 @@ def per_second(value: Json) -> float:
 
 
 def micro_usd(value: int | float) -> int:  # noqa: PYI041 - both are what YAML gives
-    """Dollars in millionths of a dollar, exactly as written."""
+    """Convert dollars to millionths of a dollar, exactly as written."""
     return int((Decimal(str(value)) * MICRO).to_integral_value())
 
 
@@ -50,15 +50,15 @@ _LIMITS: tuple[tuple[Path, Callable[[Json], float], float, float, str], ...] = (
 
 
 def limit_problems(value: Mapping[str, Json], document: Document) -> Iterator[Problem]:
-    """Numbers that are of the right kind and beyond anything that can be meant, stored or waited for."""
+    """Yield problems for numbers that are too large or too small to be meant, stored or waited for."""
     for path, measure, least, most, allowed in _LIMITS:
-        found: Json = value
+        number: Json = value
         for step in path:
-            found = found.get(step) if isinstance(found, dict) else None
-        if found is None or isinstance(found, dict):
+            number = number.get(step) if isinstance(number, dict) else None
+        if number is None or isinstance(number, dict):
             continue
         try:
-            good = least <= measure(found) <= most
+            good = least <= measure(number) <= most
         except OverflowError:
             good = False
         if not good:
@@ -66,11 +66,11 @@ def limit_problems(value: Mapping[str, Json], document: Document) -> Iterator[Pr
 
 
 def without(value: Mapping[str, Json], problems: Iterable[Problem]) -> dict[str, Json]:
-    """The job without the numbers that are to blame."""
-    blamed = {problem.path.split(".")[1] for problem in problems}
+    """Return the job without the numbers that have these problems."""
+    refused = {problem.path.split(".")[1] for problem in problems}
     return {
-        section: {name: one for name, one in found.items() if name not in blamed}
-        if blamed and section in {"budget", "run"}
-        else found
-        for section, found in value.items()
+        section: {name: item for name, item in content.items() if name not in refused}
+        if refused and section in {"budget", "run"}
+        else content
+        for section, content in value.items()
     }

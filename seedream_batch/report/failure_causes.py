@@ -1,4 +1,4 @@
-"""Why tasks ended badly, in groups, and what to do about each: pure."""
+"""Groups failed tasks by cause, with advice for each. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seedream_batch.model.task import TaskState
 
 
 class Kind(StrEnum):
-    """What lies behind a bad end."""
+    """The kind of cause behind a failure."""
 
     MODERATION = "moderation"
     BLOCKED = "blocked"
@@ -41,14 +41,14 @@ _BLOCKED = "turned away"
 
 
 MOST = 1000
-"""Causes that are told apart: what a service says may be another text for each task."""
+"""Most distinct causes: a service may answer with a different text for each task."""
 
 OTHER = "other reasons"
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Tasks that ended badly in the same way: how many, and the path of the first of them in the job."""
+    """Tasks that failed in the same way: their number, and the path of the first one in the job."""
 
     state: TaskState
     code: str
@@ -59,7 +59,7 @@ class Cause:
 
 
 def kind_of(state: TaskState, code: str, reason: str) -> Kind:
-    """What lies behind a bad end, by what the manifest has of it."""
+    """Return the kind of cause of a failure, from its record in the manifest."""
     if state is TaskState.LOST:
         return Kind.LOST
     if reason.startswith(_GIVEN_UP):
@@ -72,23 +72,23 @@ def kind_of(state: TaskState, code: str, reason: str) -> Kind:
 
 
 def causes(rows: Iterable[FailureRow]) -> list[Cause]:
-    """The rows, which are in the order of the job, in groups, the largest first.
+    """Group the rows, which are in the job's order, by cause; the largest group comes first.
 
-    Reasons that differ only in ids and seconds are one, and so are those that come after `MOST` others.
+    Reasons that differ only in ids and seconds are grouped together, and so are all those after the first `MOST`.
     """
-    found: dict[tuple[TaskState, str, str], Cause] = {}
+    groups: dict[tuple[TaskState, str, str], Cause] = {}
     for row in rows:
         code, reason = row.code, _masked(row.reason)
         kind = kind_of(row.state, code, reason)
-        if len(found) >= MOST and (row.state, code, reason) not in found:
+        if len(groups) >= MOST and (row.state, code, reason) not in groups:
             code, reason = "", OTHER
-        known = found.get((row.state, code, reason))
-        found[row.state, code, reason] = (
+        known = groups.get((row.state, code, reason))
+        groups[row.state, code, reason] = (
             Cause(row.state, code, reason, row.count, row.path, kind)
             if known is None
             else replace(known, count=known.count + row.count)
         )
-    return sorted(found.values(), key=lambda one: -one.count)
+    return sorted(groups.values(), key=lambda cause: -cause.count)
 
 
 def _masked(reason: str) -> str:

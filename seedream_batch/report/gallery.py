@@ -1,4 +1,4 @@
-"""The gallery: a folder with one page that shows all images of a job, and needs no network."""
+"""The gallery: a folder with one page that shows all images of a job, without network access."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from seedream_batch.report.thumbnails import Thumbnails
 from seedream_batch.report.timeline import timeline
 
 PAGE = 250
-"""Tasks that are read together; so many records are in memory."""
+"""Tasks that are read together, which bounds the records in memory."""
 
 GRID_CHUNK = 2000
-"""Tasks of a file that the grid loads at once."""
+"""Tasks per file of the grid."""
 
 Chooses = Callable[[str], bool]
-"""Whether a cell (JSON text) is shown."""
+"""Returns whether a cell (JSON text) is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """What was written: the page, how many cells, tasks and images it shows, and how many thumbnails were made."""
+    """The result: the page, the number of cells, tasks and images in it, and of thumbnails created."""
 
     index: Path
     cells: int
@@ -60,9 +60,10 @@ def write_gallery(
     running: bool,
     progress: Callable[[int, int], None],
 ) -> Gallery:
-    """Writes the gallery of the job with this manifest into the folder `to`, or brings it up to date there.
+    """Write the gallery of a job into the folder `to`, or update it there.
 
-    `progress` is told how many tasks of how many are done. Raises `UsageError`, `StorageError`, `ManifestError`.
+    `progress` is called with the number of finished tasks and of all tasks. Raises `UsageError`, `StorageError` and
+    `ManifestError`.
     """
     folder = resolved(images.spool)
     if resolved(to).is_relative_to(folder) or folder.is_relative_to(resolved(to)):
@@ -74,7 +75,7 @@ def write_gallery(
             numbers = reader.wanted_ids()
             done = 0
             for page in _pages(numbers):
-                records.add([one for one in reader.shown(page) if chooses(one.task.cell)])
+                records.add([shown for shown in reader.shown(page) if chooses(shown.task.cell)])
                 done += len(page)
                 progress(done, len(numbers))
             records.end()
@@ -90,7 +91,7 @@ def write_gallery(
 
 
 class _Records:
-    """Brings tasks into chunks, and counts what passes by."""
+    """Collects tasks into chunks, and counts them."""
 
     def __init__(self, report: ReportFolder, thumbnails: Thumbnails) -> None:
         self.grid = Chunks(report, "cells")
@@ -98,23 +99,23 @@ class _Records:
         self.axes = Axes()
         self.states: Counter[str] = Counter()
         self.cells: set[int] = set()
-        """The hash of each cell: samples of one are one cell."""
+        """Hashes of the cells: all samples of a cell count once."""
         self.tasks = 0
         self._thumbnails = thumbnails
         self._batch = Batch()
         self._details: list[Json] = []
 
     def add(self, page: list[Shown]) -> None:
-        """One page of tasks, after their thumbnails."""
-        stored = [image for one in page for image, _ in one.images if image.state is ImageState.STORED]
-        why = self._thumbnails.ensure(stored)
-        gone = {(image.task, image.index): told for image, told in zip(stored, why, strict=True) if told}
-        for one in page:
-            found = tiles(one, gone)
-            self._batch.records.append(grid_record(one, found, self.axes, self._batch.prompts))
-            self._details.append(detail_record(one, found))
-            self.states.update(tile.state for tile in found)
-            self.cells.add(hash(one.task.cell))
+        """Add one page of tasks, after creating their thumbnails."""
+        stored = [image for shown in page for image, _ in shown.images if image.state is ImageState.STORED]
+        faults = self._thumbnails.ensure(stored)
+        unavailable = {(image.task, image.index): fault for image, fault in zip(stored, faults, strict=True) if fault}
+        for shown in page:
+            task_tiles = tiles(shown, unavailable)
+            self._batch.records.append(grid_record(shown, task_tiles, self.axes, self._batch.prompts))
+            self._details.append(detail_record(shown, task_tiles))
+            self.states.update(tile.state for tile in task_tiles)
+            self.cells.add(hash(shown.task.cell))
             self.tasks += 1
             if len(self._details) == PAGE:
                 self._end_details()
@@ -122,7 +123,7 @@ class _Records:
                 self._end_grid()
 
     def end(self) -> None:
-        """Writes what is left."""
+        """Write the remaining records."""
         if self._details:
             self._end_details()
         if len(self._batch):
@@ -140,7 +141,7 @@ class _Records:
 def _index(
     reader: ManifestReader, images: Destination, to: Path, records: _Records, *, running: bool
 ) -> Mapping[str, Json]:
-    """What the page loads first."""
+    """Return what the page loads first."""
     totals = reader.totals()
     return {
         "job": clean(reader.fact("job")),
@@ -164,7 +165,7 @@ def _index(
 
 
 def _link(images: Path, to: Path) -> str:
-    """How the page finds the folder of the images: from its own, so that both can be moved together."""
+    """Return the link to the folder of the images, relative to the page so that both can be moved together."""
     here, there = resolved(to), resolved(images)
     if os.path.commonpath([here, there]) == os.sep:
         return f"{there.as_uri()}/"

@@ -1,4 +1,4 @@
-"""Records in files of bounded size, each named by its bytes: one that did not change is not written again."""
+"""Records in files of bounded size, each named by its hash: unchanged files are not written again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATH = re.compile(rf"{FOLDER}/(?:cells|details)-\d+-[0-9a-f]{{16}}\.js")
 
 
 class Chunks:
-    """Writes chunks of one kind, and tells their names in order."""
+    """Writes chunks of one kind, and keeps their names in order."""
 
     def __init__(self, report: ReportFolder, kind: str) -> None:
         self._report = report
@@ -23,7 +23,7 @@ class Chunks:
         self.names: list[str] = []
 
     def add(self, value: Json) -> None:
-        """Writes one more chunk: a call of `seedream.KIND` with the number of the chunk, and the value."""
+        """Write a chunk: a call of `seedream.KIND` with the number of the chunk and the value."""
         data = script(self._kind, len(self.names), value)
         name = f"{self._kind}-{len(self.names)}-{hashlib.sha256(data).hexdigest()[:16]}.js"
         self._report.write(f"{FOLDER}/{name}", data)
@@ -31,7 +31,7 @@ class Chunks:
 
 
 class Batch:
-    """Tasks that wait for their chunk to be full."""
+    """Tasks collected for one chunk."""
 
     def __init__(self) -> None:
         self.records: list[Any] = []
@@ -41,10 +41,10 @@ class Batch:
         return len(self.records)
 
     def value(self) -> Json:
-        """What the page gets: prompts stand there once, since many tasks share theirs."""
+        """Return the value for the page, which lists each prompt once: many tasks share theirs."""
         return {"prompts": list(self.prompts), "tasks": self.records}
 
 
 def drop_others(report: ReportFolder, kept: list[Chunks]) -> None:
-    """Removes the chunks of earlier galleries."""
+    """Delete the chunks of earlier galleries."""
     report.keep_only(FOLDER, _PATH, {f"{FOLDER}/{name}" for chunks in kept for name in chunks.names})

@@ -1,4 +1,4 @@
-"""The folder of a gallery: files are replaced one by one, each whole, and only those that a gallery has."""
+"""The folder of a gallery: its files, and no others, are replaced atomically one by one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from seedream_batch.errors import StorageError, UsageError
 from seedream_batch.files.local_folder import OutputFolder
 
 MARKER = ".seedream-report"
-"""The file that says that a folder is a gallery, and holds the lock of the command that writes it."""
+"""File that marks a folder as a gallery, and holds the lock of the command that writes it."""
 
-_SAID = b"This folder is written by `seedream-batch report`, which may replace or remove what it made here.\n"
+_NOTICE = b"This folder is written by `seedream-batch report`, which may replace or remove what it made here.\n"
 
 
 class ReportFolder:
-    """Writes below one folder, which has to be new, empty or an earlier gallery. Raises `UsageError`, `StorageError`.
+    """Writes a folder that is new, empty or an earlier gallery. Raises `UsageError` and `StorageError`.
 
-    What it writes can be made again at any time, so nothing is synced. Links in the folder are not followed out of it.
+    All of it can be generated again at any time, so nothing is synced. Links in the folder are not followed out of it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,7 +33,7 @@ class ReportFolder:
 
     def __enter__(self) -> Self:
         marker = self.root / MARKER
-        with _told(self.root):
+        with _translate_os_errors(self.root):
             if self.root.exists() and not self.root.is_dir():
                 raise UsageError(f"{self.root} is no folder; give another one with --to")
             if self.root.is_dir() and any(self.root.iterdir()) and not _is_marker(marker):
@@ -46,7 +46,7 @@ class ReportFolder:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if not os.fstat(self._lock).st_size:
-                    os.write(self._lock, _SAID)
+                    os.write(self._lock, _NOTICE)
                 self._files.sweep()
             except BlockingIOError:
                 os.close(self._lock)
@@ -60,45 +60,45 @@ class ReportFolder:
         os.close(self._lock)
 
     def write(self, path: str, data: bytes) -> None:
-        """The file has these bytes from now on; nothing is written if it has them already."""
+        """Write these bytes to a file, unless it already has them."""
         final = self._files.locate(path)
-        with _told(final):
+        with _translate_os_errors(final):
             if not final.is_symlink() and final.is_file() and _bytes(final) == data:
                 return
-            part = self._files.new_part(path)
+            temp_file = self._files.new_part(path)
             try:
-                part.write_bytes(data)
-                part.replace(final)
+                temp_file.write_bytes(data)
+                temp_file.replace(final)
             except BaseException:
                 with suppress(OSError):
-                    part.unlink(missing_ok=True)
+                    temp_file.unlink(missing_ok=True)
                 raise
 
     def names(self, folder: str, pattern: re.Pattern[str]) -> set[str]:
-        """The paths of the files below a folder that have such a path and are not empty."""
-        found = set()
+        """Return the paths below a folder that match a pattern and whose files are not empty."""
+        paths = set()
         for path in self._walk(folder):
             if pattern.fullmatch(path):
                 with suppress(FileNotFoundError):
                     if os.lstat(self.root / path).st_size:
-                        found.add(path)
-        return found
+                        paths.add(path)
+        return paths
 
     def keep_only(self, folder: str, pattern: re.Pattern[str], wanted: Collection[str]) -> None:
-        """Removes the files below a folder that have such a path and are not wanted; no others."""
+        """Delete the files below a folder that match a pattern and are not wanted; no others."""
         for path in list(self._walk(folder)):
             if pattern.fullmatch(path) and path not in wanted:
                 self._files.unlink(path)
 
     def copy(self, source: Path, path: str) -> None:
-        """A file of the program, by its own path."""
-        with _told(source):
+        """Copy a file of the program to a path of the gallery."""
+        with _translate_os_errors(source):
             data = source.read_bytes()
         self.write(path, data)
 
     def _walk(self, folder: str) -> Iterator[str]:
-        """The ordinary files below a folder; links are none, whatever they lead to."""
-        with _told(self.root / folder):
+        """Yield the regular files below a folder; skips links, whatever they lead to."""
+        with _translate_os_errors(self.root / folder):
             for at, _, names in os.walk(self._files.locate(f"{folder}/any").parent, followlinks=False):
                 for name in names:
                     file = Path(at, name)
@@ -116,7 +116,7 @@ def _bytes(path: Path) -> bytes:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _translate_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

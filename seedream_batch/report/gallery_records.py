@@ -1,4 +1,4 @@
-"""Tasks as the records of a gallery: what the grid needs of each, and what only a closer look needs."""
+"""Tasks as records of a gallery: what the grid needs of each, and what only the detail view needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedream_batch.report.page_text import clean
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """What the grid shows for one image, or for a task that has none: a state, and why it is that."""
+    """What the grid shows for one image, or for a task without one: a state and its reason."""
 
     index: int
     state: str
@@ -27,28 +27,28 @@ class Tile:
 
 
 def tiles(shown: Shown, gone: Mapping[tuple[int, int], str]) -> list[Tile]:
-    """The tiles of a task; `gone` tells why stored images cannot be shown."""
+    """Return the tiles of a task; `gone` has the reason for each stored image that cannot be shown."""
     task = shown.task
     if not shown.images:
         indices = range(1, task.images + 1) if len(task.paths) > 1 else [1]
         paths = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
         return [Tile(1, task.state, task.reason, paths[0], None, None)]
-    found = []
+    task_tiles = []
     for image, changed_at in shown.images:
         state, reason = str(image.state), image.reason
         path = image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
-        wrong = gone.get((image.task, image.index), "")
-        if wrong:
-            state, reason = ImageState.MISSING, f"{wrong}; `seedream-batch verify` can have it again"
+        fault = gone.get((image.task, image.index), "")
+        if fault:
+            state, reason = ImageState.MISSING, f"{fault}; `seedream-batch verify` can have it again"
         elif image.state in NOT_THERE and task.state is not TaskState.SUCCEEDED:
-            # It is being made anew: how far that is says more than what became of the one before.
+            # It is being regenerated: the progress of that matters more than the earlier image.
             state, reason = task.state, task.reason or reason
-        found.append(Tile(image.index, state, reason, path, image, changed_at))
-    return found
+        task_tiles.append(Tile(image.index, state, reason, path, image, changed_at))
+    return task_tiles
 
 
-def grid_record(shown: Shown, found: list[Tile], axes: Axes, prompts: dict[str, int]) -> Json:
-    """What the grid needs of a task: a list, because a key for each value would be half of the file."""
+def grid_record(shown: Shown, task_tiles: list[Tile], axes: Axes, prompts: dict[str, int]) -> Json:
+    """Return what the grid needs of a task, as a list: keys would take half of the file."""
     task = shown.task
     numbers = axes.add(json.loads(task.cell), task.sample)
     prompt = clean(str(json.loads(task.body).get("prompt", "")))
@@ -58,13 +58,13 @@ def grid_record(shown: Shown, found: list[Tile], axes: Axes, prompts: dict[str, 
         [numbers.get(axis, -1) for axis in range(max(numbers) + 1)],
         prompts.setdefault(prompt, len(prompts)),
         clean(task.size),
-        " ".join(clean(one) for one in task.task_ids),
+        " ".join(clean(task_id) for task_id in task.task_ids),
         [
             [
                 *(tile.index, tile.state, clean(tile.path), clean(tile.reason)),
                 *_picture(tile),
             ]
-            for tile in found
+            for tile in task_tiles
         ],
     ]
 
@@ -75,14 +75,14 @@ def _picture(tile: Tile) -> list[Json]:
     return [tile.image.sha256, tile.image.width, tile.image.height]
 
 
-def detail_record(shown: Shown, found: list[Tile]) -> Json:
-    """What a closer look at a task shows, beside what the grid knows."""
+def detail_record(shown: Shown, task_tiles: list[Tile]) -> Json:
+    """Return what the detail view shows of a task in addition to the grid."""
     task = shown.task
     return {
         "state": str(task.state),
         "cell": clean(json.dumps(json.loads(task.cell), ensure_ascii=False, indent=2)),
         "body": clean(json.dumps(json.loads(task.body), ensure_ascii=False, indent=2)),
-        "ids": [clean(one) for one in task.task_ids],
+        "ids": [clean(task_id) for task_id in task.task_ids],
         "attempt": task.attempt,
         "cost": None if task.cost is None else task.cost / MICRO,
         "images": task.images,
@@ -99,7 +99,7 @@ def detail_record(shown: Shown, found: list[Tile]) -> Json:
                 "format": tile.image.format,
                 "at": tile.changed_at,
             }
-            for tile in found
+            for tile in task_tiles
             if tile.image is not None
         ],
     }

@@ -1,4 +1,4 @@
-"""The page itself: one template, the styles and the scripts that come with the program."""
+"""The page itself: a template, styles and scripts that are part of the program."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ SCRIPTS = (
     "theme.js",
     "main.js",
 )
-"""In the order in which the page loads them: each uses what stands before it."""
+"""In loading order: each uses those before it."""
 
 
 def write_assets(report: ReportFolder) -> None:
-    """The styles and scripts."""
+    """Write the styles and scripts."""
     for name in (*STYLES, *SCRIPTS):
         report.copy(ASSETS / name, f"assets/{name}")
 
 
 def write_page(report: ReportFolder, job: str) -> None:
-    """The page, which is nothing but a frame: what it shows comes from the scripts in `data/`."""
+    """Write the page, which is only a frame: its content comes from the scripts in `data/`."""
     environment = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,

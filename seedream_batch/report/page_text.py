@@ -1,4 +1,4 @@
-"""Texts of job files and of the service, fit for a page."""
+"""Makes texts of job files and of the service safe for a page."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import re
 from seedream_batch.model.document import Json
 
 LONGEST_LABEL = 80
-"""Characters of a label; the whole value stands in the detail view."""
+"""Most characters of a label; the detail view has the full value."""
 
-# Line breaks and tabs stay. Joiners stay too, since scripts and emoji need them; what turns the direction of all that
-# follows does not.
+# Keeps line breaks and tabs, and the joiners that scripts and emoji need. Removes characters that override the
+# direction of the text after them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """The text without control characters."""
+    """Replace the control characters of a text."""
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def label(value: Json) -> str:
-    """A value of an axis in a few words: its `id` where it is a mapping that has one."""
+    """Return a short text for a value of an axis: its `id` if it is a mapping with one."""
     if isinstance(value, dict):
         value = value.get("id", next(iter(value.values()), ""))
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
@@ -30,9 +30,9 @@ def label(value: Json) -> str:
 
 
 def script(function: str, *values: Json) -> bytes:
-    """A script that hands values over to the page: `seedream.FUNCTION(VALUE, ...)`, in ASCII, safe wherever it stands.
+    """Return a script that passes values to the page: `seedream.FUNCTION(VALUE, ...)`, in ASCII, safe inside HTML.
 
-    A page that was opened from the disk may load scripts and may not read files.
+    A page opened from disk may load scripts but not read files.
     """
     arguments = ",".join(json.dumps(value, ensure_ascii=True, separators=(",", ":")) for value in values)
     return f"seedream.{function}({arguments.replace('<', chr(92) + 'u003c')});\n".encode("ascii")

@@ -1,4 +1,4 @@
-"""The state of a job, read beside a run that may be going."""
+"""The status of a job, read while a run may be active."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskS
 from seedream_batch.report.failure_causes import ADVICE, Cause, causes
 
 SHOWN = 20
-"""Tasks named in each list; the counts are always whole."""
+"""Most entries of each list; counts always cover everything."""
 
 VALUES = 1000
-"""Values of an axis that are counted one by one."""
+"""Values of an axis that are counted individually."""
 
 WINDOW = 300.0
-"""Seconds over which the pace of a run is taken."""
+"""Seconds over which the pace of a run is measured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """The tasks of one value of an axis, by where they stand."""
+    """The tasks of one value of an axis, by phase."""
 
     name: str
     parts: Mapping[Phase, int]
@@ -40,7 +40,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class AxisStatus:
-    """The values of an axis in the order of the job; `more` are not among them, and if `cut`, even more."""
+    """The values of an axis in the job's order; `more` counts those left out, and `cut` marks even more."""
 
     values: list[Value]
     more: int
@@ -49,7 +49,7 @@ class AxisStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of a job at one moment; money in millionths of a USD, times in unix seconds."""
+    """The status of a job at one moment; money in millionths of a USD, times in unix seconds."""
 
     job: str
     service: str
@@ -81,21 +81,21 @@ class Status:
 
     @property
     def going(self) -> bool:
-        """Whether a run is at work, and not a command that holds the manifest for a moment."""
+        """Whether a run is active, rather than a command that holds the manifest briefly."""
         return self.running and (bool(self.workers) or (self.run is not None and self.run.ended_at is None))
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the run that is going will take, if it goes on as it does; None if that cannot be told."""
+        """Estimated seconds until the active run ends, at its present pace; None if unknown."""
         if not self.going or self.pace is None:
             return None
         return self.images_left * self.pace.seconds / self.pace.images
 
 
 def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], running: bool, now: float) -> Status:
-    """The state of the job with this manifest, also by these axes of it.
+    """Read the status of the job with this manifest, broken down by these axes.
 
-    `running` says whether a run holds it right now.
+    `running` says whether a run holds the manifest right now; `now` is in unix seconds.
     """
     with StatisticsReader(manifest) as reader:
         reader.snapshot()
@@ -135,26 +135,26 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
 
 
 def _axis(count: AxisCount) -> AxisStatus:
-    """The first values of an axis by name; two values of one name are told as one."""
-    found: dict[str, dict[Phase, int]] = {}
+    """Return the first values of an axis; values with the same name are counted as one."""
+    parts_by_name: dict[str, dict[Phase, int]] = {}
     ordered = sorted(count.values.items(), key=lambda item: item[1].first)
-    for text, one in ordered:
-        parts = found.setdefault(name_of(json.loads(text)), {})
-        for part, number in one.parts.items():
+    for text, value_count in ordered:
+        parts = parts_by_name.setdefault(name_of(json.loads(text)), {})
+        for part, number in value_count.parts.items():
             parts[part] = parts.get(part, 0) + number
-    values = [Value(name, parts) for name, parts in found.items()]
+    values = [Value(name, parts) for name, parts in parts_by_name.items()]
     return AxisStatus(values[:VALUES], max(0, len(values) - VALUES), count.cut)
 
 
 def cells_in_doubt(manifest: Place) -> list[Mapping[str, Json]]:
-    """The cells of tasks that are uncertain, or will be: those that the job no longer has included."""
+    """Return the cells of tasks that are uncertain or may become so, including those no longer in the job."""
     with ManifestReader(manifest) as reader:
         states = (TaskState.UNCERTAIN, TaskState.SUBMITTING)
         return [json.loads(task.cell) for state in states for task in reader.tasks(state, UNLIMITED)]
 
 
 def status_json(status: Status) -> Json:
-    """The status for machines; money in USD, times in unix seconds."""
+    """Return the status as JSON; money in USD, times in unix seconds."""
     totals = status.totals
     run = status.run
     return {
@@ -172,8 +172,8 @@ def status_json(status: Status) -> Json:
         "images_paid": totals.images,
         "reserved_usd": totals.reserved / 1_000_000,
         "cost_notes": [
-            {"note": one.note, "count": one.count, "counted_usd": one.cost / 1_000_000, "first": one.path}
-            for one in status.cost_notes
+            {"note": note.note, "count": note.count, "counted_usd": note.cost / 1_000_000, "first": note.path}
+            for note in status.cost_notes
         ],
         "running": status.running,
         "workers": [
@@ -254,20 +254,20 @@ def status_json(status: Status) -> Json:
         "flagged_tasks": status.flagged_tasks,
         "flagged": [
             {
-                **_task_json(one.task),
-                "warning": one.task.warning,
+                **_task_json(flagged.task),
+                "warning": flagged.task.warning,
                 "images": [
-                    {"image": image.index, "path": image.path, "warning": image.warning} for image in one.images
+                    {"image": image.index, "path": image.path, "warning": image.warning} for image in flagged.images
                 ],
             }
-            for one in status.flagged
+            for flagged in status.flagged
         ],
     }
 
 
 def ids_in(answers: Sequence[KeptAnswer]) -> list[str]:
-    """What may be the task id in kept answers, the likeliest first."""
-    return list(dict.fromkeys(one for answer in answers for one in possible_ids(answer.kept)))
+    """Return possible task ids in kept answers, the likeliest first."""
+    return list(dict.fromkeys(task_id for answer in answers for task_id in possible_ids(answer.kept)))
 
 
 def _answer_json(answer: KeptAnswer) -> dict[str, Json]:
@@ -286,7 +286,7 @@ def _answer_json(answer: KeptAnswer) -> dict[str, Json]:
 
 
 def per_minute(pace: Pace) -> float:
-    """Images a minute."""
+    """Return the images per minute."""
     return pace.images * 60 / pace.seconds
 
 

@@ -1,4 +1,4 @@
-"""The thumbnails of a gallery: made on all cores, and only where there is none yet."""
+"""The thumbnails of a gallery: created on all cores, and only if missing."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from seedream_batch.report.gallery_folder import ReportFolder
 
 FOLDER = "thumbs"
 SIDE = 256
-"""Pixels of the longer side."""
+"""Longer side in pixels."""
 
 _DIGITS = 24
-"""Digits of the SHA-256 that name a thumbnail: enough to tell any two images apart."""
+"""Hex digits of the SHA-256 in a thumbnail's name: enough to distinguish any two images."""
 
 _PATH = re.compile(rf"{FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{{_DIGITS}}}{re.escape(SUFFIX)}")
 
 
 class Thumbnails:
-    """Makes thumbnails of stored images, each named by the hash of its image, so that none is made twice."""
+    """Creates thumbnails of stored images, each named by the hash of its image, so that none is created twice."""
 
     def __init__(self, images: Destination, report: ReportFolder) -> None:
         self._images = images
         self._report = report
-        self._there = report.names(FOLDER, _PATH)
-        self._before = len(self._there)
+        self._existing = report.names(FOLDER, _PATH)
+        self._before = len(self._existing)
         self._wanted: set[str] = set()
         self._pool = ThreadPoolExecutor(max_workers=images.parallel, thread_name_prefix="thumbnail")
 
     @property
     def made(self) -> int:
-        """How many were made."""
-        return len(self._there) - self._before
+        """Number of thumbnails created."""
+        return len(self._existing) - self._before
 
     def close(self) -> None:
-        """Ends the threads; what they have not begun is not made."""
+        """Stop the threads; thumbnails not yet begun are skipped."""
         self._pool.shutdown(cancel_futures=True)
 
     def ensure(self, images: Sequence[ImageRecord]) -> list[str]:
-        """Why each of these stored images cannot be shown: empty where it can, and then its thumbnail is there."""
+        """Create missing thumbnails; return for each image why it cannot be shown, empty if it can."""
         return list(self._pool.map(self._ensure, images))
 
     def drop_others(self) -> None:
-        """Removes thumbnails of images that the gallery does not show any more."""
+        """Delete thumbnails of images that are no longer in the gallery."""
         self._report.keep_only(FOLDER, _PATH, self._wanted)
 
     def _ensure(self, image: ImageRecord) -> str:
         path = _path(image)
         try:
             size = image.bytes or 0
-            seen = check_size(self._images, ExpectedFile.of(image))
-            if seen.wrong:
-                return seen.wrong
+            check = check_size(self._images, ExpectedFile.of(image))
+            if check.wrong:
+                return check.wrong
             self._wanted.add(path)
-            if path in self._there:
+            if path in self._existing:
                 return ""
             data = self._images.read(image.path or "", size + 1)
         except StorageError as error:
@@ -73,13 +73,13 @@ class Thumbnails:
         except BadPicture as error:
             return f"the picture {error}"
         self._report.write(path, small)
-        # Two images may have the same bytes; then this is done twice, which does no harm.
-        self._there.add(path)
+        # Two images with the same bytes may both get here, which is harmless.
+        self._existing.add(path)
         return ""
 
 
 def name(image: ImageRecord) -> str:
-    """What the page needs to find the thumbnail of a stored image."""
+    """Return the name by which the page finds the thumbnail of a stored image."""
     return (image.sha256 or "")[:_DIGITS]
 
 
