@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line and leaves with its exit code; without `args`, as the one command of this process."""
+    """Run the command line and exit with its code; without `args`, as the only command of this process."""
     if args is None:
         from seedream_batch.cli.streams import prepare
 

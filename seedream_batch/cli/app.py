@@ -1,4 +1,4 @@
-"""The `seedream-batch` command: its verbs, and the one place where errors become exit codes."""
+"""The `seedream-batch` command: its subcommands, and the one place where errors become exit codes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
 
 class _Commands(click.Group):
-    """A group whose verbs are imported when they are used: the help of one needs nothing of the others."""
+    """A group whose commands are imported when they are used: the help of one needs nothing of the others."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -45,14 +45,14 @@ class _Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        # A shell that asks how a line goes on is no place for a message.
+        # No message while a shell asks for completions.
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
             from seedream_batch.cli.output.text import wrapped
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
             more = f"Did you mean `{near}`?" if near else f"There is {', '.join(COMMANDS)}."
-            # Behind the word with which click begins.
+            # Follows the "Error: " that click prints.
             ctx.fail(
                 wrapped(f"There is no command `{name}`. {more}", indent=" " * len("Error: "), hanging="  ").lstrip()
             )
@@ -66,11 +66,11 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line and leaves with its exit code. Every error becomes a sentence here, and only here."""
+    """Run the command line and exit with its code. Errors become messages here, and only here."""
     from seedream_batch.cli.output.text import say
     from seedream_batch.cli.streams import unwritten
 
-    # What libraries log has parts of answers and addresses in it, too.
+    # Log messages of libraries may contain parts of answers and URLs.
     logging.lastResort = _Log(logging.WARNING)
     try:
         code: Any = cli.main(args=args, prog_name="seedream-batch", standalone_mode=False)
@@ -83,12 +83,12 @@ def main(args: list[str] | None = None) -> None:
         say("interrupted", err=True)
         code = 130
     except SeedreamBatchError as error:
-        code = _told(error)
+        code = _report_error(error)
     except Exception as error:  # noqa: BLE001 - a bug: say so, with what is needed to correct it
         code = _unexpected(error)
     code = code if isinstance(code, int) else 0
     lacking = unwritten()
-    # The exit code of a run is about the images; others print what they were asked for.
+    # The exit code of a run is about the images; the output of other commands is their result.
     if lacking and not code and (sys.argv[1:] if args is None else args)[:1] != ["run"]:
         say(f"seedream-batch: standard output could not be written: {lacking}", err=True)
         code = 8
@@ -96,16 +96,16 @@ def main(args: list[str] | None = None) -> None:
 
 
 class _Log(logging.Handler):
-    """Prints what libraries log, on standard error."""
+    """Prints log messages of libraries to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One message."""
+        """Print one message."""
         from seedream_batch.cli.output.text import say
 
         error = record.exc_info[1] if record.exc_info else None
-        # What the system refused is no bug, and its place in the code says nothing.
-        told = f"{record.getMessage()}: {error}" if isinstance(error, OSError) else self.format(record)
-        say(_without_secrets(told), err=True)
+        # A refusal by the system is not a bug, so its traceback is useless.
+        message = f"{record.getMessage()}: {error}" if isinstance(error, OSError) else self.format(record)
+        say(_without_secrets(message), err=True)
 
 
 _OF_THE_MACHINE = {
@@ -119,21 +119,21 @@ _OF_THE_MACHINE = {
     errno.EFBIG: "a file would be larger than the system allows (ulimit -f)",
     errno.ESTALE: "a network file system has lost a file",
 }
-"""Errors of the system that no command can do anything about, wherever they come from."""
+"""System errors that no command can fix, wherever they come from."""
 
 
 def _unexpected(error: Exception) -> int:
-    """Tells of an error that nobody expected where it happened: what the machine lacks, or a bug."""
+    """Report an unexpected error, a lack of system resources or a bug, and return the exit code."""
     from seedream_batch.cli.output.text import say, tell
 
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
-    told = _OF_THE_MACHINE.get(number) if number else None
+    message = _OF_THE_MACHINE.get(number) if number else None
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        told = "this machine starts no more threads; raise the limit (ulimit -u)"
-    if told is not None:
+        message = "this machine starts no more threads; raise the limit (ulimit -u)"
+    if message is not None:
         name = getattr(error, "filename", None)
-        tell(f"seedream-batch: {f'{name}: ' if name else ''}{told}")
-        # What was only half begun complains when it is taken apart.
+        tell(f"seedream-batch: {f'{name}: ' if name else ''}{message}")
+        # Half-initialised objects would print errors when they are destroyed.
         sys.unraisablehook = lambda _: None
         warnings.simplefilter("ignore")
         return 8
@@ -155,7 +155,7 @@ def _without_secrets(text: str) -> str:
     return known_secrets(os.environ).masked(text)
 
 
-def _told(error: SeedreamBatchError) -> int:
+def _report_error(error: SeedreamBatchError) -> int:
     from seedream_batch.cli.exit_codes import of_error
     from seedream_batch.cli.output.run_view import show_problems
     from seedream_batch.cli.output.text import number, say, tell

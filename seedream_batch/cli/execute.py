@@ -1,4 +1,4 @@
-"""A run as the command line makes it: with a service, a key, a display, a summary and an exit code."""
+"""A run from the command line: with a service, a key, a display, a summary and an exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from seedream_batch.jobfile import LoadedJob
 from seedream_batch.model.job import Job
 
 EMULATED = ApiKey("emulated")
-"""The key for our own emulator, which takes any."""
+"""The key for the emulator, which accepts any."""
 
 
 def run(
@@ -31,7 +31,7 @@ def run(
     quiet: bool,
     log_format: str,
 ) -> int:
-    """Runs the job, shows what happens and what came of it; the exit code."""
+    """Run the job, show its progress and result, and return the exit code."""
     result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
     code = of_run(result)
     show_end(result, loaded.job, path, code=code, quiet=quiet)
@@ -39,7 +39,7 @@ def run(
 
 
 def show_end(result: RunResult, job: Job, path: str, *, code: int, quiet: bool) -> None:
-    """What came of a run; a quiet one says nothing when all went well, as far as its time went."""
+    """Show the result of a run; if quiet, only if something went wrong other than its time limit."""
     in_time = result.stop_reason is StopReason.TIME and of_state(result) is Exit.DONE
     if not quiet or not (code == Exit.DONE or in_time):
         show_result(result, job, path)
@@ -55,7 +55,7 @@ def perform(
     quiet: bool,
     log_format: str,
 ) -> RunResult:
-    """Runs the job and shows what happens; what came of it. Without a key it is that of the environment, or any."""
+    """Run the job and show its progress. Without a key, use that of the environment, or any for the emulator."""
     service: AbstractContextManager[str] | None = _emulator(loaded.job) if emulate else None
     if emulate and key is None:
         key = EMULATED
@@ -77,7 +77,7 @@ def perform(
 
 @contextmanager
 def _emulator(job: Job) -> Iterator[str]:
-    """The emulator, for as long as the run goes; what it knows is kept beside the images, for the next run."""
+    """Run the emulator as long as the context; its state is stored with the images for the next run."""
     from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
 
     state = Path(job.output_dir, ".emulator")

@@ -1,4 +1,4 @@
-"""The exit codes: stable, documented, and known nowhere else."""
+"""The exit codes: stable, documented, and defined only here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What the number that a command leaves with means."""
+    """The exit codes of commands."""
 
     DONE = 0
     BUG = 1
@@ -55,7 +55,7 @@ _STOPPED = {
 
 
 def of_run(result: RunResult) -> int:
-    """The exit code of a run: why it stopped, else what it left behind, the worst first."""
+    """Return the exit code of a run: why it stopped, or else its worst result."""
     if result.signal is not None:
         return 128 + result.signal
     if result.stop_reason is StopReason.TIME and not result.left:
@@ -66,7 +66,7 @@ def of_run(result: RunResult) -> int:
 
 
 def of_verification(result: RunResult) -> int:
-    """The exit code of a run that verified: why it stopped, else what is not there."""
+    """Return the exit code of a verification: why it stopped, or else what is missing."""
     lacking = result.not_there
     if result.signal is not None or result.stop_reason is not None:
         return of_run(result)
@@ -80,7 +80,7 @@ def of_verification(result: RunResult) -> int:
 
 
 def of_state(result: RunResult) -> Exit:
-    """The exit code by what the manifest says after a run that was not stopped."""
+    """Return the exit code for the manifest's state after a run that was not stopped."""
     tasks, images = result.tasks, result.images
     if tasks.get(TaskState.UNCERTAIN):
         return Exit.SOME_UNCERTAIN
@@ -94,7 +94,7 @@ def of_state(result: RunResult) -> Exit:
 
 
 def of_error(error: SeedreamBatchError) -> Exit:
-    """The exit code of a command that could not do its work."""
+    """Return the exit code of a command that failed with this error."""
     match error:
         case ManifestLocked():
             return Exit.LOCKED
@@ -129,11 +129,11 @@ _MEANINGS = {
 
 
 def meaning(code: int) -> str:
-    """What an exit code of ours means, in a few words."""
+    """Return the meaning of an exit code in a few words."""
     return _MEANINGS[code] if code < 128 else f"interrupted by {signal.Signals(code - 128).name}"
 
 
-_ROWS = "\n".join(f"{code:>5}  {told}" for code, told in _MEANINGS.items())
+_ROWS = "\n".join(f"{code:>5}  {text}" for code, text in _MEANINGS.items())
 
 HELP = f"""\b
 Exit codes:

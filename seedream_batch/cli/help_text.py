@@ -1,4 +1,4 @@
-"""The text of `seedream-batch --help`, which is there at once: it needs nothing of what the commands need."""
+"""The text of `seedream-batch --help`, without slow imports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMANDS = {
     "completion": "Print what lets bash, zsh or fish complete what you type.",
     "emulator": "Play the image service on this machine, with faults on demand.",
 }
-"""The verbs and what they do."""
+"""The commands and their one-line descriptions."""
 
 _TEXT = """\
 Usage: seedream-batch [OPTIONS] COMMAND [ARGS]...
@@ -42,6 +42,6 @@ Commands:
 
 
 def text() -> str:
-    """What `seedream-batch --help` prints, for 80 columns."""
+    """Return the output of `seedream-batch --help`, for 80 columns."""
     longest = max(map(len, COMMANDS))
     return _TEXT.format(verbs="\n".join(f"  {verb:<{longest}}  {does}" for verb, does in COMMANDS.items()))

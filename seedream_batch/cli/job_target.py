@@ -1,4 +1,4 @@
-"""Where a command works: the job, and the output folder of the real service or of the emulator."""
+"""What a command works on: the job, with the output folder of the real service or of the emulator."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from seedream_batch.model.locations import Place
 
 EMULATED = "-emulated"
-"""What the output folder of emulated runs has behind its name: their pictures are not what the job is for."""
+"""Suffix of the output folder of emulated runs, which keeps their placeholders apart from real images."""
 
 
 def load(path: str, *, emulate: bool, manifest: str | None = None, max_tasks: int = 2**63) -> LoadedJob:
-    """The job; with `emulate`, its output folder is that of emulated runs. `manifest` is the URL of another one."""
+    """Load the job; `emulate` selects the output folder of emulated runs, `manifest` the URL of another manifest."""
     from seedream_batch.jobfile import load_job
 
     loaded = load_job(path, max_tasks=max_tasks)
     if emulate:
-        # A rehearsal needs no server either, unless it is asked for.
+        # An emulated run needs no manifest server either, unless it is asked for.
         loaded = loaded.into(_emulated(loaded.job))
     return loaded if manifest is None else loaded.on(manifest, also=EMULATED if emulate else "")
 
 
 def _emulated(job: Job) -> Path:
-    """The output folder of emulated runs of a job."""
+    """Return the output folder of emulated runs of a job."""
     return job.output_dir.with_name(job.output_dir.name + EMULATED)
 
 
 def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
-    """The job as commands want it, to be pasted behind their names."""
+    """Return the job as arguments to paste after a command's name."""
     from seedream_batch.model.locations import without_passwords
 
     server = "" if manifest is None else f" --manifest {shlex.quote(without_passwords(manifest))}"
@@ -43,20 +43,20 @@ def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
 
 
 def shown(place: Place) -> str:
-    """A manifest as people know it."""
+    """Return a manifest for people."""
     return short(place) if isinstance(place, Path) else place.name
 
 
 def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
-    """Whether uncertain tasks are sent again under their key: our own emulator is trusted, unless the job says no.
+    """Return whether uncertain tasks are sent again with their idempotency key; None if the job decides.
 
-    None where that is for the job to say.
+    The emulator honours keys, so it is trusted unless the job says otherwise.
     """
     return True if emulate and job.run.on_unknown is None else None
 
 
 def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
-    """The job, which has to have been run before. Raises `UsageError`."""
+    """Load a job that has been run before. Raises `UsageError`."""
     from seedream_batch.engine.job_identity import readable
     from seedream_batch.manifest.db.open import exists
 
@@ -69,7 +69,7 @@ def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
 
 
 def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[LoadedJob, bool]:
-    """The job, which has to have been run before, and whether only its emulated runs have. Raises `UsageError`."""
+    """Load a job that has been run before, and return whether only emulated runs exist. Raises `UsageError`."""
     from seedream_batch.engine.job_identity import readable
     from seedream_batch.manifest.db.open import exists
 
@@ -88,5 +88,5 @@ def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[
 
 
 def _lacking(place: Place) -> str:
-    there = isinstance(place, Path) and place.exists()
-    return f"{shown(place)} is empty" if there else f"there is no {shown(place)}"
+    exists = isinstance(place, Path) and place.exists()
+    return f"{shown(place)} is empty" if exists else f"there is no {shown(place)}"

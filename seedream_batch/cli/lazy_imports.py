@@ -1,4 +1,4 @@
-"""Imports of a command, which the cycle collector does not look at again and again."""
+"""Imports of a command, kept away from the garbage collector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _alone = False
 
 
 def alone() -> None:
-    """The process is that of one command, and ends with it; without this word `importing` does nothing."""
+    """Declare that the process ends with this command; otherwise `importing` does nothing."""
     global _alone  # noqa: PLW0603 - a fact about the process
     _alone = True
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Around the imports of a command: what they make stays to the end of the process.
+    """Import modules without garbage collection: what they create stays until the process ends.
 
-    Looking for cycles among it takes a fifth of a short run, and holds up a long one now and then.
+    Scanning it for cycles takes a fifth of a short run's time, and occasionally stalls a long one.
     """
     if not _alone:
         yield

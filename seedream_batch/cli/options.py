@@ -1,4 +1,4 @@
-"""Options that several verbs have."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class OutputPath(click.Path):
-    """A path that is written to: what only a shell fills in is refused, since quotes and crontabs leave it as it is."""
+    """A path to write to.
+
+    Refuses what only a shell expands, such as `~`, because quotes and crontabs pass it on unexpanded.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from seedream_batch.files.references import shell_part
@@ -34,12 +37,12 @@ class OutputPath(click.Path):
 
 
 class JobFile(click.Path):
-    """The path of a job file; shells complete it to those that there are."""
+    """The path of a job file; shells complete it to existing ones."""
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """The YAML files in the folder that is typed so far, and in the folders in it.
+        """Return the YAML files in the folder typed so far, and in its subfolders.
 
-        Else the shell is to look for any file by itself.
+        If there are none, the shell completes any file by itself.
         """
         from click.shell_completion import CompletionItem
 
@@ -47,15 +50,15 @@ class JobFile(click.Path):
         before = incomplete.removesuffix(start)
         folder = Path(before or ".")
         try:
-            found = sorted(path for more in ("*", "*/*") for path in folder.glob(glob.escape(start) + more))
+            paths = sorted(path for more in ("*", "*/*") for path in folder.glob(glob.escape(start) + more))
         except OSError:
-            found = []
+            paths = []
         names = [
             before + path.relative_to(folder).as_posix()
-            for path in found
+            for path in paths
             if path.suffix in {".yaml", ".yml"} and (start or not path.relative_to(folder).as_posix().startswith("."))
         ]
-        # What needs quotes is for the shell: it knows how.
+        # Leave names that need quotes to the shell.
         if not names or not all(map(_PLAIN.fullmatch, names)):
             return super().shell_complete(ctx, param, incomplete)
         return [CompletionItem(name) for name in names]
@@ -115,15 +118,15 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """Convert to seconds."""
         from seedream_batch.jobfile.units import seconds
 
         if isinstance(value, float):
             return value
         try:
-            found = seconds(float(value) if str(value).replace(".", "", 1).isdecimal() else value)
+            result = seconds(float(value) if str(value).replace(".", "", 1).isdecimal() else value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if found > _YEAR:
+        if result > _YEAR:
             self.fail(f"{value} is more than a year", param, ctx)
-        return found
+        return result

@@ -1,7 +1,7 @@
-"""The process that a command runs in: streams that are always there, UTF-8 names of files, no core dumps.
+"""The process of a command: standard streams that always exist, UTF-8 file names, no core dumps.
 
-The standard streams carry words about the work, so they must never end it: they may be closed, full, or a pipe that
-nobody reads any more.
+Standard streams only report on the work, so they must never end it, even if they are closed, full, or a pipe without a
+reader.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _UTF8 = ["-X", "utf8"]
-"""Options of Python that make it use UTF-8 for the names of files in every locale."""
+"""Python options for UTF-8 file names in every locale."""
 
 
 PATIENCE = 2.0
-"""Seconds that a run waits for whoever reads its output, once: images that are paid for cannot wait."""
+"""Seconds that a run waits, once, for the reader of its output: paid images cannot wait."""
 
 _PIECE = 4096
-"""Bytes that a pipe takes at once when it takes any [PIPE_BUF in pipe(7)]."""
+"""Bytes that a writable pipe accepts at once [PIPE_BUF in pipe(7)]."""
 
 
 class Output(io.RawIOBase):
-    """A file descriptor that takes everything it is given; `lost` is the first error that kept it from being written.
+    """A file descriptor that accepts everything; `lost` is the first error that prevented a write.
 
-    Later text is tried again: a full disk has room again at some time. With `waits` false, what nobody reads in time is
-    left out, and that is said once somebody reads again.
+    Later text is tried again: a full disk may have space again. With `waits` false, output that nobody reads in time is
+    dropped, and a notice is written once it is read again.
     """
 
     def __init__(self, number: int, *, waits: bool = True) -> None:
@@ -46,21 +46,21 @@ class Output(io.RawIOBase):
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
-        """True."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """The file descriptor."""
+        """Return the file descriptor."""
         return self._number
 
     def isatty(self) -> bool:
-        """Whether a person may be looking."""
+        """Return whether this is a terminal."""
         return os.isatty(self._number)
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Writes all of the data, or as much as can be written; always the number of bytes in it."""
+        """Write all of the data, or as much as possible; always return its length in bytes."""
         left = memoryview(data).cast("B")
-        whole = len(left)
+        length = len(left)
         try:
             if self._left_out and self._ready():
                 notice = _notice(self._left_out, like=bytes(left[:1]))
@@ -73,14 +73,14 @@ class Output(io.RawIOBase):
                 try:
                     left = left[os.write(self._number, left[:_PIECE]) :]
                 except BlockingIOError:
-                    # Somebody else has made this terminal non-blocking, and was quicker.
+                    # Another process has made this terminal non-blocking, and wrote first.
                     continue
         except OSError as error:
             self.lost = self.lost or error
-        return whole
+        return length
 
     def _ready(self) -> bool:
-        """Whether something can be written now; waits for that, for ever or for as long as it may."""
+        """Wait until data can be written, and return whether it can; waits at most `PATIENCE` unless `waits`."""
         poll = select.poll()
         poll.register(self._number, select.POLLOUT)
         limit = None if self._waits else 0 if self._left_out else PATIENCE * 1000
@@ -88,59 +88,59 @@ class Output(io.RawIOBase):
 
 
 def _notice(count: int, *, like: bytes) -> bytes:
-    """A line that says what was left out, in the form of the line that it comes before."""
-    told = f"{count:,} bytes of output were not read in time, and are left out"
-    return (f'{{"event": "warning", "text": "{told}"}}\n' if like == b"{" else f"warning: {told}\n").encode()
+    """Return a line about dropped output, in the format of the line that follows."""
+    message = f"{count:,} bytes of output were not read in time, and are left out"
+    return (f'{{"event": "warning", "text": "{message}"}}\n' if like == b"{" else f"warning: {message}\n").encode()
 
 
 def prepare() -> None:
-    """Makes this process fit for a command; to be called once, before anything is opened.
+    """Set up this process for a command; call it once, before anything is opened.
 
-    Starts the interpreter again where the locale has file names in another encoding than UTF-8: the names of images
-    must not depend on the locale of whoever runs the job. Leaves with 2 where that is of no use.
+    Restarts the interpreter if the locale encodes file names differently from UTF-8: the names of images must not
+    depend on the user's locale. Exits with 2 if that does not help.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file that is opened, the manifest perhaps, gets this number, and messages are written to it.
+            # Otherwise the next file opened, perhaps the manifest, gets this number, and messages go into it.
             os.open(os.devnull, os.O_RDWR)
     again = sys.orig_argv[1:3] == _UTF8
     if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
         _start_again(again=again)
-    # What a terminal cannot show is written as an escape.
+    # Characters that the terminal cannot encode are escaped.
     sys.stdout = _text(sys.stdout, 1, again=again)
     sys.stderr = _text(sys.stderr, 2, again=again)
     if os.environ.get("APIMART_API_KEY") or os.environ.get("APIMART_API_KEY_FILE"):
-        _keep_memory()
+        _disable_core_dumps()
 
 
 def unwritten() -> str:
-    """Why what was printed on standard output is not complete; empty if it is, or if its reader went away."""
+    """Return why standard output is incomplete; empty if it is complete or its reader went away."""
     lost = _lost()
     return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror or str(lost)
 
 
 def abandoned() -> bool:
-    """Whether nothing that is printed on standard output arrives anywhere."""
+    """Return whether standard output goes nowhere."""
     return _lost() is not None
 
 
 def _lost() -> OSError | None:
-    """The first error on standard output; None also where that is not a stream of `prepare`."""
+    """Return the first error on standard output; None also if it is not a stream of `prepare`."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.lost if isinstance(raw, Output) else None
 
 
-def _keep_memory() -> None:
-    """Keeps the memory of this process, and the key in it, out of core dumps."""
+def _disable_core_dumps() -> None:
+    """Keep the memory of this process, and the API key in it, out of core dumps."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
     if sys.platform == "linux":
         import ctypes
 
-        # Programs that collect core dumps get one whatever the limit is. PR_SET_DUMPABLE [prctl(2)].
+        # Core dump collectors ignore the limit, so clear PR_SET_DUMPABLE as well [prctl(2)].
         with suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 
@@ -167,10 +167,14 @@ def _start_again(*, again: bool) -> None:
 
 
 def _arguments() -> list[bytes]:
-    """What this interpreter was started with, as the bytes that they were: decoding them may have lost some."""
+    """Return this interpreter's arguments as the original bytes, which decoding may have changed."""
     try:
         with open("/proc/self/cmdline", "rb") as stream:  # noqa: PTH123 - nothing else needs pathlib here
-            found = stream.read().split(b"\0")[1:-1]
+            arguments = stream.read().split(b"\0")[1:-1]
     except OSError:
-        found = []
-    return found if len(found) == len(sys.orig_argv) - 1 else [os.fsencode(one) for one in sys.orig_argv[1:]]
+        arguments = []
+    return (
+        arguments
+        if len(arguments) == len(sys.orig_argv) - 1
+        else [os.fsencode(argument) for argument in sys.orig_argv[1:]]
+    )

@@ -458,8 +458,8 @@ MUTATIONS = (
         (
             Edit(
                 "cli/streams.py",
-                "            self.lost = self.lost or error\n        return whole",
-                "            raise\n        return whole",
+                "            self.lost = self.lost or error\n        return length",
+                "            raise\n        return length",
             ),
         ),
     ),

@@ -103,7 +103,7 @@ def command(
     from seedream_batch.jobfile.select_option import chosen, grouping
     from seedream_batch.selection.picks import Picks
 
-    _fitting(form, images=images, shard_size=shard_size, link=link)
+    _check_options(form, images=images, shard_size=shard_size, link=link)
     if choice is not None and flagged is not None:
         raise UsageError("give --choice or --flagged, not both")
     if group_by and not split:
@@ -134,7 +134,7 @@ def command(
         told={name: value for name, value in given.items() if value},
     )
     exported = export(loaded.job, loaded.tasks, loaded.job.manifest, options)
-    _tell(exported)
+    _report_gaps(exported)
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice left out", err=True)
     if as_json:
@@ -144,8 +144,8 @@ def command(
     return 0
 
 
-def _fitting(form: str, *, images: str | None, shard_size: int | None, link: bool | None) -> None:
-    """Refuses options that the format has no use for."""
+def _check_options(form: str, *, images: str | None, shard_size: int | None, link: bool | None) -> None:
+    """Raise `UsageError` for options that the format does not use."""
     if images and form != "parquet":
         raise UsageError(f"--images {images}: that is for --format parquet; {form} has the images as files")
     if shard_size and form != "webdataset":
@@ -157,15 +157,15 @@ def _fitting(form: str, *, images: str | None, shard_size: int | None, link: boo
         raise UsageError(f"{how}: {form} has the images inside of its own files, so nothing is linked{more}")
 
 
-def _tell(exported: Exported) -> None:
-    """What is not there, on standard error."""
+def _report_gaps(exported: Exported) -> None:
+    """Report missing images and empty splits on standard error."""
     from seedream_batch.cli.output.text import say, wrapped
 
     lacking = exported.not_stored
     if lacking:
-        whole = exported.images + lacking
+        expected = exported.images + lacking
         are = "is" if lacking == 1 else "are"
-        say(wrapped(f"export of {exported.images:,} of {whole:,} images; {lacking:,} {are} not stored"), err=True)
+        say(wrapped(f"export of {exported.images:,} of {expected:,} images; {lacking:,} {are} not stored"), err=True)
     for name, count in exported.splits.items():
         if not count:
             say(wrapped(f"no image falls into the split {name}: there are too few groups for its fraction"), err=True)

@@ -91,7 +91,7 @@ def command(path: Path) -> int:
         raise UsageError(f"{path} exists already; nothing was changed")
     schema = path.with_name("job.schema.json")
     quoted = shlex.quote(str(path))
-    # A name may have a colon, a quote or a backslash in it; JSON strings are YAML.
+    # A name may contain a colon, a quote or a backslash; a JSON string is valid YAML.
     folder = json.dumps(f"out/{path.stem}", ensure_ascii=False)
     text = _TEMPLATE.format(schema=schema.name, path=quoted, folder=folder)
     known = schema_text("job")

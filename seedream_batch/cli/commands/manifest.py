@@ -47,7 +47,7 @@ def copy(source: str, target: str) -> int:
 
 
 def _place(text: str, job: str) -> Place:
-    """A manifest as it is written; its schema is that of the job, unless the URL names another."""
+    """Parse the location of a manifest; its schema is named after the job, unless the URL names one."""
     from pathlib import Path
 
     from seedream_batch.errors import UsageError, translate_os_errors
@@ -55,7 +55,7 @@ def _place(text: str, job: str) -> Place:
 
     if "://" not in text:
         path = Path(text)
-        # SQLite would wait for the other side of a pipe for ever.
+        # SQLite would wait forever for the other end of a pipe.
         with translate_os_errors(path):
             if path.exists() and not path.is_file():
                 raise UsageError(f"{path} is no ordinary file; name that of a manifest")

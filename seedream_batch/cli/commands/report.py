@@ -64,14 +64,14 @@ def command(
             progress=progress,
         )
     if as_json:
-        told = {
+        result = {
             "index": str(gallery.index),
             "cells": gallery.cells,
             "tasks": gallery.tasks,
             "images": gallery.images,
             "thumbnails_made": gallery.thumbnails,
         }
-        give(told)
+        give(result)
     else:
         what = f"{number(gallery.cells, 'cell')} ({number(gallery.images, 'image')})"
         say(f"report of {what} in {short(gallery.index)}")
@@ -80,16 +80,16 @@ def command(
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal: thousands of thumbnails take minutes. Nothing elsewhere."""
+    """Show a progress bar on a terminal, because thousands of thumbnails take minutes; elsewhere nothing."""
     if not sys.stderr.isatty():
-        yield lambda _done, _whole: None
+        yield lambda _done, _total: None
         return
     from tqdm import tqdm
 
     with tqdm(desc="report", unit=" tasks", leave=False) as bar:
 
-        def progress(done: int, whole: int) -> None:
-            bar.total = whole
+        def progress(done: int, total: int) -> None:
+            bar.total = total
             bar.update(done - bar.n)
 
         yield progress

@@ -80,7 +80,7 @@ def command(
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     path = named(job, emulate=emulate, manifest=manifest)
-    # A task in doubt may be one that the job no longer has.
+    # An uncertain task may no longer be in the job.
     chooses = checked(select, target, also=cells_in_doubt(target.manifest) if select else ())
     if cost is not None:
         corrected = correct_costs(target, checked(select, target), micro_usd(cost), noted=not select)

@@ -102,8 +102,8 @@ def command(
     else:
         say("no image is known to be beyond all links; nothing was changed")
     if others:
-        told = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
-        say(wrapped(f"{told}: `seedream-batch verify {path}` asks for it."))
+        what = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
+        say(wrapped(f"{what}: `seedream-batch verify {path}` asks for it."))
     return 0
 
 
@@ -116,7 +116,7 @@ def _retry(
     poll: bool,
     same_account: bool,
 ) -> int:
-    """Polls what was lost, then plans what failed and what is lost for good; the exit code."""
+    """Poll lost tasks, then plan failed and finally lost ones again; return the exit code."""
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.cli.output.text import number, say, usd, wrapped
     from seedream_batch.engine.events import Recheck
@@ -144,7 +144,7 @@ def _retry_flagged(
     poll: bool,
     same_account: bool,
 ) -> int:
-    """Poll what was completed with too few images, then plan what is still flagged; return the exit code."""
+    """Poll tasks with too few images, then plan those still flagged again; return the exit code."""
     from seedream_batch.cli.output.picks_view import show_rejected
     from seedream_batch.cli.output.text import number, say, wrapped
     from seedream_batch.engine.events import Recheck
@@ -163,7 +163,7 @@ def _retry_flagged(
 
 @dataclass(slots=True)
 class _Polled:
-    """What polls brought before anything is paid for: the last answer about each task, what was found, what failed."""
+    """Results of polling before anything is paid for: the last answer per task, what was found, what failed."""
 
     answers: Mapping[int, Polled] = field(default_factory=dict)
     found: int = 0
@@ -179,7 +179,7 @@ def _poll_first(
     emulate: bool,
     same_account: bool,
 ) -> _Polled:
-    """Poll the chosen tasks of one kind, and fetch what is found: that is free."""
+    """Poll the selected tasks of one kind, and fetch what is found: that is free."""
     from seedream_batch.cli.execute import perform
     from seedream_batch.engine.events import RunOptions, StopReason
     from seedream_batch.environment import api_key
@@ -196,7 +196,7 @@ def _poll_first(
 
 
 def _left_alone(count: int, what: str, polled: _Polled) -> int:
-    """Say that tasks were not planned again, since a poll may still find their images; return the exit code."""
+    """Report tasks that were not planned again because a poll may still find their images; return the exit code."""
     from seedream_batch.cli.exit_codes import Exit
     from seedream_batch.cli.output.text import number, say, wrapped
 

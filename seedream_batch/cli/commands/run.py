@@ -102,6 +102,6 @@ def command(
     try:
         show_end(result, loaded.job, named(job, emulate=emulate, manifest=manifest), code=ending.code, quiet=quiet)
     finally:
-        # Also after a further Ctrl-C.
+        # Also after another Ctrl-C.
         ending.notify()
     return ending.code

@@ -28,11 +28,11 @@ class _Seconds(click.ParamType[float]):
     name = "seconds"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds from a tenth of one to a day."""
+        """Convert to seconds, from 0.1 to a day."""
         try:
             seconds = float(value)
         except ValueError:
-            # What follows the option is taken for its value, and mostly that is the job.
+            # Whatever follows the option is taken as its value, and usually that is the job.
             self.fail(f"{value!r} is no number of seconds; write JOB first, or --watch=2", param, ctx)
         if not 0.1 <= seconds <= 86_400:
             self.fail(f"{value} is not from 0.1 to 86400 seconds", param, ctx)

@@ -31,10 +31,10 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
     """
     from seedream_batch.cli.output.text import annotate, give, number, say, tell
 
-    found: list[tuple[str, Problem]] = []
+    results: list[tuple[str, Problem]] = []
     for path in jobs:
         problems, tasks = _check(path, max_tasks)
-        found += [(path, problem) for problem in problems]
+        results += [(path, problem) for problem in problems]
         if not problems and form == "text":
             say(f"{path}: valid, {number(tasks, 'task')}")
         if form == "text":
@@ -43,11 +43,11 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
             if problems:
                 say(f"{path}: {number(len(problems), 'problem')}", err=True)
     if form == "json":
-        give([_as_json(path, problem) for path, problem in found])
+        give([_as_json(path, problem) for path, problem in results])
     elif form == "github":
-        for path, problem in found:
+        for path, problem in results:
             annotate(_as_annotation(path, problem))
-    return 2 if found else 0
+    return 2 if results else 0
 
 
 def _check(path: str, max_tasks: int) -> tuple[Sequence[Problem], int]:
@@ -77,7 +77,7 @@ def _as_json(path: str, problem: Problem) -> dict[str, object]:
 
 
 def _as_annotation(path: str, problem: Problem) -> str:
-    """A workflow command of GitHub Actions, with the escapes that its runner undoes."""
+    """Return a workflow command of GitHub Actions, with the escapes that its runner decodes."""
     where = problem.position
     place = f"file={_property(where.file)},line={where.line},col={where.column}" if where else f"file={_property(path)}"
     return f"::error {place}::{_data(str(dataclasses.replace(problem, position=None)))}"

@@ -78,7 +78,7 @@ def command(
 
 
 def _key(*, emulate: bool) -> tuple[ApiKey, str]:
-    """The key, and why there is none: then it is one that is never sent, since nothing is asked."""
+    """Return the API key, or an unused placeholder and why there is no key: then the service is not asked."""
     from seedream_batch.cli.execute import EMULATED
     from seedream_batch.client.secret import ApiKey
     from seedream_batch.environment import api_key

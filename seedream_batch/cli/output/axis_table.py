@@ -1,4 +1,4 @@
-"""How far a job is by the values of its axes, as a table."""
+"""A table of a job's progress by the values of its axes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ _NUMBERS = 10
 
 
 def axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
-    """A table of the axes with more than one value; empty where all tasks stand at the same point anyway."""
-    several = {axis: found for axis, found in axes.items() if len(found.values) > 1}
-    parts = [part for part in Phase if any(_has(found, part) for found in several.values())]
+    """Return a table of the axes with more than one value; empty if all tasks are in the same phase."""
+    several = {axis: status for axis, status in axes.items() if len(status.values) > 1}
+    parts = [part for part in Phase if any(_has(status, part) for status in several.values())]
     if len(parts) < 2:
         return []
     lines: list[str] = []
-    for axis, found in several.items():
+    for axis, status in several.items():
         if lines:
             lines.append("")
         lines.append(_row(f"  {axis}", [str(part).replace("_", " ") for part in parts]))
-        lines += [_row(f"    {value.name}", [_number(value, part) for part in parts]) for value in found.values[:SHOWN]]
-        more = len(found.values) - SHOWN + found.more
+        lines += [
+            _row(f"    {value.name}", [_number(value, part) for part in parts]) for value in status.values[:SHOWN]
+        ]
+        more = len(status.values) - SHOWN + status.more
         if more > 0:
-            lines.append(f"    and {more:,}{' or more' if found.cut else ''} more")
+            lines.append(f"    and {more:,}{' or more' if status.cut else ''} more")
     return lines
 
 
-def _has(found: AxisStatus, part: Phase) -> bool:
-    return any(value.parts.get(part) for value in found.values)
+def _has(status: AxisStatus, part: Phase) -> bool:
+    return any(value.parts.get(part) for value in status.values)
 
 
 def _number(value: Value, part: Phase) -> str:
@@ -51,7 +53,7 @@ def _row(name: str, cells: list[str]) -> str:
 
 
 def _fitted(text: str, columns: int) -> str:
-    """The text in so many columns of a terminal, where some characters take two and some none."""
+    """Fit the text into a number of terminal columns, where some characters take two and some none."""
     if _columns(text) > columns:
         while _columns(text) >= columns:
             text = text[:-1]

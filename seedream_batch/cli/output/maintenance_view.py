@@ -1,4 +1,4 @@
-"""What `verify` and `prune` found, as text for a terminal of 80 columns and as JSON."""
+"""Results of `verify` and `prune`, as text for a terminal of 80 columns and as JSON."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from seedream_batch.operations.prune import Pruned
 
 SHOWN = 20
-"""Files that are named; the counts are always whole."""
+"""Files that are named; counts always cover everything."""
 
 
 def show_verification(result: RunResult, job: Job, path: str, without_key: str) -> None:
-    """What was looked at, what is there again, what is not, and what to do; `without_key` says why there is none."""
-    found, stats = result.verified, result.stats
+    """Print the result of a verification and what to do; `without_key` says why there is no API key."""
+    checks, stats = result.verified, result.stats
     say(
         wrapped(
-            f"{job.name}: {number(found.checked, 'image')} checked, {found.whole:,} whole, {duration(result.seconds)}"
+            f"{job.name}: {number(checks.checked, 'image')} checked, {checks.whole:,} whole, {duration(result.seconds)}"
         )
     )
     if result.stop_reason is not None:
         say(wrapped(f"stopped ({result.stop_text})", indent="  ", hanging="    "))
-    if found.came_back:
-        say(f"  back       {number(found.came_back, 'image')} that had been missing")
+    if checks.came_back:
+        say(f"  back       {number(checks.came_back, 'image')} that had been missing")
     if stats.found:
         say(f"  found      {number(stats.found, 'task')} that had been lost")
     if stats.added:
         say(f"  added      {number(stats.added, 'image')} of incomplete results, delivered since then")
     if stats.stored:
         say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
-    if found.unread:
-        say(f"  unreadable {number(found.unread, 'file')}")
-        _list(found.unreadable, found.unread)
+    if checks.unread:
+        say(f"  unreadable {number(checks.unread, 'file')}")
+        _list(checks.unreadable, checks.unread)
     _show_not_there(result)
     if result.flagged:
         say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
@@ -57,19 +57,19 @@ def _show_not_there(result: RunResult) -> None:
 
 
 def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
-    found, lacking = result.verified, result.not_there
+    checks, lacking = result.verified, result.not_there
     lines = []
-    if found.in_the_way:
+    if checks.in_the_way:
         lines.append(
-            f"{number(found.in_the_way, 'image')} cannot be fetched while another file has the place: move it away and"
+            f"{number(checks.in_the_way, 'image')} cannot be fetched while another file has the place: move it away and"
             " verify again."
         )
-    if found.to_ask:
+    if checks.to_ask:
         lines.append(
-            f"A key is needed to ask for links of {number(found.to_ask, 'image')}, which is free: {without_key}."
+            f"A key is needed to ask for links of {number(checks.to_ask, 'image')}, which is free: {without_key}."
         )
-    if found.unanswered:
-        lines.append(f"The service gave no clear answer about {number(found.unanswered, 'image')}: verify again.")
+    if checks.unanswered:
+        lines.append(f"The service gave no clear answer about {number(checks.unanswered, 'image')}: verify again.")
     if result.flagged:
         lines.append(flagged_advice(path))
     if lacking is None:
@@ -81,30 +81,30 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
             f"{number(lacking.lost.images, 'image')} cannot be had again; making them anew would cost about"
             f" {usd(lacking.lost.cost)}: `seedream-batch retry {path} --missing`"
         )
-    anew = sum(task.state is not TaskState.SUCCEEDED for _, task in lacking.images)
-    if anew:
+    replanned = sum(task.state is not TaskState.SUCCEEDED for _, task in lacking.images)
+    if replanned:
         lines.append(f"`seedream-batch run {path}` makes those anew that are planned again.")
     return lines
 
 
 def verification_json(result: RunResult, job: Job) -> Json:
-    """What a verification found, for machines; money in USD."""
-    found, lacking = result.verified, result.not_there
+    """Return the result of a verification as JSON; money in USD."""
+    checks, lacking = result.verified, result.not_there
     images = lacking.images if lacking else []
     return {
         "job": job.name,
         "folder": str(job.pictures),
-        "checked": found.checked,
-        "whole": found.whole,
-        "came_back": found.came_back,
-        "broken": found.broken,
+        "checked": checks.checked,
+        "whole": checks.whole,
+        "came_back": checks.came_back,
+        "broken": checks.broken,
         "fetched": result.stats.stored,
         "found": result.stats.found,
         "added": result.stats.added,
-        "unreadable": found.unread,
-        "in_the_way": found.in_the_way,
-        "to_ask": found.to_ask,
-        "unanswered": found.unanswered,
+        "unreadable": checks.unread,
+        "in_the_way": checks.in_the_way,
+        "to_ask": checks.to_ask,
+        "unanswered": checks.unanswered,
         "waiting": lacking.waiting if lacking else 0,
         "flagged_tasks": result.flagged,
         "warnings": result.warnings,
@@ -129,8 +129,8 @@ def verification_json(result: RunResult, job: Job) -> Json:
 
 
 def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
-    """What would go, or went, and what stays."""
-    found = pruned.found
+    """Print what would be deleted, or was, and what stays."""
+    candidates = pruned.found
     files = f"{number(pruned.files, 'file')}, {size(pruned.bytes)}"
     if pruned.done:
         say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
@@ -143,8 +143,8 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
     if pruned.unreadable:
         say(f"  left       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
         _list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
-    if found.in_flight:
-        say(f"  in flight  {number(found.in_flight, 'task')}: paid for, so it stays until a run collected it")
+    if candidates.in_flight:
+        say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, so it stays until a run collected it")
     if not pruned.done and pruned.files:
         say(wrapped(f"Nothing was deleted. `seedream-batch prune {path} --yes` deletes them, if they are unchanged."))
     elif not pruned.files and not pruned.done:
@@ -152,7 +152,7 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
 
 
 def pruned_json(pruned: Pruned) -> Json:
-    """What would go, or went, for machines."""
+    """Return what would be deleted, or was, as JSON."""
     return {
         "deleted": pruned.done,
         "files": pruned.files,
@@ -166,7 +166,7 @@ def pruned_json(pruned: Pruned) -> Json:
 
 
 def _place(image: ImageRecord, task: TaskRecord) -> str:
-    """Where an image stood, or, if it was never stored, where it would."""
+    """Return the path of an image, or the planned one if it was never stored."""
     return image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
 
 

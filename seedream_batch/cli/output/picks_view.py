@@ -1,4 +1,4 @@
-"""The choice that the gallery exports, read and carried out."""
+"""The picks that a gallery exports: reading them, and showing what was done with them."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from seedream_batch.selection.picks import Choice
 
 SHOWN = 20
-"""Images that are named as left alone; the count is whole."""
+"""Images that are named as left alone; all are counted."""
 
 
 def read_choice(path: Path, job: Job) -> Choice:
-    """The choice in a file, which has to be of this job. Raises `UsageError`."""
+    """Read the picks from a file, which must be of this job. Raises `UsageError`."""
     from seedream_batch.selection.picks import parse_choice
 
     try:
@@ -38,18 +38,18 @@ def read_choice(path: Path, job: Job) -> Choice:
 
 
 def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callable[[Mapping[str, Json]], bool] | None:
-    """The test for cells that `--select` and `--flagged` describe; None if neither is given. Raises `UsageError`."""
+    """Return the cell predicate for `--select` and `--flagged`; None if neither is given. Raises `UsageError`."""
     from seedream_batch.jobfile.select_option import chosen
 
     chooses = chosen(select, job) if select else None
     if not flagged:
         return chooses
-    cells = {json.dumps(json.loads(one.task.cell), sort_keys=True) for one in flagged_results(job)}
+    cells = {json.dumps(json.loads(result.task.cell), sort_keys=True) for result in flagged_results(job)}
     return lambda cell: json.dumps(cell, sort_keys=True) in cells and (chooses is None or chooses(cell))
 
 
 def flagged_choice(job: Job, *, keep: bool) -> Choice:
-    """Of the images of the job those of flagged results, or all but those. Raises `UsageError` if none is flagged."""
+    """Return picks of the images with flagged results, or of all others. Raises `UsageError` if none is flagged."""
     from seedream_batch.manifest import ManifestReader
     from seedream_batch.selection.picks import Choice, Picked
 
@@ -58,17 +58,17 @@ def flagged_choice(job: Job, *, keep: bool) -> Choice:
         raise UsageError("no result of the job is flagged")
     picked = set()
     with ManifestReader(job.manifest) as reader:
-        for one in flagged:
-            # What is lacking is lacking in the whole task; else only the images that are wrong are meant.
-            images = reader.images_of([one.task.id])[one.task.id] if one.task.warning else one.images
+        for result in flagged:
+            # A warning of the task concerns all its images; otherwise only images with a warning are meant.
+            images = reader.images_of([result.task.id])[result.task.id] if result.task.warning else result.images
             picked |= {
-                Picked(one.task.fingerprint, image.index) for image in images if image.state is ImageState.STORED
+                Picked(result.task.fingerprint, image.index) for image in images if image.state is ImageState.STORED
             }
     return Choice(job.name, frozenset(picked if keep else ()), frozenset(() if keep else picked))
 
 
 def flagged_results(job: Job) -> list[Flagged]:
-    """All results of the job that are not what was requested."""
+    """Return all results of the job that differ from the request."""
     from seedream_batch.manifest import ManifestReader
     from seedream_batch.manifest.db.connection import UNLIMITED
 
@@ -77,7 +77,7 @@ def flagged_results(job: Job) -> list[Flagged]:
 
 
 def show_rejected(rejected: Rejected, then: str, none: str) -> None:
-    """What is made anew, where the rejected files are, and what was left alone."""
+    """Print what will be regenerated, where the rejected files are, and what was left alone."""
     images = number(sum(task.images for task in rejected.tasks), "image")
     none = "there is no task to plan again" if rejected.unclear else none
     show_chosen(rejected.tasks, f"planned again, {images} for about {usd(rejected.cost)}", then, none)
@@ -88,9 +88,9 @@ def show_rejected(rejected: Rejected, then: str, none: str) -> None:
 
 
 def show_left_alone(images: Sequence[str], how: str, *, err: bool = False) -> None:
-    """The images about which the choice changed nothing, each with its reason."""
+    """Print the images that the picks did not affect, each with its reason."""
     say(f"{number(len(images), 'image')} {how}:", err=err)
-    for told in images[:SHOWN]:
-        say(f"  {told}", err=err)
+    for reason in images[:SHOWN]:
+        say(f"  {reason}", err=err)
     if len(images) > SHOWN:
         say(f"  and {len(images) - SHOWN:,} more", err=err)

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, plain lines or JSON elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines or JSON elsewhere."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LINE_EVERY = 15.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between progress lines without a terminal."""
 
 _FORMS = (
     "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
     "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
     "{n_fmt}/{total_fmt}, {remaining} left{postfix}{bar:0}",
 )
-"""What the line of the bar says, from the longest to the shortest. The last has a bar of no length, which is cut."""
+"""Formats of the bar's line, longest first. The last has a bar of no length, which is cut."""
 
 _SHORTEST = 10
-"""Columns of a bar that still says something."""
+"""Columns of the shortest useful bar."""
 
 _NEWS = {
     EventKind.FAILED,
@@ -40,24 +40,24 @@ _NEWS = {
     EventKind.STOPPING,
     EventKind.WARNING,
 }
-"""Events that people want to see as they happen; the others are in the counts."""
+"""Events that are shown immediately; the others only affect the counts."""
 
 
 class Display(Protocol):
-    """Shows a run. `started` comes first, then events, then `close`."""
+    """Shows a run: first `started`, then events, then `close`."""
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """The live counters; how many images the job asks for, and how many of them are stored already."""
+        """Begin, with live counters, the number of images the job asks for, and of those already stored."""
 
     def event(self, event: Event) -> None:
-        """Something happened."""
+        """Show an event."""
 
     def close(self) -> None:
-        """The run is over."""
+        """End the display."""
 
 
 class _Ticker:
-    """Calls something now and then from a thread of its own, also while nothing happens."""
+    """Calls a function periodically from its own thread, also while nothing happens."""
 
     def __init__(self, seconds: float, tick: Callable[[], object]) -> None:
         self._seconds = seconds
@@ -67,7 +67,7 @@ class _Ticker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stop the thread."""
         self._end.set()
         self._thread.join()
 
@@ -77,7 +77,7 @@ class _Ticker:
 
 
 class Bar:
-    """A progress bar with counts and spend, on standard error."""
+    """A progress bar with counts and cost, on standard error."""
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
@@ -85,7 +85,7 @@ class Bar:
         self._stats = Stats()
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Draws the bar."""
+        """Draw the bar."""
         from tqdm import tqdm
 
         self._stats = stats
@@ -94,11 +94,11 @@ class Bar:
             bar_format=_FORMS[0],
         )  # fmt: skip
         self._redraw()
-        # Tasks take a minute; a clock that stands still looks like a program that does.
+        # Tasks take a minute; a clock that stands still looks like a hung program.
         self._ticker = _Ticker(1.0, self._redraw)
 
     def event(self, event: Event) -> None:
-        """Moves the bar; news are written above it."""
+        """Update the bar; print important events above it."""
         bar = self._bar
         if bar is None:
             return
@@ -109,7 +109,7 @@ class Bar:
             bar.update()
 
     def close(self) -> None:
-        """Takes the bar away; the summary follows."""
+        """Remove the bar; the summary follows."""
         if self._ticker is not None:
             self._ticker.stop()
         if self._bar is not None:
@@ -134,14 +134,14 @@ class Bar:
 
 
 def _fits(bar: tqdm[Any], form: str) -> bool:
-    """Whether the form leaves the bar itself enough room to be read."""
+    """Return whether the format leaves enough room for the bar itself."""
     now = bar.format_dict
     rest = bar.format_meter(**{**now, "bar_format": form.replace("{bar}", "")})
     return len(rest) + _SHORTEST <= (now["ncols"] or 80)
 
 
 class Lines:
-    """News as they happen, and now and then a line of progress, on standard error."""
+    """Important events, and periodic lines of progress, on standard error."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
@@ -151,7 +151,7 @@ class Lines:
         self._before = 0
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Begins to count."""
+        """Start counting."""
         self._stats = stats
         self._wanted = wanted
         self._before = stored
@@ -159,13 +159,13 @@ class Lines:
             self._ticker = _Ticker(LINE_EVERY, self._progress)
 
     def event(self, event: Event) -> None:
-        """Prints news; a quiet run prints only what went wrong for good."""
+        """Print an important event; if quiet, only final failures."""
         passing = event.kind in {EventKind.RETRY, EventKind.WARNING} or event.fields.get("reason") == StopReason.TIME
         if event.kind in _NEWS and not (self._quiet and passing):
             say(_line(event), err=True)
 
     def close(self) -> None:
-        """Ends the lines of progress."""
+        """Stop the lines of progress."""
         if self._ticker is not None:
             self._ticker.stop()
 
@@ -180,16 +180,16 @@ class JsonLines:
     """Every event as a line of JSON on standard error."""
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """One line that says what the run sets out to do."""
+        """Print a line with the size of the job."""
         del stats
         self._print("started", "", {"images_wanted": wanted, "images_stored": stored})
 
     def event(self, event: Event) -> None:
-        """One line for the event."""
+        """Print a line for the event."""
         self._print(str(event.kind), event.text, event.fields)
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Do nothing."""
 
     def _print(self, kind: str, text: str, fields: dict[str, object]) -> None:
         line = {"at": round(time.time(), 3), "event": kind, **({"text": text} if text else {}), **fields}
@@ -197,7 +197,7 @@ class JsonLines:
 
 
 def display(*, quiet: bool, log_format: str) -> Display:
-    """The display that fits: JSON if asked for, a bar on a terminal, else lines."""
+    """Return the display to use: JSON if asked for, a bar on a terminal, else lines."""
     if log_format == "json":
         return JsonLines()
     if sys.stderr.isatty() and not quiet:
@@ -206,7 +206,7 @@ def display(*, quiet: bool, log_format: str) -> Display:
 
 
 def warn(text: str, *, log_format: str) -> None:
-    """Tells of something that went wrong after a run, in the form of its log; a quiet run tells it, too."""
+    """Report a problem after a run, in the format of its log; also if quiet."""
     if log_format == "json":
         JsonLines().event(Event(EventKind.WARNING, text))
     else:

@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _INDENT = " " * 10
 
 SHOWN = 10
-"""Warnings that a run shows at its end."""
+"""Warnings shown at the end of a run."""
 
 
 def show_problems(problems: tuple[Problem, ...]) -> None:
-    """One paragraph for each problem, on standard error."""
+    """Print one paragraph per problem on standard error."""
     for problem in problems:
         tell(str(problem))
 
 
 def show_plan(plan: Plan, job: Job) -> None:
-    """Groups of tasks with what would happen and why, then what it would cost."""
+    """Print groups of tasks with what would happen and why, then the cost."""
     say(f"{job.name}: {number(plan.tasks, 'task')}, {number(plan.images, 'image')}")
     for group in plan.ordered():
         say()
@@ -61,7 +61,7 @@ def show_plan(plan: Plan, job: Job) -> None:
 
 
 def _show_budget(plan: Plan, job: Job, images: int, cost: int) -> None:
-    """Says so when the budget will not do for what is to be bought."""
+    """Print a warning if the budget is too low for what would be bought."""
     budget, totals = job.budget, plan.totals
     if images and budget.max_images is not None:
         left = max(0, budget.max_images - totals.images - totals.reserved_images)
@@ -85,7 +85,7 @@ def _show_axes(axes: dict[str, Counter[str]]) -> None:
 
 
 def show_result(result: RunResult, job: Job, path: str) -> None:
-    """What a run did, what is left, and what to do about it."""
+    """Print what a run did, what is left, and what to do about it."""
     stats = result.stats
     say(wrapped(f"{job.name}: {_ended(result)}"))
     stored = result.images.get(ImageState.STORED, 0)
@@ -159,7 +159,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
 
 
 def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> None:
-    """The tasks that a person decided about."""
+    """Print the tasks that a person decided about."""
     if not tasks:
         say(f"{none} that fits; nothing was changed")
         return

@@ -1,4 +1,4 @@
-"""The state of a job as text for a terminal of 80 columns."""
+"""The status of a job as text for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WORKERS = 20
 """Workers that are shown."""
 
 SILENT = 30.0
-"""Seconds without a sign of life after which that is told of a worker."""
+"""Seconds without a heartbeat after which a worker is shown as silent."""
 
 ANSWERS = 5
 """Kept answers that are shown."""
@@ -34,7 +34,7 @@ CAUSES = 12
 
 
 def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> list[str]:
-    """The state of a job at `now` (unix seconds); `path` is the job as it is given to commands."""
+    """Return the status at `now` (unix seconds) as lines; `path` is the job as given to commands."""
     blocks = list(_counts(status, path, emulated=emulated, now=now))
     for part in (
         axis_lines(status.axes),
@@ -50,7 +50,7 @@ def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> li
 
 
 def progress_line(status: Status, now: float) -> str:
-    """The state in one line, for logs."""
+    """Return the status as one line, for logs."""
     stored = status.images.get(ImageState.STORED, 0)
     parts = [f"{stored:,} of {number(status.wanted_images, 'image')} stored"]
     in_flight = status.tasks.get(TaskState.SUBMITTING, 0) + status.tasks.get(TaskState.ACCEPTED, 0)
@@ -81,12 +81,12 @@ def _counts(status: Status, path: str, *, emulated: bool, now: float) -> Iterato
         f"; {usd(totals.reserved)} held for {number(totals.reserved_images, 'image')}" if totals.reserved_images else ""
     )
     yield f"  cost       {usd(totals.cost)} for {number(totals.images, 'image')}{held}"
-    for one in status.cost_notes[:CAUSES]:
-        text = f"{number(one.count, 'task')}: {one.note} ({one.path})"
+    for note in status.cost_notes[:CAUSES]:
+        text = f"{number(note.count, 'task')}: {note.note} ({note.path})"
         yield wrapped(clean(text), indent="             ", hanging="             ")
     if status.cost_notes:
-        told = f"`seedream-batch resolve {path} --cost USD` corrects what these count."
-        yield wrapped(told, indent="             ", hanging="             ")
+        advice = f"`seedream-batch resolve {path} --cost USD` corrects what these count."
+        yield wrapped(advice, indent="             ", hanging="             ")
     if status.pace:
         yield f"  pace       {_pace(status)}"
     if len(status.workers) > 1:
@@ -129,7 +129,7 @@ def _pace(status: Status) -> str:
 
 
 def _causes(status: Status) -> Iterator[str]:
-    """Failed and lost tasks in groups, each with what to do about it."""
+    """Yield failed and lost tasks in groups, each with advice."""
     if not status.causes:
         return
     count = sum(cause.count for cause in status.causes)
@@ -144,7 +144,7 @@ def _causes(status: Status) -> Iterator[str]:
 
 
 def _doubts(status: Status, path: str) -> Iterator[str]:
-    """What a person needs to know to decide about each uncertain task."""
+    """Yield what a person needs to know to decide about each uncertain task."""
     if not status.uncertain:
         return
     count = status.tasks.get(TaskState.UNCERTAIN, 0)
@@ -190,15 +190,15 @@ def _troubled(status: Status, path: str) -> list[str]:
 
 
 def _kept(status: Status, path: str) -> list[str]:
-    """Answers of the service that were not fully understood."""
+    """Return the answers of the service that were not fully understood."""
     if not status.kept:
         return []
     shown = status.kept[:ANSWERS]
     more = status.kept_answers - len(shown)
-    told = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
+    lines = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
     return [
         f"Answers that were not fully understood ({status.kept_answers:,}):",
-        *(wrapped(line, indent="  ", hanging="    ") for line in told),
+        *(wrapped(line, indent="  ", hanging="    ") for line in lines),
         *([f"  and {more:,} more"] if more else []),
         wrapped(f"`seedream-batch status {path} --json` shows them whole, under `answers`."),
     ]
@@ -210,17 +210,17 @@ def _how(answer: KeptAnswer) -> str:
 
 
 def _start(answer: KeptAnswer) -> str:
-    """How an answer begins, in two lines."""
+    """Return the start of an answer, at most two lines."""
     body = " ".join(clean(answer.kept.body[:1000]).split())
     start = textwrap.shorten(body, 2 * (width() - 11) - 20, placeholder=" ...") if " " in body else body[:100]
     return f"{_how(answer)}: {start or 'empty'}"
 
 
 def _flagged(status: Status, path: str) -> list[str]:
-    """Results that are not what was requested."""
+    """Return the results that differ from the request."""
     if not status.flagged_tasks:
         return []
-    warnings = [warning for one in status.flagged for warning in one.warnings]
+    warnings = [warning for flagged in status.flagged for warning in flagged.warnings]
     more = status.flagged_tasks - len(status.flagged)
     return [
         f"Not as requested ({number(status.flagged_tasks, 'task')}):",

@@ -14,21 +14,21 @@ from pathlib import Path
 from seedream_batch.model.document import Json
 
 _SHOWN = "\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
-"""Characters without a shape that are printed: Persian and emoji need the joiners."""
+"""Invisible characters that are printed: Persian and emoji need the joiners."""
 _UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Categories of characters that steer a terminal, end a line, turn its direction or cannot be seen."""
+"""Categories of characters that control a terminal, end a line, change direction or are invisible."""
 
 _MARKER = re.compile(r"##(?=\w*\[)")
 """`##[`, `##vso[`, `##teamcity[`: commands of GitHub Actions, Azure Pipelines and TeamCity, anywhere in a line."""
 _BEGINNING = re.compile(
     r"^([^\S\n]*)(?=::|##|([-+~^@])\2\2|<[0-9]+>|section_(?:start|end):|travis_)", re.MULTILINE | re.IGNORECASE
 )
-"""Where a line begins like a command: `::` of GitHub Actions, three of one mark in Buildkite and buildbot, a level of
-the systemd journal, sections of GitLab and Travis."""
+"""The start of a line that looks like a command: `::` of GitHub Actions, three equal marks in Buildkite and buildbot, a
+level of the systemd journal, sections of GitLab and Travis."""
 
 
 def clean(text: str) -> str:
-    """The text without characters that steer a terminal: what files and services say must not."""
+    """Replace characters that control a terminal: text from files and services must not."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -38,32 +38,32 @@ def clean(text: str) -> str:
 
 
 def inert(text: str) -> str:
-    """The text for people and for the logs of CI systems: clean, and no part of it is a command to one of them.
+    """Return the text safe for people and for logs of CI systems: clean, and without commands to such systems.
 
-    A backslash stands in what would be one.
+    A backslash breaks up anything that looks like a command.
     """
     return _BEGINNING.sub(r"\1\\", _MARKER.sub(r"#\\#", clean(text)))
 
 
 def say(text: str = "", *, err: bool = False) -> None:
-    """Prints a line for people."""
+    """Print a line for people."""
     _write(inert(text), err=err)
 
 
 def tell(text: str) -> None:
-    """Prints a message on standard error: in lines that fit on a terminal, elsewhere as it is, for logs."""
+    """Print a message on standard error: wrapped on a terminal, elsewhere on one line, for logs."""
     if sys.stderr.isatty():
         text = "\n".join(wrapped(line, hanging="  ") for line in text.split("\n"))
     say(text, err=True)
 
 
 def annotate(command: str) -> None:
-    """Prints a line that is meant as a command to a CI system."""
+    """Print a line that is a command to a CI system."""
     _write(clean(command), err=False)
 
 
 def give(value: Json, *, err: bool = False, indent: int | None = 2) -> None:
-    """Prints a value for programs, as JSON that any encoding of the stream can hold."""
+    """Print a value for programs, as JSON that the stream's encoding can represent."""
     encoding = (sys.stderr if err else sys.stdout).encoding or "utf-8"
     text = as_json(value, indent=indent)
     _write(text if encoding.lower().replace("-", "") == "utf8" else _NOT_ASCII.sub(_escape, text), err=err)
@@ -73,17 +73,17 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 
 
 def as_json(value: Json, *, indent: int | None = 2) -> str:
-    """JSON that means exactly the value, and has neither characters that steer a terminal nor commands of CI systems.
+    """Return JSON of the value without terminal control characters and commands of CI systems.
 
-    What would be one is written as an escape; so are the lone surrogates that stand for bytes in names of files.
+    These are written as escapes, and so are the lone surrogates that stand for bytes in file names.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     text = _MARKER.sub(r"\\u0023#", text)
-    return _NOT_ASCII.sub(lambda found: _escape(found) if unicodedata.category(found[0]) in _UNSEEN else found[0], text)
+    return _NOT_ASCII.sub(lambda match: _escape(match) if unicodedata.category(match[0]) in _UNSEEN else match[0], text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return json.dumps(found[0])[1:-1]
+def _escape(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]
 
 
 def _write(text: str, *, err: bool) -> None:
@@ -93,12 +93,12 @@ def _write(text: str, *, err: bool) -> None:
 
 
 def width() -> int:
-    """Columns to write in: the terminal's, from 40 to 100; 80 where there is none."""
+    """Return the columns to write in: the terminal's, from 40 to 100; 80 without a terminal."""
     return min(max(shutil.get_terminal_size((80, 24)).columns, 40), 100)
 
 
 def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
-    """The text in lines that fit."""
+    """Wrap the text to `width()`."""
     return textwrap.fill(
         clean(text), width(), initial_indent=indent, subsequent_indent=indent if hanging is None else hanging,
         break_long_words=False, break_on_hyphens=False,
@@ -106,19 +106,19 @@ def wrapped(text: str, *, indent: str = "", hanging: str | None = None) -> str:
 
 
 def usd(micro: int) -> str:
-    """Money: at least cents, more digits only where there are any."""
+    """Format millionths of a USD: cents, and more digits only if needed."""
     text = f"{micro / 1_000_000:.6f}".rstrip("0")
-    whole, _, digits = text.partition(".")
-    return f"{int(whole):,}.{digits.ljust(2, '0')} USD"
+    dollars, _, digits = text.partition(".")
+    return f"{int(dollars):,}.{digits.ljust(2, '0')} USD"
 
 
 def number(count: int, one: str, many: str = "") -> str:
-    """`1 task`, `1,200 tasks`."""
+    """Format a count with its noun: `1 task`, `1,200 tasks`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def size(count: int) -> str:
-    """Bytes in the unit that fits."""
+    """Format a number of bytes in a suitable unit."""
     value = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1000:
@@ -128,7 +128,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`4.2 s`, `3 min 20 s`, `2 h 5 min`, `3 d 2 h`."""
+    """Format seconds as `4.2 s`, `3 min 20 s`, `2 h 5 min` or `3 d 2 h`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -141,7 +141,7 @@ def duration(seconds: float) -> str:
 
 
 def short(path: Path | str) -> str:
-    """A path as short as it can be typed from here; a URL as it is."""
+    """Return a path as short as it can be typed from here; a URL unchanged."""
     if isinstance(path, str):
         return path
     try:
@@ -153,6 +153,6 @@ def short(path: Path | str) -> str:
 
 
 def flagged_advice(path: str) -> str:
-    """What to do about results that are not what was requested; `path` is the job as it is given to commands."""
+    """Return advice about results that differ from the request; `path` is the job as given to commands."""
     accept, retry = f"seedream-batch resolve {path} --accept", f"seedream-batch retry {path} --flagged"
     return f"`{accept}` accepts flagged results as they are, `{retry}` pays for new ones."

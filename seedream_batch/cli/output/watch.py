@@ -1,4 +1,4 @@
-"""A status that is shown again and again, until the run has ended."""
+"""Shows a status repeatedly until the run has ended."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HOME, _CLEAR, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
 def watch(
     read: Callable[[], Status], *, lines: Callable[[Status], list[str]], line: Callable[[Status], str], seconds: float
 ) -> None:
-    """Shows the status every so many seconds while a run is going, then once more; Ctrl-C ends it, too.
+    """Show the status every `seconds` while a run is active, then once more; Ctrl-C ends it as well.
 
-    A terminal is drawn anew with the `lines`; elsewhere one `line` follows the other.
+    A terminal is redrawn with the `lines`; elsewhere a `line` is appended each time.
     """
     terminal = sys.stdout.isatty()
     try:
@@ -33,7 +33,7 @@ def watch(
         while True:
             status = read()
             if terminal:
-                _draw(lines(status), whole=not status.running)
+                _draw(lines(status), complete=not status.running)
             else:
                 say(line(status))
             if not status.running or abandoned():
@@ -43,8 +43,8 @@ def watch(
         say()
 
 
-def _draw(lines: list[str], *, whole: bool) -> None:
-    """Draws over what is there. While a run goes only what fits: more would scroll the top of it away."""
+def _draw(lines: list[str], *, complete: bool) -> None:
+    """Redraw the terminal. While a run is active, cut what does not fit: it would scroll the top away."""
     rows = shutil.get_terminal_size((80, 24)).lines - 1
-    shown = lines if whole or len(lines) <= rows else [*lines[: rows - 1], "  ..."]
-    click.echo(_HOME + "".join(f"{inert(one)}{_REST_OF_LINE}\n" for one in shown) + _REST, nl=False)
+    shown = lines if complete or len(lines) <= rows else [*lines[: rows - 1], "  ..."]
+    click.echo(_HOME + "".join(f"{inert(text)}{_REST_OF_LINE}\n" for text in shown) + _REST, nl=False)

@@ -12,12 +12,12 @@ _Sample = tuple[Mapping[str, str], float]
 
 
 def are_metrics(data: bytes) -> bool:
-    """Whether an earlier run wrote these bytes as its metrics."""
+    """Return whether these bytes are the metrics of an earlier run."""
     return data.startswith(f"# HELP {_PREFIX}_".encode())
 
 
 def metrics(summary: Mapping[str, Json]) -> str:
-    """The lines for a textfile collector; what a run could not find out has no sample."""
+    """Return the lines for a textfile collector; values that a run could not find out have no sample."""
     return "".join(line + "\n" for line in _lines(summary))
 
 

@@ -1,4 +1,4 @@
-"""The end of a run, told to files and to a webhook, however it came."""
+"""Reports the end of a run, however it came, to files and to a webhook."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from seedream_batch.model.job import Job, Notify
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """Where the end of a run is written; links are followed, and both can be replaced."""
+    """Where the end of a run is written; links are resolved, and both files can be replaced."""
 
     summary: Path | None
     metrics: Path | None
 
 
 def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
-    """The files that were asked for. Raises `UsageError` or `StorageError` if they cannot be written."""
+    """Resolve the requested files. Raises `UsageError` or `StorageError` if they cannot be written."""
     from seedream_batch.files.atomic_file import replaceable
 
-    found = Files(
+    resolved = Files(
         None if to_summary is None else replaceable(to_summary, is_summary),
         None if to_metrics is None else replaceable(to_metrics, are_metrics),
     )
-    if found.summary is not None and found.summary == found.metrics:
+    if resolved.summary is not None and resolved.summary == resolved.metrics:
         raise UsageError("--summary and --metrics name the same file; give each its own")
-    return found
+    return resolved
 
 
 class RunReporter:
-    """Waits for the end of a run: used as a context around all of it, from reading the job on.
+    """A context manager around a whole run, from reading the job on, that reports its end.
 
-    `result` is set by whoever runs. On leaving, `code` is the exit code and the files are written; for an error the
-    webhook is told, too, and the error goes on. Without one that is for `notify`, once the run was shown.
+    The caller sets `result`. On exit, `code` is the exit code and the files are written. After an exception the webhook
+    is called as well, and the exception propagates; otherwise the caller calls `notify` once it has shown the result.
     """
 
     def __init__(self, path: str, files: Files, *, emulated: bool, log_format: str) -> None:
@@ -66,10 +66,10 @@ class RunReporter:
         self._ended: RunOutcome | None = None
 
     def about(self, job: Job) -> None:
-        """The job that is run.
+        """Set the job that is run.
 
-        Raises `UsageError` when its webhook lacks what the environment has to give, and when a file that was asked for
-        would take the name of a file of the job.
+        Raises `UsageError` if its webhook needs variables that the environment lacks, or if a requested file would take
+        the name of a file of the job.
         """
         from seedream_batch.jobfile.webhook_url import webhook_url
 
@@ -79,7 +79,7 @@ class RunReporter:
             if path is not None and _is_of_job(path, job):
                 self._files = dataclasses.replace(self._files, **{name: None})
                 raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
-        # A rehearsal needs no network, and must not tell a dead man's switch that all is well.
+        # An emulated run needs no network, and must not report success to a monitor.
         if job.notify is not None and not self._emulated:
             self._hook = job.notify, webhook_url(job, os.environ)
 
@@ -95,14 +95,14 @@ class RunReporter:
             self.code = of_error(error)
         elif isinstance(error, KeyboardInterrupt):
             self.code = INTERRUPTED
-        told = "" if error is None else known_secrets(os.environ).masked(str(error) or type(error).__name__)
-        self._ended = ended = self._end(told)
+        error_text = "" if error is None else known_secrets(os.environ).masked(str(error) or type(error).__name__)
+        self._ended = ended = self._end(error_text)
         self._write(summary(ended))
         if error is not None:
             self.notify()
 
     def notify(self) -> None:
-        """Tells the webhook, if it is one for such an end; a failure is told and has no further consequence."""
+        """Call the webhook if it is for such an end; a failure is reported and has no further effect."""
         from seedream_batch.client.webhook import deliver
 
         ended = self._ended
@@ -110,7 +110,7 @@ class RunReporter:
             return
         hook, url = self._hook
         text = message(ended)
-        # Chats read one of the two: Slack and Mattermost `text`, Discord `content`.
+        # Slack and Mattermost read `text`, Discord reads `content`.
         body = None if hook.method == "GET" else _json({**summary(ended), "text": text, "content": text})
         try:
             asyncio.run(deliver(url, hook.method, body))
@@ -122,7 +122,7 @@ class RunReporter:
     def _end(self, error: str) -> RunOutcome:
         job = self._job
         return RunOutcome(
-            # The name that a job without one has.
+            # The default name of a job.
             job=self._path.stem if job is None else job.name,
             file=self._path.absolute() if job is None else job.file,
             emulated=self._emulated,
@@ -135,23 +135,23 @@ class RunReporter:
             counts=None if job is None else _counts(job),
         )
 
-    def _write(self, told: dict[str, Json]) -> None:
+    def _write(self, content: dict[str, Json]) -> None:
         from seedream_batch.files.atomic_file import replace_file
 
         texts = ((self._files.summary, _json, is_summary), (self._files.metrics, _metrics, are_metrics))
         for path, text, ours in texts:
             if path is not None:
                 try:
-                    replace_file(path, text(told), ours)
+                    replace_file(path, text(content), ours)
                 except StorageError as error:
                     warn(str(error), log_format=self._log_format)
                     self.code = self.code or Exit.NO_STORAGE
 
 
 def _is_of_job(path: Path, job: Job) -> bool:
-    """Whether a path is, or may become, that of the job file, the manifest, an image or the like.
+    """Return whether a path is, or may become, that of the job file, the manifest, an image or the like.
 
-    An image, a lock or a manifest may not be there yet, and an empty lock looks like a file that may be replaced.
+    An image, a lock or a manifest may not exist yet, and an empty lock looks like a file that may be replaced.
     """
     if path in {job.file, job.manifest}:
         return True
@@ -165,15 +165,15 @@ def _is_of_job(path: Path, job: Job) -> bool:
 
 
 def _counts(job: Job) -> Counts | None:
-    """What the manifest says, as far as there is one that can be read."""
+    """Return the manifest's counts; None if there is no readable manifest."""
     try:
         return read_counts(job.manifest) if exists(job.manifest) else None
     except (SeedreamBatchError, OSError):
         return None
 
 
-def _metrics(told: dict[str, Json]) -> bytes:
-    return metrics(told).encode(errors="replace")
+def _metrics(content: dict[str, Json]) -> bytes:
+    return metrics(content).encode(errors="replace")
 
 
 def _json(value: Json) -> bytes:

@@ -1,4 +1,4 @@
-"""How a run ended, as a value for other programs; pure, so the clock and the result are arguments."""
+"""The end of a run as a value for other programs. Pure: clock and result are arguments."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from seedream_batch.model.job import MICRO, NotifyOn
 from seedream_batch.model.task import ImageState, TaskState
 
 FORMAT = "seedream_batch_summary"
-"""The key that marks a summary; its value is the version of the form."""
+"""The key that marks a summary; its value is the format version."""
 VERSION = 1
 
 _UNFINISHED = {StopReason.TIME, StopReason.INTERRUPTED}
-"""Why a run may leave work behind without anything being wrong."""
+"""Reasons to stop that may leave work without anything being wrong."""
 
 
 def is_summary(data: bytes) -> bool:
-    """Whether an earlier run wrote these bytes as its summary."""
+    """Return whether these bytes are the summary of an earlier run."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -36,9 +36,9 @@ def is_summary(data: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """A run that is over; times in unix seconds. `counts` are those of the manifest, None where there is none.
+    """A finished run; times in unix seconds. `counts` are the manifest's, None if there is none.
 
-    `result` is None for a run that did not come to its end; then `error` says why.
+    `result` is None for a run that failed with an exception; `error` then says why.
     """
 
     job: str
@@ -54,7 +54,7 @@ class RunOutcome:
 
 
 def kind_of(ended: RunOutcome) -> NotifyOn:
-    """Which of the ends of a run that a job can name this was."""
+    """Return which of the outcomes that a job can name this was."""
     result = ended.result
     if result is None:
         if ended.code == Exit.LOCKED:
@@ -68,7 +68,7 @@ def kind_of(ended: RunOutcome) -> NotifyOn:
 
 
 def summary(ended: RunOutcome) -> dict[str, Json]:
-    """The summary, as `schemas/summary.schema.json` describes it."""
+    """Return the summary, as described by `schemas/summary.schema.json`."""
     result = ended.result
     stopped = result.stop_reason if result else None
     return {
@@ -93,9 +93,9 @@ def summary(ended: RunOutcome) -> dict[str, Json]:
 
 
 def message(ended: RunOutcome) -> str:
-    """One line for a chat.
+    """Return one line for a chat.
 
-    Nothing in it is what the service said: a chat takes some texts for a command to call everybody.
+    It contains nothing that the service said, because chats interpret some texts as commands, such as mentions.
     """
     parts = [f"{ended.job}: {meaning(ended.code)} (exit code {int(ended.code)})"]
     if ended.counts is not None:
