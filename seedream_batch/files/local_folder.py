@@ -209,7 +209,19 @@ class OutputFolder(Destination):
 
     def existing(self, paths: Iterable[str]) -> list[str]:
         """Return those of these paths at which there is anything, including a broken link."""
-        return [path for path in paths if os.path.lexists(self.locate(path))]
+        found = []
+        absent = set()
+        for path in paths:
+            folder = path.rpartition("/")[0]
+            if folder in absent:
+                # Locating a file costs a look at every parent folder, and callers ask for each file extension.
+                continue
+            file = self.locate(path)
+            if os.path.lexists(file):
+                found.append(path)
+            elif not os.path.lexists(file.parent):
+                absent.add(folder)
+        return found
 
     def look(self, path: str) -> FileStat | None:
         """Return what is at a path; a link is not followed, since it is not ours."""
