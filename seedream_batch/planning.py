@@ -133,8 +133,8 @@ def _of_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord])
 
 def _difference(old: str, new: str) -> str:
     """Return the names of the request's fields that differ."""
-    before, after = json.loads(old), json.loads(new)
-    names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    old_body, new_body = json.loads(old), json.loads(new)
+    names = sorted(name for name in old_body.keys() | new_body.keys() if old_body.get(name) != new_body.get(name))
     return ", ".join(names) or "another sample"
 
 

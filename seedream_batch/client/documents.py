@@ -237,22 +237,22 @@ def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
     The documented response has one in `data`; ids anywhere else, in lists and in headers count as well. The id of a
     request is never used.
     """
-    found = max((_ids_in(document, 0) for document in documents.found), key=lambda ids: ids.rank, default=Ids())
-    if found.rank < 2:
+    best = max((_ids_in(document, 0) for document in documents.found), key=lambda ids: ids.rank, default=Ids())
+    if best.rank < 2:
         for name, value in headers.items():
             header_id = _in_header(plain(name), str(value))
             if header_id:
                 return Ids(3, (header_id,))
-    return found
+    return best
 
 
 def candidates(text: str, headers: Mapping[str, str]) -> tuple[str, ...]:
     """Return what may be task ids in a response, the likeliest first, for the user to choose from."""
     body = documents(Answer(200, {}, text.encode("utf-8", "replace")))
-    found = list(task_ids(body, headers).ids)
+    ids = list(task_ids(body, headers).ids)
     for pattern in (_LOOKS_LIKE_ID, _LONG):
-        found += [match[0] for match in islice(pattern.finditer(text), 20)]
-    return tuple(dict.fromkeys(found))[:20]
+        ids += [match[0] for match in islice(pattern.finditer(text), 20)]
+    return tuple(dict.fromkeys(ids))[:20]
 
 
 def _in_header(name: str, value: str) -> str:
@@ -293,11 +293,11 @@ def _ids_in(node: Json, depth: int, *, weak: bool = True) -> Ids:
 
 
 def _in_list(entries: list[Json], depth: int, *, weak: bool) -> Ids:
-    found = [_ids_in(entry, depth + 1, weak=weak) for entry in entries]
-    best = max((one.rank for one in found), default=0)
+    per_entry = [_ids_in(entry, depth + 1, weak=weak) for entry in entries]
+    best = max((ids.rank for ids in per_entry), default=0)
     # Entries that use another name for it are parts of the same submission.
     least = min(best, 2)
-    return Ids(best, tuple(dict.fromkeys(one for part in found if part.rank >= least for one in part.ids)))
+    return Ids(best, tuple(dict.fromkeys(task_id for ids in per_entry if ids.rank >= least for task_id in ids.ids)))
 
 
 def _in_object(node: Mapping[str, Json], depth: int, *, weak: bool) -> Ids:
@@ -309,12 +309,12 @@ def _in_object(node: Mapping[str, Json], depth: int, *, weak: bool) -> Ids:
             return Ids(3, tuple(dict.fromkeys(ids)))
     own = _own_id(names) if weak else Ids()
     best, best_name = Ids(), ""
-    for name in sorted(names, key=lambda one: one not in _WRAPPERS):
+    for name in sorted(names, key=lambda name: name not in _WRAPPERS):
         if isinstance(names[name], dict | list | str) and name not in {"id", "ids"}:
             inside = weak and name not in _NOT_TASKS and not (name not in _WRAPPERS and isinstance(names[name], str))
-            found = _ids_in(names[name], depth + 1, weak=inside)
-            if found.rank > best.rank:
-                best, best_name = found, name
+            ids_inside = _ids_in(names[name], depth + 1, weak=inside)
+            if ids_inside.rank > best.rank:
+                best, best_name = ids_inside, name
     if own.rank > best.rank or (own.rank == best.rank and (own.rank == 2 or best_name not in _WRAPPERS)):
         return own
     return best
@@ -325,9 +325,9 @@ def _own_id(names: Mapping[str, Json]) -> Ids:
         value = names.get(name)
         if value is None:
             continue
-        ids = [one for one in map(usable_id, value if isinstance(value, list) else [value]) if one]
+        ids = list(filter(None, map(usable_id, value if isinstance(value, list) else [value])))
         if name in _MAYBE_WORDS:
-            ids = [one for one in ids if _LOOKS_LIKE_ID.fullmatch(one)]
+            ids = [text for text in ids if _LOOKS_LIKE_ID.fullmatch(text)]
         if not ids:
             continue
         kind, status = names.get("object"), names.get("status", names.get("state"))

@@ -41,7 +41,7 @@ class Fault:
 def fault_of(document: Json, answer: Answer) -> Fault:
     """Return the error of a response: `error` as object or string, `success: false` + `message`, or no JSON at all."""
     if isinstance(document, dict):
-        fault = next((found for name in _ERRORS if (found := fault_in(document.get(name))) != Fault()), Fault())
+        fault = next((described for name in _ERRORS if (described := fault_in(document.get(name))) != Fault()), Fault())
         message = fault.message or _message(document)
         return Fault(fault.code or word(document.get("code")), fault.type, message)
     if not answer.status:
@@ -74,7 +74,7 @@ def fault_in(error: Json) -> Fault:
     if isinstance(error, str):
         return Fault(message=one_line(error))
     if isinstance(error, list):
-        return next((found for one in islice(error, 20) if (found := fault_in(one)) != Fault()), Fault())
+        return next((fault for entry in islice(error, 20) if (fault := fault_in(entry)) != Fault()), Fault())
     if isinstance(error, dict):
         return Fault(word(error.get("code")), word(error.get("type")), _message(error))
     return Fault()

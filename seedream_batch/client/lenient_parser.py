@@ -98,11 +98,11 @@ class _Parser:
         """Deliver what was received of an invalid response, since no more will come; return whether there was any."""
         if not self._broken or self._begun:
             return False
-        one = self._read(ended=True)
-        if one is not None:
+        message_and_stream = self._read(ended=True)
+        if message_and_stream is not None:
             self._handler.force_close()
-            self._handler.feed_data(one, 0)
-        return one is not None
+            self._handler.feed_data(message_and_stream, 0)
+        return message_and_stream is not None
 
     def _read(self, *, ended: bool) -> tuple[RawResponseMessage, StreamReader] | None:
         if self._timer is not None:

@@ -96,10 +96,10 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
             except ValueError:
                 pass
             continue
-        found = _ENTRY.fullmatch(entry)
-        if found is None or (found["port"] and int(found["port"]) != port):
+        match = _ENTRY.fullmatch(entry)
+        if match is None or (match["port"] and int(match["port"]) != port):
             continue
-        name = found["host"].strip("[]").rstrip(".")
+        name = match["host"].strip("[]").rstrip(".")
         if address is not None:
             try:
                 if address == ipaddress.ip_address(name):

@@ -51,15 +51,15 @@ def status_of(task: Mapping[str, Json]) -> str | None:
 
 def names_itself(task: Mapping[str, Json]) -> bool:
     """Return whether an object has an id, its own or that of a task."""
-    return any(plain(name) in {"id", "taskid"} and isinstance(one, str | int) for name, one in task.items())
+    return any(plain(name) in {"id", "taskid"} and isinstance(value, str | int) for name, value in task.items())
 
 
 def progress_of(word: str) -> Progress:
     """Return what a status word means, in any notation."""
     word = word.strip()[:100]
     for text in (word, _ABOUT.sub("", word)):
-        if found := _PROGRESS.get(plain(text)):
-            return found
+        if progress := _PROGRESS.get(plain(text)):
+            return progress
     return Progress.UNKNOWN
 
 
@@ -123,8 +123,8 @@ def _inside(node: _Node, *, deeper: bool = False) -> _Node | None:
     """Return the object with a status inside an envelope."""
     wraps = node.wraps + 1
     members = _ENVELOPES if deeper else ("data",)
-    objects = (one for name in members for one in _objects(node.value.get(name), wraps, None))
-    return next((one for one in objects if status_of(one.value) is not None), None)
+    objects = (inside for name in members for inside in _objects(node.value.get(name), wraps, None))
+    return next((inside for inside in objects if status_of(inside.value) is not None), None)
 
 
 def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
@@ -138,7 +138,7 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
         ids = [held for name, held in value.items() if plain(name) in {"id", "taskid"} and isinstance(held, str | int)]
         matches = task_id is not None and any(_same(held, task_id) for held in ids)
         yield _Node(value, wraps, matches, bool(ids))
-        named = {plain(name): one for name, one in value.items()}
+        named = {plain(name): member for name, member in value.items()}
         for name in _ENVELOPES:
             yield from _objects(named.pop(name, None), wraps + 1, task_id)
         if task_id is not None:
@@ -146,8 +146,8 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
             if isinstance(keyed, dict):
                 yield _Node(keyed, wraps + 1, matches=True, tells=True)
             # In an unknown wrapper, only its id or its images identify the task.
-            for one in named.values():
-                yield from (node for node in _objects(one, wraps + 1, task_id) if node.matches or _is_task(node))
+            for member in named.values():
+                yield from (node for node in _objects(member, wraps + 1, task_id) if node.matches or _is_task(node))
 
 
 def _is_task(node: _Node) -> bool:
@@ -209,9 +209,9 @@ class _Gathering:
 
     def object(self, names: Mapping[str, Json], expires: float | None, depth: int, *, entry: bool = False) -> None:
         """Take the images of the first member that has any; `entry` if the object should be an image."""
-        told = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
-        if told is not None and depth:
-            expires = _when(told, self._notes)
+        expiry = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
+        if expiry is not None and depth:
+            expires = _when(expiry, self._notes)
         tried, count = False, len(self.found)
         failed = depth and bool(names.get("error"))
         for name in _HOLDERS:
@@ -221,14 +221,14 @@ class _Gathering:
                 and (depth or name not in _LINKS or _is_file(names[name]))
             ):
                 tried = True
-                before = len(self.found)
+                count_before = len(self.found)
                 self._take(names[name], name, expires, depth + 1)
-                if len(self.found) > before:
+                if len(self.found) > count_before:
                     return
         if entry and names.get("error") and len(self.found) == count:
             fault = fault_in(names["error"])
-            told = ": ".join(filter(None, (fault.code or fault.type, fault.message)))
-            self._errors.append(told or "an error without a message")
+            message = ": ".join(filter(None, (fault.code or fault.type, fault.message)))
+            self._errors.append(message or "an error without a message")
         elif entry and not tried:
             self._notes.append("an image URL that is none: an object")
 
@@ -237,7 +237,7 @@ class _Gathering:
             return
         value = inner(value)
         if isinstance(value, dict):
-            names = {plain(one): held for one, held in reversed(list(value.items()))}
+            names = {plain(key): held for key, held in reversed(list(value.items()))}
             self.object(names, expires, depth, entry=name in _LINKS or name in _ENTRIES)
         elif isinstance(value, list):
             for entry in islice(value, 10_000):

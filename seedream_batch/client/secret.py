@@ -126,11 +126,11 @@ class Secrets:
     def _found(self, text: str) -> list[tuple[int, int]]:
         # Character by character: lower() of a whole text may change its length.
         lower = "".join(char.lower() if char.isascii() else char for char in text)
-        found = []
+        spans = []
         for where, parts in ((lower, self._parts), (text, self._coded)):
             for size in {len(part) for part in parts}:
-                found += [(at, at + size) for at in range(len(where) - size + 1) if where[at : at + size] in parts]
-        return found
+                spans += [(at, at + size) for at in range(len(where) - size + 1) if where[at : at + size] in parts]
+        return spans
 
 
 def _windows(text: str, size: int) -> set[str]:
@@ -207,9 +207,9 @@ def known_secrets(environ: Mapping[str, str], more: Iterable[str] = ()) -> Secre
     for name, value in environ.items():
         if name.lower().endswith("_proxy") and "@" in value:
             others.append(_password(value))
-    others += [form for one in more for form in (one, unquote(one))]
-    found = [(one.strip(), SHORTEST_KEY) for one in keys] + [(one.strip(), SHORTEST) for one in others]
-    return Secrets(one for one, shortest in found if len(one) >= shortest)
+    others += [form for text in more for form in (text, unquote(text))]
+    candidates = [(text.strip(), SHORTEST_KEY) for text in keys] + [(text.strip(), SHORTEST) for text in others]
+    return Secrets(text for text, shortest in candidates if len(text) >= shortest)
 
 
 def _password(url: str) -> str:
@@ -234,22 +234,22 @@ def _closed(text: str) -> str:
     return text if text.isprintable() else _UNSEEN.sub("", text)
 
 
-def _decoded(found: re.Match[str]) -> str:
-    if found.re is _UNSEEN:
+def _decoded(match: re.Match[str]) -> str:
+    if match.re is _UNSEEN:
         return ""
-    for value, base in zip(found.groups(), _BASES, strict=False):
+    for value, base in zip(match.groups(), _BASES, strict=False):
         if value is not None:
             number = int(value, base)
             return chr(number) if 0x20 < number < 0x7F else ""
-    return html.unescape(f"&{found[8]}") if found[8] else ""
+    return html.unescape(f"&{match[8]}") if match[8] else ""
 
 
 def _decode(layer: re.Pattern[str], text: str, chars: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
     """Decode one layer of encodings, and keep the positions."""
     decoded: list[tuple[str, int, int]] = []
     end = 0
-    for found in layer.finditer(text):
-        decoded += chars[end : found.start()]
-        end = found.end()
-        decoded += [(char, chars[found.start()][1], chars[end - 1][2]) for char in _decoded(found)]
+    for match in layer.finditer(text):
+        decoded += chars[end : match.start()]
+        end = match.end()
+        decoded += [(char, chars[match.start()][1], chars[end - 1][2]) for char in _decoded(match)]
     return decoded + chars[end:]

@@ -246,10 +246,10 @@ class Service:
         answer = await self._asked(
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
-        found = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
-        if found is None:
+        balance = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        if balance is None:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
-        return found
+        return balance
 
     async def _asked(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
         failure: ServiceError
@@ -410,7 +410,7 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
             if cause.status == 407:
                 text += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
             return NotExecuted(text, lasting=True)
-    text = no_connection_in_time() if any(isinstance(one, TimeoutError) for one in causes) else describe(error)
+    text = no_connection_in_time() if any(isinstance(cause, TimeoutError) for cause in causes) else describe(error)
     if proxy is None:
         return NotExecuted(text, lasting=False)
     if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):

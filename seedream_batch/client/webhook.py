@@ -39,23 +39,23 @@ def address_fault(url: str) -> str:
 async def deliver(url: str, method: str, body: bytes | None) -> None:
     """Send a JSON body, or none. Raise `ServiceError`, which names only the host of the address."""
     host = urlsplit(url).hostname or ""
-    told = ""
+    why = ""
     try:
         status = await _exchange(url, method, body)
     except TimeoutError:
-        told = "no answer in time"
+        why = "no answer in time"
     except _FAILURES as error:
-        told = describe(error)
+        why = describe(error)
         # The path of the address may be a secret.
-        if url in told or (len(urlsplit(url).path) > 1 and urlsplit(url).path in told):
-            told = type(error).__name__
+        if url in why or (len(urlsplit(url).path) > 1 and urlsplit(url).path in why):
+            why = type(error).__name__
     else:
         # Redirects are not followed: they would carry the summary to an address that nobody wrote down.
         if not 200 <= status < 300:
-            told = f"HTTP {status}"
+            why = f"HTTP {status}"
     # Raised outside the handler: the errors of the HTTP library contain the whole address.
-    if told:
-        raise ServiceError(f"{host} was not notified: {told}")
+    if why:
+        raise ServiceError(f"{host} was not notified: {why}")
 
 
 async def _exchange(url: str, method: str, body: bytes | None) -> int:

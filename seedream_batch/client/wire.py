@@ -54,11 +54,11 @@ def submission(answer: Answer, now: float) -> Submission:
     Task ids count anywhere in a successful response. A request counts as not executed only if the service documents the
     answer so, or if it cannot have been executed; everything else without a task id is unknown.
     """
-    found = documents(answer)
-    fault = fault_of(found.first, answer)
+    parsed = documents(answer)
+    fault = fault_of(parsed.first, answer)
     wait = retry_after(answer.headers, now)
     status = answer.status or None
-    ids = task_ids(found, answer.headers)
+    ids = task_ids(parsed, answer.headers)
 
     def outcome(kind: Submitted, kept: str = "") -> Submission:
         keep = kept_of(answer, kept) if kept else None
@@ -66,19 +66,19 @@ def submission(answer: Answer, now: float) -> Submission:
 
     status_code = answer.status
     if 200 <= status_code < 300 or not status_code or (300 <= status_code < 400 and ids.rank >= 2):
-        status_code = _named_status(found, fault) if _is_error(found) else 0
+        status_code = _named_status(parsed, fault) if _is_error(parsed) else 0
         # An id in an error may be that of the request, and one in bytes that are not HTTP that of anything.
-        if ids.rank > (1 if status_code or _is_error(found) or status is None else 0):
+        if ids.rank > (1 if status_code or _is_error(parsed) or status is None else 0):
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
-            documented = found.clean and ids.rank > 1 and answer.status < 300
+            documented = parsed.clean and ids.rank > 1 and answer.status < 300
             odd = "" if documented else "the task id was not where the service documents it"
             kept = kept_of(answer, odd)
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
         if not status_code or ids.ids or not answer.whole:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
-    kind = _refusal(status_code, fault, page=not found.found and is_web_page(answer.body))
-    walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not found.found and is_web_page(answer.body)
+    kind = _refusal(status_code, fault, page=not parsed.found and is_web_page(answer.body))
+    walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not parsed.found and is_web_page(answer.body)
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
     return outcome(kind)
@@ -122,9 +122,9 @@ def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
             return None
 
 
-def _is_error(found: Documents) -> bool:
+def _is_error(parsed: Documents) -> bool:
     """Return whether a response with a success status describes an error in its body."""
-    document = found.first
+    document = parsed.first
     if not isinstance(document, dict):
         return False
     code = number_of(document.get("code"))
@@ -132,9 +132,9 @@ def _is_error(found: Documents) -> bool:
     return failed or document.get("success") is False or fault_in(document.get("error")) != Fault()
 
 
-def _named_status(found: Documents, fault: Fault) -> int:
+def _named_status(parsed: Documents, fault: Fault) -> int:
     """Return the status, documented as not executed, that an error in a successful response names; 0 if none."""
-    document = found.first
+    document = parsed.first
     codes = [number_of(fault.code), number_of(document.get("code")) if isinstance(document, dict) else None]
     named = [int(code) for code in codes if code is not None and 400 <= code < 600]
     if named:
@@ -156,13 +156,13 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     `origin`.
     """
     status = answer.status
-    found = documents(answer)
-    fault = fault_of(found.first, answer)
-    own = isinstance(found.first, dict)
+    parsed = documents(answer)
+    fault = fault_of(parsed.first, answer)
+    own = isinstance(parsed.first, dict)
     # Bytes that are not HTTP have no status, but may contain the task's document. A response that was cut off is not
     # used: polls are free, and the rest may list more images.
     usable = 200 <= status < 300 or not status
-    task = task_in(found, task_id) if usable and not found.repaired else None
+    task = task_in(parsed, task_id) if usable and not parsed.repaired else None
     unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
     if own and (status == 404 or unknown) and (task is None or _says_nothing(task)):
         kept = kept_of(answer, fault.message) if usable else None
@@ -172,7 +172,7 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     wait = retry_after(answer.headers, now)
     if status == 429:
         return Poll(Polled.RATE_LIMITED, message=fault.message, status=status, retry_after=wait)
-    if task is None or (_is_error(found) and not names_itself(task) and _has_failed(task)):
+    if task is None or (_is_error(parsed) and not names_itself(task) and _has_failed(task)):
         message = fault.message or "no task in the answer"
         kept = kept_of(answer, message) if usable else None
         return Poll(Polled.NO_ANSWER, message=message, status=status or None, retry_after=wait, kept=kept)
@@ -209,9 +209,10 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
             errors=tuple(errors), kept=kept_of(answer, odd) if odd else None,
         )  # fmt: skip
     if progress is Progress.FAILED:
-        fault = next((one for name in ("error", "errors") if (one := fault_in(task.get(name))) != Fault()), Fault())
-        told = fault_of(dict(task), answer).message
-        message = fault.message or told or word
+        fault = next(
+            (described for name in ("error", "errors") if (described := fault_in(task.get(name))) != Fault()), Fault()
+        )
+        message = fault.message or fault_of(dict(task), answer).message or word
         code = fault.code or fault.type or word[:100]
         return Poll(Polled.FAILED, (), cost, message, code, status, took=took_of(task), notes=tuple(notes))
     if progress is Progress.UNKNOWN:

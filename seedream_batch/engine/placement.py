@@ -62,9 +62,9 @@ async def move_files(context: RunContext) -> None:
 
 async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bool:
     """Move one stored file to its path in the job; return whether it is there now. Raise `Occupied`."""
-    place, found = await find(context, image, check_size)
+    place, result = await find(context, image, check_size)
     if place is None:
-        await _missing(context, image, found)
+        await _missing(context, image, result)
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
@@ -109,13 +109,13 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
             return CheckResult(there=False, wrong=GONE)
         return await asyncio.to_thread(look, context.folder, ExpectedFile.of(image, place))
 
-    found = await see(path)
-    if not found.wrong:
-        return path, found
+    result = await see(path)
+    if not result.wrong:
+        return path, result
     task = await context.writer.do(Manifest.task, image.task)
     home = home_of(task, image)
     if task.ordinal is None or home == path:
-        return None, found
+        return None, result
     # At a path where it was never stored, only identical bytes are accepted.
     if look is check_size:
         look = identical
@@ -124,8 +124,8 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
         return home, at_home
     if at_home.there:
         return None, dataclasses.replace(at_home, wrong=f"{home}: {at_home.wrong}")
-    told = f"{path}: {found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
-    return None, CheckResult(there=False, wrong=told)
+    wrong = f"{path}: {result.wrong}; {LEFT_ALONE}" if result.there else result.wrong
+    return None, CheckResult(there=False, wrong=wrong)
 
 
 async def _moving(context: RunContext) -> AsyncIterator[ImageRecord]:
@@ -148,7 +148,7 @@ async def assign_place(
     """
     stem = image_path(task.paths, task.images, image.index, task.fingerprint)
     path = f"{stem}.{extension}"
-    places = [f"{stem}.{one}" for one in EXTENSIONS]
+    places = [f"{stem}.{suffix}" for suffix in EXTENSIONS]
     if task.ordinal is None:
         path = f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
         places = []
@@ -178,11 +178,11 @@ async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterab
     first = task.paths[0]
     own = {image_path(task.paths, task.images, index, task.fingerprint) for index in indices}
     stems = {first, *(f"{first}-{index}" for index in range(1, MOST_IMAGES + 1))} - own
-    paths = [f"{stem}.{one}" for stem in sorted(stems) for one in EXTENSIONS]
+    paths = [f"{stem}.{extension}" for stem in sorted(stems) for extension in EXTENSIONS]
 
     def left_over(manifest: Manifest) -> list[ImageRecord]:
-        found = [image for image, wanted in manifest.owners(paths) if not wanted and image.task != task.id]
-        return [image for image in found if manifest.task(image.task).paths[0] == first]
+        owned = [image for image, wanted in manifest.owners(paths) if not wanted and image.task != task.id]
+        return [image for image in owned if manifest.task(image.task).paths[0] == first]
 
     for image in await context.writer.do(left_over):
         await _step_aside(context, image, wanted=False)
@@ -237,7 +237,7 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
     Images of this job that can be moved aside do not count, as long as they are unchanged: nothing else is ever moved.
     """
     stems = [image_path(task.paths, task.images, index, task.fingerprint) for index in indices]
-    paths = [f"{stem}.{one}" for stem in stems for one in EXTENSIONS]
+    paths = [f"{stem}.{extension}" for stem in stems for extension in EXTENSIONS]
     folder = context.folder
     for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
         owner = await context.writer.do(Manifest.owner, path)
@@ -248,9 +248,9 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
             continue
         if not _gives_way(*owner):
             return path
-        found = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
-        if found.wrong:
-            await _missing(context, image, found)
+        result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
+        if result.wrong:
+            await _missing(context, image, result)
             return path
     return ""
 
@@ -295,8 +295,8 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
     """
     old = image.path or ""
     folder = context.folder
-    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))
-    if not found.wrong:
+    result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))
+    if not result.wrong:
         await context.writer.do(Manifest.begin_move, image, path)
         try:
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
@@ -307,28 +307,28 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
             raise
         except Changed:
             await context.writer.do(Manifest.begin_move, image, None)
-            found = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
+            result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         else:
             await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock())
             return True
-    await _missing(context, image, found)
+    await _missing(context, image, result)
     return False
 
 
-async def _missing(context: RunContext, image: ImageRecord, found: CheckResult) -> None:
+async def _missing(context: RunContext, image: ImageRecord, result: CheckResult) -> None:
     """Record that the file of a stored image is missing or changed; a changed file is not ours any more, and stays.
 
     A file that is missing here and may be on another machine stays as it is: that machine moves it.
     """
-    if context.other_folders and not found.there:
+    if context.other_folders and not result.there:
         return
     path = image.path or ""
-    why = f"{found.wrong}; {LEFT_ALONE}" if found.there else found.wrong
+    why = f"{result.wrong}; {LEFT_ALONE}" if result.there else result.wrong
     await context.writer.do(
         Manifest.move_image, image, ImageState.MISSING, why, context.clock(), columns={"target": None}
     )
     context.stats.trouble += 1
-    told = why if found.wrong.startswith(path) else f"{path}: {why}"
-    if found.wrong == GONE:
-        told = f"{path} is gone"
-    context.emit(Event(EventKind.WARNING, told, {"path": path}))
+    text = why if result.wrong.startswith(path) else f"{path}: {why}"
+    if result.wrong == GONE:
+        text = f"{path} is gone"
+    context.emit(Event(EventKind.WARNING, text, {"path": path}))

@@ -279,13 +279,11 @@ class Submitter:
         move = after_submission(task.state, outcome)
         now = context.clock()
         if move is None:
-            told = f"sent again under the same key: {outcome.message or outcome.kind}"
+            why = f"sent again under the same key: {outcome.message or outcome.kind}"
             if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED, Submitted.BLOCKED}:
-                await self._hold(task, told, outcome)
+                await self._hold(task, why, outcome)
             else:
-                await context.writer.do(
-                    Manifest.still_uncertain, task, why=told, held=False, now=now, kept=outcome.kept
-                )
+                await context.writer.do(Manifest.still_uncertain, task, why=why, held=False, now=now, kept=outcome.kept)
             return None
         match move.to:
             case TaskState.ACCEPTED:
@@ -392,18 +390,18 @@ class Submitter:
         """Apply what an outcome says about the service as a whole; `first` for a task that was not sent before."""
         context = self._context
         kind = outcome.kind
-        told = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
+        message = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
         if kind in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE}:
-            context.not_heard(told)
+            context.not_heard(message)
         elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
             context.heard_from_service()
         if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
             # The others say nothing about tasks or the model, and must not interrupt a series of such answers.
             context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
             self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
-        self._react(outcome, told, first=first)
+        self._react(outcome, message, first=first)
 
-    def _react(self, outcome: Submission, told: str, *, first: bool) -> None:
+    def _react(self, outcome: Submission, message: str, *, first: bool) -> None:
         context = self._context
         match outcome.kind:
             case Submitted.ACCEPTED:
@@ -413,36 +411,36 @@ class Submitter:
                     2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
                 )
             case Submitted.UNAUTHORIZED:
-                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({told})")
+                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({message})")
             case Submitted.UNPAID:
-                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({told})")
+                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({message})")
             case Submitted.RATE_LIMITED:
-                context.slow_down(self._pause(outcome), told)
+                context.slow_down(self._pause(outcome), message)
             case Submitted.UNREACHABLE if outcome.status is not None:
                 # A redirect. A retry would be redirected again, at best.
                 context.stop_submitting(StopReason.OUTAGE, outcome.message)
             case Submitted.UNAVAILABLE:
                 context.send_none_for(self._pause(outcome))
             case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
-                text = f"{context.unclear} tasks in a row got no clear answer (the last: {told})"
+                text = f"{context.unclear} tasks in a row got no clear answer (the last: {message})"
                 context.stop_submitting(StopReason.UNCLEAR, text)
             case Submitted.NO_MODEL:
                 context.send_none_for(self._pause(outcome))
                 if self._not_offered >= MOST_NOT_OFFERED:
-                    text = f"the service does not offer this model now ({told}); nothing was sent to it"
+                    text = f"the service does not offer this model now ({message}); nothing was sent to it"
                     context.stop_submitting(StopReason.OUTAGE, text)
             case Submitted.REFUSED | Submitted.BLOCKED if first:
-                self._notice_refusal(outcome, told)
+                self._notice_refusal(outcome, message)
             case _:
                 pass
 
-    def _notice_refusal(self, outcome: Submission, told: str) -> None:
+    def _notice_refusal(self, outcome: Submission, reason: str) -> None:
         """Count a refusal. One for content is about the prompt; any other may be the first of thousands."""
         blocked = outcome.kind is Submitted.BLOCKED
         if not blocked and is_moderation(outcome.code, outcome.message):
             return
-        if self._refusals.refused(told, blocked=blocked):
-            text = f"{self._refusals.count} tasks in a row were refused for the same reason ({told})"
+        if self._refusals.refused(reason, blocked=blocked):
+            text = f"{self._refusals.count} tasks in a row were refused for the same reason ({reason})"
             self._context.stop_submitting(StopReason.REFUSED, text)
 
     def _pause(self, outcome: Submission) -> float:

@@ -74,8 +74,8 @@ class _Verifier:
         async with self._files:
             context.check()
             try:
-                place, found = await find(context, image, partial(check, deep=self._what.deep))
-                if place is None and not found.there and context.other_folders:
+                place, result = await find(context, image, partial(check, deep=self._what.deep))
+                if place is None and not result.there and context.other_folders:
                     on_another_machine(image.path)
             except StorageError as error:
                 # The file cannot be read, so its state stays as it is.
@@ -95,11 +95,11 @@ class _Verifier:
                 verified.came_back += missing
             return
         # A changed file may be somebody's work: it is reported, and never touched.
-        why = f"{found.wrong}; {MOVE_AWAY}" if found.there else found.wrong
+        why = f"{result.wrong}; {MOVE_AWAY}" if result.there else result.wrong
         if not missing:
             verified.broken += 1
             await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock())
-        elif why != image.reason and (image.url or found.there):
+        elif why != image.reason and (image.url or result.there):
             # Without a link, the stored reason is the service's answer, and stays.
             await context.writer.do(Manifest.remark, image, why, context.clock(), link=bool(image.url))
 

@@ -33,7 +33,7 @@ def replaceable(path: Path, ours: Ours) -> Path:
         raise UsageError(f"{str(path)!r} is no usable path: {error}") from None
     with translate_os_errors(path):
         named = f"{os.path.abspath(path)}/"  # noqa: PTH100 - links are not followed: /dev/stdout is one
-        system = any(one.startswith(_SYSTEM) and not one.startswith(_MEMORY) for one in (named, f"{final}/"))
+        system = any(text.startswith(_SYSTEM) and not text.startswith(_MEMORY) for text in (named, f"{final}/"))
         if system or (final.exists() and not final.is_file()):
             raise UsageError(f"{path} is no ordinary file; give the name of a file")
         if path.is_symlink() and not final.exists():

@@ -157,10 +157,10 @@ class WholeFolder:
         """Remove what a killed export left, and restore a folder that it was about to replace."""
         pattern = re.compile(rf"{re.escape(self._stem)}\.[0-9a-f]{{16}}\.(making|replaced)")
         for entry in list(os.scandir(self.final.parent)):
-            found = pattern.fullmatch(entry.name)
-            if found is None or not entry.is_dir(follow_symlinks=False):
+            match = pattern.fullmatch(entry.name)
+            if match is None or not entry.is_dir(follow_symlinks=False):
                 continue
-            if found[1] == "replaced" and not os.path.lexists(self.final):
+            if match[1] == "replaced" and not os.path.lexists(self.final):
                 Path(entry.path).rename(self.final)
             elif _is_abandoned(Path(entry.path)):
                 shutil.rmtree(entry.path, ignore_errors=True)

@@ -56,9 +56,9 @@ def identical(folder: Destination, recorded: ExpectedFile) -> CheckResult:
 
     Blocks: call it on a thread. Raise `StorageError` if the file cannot be read.
     """
-    seen = check_size(folder, recorded)
-    if seen.wrong or folder.sha256(recorded.path) == recorded.sha256:
-        return seen
+    result = check_size(folder, recorded)
+    if result.wrong or folder.sha256(recorded.path) == recorded.sha256:
+        return result
     return CheckResult(there=True, wrong=OTHER_BYTES)
 
 
@@ -67,9 +67,9 @@ def check(folder: Destination, recorded: ExpectedFile, *, deep: bool) -> CheckRe
 
     Blocks, and holds the file in memory: call it on a few threads. Raise `StorageError` if the file cannot be read.
     """
-    seen = check_size(folder, recorded)
-    if seen.wrong:
-        return seen
+    result = check_size(folder, recorded)
+    if result.wrong:
+        return result
     data = folder.read(recorded.path, recorded.bytes + 1)
     if hashlib.sha256(data).hexdigest() != recorded.sha256:
         return CheckResult(there=True, wrong=OTHER_BYTES)

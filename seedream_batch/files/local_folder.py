@@ -47,16 +47,16 @@ def unseen(text: str) -> str:
 
 def unusable(folder: Path, text: str) -> str:
     """Return why `text`, a path below `folder`, cannot be an output folder, with what to do; empty if it can."""
-    for part in Path(text).parts:
-        size = len(part.encode(errors="surrogateescape"))
+    for name in Path(text).parts:
+        size = len(name.encode(errors="surrogateescape"))
         if size > _LONGEST_NAME:
-            return f"has a name of {size:,} bytes ({part[:20]}...): file systems take {_LONGEST_NAME}"
+            return f"has a name of {size:,} bytes ({name[:20]}...): file systems take {_LONGEST_NAME}"
     size = len(os.path.abspath(folder / text).encode(errors="surrogateescape"))  # noqa: PTH100 - links are not followed
     if size > _LONGEST_PATH:
         return f"is a path of {size:,} bytes: systems take less than 4,096, and the images need some of them"
     at = folder
-    for part in Path(text).parts:
-        at /= part
+    for name in Path(text).parts:
+        at /= name
         # Unlike the methods of `Path`, these return False where access is denied.
         if os.path.islink(at) and not os.path.exists(at):  # noqa: PTH110, PTH114
             # It may lead to a disk that is not mounted now; with a new folder, everything would be bought again.
@@ -119,10 +119,10 @@ class OutputFolder(Destination):
     def prepare(self) -> None:
         """Create the folder if needed, and verify that it can be written to."""
         with translate_os_errors(self.root):
-            blocker = next((one for one in (self.root, *self.root.parents) if os.path.lexists(one)), self.root)
+            blocker = next((path for path in (self.root, *self.root.parents) if os.path.lexists(path)), self.root)
             if os.path.lexists(blocker) and not blocker.is_dir():
-                told = f"{blocker} is no folder, and the images are to go to {self.root}"
-                raise StorageError(f"{told}; move it away, or give the job another output.dir")
+                message = f"{blocker} is no folder, and the images are to go to {self.root}"
+                raise StorageError(f"{message}; move it away, or give the job another output.dir")
             # The folder's own name has to be durable too, or a power failure loses the manifest.
             self._make(self.root)
             # Always the same name: a file that a kill leaves here is removed by the next run.
@@ -182,8 +182,8 @@ class OutputFolder(Destination):
             try:
                 _give_name(part, final)
             except FileExistsError:
-                told = f"{final} exists already and was not made by this job; move it away, then run again"
-                raise Occupied(told) from None
+                message = f"{final} exists already and was not made by this job; move it away, then run again"
+                raise Occupied(message) from None
         return final.parent
 
     def move(self, old: str, new: str, sha256: str) -> None:

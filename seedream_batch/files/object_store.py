@@ -150,8 +150,8 @@ class ObjectStore(Destination):
                 wrong = self._unlike(path, data)
             except AlreadyExistsError:
                 if not self._is_ours(path, data, about):
-                    told = f"{self.named(path)} exists already and was not made by this job; move it away"
-                    raise Occupied(f"{told}, then run again") from None
+                    message = f"{self.named(path)} exists already and was not made by this job; move it away"
+                    raise Occupied(f"{message}, then run again") from None
                 # An earlier try arrived, but its response was lost.
                 with self._telling(path):
                     wrong = self._unlike(path, data)
@@ -190,13 +190,13 @@ class ObjectStore(Destination):
         """
         with self._telling(path):
             try:
-                found = obstore.get(self._bucket, path, options={"head": True})
+                existing = obstore.get(self._bucket, path, options={"head": True})
             except FileNotFoundError as error:
                 self._no_bucket(error)
                 return False
-            if found.attributes.get(MARK) == about[MARK]:
+            if existing.attributes.get(MARK) == about[MARK]:
                 return True
-            if found.attributes.get(HASH) != about[HASH] or found.meta["size"] >= len(data):
+            if existing.attributes.get(HASH) != about[HASH] or existing.meta["size"] >= len(data):
                 return False
             return data.startswith(bytes(obstore.get(self._bucket, path).bytes()))
 
@@ -233,7 +233,7 @@ class ObjectStore(Destination):
         if len(paths) < 2:
             return [path for path in paths if self.look(path)]
         with ThreadPoolExecutor(min(AT_ONCE, len(paths)), thread_name_prefix="look") as pool:
-            return [path for path, found in zip(paths, pool.map(self.look, paths), strict=True) if found]
+            return [path for path, stat in zip(paths, pool.map(self.look, paths), strict=True) if stat]
 
     def look(self, path: str) -> FileStat | None:
         """Return the size of an object; None if there is none."""
@@ -248,9 +248,9 @@ class ObjectStore(Destination):
     def read(self, path: str, most: int) -> bytes:
         """Return the bytes of an object, at most this many."""
         with self._telling(path):
-            found = obstore.get(self._bucket, path)
-            if found.meta["size"] <= most:
-                return bytes(found.bytes())
+            response = obstore.get(self._bucket, path)
+            if response.meta["size"] <= most:
+                return bytes(response.bytes())
             return bytes(obstore.get_range(self._bucket, path, start=0, end=most))
 
     def _read_all(self, path: str) -> bytes:

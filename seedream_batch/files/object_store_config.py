@@ -102,7 +102,7 @@ class _Profile:
         values = {**(more or {}), **(keys or {})}
         if values.get("region") and not (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")):
             self.settings["region"] = values["region"]
-        if values.get("endpoint_url") and not any(environ.get(one) for one in _ENDPOINTS):
+        if values.get("endpoint_url") and not any(environ.get(key) for key in _ENDPOINTS):
             self.settings["endpoint"] = values["endpoint_url"]
         if by_environment:
             return
@@ -111,7 +111,7 @@ class _Profile:
             self.settings["secret_access_key"] = values["aws_secret_access_key"]
             if values.get("aws_session_token"):
                 self.settings["session_token"] = values["aws_session_token"]
-        elif any(values.get(one) for one in _ELSEWHERE):
+        elif any(values.get(key) for key in _ELSEWHERE):
             self.provider = _of_boto(name)
 
 

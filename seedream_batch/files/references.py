@@ -49,10 +49,10 @@ def _address_fault(text: str) -> str:
     takes = "a reference image is an http:// or https:// URL, a data URI or a file in the job's folder"
     if text.startswith("//"):
         return f"{text[:80]} has no scheme; write https:{text[:80]}"
-    found = _SCHEME.match(text)
-    if not found:
+    match = _SCHEME.match(text)
+    if not match:
         return ""
-    scheme = (found[1] or found[2]).lower()
+    scheme = (match[1] or match[2]).lower()
     if scheme in {"http", "https"}:
         return f"{text[:80]} is no URL: {scheme}:// was expected"
     return f"{text[:80]}: {scheme}: addresses are not supported; {takes}"
@@ -84,11 +84,11 @@ def _in_other_form(root: Path, path: Path) -> Path:
     if str(path).isascii():
         return path
     current = root
-    for part in path.relative_to(root).parts:
-        step = current / part
+    for name in path.relative_to(root).parts:
+        step = current / name
         if not os.path.lexists(step):
             try:
-                same = [entry for entry in current.iterdir() if _composed(entry.name) == _composed(part)]
+                same = [entry for entry in current.iterdir() if _composed(entry.name) == _composed(name)]
             except OSError:
                 return path
             if len(same) != 1:

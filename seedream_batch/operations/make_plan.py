@@ -43,8 +43,8 @@ def make_plan(
         plan.totals = reader.totals()
         plan.charged = bool(prices)
         source = iter(specs)
-        while found := list(itertools.islice(source, _BATCH)):
-            batch = [_priced(spec, prices) for spec in known_as(found, reader.lookup)]
+        while page := list(itertools.islice(source, _BATCH)):
+            batch = [_priced(spec, prices) for spec in known_as(page, reader.lookup)]
             known += _survey_batch(plan, batch, reader, resend=resend, now=now, chooses=chooses)
         plan.dropped = reader.with_something() - known
         plan.collect = reader.dropped_in_flight()
@@ -71,18 +71,18 @@ def _survey_batch(
     records = reader.lookup([spec.fingerprint for spec in batch])
     images = reader.images_of([record.id for record in records.values()])
     unknown = [json.dumps(spec.paths, ensure_ascii=False) for spec in batch if spec.fingerprint not in records]
-    before: Mapping[str, TaskRecord] = reader.by_path(unknown)
+    by_path: Mapping[str, TaskRecord] = reader.by_path(unknown)
     for spec in batch:
         record = records.get(spec.fingerprint)
-        was = before.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
-        found = images.get(record.id, []) if record else []
-        _add(plan, spec, decide(spec, record, found, was=was, resend=resend, now=now), chooses)
+        was = by_path.get(json.dumps(spec.paths, ensure_ascii=False)) if record is None else None
+        own_images = images.get(record.id, []) if record else []
+        _add(plan, spec, decide(spec, record, own_images, was=was, resend=resend, now=now), chooses)
     return sum(_has_something(record, images.get(record.id, [])) for record in records.values())
 
 
 def _has_something(record: TaskRecord, images: list[ImageRecord]) -> bool:
-    there = (ImageState.ANNOUNCED, ImageState.STORED)
-    return record.state in _IN_FLIGHT or any(image.state in there for image in images)
+    existing = (ImageState.ANNOUNCED, ImageState.STORED)
+    return record.state in _IN_FLIGHT or any(image.state in existing for image in images)
 
 
 _names = CellNames().of

@@ -98,14 +98,14 @@ def _prune_image(
         if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
             continue
         recorded = ExpectedFile.of(image, path)
-        found = check(folder, recorded, deep=False) if pruned.done else check_size(folder, recorded)
-        if found.there and found.wrong:
+        result = check(folder, recorded, deep=False) if pruned.done else check_size(folder, recorded)
+        if result.there and result.wrong:
             if image.state is ImageState.STORED and path == image.path:
                 pruned.changed.append(path)
             continue
         if pruned.done:
             emptied.append(path)
-        if not found.there or not (pruned.done or image.state is ImageState.STORED):
+        if not result.there or not (pruned.done or image.state is ImageState.STORED):
             continue
         if pruned.done:
             folder.unlink(path)

@@ -44,20 +44,20 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
     completes it. Raise `ManifestLocked`, `UsageError` or `StorageError`.
     """
     folder = destination(job)
-    found = Rejected()
+    result = Rejected()
     with opened(job) as manifest:
         for fingerprint, group in _by_task(rejected):
             task = manifest.of_job(fingerprint)
             if task is None:
-                found.left.append(f"{fingerprint[:12]}...: the job has no such task")
+                result.left.append(f"{fingerprint[:12]}...: the job has no such task")
             elif not chooses(json.loads(task.cell)):
                 continue
             elif task.state is not TaskState.SUCCEEDED:
-                found.left.append(f"{task.paths[0]}: it is {task.state} already")
+                result.left.append(f"{task.paths[0]}: it is {task.state} already")
             else:
-                _reject(manifest, folder, task, group, found)
-    found.cost = estimate(job, found.tasks)
-    return found
+                _reject(manifest, folder, task, group, result)
+    result.cost = estimate(job, result.tasks)
+    return result
 
 
 def short_tasks(job: Job, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
@@ -77,7 +77,7 @@ def reject_flagged(
     Raise `ManifestLocked`, `UsageError` or `StorageError`.
     """
     folder = destination(job)
-    found = Rejected()
+    result = Rejected()
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
             flagged = [entry.task for entry in reader.flagged(UNLIMITED)]
@@ -86,13 +86,13 @@ def reject_flagged(
             if not chooses(json.loads(task.cell)):
                 continue
             if polled is not None and task.id in short and polled.get(task.id) not in NO_MORE:
-                found.unclear += 1
+                result.unclear += 1
             else:
                 stored = [image for image in manifest.images(task.id) if image.state is ImageState.STORED]
                 picked = [Picked(task.fingerprint, image.index, image.sha256 or "") for image in stored]
-                _reject(manifest, folder, task, picked, found)
-    found.cost = estimate(job, found.tasks)
-    return found
+                _reject(manifest, folder, task, picked, result)
+    result.cost = estimate(job, result.tasks)
+    return result
 
 
 def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
@@ -100,26 +100,26 @@ def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
         yield fingerprint, list(group)
 
 
-def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: list[Picked], found: Rejected) -> None:
+def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: list[Picked], result: Rejected) -> None:
     """Move the files of one task aside, then plan it again, in one transaction."""
     images = {image.index: image for image in manifest.images(task.id)}
     if any(image.state is ImageState.ANNOUNCED for image in images.values()):
-        found.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
+        result.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
         return
     rejected = []
     for pick in picked:
         image = images.get(pick.index)
         why = _why_left(folder, image, pick)
         if image is None or why:
-            found.left.append(f"{task.paths[0]}, image {pick.index}: {why}")
+            result.left.append(f"{task.paths[0]}, image {pick.index}: {why}")
             continue
         home = home_of(task, image)
         if aside := _step_aside(manifest, folder, task, image, home):
-            found.files.append(aside)
+            result.files.append(aside)
         rejected.append((manifest.images(task.id)[image.index - 1], home))
     if rejected:
         manifest.reject(task, rejected, time.time())
-        found.tasks.append(task)
+        result.tasks.append(task)
 
 
 def _why_left(folder: Destination, image: ImageRecord | None, pick: Picked) -> str:

@@ -143,8 +143,8 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
             chosen = named if len(named) == 1 else chosen
         if len(chosen) != 1:
             names = ", ".join(task.paths[0] for task in chosen[:5])
-            told = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
-            raise UsageError(f"{told}; a task id belongs to one: choose it with --select")
+            problem = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
+            raise UsageError(f"{problem}; a task id belongs to one: choose it with --select")
         if not task_id.strip() or manifest.knows_task_id(task_id.strip()):
             raise UsageError(f"the task id {task_id!r} is empty, or belongs to another task of this job")
         now = time.time()

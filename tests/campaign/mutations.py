@@ -53,19 +53,21 @@ _MOVED_ALONG = (
         '                raise Changed(f"{source} is gone, or is not the stored picture any more")\n',
         "",
     ),
-    Edit("engine/placement.py", "    return None, CheckResult(there=False, wrong=told)\n", "    return None, found\n"),
     Edit(
-        "engine/placement.py",
-        "    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if not found.wrong:\n        await",
-        "    found = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if found.there:\n        await",
+        "engine/placement.py", "    return None, CheckResult(there=False, wrong=wrong)\n", "    return None, result\n"
     ),
     Edit(
         "engine/placement.py",
-        "    place, found = await find(context, image, check_size)\n    if place is None:",
-        "    place, found = await find(context, image, check_size)\n    if not found.there:",
+        "    result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if not result.wrong:\n        await",
+        "    result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if result.there:\n        await",
+    ),
+    Edit(
+        "engine/placement.py",
+        "    place, result = await find(context, image, check_size)\n    if place is None:",
+        "    place, result = await find(context, image, check_size)\n    if not result.there:",
     ),
 )
-_PRUNED = Edit("operations/prune.py", "        if found.there and found.wrong:", "        if False:")
+_PRUNED = Edit("operations/prune.py", "        if result.there and result.wrong:", "        if False:")
 
 MUTATIONS = (
     Mutation(
@@ -321,7 +323,7 @@ MUTATIONS = (
         (
             Edit(
                 "client/wire.py",
-                "        if ids.rank > (1 if status_code or _is_error(found) or status is None else 0):",
+                "        if ids.rank > (1 if status_code or _is_error(parsed) or status is None else 0):",
                 "        if ids.rank > 2:",
             ),
             Edit(
