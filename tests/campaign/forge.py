@@ -105,8 +105,8 @@ def warm_up() -> None:
     """Imports what a command needs, once; the children have it."""
     package = importlib.import_module("seedream_batch")
     for module in pkgutil.walk_packages(package.__path__, "seedream_batch."):
-        # No command of the campaign uses a server, and its library is an extra.
-        if not module.name.endswith("__main__") and "postgres" not in module.name:
+        # No command of the campaign uses a database server or a bucket, whose libraries are extras.
+        if not any(part in module.name for part in ("__main__", ".db.postgres", ".files.object_store")):
             importlib.import_module(module.name)
     for name in _WARM:
         importlib.import_module(name)
