@@ -1,4 +1,4 @@
-"""Answers of the service that were not fully understood: kept for people, since they may hold a task id."""
+"""Raw answers of the service that were not fully understood, stored because they may contain a task id."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from seedream_batch.model.outcome import Kept
 from seedream_batch.model.task import TaskRecord
 
 MOST = 5
-"""Answers that are kept of each task: the last ones."""
+"""Answers kept per task: the latest ones."""
 
 SUBMISSION = "submission"
 POLL = "poll"
@@ -19,7 +19,7 @@ POLL = "poll"
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """One kept answer: when it came (unix seconds), to which attempt of which task, and to a submission or a poll."""
+    """A stored answer: when it came (unix seconds), to which attempt of which task, to a submission or a poll."""
 
     at: float
     task: int
@@ -29,15 +29,15 @@ class KeptAnswer:
 
 
 class AnswerStore(BaseStore):
-    """Kept answers, each written in the transaction of the outcome that it led to."""
+    """Stored answers, each written in the transaction of the outcome it led to."""
 
     def keep(self, task: TaskRecord, kept: Kept, now: float) -> None:
-        """Keeps the answer to a poll."""
+        """Store the answer to a poll."""
         with self.group() as sql:
             self._keep(sql, task, kept, POLL, now)
 
     def answers(self, task: int) -> list[KeptAnswer]:
-        """The kept answers of a task, the newest first."""
+        """Return the stored answers of a task, newest first."""
         return kept_answers(self._connection.rows(f"{SELECT_ANSWERS} WHERE task = ? ORDER BY id DESC", (task,)))
 
     def _keep(self, sql: Sql, task: TaskRecord, kept: Kept | None, kind: str, now: float) -> None:
@@ -59,5 +59,5 @@ SELECT_ANSWERS = "SELECT at, task, attempt, kind, why, status, headers, body, le
 
 
 def kept_answers(rows: list[tuple[Any, ...]]) -> list[KeptAnswer]:
-    """The records of rows of `SELECT_ANSWERS`."""
+    """Convert rows of `SELECT_ANSWERS`."""
     return [KeptAnswer(at, task, attempt, kind, Kept(*kept)) for at, task, attempt, kind, *kept in rows]

@@ -1,4 +1,4 @@
-"""A manifest that moves: everything in it goes to another place, and the old one is not used any more."""
+"""Moves a manifest: copies everything to another place, and marks the old one as no longer used."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from seedream_batch.manifest.run_lock import run_lock
 from seedream_batch.model.locations import Place, name_of
 
 TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "charges", "totals", "answers", "events")
-"""What a manifest is made of; each table comes behind those that it refers to."""
+"""The tables of a manifest; each comes after those it refers to."""
 
 _NUMBERED = ("runs", "tasks", "answers", "events")
-"""Those whose rows the database numbers."""
+"""Tables whose rows the database numbers."""
 
 
 def copy_manifest(source: Place, target: Place) -> int:
-    """Moves a manifest into one that is not there yet, or empty; how many tasks it has.
+    """Move a manifest to a place where there is none, or an empty one; return the number of tasks.
 
-    Before anything is copied the old one is marked, and no run uses it any more: each of two would buy what is
-    planned. The new one has all of it or nothing. When the copy fails the mark is taken back; one that was cut off is
-    begun again with the same call.
+    The old manifest is marked before anything is copied, so that no run uses it any more: otherwise two runs could both
+    buy what is planned. The new one gets everything or nothing. If the copy fails, the mark is removed; an interrupted
+    copy is resumed by the same call.
 
-    Raises `UsageError`, `ManifestLocked` when a run holds one of the two, `ManifestError`, `StorageError`.
+    Raises `UsageError`, `ManifestLocked` if a run holds one of the two, `ManifestError` and `StorageError`.
     """
     if source == target:
         raise UsageError(f"{name_of(source)} is both the manifest to copy and the place for it")
@@ -50,10 +50,10 @@ def copy_manifest(source: Place, target: Place) -> int:
                     new.take_over(table, old.every(table))
                 for table in _NUMBERED:
                     new.number_on(table)
-                # It may have come from there.
+                # The old one may itself have been moved from the new place, and then has a mark.
                 new.set_facts({MOVED_TO: ""})
         except Exception:
-            # Where it is not sure that nothing arrived, the mark stays.
+            # The mark stays unless it is certain that nothing was copied.
             with suppress(StorageError, ManifestError):
                 if new.is_empty():
                     old.set_facts({MOVED_TO: ""})
@@ -63,7 +63,7 @@ def copy_manifest(source: Place, target: Place) -> int:
 
 @contextmanager
 def _open(place: Place) -> Iterator[Manifest]:
-    """A manifest that nobody else writes."""
+    """Open a manifest that nobody else writes."""
     if not isinstance(place, Path):
         manifest = Manifest(place)
         try:

@@ -1,4 +1,4 @@
-"""What a manifest holds, in numbers."""
+"""The contents of a manifest in numbers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from seedream_batch.model.task import ImageState, TaskState, Totals
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tasks and images of a job by state, how many images it asks for, and what they cost."""
+    """Tasks and images of a job by state, the number of images it asks for, and their cost."""
 
     tasks: dict[TaskState, int]
     images: dict[ImageState, int]
     wanted: int
     totals: Totals
     flagged: int
-    """Tasks whose result is not what was requested."""
+    """Tasks whose result differs from the request."""
 
 
 def read_counts(manifest: Place) -> Counts:
-    """The numbers of one moment, also beside a run. Raises `ManifestError`, `StorageError`."""
+    """Read consistent counts, also while a run is active. Raises `ManifestError` and `StorageError`."""
     with ManifestReader(manifest) as reader:
         reader.snapshot()
         wanted, flagged = reader.wanted()[1], reader.flagged_tasks()

@@ -1,4 +1,4 @@
-"""What a person decides about tasks that no run decides by itself."""
+"""Transitions that only a person decides about."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from seedream_batch.manifest.task_store import TaskStore
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
 REJECTED = "a person rejected it, and wants another"
-"""Why an image is missing whose file is in `superseded/`, and why its task is planned again."""
+"""Reason of a missing image whose file is in `superseded/`, and of its task being planned again."""
 
 
 class DecisionStore(TaskStore):
-    """Moves that only a person asks for. Money held for a task in doubt stays held: it may have been paid."""
+    """Transitions that only a person asks for. Reservations of uncertain tasks stay: they may have been charged."""
 
     def retry(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Failed and lost tasks are planned again, as new attempts under new keys."""
+        """Plan failed and lost tasks again, as new attempts with new keys."""
         with self.group() as sql:
             for task in tasks:
                 self._leaving(task, TaskState.FAILED, TaskState.LOST)
@@ -26,9 +26,9 @@ class DecisionStore(TaskStore):
                 )  # fmt: skip
 
     def remake(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Succeeded tasks whose images are not there are planned again: what they cost stays counted, and is paid anew.
+        """Plan succeeded tasks with missing images again: their cost stays counted, and the new attempt costs again.
 
-        The rows of their images stay: what is stored is not replaced by the next attempt, the rest is.
+        The rows of their images stay: the next attempt replaces only those that are not stored.
         """
         with self.group() as sql:
             for task in tasks:
@@ -39,13 +39,14 @@ class DecisionStore(TaskStore):
                 )  # fmt: skip
 
     def reject(self, task: TaskRecord, images: Iterable[tuple[ImageRecord, str]], now: float) -> None:
-        """A succeeded task is planned again, since a person rejected these stored images of it.
+        """Plan a succeeded task again because a person rejected these stored images of it.
 
-        Each comes with its place in the job, which is free now. What they cost stays counted, and is paid anew.
+        Each comes with its path in the job, which is free now. The cost stays counted, and the new attempt is charged
+        as well.
         """
         with self.group() as sql:
             for image, home in images:
-                # Without a link, so that nobody asks the service for the picture that was rejected.
+                # Remove the link, so that the rejected image is not downloaded again.
                 self.move_image(
                     image, ImageState.MISSING, REJECTED, now, columns={"path": home, "target": None, "url": ""}
                 )
@@ -56,14 +57,14 @@ class DecisionStore(TaskStore):
             )  # fmt: skip
 
     def forget(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Uncertain tasks are planned again under new keys: they may be paid for twice."""
+        """Plan uncertain tasks again with new keys: they may be charged twice."""
         with self.group() as sql:
             for task in tasks:
                 self._move(sql, task, TaskState.PLANNED, "forgotten", now, not_before=0, code="", reason="", held=0)
                 self._attempt(sql, task, "forgotten")
 
     def accept(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Results that are not what was requested are taken as they are."""
+        """Accept results that differ from the request as they are."""
         with self.group() as sql:
             for task in tasks:
                 self._leaving(task, TaskState.SUCCEEDED)
@@ -77,7 +78,7 @@ class DecisionStore(TaskStore):
                     sql.execute("UPDATE tasks SET reason = ?, warning = '' WHERE id = ?", (reason, task.id))
 
     def give_up(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Uncertain tasks count as failed; what they may have cost stays held."""
+        """Count uncertain tasks as failed; their reservations stay."""
         with self.group() as sql:
             for task in tasks:
                 why = f"given up; before that: {task.reason}"
@@ -85,7 +86,7 @@ class DecisionStore(TaskStore):
                 self._attempt(sql, task, "given up")
 
     def let_resend(self, tasks: Iterable[TaskRecord], now: float) -> None:
-        """Uncertain tasks that were held may be sent again under their key."""
+        """Allow uncertain tasks that were held to be sent again with their key."""
         with self.group() as sql:
             sql.executemany(
                 "UPDATE tasks SET held = 0, updated_at = ? WHERE id = ? AND state = 'uncertain'",

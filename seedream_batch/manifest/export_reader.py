@@ -1,4 +1,4 @@
-"""What was delivered for each task of a job, with the times that an export tells."""
+"""The delivered images of each task of a job, with the times for an export."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from seedream_batch.manifest.reader import ManifestReader
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.task import ImageRecord, TaskRecord
 
-# In a file of the connection's own: the manifest is open for reading only, and is not written to.
+# A temporary table: the manifest is open for reading only.
 _STORED_AT = (
     "CREATE TEMP TABLE stored_at (task BIGINT, image BIGINT, at DOUBLE PRECISION, PRIMARY KEY (task, image))",
     """
@@ -22,7 +22,7 @@ _STORED_AT = (
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A task, when it ended, and each of its images with the time at which it was stored; times in unix seconds."""
+    """A task, when it ended, and each of its images with the time it was stored; times in unix seconds."""
 
     task: TaskRecord
     ended_at: float | None
@@ -30,19 +30,19 @@ class Delivery:
 
 
 class DeliveryReader(ManifestReader):
-    """A reader of one moment that also knows when each image was stored."""
+    """A snapshot reader that also knows when each image was stored."""
 
     def snapshot(self) -> None:
-        """From here on every answer is of one moment; reads the log once, which has no index by image."""
+        """Make all further answers consistent; scans the log once, as it has no index by image."""
         super().snapshot()
         with self._connection.told():
             for statement in _STORED_AT:
                 self._connection.sql.execute(statement)
 
     def deliveries(self, fingerprints: Sequence[str]) -> dict[str, Delivery]:
-        """What is known of these tasks (at most a few hundred at a time), by fingerprint."""
-        found = f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
-        rows = self._rows(found, fingerprints)
+        """Return what is known about these tasks (at most a few hundred at a time), by fingerprint."""
+        query = f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
+        rows = self._rows(query, fingerprints)
         tasks = [(task_record(row[:-1]), row[-1]) for row in rows]
         images: dict[int, list[tuple[ImageRecord, float | None]]] = {}
         delivered = self._rows(

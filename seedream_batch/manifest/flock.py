@@ -1,4 +1,4 @@
-"""Locks of the operating system on open files: they end with the process, however it does."""
+"""Operating system locks on open files, which end with their process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import fcntl
 
 
 def lock_now(handle: int, *, shared: bool = False) -> bool:
-    """Whether an open file could be locked at once, alone or `shared`. Raises `OSError` where files have no locks."""
+    """Try to lock an open file, exclusively or `shared`; return whether it worked. Raises `OSError` without locks."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -15,5 +15,5 @@ def lock_now(handle: int, *, shared: bool = False) -> bool:
 
 
 def unlock(handle: int) -> None:
-    """Lets go of the lock on an open file."""
+    """Release the lock on an open file."""
     fcntl.flock(handle, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Whose hands a task is in, where several runs work on one manifest."""
+"""Which worker owns a task, if several runs work on one manifest."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from seedream_batch.manifest.base_store import BaseStore
 
 
 class Ownership(BaseStore):
-    """Conditions on rows of `tasks`, each behind the word that joins it to a query; none for a run that is alone.
+    """Conditions on rows of `tasks`, each prefixed with the keyword that joins it to a query; empty for a single run.
 
-    A task is in the hands of the worker that took it last, as long as that is at work. The numbers of workers grow, and
-    they join one after the other: so one that is not newer than the newest, and not at work, never will be again.
+    A task is owned by the worker that last took it, as long as that worker is active. Worker numbers grow and workers
+    join one after the other, so a worker that is neither newer than the newest one nor active will never be active
+    again.
     """
 
     def _mine(self, word: str) -> str:
         return f" {word} tasks.worker = {self._connection.worker}" if self.shared else ""
 
     def _free(self, word: str) -> str:
-        """In nobody's hands."""
+        """Return the condition that no active worker owns the task."""
         return f" {word} {self._in_no_hands()}" if self.shared else ""
 
     def _free_or_mine(self, word: str) -> str:

@@ -1,4 +1,4 @@
-"""What becomes of images after they were stored: looked at, lost, had again, made anew, pruned."""
+"""Queries and transitions for stored images: verify, restore, regenerate, prune."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecor
 _IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 _NOT_THERE = "images.state IN ('rejected', 'expired', 'missing')"
 _NO_LINK = "(images.state IN ('rejected', 'expired') OR (images.state = 'missing' AND images.url = ''))"
-"""Images of which it is known that no link gives them: the run, or a look by `verify`, asked the service."""
+"""Images known to have no working link: the run or `verify` asked the service."""
 _WAITING = "EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state = 'announced')"
 _IN_FLIGHT = f"(tasks.state IN ('submitting', 'accepted', 'uncertain') OR {_WAITING})"
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Images that no link gives any more, and what their tasks would cost anew (millionths of a USD)."""
+    """Images without a working link, and the cost of regenerating their tasks (millionths of a USD)."""
 
     images: int
     cost: int
@@ -31,7 +31,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """What there is of tasks that the job no longer has: `files` of `tasks` with `bytes`, tasks in flight, rows."""
+    """What is left of tasks no longer in the job: `files` of `tasks` with `bytes`, tasks in flight, unsent tasks."""
 
     tasks: int
     files: int
@@ -43,10 +43,10 @@ class Dropped:
 class MaintenanceStore(TaskQueue, ImageStore):
     """Images that were stored, and the tasks they belong to."""
 
-    # Looking at what is stored
+    # Verifying stored images
 
     def to_check(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
-        """Up to `limit` images of the job that are stored, or were, from behind this task and index on."""
+        """Return up to `limit` images of the job that are or were stored, after this task and index."""
         rows = self._connection.rows(
             f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task"
             " AND (images.task, images.\"index\") > (?, ?) AND images.state IN ('stored', 'missing')"
@@ -56,7 +56,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return [image_record(row) for row in rows]
 
     def not_there(self, limit: int | None) -> tuple[int, list[tuple[ImageRecord, TaskRecord]]]:
-        """How many images of the job were delivered and are not in the folder; the first `limit`, with their tasks."""
+        """Return the number of delivered images of the job that are not stored; the first `limit` with their tasks."""
         gone = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_THERE} AND {self._of_job}"
         count = self._connection.rows(f"SELECT count(*) {gone}")[0][0]
         rows = self._connection.rows(
@@ -66,7 +66,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return int(count), [(self.images(task)[index - 1], self.task(task)) for task, index in rows]
 
     def waiting(self) -> int:
-        """How many images of the job have a link and are not fetched yet."""
+        """Return the number of images of the job that have a link but are not fetched yet."""
         rows = self._connection.rows(
             "SELECT count(*) FROM images JOIN tasks ON tasks.id = images.task"
             f" WHERE images.state = 'announced' AND {self._of_job}"
@@ -74,7 +74,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return int(rows[0][0])
 
     def wanting(self) -> list[int]:
-        """The succeeded tasks of the job of which an image is not there, or not there yet, by their numbers."""
+        """Return the numbers of succeeded tasks of the job with an image that is missing or not fetched yet."""
         rows = self._connection.rows(
             f"SELECT id FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND id IN"
             f" (SELECT task FROM images WHERE {_NOT_THERE} UNION SELECT task FROM images WHERE state = 'announced')"
@@ -83,7 +83,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return [int(row[0]) for row in rows]
 
     def short_of_images(self, since: float) -> array[int]:
-        """The flagged tasks of the job submitted since then that were completed with fewer images than requested."""
+        """Return the job's flagged tasks submitted since then that were completed with too few images."""
         return self._connection.numbers(
             "SELECT id FROM tasks WHERE state = 'succeeded' AND warning != '' AND submitted_at > ?"
             " AND task_ids IS NOT NULL AND images > (SELECT attempts.images FROM attempts WHERE task = tasks.id"
@@ -93,7 +93,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         )
 
     def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
-        """Why an image is missing, as known by now; without `link`, the service was asked and gives none."""
+        """Update why an image is missing; without `link`, the service was asked and has none."""
         url = "" if not link else image.url
         with self.group() as sql:
             sql.execute(
@@ -102,12 +102,12 @@ class MaintenanceStore(TaskQueue, ImageStore):
                 (why, url, now, image.task, image.index),
             )
 
-    # Having it again
+    # Restoring missing images
 
     def take_back(self, image: ImageRecord, path: str, now: float) -> bool:
-        """The file of an image, missing or stored elsewhere, was found whole at `path`.
+        """Record that the intact file of an image, missing or stored elsewhere, was found at `path`.
 
-        From there it moves on to its place in the job. False, and nothing changes, if `path` is another image's.
+        From there it moves on to its place in the job. Returns False and changes nothing if `path` is another image's.
         """
         with self.group():
             if self.belongs_to_another(image, path):
@@ -128,12 +128,12 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return True
 
     def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
-        """Whether another image than this one is stored at a path."""
+        """Return whether an image other than this one is stored at a path."""
         owner = self.owner(path)
         return owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index)
 
     def to_look_for(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
-        """Up to `limit` images of the job whose file is missing, from behind this task and index on."""
+        """Return up to `limit` images of the job whose file is missing, after this task and index."""
         rows = self._connection.rows(
             f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task AND images.state = 'missing'"
             ' AND (images.task, images."index") > (?, ?) AND tasks.ordinal IS NOT NULL'
@@ -143,13 +143,13 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return [image_record(row) for row in rows]
 
     def delivered(self, task: int) -> int:
-        """How many images the last attempt of the task that succeeded brought: so many links belong to it."""
+        """Return the number of images, and so of links, of the task's last succeeded attempt."""
         sql = "SELECT images FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1"
         row = self._connection.row(sql, (task,))
         return int(row[0]) if row else 0
 
     def renew_link(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
-        """An image that is not there has a link again."""
+        """Record a new link for an image that is not stored."""
         self.move_image(
             image,
             ImageState.ANNOUNCED,
@@ -159,7 +159,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         )
 
     def restore_complete(self, now: float) -> int:
-        """Tasks that were to be made anew, and whose images all came back before that, have succeeded after all."""
+        """Move tasks planned for regeneration back to succeeded if all their images are back; return their number."""
         with self.group() as sql:
             back = sql.execute(
                 f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND attempt > 0 AND {self._of_job}"
@@ -176,17 +176,17 @@ class MaintenanceStore(TaskQueue, ImageStore):
                 self._move(sql, task, TaskState.SUCCEEDED, why, now, task_ids=ids, reason="", code="")
         return len(back)
 
-    # Making it anew
+    # Regenerating images
 
     def of_job(self, fingerprint: str) -> TaskRecord | None:
-        """The task of the job with this fingerprint."""
+        """Return the job's task with this fingerprint."""
         row = self._connection.row(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,)
         )
         return task_record(row) if row else None
 
     def unrecoverable(self) -> Lost:
-        """What of the job no link gives any more, and what it would cost to make its tasks anew."""
+        """Return the job's images without a working link, and the cost of regenerating their tasks."""
         row = self._connection.rows(
             "SELECT coalesce(sum(gone.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
             f" FROM (SELECT task, count(*) AS images FROM images WHERE {_NO_LINK} GROUP BY task) AS gone"
@@ -196,7 +196,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return Lost(int(row[0]), int(row[1]))
 
     def to_remake(self) -> list[TaskRecord]:
-        """The succeeded tasks of the job with an image that no link gives, and with none that waits to be fetched."""
+        """Return succeeded tasks of the job with an image without a link, and none waiting to be fetched."""
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"
             f" AND id IN (SELECT task FROM images WHERE {_NO_LINK}) ORDER BY ordinal"
@@ -204,7 +204,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return [task_record(row) for row in rows]
 
     def not_asked(self) -> list[TaskRecord]:
-        """The other succeeded tasks of the job that miss an image: a link may still give it, free of charge."""
+        """Return the job's other succeeded tasks with a missing image, which a link may still give for free."""
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job}"
             f" AND id IN (SELECT task FROM images WHERE {_NOT_THERE})"
@@ -212,10 +212,10 @@ class MaintenanceStore(TaskQueue, ImageStore):
         )
         return [task_record(row) for row in rows]
 
-    # What the job no longer has
+    # Tasks that are no longer in the job
 
     def dropped(self) -> Dropped:
-        """What there is of tasks that the job no longer has."""
+        """Return what is left of tasks that are no longer in the job."""
         gone = f"tasks.ordinal IS NULL AND NOT {_IN_FLIGHT}"
         tasks, files, size = self._connection.rows(
             "SELECT count(DISTINCT task), count(*), coalesce(sum(bytes), 0) FROM images JOIN tasks ON tasks.id = task"
@@ -226,7 +226,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return Dropped(int(tasks), int(files), int(size), int(in_flight), int(never))
 
     def to_prune(self, after: int, limit: int) -> list[tuple[TaskRecord, list[ImageRecord]]]:
-        """Up to `limit` tasks behind this number that the job no longer has, with their images; none in flight."""
+        """Return up to `limit` tasks after this number that are neither in the job nor in flight, with images."""
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE id > ? AND ordinal IS NULL AND NOT {_IN_FLIGHT}"
             " AND EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id) ORDER BY id LIMIT ?",
@@ -235,10 +235,10 @@ class MaintenanceStore(TaskQueue, ImageStore):
         return [(task, self.images(task.id)) for task in map(task_record, rows)]
 
     def prune(self, tasks: Sequence[TaskRecord], now: float) -> None:
-        """The files of these tasks are gone: so are the rows of their images. What they cost stays, and their log.
+        """Delete the image rows of these tasks, whose files were deleted. Their cost and log stay.
 
-        One that had succeeded is planned again, so that it counts as made no longer; as the job does not have it, no
-        run buys it. What failed or was lost stays that, and its reason with it.
+        A succeeded task becomes planned, so that it no longer counts as done; since it is not in the job, no run buys
+        it. Failed and lost tasks keep their state and reason.
         """
         with self.group() as sql:
             for task in tasks:
@@ -246,7 +246,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
                     if image.state is ImageState.STORED:
                         self._log(sql, task.id, image.state, ImageState.MISSING, "pruned", now, image=image.index)
                 sql.execute("DELETE FROM images WHERE task = ?", (task.id,))
-                # Not while money is held: an answer may have the id of a task that was paid for.
+                # Keep answers while money is reserved: one may contain the id of a paid task.
                 sql.execute(
                     "DELETE FROM answers WHERE task = ? AND NOT EXISTS"
                     " (SELECT 1 FROM attempts WHERE attempts.task = answers.task AND reserved_images > 0)",
@@ -269,7 +269,7 @@ class MaintenanceStore(TaskQueue, ImageStore):
                     sql.execute("UPDATE tasks SET reason = ?, failures = 0 WHERE id = ?", (PRUNED, task.id))
 
     def prune_never_sent(self) -> int:
-        """Takes out what the job no longer has and nothing was ever sent of; how many tasks."""
+        """Delete tasks that are not in the job and were never sent; return their number."""
         with self.group() as sql:
             return int(sql.execute(f"DELETE FROM tasks WHERE {_NEVER_SENT}").rowcount)
 

@@ -1,4 +1,4 @@
-"""The manifest as the one run that holds it sees it: whole transactions, guarded moves, reserved money."""
+"""The manifest for the run that holds it: transactions, guarded transitions, reservations."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ def _quoted(columns: Sequence[str]) -> str:
 
 
 class _TakenBack(Exception):
-    """Ends a transaction that is not to be kept."""
+    """Rolls a transaction back on purpose."""
 
 
 class Manifest(DecisionStore, MaintenanceStore, WorkerStore):
-    """The manifest open for writing. One process holds it at a time (see `lock`), one thread uses it at a time.
+    """The manifest, open for writing. One process holds it at a time (see `run_lock`), one thread uses it at a time.
 
-    Opened `shared`, which only a server allows, processes hold it together, each for a run that is a worker.
-    Every public method is one transaction, durable when it returns; within `group()` they share one. A write that
-    finds another state than it names changes nothing and raises `StaleTransition`.
+    Opened `shared`, which only a server allows, several processes hold it together, each for a run that is a worker.
+    Every public method is one transaction, durable when it returns; within `group()` they share one. A write that finds
+    a different state than it expects changes nothing and raises `StaleTransition`.
     """
 
     def __init__(self, place: Place, *, shared: bool = False) -> None:
-        """Raises `ManifestLocked` when a run holds it; waits a while for workers that were just cut off."""
+        """Open it. Raises `ManifestLocked` if a run holds it; waits briefly for workers that just died."""
         super().__init__(place, shared=shared)
         if self._connection.has_workers and not shared:
             try:
                 while self.others():
-                    # None of them has a session, or this one would not have come so far.
+                    # None of them has a session: otherwise opening it would have failed.
                     self.expire_workers(time.time(), platform.node())
                     if self.others():
                         time.sleep(0.2)
@@ -56,97 +56,97 @@ class Manifest(DecisionStore, MaintenanceStore, WorkerStore):
 
     @contextmanager
     def taken_back(self) -> Iterator[None]:
-        """Whatever is written within is only there to be looked at within: afterwards nothing has changed."""
+        """Roll back whatever is written inside; it is visible only there."""
         with suppress(_TakenBack), self.group():
             yield
             raise _TakenBack
 
     def enter(self, specs: Iterable[TaskSpec], now: float) -> SyncResult:
-        """Makes the job's tasks those of the manifest, or changes nothing if the stream of tasks raises."""
+        """Make the manifest's tasks those of the job; changes nothing if the stream of tasks raises."""
         with self.group() as sql:
-            # The tasks are made meanwhile.
+            # Expanding the tasks takes time.
             self._connection.take_time()
             entered = enter(sql, specs, now)
             if self.shared:
-                # That was no sign of life until now.
+                # No heartbeat was sent meanwhile.
                 self._give_sign(sql)
             return entered
 
     def recover(self, now: float) -> int:
-        """What a killed run left in the middle of a submission becomes uncertain; how many there were."""
+        """Mark tasks that a killed run was submitting as uncertain; return their number."""
         with self.group() as sql:
             left = self.records(self.numbers(TaskState.SUBMITTING))
             self._cut_off(sql, left, now)
         return len(left)
 
     def import_ids(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
-        """Task ids that an earlier run could not store go to their tasks; how many of these answers are known now.
+        """Assign rescued task ids to their tasks; return how many of these answers the manifest now knows.
 
-        Those of tasks that another worker has in hand are not: that one may be about to learn the same.
+        Skips tasks that another worker owns: it may be about to learn the same.
         """
         known = 0
         with self.group() as sql:
-            for one in rescued:
+            for answer in rescued:
                 row = sql.execute(
                     "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
                     " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?"
                     f"{self._free_or_mine('AND')}{self._connection.for_update('tasks')}",
-                    (one.key,),
+                    (answer.key,),
                 ).fetchone()
                 if row is None:
                     continue
                 known += 1
                 if row[1]:
                     task = self.task(row[0])
-                    self.accepted(task, one.task_ids, deadline=one.at + timeout, why="rescued", now=now)
+                    self.accepted(task, answer.task_ids, deadline=answer.at + timeout, why="rescued", now=now)
                 else:
                     sql.execute(
                         "UPDATE attempts SET task_ids = coalesce(task_ids, ?) WHERE key = ?",
-                        (json.dumps(list(one.task_ids)), one.key),
+                        (json.dumps(list(answer.task_ids)), answer.key),
                     )
         return known
 
     # Moving to another place
 
     def is_empty(self) -> bool:
-        """Whether it has neither tasks nor runs."""
+        """Return whether it has neither tasks nor runs."""
         return not self._connection.rows("SELECT 1 FROM tasks UNION ALL SELECT 1 FROM runs LIMIT 1")
 
     def size(self) -> int:
-        """How many tasks it has, those that the job no longer asks for included."""
+        """Return the number of tasks, including those no longer in the job."""
         return int(self._connection.rows("SELECT count(*) FROM tasks")[0][0])
 
     def every(self, table: str) -> Iterator[tuple[Any, ...]]:
-        """All rows of a table, the names of its columns first."""
+        """Yield the column names of a table, then all its rows."""
         columns = self._connection.columns(table)
         yield columns
         yield from self._connection.each(f"SELECT {_quoted(columns)} FROM {table}")
 
     def take_over(self, table: str, rows: Iterator[tuple[Any, ...]]) -> None:
-        """Makes the rows of another manifest, as `every` gives them, all that is in a table."""
+        """Replace the contents of a table with rows from `every` of another manifest."""
         columns = next(rows)
         insert = f"INSERT INTO {table} ({_quoted(columns)}) VALUES ({marks(columns)})"
         with self.group() as sql:
             if self._connection.rows(f"SELECT 1 FROM {table} LIMIT 1"):
-                # What every new manifest has: an identity of its own, and no costs.
+                # Every new manifest has an id of its own, and a row of zero totals.
                 sql.execute(f"DELETE FROM {table}")
             while page := list(itertools.islice(rows, _PAGE)):
                 sql.executemany(insert, page)
 
     def number_on(self, table: str) -> None:
-        """New rows of a table get numbers behind those that it has."""
+        """Continue the numbering of new rows after the existing ones."""
         with self.group():
             self._connection.number_on(table)
 
     def knows_task_id(self, task_id: str) -> bool:
-        """Whether any attempt has this task id."""
+        """Return whether any attempt has this task id."""
         elements = self._connection.elements("attempts.task_ids")
         sql = f"SELECT 1 FROM attempts, {elements} WHERE element.value = ? LIMIT 1"
         return self._connection.row(sql, (task_id,)) is not None
 
     def numbers(self, state: TaskState) -> array[int]:
-        """The tasks in flight in a state that nobody has in hand, in the order of the job; for `own_tasks`."""
-        # The states are those of the index `tasks_open`, so that it is used.
+        """Return the numbers of in-flight tasks in a state that no worker owns, in the job's order; for `own_tasks`."""
+        # Naming the states of the index `tasks_open` lets the database use it.
         sql = (
             "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain') AND state = ?"
             f"{self._free('AND')} ORDER BY ordinal IS NULL, ordinal, id"
@@ -154,7 +154,7 @@ class Manifest(DecisionStore, MaintenanceStore, WorkerStore):
         return self._connection.numbers(sql, (state,))
 
     def tasks(self, state: TaskState) -> list[TaskRecord]:
-        """All tasks in a state, in the order of the job."""
+        """Return all tasks in a state, in the job's order."""
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id",
             (state,),

@@ -1,4 +1,4 @@
-"""The manifest as anybody may read it, also while a run writes it."""
+"""Read-only access to a manifest, also while a run writes it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _SOMETHING = (
     "(state IN ('submitting', 'accepted', 'uncertain') OR EXISTS"
     " (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state IN ('announced', 'stored')))"
 )
-"""The condition on a row of `tasks` that there is more of it than its account: files, or work in flight."""
+"""Condition on `tasks`: it has files or is in flight, so there is more than its costs."""
 
 
 _FLAGGED = (
     "tasks.state = 'succeeded' AND tasks.ordinal IS NOT NULL AND tasks.id IN (SELECT id FROM tasks WHERE warning != ''"
     " UNION SELECT task FROM images WHERE warning != '' AND state = 'stored')"
 )
-"""The condition on a row of `tasks` that its result is not what was requested."""
+"""Condition on `tasks`: its result differs from the request."""
 
 
 class Step(StrEnum):
-    """A step on the way of a task that a chart of the run counts."""
+    """A step of a task that a chart of the run counts."""
 
     SUBMITTED = "submitted"
     ENDED = "ended"
@@ -41,33 +41,33 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A task that is uncertain: the key it was `sent_at` (unix seconds) under, and what is held for it."""
+    """An uncertain task: the key it was sent with, `sent_at` (unix seconds), and its reservation."""
 
     task: TaskRecord
     key: str
     sent_at: float
     reserved: int
     kept: list[KeptAnswer]
-    """The answers that came, the newest first."""
+    """The stored answers, newest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Flagged:
-    """A task whose result is not what was requested, and those of its stored images that are not."""
+    """A task whose result differs from the request, and its stored images that do."""
 
     task: TaskRecord
     images: tuple[ImageRecord, ...]
 
     @property
     def warnings(self) -> list[str]:
-        """Why, for each image or for all of them."""
+        """The reasons, for each image or for the whole task."""
         of_images = [f"{image.path}: {image.warning}" for image in self.images]
         return [*([f"{self.task.paths[0]}: {self.task.warning}"] if self.task.warning else []), *of_images]
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One run, as it told of itself; times in unix seconds."""
+    """One run as it recorded itself; times in unix seconds."""
 
     id: int
     started_at: float
@@ -81,7 +81,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A task as a report shows it: when it ended, and its images, each with the time of its last change."""
+    """A task for a report: when it ended, and its images with the time of their last change."""
 
     task: TaskRecord
     ended_at: float | None
@@ -90,10 +90,10 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRow:
-    """A run at work beside others: since when, by its own clock, and what it has in hand and has done.
+    """An active run on a shared manifest: its start by its own clock, what it owns and what it has done.
 
-    `silent_for` are the seconds since its last sign of life; `gone` says that its session is not there any more. Money
-    is in millionths of a USD.
+    `silent_for` is the seconds since its last heartbeat; `gone` says that its session has ended. Money is in millionths
+    of a USD.
     """
 
     run: int
@@ -108,12 +108,12 @@ class WorkerRow:
 
 
 class ManifestReader:
-    """A read-only view. Raises `ManifestError` for what is no manifest of this version, or is not there."""
+    """A read-only view. Raises `ManifestError` if there is no manifest of this version."""
 
     def __init__(self, place: Place) -> None:
         self._connection = connect(place, read_only=True)
         self.name = self._connection.name
-        """The manifest as people know it."""
+        """The manifest for people."""
 
     def __enter__(self) -> Self:
         return self
@@ -122,29 +122,29 @@ class ManifestReader:
         self.close()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def snapshot(self) -> None:
-        """From here on every answer is of one moment, whatever a run writes meanwhile."""
+        """Make all further answers consistent, whatever a run writes meanwhile."""
         with self._connection.told():
             self._connection.sql.execute(self._connection.snapshot)
         self._rows("SELECT 1 FROM facts LIMIT 1")
 
     def fact(self, name: str) -> str:
-        """A fact by its name, empty if it was never told."""
+        """Return a fact by its name; empty if it was never set."""
         row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row else ""
 
     def last_run(self) -> RunRow | None:
-        """The newest run."""
+        """Return the newest run."""
         row = self._connection.row(
             "SELECT id, started_at, ended_at, pid, host, version, service, outcome FROM runs ORDER BY id DESC LIMIT 1"
         )
         return RunRow(*row) if row else None
 
     def workers(self) -> list[WorkerRow]:
-        """The runs that work side by side; none for a manifest in a file."""
+        """Return the workers; none for a manifest in a file."""
         if not self._connection.has_workers:
             return []
         rows = self._rows(
@@ -156,25 +156,25 @@ class ManifestReader:
         return [WorkerRow(*row) for row in rows]
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
-        """The known tasks among these (at most a few hundred at a time), by fingerprint."""
+        """Return the known tasks among these (at most a few hundred at a time), by fingerprint."""
         sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
         rows = self._rows(sql, fingerprints)
         return {row[1]: task_record(row) for row in rows}
 
     def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
-        """The images of these tasks (at most a few hundred at a time), by task."""
-        found: dict[int, list[ImageRecord]] = {}
+        """Return the images of these tasks (at most a few hundred at a time), by task."""
+        images: dict[int, list[ImageRecord]] = {}
         rows = self._rows(
             f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
             tasks,
         )
         for row in rows:
             image = image_record(row)
-            found.setdefault(image.task, []).append(image)
-        return found
+            images.setdefault(image.task, []).append(image)
+        return images
 
     def by_path(self, first_paths: Sequence[str]) -> dict[str, TaskRecord]:
-        """Tasks by the JSON text of their paths, for telling what a changed cell was before."""
+        """Return tasks by the JSON text of their paths, to tell what a changed cell was before."""
         rows = self._rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE ordinal IS NOT NULL AND paths IN ({marks(first_paths)})",
             first_paths,
@@ -182,7 +182,7 @@ class ManifestReader:
         return {row[7]: task_record(row) for row in rows}
 
     def counts(self) -> dict[TaskState, int]:
-        """Tasks of the job by state; those that the job no longer has count only while they are in flight."""
+        """Return the tasks by state; those no longer in the job count only while they are in flight."""
         rows = self._rows(
             "SELECT state, count(*) FROM tasks WHERE ordinal IS NOT NULL OR state IN"
             " ('submitting', 'accepted', 'uncertain') GROUP BY state"
@@ -190,15 +190,15 @@ class ManifestReader:
         return {TaskState(state): number for state, number in rows}
 
     def with_something(self) -> int:
-        """How many tasks have files or are in flight, those that the job no longer asks for included."""
+        """Return the number of tasks with files or in flight, including those no longer in the job."""
         return int(self._one(f"SELECT count(*) FROM tasks WHERE {_SOMETHING}")[0])
 
     def dropped(self) -> int:
-        """How many of them the job no longer asks for."""
+        """Return how many of those are no longer in the job."""
         return int(self._one(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_SOMETHING}")[0])
 
     def dropped_in_flight(self) -> int:
-        """How many of those are in flight: they are paid for, and collected all the same."""
+        """Return how many of those are in flight: they are paid for, and collected anyway."""
         sql = (
             "SELECT count(*) FROM tasks WHERE ordinal IS NULL AND (state = 'accepted' OR id IN"
             " (SELECT task FROM images WHERE state = 'announced'))"
@@ -206,12 +206,12 @@ class ManifestReader:
         return int(self._one(sql)[0])
 
     def wanted(self) -> tuple[int, int]:
-        """How many tasks, and images, the job asked for when it was last run."""
+        """Return how many tasks and images the job asked for when it was last run."""
         row = self._one("SELECT count(*), coalesce(sum(images), 0) FROM tasks WHERE ordinal IS NOT NULL")
         return int(row[0]), int(row[1])
 
     def image_counts(self) -> dict[ImageState, int]:
-        """Images of the job's tasks by state."""
+        """Return the images of the job's tasks by state; of other tasks, those not fetched yet."""
         rows = self._rows(
             "SELECT images.state, count(*) FROM images JOIN tasks ON tasks.id = images.task"
             " WHERE tasks.ordinal IS NOT NULL OR images.state = 'announced' GROUP BY images.state"
@@ -219,24 +219,24 @@ class ManifestReader:
         return {ImageState(state): number for state, number in rows}
 
     def stored_bytes(self) -> int:
-        """Bytes of all stored images."""
+        """Return the total size of all stored images in bytes."""
         return int(self._one("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'")[0])
 
     def prices(self) -> dict[tuple[str, str], int]:
-        """What an image of each model and resolution really cost, the last time the service said."""
+        """Return the last charged price of an image, by model and resolution."""
         return {(row[0], row[1]): int(row[2]) for row in self._rows("SELECT model, resolution, price FROM prices")}
 
     def totals(self) -> Totals:
-        """What was spent, and what is held."""
+        """Return what was spent and what is reserved."""
         return Totals(*self._one(f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"))
 
     def task_times(self) -> dict[str, list[float]]:
-        """How many seconds tasks took from submission to end, by resolution, as the last run that knew has left it."""
-        found: dict[str, list[float]] = json.loads(self.fact(TASK_TIMES) or "{}")
-        return found
+        """Return the durations of tasks in seconds by resolution, as the last run recorded them."""
+        seconds: dict[str, list[float]] = json.loads(self.fact(TASK_TIMES) or "{}")
+        return seconds
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
-        """Up to `limit` tasks in a state, in the order of the job."""
+        """Return up to `limit` tasks in a state, in the job's order."""
         rows = self._rows(
             f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"
             " ('submitting', 'accepted', 'uncertain')) ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
@@ -245,7 +245,7 @@ class ManifestReader:
         return [task_record(row) for row in rows]
 
     def doubts(self, limit: int) -> list[Doubt]:
-        """Up to `limit` uncertain tasks with the submission that is in doubt, in the order of the job."""
+        """Return up to `limit` uncertain tasks with the submission in doubt, in the job's order."""
         doubts = []
         for task in self.tasks(TaskState.UNCERTAIN, limit):
             row = self._one(
@@ -256,22 +256,22 @@ class ManifestReader:
         return doubts
 
     def kept_answers(self, limit: int) -> list[tuple[KeptAnswer, TaskRecord]]:
-        """Up to `limit` answers that were not fully understood, the newest first, with their tasks."""
-        found = kept_answers(self._rows(f"{SELECT_ANSWERS} ORDER BY id DESC LIMIT ?", (limit,)))
-        tasks = {one.task: self._task(one.task) for one in found}
-        return [(one, tasks[one.task]) for one in found]
+        """Return up to `limit` stored answers, newest first, with their tasks."""
+        answers = kept_answers(self._rows(f"{SELECT_ANSWERS} ORDER BY id DESC LIMIT ?", (limit,)))
+        tasks = {answer.task: self._task(answer.task) for answer in answers}
+        return [(answer, tasks[answer.task]) for answer in answers]
 
     def kept_of(self, task: TaskRecord) -> list[KeptAnswer]:
-        """The kept answers to the last attempt of a task, the newest first."""
+        """Return the stored answers to the last attempt of a task, newest first."""
         rows = self._rows(f"{SELECT_ANSWERS} WHERE task = ? AND attempt = ? ORDER BY id DESC", (task.id, task.attempt))
         return kept_answers(rows)
 
     def kept_count(self) -> int:
-        """How many answers are kept."""
+        """Return the number of stored answers."""
         return int(self._one("SELECT count(*) FROM answers")[0])
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
-        """Images that were delivered and could not be stored, or are gone, with their tasks."""
+        """Return delivered images that could not be stored or are missing, with their tasks."""
         rows = self._rows(
             f"SELECT {IMAGE_COLUMNS} FROM images WHERE state IN ('rejected', 'expired', 'missing') LIMIT ?",
             (limit,),
@@ -281,36 +281,38 @@ class ManifestReader:
         return [(image, tasks[image.task]) for image in images]
 
     def flagged_tasks(self) -> int:
-        """How many tasks of the job have a result that is not what was requested, and that nobody accepted."""
+        """Return the number of the job's tasks whose result differs from the request and was not accepted."""
         return int(self._one(f"SELECT count(*) FROM tasks WHERE {_FLAGGED}")[0])
 
     def flagged(self, limit: int) -> list[Flagged]:
-        """Up to `limit` of them, in the order of the job."""
+        """Return up to `limit` of those, in the job's order."""
         tasks = [
             task_record(row)
             for row in self._rows(
                 f"SELECT {TASK_COLUMNS} FROM tasks WHERE {_FLAGGED} ORDER BY ordinal LIMIT ?", (limit,)
             )
         ]
-        found = []
+        results = []
         for start in range(0, len(tasks), 256):
             page = tasks[start : start + 256]
             images = self.images_of([task.id for task in page])
-            found += [
+            results += [
                 Flagged(
                     task,
-                    tuple(one for one in images.get(task.id, ()) if one.warning and one.state is ImageState.STORED),
+                    tuple(
+                        image for image in images.get(task.id, ()) if image.warning and image.state is ImageState.STORED
+                    ),
                 )
                 for task in page
             ]
-        return found
+        return results
 
     def wanted_ids(self) -> list[int]:
-        """The numbers of all tasks of the job, in its order."""
+        """Return the numbers of all tasks of the job, in its order."""
         return [row[0] for row in self._rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL ORDER BY ordinal")]
 
     def shown(self, tasks: Sequence[int]) -> list[Shown]:
-        """These tasks (at most a few hundred at a time) with their images, in the order they are given."""
+        """Return these tasks (at most a few hundred at a time) with their images, in the given order."""
         images: dict[int, list[tuple[ImageRecord, float]]] = {}
         for row in self._rows(
             f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
@@ -319,16 +321,16 @@ class ManifestReader:
             image = image_record(row[:-1])
             images.setdefault(image.task, []).append((image, row[-1]))
         rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks(tasks)})", tasks)
-        found = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
-        return [found[number] for number in tasks if number in found]
+        by_number = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
+        return [by_number[number] for number in tasks if number in by_number]
 
     def stretches(self) -> list[tuple[float, float]]:
-        """When each run that changed anything began and ended to do so, in order."""
+        """Return the first and last change of each run that changed anything, in order."""
         rows = self._rows("SELECT min(at), max(at) FROM events WHERE run IS NOT NULL GROUP BY run ORDER BY min(at)")
         return [(row[0], row[1]) for row in rows]
 
     def steps(self) -> Iterator[tuple[float, Step, int]]:
-        """What the log tells of the way of all tasks, in order: when, what, and what it cost (millionths of a USD)."""
+        """Yield the steps of all tasks from the log, in order: time, step, cost (millionths of a USD)."""
         costs = {
             (row[0], row[1]): row[2] for row in self._rows("SELECT task, number, cost FROM attempts WHERE cost != 0")
         }
@@ -345,7 +347,7 @@ class ManifestReader:
                 yield at, Step.ENDED, costs.get((task, attempts[task]), 0)
 
     def next_expiry(self) -> tuple[float, int] | None:
-        """When the first announced image expires (unix seconds), and how many do within an hour of that."""
+        """Return when the first link expires (unix seconds), and how many do within an hour of that."""
         row = self._one("SELECT min(expires_at) FROM images WHERE state = 'announced'")
         if row[0] is None:
             return None
@@ -361,5 +363,5 @@ class ManifestReader:
         return self._connection.rows(sql, values)
 
     def _one(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...]:
-        """The one row of a query that always has one."""
+        """Return the row of a query that always has one."""
         return self._rows(sql, values)[0]

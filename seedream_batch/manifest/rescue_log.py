@@ -1,4 +1,4 @@
-"""A last place for task ids that were paid for, when the manifest cannot take them."""
+"""A fallback log for paid task ids that the manifest cannot store."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from seedream_batch.manifest.flock import lock_now
 NAME = "manifest.rescue"
 _SUFFIX = ".rescue"
 SIZE = 256 * 1024
-"""Bytes set aside before anything is sent: on a full disk, what is allocated already can still be written."""
+"""Bytes allocated before anything is sent: allocated space can be written even on a full disk."""
 
 PATIENCE = 5.0
-"""Seconds to wait for somebody who looks whether the file was left behind."""
+"""Seconds to wait for a process that checks whether the file is orphaned."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescued:
-    """Task ids that came back for a submission, by its key; `at` in unix seconds."""
+    """Task ids returned for a submission, by its key; `at` in unix seconds."""
 
     key: str
     task_ids: tuple[str, ...]
@@ -33,7 +33,7 @@ class Rescued:
 
 
 def name_of_worker(manifest: str, run: int) -> str:
-    """The file of a worker: several may use one folder, and more than one manifest may have done so."""
+    """Return the file name of a worker: several workers and manifests may use one folder."""
     return f"{_prefix(manifest)}{run}{_SUFFIX}"
 
 
@@ -42,10 +42,10 @@ def _prefix(manifest: str) -> str:
 
 
 class RescueFile:
-    """A file of fixed size beside the manifest, with a line of JSON for each rescued answer and zeros behind them.
+    """A file of fixed size next to the manifest: a line of JSON per rescued answer, followed by zeros.
 
-    Whoever writes into it has a lock on it, which ends with the process: nobody takes away what is not left behind.
-    `sync` brings the names in a folder to the disk, and may raise `OSError`.
+    The writer holds a lock on it, which ends with the process, so that nobody removes a file that is in use. `sync`
+    makes the names in a folder durable, and may raise `OSError`.
     """
 
     def __init__(self, folder: Path, sync: Callable[[Path], None], name: str = NAME) -> None:
@@ -58,17 +58,17 @@ class RescueFile:
         self._added = b""
 
     def prepare(self) -> None:
-        """Sets the space aside, once; what stands there already stays. Raises `StorageError`."""
+        """Allocate the space, once; existing content stays. Raises `StorageError`."""
         if self._handle is not None:
             return
         with translate_os_errors(self.path):
             handle = self._locked()
             try:
-                found = _lines(_whole(handle)) + self._added
-                self._end = len(found)
-                os.pwrite(handle, found.ljust(SIZE, b"\0"), 0)
+                content = _lines(_read_all(handle)) + self._added
+                self._end = len(content)
+                os.pwrite(handle, content.ljust(SIZE, b"\0"), 0)
                 os.fsync(handle)
-                # What is written into it must not go with its name.
+                # Make the name durable too, or the content could be lost with it.
                 self._sync(self.path.parent)
             except BaseException:
                 os.close(handle)
@@ -76,7 +76,7 @@ class RescueFile:
         self._handle = handle
 
     def add(self, rescued: Rescued) -> None:
-        """Writes one answer down, durable on return. Raises `StorageError`."""
+        """Write one answer; durable on return. Raises `StorageError`."""
         self.prepare()
         record = {"key": rescued.key, "task_ids": list(rescued.task_ids), "at": rescued.at}
         line = json.dumps(record).encode() + b"\n"
@@ -89,25 +89,25 @@ class RescueFile:
         self._added += line
         self.used = True
         if not in_place:
-            # Somebody has taken it away in spite of the lock: not every network has those of other machines.
+            # Another process removed it despite the lock: not every network file system locks across machines.
             os.close(self._handle)
             self._handle = None
             self.prepare()
 
     def close(self) -> None:
-        """Nothing more is written. A file with nothing in it goes, any other is left behind."""
+        """Stop writing. Deletes the file if it is empty, otherwise leaves it for the next run."""
         if self._handle is None:
             return
         if not self.used:
             with suppress(OSError):
-                if not _records(_whole(self._handle)):
+                if not _records(_read_all(self._handle)):
                     self.path.unlink(missing_ok=True)
         os.close(self._handle)
         self._handle = None
         self._added = b""
 
     def _locked(self) -> int:
-        """The open file, with the lock, under its name."""
+        """Open the file, lock it, and make sure that it still has its name."""
         deadline = time.monotonic() + PATIENCE
         while True:
             handle = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600)
@@ -124,17 +124,17 @@ class RescueFile:
 
 
 class OrphanedLog:
-    """A file that a run which is over has left, with this process' lock on it."""
+    """A log file that an ended run left behind, locked by this process."""
 
     def __init__(self, path: Path, handle: int) -> None:
         self._path = path
-        self.rescued = _records(_whole(handle))
+        self.rescued = _records(_read_all(handle))
 
     def imported(self, known: int) -> None:
-        """So many of the answers are in the manifest by now, durably. Raises `StorageError`.
+        """Record that `known` answers are durably in the manifest. Raises `StorageError`.
 
-        With all of them there, the file goes. One that belongs to no attempt is somebody's task id all the same, and
-        stays.
+        If that is all of them, deletes the file. An answer that belongs to no attempt is still a paid task id, so then
+        the file stays.
         """
         if known == len(self.rescued):
             with translate_os_errors(self._path):
@@ -143,29 +143,29 @@ class OrphanedLog:
 
 @dataclass(slots=True)
 class OrphanedLogs:
-    """What runs that are over have left in a folder."""
+    """The log files that ended runs left in a folder."""
 
     files: list[OrphanedLog]
     held: bool = False
-    """Whether there is one more, which another process has: it writes into it, or takes it in itself."""
+    """Whether another process holds one more, and writes or imports it."""
 
 
 @contextmanager
 def orphaned_logs(folder: Path, manifest: str, *, at_work: Collection[int] | None) -> Iterator[OrphanedLogs]:
-    """The files in a folder that runs of this manifest left; nobody else takes them in meanwhile.
+    """Lock and return the log files that runs of this manifest left in a folder; nobody else imports them meanwhile.
 
-    `at_work` are the workers whose files stay, whatever their locks say; None where there were never any. Raises
+    `at_work` are the workers whose files stay, whatever their locks say; None if there were never any workers. Raises
     `StorageError`.
     """
     names = [NAME]
     if at_work is not None:
-        kept = {name_of_worker(manifest, run) for run in at_work}
+        active = {name_of_worker(manifest, run) for run in at_work}
         with translate_os_errors(folder):
-            found = sorted(entry.name for entry in os.scandir(folder))
-        ours = (name for name in found if name.startswith(_prefix(manifest)) and name.endswith(_SUFFIX))
-        names += [name for name in ours if name not in kept]
+            names_here = sorted(entry.name for entry in os.scandir(folder))
+        ours = (name for name in names_here if name.startswith(_prefix(manifest)) and name.endswith(_SUFFIX))
+        names += [name for name in ours if name not in active]
     handles: list[int] = []
-    left = OrphanedLogs([])
+    logs = OrphanedLogs([])
     try:
         for name in names:
             path = folder / name
@@ -174,44 +174,44 @@ def orphaned_logs(folder: Path, manifest: str, *, at_work: Collection[int] | Non
                     handle = os.open(path, os.O_RDWR)
                     handles.append(handle)
                     if not lock_now(handle):
-                        left.held = True
+                        logs.held = True
                     elif _is_in_place(handle, path):
-                        left.files.append(OrphanedLog(path, handle))
+                        logs.files.append(OrphanedLog(path, handle))
                 except OSError as error:
-                    # Somebody has just taken it away.
+                    # Another process has just removed it.
                     if error.errno not in {errno.ENOENT, errno.ESTALE}:
                         raise
-        yield left
+        yield logs
     finally:
         for handle in handles:
             os.close(handle)
 
 
 def _is_in_place(handle: int, path: Path) -> bool:
-    """Whether an open file is still the one under its name."""
+    """Return whether an open file is still the one with this path."""
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
 
 
-def _whole(handle: int) -> bytes:
+def _read_all(handle: int) -> bytes:
     return os.pread(handle, os.fstat(handle).st_size, 0)
 
 
 def _lines(data: bytes) -> bytes:
-    """What stands in front of the zeros, as whole lines: one that was cut off must not take the next one with it."""
-    found = data.split(b"\0", 1)[0]
-    return found if not found or found.endswith(b"\n") else found + b"\n"
+    """Return the content before the zeros, ending in a newline: a truncated line must not damage the next one."""
+    content = data.split(b"\0", 1)[0]
+    return content if not content or content.endswith(b"\n") else content + b"\n"
 
 
 def _records(data: bytes) -> Sequence[Rescued]:
-    """The answers in a file; a last line that was cut off is passed over."""
-    found = []
+    """Return the answers in a file; skips a truncated last line."""
+    answers = []
     for line in data.split(b"\0", 1)[0].split(b"\n")[:-1]:
         try:
             record = json.loads(line)
-            found.append(Rescued(str(record["key"]), tuple(map(str, record["task_ids"])), float(record["at"])))
+            answers.append(Rescued(str(record["key"]), tuple(map(str, record["task_ids"])), float(record["at"])))
         except (ValueError, TypeError, KeyError):
             continue
-    return found
+    return answers

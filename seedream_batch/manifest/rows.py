@@ -1,4 +1,4 @@
-"""Rows of the manifest <-> records of floor 0."""
+"""Converts rows of the manifest to records."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_COLUMNS = (
 
 
 def task_record(row: tuple[object, ...]) -> TaskRecord:
-    """The record of a row of `TASK_COLUMNS`."""
+    """Return the record of a row of `TASK_COLUMNS`."""
     values: list[Any] = list(row)
     values[4] = TaskState(values[4])
     values[7] = tuple(json.loads(values[7]))
@@ -28,7 +28,7 @@ def task_record(row: tuple[object, ...]) -> TaskRecord:
 
 
 def image_record(row: tuple[object, ...]) -> ImageRecord:
-    """The record of a row of `IMAGE_COLUMNS`."""
+    """Return the record of a row of `IMAGE_COLUMNS`."""
     values: list[Any] = list(row)
     values[2] = ImageState(values[2])
     return ImageRecord(*values)

@@ -1,4 +1,4 @@
-"""One run at a time: a lock of the operating system that dies with its process."""
+"""One run at a time: an operating system lock that ends with its process."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from seedream_batch.model.locations import MANIFEST, Place, Server
 
 LOCK = "manifest.lock"
 WORKERS = "manifest.workers"
-"""The file that says on which manifest on a server those work who use the folder."""
+"""File that names the manifest on a server that the users of the folder work on."""
 
 _MOST = 4096
-"""Bytes that this file has at most."""
+"""Largest size of this file in bytes."""
 
 PATIENCE = 0.2
-"""Seconds in which a run asks for the lock."""
+"""Seconds for which a run tries to get the lock."""
 
 
 @contextmanager
 def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
-    """Holds an output folder for this process, and a manifest in it. Raises `ManifestLocked` soon if another run does.
+    """Lock an output folder, and a manifest in it, for this process. Raises `ManifestLocked` if another run holds it.
 
-    A manifest on a server is held by the connection that writes it; who works on it holds the folder `shared`, so that
-    nobody else's manifest comes into it.
+    A manifest on a server is locked by the connection that writes it; its workers lock the folder `shared`, so that no
+    other manifest uses it.
     """
     if shared:
         with _shared_lock(folder):
@@ -41,7 +41,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
         return
     lock = FileLock(folder / LOCK, mode=0o600)
     try:
-        # Not at the first try: `is_locked` has the lock for a moment, and a status must not turn a run away.
+        # Retry: `is_locked` takes the lock for a moment, and a status must not make a run fail.
         lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
     except Timeout:
         held = folder / MANIFEST if (folder / MANIFEST).exists() else folder
@@ -67,9 +67,9 @@ def _shared_lock(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
-    """Holds a folder for those who work on one manifest on a server. Raises `ManifestLocked` if others use it.
+    """Lock a folder for the workers of one manifest on a server. Raises `ManifestLocked` if others use it.
 
-    The first to come writes the `manifest`, by its id, into the file, and the others find it there.
+    The first worker writes the id of the `manifest` into the file, where the others find it.
     """
     deadline = time.monotonic() + 5 * PATIENCE
     with _opened(folder / WORKERS) as handle:
@@ -83,16 +83,16 @@ def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
 
 
 def manifest_of(folder: Path) -> tuple[str, str] | None:
-    """The id and the name of the manifest on a server that a folder was last used with; None if there is none."""
+    """Return the id and name of the server's manifest that a folder was last used with; None if there is none."""
     lines = _lines(folder / WORKERS)
     if not lines or not lines[0]:
         return None
-    # Earlier versions wrote no name.
+    # Earlier versions did not write a name.
     return lines[0], lines[1] if len(lines) > 1 else "on a server that it was last used with"
 
 
 def folder_id(folder: Path) -> str:
-    """What tells a folder from those of other machines; empty if it was never used with a manifest on a server."""
+    """Return the id that distinguishes a folder from those of other machines; empty if it has none."""
     lines = _lines(folder / WORKERS)
     return lines[2] if len(lines) > 2 else ""
 
@@ -105,13 +105,13 @@ def _lines(file: Path) -> list[str]:
 
 
 def _is_theirs(handle: int, path: Path, manifest: str, name: str) -> bool:
-    """Whether those who share the file, this process included by now, work on this manifest."""
+    """Return whether all holders of the file, now including this process, work on this manifest."""
     with translate_os_errors(path):
         if lock_now(handle):
             own = folder_id(path.parent) or secrets.token_hex(6)
             os.truncate(handle, 0)
             os.pwrite(handle, f"{manifest}\n{name[: _MOST // 8]}\n{own}\n".encode(), 0)
-    # What was written may be another's by now: one lock is not turned into the other in one step.
+    # Changing an exclusive lock to a shared one is not atomic: another process may have written meanwhile.
     if not _shared_now(handle, path):
         return False
     if os.pread(handle, _MOST, 0).decode(errors="replace").partition("\n")[0] == manifest:
@@ -149,7 +149,7 @@ def _holder(folder: Path) -> str:
 
 
 def is_locked(place: Place) -> bool:
-    """Whether a run holds the manifest right now; takes nothing and makes nothing."""
+    """Return whether a run holds the manifest right now; locks and creates nothing."""
     if isinstance(place, Server):
         return is_held(place)
     try:
@@ -157,10 +157,10 @@ def is_locked(place: Place) -> bool:
     except OSError:
         return False
     try:
-        # It is refused exactly while a run holds its exclusive one, and is gone again at once.
+        # A shared lock is refused while a run holds its exclusive one, and ends when the file is closed.
         return not lock_now(handle, shared=True)
     except OSError:
-        # Where files have no locks, nobody holds one.
+        # The file system has no locks, so nobody holds one.
         return False
     finally:
         os.close(handle)

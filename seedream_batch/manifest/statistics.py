@@ -1,4 +1,4 @@
-"""What a status counts, in one pass over the rows each: a job may have a million of them."""
+"""Counts for a status, each in one pass over the rows: a job may have a million."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from seedream_batch.manifest.reader import ManifestReader, RunRow
 from seedream_batch.model.task import ImageState, TaskState
 
 MOST_VALUES = 10_000
-"""Values of an axis that are told apart; of an axis of more, the first of them are counted."""
+"""Values of an axis that are distinguished; further ones are not counted."""
 
 _MOST_EVENTS = 200_000
-"""Events that are looked through for how fast a run is."""
+"""Events that are read to measure the pace of a run."""
 
 
 class Phase(StrEnum):
-    """Where a task stands for somebody who waits for its images."""
+    """The progress of a task for somebody waiting for its images."""
 
     STORED = "stored"
     IN_FLIGHT = "in_flight"
     FAILED = "failed"
-    """Or lost, or delivered and not there."""
+    """Failed or lost, or delivered but not stored."""
     UNCERTAIN = "uncertain"
     PLANNED = "planned"
 
@@ -43,7 +43,7 @@ _PART = """
 
 @dataclass(slots=True)
 class ValueCount:
-    """Tasks of one value of an axis by part; `first` is the place in the job of the first of them."""
+    """Tasks of one value of an axis by phase; `first` is the position of the first of them in the job."""
 
     first: int
     parts: dict[Phase, int] = field(default_factory=dict)
@@ -51,16 +51,16 @@ class ValueCount:
 
 @dataclass(slots=True)
 class AxisCount:
-    """Tasks by value of one axis: the JSON text of each value, at most `MOST_VALUES` of them."""
+    """Tasks of one axis by the JSON text of their value, at most `MOST_VALUES` values."""
 
     values: dict[str, ValueCount] = field(default_factory=dict)
     cut: bool = False
-    """Whether there are more."""
+    """Whether there are more values."""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """Tasks that ended badly with the same code and reason: how many, and the path of the first in the job."""
+    """Tasks that failed with the same code and reason: their number, and the path of the first in the job."""
 
     state: TaskState
     code: str
@@ -71,7 +71,7 @@ class FailureRow:
 
 @dataclass(frozen=True, slots=True)
 class CostNote:
-    """Charges that are not simply what the service said, and why: how many, in millionths of a USD; one path."""
+    """Charges that differ from what the service said, and why: number, cost (millionths of a USD), one path."""
 
     note: str
     count: int
@@ -81,41 +81,41 @@ class CostNote:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Images that a run stored within so many seconds at its end, or up to now."""
+    """Images that a run stored in a number of seconds before its last image, or before now."""
 
     images: int
     seconds: float
 
 
 class StatisticsReader(ManifestReader):
-    """A read-only view that counts."""
+    """A read-only view with counts."""
 
     def by_axis(self, axes: Sequence[str]) -> dict[str, AxisCount]:
-        """The tasks of the job by their values on these axes; a task that has none there does not count."""
-        found = {axis: AxisCount() for axis in axes}
+        """Count the job's tasks by their values on these axes; skips tasks without a value there."""
+        counts = {axis: AxisCount() for axis in axes}
         if not axes:
-            return found
+            return counts
         members = [self._connection.member("cell", axis) for axis in axes]
         columns = ", ".join(column for column, _ in members)
         sql = f"SELECT ordinal, {_PART}, {columns} FROM tasks WHERE ordinal IS NOT NULL"
-        counters = list(found.values())
+        counters = list(counts.values())
         for ordinal, part, *values in self._connection.each(sql, [value for _, value in members]):
             for counter, value in zip(counters, values, strict=True):
-                one = counter.values.get(value)
-                if one is None:
+                count = counter.values.get(value)
+                if count is None:
                     if value == "null":
                         continue
                     if len(counter.values) >= MOST_VALUES:
                         counter.cut = True
                         continue
-                    one = counter.values[value] = ValueCount(ordinal)
-                elif ordinal < one.first:
-                    one.first = ordinal
-                one.parts[part] = one.parts.get(part, 0) + 1
-        return found
+                    count = counter.values[value] = ValueCount(ordinal)
+                elif ordinal < count.first:
+                    count.first = ordinal
+                count.parts[part] = count.parts.get(part, 0) + 1
+        return counts
 
     def failures(self) -> Iterator[FailureRow]:
-        """The job's tasks that failed or were lost, by code and reason, in the order of the job."""
+        """Yield the job's failed and lost tasks, grouped by code and reason, in the job's order."""
         sql = (
             f"SELECT state, code, reason, count(*), {self._connection.first_of('paths')}, min(ordinal) AS place"
             " FROM tasks WHERE state IN ('failed', 'lost') AND ordinal IS NOT NULL"
@@ -125,7 +125,7 @@ class StatisticsReader(ManifestReader):
             yield FailureRow(TaskState(state), code, reason, count, json.loads(paths)[0])
 
     def cost_notes(self, limit: int) -> list[CostNote]:
-        """Up to `limit` things that are odd about costs, the most expensive first."""
+        """Return up to `limit` cost notes, the most expensive first."""
         rows = self._rows(
             f"SELECT cost_note, count(*), sum(attempts.cost) AS money, {self._connection.first_of('paths')},"
             " min(ordinal) FROM attempts JOIN tasks ON tasks.id = task WHERE cost_note != '' GROUP BY cost_note"
@@ -135,7 +135,7 @@ class StatisticsReader(ManifestReader):
         return [CostNote(note, count, int(cost), json.loads(paths)[0]) for note, count, cost, paths, _ in rows]
 
     def images_left(self) -> int:
-        """Images that are still to be made or fetched, as far as a run does it by itself."""
+        """Return the number of images that a run would still generate or fetch by itself."""
         planned = self._one(
             "SELECT coalesce(sum(images), 0) FROM tasks WHERE (state = 'planned' AND ordinal IS NOT NULL)"
             " OR state IN ('submitting', 'accepted')"
@@ -143,9 +143,9 @@ class StatisticsReader(ManifestReader):
         return int(planned[0]) + int(self._one("SELECT count(*) FROM images WHERE state = 'announced'")[0])
 
     def pace(self, run: RunRow, until: float | None, window: float) -> Pace | None:
-        """How many images the run stored in the last `window` seconds: before `until`, or before its last image.
+        """Return how many images were stored in the last `window` seconds before `until`, or before the last image.
 
-        Those of all workers, where there are any at work. None without any.
+        Counts the images of all active workers, if there are any. None if there are no images.
         """
         count, end = 0, until
         runs = {run.id, *(worker.run for worker in self.workers())}

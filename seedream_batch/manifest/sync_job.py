@@ -1,4 +1,4 @@
-"""Bringing the manifest in line with the job: new tasks in, changed labels and paths noted, the rest dropped."""
+"""Synchronises the manifest with the job: adds new tasks, updates labels and paths, drops the rest."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class SyncResult:
 
 
 def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> SyncResult:
-    """Makes the tasks of the job those of the manifest; runs inside a transaction.
+    """Make the tasks of the job those of the manifest; runs inside a transaction.
 
-    Nothing is deleted: a task that the job no longer has loses its place in the job and keeps all else.
+    Nothing is deleted: a task no longer in the job loses its ordinal and keeps everything else.
     """
     last = connection.execute("SELECT coalesce(max(id), 0) FROM tasks").fetchone()[0]
     wanted_before = connection.execute("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL").fetchone()[0]
@@ -55,18 +55,18 @@ def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> SyncResult:
                     (spec.ordinal, new_paths, spec.cell, spec.price, now, number),
                 )
             if paths != new_paths or ordinal is None:
-                # A task that comes back may have had to give up its place meanwhile.
+                # Another task may have taken the path of a task that comes back.
                 moved += _set_targets(connection, number, spec)
         connection.executemany(_INSERT, inserts)
     dropped = 0
     if seen_wanted < wanted_before:
-        gone = [
+        dropped_rows = [
             (now, number)
             for (number,) in connection.execute("SELECT id FROM tasks WHERE ordinal IS NOT NULL AND id <= ?", (last,))
             if not seen[number >> 3] & (1 << (number & 7))
         ]
-        connection.executemany("UPDATE tasks SET ordinal = NULL, updated_at = ? WHERE id = ?", gone)
-        dropped = len(gone)
+        connection.executemany("UPDATE tasks SET ordinal = NULL, updated_at = ? WHERE id = ?", dropped_rows)
+        dropped = len(dropped_rows)
     return SyncResult(new, known, moved, dropped)
 
 
@@ -85,63 +85,66 @@ def _insert_values(spec: TaskSpec, now: float) -> tuple[object, ...]:
 
 
 def _renamed(connection: Sql, specs: Sequence[TaskSpec], now: float) -> dict[str, _Row]:
-    """The tasks that earlier versions knew under other fingerprints, from now on under those of these.
+    """Give tasks known under fingerprints of earlier versions their new fingerprints; return their rows.
 
-    What was sent for them stays what it was.
+    The bodies of tasks that were already sent stay as they were.
     """
     prints = [print_ for spec in specs for _, print_ in spec.earlier]
     before = _rows(connection, prints) if prints else {}
-    found = {}
+    rows = {}
     for spec in specs:
         known = next((print_ for _, print_ in spec.earlier if print_ in before), None)
         if known is not None:
-            found[spec.fingerprint] = before.pop(known)
+            rows[spec.fingerprint] = before.pop(known)
             connection.execute(
                 "UPDATE tasks SET fingerprint = ?, body = CASE WHEN attempt = 0 THEN ? ELSE body END, updated_at = ?"
                 " WHERE id = ?",
-                (spec.fingerprint, spec.body, now, found[spec.fingerprint][0]),
+                (spec.fingerprint, spec.body, now, rows[spec.fingerprint][0]),
             )
-    return found
+    return rows
 
 
 _Row = tuple[int, int | None, str, str, int]
 
 
 def known_as(specs: Sequence[TaskSpec], known: Callable[[Sequence[str]], Collection[str]]) -> list[TaskSpec]:
-    """The tasks, those that are only known under a fingerprint of an earlier version with that one.
+    """Return the tasks; those known only under a fingerprint of an earlier version with that one.
 
-    `known` says which of some fingerprints the manifest has. For looking only: `enter` gives them their new ones.
+    `known` returns which fingerprints the manifest has. Only for reading: `enter` stores the new fingerprints.
     """
     prints = [
-        print_ for spec in specs for print_ in (spec.fingerprint, *(one for _, one in spec.earlier)) if spec.earlier
+        print_
+        for spec in specs
+        for print_ in (spec.fingerprint, *(earlier for _, earlier in spec.earlier))
+        if spec.earlier
     ]
     if not prints:
         return list(specs)
-    there = known(prints)
-    return [_known_as(spec, there) if spec.earlier and spec.fingerprint not in there else spec for spec in specs]
+    existing = known(prints)
+    return [_known_as(spec, existing) if spec.earlier and spec.fingerprint not in existing else spec for spec in specs]
 
 
-def _known_as(spec: TaskSpec, there: Collection[str]) -> TaskSpec:
+def _known_as(spec: TaskSpec, existing: Collection[str]) -> TaskSpec:
     for body, print_ in spec.earlier:
-        if print_ in there:
+        if print_ in existing:
             return replace(spec, fingerprint=print_, body=body)
     return spec
 
 
 def _rows(connection: Sql, fingerprints: Sequence[str]) -> dict[str, _Row]:
-    found = connection.execute(
+    rows = connection.execute(
         f"SELECT fingerprint, id, ordinal, paths, cell, price FROM tasks WHERE fingerprint IN ({marks(fingerprints)})",
         fingerprints,
     )
-    return {row[0]: tuple(row[1:]) for row in found}
+    return {row[0]: tuple(row[1:]) for row in rows}
 
 
 def _set_targets(connection: Sql, number: int, spec: TaskSpec) -> int:
-    """Notes where the task's files have to move; whether any that is stored has to.
+    """Record where the task's files have to move; return 1 if a stored one has to, else 0.
 
-    A file can stand under its name before the manifest calls it stored, and be missing for a while and come back.
+    A file can have its final name before the manifest calls it stored, and a missing one may come back.
     """
-    aimed = 0
+    moving = 0
     placed = connection.execute(
         'SELECT "index", path, state FROM images WHERE task = ? AND path IS NOT NULL', (number,)
     ).fetchall()
@@ -151,5 +154,5 @@ def _set_targets(connection: Sql, number: int, spec: TaskSpec) -> int:
             'UPDATE images SET target = ? WHERE task = ? AND "index" = ?',
             (target if target != path else None, number, index),
         )
-        aimed += target != path and state == ImageState.STORED
-    return int(aimed > 0)
+        moving += target != path and state == ImageState.STORED
+    return int(moving > 0)

@@ -1,4 +1,4 @@
-"""The tasks of the job that a run may buy: all that are planned, or those of them that `choose` picked."""
+"""The tasks of the job that a run may buy: all planned ones, or those that `choose` selected."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _ALL = "tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
 
 
 class TaskQueue(Ownership):
-    """What is planned. A choice is kept for this run alone."""
+    """Planned tasks. A selection applies to this run alone."""
 
     _picked = False
 
     def choose(self, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
-        """From here on only tasks whose cell `chooses` takes are due, counted and looked at; how many there are."""
+        """Restrict the queue to tasks whose cell `chooses` accepts; return their number."""
 
         def rows() -> Iterator[tuple[int, int, bool]]:
             wanted = "SELECT id, ordinal, state = 'planned', cell FROM tasks WHERE ordinal IS NOT NULL ORDER BY id"
@@ -35,14 +35,14 @@ class TaskQueue(Ownership):
         return int(count)
 
     def is_chosen(self, task: TaskRecord) -> bool:
-        """Whether the run may buy or resend the task."""
+        """Return whether the run may buy or resend the task."""
         sql = f"SELECT 1 FROM {self._all_chosen} WHERE chosen.task = ?"
         return not self._picked or self._connection.row(sql, (task.id,)) is not None
 
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
-        """Up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the order of the job.
+        """Return up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the job's order.
 
-        On a shared manifest this worker has them in hand from then on.
+        On a shared manifest, this worker takes ownership of them.
         """
         condition, values = self._among(only)
         due = f"FROM {self._planned} AND not_before <= ?{condition}"
@@ -54,11 +54,11 @@ class TaskQueue(Ownership):
         return [task_record(row) for row in rows]
 
     def _take(self, due: str, values: tuple[object, ...], limit: int) -> None:
-        """Takes planned tasks into this worker's hands, until it has so many that are due."""
+        """Take ownership of planned tasks, until this worker owns `limit` that are due."""
         with self.group() as sql:
             more = limit - sql.execute(f"SELECT count(*) {due}{self._mine('AND')}", values).fetchone()[0]
             if more > 0:
-                # Those that another worker is just taking are passed over.
+                # SKIP LOCKED passes over tasks that another worker is just taking.
                 sql.execute(
                     f"UPDATE tasks SET worker = ? WHERE id IN (SELECT id {due}{self._free('AND')}"
                     f" ORDER BY {self._order} LIMIT ? FOR NO KEY UPDATE OF tasks SKIP LOCKED)",
@@ -66,14 +66,14 @@ class TaskQueue(Ownership):
                 )
 
     def next_due(self, only: Collection[int] | None = None) -> float | None:
-        """When the first planned task of the job (of `only` these) may be sent, in unix seconds; None without any."""
+        """Return when the first planned task of the job (of `only` these) may be sent, in unix seconds."""
         condition, values = self._among(only)
         of_all = f"SELECT min(not_before) FROM {self._planned}{condition}{self._free_or_mine('AND')}"
         row = self._connection.rows(of_all, values)[0]
         return None if row[0] is None else float(row[0])
 
     def planned_cost(self, limit: int | None) -> tuple[int, int]:
-        """Images, and their estimated cost, of the planned tasks of the job; of the first `limit` of them, if given."""
+        """Return images and estimated cost of the job's planned tasks, or of the first `limit`."""
         row = self._connection.rows(
             "SELECT coalesce(sum(images), 0), coalesce(sum(images * coalesce(prices.price, first.price)), 0) FROM"
             f" (SELECT images, price, model, resolution FROM {self._planned}"
@@ -87,7 +87,7 @@ class TaskQueue(Ownership):
         if not self._picked:
             return _ALL
         chosen = self._connection.chosen(self._run, waiting=True)
-        # In this order: the index of the chosen ones is in that of the job.
+        # This join order matters: the index of the selection is in the job's order.
         return f"{chosen} CROSS JOIN tasks WHERE tasks.id = chosen.task AND state = 'planned' AND ordinal IS NOT NULL"
 
     @property
@@ -96,8 +96,8 @@ class TaskQueue(Ownership):
 
     @property
     def _of_job(self) -> str:
-        """The condition on a row of `tasks` that it is one of the job, and chosen."""
-        # Not with IN: that would begin at the first of the chosen, on each page of a long list.
+        """The condition on `tasks` that a task is in the job and selected."""
+        # EXISTS rather than IN, which would scan from the start of the selection for each page of a long list.
         chosen = f" AND EXISTS (SELECT 1 FROM {self._all_chosen} WHERE chosen.task = tasks.id)" if self._picked else ""
         return f"tasks.ordinal IS NOT NULL{chosen}"
 

@@ -1,4 +1,4 @@
-"""Runs that work side by side on one manifest: whose word counts, and what becomes of what the others had in hand."""
+"""Runs that share one manifest as workers: leases, and what happens to the tasks of expired workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seedream_batch.manifest.task_store import TaskStore
 from seedream_batch.model.task import TaskRecord, TaskState
 
 GRACE = 10.0
-"""Seconds after the session of a worker has ended in which it may come back: a server may have been started anew."""
+"""Seconds that a worker has to reconnect after its session ended: the server may have been restarted."""
 
 _PLANNED = "state = 'planned' AND ordinal IS NOT NULL"
 _IN_FLIGHT = "state IN ('submitting', 'accepted', 'uncertain')"
@@ -25,27 +25,27 @@ CUT_OFF = "the run ended between sending and an answer"
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """What a worker hears when it is heard of: which others are at work, and how many of those it has taken away."""
+    """What a worker learns from its heartbeat: the other active workers, and how many of them it expired."""
 
     others: frozenset[int]
     buried: int
     in_doubt: int
-    """Tasks that those were just sending."""
+    """Tasks that the expired workers were submitting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """Workers that were taken away, and how many tasks they were just sending."""
+    """The number of expired workers, and of tasks that they were submitting."""
 
     workers: int = 0
     in_doubt: int = 0
 
 
 class WorkerStore(TaskQueue, TaskStore):
-    """The workers of a shared manifest. Their leases are on the clock of the server, which they all share."""
+    """The workers of a shared manifest. Leases use the clock of the server, which all workers share."""
 
     def send_heartbeat(self, now: float, host: str) -> Beat:
-        """This worker is heard of, and hears of others: those that are gone are taken away."""
+        """Renew this worker's lease, expire dead workers, and return the others."""
         with self.group() as sql:
             self._give_sign(sql)
             buried = self.expire_workers(now, host)
@@ -53,21 +53,21 @@ class WorkerStore(TaskQueue, TaskStore):
         return Beat(others, buried.workers, buried.in_doubt)
 
     def alive(self) -> None:
-        """This worker is heard of, without any work for others: while the tasks of its job are made."""
+        """Only renew this worker's lease: while the tasks of its job are expanded."""
         with self.group() as sql:
             self._give_sign(sql)
 
     def _give_sign(self, sql: Sql) -> None:
-        """The lease of this worker begins anew, as part of a transaction."""
+        """Renew the lease of this worker, as part of a transaction."""
         sql.execute(
             f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
         )
 
     def expire_workers(self, now: float, host: str) -> Expired:
-        """Takes away the workers whose lease is over, or whose session has been gone for a while.
+        """Expire workers whose lease ran out or whose session has been gone for `GRACE` seconds.
 
-        What they had in hand is free; what they were just sending is uncertain. `host` is the name of this machine, on
-        which a process that has ended needs no while.
+        The tasks they own become free; those they were submitting become uncertain. `host` is the name of this machine,
+        on which an ended process needs no grace period.
         """
         workers = in_doubt = 0
         with self.group() as sql:
@@ -76,7 +76,7 @@ class WorkerStore(TaskQueue, TaskStore):
                 " WHERE run != ? ORDER BY run",
                 (self._connection.worker or 0,),
             ).fetchall()
-            # Behind the rows: a worker is present before it is among them.
+            # Query this after the rows: a worker's session exists before its row does.
             here = self._connection.present()
             for run, over, gone, pid, of in rows:
                 is_gone = run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))
@@ -89,7 +89,7 @@ class WorkerStore(TaskQueue, TaskStore):
         return Expired(workers, in_doubt)
 
     def _note(self, sql: Sql, run: int, *, gone: bool) -> None:
-        """The session of a worker has ended, or a new one is there."""
+        """Record that the session of a worker has ended, or that a new one exists."""
         since = CLOCK if gone else "NULL"
         sql.execute(
             f"UPDATE workers SET gone = {since} WHERE run IN"
@@ -98,28 +98,28 @@ class WorkerStore(TaskQueue, TaskStore):
         )
 
     def _take_away(self, sql: Sql, run: int, now: float, *, is_gone: bool) -> int | None:
-        """How many tasks the worker was just sending; None if it was not taken away."""
-        # One that is in the middle of a transaction is heard of in a moment.
+        """Expire a worker; return the number of tasks it was submitting, None if it was not expired."""
+        # A worker in the middle of a transaction is alive.
         if not self._connection.may_expire(run):
             return None
-        # Somebody else may just have done so; and at the end of a transaction there may have been a sign of life.
+        # Another worker may have expired it already, or its last transaction may have renewed the lease.
         row = sql.execute(f"SELECT until < {CLOCK} FROM workers WHERE run = ?", (run,)).fetchone()
         if row is None or not (is_gone or row[0]):
             return None
-        # One that was stopped holds up others with whatever else its session holds.
+        # The session of a stopped process would block others with its other locks.
         self._connection.end_session(run)
         self._merge_totals(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
         return self._cut_off_of(sql, run, now)
 
     def _cut_off_of(self, sql: Sql, run: int, now: float) -> int:
-        """What a worker was just sending is uncertain; how many tasks these are."""
+        """Mark tasks that a worker was submitting as uncertain; return their number."""
         rows = sql.execute("SELECT id FROM tasks WHERE state = 'submitting' AND worker = ?", (run,)).fetchall()
         self._cut_off(sql, self.records([row[0] for row in rows]), now)
         return len(rows)
 
     def _merge_totals(self, sql: Sql, run: int) -> None:
-        """What a worker spent and holds becomes part of the totals; then it is no worker any more."""
+        """Add a worker's costs and reservations to the totals, and delete the worker."""
         sql.execute(
             "UPDATE totals SET reserved_images = totals.reserved_images + workers.reserved_images,"
             " reserved = totals.reserved + workers.reserved, images = totals.images + workers.images,"
@@ -135,19 +135,19 @@ class WorkerStore(TaskQueue, TaskStore):
             self._attempt(sql, task, "uncertain")
 
     def lock_startup(self, wait: Callable[[], None]) -> None:
-        """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
+        """Keep other workers from joining; calls `wait` until the present holder has released the lock."""
         self._connection.lock_startup(wait)
 
     def unlock_startup(self) -> None:
-        """Lets other workers join."""
+        """Let other workers join."""
         self._connection.unlock_startup()
 
     def starting_worker(self) -> tuple[int, bool] | None:
-        """The session that keeps others out, and whether it is that of a worker, which has a lease."""
+        """Return the session that holds the startup lock, and whether it is a worker's, which has a lease."""
         return self._connection.startup_lock_holder()
 
     def others(self) -> list[tuple[int, int, str]]:
-        """The other workers: number, process and machine."""
+        """Return the other workers: number, process id and host."""
         rows = self._connection.rows(
             "SELECT run, pid, host FROM workers JOIN runs ON runs.id = run WHERE run != ? ORDER BY run",
             (self._connection.worker or 0,),
@@ -155,7 +155,7 @@ class WorkerStore(TaskQueue, TaskStore):
         return [(row[0], row[1], row[2]) for row in rows]
 
     def accounts_at_work(self) -> set[int]:
-        """The accounts that the other workers send tasks with."""
+        """Return the accounts that the other workers use."""
         if not self._connection.has_workers:
             return set()
         rows = self._connection.rows(
@@ -165,22 +165,22 @@ class WorkerStore(TaskQueue, TaskStore):
         return {int(row[0]) for row in rows}
 
     def at_work(self) -> list[int]:
-        """The numbers of all workers, this one's among them."""
+        """Return the numbers of all workers, including this one."""
         return [row[0] for row in self._connection.rows("SELECT run FROM workers ORDER BY run")]
 
     def other_sessions(self) -> bool:
-        """Whether the session of any other worker is there."""
+        """Return whether any other worker has a session."""
         present = self._connection.present()
         return any(run in present for run, _, _ in self.others())
 
     def wanted(self) -> int:
-        """How many tasks the job asks for."""
+        """Return the number of tasks that the job asks for."""
         return int(self._connection.rows("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL")[0][0])
 
     def own_tasks(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """Those of these tasks (at most a few hundred at a time) that this worker has in hand from now on.
+        """Take ownership of those of these tasks (at most a few hundred at a time) that are free; return their records.
 
-        In the order they are given; all of them, where a run is alone.
+        In the given order; a single run gets all of them.
         """
         if not self.shared or not numbers:
             return self.records(numbers)
@@ -194,7 +194,7 @@ class WorkerStore(TaskQueue, TaskStore):
         return self.records([number for number in numbers if number in taken])
 
     def release_tasks(self, but: Collection[int] = ()) -> set[int]:
-        """Others may go on with whatever this worker has in hand, `but` for these, and is not ended: these tasks."""
+        """Release this worker's unfinished tasks, `but` for these; return their numbers."""
         condition, value = self._connection.among("id", but)
         mine = f"{self._mine('AND')} AND NOT {condition}"
         with self.group() as sql:
@@ -207,27 +207,27 @@ class WorkerStore(TaskQueue, TaskStore):
             }
 
     def left_to_do(self, but: Collection[int], *, resend: bool) -> bool:
-        """Whether any task that waits for something, `but` for these, is in nobody's hands.
+        """Return whether any unfinished task, `but` for these, is owned by nobody.
 
-        Those that are planned count if they are chosen, and uncertain ones with `resend`, unless they are held.
+        Planned tasks count if they are selected, and uncertain ones with `resend` unless they are held.
         """
         condition, value = self._connection.among("tasks.id", but)
         in_flight = (
             f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
         )
         return any(
-            self._connection.row(f"SELECT 1 FROM {one}{self._free('AND')} AND NOT {condition} LIMIT 1", (value,))
-            for one in (self._planned, in_flight, f"tasks WHERE {_TO_FETCH}")
+            self._connection.row(f"SELECT 1 FROM {rows}{self._free('AND')} AND NOT {condition} LIMIT 1", (value,))
+            for rows in (self._planned, in_flight, f"tasks WHERE {_TO_FETCH}")
         )
 
     def others_have(self, *, settling: bool = False) -> bool:
-        """Whether others have a task in hand that is not ended; with `settling`, one that may free money."""
+        """Return whether others own an unfinished task; with `settling`, one that may free a reservation."""
         theirs = f"NOT {self._in_no_hands()} AND tasks.worker != {self._connection.worker or 0}"
         kinds = ("state IN ('submitting', 'accepted')",) if settling else (_PLANNED, _IN_FLIGHT, _TO_FETCH)
-        return any(self._connection.row(f"SELECT 1 FROM tasks WHERE {one} AND {theirs} LIMIT 1") for one in kinds)
+        return any(self._connection.row(f"SELECT 1 FROM tasks WHERE {kind} AND {theirs} LIMIT 1") for kind in kinds)
 
     def end_run(self, *, now: float, outcome: str) -> None:
-        """Records that the run ended, and why; a worker leaves."""
+        """Record that the run ended, and why; a worker is removed."""
         with self.group() as sql:
             sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
             if self._connection.worker is not None:
@@ -236,17 +236,17 @@ class WorkerStore(TaskQueue, TaskStore):
         self._connection.worker = None
 
     def leave(self, *, now: float, outcome: str) -> None:
-        """A worker that something went wrong with leaves, unless it has done so."""
+        """Remove a worker after an error, unless it has left already."""
         if self._connection.worker is not None:
             self.end_run(now=now, outcome=outcome)
 
     def detach(self) -> None:
-        """This connection is no worker's any more, whatever became of that."""
+        """Stop being a worker on this connection, whatever happened to the worker's row."""
         self._connection.worker = None
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process of this machine is there."""
+    """Return whether a process exists on this machine."""
     with suppress(PermissionError):
         try:
             os.kill(pid, 0)

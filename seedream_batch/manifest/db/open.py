@@ -1,4 +1,4 @@
-"""Connections to a manifest, wherever it is."""
+"""Opens connections to a manifest, wherever it is."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from seedream_batch.model.locations import Place, Server
 
 
 def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> Connection:
-    """A connection to a manifest; opened for writing it is made if need be.
+    """Connect to a manifest; opened for writing, it is created if necessary.
 
-    `shared` is for a run that works on it beside others, which only a server lets it do.
+    `shared` is for a run that works on it together with others, which only a server allows.
 
-    Raises `ManifestError` for what is no manifest, or one of another version, `StorageError`, and `UsageError` when a
-    library is missing.
+    Raises `ManifestError` for something that is not a manifest or has another version, `StorageError`, and `UsageError`
+    if a library is missing.
     """
     if isinstance(place, Path):
         return SqliteConnection(place, read_only=read_only)
@@ -28,18 +28,18 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
 
 
 def exists(place: Place) -> bool:
-    """Whether there is a manifest, which an empty file is not; raises what `connect` does when that cannot be told."""
+    """Return whether there is a manifest, which an empty file is not. Raises what `connect` does if unknown."""
     if isinstance(place, Path):
         with translate_os_errors(place):
-            there = place.exists()
-        return there and not is_blank(place)
+            present = place.exists()
+        return present and not is_blank(place)
     with _needing_psycopg():
         from seedream_batch.manifest.db.postgres_session import is_there
     return is_there(place)
 
 
 def is_held(place: Server) -> bool:
-    """Whether a run holds a manifest on a server right now."""
+    """Return whether a run holds a manifest on a server right now."""
     with _needing_psycopg():
         from seedream_batch.manifest.db import postgres_session
     return postgres_session.is_held(place)
@@ -47,7 +47,7 @@ def is_held(place: Server) -> bool:
 
 @contextmanager
 def _needing_psycopg() -> Iterator[None]:
-    """Around imports of what needs the extra and is slow to import. Raises `UsageError` if psycopg is missing."""
+    """Wrap imports that need the slow, optional psycopg. Raises `UsageError` if it is missing."""
     try:
         yield
     except ImportError as error:

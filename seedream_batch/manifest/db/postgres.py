@@ -30,23 +30,23 @@ from seedream_batch.manifest.db.postgres_schema import VERSION, Raw, check_versi
 from seedream_batch.manifest.db.postgres_session import connected, first_line_of
 from seedream_batch.model.locations import Server
 
-# What it has to say of lines that break goes to standard error, where events are.
+# Its warnings about lost connections would go to standard error, where the events are printed.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
 LINE_PATIENCE = 300.0
-"""Seconds in which a database that is gone may come back before a run gives up."""
+"""Seconds that a run waits for a lost database before it gives up."""
 
 _FULL = "53"
-"""The class of PostgreSQL's errors for resources that are used up: the disk, memory, connections."""
+"""Class of PostgreSQL's errors for exhausted resources: disk, memory, connections."""
 
 _GONE = ("08", "57P")
-"""Those of a line that is gone, and of a server that ends or begins."""
+"""Classes of errors for lost connections, and for servers that stop or start."""
 
 _BROKEN_OFF = ("40001", "40P01", "55P03")
-"""Those of a transaction that the server broke off, because it could not go on beside another, or waited too long."""
+"""Errors of a transaction that the server aborted because of another one, or that waited too long."""
 
 STOPPED = 3.0
-"""Seconds that a worker may be silent within a transaction: a process that was stopped must not hold up the others."""
+"""Seconds that a worker may be idle in a transaction: a stopped process must not block the others."""
 
 _ALL_TOTALS = """
 (SELECT sum(reserved_images)::bigint AS reserved_images, sum(reserved)::bigint AS reserved,
@@ -56,16 +56,16 @@ UNION ALL SELECT reserved_images, reserved, images, cost FROM workers) AS parts)
 """
 
 _PAGE = 2000
-"""Rows of a long answer that are fetched together."""
+"""Rows of a long result that are fetched together."""
 
 
 class PostgresConnection(Connection):
-    """A connection to a manifest on a server. Raises `ManifestError`, `StorageError`, and `ConnectionLost`.
+    """A connection to a manifest on a server. Raises `ManifestError`, `StorageError` and `ConnectionLost`.
 
-    Opened for writing, the schema is made if need be, and brought to the newest version.
+    Opened for writing, the schema is created if necessary, and migrated to the newest version.
     """
 
-    # Reading needs a temporary table at times.
+    # READ WRITE, because some reads need a temporary table.
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE"
     quick = False
     errors = psycopg.Error
@@ -86,11 +86,11 @@ class PostgresConnection(Connection):
         self._unclear = ""
         """The mark of a transaction whose commit was not answered."""
         self._lost_at: float | None = None
-        """When the line was lost, until something was committed again."""
+        """When the connection was lost, until the next commit."""
         self._losses = 0
         self._keeps_others_out = False
         self._barred: ManifestLocked | None = None
-        """Why this connection must not write any more."""
+        """Why this connection must no longer write."""
         super().__init__(server.name)
         self._raw = connected(server)
         self.sql = self
@@ -98,7 +98,7 @@ class PostgresConnection(Connection):
             with self.told():
                 version = check_version(self._raw, server.schema, self.name, old=not read_only)
                 if read_only and version < VERSION:
-                    # Brought to the newest version by itself; refused while a run of an older program works on it.
+                    # A writing connection migrates it; that is refused while a run of an older program is active.
                     PostgresConnection(server).close()
                 if not read_only:
                     self._hold(self._raw)
@@ -113,14 +113,14 @@ class PostgresConnection(Connection):
     # Statements
 
     def execute(self, sql: str, values: Sequence[object] = (), /) -> Cursor:
-        """Carries out one statement."""
+        """Execute a statement."""
         cursor = self._raw.execute(_translated(sql), [_clean(value) for value in values])
         if not (cursor.statusmessage or "").startswith("SELECT"):
             self._changes += max(cursor.rowcount, 0)
         return cursor
 
     def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> Cursor:
-        """Carries out one statement for each of many rows of values."""
+        """Execute a statement once for each row of values."""
         cursor = self._raw.cursor()
         cursor.executemany(_translated(sql), ([_clean(value) for value in row] for row in values))
         self._changes += max(cursor.rowcount, 0)
@@ -143,9 +143,9 @@ class PostgresConnection(Connection):
 
     @contextmanager
     def _only_reading(self) -> Iterator[None]:
-        """Has the server refuse changes by a connection that only reads.
+        """Make the server refuse changes by a read-only connection.
 
-        For each transaction, not as a setting of the session: a pool would give that session to other programs.
+        Set per transaction rather than per session: a pool could give the session to another program.
         """
         if not self._read_only or self.in_transaction:
             yield
@@ -171,9 +171,9 @@ class PostgresConnection(Connection):
             raise self._fenced()
 
     def join(self, run: int, account: int | None) -> None:
-        # Before anybody can see it in the table: one that is not there would be taken away.
+        # Lock before the row becomes visible: others would expire a worker without a session.
         locks.hold_worker(self._raw, self._server, run)
-        # Its line is begun here: that of a command which was alone ends with it.
+        # Start its session row here, and delete those of earlier exclusive commands.
         self._raw.execute("DELETE FROM lines WHERE id NOT IN (SELECT line FROM workers)")
         self._new_session()
         self._raw.execute(
@@ -209,16 +209,16 @@ class PostgresConnection(Connection):
 
     def commit(self) -> None:
         if self._changes != self._changes_before:
-            # Not asked by the number of the transaction: after a crash the server gives the same one to another.
+            # Use a random mark, not the transaction id, which the server may reuse after a crash.
             mark = secrets.token_hex(8)
             self._raw.execute("UPDATE lines SET mark = %s WHERE id = %s", [mark, self._line])
-            # From here on, until it is answered, only the mark tells what became of it.
+            # Until the commit is answered, only the mark tells whether it is durable.
             self._unclear = mark
         try:
             self._raw.execute("COMMIT")
         except psycopg.Error as error:
             if not isinstance(self.translate_error(error), ConnectionLost):
-                # It was answered: no.
+                # The server answered: it was not committed.
                 self._unclear = ""
             raise
         self._unclear = ""
@@ -238,7 +238,7 @@ class PostgresConnection(Connection):
         with suppress(psycopg.Error):
             self._raw.close()
         while True:
-            # Not at once, if it has not held: a line that comes and goes is no line.
+            # Back off if the last connection did not last until a commit.
             pause = min(0.05 * 2**self._losses, 5.0) if self._losses else 0.0
             self._losses += 1
             if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
@@ -252,16 +252,16 @@ class PostgresConnection(Connection):
                 continue
 
     def _take_up(self, raw: Raw) -> bool:
-        """Goes on with a fresh line, once it has the lock; whether what was unclear is durable."""
+        """Continue on a new connection once it has the locks; return whether the unclear commit is durable."""
         try:
             self._settle(raw)
             self._hold(raw, own=self._backend)
             if self._keeps_others_out:
                 locks.take_joining(raw, self._server)
-            # Behind it: whoever has replaced this one must not see it come back.
+            # After that lock: whoever has expired this worker must not see it reappear.
             if self.worker is not None:
                 locks.hold_worker(raw, self._server, self.worker)
-            # The session before has ended, with all it was about to commit.
+            # The previous session has ended, so its last commit is either visible now or never will be.
             own = "WHERE id = %s" if self.shared else "WHERE id >= %s"
             newest = raw.execute(f"SELECT id, mark FROM lines {own} ORDER BY id DESC LIMIT 1", [self._line]).fetchone()
         except BaseException:
@@ -269,7 +269,7 @@ class PostgresConnection(Connection):
             raise
         if newest is None or newest[0] != self._line:
             if self.worker is not None:
-                # It is no worker any more, but what it has heard can be told.
+                # It is no longer a worker, but the connection can still be used to report what it knows.
                 self._go_on_with(raw)
                 raise self._fenced()
             raw.close()
@@ -293,7 +293,7 @@ class PostgresConnection(Connection):
     def abort_retries(self) -> None:
         self._hurried.set()
 
-    # What only PostgreSQL says in its own way
+    # The PostgreSQL dialect
 
     @property
     def in_transaction(self) -> bool:
@@ -315,7 +315,7 @@ class PostgresConnection(Connection):
         return kind(f"{self.name}: {text}")
 
     def columns(self, table: str) -> tuple[str, ...]:
-        # Which worker has a task in hand is nothing to take elsewhere.
+        # Ownership by workers is not copied to another manifest.
         return tuple(
             row[0]
             for row in self.rows(
@@ -327,7 +327,7 @@ class PostgresConnection(Connection):
 
     def number_on(self, table: str) -> None:
         largest = f"SELECT max(id) FROM {table}"
-        # Without any row the first number is 1.
+        # In an empty table the first number is 1.
         sequence = "pg_get_serial_sequence(?, 'id')"
         self.rows(f"SELECT setval({sequence}, coalesce(({largest}), 1), ({largest}) IS NOT NULL)", (table,))
 
@@ -344,10 +344,10 @@ class PostgresConnection(Connection):
         return f"(array_agg({column} ORDER BY ordinal))[1]"
 
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
-        # Those before this run are over, but for workers beside it.
+        # Delete the selections of ended runs.
         self.execute("DELETE FROM choices WHERE run NOT IN (SELECT run FROM workers)")
         source = iter(rows())
-        # They come over this very line, so not while others go.
+        # The rows come over this same connection, so read a page before writing it.
         while page := list(itertools.islice(source, _PAGE)):
             self.executemany("INSERT INTO choices VALUES (?, ?, ?)", [(run, task, place) for task, place, _ in page])
 
@@ -355,32 +355,32 @@ class PostgresConnection(Connection):
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
     def for_update(self, table: str) -> str:
-        # Rows that others only refer to are not theirs.
+        # NO KEY, so that rows which only refer to these are not blocked.
         return f" FOR NO KEY UPDATE OF {table}"
 
     def take_time(self) -> None:
-        # Not without any: one that is stopped meanwhile would keep others from beginning for good.
+        # Keep a limit: a process stopped meanwhile would block the start of others forever.
         self._raw.execute(f"SET LOCAL idle_in_transaction_session_timeout TO {round(LEASE * 1000)}")
 
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
-        pass  # its statements have a thread, which may wait as long as `_settle` says
+        pass  # statements run on a thread, which may wait for the lock timeout of `_settle`
 
     def close(self) -> None:
-        # The end of a session takes the server a moment, and the next command may come at once.
+        # Release locks explicitly: ending the session takes the server a moment, and the next command may be near.
         with suppress(psycopg.Error):
             self._raw.execute("SELECT pg_advisory_unlock_all()")
         self._raw.close()
 
-    # The line
+    # The session
 
     def _settle(self, raw: Raw) -> None:
-        """The settings of a fresh connection, whatever the server and the user are set to."""
+        """Apply the settings of a new connection, whatever the defaults of server and user are."""
         raw.execute(composed.SQL("SET search_path TO {}").format(composed.Identifier(self._server.schema)))
-        # An intent must not be lost when the server's power goes.
+        # An intent must survive a power failure of the server.
         raw.execute("SET synchronous_commit TO on")
         raw.execute("SET statement_timeout TO 0")
         raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(round(PATIENCE * 1000))))
-        # A server that has heard nothing of the end of a line keeps its lock for hours otherwise.
+        # Otherwise a server that does not notice a lost connection keeps its locks for hours.
         raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
         if self.shared:
             raw.execute(
@@ -390,7 +390,7 @@ class PostgresConnection(Connection):
             )
 
     def _begin_session(self) -> None:
-        """Takes a number, by which a later line of this connection sees whether anybody else has written."""
+        """Take a number, by which a later connection sees whether anybody else has written."""
         if not self.shared:
             self._raw.execute("DELETE FROM lines")
             self._new_session()
@@ -405,7 +405,7 @@ class PostgresConnection(Connection):
 
 
 def _without_nul(column: str) -> str:
-    """A column of JSON without what PostgreSQL's JSON cannot have; only to be looked at."""
+    """Return a column of JSON without NUL, which PostgreSQL's JSON cannot represent; for reading only."""
     return f"replace({column}, '\\u0000', '\\ufffd')"
 
 
@@ -415,5 +415,5 @@ def _translated(sql: str) -> str:
 
 
 def _clean(value: object) -> object:
-    """A value as PostgreSQL can keep it: what a service says may have a NUL in it."""
+    """Return a value that PostgreSQL can store: texts of a service may contain NUL."""
     return value.replace("\0", "\ufffd") if isinstance(value, str) and "\0" in value else value

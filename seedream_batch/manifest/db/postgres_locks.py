@@ -1,4 +1,4 @@
-"""The locks on a manifest on a server: one command alone, or workers side by side; they end with their sessions."""
+"""Advisory locks on a manifest on a server, exclusive or shared by workers; they end with their sessions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from seedream_batch.manifest.db.postgres_schema import Raw
 from seedream_batch.model.locations import Server
 
 PATIENCE = 1.0
-"""Seconds in which a lock is asked for."""
+"""Seconds for which a lock is requested."""
 
 _STEP = PATIENCE / 20
 
 _MANIFEST = 0x5EED_BA7C & 0x7FFF_FFFF
-"""The first number of the locks of whoever writes a manifest."""
+"""First key of the locks of whoever writes a manifest."""
 
 _JOINING = _MANIFEST + 1
-"""That of whoever brings a manifest in line with its job."""
+"""First key of the startup lock, held while a manifest is synchronised with its job."""
 
 _NUMBERED = """
 FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid::bigint = %s
@@ -36,7 +36,7 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backen
 """
 
 Backend = tuple[int, object]
-"""A session of the server: its process, and when that began."""
+"""A session of the server: its process id and start time."""
 
 
 def _name(server: Server) -> int:
@@ -46,12 +46,12 @@ def _name(server: Server) -> int:
 def hold(
     raw: Raw, server: Server, *, shared: bool, pause: Callable[[float], object], own: Backend | None = None
 ) -> None:
-    """Takes a manifest for a session: alone, or `shared` with workers. Raises `ManifestLocked`.
+    """Lock a manifest for a session, exclusively or `shared` with other workers. Raises `ManifestLocked`.
 
-    The server lets go of the lock when the session ends, however it does. `own` is a session of the same connection of
-    whose end the server may not have heard yet: when this returns, it has ended.
+    The lock ends with the session, however that ends. `own` is an earlier session of the same connection whose end the
+    server may not have noticed; it has ended when this returns.
     """
-    # A run that ended a moment ago, or was killed, may still be there for the server.
+    # The server may not have noticed yet that an earlier run has ended or was killed.
     begun = time.monotonic()
     deadline = begun + PATIENCE
     ask = "SELECT pg_try_advisory_lock_shared(%s, %s)" if shared else "SELECT pg_try_advisory_lock(%s, %s)"
@@ -67,18 +67,18 @@ def hold(
 
 
 def try_joining(raw: Raw, server: Server) -> bool:
-    """Whether nobody else brings the manifest in line with its job; then others are kept from doing so."""
+    """Try to take the startup lock; return whether it worked."""
     return _true(raw, "SELECT pg_try_advisory_lock(%s, %s)", [_JOINING, _name(server)])
 
 
 def take_joining(raw: Raw, server: Server) -> None:
-    """The same for one that had it until its line was lost. Raises `ManifestLocked`."""
+    """Take the startup lock again after a lost connection. Raises `ManifestLocked`."""
     if not try_joining(raw, server):
         raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
 
 
 def startup_lock_holder(raw: Raw, server: Server) -> tuple[int, bool] | None:
-    """The session that keeps others from joining, and whether it is that of a worker in the table."""
+    """Return the session that holds the startup lock, and whether it is that of a worker in the table."""
     row = raw.execute(
         "SELECT pid, EXISTS (SELECT 1 FROM pg_locks AS own WHERE own.pid = joining.pid AND own.granted"
         " AND own.locktype = 'advisory' AND own.objsubid = 1 AND own.database = joining.database"
@@ -92,19 +92,19 @@ def startup_lock_holder(raw: Raw, server: Server) -> tuple[int, bool] | None:
 
 
 def drop_joining(raw: Raw, server: Server) -> None:
-    """Lets others join."""
+    """Release the startup lock."""
     raw.execute("SELECT pg_advisory_unlock(%s, %s)", [_JOINING, _name(server)])
 
 
 def hold_worker(raw: Raw, server: Server, run: int) -> None:
-    """Takes the lock by which others see that the session of a worker is there."""
+    """Take the lock by which others see that a worker's session exists."""
     raw.execute("SELECT pg_advisory_lock(%s)", [_name(server) << 32 | run])
 
 
 def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
-    """Begins a transaction in which nobody can take the worker away; whether it was not taken away before.
+    """Begin a transaction during which the worker cannot be expired; return whether it still exists.
 
-    A lock of the row would do as well, but make a write of every transaction. All in one message: it begins each one.
+    Locking the row would also work, but turn every transaction into a write. Sends one message, as it is needed often.
     """
     cursor = raw.execute(
         f"BEGIN; SELECT pg_advisory_xact_lock_shared({_name(server)}, {int(run)});"
@@ -117,12 +117,12 @@ def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
 
 
 def may_expire(raw: Raw, server: Server, run: int) -> bool:
-    """Whether a worker is in no transaction; then it begins none before the transaction that asks has ended."""
+    """Return whether a worker is in no transaction; it can then begin none before this transaction ends."""
     return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
 
 
 def end_session(raw: Raw, server: Server, run: int) -> None:
-    """Ends the session that has the lock of a worker, if there is one and it is this user's, who alone may."""
+    """Terminate the session that holds a worker's lock, if it exists and belongs to this user."""
     raw.execute(
         "SELECT pg_terminate_backend(pid)" + _NUMBERED + " AND objid::bigint = %s"
         " AND pid IN (SELECT pid FROM pg_stat_activity WHERE usename = current_user)",
@@ -131,12 +131,12 @@ def end_session(raw: Raw, server: Server, run: int) -> None:
 
 
 def present(raw: Raw, server: Server) -> list[int]:
-    """The workers whose sessions are there."""
+    """Return the workers with a session."""
     return [row[0] for row in raw.execute("SELECT objid::bigint" + _NUMBERED, [_name(server)]).fetchall()]
 
 
 def is_held(raw: Raw, server: Server) -> bool:
-    """Whether anybody has the manifest in hand right now."""
+    """Return whether anybody holds the manifest right now."""
     return _true(
         raw,
         "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s"
@@ -147,7 +147,7 @@ def is_held(raw: Raw, server: Server) -> bool:
 
 
 def backend(raw: Raw) -> Backend:
-    """The session itself, for `hold`."""
+    """Return this session, for `hold`."""
     row = raw.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
     return (0, None) if row is None else (row[0], row[1])
 

@@ -1,9 +1,9 @@
-"""The tables of a manifest on PostgreSQL, and the migrations that lead to them.
+"""The tables of a manifest on PostgreSQL, and their migrations.
 
-The table `format` holds the version. A migration and its new version are one transaction. The tables are those of
-`schema`, column by column: times are unix seconds, money is millionths of a USD, JSON is kept as it was written. What
-only concerns runs that work side by side comes on top: a column of `tasks`, and tables of their own. In these, times
-are of the clock of the database.
+The table `format` holds the version. A migration and its new version are one transaction. The tables match those of
+`sqlite_schema` column by column: times are unix seconds, money is millionths of a USD, JSON is stored as it was
+written. What only concerns workers is added: a column of `tasks`, and further tables. Times in these are of the
+database's clock.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ CREATE TABLE charges (
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
-"""`MIGRATIONS[i]` leads from version i to i + 1."""
+"""`MIGRATIONS[i]` migrates from version i to i + 1."""
 
 VERSION = len(MIGRATIONS)
 
@@ -237,9 +237,9 @@ Raw = psycopg.Connection[tuple[Any, ...]]
 
 
 def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
-    """The version of a schema, 0 if it is empty or not there.
+    """Return the version of a schema, 0 if it is empty or missing.
 
-    Raises `ManifestError` if it is not ours, if a newer program wrote it or, unless `old` will do, if it is not there.
+    Raises `ManifestError` if it is not a manifest's, if a newer program wrote it or, unless `old`, if it is missing.
     """
     tables = {
         row[0]
@@ -267,16 +267,16 @@ def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
 
 
 def migrate(connection: Raw, schema: str, name: str) -> None:
-    """Brings a schema, which is made if need be, to the newest version."""
+    """Migrate a schema to the newest version, creating it if necessary."""
     named = sql.Identifier(schema)
     with connection.transaction():
-        # Two that begin together must not both make the tables.
+        # Of two processes that start together, only one may create the tables.
         connection.execute("SELECT pg_advisory_xact_lock(hashtext('seedream-batch'), hashtext(%s))", [schema])
         version = check_version(connection, schema, name, old=True)
         if version == VERSION:
             return
         if not version:
-            # Somebody with more rights may have made it.
+            # Somebody with more privileges may have created the schema.
             if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", [schema]).fetchone() is None:
                 connection.execute(sql.SQL("CREATE SCHEMA {}").format(named))
             connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(named))

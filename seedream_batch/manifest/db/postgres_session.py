@@ -1,4 +1,4 @@
-"""A fresh line to a PostgreSQL server, and what one is made for alone: whether a manifest is there, and who has it."""
+"""Opens connections to a PostgreSQL server, and probes: is there a manifest, and who holds it?"""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from seedream_batch.manifest.db.postgres_schema import Raw, check_version
 from seedream_batch.model.locations import Server
 
 CONNECT_TIMEOUT = 10
-"""Seconds for one try to connect."""
+"""Seconds for one attempt to connect."""
 
 
 def connected(server: Server) -> Raw:
-    """A fresh line to a server. Raises `ConnectionLost`, and `UsageError` for a URL that leads nowhere."""
+    """Connect to a server. Raises `ConnectionLost`, and `UsageError` for an unusable URL."""
     try:
         return psycopg.connect(
             server.url, autocommit=True, connect_timeout=CONNECT_TIMEOUT, application_name="seedream-batch",
             keepalives=1, keepalives_idle=10, keepalives_interval=5, keepalives_count=3, tcp_user_timeout=20_000,
         )  # fmt: skip
     except psycopg.OperationalError as error:
-        # Without where it comes from: that has the URL in it.
+        # Drop the cause: it contains the URL.
         raise ConnectionLost(f"{server.name}: {server.without_secrets(first_line_of(error))}") from None
     except psycopg.Error as error:
         raise UsageError(f"{server.name}: {server.without_secrets(first_line_of(error))}") from None
 
 
 def is_held(server: Server) -> bool:
-    """Whether a run holds the manifest right now."""
+    """Return whether a run holds the manifest right now."""
     raw = connected(server)
     try:
         return locks.is_held(raw, server)
@@ -39,7 +39,7 @@ def is_held(server: Server) -> bool:
 
 
 def is_there(server: Server) -> bool:
-    """Whether there is a manifest. Raises `ConnectionLost`, and `ManifestError` for what is none."""
+    """Return whether there is a manifest. Raises `ConnectionLost`, and `ManifestError` for something else."""
     raw = connected(server)
     try:
         return check_version(raw, server.schema, server.name, old=True) > 0
@@ -50,5 +50,5 @@ def is_there(server: Server) -> bool:
 
 
 def first_line_of(error: Exception) -> str:
-    """The first line of what a driver says."""
+    """Return the first line of a driver's message."""
     return str(error).strip().partition("\n")[0].removeprefix("connection failed: ")

@@ -1,4 +1,4 @@
-"""The manifest in a file: one SQLite connection, with its settings and what only SQLite says in its own way."""
+"""The manifest in a file: an SQLite connection with its settings and dialect."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _STORAGE_CODES = {
 }
 
 _SMALLEST = 100
-"""Bytes of the header that every SQLite database has."""
+"""Size in bytes of the header of every SQLite database."""
 
 _CHOSEN = (
     "CREATE TEMP TABLE chosen (task INTEGER PRIMARY KEY, place INTEGER NOT NULL, waiting INTEGER NOT NULL)",
-    # Those that are sent leave the index, so that what is due is found at once, however many were chosen.
+    # A partial index: sent tasks leave it, so that due ones are found quickly in a large selection.
     "CREATE INDEX temp.chosen_waiting ON chosen (place) WHERE waiting",
     """
     CREATE TEMP TRIGGER chosen_moves AFTER UPDATE OF state ON main.tasks
@@ -40,9 +40,10 @@ _CHOSEN = (
 
 
 class SqliteConnection(Connection):
-    """A connection to a manifest file. Raises `ManifestError` for one that is not ours, too new or, to read, too old.
+    """A connection to a manifest file. Raises `ManifestError` for a file that is not a manifest or too new.
 
-    Opened for writing it is made if need be, and brought to the newest version.
+    Opened for writing, the file is created if necessary, and migrated to the newest version. Opened for reading, an
+    older version is read through a migrated copy.
     """
 
     begin = "BEGIN IMMEDIATE"
@@ -61,10 +62,10 @@ class SqliteConnection(Connection):
         if not read_only:
             _make_private(path)
         if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
-            # SQLite would take it for an empty database and write over it.
+            # SQLite would treat it as an empty database and overwrite it.
             raise ManifestError(f"{path} is no manifest of seedream-batch")
         with self.told():
-            self.sql = self._raw = _line(path, "ro" if read_only else "rwc")
+            self.sql = self._raw = _connected(path, "ro" if read_only else "rwc")
         try:
             with self.told():
                 version = check_version(self._raw, str(path))
@@ -72,7 +73,7 @@ class SqliteConnection(Connection):
                     self._read_as_newest(version)
                 elif not read_only:
                     self._raw.execute("PRAGMA journal_mode = WAL")
-                    # NORMAL may lose the newest commits of a WAL when the power goes; an intent must not be lost.
+                    # NORMAL may lose the latest commits of a WAL in a power failure; an intent must not be lost.
                     self._raw.execute("PRAGMA synchronous = FULL")
                     self._raw.execute("PRAGMA foreign_keys = ON")
                     migrate(self._raw, version)
@@ -81,10 +82,10 @@ class SqliteConnection(Connection):
             raise
 
     def _read_as_newest(self, version: int) -> None:
-        """Reads a manifest of an earlier version in a copy of its own, which goes with the connection."""
+        """Read a manifest of an earlier version through a migrated copy, which ends with the connection."""
         if not version:
             raise ManifestError(f"{self.name} is empty: its first run was cut off; run again")
-        # On the disk if it is large; of no name, so nobody else sees it.
+        # A temporary database without a name: private, and moved to disk if it is large.
         copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
             self._raw.backup(copy)
@@ -104,7 +105,7 @@ class SqliteConnection(Connection):
         return self._raw.total_changes
 
     def translate_error(self, error: Exception) -> Exception:
-        return _told_of(self.name, error)
+        return _translated_error(self.name, error)
 
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         with self.told():
@@ -123,11 +124,11 @@ class SqliteConnection(Connection):
         return f"json_each({column}) AS element"
 
     def member(self, column: str, name: str) -> tuple[str, object]:
-        # SQLite takes an object apart once for all of its members, in a fifth of the time that Python takes.
+        # SQLite parses an object once for all of its members, in a fifth of Python's time.
         return f"json_quote(json_extract({column}, ?))", f'$."{name}"'
 
     def first_of(self, column: str) -> str:
-        return column  # a bare column beside min() is that of the row with the smallest value
+        return column  # with min(), SQLite takes a bare column from the row with the smallest value
 
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:  # noqa: ARG002 - one a connection
         for statement in _CHOSEN:
@@ -148,18 +149,18 @@ class SqliteConnection(Connection):
 
 
 def is_blank(path: Path) -> bool:
-    """Whether a file has nothing in it yet, as a first run may leave it that is cut off. Raises `ManifestError`."""
+    """Return whether a file is still empty, as an interrupted first run may leave it. Raises `ManifestError`."""
     size = path.stat().st_size
     if size < _SMALLEST:
         return not size
     try:
-        with closing(_line(path, "ro")) as raw:
+        with closing(_connected(path, "ro")) as raw:
             return not check_version(raw, str(path))
     except sqlite3.Error as error:
-        raise _told_of(str(path), error) from error
+        raise _translated_error(str(path), error) from error
 
 
-def _line(path: Path, mode: str) -> sqlite3.Connection:
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{path.resolve().as_uri()}?mode={mode}",
         uri=True,
@@ -169,8 +170,8 @@ def _line(path: Path, mode: str) -> sqlite3.Connection:
     )
 
 
-def _told_of(name: str, error: Exception) -> Exception:
-    # Extended codes carry the primary one in their low byte.
+def _translated_error(name: str, error: Exception) -> Exception:
+    # The low byte of an extended code is the primary code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
     if code == sqlite3.SQLITE_BUSY:
@@ -179,7 +180,7 @@ def _told_of(name: str, error: Exception) -> Exception:
 
 
 def _make_private(path: Path) -> None:
-    """Makes the file before SQLite would: it has prompts and live links, and its journals copy its permissions."""
+    """Create the file with private permissions before SQLite does: it holds prompts and live links."""
     try:
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:

@@ -1,7 +1,7 @@
-"""The tables of the manifest, and the migrations that lead to them.
+"""The tables of the manifest, and their migrations.
 
-`PRAGMA user_version` holds the version. A migration and its new version are one transaction, so a kill leaves
-either the old manifest or the new one. Times are unix seconds, money is millionths of a USD.
+`PRAGMA user_version` holds the version. A migration and its new version are one transaction, so a kill leaves either
+the old manifest or the new one. Times are unix seconds, money is millionths of a USD.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import sqlite3
 from seedream_batch.errors import ManifestError
 
 APPLICATION_ID = 0x5EED_BA7C
-"""Marks the file as ours (`PRAGMA application_id`), so that no other database is mistaken for a manifest."""
+"""Marks the file as a manifest (`PRAGMA application_id`), so that no other database is taken for one."""
 
 _VERSION_1 = """
 CREATE TABLE facts (
-    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at, task_times
+    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at and others, see base_store
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -192,27 +192,27 @@ CREATE TABLE charges (          -- what an image of a kind of request cost, by d
 """
 
 MIGRATIONS = (_VERSION_1, _VERSION_2)
-"""`MIGRATIONS[i]` leads from version i to i + 1."""
+"""`MIGRATIONS[i]` migrates from version i to i + 1."""
 
 
 def is_newest(version: int) -> bool:
-    """Whether a database of this version needs no migration."""
+    """Return whether a database of this version needs no migration."""
     return version == len(MIGRATIONS)
 
 
 def migrate(connection: sqlite3.Connection, version: int) -> None:
-    """Brings a database of this version to the newest one."""
+    """Migrate a database of this version to the newest one."""
     if is_newest(version):
         return
     if version == 0:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        # executescript commits first by itself, so the transaction is opened inside the script.
+        # executescript commits first, so the transaction is opened inside the script.
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
 
 
 def check_version(connection: sqlite3.Connection, name: str) -> int:
-    """The version of a database. Raises `ManifestError` if it is not ours, or if a newer program wrote it."""
+    """Return the version of a database. Raises `ManifestError` if it is not a manifest or too new."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (application or version or not _empty(connection)):
