@@ -73,7 +73,7 @@ def begin(
     job: Job,
     source: Source,
     origin: str,
-    set_facts: Callable[[str], None],
+    report: Callable[[str], None],
     *,
     key: ApiKey | None = None,
     confirmed: bool = False,
@@ -85,7 +85,7 @@ def begin(
     same. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for `same_account`.
     Raise `UsageError`, `ManifestLocked`, `InvalidJob` or `StorageError`.
     """
-    alone = not manifest.shared or _is_first(manifest, set_facts)
+    alone = not manifest.shared or _is_first(manifest, report)
     check_not_moved(manifest)
     check_same_store(manifest, job)
     if alone:
@@ -160,9 +160,9 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
     return facts
 
 
-def _is_first(manifest: Manifest, set_facts: Callable[[str], None]) -> bool:
+def _is_first(manifest: Manifest, report: Callable[[str], None]) -> bool:
     """Block other workers from joining; return whether none is active."""
-    waiting = _Waiting(manifest, set_facts)
+    waiting = _Waiting(manifest, report)
     manifest.lock_startup(waiting.for_one_that_begins)
     while True:
         waiting.expire_workers()
@@ -177,9 +177,9 @@ def _is_first(manifest: Manifest, set_facts: Callable[[str], None]) -> bool:
 class _Waiting:
     """Waits for other workers; the user is told why, once."""
 
-    def __init__(self, manifest: Manifest, set_facts: Callable[[str], None]) -> None:
+    def __init__(self, manifest: Manifest, report: Callable[[str], None]) -> None:
         self._manifest = manifest
-        self._tell = set_facts
+        self._report = report
         self._begun = time.monotonic()
         self._told = False
         self._waited_for = 0
@@ -191,7 +191,7 @@ class _Waiting:
     def a_moment(self, why: str) -> None:
         if not self._told and time.monotonic() - self._begun > _TOLD_AFTER:
             self._told = True
-            self._tell(why)
+            self._report(why)
         time.sleep(_STEP)
 
     def for_one_that_begins(self) -> None:
