@@ -26,7 +26,7 @@ from seedream_batch.jobfile.select_option import chosen
 from seedream_batch.operations.make_plan import make_plan
 from seedream_batch.planning import Plan
 
-Told = TypeVarTuple("Told")
+Args = TypeVarTuple("Args")
 
 Service = str | AbstractContextManager[str] | None
 OnEvent = Callable[[Event], object] | None
@@ -184,19 +184,19 @@ def _check_process(*, signals: bool) -> None:
         raise UsageError(f"file names are in {encoding} here, not in UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
 
 
-class _Listener(Generic[*Told]):
+class _Listener(Generic[*Args]):
     """Calls a callback until it fails: then the run ends in good order, and the error is kept."""
 
-    def __init__(self, tell: Callable[[*Told], object] | None, interruption: Interruption) -> None:
+    def __init__(self, tell: Callable[[*Args], object] | None, interruption: Interruption) -> None:
         self._tell = tell
         self._interruption = interruption
         self._error: Exception | None = None
 
-    def __call__(self, *told: *Told) -> None:
+    def __call__(self, *args: *Args) -> None:
         if self._tell is None or self._error is not None:
             return
         try:
-            self._tell(*told)
+            self._tell(*args)
         except Exception as error:  # noqa: BLE001 - raised again by `raise_error`
             # Raised inside the run, it could prevent paid results from being recorded.
             self._error = error

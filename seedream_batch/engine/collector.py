@@ -104,7 +104,7 @@ class _Got:
     """Retrying soon is of little use."""
     retry_after: float = 0.0
     """Seconds that the host asks to wait."""
-    part: Path | None = None
+    temp_path: Path | None = None
     file: StoredFile | None = None
     picture: Picture | None = None
 
@@ -548,20 +548,20 @@ class Collector:
                 link = await self._fresh_link(task, image) if tries > 1 else None
                 async with self._downloads:
                     more = await self._try(task, image if link is None else replace(image, url=link.url))
-                if more.part is None:
+                if more.temp_path is None:
                     continue
                 if not await self._doubt(task, image, more):
                     self._in_vain = -MOST_IN_VAIN
                     got, more = more, got
-                if more.part is not None:
-                    await asyncio.to_thread(context.folder.discard, more.part)
+                if more.temp_path is not None:
+                    await asyncio.to_thread(context.folder.discard, more.temp_path)
                 if self._in_vain < 0:
                     return got
         except RunStopped:
             return got
         except BaseException:
-            if got.part is not None:
-                context.folder.discard(got.part)
+            if got.temp_path is not None:
+                context.folder.discard(got.temp_path)
             raise
         self._in_vain += 1
         return got
@@ -652,14 +652,14 @@ class Collector:
         # Only creating a folder is slow enough to need a thread.
         path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
         wrong: BadPicture | OSError | None = None
-        with writing(path) as part:
-            inlet = DownloadWriter(part)
-            download = await self._context.free(self._context.images.fetch(image.url, inlet.take))
-            await inlet.settle()
+        with writing(path) as temp_file:
+            writer = DownloadWriter(temp_file)
+            download = await self._context.free(self._context.images.fetch(image.url, writer.take))
+            await writer.settle()
             if download.kind is Fetched.WHOLE:
-                picture, wrong = await asyncio.to_thread(_finish, inlet, part)
+                picture, wrong = await asyncio.to_thread(_finish, writer, temp_file)
         if download.kind is not Fetched.WHOLE:
-            if part.made:
+            if temp_file.made:
                 await asyncio.to_thread(folder.discard, path)
             retry_after = download.retry_after or 0.0
             return _Got(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
@@ -670,8 +670,8 @@ class Collector:
             await asyncio.to_thread(folder.discard, path)
             text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
             return _Got(Fetched.BROKEN, text, bad=True, stands_in=True)
-        file = StoredFile(part.bytes, part.sha256, picture.width, picture.height, picture.format)
-        return _Got(Fetched.WHOLE, part=path, file=file, picture=picture)
+        file = StoredFile(temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format)
+        return _Got(Fetched.WHOLE, temp_path=path, file=file, picture=picture)
 
     async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
         """Give the verified file its final name: record path and hash, rename, record that it is stored.
@@ -679,15 +679,15 @@ class Collector:
         That order makes a crash in between recoverable by the hash.
         """
         context = self._context
-        part, file, picture = got.part, got.file, got.picture
-        if part is None or file is None or picture is None:
+        temp_path, file, picture = got.temp_path, got.file, got.picture
+        if temp_path is None or file is None or picture is None:
             raise AssertionError("a whole download has a file")
         path = ""
         try:
             path = await assign_place(context, task, image, file, picture.extension)
-            await self._place(part, path, file.sha256)
+            await self._place(temp_path, path, file.sha256)
         except StorageError as error:
-            await asyncio.to_thread(context.folder.discard, part)
+            await asyncio.to_thread(context.folder.discard, temp_path)
             if not isinstance(error, Occupied):
                 raise
             if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):
@@ -699,19 +699,19 @@ class Collector:
             return
         await self._stored(task, image, file)
 
-    async def _place(self, part: Path, path: str, sha256: str) -> None:
+    async def _place(self, temp_path: Path, path: str, sha256: str) -> None:
         """Give a file its final name; an earlier image of the job is moved aside.
 
         Raise `Occupied` or `StorageError`.
         """
         folder = self._context.folder
         try:
-            await self._placer.place(part, path)
+            await self._placer.place(temp_path, path)
         except Occupied:
             same = await asyncio.to_thread(folder.sha256, path) == sha256
             if same or not await step_aside_earlier(self._context, path):
                 raise
-            await self._placer.place(part, path)
+            await self._placer.place(temp_path, path)
 
     async def adopt(self, task: TaskRecord) -> None:
         """Record files as stored that a killed run had already given their final names."""
@@ -764,25 +764,25 @@ def _is_there(folder: Destination, path: str, sha256: str) -> bool:
     return True
 
 
-def _finish(inlet: DownloadWriter, part: TempFile) -> tuple[Picture | None, BadPicture | OSError | None]:
+def _finish(writer: DownloadWriter, temp_file: TempFile) -> tuple[Picture | None, BadPicture | OSError | None]:
     """Write and sync a complete download, then validate it: return the image, or why it is invalid.
 
     An image that a proxy compressed is decompressed first.
     """
-    inlet.finish()
+    writer.finish()
     try:
-        return inspect(part.path), None
+        return inspect(temp_file.path), None
     except OSError as error:
         return None, error
     except BadPicture as error:
-        plain = uncompressed(part.path.read_bytes(), MAX_IMAGE)
+        plain = uncompressed(temp_file.path.read_bytes(), MAX_IMAGE)
         try:
             picture = None if plain is None else inspect(plain)
         except BadPicture:
             picture = None
         if plain is None or picture is None:
             return None, error
-        part.replace(plain)
+        temp_file.replace(plain)
         return picture, None
 
 

@@ -10,8 +10,8 @@ from seedream_batch.files.temp_file import HELD_BACK, TempFile
 class DownloadWriter:
     """Writes one download to its temp file. A download no larger than a block stays in memory and needs no thread."""
 
-    def __init__(self, part: TempFile) -> None:
-        self._part = part
+    def __init__(self, temp_file: TempFile) -> None:
+        self._temp_file = temp_file
         self._block: list[bytes] = []
         self._size = 0
         self._writing: asyncio.Future[None] | None = None
@@ -23,7 +23,7 @@ class DownloadWriter:
         if self._size >= HELD_BACK:
             await self.settle()
             block, self._block, self._size = self._block, [], 0
-            self._writing = asyncio.ensure_future(asyncio.to_thread(_write, self._part, block))
+            self._writing = asyncio.ensure_future(asyncio.to_thread(_write, self._temp_file, block))
 
     async def settle(self) -> None:
         """Wait until no thread is writing to the file. Raise the errors of writing."""
@@ -36,11 +36,11 @@ class DownloadWriter:
 
         Every byte was received and `settle` has returned. Blocks: call it on a thread. Raise the errors of writing.
         """
-        _write(self._part, self._block)
+        _write(self._temp_file, self._block)
         self._block = []
-        self._part.finish()
+        self._temp_file.finish()
 
 
-def _write(part: TempFile, block: list[bytes]) -> None:
+def _write(temp_file: TempFile, block: list[bytes]) -> None:
     for data in block:
-        part.take(data)
+        temp_file.take(data)

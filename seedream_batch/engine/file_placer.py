@@ -22,11 +22,11 @@ class FilePlacer:
         self._waiting: list[_Placing] = []
         self._busy = False
 
-    async def place(self, part: Path, path: str) -> None:
+    async def place(self, temp_path: Path, path: str) -> None:
         """Give a synced temp file its final name, durably. Raise `Occupied` or `StorageError`."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((part, path, done))
+        self._waiting.append((temp_path, path, done))
         if not self._busy:
             self._busy = True
             # Deferred, so that files which become ready in this iteration of the loop join the batch.
@@ -39,7 +39,7 @@ class FilePlacer:
         self._busy = bool(batch)
         if not batch:
             return
-        files = [(part, path) for part, path, _ in batch]
+        files = [(temp_path, path) for temp_path, path, _ in batch]
         try:
             work = asyncio.get_running_loop().run_in_executor(None, self._folder.place, files)
         except RuntimeError as error:

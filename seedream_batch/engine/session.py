@@ -424,7 +424,7 @@ def _steady_clock() -> Callable[[], float]:
 
 def _join(context: RunContext) -> None:
     """Make the run one of several workers."""
-    context.worker = WorkerLease(context.writer, clock=context.clock, told=context.tell)
+    context.worker = WorkerLease(context.writer, clock=context.clock, warn=context.tell)
     context.claims = ClaimBatcher(
         context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
         may_go_on=context.may_submit, rest=context.rest, heard=context.worker.on_heartbeat,

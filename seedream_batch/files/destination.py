@@ -66,7 +66,7 @@ class Destination(ABC):
         """Return the path of a temp file, not created yet, for the image of this path."""
 
     @abstractmethod
-    def discard(self, part: Path) -> None:
+    def discard(self, temp_path: Path) -> None:
         """Remove a temp file that did not become an image, if it still exists."""
 
     @abstractmethod

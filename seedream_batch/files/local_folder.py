@@ -159,9 +159,9 @@ class OutputFolder(Destination):
         """
         errors: list[Exception | None] = [None] * len(files)
         named: dict[Path, list[int]] = {}
-        for number, (part, path) in enumerate(files):
+        for number, (temp_path, path) in enumerate(files):
             try:
-                named.setdefault(self._name(part, path), []).append(number)
+                named.setdefault(self._name(temp_path, path), []).append(number)
             except Exception as error:  # noqa: BLE001 - it is not swallowed: the file's caller gets it
                 errors[number] = error
         for folder, numbers in named.items():
@@ -174,13 +174,13 @@ class OutputFolder(Destination):
                     errors[number] = StorageError(str(error))
         return errors
 
-    def _name(self, part: Path, path: str) -> Path:
+    def _name(self, temp_path: Path, path: str) -> Path:
         """Give one file its final name; return the folder to sync."""
         final = self.locate(path)
         with translate_os_errors(final):
             self._make(final.parent)
             try:
-                _give_name(part, final)
+                _give_name(temp_path, final)
             except FileExistsError:
                 message = f"{final} exists already and was not made by this job; move it away, then run again"
                 raise Occupied(message) from None
@@ -286,10 +286,10 @@ class OutputFolder(Destination):
         """Remove a folder in this one if it exists and is empty."""
         self._drop_empty(self.root / name)
 
-    def discard(self, part: Path) -> None:
+    def discard(self, temp_path: Path) -> None:
         """Remove an incomplete file, if it still exists."""
-        with translate_os_errors(part):
-            part.unlink(missing_ok=True)
+        with translate_os_errors(temp_path):
+            temp_path.unlink(missing_ok=True)
 
     def sweep(self, folders: set[str] | None = None) -> None:
         """Remove temp files of killed runs in these folders (relative, "" is the root), or in all."""
@@ -384,19 +384,19 @@ def _opened(file: Path) -> BufferedReader | None:
     return None
 
 
-def _give_name(part: Path, final: Path) -> None:
+def _give_name(temp_path: Path, final: Path) -> None:
     """Rename without ever overwriting: creating a hard link fails if the name is taken."""
     try:
-        os.link(part, final)
+        os.link(temp_path, final)
     except FileExistsError:
         raise
     except OSError:
         # Not every file system has hard links; without them, a check before the rename has to do.
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
-        part.rename(final)
+        temp_path.rename(final)
     else:
-        part.unlink()
+        temp_path.unlink()
 
 
 def _one_entry(left: Path, right: Path) -> bool:

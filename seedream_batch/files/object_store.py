@@ -113,9 +113,9 @@ class ObjectStore(Destination):
         del path
         return self._files.new_part("part")
 
-    def discard(self, part: Path) -> None:
+    def discard(self, temp_path: Path) -> None:
         """Remove a temp file, if it still exists."""
-        self._files.discard(part)
+        self._files.discard(temp_path)
 
     def sweep(self) -> None:
         """Remove the temp files of killed runs. Interrupted uploads leave no objects."""
@@ -128,12 +128,12 @@ class ObjectStore(Destination):
         with ThreadPoolExecutor(min(AT_ONCE, len(files) or 1), thread_name_prefix="upload") as pool:
             return list(pool.map(self._try_to_place, *zip(*files, strict=True))) if files else []
 
-    def _try_to_place(self, part: Path, path: str) -> Exception | None:
+    def _try_to_place(self, temp_path: Path, path: str) -> Exception | None:
         try:
-            with translate_os_errors(part):
-                data = part.read_bytes()
+            with translate_os_errors(temp_path):
+                data = temp_path.read_bytes()
             self._upload(path, data)
-            self.discard(part)
+            self.discard(temp_path)
         except Exception as error:  # noqa: BLE001 - it is not swallowed: the file's caller gets it
             return error
         return None

@@ -96,15 +96,15 @@ class TempFile:
 @contextmanager
 def writing(path: Path) -> Iterator[TempFile]:
     """Yield a temp file; close it at the end, and remove it if anything fails. Raise `StorageError`."""
-    part = TempFile(path)
+    temp_file = TempFile(path)
     try:
         with translate_os_errors(path):
             try:
-                yield part
+                yield temp_file
             finally:
-                part.close()
+                temp_file.close()
     except BaseException:
-        if part.made:
+        if temp_file.made:
             # The first error says more than the failure to remove the file.
             with suppress(OSError):
                 path.unlink(missing_ok=True)

@@ -192,9 +192,9 @@ MUTATIONS = (
         (
             Edit(
                 "engine/collector.py",
-                "            await self._place(part, path, file.sha256)\n",
+                "            await self._place(temp_path, path, file.sha256)\n",
                 "            await self._stored(task, image, file)\n"
-                "            await self._place(part, path, file.sha256)\n"
+                "            await self._place(temp_path, path, file.sha256)\n"
                 "            return\n",
             ),
         ),

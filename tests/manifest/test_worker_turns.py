@@ -75,7 +75,7 @@ class Heard:
 
     async def beats(self, *steps):
         writer = ManifestWriter(self.manifest, lost=lambda _: None)
-        crew = WorkerLease(writer, clock=lambda: self.now, told=lambda _: None)
+        crew = WorkerLease(writer, clock=lambda: self.now, warn=lambda _: None)
         try:
             for step in steps:
                 await crew.send_heartbeat()

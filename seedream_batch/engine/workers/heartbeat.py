@@ -31,12 +31,12 @@ class WorkerLease:
         writer: ManifestWriter,
         *,
         clock: Callable[[], float],
-        told: Callable[[str], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._writer = writer
         self._clock = clock
         self._heard_at = -math.inf
-        self._told = told
+        self._warn = warn
         self._until = 0.0
         self._others: frozenset[int] = frozenset()
         """The other workers at the last heartbeat."""
@@ -62,7 +62,7 @@ class WorkerLease:
         if beat.buried:
             self.left_something = True
             doubt = f"; {beat.in_doubt:,} of its tasks may have been sent" if beat.in_doubt else ""
-            self._told(f"a worker is gone, and its tasks are taken over{doubt}")
+            self._warn(f"a worker is gone, and its tasks are taken over{doubt}")
         self.heard.set()
 
     def on_heartbeat(self, moment: float) -> None:
