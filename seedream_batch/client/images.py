@@ -130,7 +130,7 @@ Take = Callable[[bytes], Awaitable[object]]
 
 
 @dataclass(slots=True)
-class _Course:
+class _PartialDownload:
     """A download that may take several requests: the bytes so far, and which version of the image they belong to."""
 
     take: Take
@@ -213,21 +213,21 @@ class ImageClient:
         """
         if url[:5].lower() == "data:":
             return await _inline(url, take)
-        course = _Course(take)
+        partial = _PartialDownload(take)
         pauses = 0
         while True:
-            before = course.received
-            download = await self._follow(url, course)
-            resumable = course.received > 0 and course.version and not download.lasting
+            before = partial.received
+            download = await self._follow(url, partial)
+            resumable = partial.received > 0 and partial.version and not download.lasting
             if download.kind is not Fetched.BROKEN or not resumable:
                 return download
-            pauses = 0 if course.received - before >= SLOWEST else pauses + 1
+            pauses = 0 if partial.received - before >= SLOWEST else pauses + 1
             wait = max(RESUME_PAUSE * 2.0**pauses, download.retry_after or 0.0)
             if pauses > MOST_PAUSES or wait > LONGEST_RESUME_PAUSE:
                 return download
             await asyncio.sleep(wait)
 
-    async def _follow(self, url: str, course: _Course) -> Download:
+    async def _follow(self, url: str, partial: _PartialDownload) -> Download:
         """Request the missing rest once, following redirects."""
         for _ in range(MAX_REDIRECTS + 1):
             asked = read_url(url)
@@ -235,19 +235,19 @@ class ImageClient:
                 asked = _safe(asked)
             refusal = "the URL cannot be read" if asked is None else self.refusal(asked)
             if asked is None or refusal:
-                return Download(Fetched.REFUSED, course.received, refusal, lasting=True)
-            answer = await self._get(asked, course)
+                return Download(Fetched.REFUSED, partial.received, refusal, lasting=True)
+            answer = await self._get(asked, partial)
             if isinstance(answer, Download):
                 return answer
             url = answer
-        return Download(Fetched.BROKEN, course.received, f"more than {MAX_REDIRECTS} redirects", lasting=True)
+        return Download(Fetched.BROKEN, partial.received, f"more than {MAX_REDIRECTS} redirects", lasting=True)
 
-    async def _get(self, url: yarl.URL, course: _Course) -> Download | str:
+    async def _get(self, url: yarl.URL, partial: _PartialDownload) -> Download | str:
         """Return the download, or the URL of a redirect."""
         self.calls += 1
         proxy = self._proxy if self._proxy is not None and proxy_for(str(url.origin())) else None
         named = proxy if proxy is not None and proxy.scheme not in SOCKS else None
-        wanted = {"Range": f"bytes={course.received}-", "If-Range": course.version} if course.received else {}
+        wanted = {"Range": f"bytes={partial.received}-", "If-Range": partial.version} if partial.received else {}
         exchange = Exchange()
         try:
             async with exchange:
@@ -260,30 +260,30 @@ class ImageClient:
                 )
         except _FAILURES as error:
             if exchange.connected:
-                return Download(Fetched.BROKEN, course.received, describe(error))
+                return Download(Fetched.BROKEN, partial.received, describe(error))
             failure = not_connected(error, proxy)
-            return Download(Fetched.BROKEN, course.received, str(failure), lasting=failure.lasting)
+            return Download(Fetched.BROKEN, partial.received, str(failure), lasting=failure.lasting)
         try:
             status = response.status
             if status in {301, 302, 303, 307, 308} and "location" in response.headers:
                 return _target(str(url), response.headers["location"])
             if status in {403, 404, 410}:
-                return Download(Fetched.GONE, course.received, f"HTTP {status}", status)
-            fault = _begin(course, status, response.headers)
+                return Download(Fetched.GONE, partial.received, f"HTTP {status}", status)
+            fault = _begin(partial, status, response.headers)
             if fault is not None:
                 wait = retry_after(_lower(response.headers), time.time())
-                return Download(Fetched.BROKEN, course.received, fault, status, wait, _is_lasting(status, course))
-            return await self._stream(response, course)
+                return Download(Fetched.BROKEN, partial.received, fault, status, wait, _is_lasting(status, partial))
+            return await self._stream(response, partial)
         finally:
             # A response read to its end has already released its connection.
             response.close()
 
-    async def _stream(self, response: aiohttp.ClientResponse, course: _Course) -> Download:
+    async def _stream(self, response: aiohttp.ClientResponse, partial: _PartialDownload) -> Download:
         def broken(message: str, *, lasting: bool = False) -> Download:
-            return Download(Fetched.BROKEN, course.received, message, response.status, lasting=lasting)
+            return Download(Fetched.BROKEN, partial.received, message, response.status, lasting=lasting)
 
         # With status 200 the body starts at the first byte again: skip what was already received.
-        known = course.received if response.status == 200 else 0
+        known = partial.received if response.status == 200 else 0
         since, mark = self._monotonic(), 0
         came = 0
         while True:
@@ -303,34 +303,34 @@ class ImageClient:
             fresh, known = chunk[known:], max(0, known - len(chunk))
             if not fresh:
                 continue
-            course.received += len(fresh)
-            if course.received > MAX_IMAGE:
+            partial.received += len(fresh)
+            if partial.received > MAX_IMAGE:
                 return broken(f"more than {MAX_IMAGE:,} bytes", lasting=True)
-            await course.take(fresh)
+            await partial.take(fresh)
             # The time to write is not counted against the host.
             since += self._monotonic() - now
-        if course.whole is not None and course.whole != course.received:
-            return broken(f"{course.received:,} of {course.whole:,} bytes came")
-        return Download(Fetched.WHOLE, course.received, status=response.status)
+        if partial.whole is not None and partial.whole != partial.received:
+            return broken(f"{partial.received:,} of {partial.whole:,} bytes came")
+        return Download(Fetched.WHOLE, partial.received, status=response.status)
 
 
-def _begin(course: _Course, status: int, headers: Mapping[str, str]) -> str | None:
+def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -> str | None:
     """Record the version and length of a body; return what is wrong with it, or None."""
     version = _version(headers)
     if status == 200:
-        if course.received and version != course.version:
-            course.version = ""
+        if partial.received and version != partial.version:
+            partial.version = ""
             return "the image was cut off, and is another one now"
         length = headers.get("content-length", "")
-        course.version, course.whole = version, int(length) if length.isdecimal() else None
+        partial.version, partial.whole = version, int(length) if length.isdecimal() else None
         return None
-    if status == 206 and course.received:
+    if status == 206 and partial.received:
         part = _RANGE.fullmatch(headers.get("content-range", "").strip())
-        fits = part is not None and int(part[1]) == course.received and (not version or version == course.version)
-        if part is None or not fits or (course.whole is not None and part[3] not in {"*", str(course.whole)}):
-            course.version = ""
+        fits = part is not None and int(part[1]) == partial.received and (not version or version == partial.version)
+        if part is None or not fits or (partial.whole is not None and part[3] not in {"*", str(partial.whole)}):
+            partial.version = ""
             return "the rest of the image does not fit what came before"
-        course.whole = int(part[2]) + 1 if part[3] == "*" else int(part[3])
+        partial.whole = int(part[2]) + 1 if part[3] == "*" else int(part[3])
         return None
     return f"HTTP {status}"
 
@@ -347,9 +347,9 @@ def _version(headers: Mapping[str, str]) -> str:
     return date if re.fullmatch(r"[\x20-\x7e]{1,40}", date) else ""
 
 
-def _is_lasting(status: int, course: _Course) -> bool:
+def _is_lasting(status: int, partial: _PartialDownload) -> bool:
     """Return whether waiting does not change a status."""
-    if course.received and status == 416:
+    if partial.received and status == 416:
         return True
     return 400 <= status < 500 and status not in {408, 425, 429}
 

@@ -91,7 +91,7 @@ PARALLEL_DOWNLOADS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Got:
+class _DownloadResult:
     """The result of one download: a verified temp file, or what went wrong."""
 
     kind: Fetched
@@ -110,7 +110,7 @@ class _Got:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _PollHistory:
     """What the polls of one task showed so far; times in seconds of the monotonic clock."""
 
     least: int
@@ -158,17 +158,17 @@ class Collector:
     def __init__(self, context: RunContext, breaker: Breaker) -> None:
         self._context = context
         self._breaker = breaker
-        self._closed: dict[str, float] = {}
+        self._paused_hosts: dict[str, float] = {}
         """Until when image hosts asked for no downloads, in seconds of the monotonic clock."""
         self._downloads = asyncio.Semaphore(PARALLEL_DOWNLOADS)
         self._placer = FilePlacer(context.folder)
         self._noted: set[str] = set()
         """Notes about costs that were reported already."""
-        self._told: defaultdict[str, Signal] = defaultdict(Signal)
+        self._durations_known: defaultdict[str, Signal] = defaultdict(Signal)
         """For each resolution, set once the duration of its tasks is known."""
         self._outlooks = {True: Outlook(), False: Outlook()}
         """Polls of several tasks taken together: True for tasks of earlier runs, False for tasks of this run."""
-        self._in_vain = 0
+        self._useless_repeats = 0
         """Repeated downloads without a better image in a row; negative once one was better."""
 
     async def poll_to_end(self, task: TaskRecord, *, at_once: bool) -> list[ImageRecord]:
@@ -185,31 +185,31 @@ class Collector:
         age_then = max(0.0, now - (task.submitted_at or now))
         lifetime = age_then + self._time_left(task, now, at_once=at_once)
         outlook = self._outlooks[at_once]
-        seen = _Seen(_least(task))
+        history = _PollHistory(_least(task))
         try:
             with closing(context.schedule.watch(task.resolution)) as watch:
                 while True:
-                    await self._until_due(watch, task.resolution, seen, began - age_then, at_once=at_once)
+                    await self._until_due(watch, task.resolution, history, began - age_then, at_once=at_once)
                     age = age_then + context.monotonic() - began
                     late = age - lifetime if age >= lifetime else None
                     poll = await self.look(task, age, overdue=late is not None)
-                    await self._keep(task, poll, seen)
+                    await self._store_answer(task, poll, history)
                     now = context.monotonic()
-                    last = seen.take(poll, age=age, late=late, now=now)
-                    if seen.pause or makes_sense(poll):
+                    last = history.take(poll, age=age, late=late, now=now)
+                    if history.pause or makes_sense(poll):
                         outlook.note(task.id, poll, last, now)
                     if poll.kind is Polled.RUNNING:
                         watch.looked(age)
                     await self.notice(poll)
-                    move = self._move(poll, seen, outlook, age=age, overdue=late is not None, asked=task.images)
+                    move = self._move(poll, history, outlook, age=age, overdue=late is not None, asked=task.images)
                     if move is not None:
-                        poll, move = with_images(poll, move, seen.best)
+                        poll, move = with_images(poll, move, history.best)
                         if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (
-                            at_once and last.since == seen.first
+                            at_once and last.since == history.first
                         ):
                             self._learn(watch, task.resolution, age - last.lasted(now), poll)
                         return await self._ended(task, poll, move, context.clock())
-                    if seen.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
+                    if history.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
                         context.stats.trouble += 1
                         text = f"no clear answer past its deadline: {poll.message or poll.kind}"
                         context.emit(event(EventKind.WARNING, task, text))
@@ -217,11 +217,13 @@ class Collector:
         finally:
             outlook.forget(task.id)
 
-    async def _until_due(self, watch: TaskPoller, resolution: str, seen: _Seen, born: float, *, at_once: bool) -> None:
+    async def _until_due(
+        self, watch: TaskPoller, resolution: str, history: _PollHistory, born: float, *, at_once: bool
+    ) -> None:
         """Wait until the next poll of a task is due; `born` in monotonic seconds. Raise `RunStopped`."""
-        if seen.pause:
-            await self._context.rest(seen.pause)
-        elif seen.last is not None or not at_once:
+        if history.pause:
+            await self._context.rest(history.pause)
+        elif history.last is not None or not at_once:
             await self._wait(watch, resolution, born)
         if not self._context.may_poll:
             raise RunStopped
@@ -233,19 +235,21 @@ class Collector:
         # A clock that was set back gives no extra time; after a pause of any length some time is left.
         return max(min(left, timeout), GRACE_AFTER_START if at_once else 0.0)
 
-    def _move(self, poll: Poll, seen: _Seen, outlook: Outlook, *, age: float, overdue: bool, asked: int) -> Move | None:
+    def _move(
+        self, poll: Poll, history: _PollHistory, outlook: Outlook, *, age: float, overdue: bool, asked: int
+    ) -> Move | None:
         """Return what a poll moves its task to; None while the service itself may be at fault.
 
         Raise `RunStopped` when that has lasted long enough to be an outage.
         """
         context = self._context
         now = context.monotonic()
-        last = seen.series
+        last = history.series
         lasted = last.lasted(now)
         move = after_poll(
-            poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked, least=seen.least
+            poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked, least=history.least
         )
-        if move is None and seen.over and seen.heard:
+        if move is None and history.over and history.heard:
             move = Move(TaskState.LOST, f"no clear end {age:.0f} s after it was accepted")
         if age >= KNOWN_FOR:
             return move
@@ -281,7 +285,7 @@ class Collector:
                     break
                 if not follow:
                     deadline = max(deadline, context.clock() + job.run.task_timeout)
-                reopened = await self._found(task, poll, deadline)
+                reopened = await self._accept_again(task, poll, deadline)
                 return await self.poll_to_end(reopened, at_once=True) if follow else []
             move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
             if move is not None or last.count == LEAST_POLLS:
@@ -289,7 +293,7 @@ class Collector:
         poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear end: {poll.kind}"), best)
         if move.to is TaskState.LOST:
             return []
-        reopened = await self._found(task, poll, max(deadline, task.deadline or 0.0))
+        reopened = await self._accept_again(task, poll, max(deadline, task.deadline or 0.0))
         return await self._ended(reopened, poll, move, context.clock())
 
     async def complete(self, task: TaskRecord) -> None:
@@ -346,7 +350,7 @@ class Collector:
             await context.rest(backoff(polls, random=context.random))
         return None
 
-    async def _found(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
+    async def _accept_again(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
         reopened = await context.writer.do(Manifest.found_again, task, deadline=deadline, why=why, now=context.clock())
@@ -360,7 +364,7 @@ class Collector:
         After such a result the wait is computed again, so that tasks waiting for it do not all poll at once.
         """
         context = self._context
-        durations_known = self._told[resolution]
+        durations_known = self._durations_known[resolution]
         wait = watch.wait(context.monotonic() - born)
         if watch.depends_on_others:
             await context.rest_unless(wait, durations_known)
@@ -372,7 +376,7 @@ class Collector:
     def _learn(self, watch: TaskPoller, resolution: str, age: float, poll: Poll) -> None:
         watch.ended(age, poll.took, failed=poll.kind is Polled.FAILED)
         if self._context.schedule.knows(resolution):
-            self._told[resolution].set()
+            self._durations_known[resolution].set()
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Download every announced image of a succeeded task. Raise `RunStopped`."""
@@ -396,10 +400,10 @@ class Collector:
         polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
-    async def _keep(self, task: TaskRecord, poll: Poll, seen: _Seen) -> None:
+    async def _store_answer(self, task: TaskRecord, poll: Poll, history: _PollHistory) -> None:
         """Store an answer that was not fully understood, once, before anything else happens to the task."""
-        if poll.kept is not None and poll.kept.why != seen.kept:
-            seen.kept = poll.kept.why
+        if poll.kept is not None and poll.kept.why != history.kept:
+            history.kept = poll.kept.why
             await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock())
 
     async def notice(self, poll: Poll) -> None:
@@ -498,77 +502,77 @@ class Collector:
         until: float | None = None
         for tries in itertools.count(1):
             host = host_of(image.url)
-            await context.rest(self._closed.get(host, 0.0) - context.monotonic())
+            await context.rest(self._paused_hosts.get(host, 0.0) - context.monotonic())
             async with self._downloads:
                 context.check()
-                got = await self._try(task, image)
-            if got.kind is Fetched.WHOLE:
-                await self._store(task, image, await self._better(task, image, got))
+                result = await self._try(task, image)
+            if result.kind is Fetched.WHOLE:
+                await self._store(task, image, await self._better_download(task, image, result))
                 return
-            self._breaker.failed(task.id, got.message)
+            self._breaker.failed(task.id, result.message)
             # A redirect to a forbidden address counts as bad too, though a captive portal may cause it for a while.
-            bad += got.bad or got.kind is Fetched.REFUSED
-            if bad == MOST_TRIES and got.stands_in and context.clock() < (image.expires_at or 0.0):
+            bad += result.bad or result.kind is Fetched.REFUSED
+            if bad == MOST_TRIES and result.stands_in and context.clock() < (image.expires_at or 0.0):
                 # The host may have the image later; as long as the link is valid, each run tries again.
-                self._leave(task, image, got.message)
+                self._leave_for_next_run(task, image, result.message)
                 return
             if bad == MOST_TRIES:
                 if self._breaker.open:
                     # A page in place of every image points to the network path, not to the images.
-                    self._leave(task, image, got.message)
+                    self._leave_for_next_run(task, image, result.message)
                 else:
-                    await self._give_up(task, image, ImageState.REJECTED, got.message)
+                    await self._give_up(task, image, ImageState.REJECTED, result.message)
                 return
-            lasting += got.lasting
+            lasting += result.lasting
             now = context.monotonic()
             until = now + TRYING if until is None else until
-            wait = max(backoff(tries, random=context.random), got.retry_after)
-            if got.retry_after:
-                self._closed[host] = max(self._closed.get(host, 0.0), now + got.retry_after)
+            wait = max(backoff(tries, random=context.random), result.retry_after)
+            if result.retry_after:
+                self._paused_hosts[host] = max(self._paused_hosts.get(host, 0.0), now + result.retry_after)
             hopeless = context.stop_reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
-            fresh = await self._again(task, image, got, tries, 0.0 if hopeless else wait)
+            fresh = await self._next_try(task, image, result, tries, 0.0 if hopeless else wait)
             if fresh is None:
                 return
             image = fresh
             if hopeless:
-                self._leave(task, image, got.message)
+                self._leave_for_next_run(task, image, result.message)
                 return
 
-    async def _better(self, task: TaskRecord, image: ImageRecord, got: _Got) -> _Got:
+    async def _better_download(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> _DownloadResult:
         """Return the download, or a better one if it is not what was requested and repeating it helps.
 
         Repeating is free. The first image is kept meanwhile, since its link may work only once.
         """
-        if self._in_vain >= MOST_IN_VAIN or not await self._doubt(task, image, got):
-            return got
+        if self._useless_repeats >= MOST_IN_VAIN or not await self._why_flagged(task, image, result):
+            return result
         context = self._context
         try:
             for tries in range(1, MORE_TRIES + 1):
                 await context.rest(backoff(tries, random=context.random))
                 link = await self._fresh_link(task, image) if tries > 1 else None
                 async with self._downloads:
-                    more = await self._try(task, image if link is None else replace(image, url=link.url))
-                if more.temp_path is None:
+                    repeat = await self._try(task, image if link is None else replace(image, url=link.url))
+                if repeat.temp_path is None:
                     continue
-                if not await self._doubt(task, image, more):
-                    self._in_vain = -MOST_IN_VAIN
-                    got, more = more, got
-                if more.temp_path is not None:
-                    await asyncio.to_thread(context.folder.discard, more.temp_path)
-                if self._in_vain < 0:
-                    return got
+                if not await self._why_flagged(task, image, repeat):
+                    self._useless_repeats = -MOST_IN_VAIN
+                    result, repeat = repeat, result
+                if repeat.temp_path is not None:
+                    await asyncio.to_thread(context.folder.discard, repeat.temp_path)
+                if self._useless_repeats < 0:
+                    return result
         except RunStopped:
-            return got
+            return result
         except BaseException:
-            if got.temp_path is not None:
-                context.folder.discard(got.temp_path)
+            if result.temp_path is not None:
+                context.folder.discard(result.temp_path)
             raise
-        self._in_vain += 1
-        return got
+        self._useless_repeats += 1
+        return result
 
-    async def _doubt(self, task: TaskRecord, image: ImageRecord, got: _Got) -> str:
+    async def _why_flagged(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> str:
         """Return why a complete image is not what was requested; empty if it is, as far as can be told."""
-        file = got.file
+        file = result.file
         if file is None:
             raise AssertionError("a whole download has a file")
         twin = await self._context.writer.do(Manifest.twin, image, file.sha256)
@@ -594,13 +598,13 @@ class Collector:
         known = await self._context.writer.do(Manifest.delivered, task.id)
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
-    async def _again(
-        self, task: TaskRecord, image: ImageRecord, got: _Got, tries: int, wait: float
+    async def _next_try(
+        self, task: TaskRecord, image: ImageRecord, result: _DownloadResult, tries: int, wait: float
     ) -> ImageRecord | None:
         """Return the image to try next, with a fresh URL if there is one; None when nothing is left to try."""
         context = self._context
         url, expires = None, None
-        if got.kind is not Fetched.BROKEN or tries > 1:
+        if result.kind is not Fetched.BROKEN or tries > 1:
             # The link is dead or yields no valid image: another poll, which is free, may return fresh links.
             poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
@@ -611,26 +615,26 @@ class Collector:
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
                 url, expires = fresh.url, fresh.expires_at
-            elif got.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
-                await self._without_link(task, image, got)
+            elif result.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
+                await self._without_link(task, image, result)
                 return None
-            if got.kind is Fetched.GONE and url == image.url and tries > 2:
-                await self._without_link(task, image, got)
+            if result.kind is Fetched.GONE and url == image.url and tries > 2:
+                await self._without_link(task, image, result)
                 return None
         await context.rest(wait)
         return await context.writer.do(
-            Manifest.try_again, image, why=got.message, url=url, expires_at=expires, now=context.clock()
+            Manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock()
         )
 
-    async def _without_link(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
+    async def _without_link(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
         """Give up an image whose link is dead and has no replacement, but only once the link has expired."""
-        why = f"the link is dead ({got.message}) and no other could be had"
+        why = f"the link is dead ({result.message}) and no other could be had"
         if self._context.clock() >= (image.expires_at or 0.0):
             await self._give_up(task, image, ImageState.EXPIRED, why)
         else:
-            self._leave(task, image, why, dead=True)
+            self._leave_for_next_run(task, image, why, dead=True)
 
-    def _leave(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
+    def _leave_for_next_run(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
         """Leave an image announced for the next run; `dead` if it has nothing but a dead link."""
         self._breaker.left(task.id, why, dead=dead)
         self._context.stats.trouble += 1
@@ -645,7 +649,7 @@ class Collector:
         kind = EventKind.EXPIRED if state is ImageState.EXPIRED else EventKind.REJECTED
         context.emit(event(kind, task, f"image {image.index}: {why}"))
 
-    async def _try(self, task: TaskRecord, image: ImageRecord) -> _Got:
+    async def _try(self, task: TaskRecord, image: ImageRecord) -> _DownloadResult:
         """Download an image once into a temp file beside its path, sync it and validate it."""
         folder = self._context.folder
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
@@ -662,24 +666,24 @@ class Collector:
             if temp_file.made:
                 await asyncio.to_thread(folder.discard, path)
             retry_after = download.retry_after or 0.0
-            return _Got(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
+            return _DownloadResult(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
         if picture is None:
             await asyncio.to_thread(folder.discard, path)
-            return _Got(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
+            return _DownloadResult(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
         if is_placeholder(picture.width, picture.height):
             await asyncio.to_thread(folder.discard, path)
             text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
-            return _Got(Fetched.BROKEN, text, bad=True, stands_in=True)
+            return _DownloadResult(Fetched.BROKEN, text, bad=True, stands_in=True)
         file = StoredFile(temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format)
-        return _Got(Fetched.WHOLE, temp_path=path, file=file, picture=picture)
+        return _DownloadResult(Fetched.WHOLE, temp_path=path, file=file, picture=picture)
 
-    async def _store(self, task: TaskRecord, image: ImageRecord, got: _Got) -> None:
+    async def _store(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
         """Give the verified file its final name: record path and hash, rename, record that it is stored.
 
         That order makes a crash in between recoverable by the hash.
         """
         context = self._context
-        temp_path, file, picture = got.temp_path, got.file, got.picture
+        temp_path, file, picture = result.temp_path, result.file, result.picture
         if temp_path is None or file is None or picture is None:
             raise AssertionError("a whole download has a file")
         path = ""
@@ -690,7 +694,7 @@ class Collector:
             await asyncio.to_thread(context.folder.discard, temp_path)
             if not isinstance(error, Occupied):
                 raise
-            if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):
+            if path != "" and await asyncio.to_thread(_is_stored, context.folder, path, file.sha256):
                 # A run that stopped at once had given it its name already.
                 await self._stored(task, image, file)
                 return
@@ -739,7 +743,7 @@ class Collector:
     async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
         if image.path is None or image.sha256 is None:
             return
-        if not await asyncio.to_thread(_is_there, self._context.folder, image.path, image.sha256):
+        if not await asyncio.to_thread(_is_stored, self._context.folder, image.path, image.sha256):
             return
         if await self._context.writer.do(Manifest.owner, image.path or ""):
             # Another image with the same bytes owns the path.
@@ -753,7 +757,7 @@ def _least(task: TaskRecord) -> int:
     return 1 if leaves_count_open(json.loads(task.body)) else task.images
 
 
-def _is_there(folder: Destination, path: str, sha256: str) -> bool:
+def _is_stored(folder: Destination, path: str, sha256: str) -> bool:
     """Return whether the file that a run gave this name is there; its name is durable then.
 
     The run may have been killed before it synced the folder.

@@ -125,10 +125,10 @@ class Scheduler:
             await self._recheck()
             return
         while True:
-            await self._go_on()
+            await self._continue()
             if not context.options.collect:
                 await self._submit_all()
-            if worker is None or not await self._others_left_something(worker):
+            if worker is None or not await self._wait_for_others(worker):
                 return
 
     async def _adopt(self) -> None:
@@ -139,13 +139,13 @@ class Scheduler:
             for task in await self._context.writer.do(Manifest.records, page):
                 await self._collector.adopt(task)
 
-    async def _go_on(self) -> None:
+    async def _continue(self) -> None:
         """Continue everything that was submitted and that no other worker owns."""
         context = self._context
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
-            async for task in self._taken_up(await context.writer.do(Manifest.numbers, TaskState.UNCERTAIN)):
+            async for task in self._owned(await context.writer.do(Manifest.numbers, TaskState.UNCERTAIN)):
                 only = context.options.resend_only
                 chosen = await context.writer.do(Manifest.is_chosen, task)
                 waits = task.state is TaskState.UNCERTAIN and not task.held
@@ -155,13 +155,13 @@ class Scheduler:
     async def _collect_first(self) -> None:
         """Collect what is already paid for: images whose links expire soonest first, then running tasks."""
         to_fetch = await self._context.writer.do(Manifest.to_fetch)
-        async for task in self._taken_up(to_fetch):
+        async for task in self._owned(to_fetch):
             # Only the tasks that this worker owns.
             self._breaker.carries([task.id])
             if not self._context.alone:
                 await self._collector.adopt(task)
             await self._start(task, self._collector.fetch_all(task))
-        async for task in self._taken_up(await self._context.writer.do(Manifest.numbers, TaskState.ACCEPTED)):
+        async for task in self._owned(await self._context.writer.do(Manifest.numbers, TaskState.ACCEPTED)):
             if task.state is TaskState.ACCEPTED:
                 await self._start(task, self._follow(task, at_once=True))
         await self._find_lost()
@@ -173,7 +173,7 @@ class Scheduler:
             await self._find_lost()
             return
         since = context.clock() - KNOWN_FOR
-        async for task in self._taken_up(await context.writer.do(Manifest.short_of_images, since)):
+        async for task in self._owned(await context.writer.do(Manifest.short_of_images, since)):
             await self._start(task, self._collector.complete(task))
 
     async def _find_lost(self) -> None:
@@ -187,15 +187,15 @@ class Scheduler:
             lost = sorted(context.random.sample(lost, max(room, 0)))
         known.update(lost)
         follow = context.options.recheck is None and context.options.verify is None
-        async for task in self._taken_up(lost):
+        async for task in self._owned(lost):
             chosen = context.options.recheck is None or await context.writer.do(Manifest.is_chosen, task)
             if chosen and task.state is TaskState.LOST:
-                await self._start(task, self._find(task, follow=follow))
+                await self._start(task, self._poll_lost(task, follow=follow))
 
-    async def _find(self, task: TaskRecord, *, follow: bool) -> None:
+    async def _poll_lost(self, task: TaskRecord, *, follow: bool) -> None:
         await self._collector.fetch(task, await self._collector.find_again(task, follow=follow))
 
-    async def _taken_up(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
+    async def _owned(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
         """Take ownership of these tasks and yield their current records, page by page: there may be a million.
 
         None of them may be in flight yet. A worker takes no more than it can start at once.
@@ -216,7 +216,7 @@ class Scheduler:
             return AHEAD
         return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
 
-    async def _others_left_something(self, worker: WorkerLease) -> bool:
+    async def _wait_for_others(self, worker: WorkerLease) -> bool:
         """With nothing left to do, wait for work that other workers leave; return whether there is any."""
         context = self._context
         options = context.options
@@ -242,7 +242,7 @@ class Scheduler:
             return
         worker.heard.clear()
         await self._take_in_rescued(worker)
-        await self._go_on()
+        await self._continue()
 
     async def _take_in_rescued(self, worker: WorkerLease) -> None:
         """Import task ids that a dead worker could not store, so that fewer tasks become uncertain."""
@@ -304,14 +304,14 @@ class Scheduler:
         while True:
             # Checked again after each wait: tasks taken over from others use slots and disk space as well.
             await self._take_slot()
-            if not await self._images_arrive():
+            if not await self._wait_for_images():
                 return False
             while not (room := self._room_for(task)) and len(self._working) > 0:
                 await self._until_changed()
             if not room:
                 context.stop_submitting(StopReason.STORAGE, self._shortage(task))
             if self._submitter.blocked_by:
-                if await self._something_settles():
+                if await self._wait_for_settlement():
                     self._submitter.blocked_by = ""
                     continue
                 context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
@@ -323,7 +323,7 @@ class Scheduler:
             self._submitter.give_up_turn()
         return False
 
-    async def _images_arrive(self) -> bool:
+    async def _wait_for_images(self) -> bool:
         """Wait until images can be downloaded, as far as is known; return False if nothing more is to be bought."""
         context = self._context
         while not context.options.submit_only and not self._breaker.may_buy(len(self._working)):
@@ -335,7 +335,7 @@ class Scheduler:
             await self._until_changed()
         return True
 
-    async def _something_settles(self) -> bool:
+    async def _wait_for_settlement(self) -> bool:
         """Wait until a reservation may be settled or released; return whether there was anything to wait for."""
         while self._working:
             # A task without a claim has no reservation yet, and releases nothing if it gets none.

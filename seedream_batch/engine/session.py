@@ -299,7 +299,7 @@ class _Runner:
         connections = affordable(min(max(16, job.run.max_in_flight), MOST_CONNECTIONS))
         # Handle signals until the very end: Python's own handling of Ctrl-C would interrupt a write in progress.
         with self._signals():
-            writer = ManifestWriter(self._manifest, lost=self._line_lost)
+            writer = ManifestWriter(self._manifest, lost=self._on_connection_lost)
             try:
                 await self._run_with(writer, job, connections)
             finally:
@@ -310,7 +310,7 @@ class _Runner:
             Service(self._origin, self._key, connections=connections) as service,
             ImageClient(self._origin) as images,
         ):
-            self._learn()
+            self._load_durations()
             context = self.context = RunContext(
                 job=job,
                 options=self.options,
@@ -333,27 +333,27 @@ class _Runner:
                 stats=self.stats,
             )
             if self._manifest.shared:
-                _join(context)
+                _become_worker(context)
             if self._interrupted:
                 context.end(StopReason.INTERRUPTED, "interrupted at its start")
             try:
-                await self._carry_out(context)
+                await self._work_to_end(context)
             finally:
                 self.calls = service.calls + images.calls
 
-    def _learn(self) -> None:
+    def _load_durations(self) -> None:
         """Load the task durations measured by earlier runs."""
         with ManifestReader(self._manifest.place) as reader:
             for resolution, seconds in reader.task_times().items():
                 self.schedule.learn(resolution, seconds)
 
-    async def _carry_out(self, context: RunContext) -> None:
+    async def _work_to_end(self, context: RunContext) -> None:
         """Work to the end. A cancellation ends the run like Ctrl-C, so that no paid result is dropped."""
         work = self._work = asyncio.ensure_future(Scheduler(context).run())
         loop = asyncio.get_running_loop()
 
         def asked(at_once: bool) -> None:  # noqa: FBT001 - called by the interruption
-            loop.call_soon_threadsafe(self._asked, context, at_once)
+            loop.call_soon_threadsafe(self._on_interruption, context, at_once)
 
         cancelled: asyncio.CancelledError | None = None
         with self._interruption.heard(asked), _time_limit(context):
@@ -373,7 +373,7 @@ class _Runner:
     def _interrupt(self, why: str, number: int | None) -> None:
         """Finish what is being sent or written; stop at once when called a second time."""
         if self._interrupted:
-            self._leave()
+            self._stop_at_once()
         else:
             self._interrupted = True
             self.signal = number
@@ -381,19 +381,19 @@ class _Runner:
                 more = "what is being sent or written is finished; once more leaves at once"
                 self.context.end(StopReason.INTERRUPTED, why, more=more)
 
-    def _asked(self, context: RunContext, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
+    def _on_interruption(self, context: RunContext, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """Handle an interruption; stop at once only if `at_once` is set, however often it is called."""
         if not self._interrupted:
             self._interrupted = True
             context.end(StopReason.INTERRUPTED, "it was asked to end")
         if at_once:
-            self._leave()
+            self._stop_at_once()
 
-    def _line_lost(self, text: str) -> None:
+    def _on_connection_lost(self, text: str) -> None:
         if self.context is not None:
             self.context.tell(f"{text}; nothing new is sent before it answers again")
 
-    def _leave(self) -> None:
+    def _stop_at_once(self) -> None:
         """Cancel everything at once; the next run recovers."""
         self._manifest.abort_retries()
         if self._work is not None:
@@ -422,7 +422,7 @@ def _steady_clock() -> Callable[[], float]:
     return lambda: offset + time.clock_gettime(kind)
 
 
-def _join(context: RunContext) -> None:
+def _become_worker(context: RunContext) -> None:
     """Make the run one of several workers."""
     context.worker = WorkerLease(context.writer, clock=context.clock, warn=context.tell)
     context.claims = ClaimBatcher(

@@ -39,7 +39,7 @@ JOINING = 120.0
 _STEP = 0.2
 """Seconds between two checks whether this worker may join."""
 
-_TOLD_AFTER = 2.0
+_WARN_AFTER = 2.0
 """Seconds of waiting after which the user is told why."""
 
 
@@ -181,7 +181,7 @@ class _Waiting:
         self._manifest = manifest
         self._report = report
         self._begun = time.monotonic()
-        self._told = False
+        self._warned = False
         self._waited_for = 0
         self._since = self._begun
 
@@ -189,8 +189,8 @@ class _Waiting:
         repeated(lambda: self._manifest.expire_workers(time.time(), platform.node()))
 
     def a_moment(self, why: str) -> None:
-        if not self._told and time.monotonic() - self._begun > _TOLD_AFTER:
-            self._told = True
+        if not self._warned and time.monotonic() - self._begun > _WARN_AFTER:
+            self._warned = True
             self._report(why)
         time.sleep(_STEP)
 

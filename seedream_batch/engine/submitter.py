@@ -66,7 +66,7 @@ class Submitter:
         self._bad_uploads = 0
         self._same_ids = 0
         """Tasks for which the service returned the id of another one."""
-        self._told_of_silence = False
+        self._warned_of_slowness = False
         self._refusals = Refusals()
         self._not_offered = 0
         self._pages: dict[int, tuple[int, int]] = {}
@@ -148,11 +148,11 @@ class Submitter:
                 if tries > 1 and await context.writer.do(Manifest.open_claim, task) is None:
                     return None
                 if context.claims is not None:
-                    await self._leave(await context.claims.turn() - context.monotonic())
-                    if not self._counts_for(body):
+                    await self._wait_to_send(await context.claims.turn() - context.monotonic())
+                    if not self._lease_covers(body):
                         await context.rest(BEAT)
                         continue
-                outcome = await self._judged(task, await context.service.submit(body, claim.key))
+                outcome = await self._classified(task, await context.service.submit(body, claim.key))
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
             finally:
@@ -180,8 +180,8 @@ class Submitter:
         """Return the committed intent and the outcome of its POST; None when nothing was sent."""
         context = self._context
         try:
-            kept = await self._references.with_uploads(task)
-            body = await self._references.with_inlined(kept or task.body)
+            sent_body = await self._references.with_uploads(task)
+            body = await self._references.with_inlined(sent_body or task.body)
         except (ServiceError, StorageError, BadReferenceImage) as error:
             await self._not_prepared(task, error)
             return None
@@ -191,32 +191,32 @@ class Submitter:
         if not context.may_submit():
             return None
         context.rescue.prepare()
-        claim, wait = await self._claim_in_turn(Intent(task.id, kept))
+        claim, wait = await self._claim_in_turn(Intent(task.id, sent_body))
         if claim is None:
             return None
         self.unclaimed.discard(task.id)
         self.claims += 1
         context.stats.submitted += 1
         # A short wait that is never cancelled: from here on, only an answer tells the outcome.
-        await self._leave(wait)
-        if not self._counts_for(body):
+        await self._wait_to_send(wait)
+        if not self._lease_covers(body):
             await self._not_sent(claim)
             return None
-        outcome = await self._judged(task, await context.service.submit(body, claim.key))
+        outcome = await self._classified(task, await context.service.submit(body, claim.key))
         self._notice(outcome, first=True)
         return claim, outcome
 
-    async def _judged(self, task: TaskRecord, outcome: Submission) -> Submission:
+    async def _classified(self, task: TaskRecord, outcome: Submission) -> Submission:
         """Return the outcome; if the key is valid, a 403 is about this request, and a 401 about the model."""
         if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
-            return self._walled(task, outcome)
+            return self._blocked_page(task, outcome)
         if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
             return outcome
         message = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
         return replace(outcome, kind=kind, message=message)
 
-    def _walled(self, task: TaskRecord, outcome: Submission) -> Submission:
+    def _blocked_page(self, task: TaskRecord, outcome: Submission) -> Submission:
         """Return the outcome of a 429 with a firewall's page: about this request if others are accepted in between."""
         times, accepted = self._pages.get(task.id, (0, -1))
         if self._refusals.successes > accepted:
@@ -237,7 +237,7 @@ class Submitter:
         self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
         return (None, 0.0) if granted is None else (granted[0], granted[1] - context.monotonic())
 
-    async def _leave(self, wait: float) -> None:
+    async def _wait_to_send(self, wait: float) -> None:
         """Wait until a request may be sent; requests that a busy loop wakes late are not sent together."""
         context = self._context
         while wait > 0:
@@ -246,7 +246,7 @@ class Submitter:
             now = context.monotonic()
             wait = context.pace.leaving(now) if now - due > LATE else 0.0
 
-    def _counts_for(self, body: str) -> bool:
+    def _lease_covers(self, body: str) -> bool:
         """Return whether the lease outlives a request with this body."""
         worker = self._context.worker
         return worker is None or worker.counts_for(min(longest_submission(body), LEASE / 2))
@@ -256,8 +256,8 @@ class Submitter:
         context = self._context
         now = context.clock()
         why = "not sent: this worker was not heard of for too long"
-        if not self._told_of_silence:
-            self._told_of_silence = True
+        if not self._warned_of_slowness:
+            self._warned_of_slowness = True
             context.tell(
                 f"{context.writer.manifest.name} answers too slowly; nothing is sent unless it answers in time"
             )
@@ -326,7 +326,7 @@ class Submitter:
                 storing = asyncio.ensure_future(storing)
                 if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
                     # The server may recover, but a kill meanwhile must not lose paid task ids.
-                    self._rescue(claim, outcome, now, "the manifest's server does not answer")
+                    self._rescue_ids(claim, outcome, now, "the manifest's server does not answer")
                     rescued = True
             accepted = await storing
         except BaseException as error:
@@ -334,7 +334,7 @@ class Submitter:
             if not rescued:
                 leaving = isinstance(error, asyncio.CancelledError)
                 why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
-                self._rescue(claim, outcome, now, why)
+                self._rescue_ids(claim, outcome, now, why)
             raise
         if accepted.state is TaskState.UNCERTAIN:
             context.stats.uncertain += task.state is not TaskState.UNCERTAIN
@@ -374,7 +374,7 @@ class Submitter:
         await self._context.writer.do(Manifest.still_uncertain, task, why=why, held=True, now=now, kept=kept)
         self._context.emit(event(EventKind.UNCERTAIN, task, why))
 
-    def _rescue(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
+    def _rescue_ids(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
         """Write task ids that the manifest may not store to the rescue file, or at least to the log."""
         context = self._context
         ids = " ".join(outcome.task_ids)

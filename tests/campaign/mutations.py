@@ -280,7 +280,7 @@ MUTATIONS = (
             Edit("engine/scheduler.py", "        await self._adopt()\n", ""),
             Edit(
                 "engine/collector.py",
-                'if path != "" and await asyncio.to_thread(_is_there, context.folder, path, file.sha256):',
+                'if path != "" and await asyncio.to_thread(_is_stored, context.folder, path, file.sha256):',
                 "if not path:",
             ),
         ),
