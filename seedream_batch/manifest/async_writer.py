@@ -1,4 +1,4 @@
-"""Writes the manifest for an event loop: many calls to one commit, which a thread waits for."""
+"""Writes the manifest for an event loop: groups many calls into one commit, which a thread waits for."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from seedream_batch.manifest.db.connection import Sql, Transaction
 from seedream_batch.manifest.manifest import Manifest
 
 MOST_COLLISIONS = 20
-"""Times in a row that a transaction may be broken off because of another one."""
+"""Times in a row that a transaction may be aborted because of another one."""
 
 Result = TypeVar("Result")
 Args = ParamSpec("Args")
 
 
 def repeated(call: Callable[[], Result]) -> Result:
-    """The result of a call that may be broken off because of another worker's, and is then made again."""
+    """Return the result of a call, repeating it if it is aborted because of another worker's transaction."""
     for _ in range(MOST_COLLISIONS):
         try:
             return call()
@@ -48,7 +48,7 @@ class ManifestWriter:
     def __init__(
         self, manifest: Manifest, *, most_together: int = 256, lost: Callable[[str], None] = lambda _: None
     ) -> None:
-        """`lost` is told, in the loop, when the manifest's server is gone; the writer waits for it."""
+        """Start; `lost` is called in the loop with a message when the connection is lost, while the writer waits."""
         self.manifest = manifest
         self._lost = lost
         self._most = most_together
@@ -58,7 +58,7 @@ class ManifestWriter:
         self._idle.set()
         self._closed = self._broken = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest-writer")
-        # Started here, where that may fail: later, a transaction would wait for it.
+        # Start the thread here, where that may fail: later, a transaction would depend on it.
         self._thread.submit(int).result()
         if manifest.quick:
             manifest.wait_for_lock(0)
@@ -80,9 +80,9 @@ class ManifestWriter:
         return await future
 
     async def close(self) -> None:
-        """Waits until every call is done, however often that is cancelled, and ends the thread.
+        """Wait until every call is done, even if cancelled repeatedly, and end the thread.
 
-        The manifest stays open, and is nobody else's any more.
+        The manifest stays open, and is available to others again.
         """
         self._closed = True
         cancelled: asyncio.CancelledError | None = None
@@ -98,7 +98,7 @@ class ManifestWriter:
             raise cancelled
 
     def _next(self) -> None:
-        """Begins the next transaction; idle if there is nothing to do."""
+        """Start the next transaction; become idle if there is nothing to do."""
         if self._broken or not self._calls:
             self._idle.set()
             return
@@ -116,7 +116,7 @@ class ManifestWriter:
             try:
                 sql = transaction.__enter__()
             except ManifestBusy:
-                # Somebody looks into the manifest with a tool that locks it.
+                # Another program has locked the file.
                 def begun(sql: Sql | None, error: BaseException | None) -> None:
                     self._begun(batch, transaction, sql, error)
 
@@ -139,7 +139,7 @@ class ManifestWriter:
     def _begun(
         self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None
     ) -> None:
-        """Carries the calls out and has them committed."""
+        """Run the calls, and have them committed."""
         if sql is None:
             self._end(batch, [], error)
             return
@@ -153,7 +153,7 @@ class ManifestWriter:
             self._break_off()
             raise
         if self.manifest.changes == before:
-            # Nothing to wait for.
+            # Nothing has changed, so there is no sync to wait for.
             self._end(batch, outcomes, _committed(transaction))
             return
         try:
@@ -162,7 +162,7 @@ class ManifestWriter:
             self._end(batch, [], _taken_back(transaction, failure))
 
     def _on_thread(self, work: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
-        """Has the thread do something; `then` gets its result and its error, back in the loop."""
+        """Run `work` on the thread; `then` gets its result and error, back in the loop."""
 
         def carry_out() -> None:
             result, error = None, None
@@ -189,7 +189,7 @@ class ManifestWriter:
                 with self.manifest.group():
                     outcomes = self._run(batch)
             except Collision:
-                # The server has let the other one go on.
+                # The server let the other transaction continue.
                 collisions += 1
                 if collisions > MOST_COLLISIONS:
                     raise
@@ -220,13 +220,13 @@ class ManifestWriter:
         return outcomes
 
     def _break_off(self) -> None:
-        """Nothing more is carried out; a transaction that is open ends with the connection, and is not kept."""
+        """Stop: an open transaction ends with the connection and is not committed."""
         self._closed = self._broken = True
         self._idle.set()
 
 
 def _committed(transaction: Transaction) -> BaseException | None:
-    """Commits; what went wrong, if anything did."""
+    """Commit; return the error, if any."""
     try:
         transaction.__exit__(None, None, None)
     except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
@@ -235,7 +235,7 @@ def _committed(transaction: Transaction) -> BaseException | None:
 
 
 def _taken_back(transaction: Transaction, failure: Exception) -> BaseException:
-    """Rolls back because of a failure; the failure in the words of the manifest."""
+    """Roll back because of a failure; return it as an error of the manifest."""
     try:
         transaction.__exit__(type(failure), failure, failure.__traceback__)
     except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it

@@ -1,4 +1,4 @@
-"""What every part of the manifest stands on: the connection, the facts, and moves that are guarded and logged."""
+"""The base of all stores of the manifest: the connection, facts, and guarded, logged transitions."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from seedream_batch.model.locations import Place
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 
 SILENT = "silent"
-"""The outcome of a run that was taken away, since nothing was heard of it any more."""
+"""Outcome of a run whose worker expired."""
 
 ENTERED = "entered"
-"""The fact that says what the tasks of the job were made from, on a manifest that workers share."""
+"""Fact: what the tasks of the job were made from, on a shared manifest."""
 
 SWEPT = "swept"
-"""The fact that says up to which run what was left unfinished is gone."""
+"""Fact: the last run whose unfinished files were removed."""
 
 TASK_TIMES = "task_times"
-"""The fact in which a run leaves to the next one how long tasks took, as JSON: lists of seconds by resolution."""
+"""Fact: durations of tasks for the next run, as JSON: lists of seconds by resolution."""
 
 ACCOUNT = "account"
-"""The fact that has a salt, and by it hashed each known key, with the number of the account that it belongs to."""
+"""Fact: a salt, and for each known key its salted hash and the number of its account."""
 
 _OPEN = (
     "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
     " UNION SELECT id FROM tasks WHERE state = 'lost' AND task_ids IS NOT NULL"
     " UNION SELECT task FROM images WHERE state = 'announced'"
 )
-"""The tasks that only the account they were sent from can bring to an end, each part by an index of its own."""
+"""Tasks that only the account they were sent with can finish, each part with an index of its own."""
 
 MOVED_TO = "moved_to"
-"""The fact that says where a manifest has gone; from then on it is only there to be looked at."""
+"""Fact: where the manifest was moved; from then on it is read-only."""
 
 
 class BaseStore:
-    """A manifest open for writing; see `Manifest`, which has all its parts."""
+    """A manifest open for writing; see `Manifest`, which combines all stores."""
 
     def __init__(self, place: Place, *, shared: bool = False) -> None:
         self.place = place
         self._connection = connect(place, shared=shared)
         self.name = self._connection.name
-        """The manifest as people know it."""
+        """The manifest for people."""
         self._run: int | None = None
         self._account = 1
         """The account that tasks are sent with."""
@@ -69,7 +69,7 @@ class BaseStore:
 
     @property
     def shared(self) -> bool:
-        """Whether runs work on it beside this one; see `WorkerStore`."""
+        """Whether other runs may work on it too; see `WorkerStore`."""
         return self._connection.shared
 
     @property
@@ -79,28 +79,28 @@ class BaseStore:
 
     @property
     def changes(self) -> int:
-        """A number that grows with what is changed."""
+        """A number that grows with every change."""
         return self._connection.changes
 
     def again(self) -> bool:
-        """Makes a line that is lost anew; see `Connection.again`."""
+        """Reconnect after the connection was lost; see `Connection.again`."""
         return self._connection.again()
 
     def abort_retries(self) -> None:
-        """From here on, and on any thread, waits for no line any more."""
+        """Stop waiting for lost connections. Thread-safe."""
         self._connection.abort_retries()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
         self._connection.close()
 
     def fact(self, name: str) -> str:
-        """A fact by its name, empty if it was never told."""
+        """Return a fact by its name; empty if it was never set."""
         row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
         return str(row[0]) if row else ""
 
     def set_facts(self, facts: dict[str, str]) -> None:
-        """Stores facts: `job`, `job_file`, `service`, `created_at`."""
+        """Store facts: `job`, `job_file`, `service`, `created_at` and others."""
         with self.group() as sql:
             sql.executemany(
                 "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -108,58 +108,58 @@ class BaseStore:
             )
 
     def keep_task_times(self, seconds: Mapping[str, Sequence[float]]) -> None:
-        """Leaves to the next run how long tasks took, by resolution; `ManifestReader.task_times` gives it."""
+        """Store the durations of tasks by resolution, for `ManifestReader.task_times` of the next run."""
         self.set_facts({TASK_TIMES: json.dumps(seconds)})
 
     def was_cut_off(self) -> bool:
-        """Whether a run since the last sweep ended without a word, and may have left unfinished files."""
+        """Return whether a run since the last sweep was killed, and may have left unfinished files."""
         swept = int(self.fact(SWEPT) or 0)
         sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
         return self._connection.row(sql, (swept, SILENT, self._run or 0)) is not None
 
     def swept(self) -> None:
-        """Nothing unfinished is left of the runs before this one."""
+        """Record that no unfinished files of earlier runs are left."""
         self.set_facts({SWEPT: str((self._run or 1) - 1)})
 
     def newest_run(self) -> float:
-        """When the last of the other runs began or ended, in unix seconds by the clock that it had; 0 without any."""
+        """Return when the last of the other runs began or ended, in unix seconds of its own clock; 0 without any."""
         sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
         return max(map(float, self._connection.rows(sql, (self._run or 0,))[0]))
 
     def open(self, *, verifies: bool) -> dict[int, int]:
-        """How many tasks of each account are open: in flight, in doubt, lost with a task id, or not all fetched.
+        """Return the number of open tasks per account: in flight, uncertain, lost with a task id, or not all fetched.
 
-        For a command that `verifies`, all that the service may be asked about.
+        For a command that `verifies`, all tasks that the service may be asked about.
         """
         which = f"id IN ({_OPEN})" + (" OR task_ids IS NOT NULL" if verifies else "")
         rows = self._connection.rows(f"SELECT account, count(*) FROM tasks WHERE {which} GROUP BY account")
         return {int(account): int(count) for account, count in rows}
 
     def is_anothers(self, task: TaskRecord) -> bool:
-        """Whether a task was last sent with another account than that of this run."""
+        """Return whether a task was last sent with an account other than this run's."""
         sql = "SELECT 1 FROM tasks WHERE id = ? AND account != ?"
         return self._connection.row(sql, (task.id, self._account)) is not None
 
     def unite_accounts(self, accounts: Collection[int], account: int) -> None:
-        """The tasks of these accounts belong to one of them."""
+        """Assign the tasks of these accounts to one account."""
         condition, value = self._connection.among("account", accounts)
         with self.group() as sql:
             sql.execute(f"UPDATE tasks SET account = ? WHERE {condition} AND account != ?", (account, value, account))
 
     def one_joins(self) -> None:
-        """On a shared manifest: until the transaction ends, no other worker joins."""
+        """On a shared manifest, keep other workers from joining until the transaction ends."""
         if self.shared:
             self._connection.sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
 
     def begin_run(
         self, *, now: float, pid: int, host: str, version: str, service: str, account: int | None = None
     ) -> int:
-        """Records that a run began; later events name it. On a shared manifest it joins those at work.
+        """Record the start of a run, which later events refer to. On a shared manifest, join the active workers.
 
-        `account` is the number of the one that it sends tasks with, None where it asks the service nothing.
+        `account` is the number of the account that it sends tasks with, None if it does not ask the service.
         """
         with self.group() as sql:
-            # So that the numbers of workers are seen in their order.
+            # Lock first, so that workers become visible in the order of their numbers.
             self.one_joins()
             row = sql.execute(
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
@@ -172,11 +172,11 @@ class BaseStore:
         return self._run
 
     def task(self, number: int) -> TaskRecord:
-        """One task."""
+        """Return one task."""
         return task_record(self._connection.rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,))[0])
 
     def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """These tasks (at most a few hundred at a time), in this order."""
+        """Return these tasks (at most a few hundred at a time), in this order."""
         sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
         found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
         return [found[number] for number in numbers]
@@ -204,7 +204,7 @@ class BaseStore:
         self._log(sql, task.id, old, new, why, now)
 
     def _leaving(self, task: TaskRecord, *states: TaskState) -> None:
-        """The edges alone would let the outcome of a submission move a task that was looked at, and the other way."""
+        """Raise `StaleTransition` unless the task is in one of these states: `EDGES` alone would allow too much."""
         if task.state not in states:
             expected = " or ".join(states)
             raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")

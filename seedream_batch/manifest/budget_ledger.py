@@ -1,4 +1,4 @@
-"""Money: what is held for a task in flight, and what takes its place when it ends."""
+"""Money: reservations for tasks in flight, and the costs that replace them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DAY = 86_400
 
 
 class BudgetLedger(BaseStore):
-    """Reservations and costs; every change of them shares the transaction of the move that it belongs to."""
+    """Reservations and costs; each change shares the transaction of the transition it belongs to."""
 
     def totals(self) -> Totals:
-        """What was spent, and what is held."""
+        """Return what was spent and what is reserved."""
         sql = f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"
         return Totals(*self._connection.rows(sql)[0])
 
     def _add(self, sql: Sql, *, reserved_images: int = 0, reserved: int = 0, images: int = 0, cost: int = 0) -> None:
-        """Changes the totals: on a shared manifest the part of this worker, so that none waits for another."""
+        """Change the totals; on a shared manifest those of this worker, so that no worker waits for another."""
         worker = self._connection.worker
         table, row = ("totals", '"only"') if worker is None else ("workers", "run")
         sql.execute(
@@ -33,12 +33,12 @@ class BudgetLedger(BaseStore):
         )
 
     def _one_at_a_time(self, sql: Sql) -> None:
-        """On a shared manifest: until the transaction ends no other worker takes turns, or money from the budget."""
+        """On a shared manifest, be the only worker that takes slots or budget until the transaction ends."""
         if self.shared:
             sql.execute("SELECT 1 FROM pace FOR UPDATE").fetchone()
 
     def _highest(self, now: float) -> dict[tuple[str, str], int]:
-        """The highest price of an image of each model and resolution that was charged lately, or the last time."""
+        """Return the highest recent, or else the last, price of an image by model and resolution."""
         rows = self._connection.rows(
             "SELECT model, resolution, max(price) FROM"
             " (SELECT model, resolution, highest AS price FROM charges WHERE day >= ?"
@@ -48,14 +48,14 @@ class BudgetLedger(BaseStore):
         return {(row[0], row[1]): int(row[2]) for row in rows}
 
     def _seen(self, now: float) -> dict[str, int]:
-        """How many charges of each kind of request there were lately."""
+        """Return the number of recent charges for each kind of request."""
         rows = self._connection.rows(
             "SELECT kind, sum(seen) FROM charges WHERE day >= ? GROUP BY kind", (_first_day(now),)
         )
         return {row[0]: int(row[1]) for row in rows}
 
     def _holding(self) -> list[tuple[str, int, int, int]]:
-        """What is held for requests whose cost is still to come: by kind the images, the money, and how many settle."""
+        """Return pending reservations by kind: images, money, and the number of requests in flight."""
         rows = self._connection.rows(
             "SELECT kind, sum(reserved_images), sum(reserved), sum(CASE WHEN outcome = 'uncertain' THEN 0 ELSE 1 END)"
             " FROM attempts WHERE reserved_images > 0 AND outcome IN ('open', 'accepted', 'uncertain') GROUP BY kind"
@@ -64,7 +64,7 @@ class BudgetLedger(BaseStore):
 
     @classmethod
     def _over_budget(cls, budget: Budget, totals: Totals) -> str:
-        """What of a budget these totals would pass; empty if nothing."""
+        """Return which limit of a budget these totals exceed; empty if none."""
         images = totals.images + totals.reserved_images
         if budget.max_images is not None and images > budget.max_images:
             return f"budget.max_images {budget.max_images}"
@@ -78,12 +78,12 @@ class BudgetLedger(BaseStore):
 
     @staticmethod
     def _at_worst(totals: Totals) -> int:
-        """What could be spent in all if nothing were known of any price."""
+        """Return what might be spent in total if no price were known."""
         return totals.cost + worst_case(totals.reserved, totals.reserved_images, 0)
 
     @staticmethod
     def _dear(task: TaskRecord, price: int) -> str:
-        """What to do where a price that is far above the estimate keeps a task from being bought."""
+        """Return advice if a price far above the estimate keeps a task from being bought."""
         if price <= UNSURE * task.price:
             return ""
         charged = f"an image was charged at {price / MICRO:g} USD"
@@ -125,7 +125,7 @@ class BudgetLedger(BaseStore):
         )
 
     def _hold(self, sql: Sql, like: tuple[str, str], price: int, *, lower: bool = False) -> None:
-        """Holds at least this price for each image of a model and resolution in flight; with `lower`, at most it."""
+        """Reserve at least this price for each in-flight image of a model and resolution; with `lower`, at most."""
         of_kind = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
         locked = self._connection.for_update("attempts")
         wrong = sql.execute(
@@ -145,7 +145,7 @@ class BudgetLedger(BaseStore):
         return int(row[0]), str(row[1])
 
     def with_costs(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
-        """The attempts that were charged, or only those whose cost is `noted` as odd: task, number and cost of each."""
+        """Return charged attempts, or those with a `noted` odd cost: task, attempt number and cost of each."""
         condition = "cost_note != ''" if noted else "(attempts.cost > 0 OR attempts.images > 0)"
         columns = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
         rows = self._connection.rows(
@@ -155,7 +155,7 @@ class BudgetLedger(BaseStore):
         return [(task_record(row[:-2]), row[-2], row[-1]) for row in rows]
 
     def correct_cost(self, charges: Sequence[tuple[TaskRecord, int, int]], cost: int, now: float) -> None:
-        """A person says what each of these attempts really cost: totals, prices and what is held follow."""
+        """Set what each of these attempts really cost; adjusts totals, prices and reservations."""
         with self.group() as sql:
             for task, number, before in charges:
                 sql.execute(
@@ -170,7 +170,7 @@ class BudgetLedger(BaseStore):
                 self._price_anew(sql, like, now)
 
     def _price_anew(self, sql: Sql, like: tuple[str, str], now: float) -> None:
-        """Takes the prices of a model and resolution from what its attempts cost, and holds no more than by these."""
+        """Recompute the prices of a model and resolution from its attempts, and lower its reservations to them."""
         self._one_at_a_time(sql)
         kinds = sql.execute(
             "SELECT kind, max((attempts.cost + attempts.images - 1) / attempts.images), count(*) FROM attempts"
@@ -215,5 +215,5 @@ class BudgetLedger(BaseStore):
 
 
 def _first_day(now: float) -> int:
-    """The first of the days whose prices count as recently seen."""
+    """Return the first of the days whose prices count as recent."""
     return int(now // _DAY) - RECENT

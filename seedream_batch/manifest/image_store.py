@@ -1,4 +1,4 @@
-"""The way of an image: announced, placed, stored, moved; and of reference images that were uploaded."""
+"""Images from announced to stored, their moves, and uploads of reference images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, Imag
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What is known of a verified file."""
+    """The properties of a verified file."""
 
     bytes: int
     sha256: str
@@ -26,7 +26,7 @@ class StoredFile:
 
 
 ACCEPTED_AS_IS = "accepted as it is: "
-"""How the reason of a stored image begins that is not what was requested, and that a person takes all the same."""
+"""Prefix of the reason of a stored image that differs from the request and that a person accepted."""
 
 _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
@@ -37,21 +37,21 @@ class ImageStore(Ownership):
     """Images, their files, and uploads."""
 
     def images(self, task: int) -> list[ImageRecord]:
-        """The images of a task."""
+        """Return the images of a task."""
         sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
         return [image_record(row) for row in self._connection.rows(sql, (task,))]
 
     def to_fetch(self) -> array[int]:
-        """The tasks with images that wait to be fetched, and that nobody has in hand; what expires first in front."""
+        """Return the tasks with images to fetch that no worker owns, in the order of their expiry."""
         free = self._free("WHERE")
         among = f" AND task IN (SELECT id FROM tasks{free})" if free else ""
-        # The plus sign keeps SQLite from walking all images in the order of their tasks.
+        # The plus sign keeps SQLite from scanning all images in the order of their tasks.
         return self._connection.numbers(
             f"SELECT +task FROM images WHERE state = 'announced'{among} GROUP BY +task ORDER BY min(expires_at), +task"
         )
 
     def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:
-        """Stored images whose file has to move: so many that follow on a task and index."""
+        """Return up to `limit` stored images whose file has to move, after this task and index."""
         sql = (
             f'SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ? AND (task, "index") > (?, ?)'
             ' ORDER BY task, "index" LIMIT ?'
@@ -59,17 +59,17 @@ class ImageStore(Ownership):
         return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED, *after, limit))]
 
     def interrupted_moves(self) -> list[ImageRecord]:
-        """The images whose file was being moved when a run was cut off."""
+        """Return the images whose file was being moved when a run was killed."""
         sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
         return [image_record(row) for row in self._connection.rows(sql)]
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
-        """The stored image that has this path, and whether the job still asks for it."""
+        """Return the stored image with this path, and whether the job still asks for it."""
         found = self.owners([path])
         return found[0] if found else None
 
     def owners(self, paths: Sequence[str]) -> list[tuple[ImageRecord, bool]]:
-        """The stored images that have these paths, and whether the job still asks for them."""
+        """Return the stored images with these paths, and whether the job still asks for them."""
         rows = self._connection.rows(
             f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
             f" WHERE images.path IN ({marks(paths)}) AND images.state = 'stored'",
@@ -162,7 +162,7 @@ class ImageStore(Ownership):
     def try_again(
         self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
     ) -> ImageRecord:
-        """A download went wrong and is to be tried again, under a fresh URL if one was had."""
+        """Record a failed download that is to be repeated, with a new URL if there is one."""
         with self.group() as sql:
             cursor = sql.execute(
                 "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
@@ -173,7 +173,7 @@ class ImageStore(Ownership):
         return self.images(image.task)[image.index - 1]
 
     def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
-        """A stored file now stands at `path`; `target` is where it has to go on to, if anywhere."""
+        """Record that a stored file is now at `path`; `target` is where it still has to move, if anywhere."""
         with self.group() as sql:
             cursor = sql.execute(
                 'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
@@ -183,7 +183,7 @@ class ImageStore(Ownership):
             one_row(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
 
     def begin_move(self, image: ImageRecord, path: str | None) -> None:
-        """The file is about to be renamed to `path`; None: it was not."""
+        """Record a rename in progress; None clears it."""
         with self.group() as sql:
             cursor = sql.execute(
                 'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
@@ -192,14 +192,14 @@ class ImageStore(Ownership):
             one_row(cursor, f"image {image.index} of task {image.task} at {image.path}")
 
     def upload(self, sha256: str, service: str, good_until: float) -> str | None:
-        """The URL of an uploaded reference image that is good until then, if there is one."""
+        """Return the URL of an uploaded reference image that is valid until then, if there is one."""
         row = self._connection.row(
             "SELECT url FROM uploads WHERE sha256 = ? AND service = ? AND expires_at > ?", (sha256, service, good_until)
         )
         return str(row[0]) if row else None
 
     def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
-        """Remembers where a reference image was uploaded to."""
+        """Record where a reference image was uploaded."""
         with self.group() as sql:
             sql.execute(
                 "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (sha256, service)"
@@ -208,6 +208,6 @@ class ImageStore(Ownership):
             )
 
     def forget_upload(self, sha256: str, service: str) -> None:
-        """A reference image is to be uploaded again, since the service has lost it."""
+        """Forget an upload that the service has lost, so that it is uploaded again."""
         with self.group() as sql:
             sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))

@@ -1,4 +1,4 @@
-"""The way of a task: claimed, sent, answered, ended."""
+"""Transitions of tasks: claimed, submitted, answered, ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRe
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """A submission that is about to be made: the task and, where it differs from the task's own, the exact body."""
+    """A submission about to be made: the task and, if it differs from the task's own, the exact body."""
 
     task: int
     body: str | None = None
@@ -31,7 +31,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A committed intent: what may now be sent, and under which key."""
+    """A committed intent: what may now be sent, and with which key."""
 
     task: TaskRecord
     key: str
@@ -42,7 +42,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """An attempt that is opened, or once more: its claim, the body if it is not the task's own, and what is held."""
+    """An attempt that is opened, perhaps again: its claim, a body other than the task's, and the reservation."""
 
     claim: Claim
     body: str | None
@@ -58,21 +58,21 @@ class _Opening:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """The intents that were committed, and why the rest was not, if the budget stopped them."""
+    """The committed intents, and what kept the rest from being committed, if it was the budget."""
 
     claims: tuple[Claim, ...]
     stopped_by: str = ""
     turns: tuple[float, ...] = ()
-    """When each of them may go out, in seconds from the moment at which that was decided, if it was asked for."""
+    """When each of them may be sent, in seconds after `decided_at`, if slots were requested."""
     decided_at: float = 0.0
-    """That moment, by the clock that `claim` was given."""
+    """The reference time of `turns`, by the clock given to `claim`."""
     free_in: float = 0.0
-    """In how many seconds it is worth to come again, where there were fewer turns than intents."""
+    """Seconds after which to try again, if there were fewer slots than intents."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedRate:
-    """The next times at which submissions may go out, and what is to be remembered of that."""
+    """Reserved slots for submissions, and the new state of the rate limiter."""
 
     state: str
     at: tuple[float, ...]
@@ -80,13 +80,13 @@ class SharedRate:
 
 
 Take = Callable[[str, float, int], SharedRate]
-"""Takes up to so many turns: from what was remembered, and the time of the clock that all workers share."""
+"""Reserves up to a number of slots, given the limiter's state and the time of the workers' shared clock."""
 
 SAME_ID = "same_task_id"
-"""The code of a task that is held because the service named another task's id for it."""
+"""Code of a task that is held because the service returned another task's id for it."""
 
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
-"""The states in which a task waits for the outcome of its submission."""
+"""States in which a task waits for the outcome of its submission."""
 
 _MAY_COST_MORE = ", should it cost more than expected; collect or resolve what is in flight first"
 
@@ -106,10 +106,10 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         also: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> Claimed:
-        """Commits the intents, with their keys and what they may cost, as far as the budget and the turns go.
+        """Commit the intents with their keys and reservations, as far as the budget and the slots allow.
 
-        Tasks that are no longer planned are passed over. Nothing may be sent before this returns. With `take` as many
-        turns are taken with them, and before them `also` so many for what needs no intent; theirs come first.
+        Skips tasks that are no longer planned. Nothing may be sent before this returns. `take` reserves as many slots,
+        and before them `also` more for submissions that need no intent; theirs come first.
         """
         with self.group() as sql:
             turns, decided_at = None, 0.0
@@ -150,7 +150,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             if number not in planned:
                 continue
             task, key, sent, opened_at = planned[number]
-            # Never below the estimate, and at the highest price of late: prices may vary.
+            # At least the estimate, and the highest recent price, as prices may vary.
             price = max(task.price, highest.get((task.model, task.resolution), 0))
             held = task.images * price
             totals = replace(
@@ -212,7 +212,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         self._log_all(sql, TaskState.PLANNED, TaskState.SUBMITTING, told, now)
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
-        """What was sent for an uncertain task, for a resend under the same key; None if it is so no longer."""
+        """Return what was sent for an uncertain task, for a resend with its key; None if it is no longer uncertain."""
         row = self._connection.row(
             "SELECT key, attempts.body, opened_at FROM attempts JOIN tasks ON tasks.id = attempts.task"
             " WHERE task = ? AND number = ? AND attempt = number AND state = 'uncertain'",
@@ -273,7 +273,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     def not_executed(
         self, task: TaskRecord, *, why: str, not_before: float, now: float, kept: Kept | None = None
     ) -> None:
-        """Provably nothing was executed: planned again under the same key, the money free again."""
+        """Record that provably nothing was executed: plan it again with its key, and free its reservation."""
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
@@ -281,7 +281,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             self._keep(sql, task, kept, SUBMISSION, now)
 
     def refused(self, task: TaskRecord, *, why: str, code: str, now: float, kept: Kept | None = None) -> None:
-        """A definite no to the submission."""
+        """Record a definite refusal of the submission."""
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
@@ -291,14 +291,14 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     def uncertain(
         self, task: TaskRecord, *, why: str, code: str, held: bool, now: float, kept: Kept | None = None
     ) -> None:
-        """Perhaps executed and paid: the reservation stays."""
+        """Record that the submission was possibly executed and charged: its reservation stays."""
         with self.group() as sql:
             self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
             self._attempt(sql, task, "uncertain")
             self._keep(sql, task, kept, SUBMISSION, now)
 
     def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float, kept: Kept | None = None) -> None:
-        """A resend of an uncertain task told nothing of the first send."""
+        """Record that a resend of an uncertain task did not show the outcome of the first one."""
         with self.group() as sql:
             cursor = sql.execute(
                 "UPDATE tasks SET reason = ?, held = CASE WHEN held > ? THEN held ELSE ? END, updated_at = ?"
@@ -360,7 +360,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             held = -(-paid // before) if before else task.price
             known = self._highest(now).get((task.model, task.resolution), 0)
             spent = counted(cost, len(images), held=held, estimate=task.price, known=known)
-            # What a person said that it cost stays, as long as the service names no more.
+            # A cost that a person corrected stays, unless the service names a higher one.
             more = max(spent.cost - paid, 0)
             sql.execute(
                 "UPDATE attempts SET images = ?, cost = ?, cost_note = ? WHERE task = ? AND number = ?",
@@ -392,7 +392,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         )
 
     def warn_of_task(self, task: int, warning: str) -> None:
-        """Notes why the result of a task is not what was requested; empty if it is."""
+        """Record why the result of a task differs from the request; empty if it does not."""
         with self.group() as sql:
             sql.execute("UPDATE tasks SET warning = ? WHERE id = ? AND warning != ?", (warning, task, warning))
 
@@ -429,7 +429,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     def failed(
         self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0
     ) -> None:
-        """The service failed the task, refunding all but `cost`; with `retry_at` it is planned anew, with a new key."""
+        """Record a failure by the service, which refunds all but `cost`; `retry_at` plans it again with a new key."""
         with self.group() as sql:
             self._leaving(task, TaskState.ACCEPTED)
             self._move(
@@ -442,7 +442,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
 
     def lost_ids(self, since: float) -> array[int]:
-        """The lost tasks that were submitted since then and have an id to poll, and that nobody has in hand."""
+        """Return lost tasks submitted since then that have a task id and no owner."""
         return self._connection.numbers(
             "SELECT id FROM tasks WHERE state = 'lost' AND submitted_at > ? AND task_ids IS NOT NULL"
             f"{self._free('AND')} ORDER BY ordinal IS NULL, ordinal, id",
@@ -450,7 +450,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         )
 
     def found_again(self, task: TaskRecord, *, deadline: float, why: str, now: float) -> TaskRecord:
-        """A poll showed that the service knows a lost task: what is held for it settles when it ends."""
+        """Record that the service knows a lost task after all; its reservation is settled when it ends."""
         with self.group() as sql:
             self._leaving(task, TaskState.LOST)
             self._move(sql, task, TaskState.ACCEPTED, why, now, deadline=deadline, code="", reason="", ended_at=None)
@@ -458,7 +458,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         return self.task(task.id)
 
     def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
-        """The task id leads nowhere; the reservation stays, because it may have been paid."""
+        """Record that the service does not know the task id; the reservation stays, as it may have been charged."""
         with self.group() as sql:
             self._leaving(task, TaskState.ACCEPTED)
             self._move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)

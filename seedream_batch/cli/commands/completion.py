@@ -22,7 +22,7 @@ def command(shell: str) -> int:
     from seedream_batch.cli.app import cli
 
     classes = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
-    # The name of the variable is the one that click looks for by itself.
+    # Click reads this variable by default.
     script = classes[shell](cli, {}, "seedream-batch", "_SEEDREAM_BATCH_COMPLETE").source()
     click.echo(script, nl=False)
     return 0

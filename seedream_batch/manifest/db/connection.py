@@ -1,4 +1,4 @@
-"""What the manifest asks of a database: statements, transactions with parts, and errors in our words."""
+"""The interface to a manifest's database: statements, transactions with savepoints, translated errors."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from types import TracebackType
 from typing import Any, Protocol
 
 CLOCK = "extract(epoch FROM clock_timestamp())::double precision"
-"""The time of a server, in unix seconds: the one clock that all workers share."""
+"""The server's time in unix seconds: the one clock that all workers share."""
 
 LEASE = 600.0
-"""Seconds that the word of a worker counts after it was last heard of; far more than a submission may take."""
+"""Worker lease in seconds, renewed by each heartbeat; much longer than a submission."""
 
 PATIENCE = 30.0
-"""Seconds to wait for another program that writes into the manifest."""
+"""Seconds to wait for another program that writes the manifest."""
 
 UNLIMITED = 2**62
 """A `LIMIT` for all rows, as every database takes it."""
 
 
 class Cursor(Protocol):
-    """What a statement gives."""
+    """The result of a statement."""
 
     @property
     def rowcount(self) -> int:
-        """The rows that it changed."""
+        """The number of changed rows."""
 
     def fetchone(self) -> Any:
-        """The next row, or None."""
+        """Return the next row, or None."""
 
     def fetchall(self) -> list[Any]:
-        """All rows that are left."""
+        """Return all remaining rows."""
 
     def __iter__(self) -> Iterator[Any]: ...
 
 
 class Sql(Protocol):
-    """Statements of a transaction, with `?` where a value goes. They raise the database's own errors."""
+    """Executes statements of a transaction, with `?` for each value. Raises the driver's own exceptions."""
 
     def execute(self, sql: str, values: Any = ..., /) -> Cursor:
-        """Carries out one statement."""
+        """Execute a statement."""
 
     def executemany(self, sql: str, values: Any, /) -> Cursor:
-        """Carries out one statement for each of many rows of values; the cursor counts the changes of all."""
+        """Execute a statement once for each row of values; the cursor counts all changes."""
 
 
 class Connection(ABC):
     """A connection to one manifest; used by one thread at a time."""
 
     begin = "BEGIN"
-    """How a transaction begins that is going to write."""
+    """The statement that begins a writing transaction."""
     snapshot = "BEGIN"
-    """How one begins in which every answer is of the same moment."""
+    """The statement that begins a transaction with consistent answers."""
     quick: bool
-    """Whether statements take microseconds, so that an event loop may wait for them; a commit may take long anyway."""
+    """Whether statements take microseconds, so that an event loop may wait for them; commits may be slow."""
     errors: type[Exception]
-    """What the database raises."""
+    """The base class of the driver's exceptions."""
     guards: type[Exception]
-    """What it raises where a guard of the schema held: such an error is ours, and goes through as it is."""
+    """The exceptions for violated constraints, which are bugs of ours and passed on unchanged."""
     totals = "totals"
-    """What was spent and is held, by all together, for `FROM`: a row, or several that count together."""
+    """What all workers together spent and reserved, for `FROM`: one row, or several to be added up."""
     has_workers = False
-    """Whether runs may work on the manifest side by side at all."""
+    """Whether several runs can work on the manifest at all."""
     shared = False
-    """Whether runs work on the manifest beside this one."""
+    """Whether other runs may work on the manifest too."""
     sql: Sql
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """The manifest as people know it."""
+        """The manifest for people."""
         self.in_part = self.broken = False
-        """Whether a part of a transaction is open, and whether something failed within it."""
+        """Whether a savepoint is open, and whether something failed within it."""
         self.worker: int | None = None
-        """The run that this connection works for beside others, once `join` was called."""
+        """The number of the run that is a worker on this connection, once `join` was called."""
 
     @property
     @abstractmethod
@@ -86,112 +86,112 @@ class Connection(ABC):
     @property
     @abstractmethod
     def changes(self) -> int:
-        """Rows that were changed so far, or a number that grows with them."""
+        """The number of rows changed so far, or a number that grows with it."""
 
     @abstractmethod
     def translate_error(self, error: Exception) -> Exception:
-        """An error of the database as `StorageError` where the disk or the line is to blame, else `ManifestError`."""
+        """Map a driver exception to `StorageError` (disk), `ConnectionLost` or `ManifestError`."""
 
     @abstractmethod
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query, one after the other and never all at once."""
+        """Yield the rows of a query one at a time, without loading all of them."""
 
     @abstractmethod
     def columns(self, table: str) -> tuple[str, ...]:
-        """The names of a table's columns."""
+        """Return the names of a table's columns."""
 
     @abstractmethod
     def number_on(self, table: str) -> None:
-        """New rows of a table get numbers behind those that it has."""
+        """Continue the numbering of new rows of a table after the existing ones."""
 
     @abstractmethod
     def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
-        """The condition that a column is one of any number of numbers, and its value."""
+        """Return a condition, and its value, that a column is one of any number of integers."""
 
     @abstractmethod
     def elements(self, column: str) -> str:
-        """The strings of a JSON list as a table `element` with the column `value`, for `FROM`."""
+        """Return a `FROM` item for the strings of a JSON list: a table `element` with the column `value`."""
 
     @abstractmethod
     def member(self, column: str, name: str) -> tuple[str, object]:
-        """The JSON text of a member of a JSON object, `null` if it has none, and its value."""
+        """Return an expression, and its value, for a member of a JSON object as JSON text; `null` if missing."""
 
     @abstractmethod
     def first_of(self, column: str) -> str:
-        """Of a group of tasks with `min(ordinal)` in its answer: the column of the first one in the job."""
+        """Return an expression for a column of the first task of a group, in a query with `min(ordinal)`."""
 
     @abstractmethod
     def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
-        """Makes `chosen`: the tasks that a run may buy, their places, and whether they are planned."""
+        """Store a run's selection: the tasks it may buy, their positions, and whether they are planned."""
 
     @abstractmethod
     def chosen(self, run: int | None, *, waiting: bool) -> str:
-        """The tasks that `choose` was given as a table `chosen`, for `FROM`; of `waiting` ones, fewer may do."""
+        """Return a `FROM` item for the selection as a table `chosen`; with `waiting`, sent tasks may be left out."""
 
     def for_update(self, table: str) -> str:  # noqa: ARG002 - there is nobody else
-        """Behind a query: until the transaction ends, nobody else changes what it finds in a table."""
+        """Return a suffix for a query that locks the rows it finds in a table until the transaction ends."""
         return ""
 
     def take_time(self) -> None:  # noqa: B027 - what may take its time anyway
-        """Within a transaction: it may take its time between two statements."""
+        """Allow long pauses between the statements of the present transaction."""
 
     @abstractmethod
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
-        """From here on waits so long, at most, for another program that writes into the manifest."""
+        """Set how long to wait for another program that writes the manifest."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the connection."""
+        """Close the connection."""
 
     def begin_transaction(self) -> None:
-        """Begins a transaction that is going to write. Raises `Fenced` for a worker whose word does not count."""
+        """Begin a writing transaction. Raises `Fenced` for a worker that has expired."""
         self.sql.execute(self.begin)
 
     def join(self, run: int, account: int | None) -> None:  # noqa: ARG002 - there are no others
-        """Within the transaction that begins a run: from its commit on, the run is a worker beside others."""
+        """Make the run a worker, from the commit of the present transaction on."""
         raise AssertionError(f"{self.name} is worked on by one run at a time, and not by {run} and others")
 
     def present(self) -> list[int]:
-        """The workers whose sessions the server still has."""
+        """Return the workers that have a session."""
         raise AssertionError(f"{self.name} has no workers")
 
     def startup_lock_holder(self) -> tuple[int, bool] | None:
-        """The session that keeps others out, and whether it is that of a worker."""
+        """Return the session that holds the startup lock, and whether it is a worker's."""
         raise AssertionError(f"{self.name} has no workers")
 
     def may_expire(self, run: int) -> bool:
-        """Whether a worker is in no transaction; then it begins none before this one ends."""
+        """Return whether a worker is in no transaction; it can then begin none before this one ends."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")
 
     def end_session(self, run: int) -> None:
-        """Ends the session of a worker, if it is there."""
+        """Terminate the session of a worker, if there is one."""
         raise AssertionError(f"{self.name} has no workers, and not {run}")
 
     def lock_startup(self, wait: Callable[[], None]) -> None:
-        """Keeps other workers from joining; `wait` is called until one that does the same has let others in."""
+        """Keep other workers from joining; calls `wait` until the present holder has released the lock."""
         raise AssertionError(f"{self.name} has no workers to call {wait} for")
 
     def unlock_startup(self) -> None:
-        """Lets other workers join."""
+        """Let other workers join."""
         raise AssertionError(f"{self.name} has no workers")
 
     def commit(self) -> None:
-        """Makes a transaction durable. Raises the database's own errors; then it is not."""
+        """Commit durably. Raises the driver's own exceptions; the transaction is then not committed."""
         self.sql.execute("COMMIT")
 
     def again(self) -> bool:
-        """Makes a line that is lost anew, and may take its time; whether what was being committed then is durable.
+        """Reconnect, which may take long; return whether the commit during which the connection was lost is durable.
 
-        Raises `ConnectionLost` if that is of no use, and `ManifestLocked` if somebody else has the manifest.
+        Raises `ConnectionLost` if it fails, and `ManifestLocked` if somebody else has had the manifest.
         """
         raise AssertionError(f"{self.name} has no line to lose")
 
     @abstractmethod
     def abort_retries(self) -> None:
-        """From here on, and on any thread, waits for no line any more."""
+        """Stop waiting for lost connections. Thread-safe."""
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
+        """Return all rows of a query."""
         try:
             return self.sql.execute(sql, values).fetchall()
         except self.guards:
@@ -200,24 +200,25 @@ class Connection(ABC):
             raise self.translate_error(error) from error
 
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
-        """The first row of a query."""
+        """Return the first row of a query, or None."""
         found = self.rows(sql, values)
         return found[0] if found else None
 
     def numbers(self, sql: str, values: Sequence[object] = ()) -> array[int]:
-        """The first column of all rows, in 8 bytes each: of a million tasks there may be no more at once."""
+        """Return the first column of all rows, 8 bytes each: a job may have a million tasks."""
         return array("q", (row[0] for row in self.each(sql, values)))
 
     def transaction(self) -> Transaction:
-        """All or nothing, durable on exit; inside another transaction a part of it that can fail by itself.
+        """Begin a transaction that commits durably on exit, or a savepoint if one is already open.
 
-        A part within a part fails with it: its error must not be caught before it has left the outer one.
+        A savepoint can fail on its own. Nested further, a failure affects the outer savepoint, so its exception must
+        not be caught before that has been left.
         """
         return Transaction(self)
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """The database's errors in our words, as `translate_error` has them."""
+        """Translate the driver's exceptions, see `translate_error`."""
         try:
             yield
         except self.guards:
@@ -227,7 +228,7 @@ class Connection(ABC):
 
 
 def marks(values: Collection[object]) -> str:
-    """So many marks for the values of an `IN`, which is of none if there are none."""
+    """Return placeholders for the values of an `IN`; `NULL` if there are none."""
     return ",".join("?" * len(values)) or "NULL"
 
 
@@ -238,7 +239,7 @@ class _Level(Enum):
 
 
 class Transaction:
-    """What `Connection.transaction` gives. A task needs dozens, so it is no generator, and a part has no parts."""
+    """The result of `Connection.transaction`. A class rather than a generator, as each task needs dozens."""
 
     __slots__ = ("_connection", "_level")
 
@@ -297,7 +298,7 @@ class Transaction:
         connection = self._connection
         if self._level is _Level.PART:
             connection.in_part = False
-        # A full disk makes SQLite roll back by itself, and a line that is gone has done so.
+        # A full disk makes SQLite roll back on its own, and so does a lost connection.
         if connection.in_transaction:
             if self._level is _Level.PART:
                 connection.sql.execute("ROLLBACK TO part")

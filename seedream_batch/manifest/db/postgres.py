@@ -1,4 +1,4 @@
-"""The manifest in a schema of a PostgreSQL database: one connection, which is made anew when the line breaks."""
+"""The manifest in a schema of a PostgreSQL database: one connection, re-established when it is lost."""
 
 from __future__ import annotations
 
