@@ -156,6 +156,14 @@ async def run_async(
             interruption=interruption,
         )
     )
+    result = await _finished(work, interruption)
+    for listener in (start, events):
+        listener.raise_error()
+    return result
+
+
+async def _finished(work: asyncio.Future[RunResult], interruption: Interruption) -> RunResult:
+    """Wait for a run, also when cancelled; the first cancellation interrupts it, the second stops it at once."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
@@ -165,10 +173,7 @@ async def run_async(
             cancelled = error
     if cancelled is not None:
         raise cancelled from work.exception()
-    result = work.result()
-    for listener in (start, events):
-        listener.raise_error()
-    return result
+    return work.result()
 
 
 def _check_process(*, signals: bool) -> None:

@@ -99,7 +99,7 @@ def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | N
 
 
 def _describing(ours: list[Mapping[str, Json]]) -> Mapping[str, Json] | None:
-    """Of objects with the task's id, from the outside in, return the one that shows its state."""
+    """Return the one of these objects, all with the task's id, that shows its state; they come from the outside in."""
     with_status = [task for task in ours if status_of(task) is not None]
     if not with_status:
         # Its own images say more than the status of another service's response inside it.

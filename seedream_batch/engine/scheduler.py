@@ -217,7 +217,7 @@ class Scheduler:
         return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
 
     async def _wait_for_others(self, worker: WorkerLease) -> bool:
-        """With nothing left to do, wait for work that other workers leave; return whether there is any."""
+        """Wait for work that other workers leave, with nothing left to do here; return whether there is any."""
         context = self._context
         options = context.options
         # After a stop, and with --collect, tasks may still be in flight.

@@ -86,13 +86,7 @@ def begin(
     Raise `UsageError`, `ManifestLocked`, `InvalidJob` or `StorageError`.
     """
     alone = not manifest.shared or _is_first(manifest, report)
-    check_not_moved(manifest)
-    check_same_store(manifest, job)
-    if alone:
-        finish_interrupted_moves(manifest, destination(job))
-    sure = check_same_job(manifest, job)
-    if not alone:
-        _same_tasks(manifest, job, source.files())
+    sure = _check_job(manifest, job, source, alone=alone)
     now = time.time()
 
     def join() -> int:
@@ -117,6 +111,21 @@ def begin(
     _find_references(manifest, source)
     manifest.unlock_startup()
     return RunStart(alone, False, SyncResult(known=manifest.wanted()), rescue)
+
+
+def _check_job(manifest: Manifest, job: Job, source: Source, *, alone: bool) -> bool:
+    """Check that the manifest belongs to the job; return whether that is certain before its tasks are compared.
+
+    Raise `UsageError` or `ManifestLocked`.
+    """
+    check_not_moved(manifest)
+    check_same_store(manifest, job)
+    if alone:
+        finish_interrupted_moves(manifest, destination(job))
+    sure = check_same_job(manifest, job)
+    if not alone:
+        _same_tasks(manifest, job, source.files())
+    return sure
 
 
 def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: bool) -> SyncResult:

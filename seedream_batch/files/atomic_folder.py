@@ -93,7 +93,7 @@ class WholeFolder:
         self._streams.remove(stream)
 
     def link(self, source: Path, name: str, size: int) -> bool:
-        """Hard-link an ordinary file of `size` bytes into the folder; return whether the file system can do that."""
+        """Create a hard link to an ordinary file of `size` bytes; return whether the file system can do that."""
         path = self._place(name)
         with translate_os_errors(path):
             try:
