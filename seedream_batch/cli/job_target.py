@@ -64,7 +64,7 @@ def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     readable(loaded.job)
     if not exists(loaded.job.manifest):
         how = " with --emulate" if emulate else ""
-        raise UsageError(f"{path} was never run{how}: {_lacking(loaded.job.manifest)}")
+        raise UsageError(f"{path} was never run{how}: {_absence(loaded.job.manifest)}")
     return loaded
 
 
@@ -84,9 +84,9 @@ def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[
         readable(twin.job)
         return twin, True
     run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
-    raise UsageError(f"{path} was never run: {_lacking(loaded.job.manifest)}. `{run}` makes it")
+    raise UsageError(f"{path} was never run: {_absence(loaded.job.manifest)}. `{run}` makes it")
 
 
-def _lacking(place: Place) -> str:
+def _absence(place: Place) -> str:
     exists = isinstance(place, Path) and place.exists()
     return f"{shown(place)} is empty" if exists else f"there is no {shown(place)}"

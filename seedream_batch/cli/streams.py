@@ -117,16 +117,16 @@ def prepare() -> None:
 
 def unwritten() -> str:
     """Return why standard output is incomplete; empty if it is complete or its reader went away."""
-    lost = _lost()
+    lost = _first_error()
     return "" if lost is None or lost.errno == errno.EPIPE else lost.strerror or str(lost)
 
 
 def abandoned() -> bool:
     """Return whether standard output goes nowhere."""
-    return _lost() is not None
+    return _first_error() is not None
 
 
-def _lost() -> OSError | None:
+def _first_error() -> OSError | None:
     """Return the first error on standard output; None also if it is not a stream of `prepare`."""
     sys.stdout.flush()
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
@@ -145,11 +145,11 @@ def _disable_core_dumps() -> None:
             ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)
 
 
-def _text(found: TextIO | None, number: int, *, again: bool) -> TextIO:
+def _text(stream: TextIO | None, number: int, *, again: bool) -> TextIO:
     if again and "PYTHONIOENCODING" not in os.environ:
         encoding = locale.getencoding()
     else:
-        encoding = "utf-8" if found is None else found.encoding
+        encoding = "utf-8" if stream is None else stream.encoding
     output = Output(number, waits=sys.argv[1:2] != ["run"])
     return io.TextIOWrapper(
         io.BufferedWriter(output), encoding, "backslashreplace", line_buffering=number == 2 or output.isatty()

@@ -19,7 +19,7 @@ def _no_constant(name: str) -> NoReturn:
     raise BadScalar(f"{name} is not a number that JSON has")
 
 
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
         seen: set[str] = set()
@@ -31,7 +31,7 @@ def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
 
 
 _DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_constant=_no_constant, parse_int=integer, parse_float=finite
+    object_pairs_hook=_unique_keys, parse_constant=_no_constant, parse_int=integer, parse_float=finite
 )
 
 
@@ -124,7 +124,7 @@ Values: TypeAlias = tuple[list[Json], list[tuple[int, int]], list[Problem], dict
 """Values, the (line, column) of each, no problems, and by index the values whose numbers print differently."""
 
 
-def _written(text: str, index: int, end: int, written: dict[int, Json], number: int) -> None:
+def _note_written(text: str, index: int, end: int, written: dict[int, Json], number: int) -> None:
     if _PRINTS_OTHERWISE.search(text, index, end):
         written[number] = _AS_WRITTEN.raw_decode(text, index)[0]
 
@@ -151,7 +151,7 @@ def _elements(text: str) -> Values:
         start = max(start, text.rfind("\n", counted, index) + 1)
         counted = index
         value, end = value_at(text, index)
-        _written(text, index, end, written, len(values))
+        _note_written(text, index, end, written, len(values))
         values.append(value)
         positions.append((line, index - start + 1))
         index = skip_space(text, end)
@@ -181,7 +181,7 @@ def parse_lines(text: str, file: str) -> Values:
             if len(problems) >= MOST_PROBLEMS:
                 break
             continue
-        _written(line, start, len(line), written, len(values) - 1)
+        _note_written(line, start, len(line), written, len(values) - 1)
         positions.append((number, start + 1))
     if problems:
         raise InvalidJob(problems)

@@ -100,21 +100,21 @@ def _check_size(text: str, file: str, separators: str) -> None:
 
 def _csv(text: str, file: str) -> Rows:
     lines = text.split("\n")
-    first, delimiter = _start(lines, file, ",")
-    return _separated(text, file, delimiter, _csv_rows(lines, first, file, delimiter))
+    first, delimiter = _find_header(lines, file, ",")
+    return _read_rows(text, file, delimiter, _csv_rows(lines, first, file, delimiter))
 
 
 def _tsv(text: str, file: str) -> Rows:
     lines = text.split("\n")
-    first, _ = _start(lines, file, "\t")
-    return _separated(text, file, "\t", _tsv_rows(lines, first, file))
+    first, _ = _find_header(lines, file, "\t")
+    return _read_rows(text, file, "\t", _tsv_rows(lines, first, file))
 
 
 _RowsOf = Callable[[Rows], Iterator[tuple[int, list[str]]]]
 """Yields each row with its line number; adds problems to the given `Rows`."""
 
 
-def _start(lines: list[str], file: str, usual: str) -> tuple[int, str]:
+def _find_header(lines: list[str], file: str, usual: str) -> tuple[int, str]:
     """Return the index of the header line, and the separator. Raises `InvalidJob` for an unusable one."""
     first = next((index for index, line in enumerate(lines) if line.strip()), 0)
     declared = _SEPARATOR_LINE.match(lines[first])
@@ -139,7 +139,7 @@ def _start(lines: list[str], file: str, usual: str) -> tuple[int, str]:
     return first, delimiter
 
 
-def _separated(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
+def _read_rows(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
     _check_size(text, file, "\n" + delimiter)
     rows = Rows()
     parsed = read(rows)
@@ -193,7 +193,7 @@ def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsO
                 return
             except csv.Error as error:
                 message, hint, fatal = _csv_fault(str(error))
-                rows.refuse(file, message, _opening(lines, line, delimiter), hint)
+                rows.refuse(file, message, _open_quote(lines, line, delimiter), hint)
                 if header or fatal:
                     return  # without the columns the rows have no meaning
                 continue
@@ -266,7 +266,7 @@ def _csv_fault(error: str) -> tuple[str, str, bool]:
     return error, "", False
 
 
-def _opening(lines: list[str], line: int, delimiter: str) -> tuple[int, int]:
+def _open_quote(lines: list[str], line: int, delimiter: str) -> tuple[int, int]:
     """Return the line and column of the first field in a broken row that opens a quote and does not close it."""
     text = "\n".join(lines[line - 1 :])
     at = 0

@@ -82,7 +82,7 @@ class Expansion:
                 for name in image_paths(spec):
                     names.add(collision_key(name))
             yield spec
-        self._find_twins(collector, prints.twice(), names.twice())
+        self._report_duplicates(collector, prints.twice(), names.twice())
         problems = collector.problems()
         if problems:
             raise InvalidJob(problems)
@@ -101,9 +101,9 @@ class Expansion:
                     raise InvalidJob(collector.problems())
                 ordinal += 1
                 context: Context = {**job.vars, **cell, "sample": sample}
-                made = self._quick(context, cell, places)
+                made = self._expand_cached(context, cell, places)
                 if made is None:
-                    made = self._careful(context, cell, places, collector)
+                    made = self._expand_checked(context, cell, places, collector)
                 if made is None:
                     full = collector.full
                     continue
@@ -117,8 +117,8 @@ class Expansion:
                     spec = RereadTask.of(spec, earlier)
                 yield cell, sample, spec
 
-    def _quick(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
-        """Expand a cell whose request has a known variant; None if it needs `_careful` or has a problem."""
+    def _expand_cached(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
+        """Expand a cell whose request has a known variant; None if it needs `_expand_checked` or has a problem."""
         shape = self._shapes.of(context)
         if shape is None:
             return None
@@ -127,11 +127,11 @@ class Expansion:
             prompt = plain_prompt(raw) if isinstance(raw, str) else raw
             if not self._takes_prompt(prompt):
                 return None
-            return self._read(shape, prompt, raw, context, cell, places)
+            return self._parts(shape, prompt, raw, context, cell, places)
         except FieldError:
             return None
 
-    def _careful(
+    def _expand_checked(
         self, context: Context, cell: Mapping[str, Json], places: Places, collector: ProblemCollector
     ) -> _Made | None:
         """Expand a cell with every check; None if it has problems, which are collected."""
@@ -154,12 +154,12 @@ class Expansion:
             if faults:
                 return None
             shape = self._shapes.shape(body)
-            return self._read(shape, body[PROMPT], str(raw), context, cell, places)
+            return self._parts(shape, body[PROMPT], str(raw), context, cell, places)
         except FieldError as error:
             collector.add(error.path, error.message, hint=error.hint, cause=error.cause, cell=cell, sample=sample)
             return None
 
-    def _read(
+    def _parts(
         self, shape: RequestVariant, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
     ) -> _Made:
         """Return the parts of a task; `raw` is the prompt before normalisation. Raises `FieldError`."""
@@ -167,7 +167,7 @@ class Expansion:
         earlier = self._readings.earlier(context, cell, shape, prompt, raw)
         return shape, prompt, places.of(shape, prompt, context, cell), earlier
 
-    def _find_twins(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
+    def _report_duplicates(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
         """Report cells that make the same request or path; expands the job again only if there are any."""
         if not prints and not names:
             return

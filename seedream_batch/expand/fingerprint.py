@@ -107,10 +107,10 @@ class RequestTexts:
         except KeyError:
             if len(self._around) >= self._REMEMBERED:
                 self._around.clear()
-            around = self._around[key] = self._made({**body, self._PROMPT: self._HOLE})
+            around = self._around[key] = self._split_at_prompt({**body, self._PROMPT: self._HOLE})
             return around
 
-    def _made(self, with_hole: Mapping[str, Json]) -> PromptFrame | None:
+    def _split_at_prompt(self, with_hole: Mapping[str, Json]) -> PromptFrame | None:
         hole = dumps(self._HOLE)
         texts = [tuple(dumps(body).split(hole)) for body in (with_hole, canonical(with_hole, self._defaults))]
         match texts:

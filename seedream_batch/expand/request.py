@@ -146,7 +146,7 @@ class RequestTemplate:
             except TemplateError as error:
                 raise _field_error(path, error, text) from error
             if strip and "{" in rendered and _MARKUP.search(rendered):
-                _refuse_markup_of_values(template, context, rendered, path)
+                _check_markup_of_values(template, context, rendered, path)
             if wanted == "string":
                 return rendered.strip() if strip else rendered
             return _as_type(rendered.strip(), wanted, path)
@@ -154,7 +154,7 @@ class RequestTemplate:
         return render
 
 
-def _refuse_markup_of_values(template: Template, context: Context, rendered: str, path: Path) -> None:
+def _check_markup_of_values(template: Template, context: Context, rendered: str, path: Path) -> None:
     """Raise `FieldError` if a value brought template markup into the rendered prompt.
 
     Nobody wants that drawn: the value was mistaken for a template, and its literal text would be paid for. Markup that
@@ -165,11 +165,11 @@ def _refuse_markup_of_values(template: Template, context: Context, rendered: str
     for name in suspects:
         try:
             # Replace the value's braces with another character: if it appears in the text, the markup is the value's.
-            brought = _MARKED in template.render({**context, name: _marked(context[name])})
+            brought = _MARKED in template.render({**context, name: _replace_braces(context[name])})
         except TemplateError:
             brought = True
         if brought:
-            message = f"the value of `{name}` has a template in it, and values are not rendered: {_around(rendered)}"
+            message = f"the value of `{name}` has a template in it, and values are not rendered: {_excerpt(rendered)}"
             hint = "braces that the image shall show are written in the prompt: {% raw %}{{ ... }}{% endraw %}"
             raise FieldError(path, message, hint)
 
@@ -186,15 +186,15 @@ def _has_markup(value: Json) -> bool:
     return isinstance(value, list) and any(map(_has_markup, value))
 
 
-def _marked(value: Json) -> Json:
+def _replace_braces(value: Json) -> Json:
     if isinstance(value, str):
         return _MARKUP.sub(lambda match: match.group().replace("{", _MARKED), value)
     if isinstance(value, dict):
-        return {key: _marked(item) for key, item in value.items()}
-    return [_marked(item) for item in value] if isinstance(value, list) else value
+        return {key: _replace_braces(item) for key, item in value.items()}
+    return [_replace_braces(item) for item in value] if isinstance(value, list) else value
 
 
-def _around(text: str) -> str:
+def _excerpt(text: str) -> str:
     match = _MARKUP.search(text)
     at = match.start() if match else 0
     return repr(text[max(0, at - 20) : at + 40])

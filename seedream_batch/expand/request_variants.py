@@ -82,10 +82,10 @@ class RequestVariants:
         except KeyError:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            shape = self._known[key] = self._made(context)
+            shape = self._known[key] = self._build(context)
             return shape
 
-    def _made(self, context: Context) -> RequestVariant | None:
+    def _build(self, context: Context) -> RequestVariant | None:
         try:
             body = self.request(context, _ANY_PROMPT)
         except FieldError:

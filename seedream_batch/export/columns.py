@@ -85,7 +85,7 @@ class Learner:
         """Add an image."""
         self._rows += 1
         for way, value in leaves(picture.cell):
-            self._elements[way] = _element(value, self._elements.get(way, _ANY))
+            self._elements[way] = _element_type(value, self._elements.get(way, _ANY))
             self._learn(way, leaf(value))
         for name, value in fixed(picture, picture.path).items():
             self._learn((name, _FIXED), value)
@@ -96,7 +96,7 @@ class Learner:
         if value is None:
             return
         known = self._types.get(way)
-        self._types[way] = _kind(value) if known is None else _both(known, _kind(value))
+        self._types[way] = _type_of(value) if known is None else _common_type(known, _type_of(value))
         if type(value) is int and value not in _EXACT:
             self._wide.add(way)
         if way[-1] is not _FIXED and isinstance(value, str) and _DATED.fullmatch(value):
@@ -108,7 +108,7 @@ class Learner:
         Raises `UsageError` if two values would have the same column name.
         """
         ways = [way for way in self._filled if way[-1] is not _FIXED]
-        names = _named(ways, flat=flat)
+        names = _column_names(ways, flat=flat)
         types = {names[way]: self._type(way) for way in ways}
         gappy = {names.get(way, way[0]) for way, count in self._filled.items() if count < self._rows}
         lists = {way for way, kind in self._elements.items() if kind is not None and self._filled[way] == self._rows}
@@ -127,7 +127,7 @@ _ANY = object
 """Element type of a list while nothing is known of it."""
 
 
-def _named(ways: Iterable[Way], *, flat: bool) -> dict[Way, str]:
+def _column_names(ways: Iterable[Way], *, flat: bool) -> dict[Way, str]:
     """Return a unique column name for each leaf, ignoring case and Unicode form."""
     names: dict[Way, str] = {}
     joined: set[str] = set()
@@ -152,11 +152,11 @@ def _folded(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()
 
 
-def _element(value: Json, known: type | None) -> type | None:
+def _element_type(value: Json, known: type | None) -> type | None:
     """Return the one type of all list elements; None if there is none, or if a value is not a list."""
     if known is None or not isinstance(value, list) or not value:
         return None
-    kinds = {type(item) if _kind(item) is type(item) else None for item in value} | ({known} - {_ANY})
+    kinds = {type(item) if _type_of(item) is type(item) else None for item in value} | ({known} - {_ANY})
     kind = kinds.pop()
     return kind if not kinds and kind in {str, int, float, bool} else None
 
@@ -180,13 +180,13 @@ def converted(value: Json, kind: type) -> Json:
     return json.dumps(value) if kind is str else kind(value)
 
 
-def _kind(value: Json) -> type:
+def _type_of(value: Json) -> type:
     if type(value) is int and value not in _INT64:
         return str
     return type(value)
 
 
-def _both(first: type, second: type) -> type:
+def _common_type(first: type, second: type) -> type:
     """Return the type that can hold the values of both."""
     if first is second:
         return first

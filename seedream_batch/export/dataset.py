@@ -92,7 +92,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
     """
     _check(options)
     target = WholeFolder(options.to, MARKER, replace=options.replace)
-    _apart(target.final, job.output_dir)
+    _check_outside(target.final, job.output_dir)
     folder = destination(job)
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
@@ -133,7 +133,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
                     writer.add(picture, splits.of(picture.cell) if splits else "")
             if options.format is Format.IMAGEFOLDER and layout is Layout.OWN:
                 scan.splits = scan.names.own
-            target.keep(_about(job, scan, options))
+            target.keep(_marker_content(job, scan, options))
     return Exported(target.final, scan.images, scan.not_stored, scan.bytes, scan.splits, left_out)
 
 
@@ -155,13 +155,13 @@ def _check(options: ExportOptions) -> None:
             seen[kind] = name
 
 
-def _apart(final: Path, output: Path) -> None:
+def _check_outside(final: Path, output: Path) -> None:
     """Raise `UsageError` for an export into the images' folder, where its name could clash with an image's."""
     if final.is_relative_to(output.resolve()):
         raise UsageError(f"{final} is in the job's output folder; export to a folder outside of {output}")
 
 
-def _about(job: Job, scan: Survey, options: ExportOptions) -> Json:
+def _marker_content(job: Job, scan: Survey, options: ExportOptions) -> Json:
     return {
         "seedream_batch_export": 1,
         "job": job.name,

@@ -25,7 +25,7 @@ class ImageFolder(Writer):
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
         self._tables: dict[str, _Lines | TableFile] = {}
-        self._names = _readable(plan.columns.types)
+        self._names = _safe_column_names(plan.columns.types)
 
     def add(self, picture: Picture, split: str) -> None:
         """Put the image into the folder of its split, and its row into the table there."""
@@ -86,7 +86,7 @@ class _Lines:
         """Do nothing: the folder closes its files."""
 
 
-def _readable(columns: Iterable[str]) -> dict[str, str]:
+def _safe_column_names(columns: Iterable[str]) -> dict[str, str]:
     """Return the columns with names that `datasets` does not take for file names."""
     names = {name: name for name in columns}
     for name in names:

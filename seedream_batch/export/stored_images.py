@@ -73,14 +73,14 @@ class Pictures:
                 cell = json.loads(spec.cell)
                 delivery = deliveries.get(spec.fingerprint)
                 # Also for cells that are not selected: otherwise their entries would be reported as matching nothing.
-                left_out = self._left_out(delivery)
+                left_out = self._unpicked(delivery)
                 if self._chooses is None or self._chooses(cell):
-                    stored, lacking = _of_task(spec, cell, delivery)
+                    stored, lacking = _images_of_task(spec, cell, delivery)
                     # If only kept images are wanted, no image that is not stored is missing.
                     lacking = 0 if self._picks is not None and self._picks.keeps else lacking
                     yield [picture for picture in stored if picture.index not in left_out], lacking
 
-    def _left_out(self, delivery: Delivery | None) -> set[int]:
+    def _unpicked(self, delivery: Delivery | None) -> set[int]:
         """Return the indexes of a task's images that are stored but not picked."""
         if self._picks is None or delivery is None:
             return set()
@@ -92,7 +92,7 @@ class Pictures:
         }
 
 
-def _of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery | None) -> tuple[list[Picture], int]:
+def _images_of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery | None) -> tuple[list[Picture], int]:
     if delivery is None:
         return [], spec.images
     prompt = str(json.loads(spec.body).get("prompt", ""))

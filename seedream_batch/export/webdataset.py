@@ -45,7 +45,7 @@ class WebDataset(Writer):
         row = json.dumps(plan.columns.nested(picture, name + ending), ensure_ascii=False).encode()
         sample = _member(name + ending, plan.sources.read(picture)) + _member(f"{name}.json", row)
         shards = self._splits.setdefault(split, _Shards())
-        if shards.file is not None and _ended(shards.size + len(sample)) > plan.shard_size:
+        if shards.file is not None and _archive_size(shards.size + len(sample)) > plan.shard_size:
             self._end(shards)
         if shards.file is None:
             shards.file = plan.target.open(f"{plan.job}-{split}-{shards.done:06d}.tar")
@@ -59,7 +59,7 @@ class WebDataset(Writer):
 
     def _end(self, shards: _Shards) -> None:
         if shards.file is not None:
-            self.plan.target.write(shards.file, bytes(_ended(shards.size) - shards.size))
+            self.plan.target.write(shards.file, bytes(_archive_size(shards.size) - shards.size))
             self.plan.target.close(shards.file)
         shards.done, shards.file, shards.size = shards.done + 1, None, 0
 
@@ -82,7 +82,7 @@ def _member(name: str, data: bytes) -> bytes:
     return head + data + bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
-def _ended(size: int) -> int:
+def _archive_size(size: int) -> int:
     """Return the size in bytes of an archive with its end: two empty blocks, padded to a full record."""
     records, rest = divmod(size + 2 * tarfile.BLOCKSIZE, tarfile.RECORDSIZE)
     return (records + bool(rest)) * tarfile.RECORDSIZE

@@ -108,14 +108,14 @@ def name_problems(written: Written) -> Iterator[Problem]:
     for section, names in (("matrix", axes), ("vars", written.section("vars"))):
         for name in names:
             if name in RESERVED:
-                yield _at(written.document, (section, name), f"`{name}` {taken}", key=True)
+                yield _problem_at(written.document, (section, name), f"`{name}` {taken}", key=True)
             elif section == "vars" and name in axes:
                 message = f"`{name}` is an axis already; a template could not tell them apart"
-                yield _at(written.document, (section, name), message, key=True)
+                yield _problem_at(written.document, (section, name), message, key=True)
     for index, cell in enumerate(written.entries("include")):
         for name in cell if isinstance(cell, dict) else ():
             if name in RESERVED:
-                yield _at(written.document, ("include", index, name), f"`{name}` {taken}", key=True)
+                yield _problem_at(written.document, ("include", index, name), f"`{name}` {taken}", key=True)
 
 
 def exclude_problems(
@@ -134,7 +134,7 @@ def exclude_problems(
                 if known and written.knows_names:
                     hint = did_you_mean(name, known)
                     hint = f"did you mean `{hint}`?" if hint else f"the axes are {', '.join(known)}"
-                    yield _at(document, path, f"there is no axis `{name}`", hint, key=True)
+                    yield _problem_at(document, path, f"there is no axis `{name}`", hint, key=True)
                 continue
             axis = axes.get(name)
             if axis is None or not written.is_whole(("matrix", name)):
@@ -142,14 +142,16 @@ def exclude_problems(
             several = isinstance(wanted, list) and not has_value(axis, wanted)
             for item, at in [(item, (*path, i)) for i, item in enumerate(wanted)] if several else [(wanted, path)]:
                 if not fits_any(axis, item):
-                    yield _at(document, at, f"no value of the axis `{name}` is {_shown(item)}", _values(axis, item))
+                    yield _problem_at(
+                        document, at, f"no value of the axis `{name}` is {_shown(item)}", _values(axis, item)
+                    )
 
 
 def template_problems(expansion: Expansion, written: Written) -> Iterator[Problem]:
     """Yield a problem for each template that does not compile or reads an undefined name."""
     document = written.document
     for error in expansion.errors():
-        yield _at(document, error.path, error.message, error.hint)
+        yield _problem_at(document, error.path, error.message, error.hint)
     if not written.knows_names:
         return
     given = {"sample", *written.section("matrix"), *written.section("vars")}
@@ -163,7 +165,7 @@ def template_problems(expansion: Expansion, written: Written) -> Iterator[Proble
                 hint = "`index` is only known in output.path"
             else:
                 hint = f"did you mean `{hint}`?" if hint else f"there is {', '.join(sorted(known))}"
-            yield _at(document, path, f"`{name}` is not defined", hint)
+            yield _problem_at(document, path, f"`{name}` is not defined", hint)
 
 
 def _values(axis: Axis, wanted: Json) -> str:
@@ -181,5 +183,5 @@ def _shown(value: Json) -> str:
     return name_of(value)
 
 
-def _at(document: Document, path: Path, message: str, hint: str = "", *, key: bool = False) -> Problem:
+def _problem_at(document: Document, path: Path, message: str, hint: str = "", *, key: bool = False) -> Problem:
     return Problem(dotted(path), message, document.position(path, key=key), hint)

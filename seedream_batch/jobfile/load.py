@@ -123,7 +123,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
         problems += stores
         value = {**value, "output": {key: item for key, item in value.get("output", {}).items() if key != "dir"}}
     axes = _axes(value, written, reading, problems)
-    value, readings = _with_plain_cells(value, written, problems)
+    value, readings = _normalise_cells(value, written, problems)
     request, earlier_prompt = _request(value, document, reading, problems)
     readings = dataclasses.replace(readings, earlier_prompt=earlier_prompt)
     job = build_job(value, document, resolved(file), tuple(axes.values()), request, readings)
@@ -239,7 +239,7 @@ def _written_axis(name: str, values: list[Json], written: Written, problems: lis
     )  # fmt: skip
 
 
-def _with_plain_cells(
+def _normalise_cells(
     value: Mapping[str, Json], written: Written, problems: list[Problem]
 ) -> tuple[dict[str, Json], OtherReadings]:
     """Return the job with the texts of `include` and `exclude` normalised, and its other readings."""

@@ -28,13 +28,13 @@ def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]]
             near = did_you_mean(option.axis, axes)
             more = f"did you mean `{near}`?" if near else f"its axes are {', '.join(axes)}"
             raise UsageError(f"--select {option.text}: the job has no axis `{option.axis}` ({more})")
-        wanted.append(replace(option, values=_values_meant(option, job, also)))
+        wanted.append(replace(option, values=_resolve_values(option, job, also)))
     if len(wanted) > 1 and not fits_a_cell(job, wanted) and not any(map(selection(wanted), also)):
         raise UsageError(f"no cell of the job fits all of --select {' --select '.join(texts)}")
     return selection(wanted)
 
 
-def _values_meant(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
+def _resolve_values(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]) -> tuple[str, ...]:
     """Return the values of one option, each of a cell; a value may contain commas. Raises `UsageError`."""
 
     @cache

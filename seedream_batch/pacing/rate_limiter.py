@@ -137,16 +137,16 @@ class AdaptiveRateLimiter:
         self._resume = max(self._resume, now + retry_after)
         if now < self._settled:
             return
-        found = self._ceiling is not None or self._bound is not None
+        limit_known = self._ceiling is not None or self._bound is not None
         ceiling = self._rate
         self._sure = False
         if measured is None:
             lower, ceiling = 0.5 * self._rate, 0.85 * self._rate
-        elif found and now > self._settled + AGAIN:
+        elif limit_known and now > self._settled + AGAIN:
             lower = max(MARGIN * measured, DROP * self._rate)
             self._sure = True
         else:
-            ceiling = DROP * ceiling if found else min(ceiling, LOW * measured)
+            ceiling = DROP * ceiling if limit_known else min(ceiling, LOW * measured)
             lower = MARGIN * min(measured, ceiling)
         slowest = SLOWEST if self._bound is None else min(SLOWEST, self._bound)
         self._rate = max(min(lower, 0.95 * self._rate), slowest)
@@ -155,7 +155,7 @@ class AdaptiveRateLimiter:
         if measured is None:
             # Near a low limit too few are accepted before the next refusal to measure it; slower growth gives enough.
             self._doubling *= 2.0
-        if measured is not None or found:
+        if measured is not None or limit_known:
             self._ceiling = ceiling
             self._accepted.clear()
 

@@ -79,8 +79,8 @@ def _plan(ended: list[float], reached: list[float]) -> tuple[list[float], list[i
     low, high = 0.0, max(points[-1], 1e-6)
     for _ in range(9):
         cost = (low + high) / 2
-        low, high = (cost, high) if _laid_out(behind, shares, cost)[1] > LOOKS else (low, cost)
-    return behind, _laid_out(behind, shares, high)[0]
+        low, high = (cost, high) if _place_polls(behind, shares, cost)[1] > LOOKS else (low, cost)
+    return behind, _place_polls(behind, shares, high)[0]
 
 
 def _quantiles(ended: list[float], reached: list[float]) -> tuple[list[float], list[float]]:
@@ -111,7 +111,7 @@ def _quantiles(ended: list[float], reached: list[float]) -> tuple[list[float], l
     return points, shares
 
 
-def _laid_out(points: list[float], shares: list[float], cost: float) -> tuple[list[int], float]:
+def _place_polls(points: list[float], shares: list[float], cost: float) -> tuple[list[int], float]:
     """Return, for each point, the point to poll at next if the task is still running; and the polls per task.
 
     At each point but the last its share of the tasks ends; the rest end beyond the last one. Minimises the lag plus

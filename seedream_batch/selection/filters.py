@@ -76,12 +76,12 @@ def parsed(texts: Sequence[str]) -> tuple[Wanted, ...]:
         if not equals or not name or not values:
             raise UsageError(f"--select {text}: write AXIS=VALUE, for example subject=fox or size=16:9,9:16")
         axis, _, key = name.strip().partition(".")
-        pieces = _pieces(values)
+        pieces = _split_values(values)
         wanted.append(Wanted(text, axis, key, tuple(value for value, _ in pieces), tuple(raw for _, raw in pieces)))
     return tuple(wanted)
 
 
-def _pieces(text: str) -> list[tuple[str, str | None]]:
+def _split_values(text: str) -> list[tuple[str, str | None]]:
     """Return the values between commas, each with its source text, or None if it was quoted."""
     pieces: list[tuple[str, str | None]] = []
     for match in _PIECE.finditer(f"{text},"):
@@ -120,10 +120,10 @@ def _fits(cell: Mapping[str, Json], axis: str, key: str, values: Sequence[str]) 
         if not isinstance(value, dict) or key not in value:
             return False
         value = value[key]
-    return any(matches(value, wanted) or _is_called(value, wanted) for wanted in values)
+    return any(matches(value, wanted) or _has_name(value, wanted) for wanted in values)
 
 
-def _is_called(value: Json, text: str) -> bool:
+def _has_name(value: Json, text: str) -> bool:
     """Return whether this is the text or the printed name of a value, possibly cut."""
     if not isinstance(value, dict | list) and _text(value) == text:
         return True

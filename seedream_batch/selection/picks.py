@@ -98,7 +98,7 @@ def parse_choice(text: str | bytes, name: str) -> Choice:
         for key in value
         if key not in {FORMAT, "job", "keep", "reject"}
     ]
-    keep, reject = (_picked(value, key, problems) for key in ("keep", "reject"))
+    keep, reject = (_parse_entries(value, key, problems) for key in ("keep", "reject"))
     kept = {(pick.fingerprint, pick.index) for pick in keep}
     problems += [
         f"keep and reject both have image {pick.index} of {pick.fingerprint[:12]}..."
@@ -111,14 +111,14 @@ def parse_choice(text: str | bytes, name: str) -> Choice:
     return Choice(str(job), keep, reject)
 
 
-def _picked(value: Mapping[str, Json], key: str, problems: list[str]) -> frozenset[Picked]:
+def _parse_entries(value: Mapping[str, Json], key: str, problems: list[str]) -> frozenset[Picked]:
     entries = value.get(key, [])
     if not isinstance(entries, list):
         problems.append(f'{key}: must be a list of {{"fingerprint": ..., "index": ...}}')
         return frozenset()
     picks = set()
     for position, entry in enumerate(entries):
-        problem = _wrong(entry)
+        problem = _entry_fault(entry)
         if problem:
             problems.append(f"{key}[{position}]{problem}")
         else:
@@ -126,7 +126,7 @@ def _picked(value: Mapping[str, Json], key: str, problems: list[str]) -> frozens
     return frozenset(picks)
 
 
-def _wrong(entry: Json) -> str:
+def _entry_fault(entry: Json) -> str:
     """Return what is wrong with one entry; empty if nothing is."""
     if not isinstance(entry, Mapping):
         return f': must be {{"fingerprint": ..., "index": ...}}, got {_quoted(entry)}'

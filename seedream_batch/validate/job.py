@@ -33,8 +33,8 @@ def checked_job(document: Document) -> tuple[list[Problem], dict[str, Json], set
         return [], document.value, set()
     value = copy.deepcopy(document.value)
     # Remove from the back, so that the indexes of earlier list entries stay valid.
-    for path in sorted({_droppable(each.path) for each in refused}, key=_order, reverse=True):
-        _drop(value, path)
+    for path in sorted({_removed_path(each.path) for each in refused}, key=_order, reverse=True):
+        _remove(value, path)
     matrix = value.get("matrix")
     if isinstance(matrix, dict):
         value["matrix"] = {name: values for name, values in matrix.items() if values not in ([], {})}
@@ -58,7 +58,7 @@ def _problems(document: Document, refused: Sequence[Finding]) -> list[Problem]:
     return [problem for _, _, problem in problems]
 
 
-def _droppable(path: Path) -> Path:
+def _removed_path(path: Path) -> Path:
     if path and path[0] in _WHOLE:
         return path[:2]
     # An invalid part makes the whole axis unusable, unless it is one of its values.
@@ -71,7 +71,7 @@ def _order(path: Path) -> list[tuple[int, int, str]]:
     return [(1, step, "") if isinstance(step, int) else (0, 0, step) for step in path]
 
 
-def _drop(value: Json, path: Path) -> None:
+def _remove(value: Json, path: Path) -> None:
     at = value
     for step in path[:-1]:
         try:

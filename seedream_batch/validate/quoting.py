@@ -35,7 +35,7 @@ def bare(value: Json) -> str:
 def escaped(text: str) -> str:
     """Shorten a text to `LONGEST` characters and escape everything that is not printable."""
     short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-    return "".join(_character(character) for character in short)
+    return "".join(_escape_character(character) for character in short)
 
 
 def flow(value: Json) -> str:
@@ -61,7 +61,7 @@ def _scalar(value: Json) -> str:
     return escaped(str(value))
 
 
-def _character(character: str) -> str:
+def _escape_character(character: str) -> str:
     if character in '"\\':
         return "\\" + character
     if character.isprintable():

@@ -263,7 +263,7 @@ def test_a_job_whose_cells_are_remembered_is_the_job_whose_cells_are_made_anew(j
         patch.setattr("seedream_batch.templates.render_cache._TRIAL", 1)
         found = outcome(file)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Expansion, "_quick", lambda *_: None)
+        patch.setattr(Expansion, "_expand_cached", lambda *_: None)
         patch.setattr(CachedTemplate, "render", lambda self, context: self._template.render(context))
         patch.setattr(Places, "of", careful_places(Places.of))
         assert found == outcome(file)

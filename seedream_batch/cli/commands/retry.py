@@ -132,7 +132,7 @@ def _retry(
     what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
     none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
     show_chosen(retried.tasks, what, f"`seedream-batch run {path}` submits them", none)
-    return _left_alone(len(retried.left), "lost task", polled)
+    return _report_left_alone(len(retried.left), "lost task", polled)
 
 
 def _retry_flagged(
@@ -158,7 +158,7 @@ def _retry_flagged(
     if polled.found:
         say(wrapped(f"{number(polled.found, 'image')} delivered since then, at no cost."))
     show_rejected(rejected, f"`seedream-batch run {path}` submits them", "there is no flagged result")
-    return _left_alone(rejected.unclear, "flagged task", polled)
+    return _report_left_alone(rejected.unclear, "flagged task", polled)
 
 
 @dataclass(slots=True)
@@ -195,7 +195,7 @@ def _poll_first(
     return _Polled(result.rechecks, result.stats.found + result.stats.added, result.stop_text, refused)
 
 
-def _left_alone(count: int, what: str, polled: _Polled) -> int:
+def _report_left_alone(count: int, what: str, polled: _Polled) -> int:
     """Report tasks that were not planned again because a poll may still find their images; return the exit code."""
     from seedream_batch.cli.exit_codes import Exit
     from seedream_batch.cli.output.text import number, say, wrapped

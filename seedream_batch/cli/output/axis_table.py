@@ -49,10 +49,10 @@ def _number(value: Value, part: Phase) -> str:
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return _fitted(clean(name), _NAMES) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
+    return _fit(clean(name), _NAMES) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
 
 
-def _fitted(text: str, columns: int) -> str:
+def _fit(text: str, columns: int) -> str:
     """Fit the text into a number of terminal columns, where some characters take two and some none."""
     if _columns(text) > columns:
         while _columns(text) >= columns:

@@ -39,11 +39,11 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
         say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
     if checks.unread:
         say(f"  unreadable {number(checks.unread, 'file')}")
-        _list(checks.unreadable, checks.unread)
+        _show_list(checks.unreadable, checks.unread)
     _show_not_there(result)
     if result.flagged:
         say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
-        _list(result.warnings, max(result.flagged, len(result.warnings)))
+        _show_list(result.warnings, max(result.flagged, len(result.warnings)))
     for line in _advice(result, path, without_key):
         say(wrapped(line))
 
@@ -53,7 +53,9 @@ def _show_not_there(result: RunResult) -> None:
     if lacking is None or not lacking.count:
         return
     say(f"  not there  {number(lacking.count, 'image')}")
-    _list([f"{_place(image, task)}: {image.state}, {image.reason}" for image, task in lacking.images], lacking.count)
+    _show_list(
+        [f"{_path_of(image, task)}: {image.state}, {image.reason}" for image, task in lacking.images], lacking.count
+    )
 
 
 def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
@@ -110,7 +112,7 @@ def verification_json(result: RunResult, job: Job) -> Json:
         "warnings": result.warnings,
         "not_there": [
             {
-                "path": _place(image, task),
+                "path": _path_of(image, task),
                 "index": image.index,
                 "state": str(image.state),
                 "reason": image.reason,
@@ -136,13 +138,13 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
         say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
     else:
         say(wrapped(f"{job.name}: {files} in {short(job.pictures)} that the job no longer asks for"))
-    _list(pruned.paths, pruned.files)
+    _show_list(pruned.paths, pruned.files)
     if pruned.changed:
         say(f"  left       {number(len(pruned.changed), 'file')} changed since; yours to keep or delete")
-        _list(pruned.changed[:SHOWN], len(pruned.changed))
+        _show_list(pruned.changed[:SHOWN], len(pruned.changed))
     if pruned.unreadable:
         say(f"  left       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
-        _list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
+        _show_list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
     if candidates.in_flight:
         say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, so it stays until a run collected it")
     if not pruned.done and pruned.files:
@@ -165,12 +167,12 @@ def pruned_json(pruned: Pruned) -> Json:
     }
 
 
-def _place(image: ImageRecord, task: TaskRecord) -> str:
+def _path_of(image: ImageRecord, task: TaskRecord) -> str:
     """Return the path of an image, or the planned one if it was never stored."""
     return image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
 
 
-def _list(lines: Sequence[str], count: int) -> None:
+def _show_list(lines: Sequence[str], count: int) -> None:
     for line in lines:
         say(wrapped(line, indent="    ", hanging="      "))
     if count > len(lines):

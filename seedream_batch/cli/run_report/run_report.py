@@ -76,7 +76,7 @@ class RunReporter:
         self._job = job
         for name in ("summary", "metrics"):
             path = getattr(self._files, name)
-            if path is not None and _is_of_job(path, job):
+            if path is not None and _belongs_to_job(path, job):
                 self._files = dataclasses.replace(self._files, **{name: None})
                 raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
         # An emulated run needs no network, and must not report success to a monitor.
@@ -148,7 +148,7 @@ class RunReporter:
                     self.code = self.code or Exit.NO_STORAGE
 
 
-def _is_of_job(path: Path, job: Job) -> bool:
+def _belongs_to_job(path: Path, job: Job) -> bool:
     """Return whether a path is, or may become, that of the job file, the manifest, an image or the like.
 
     An image, a lock or a manifest may not exist yet, and an empty lock looks like a file that may be replaced.

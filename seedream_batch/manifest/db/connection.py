@@ -201,8 +201,8 @@ class Connection(ABC):
 
     def row(self, sql: str, values: Sequence[object] = ()) -> tuple[Any, ...] | None:
         """Return the first row of a query, or None."""
-        found = self.rows(sql, values)
-        return found[0] if found else None
+        rows = self.rows(sql, values)
+        return rows[0] if rows else None
 
     def numbers(self, sql: str, values: Sequence[object] = ()) -> array[int]:
         """Return the first column of all rows, 8 bytes each: a job may have a million tasks."""
