@@ -8,7 +8,7 @@ import os
 import pytest
 
 THOROUGH = os.environ.get("THOROUGH") == "1"
-FEWEST = 50
+FEWEST = 20
 
 
 def examples(count):

@@ -27,7 +27,6 @@ def take(rate, news=None):
     return turns
 
 
-@pytest.mark.quick
 def test_turns_are_shared(crew):
     first, second = crew(), crew()
     claims = partial(first.claim, budget=Budget(), now=NOW, take=take(10.0), monotonic=lambda: 0.0)
@@ -59,6 +58,7 @@ def test_turns_without_intents_come_first(crew):
     assert len(claimed.claims) == 2
 
 
+@pytest.mark.quick
 def test_the_pace_is_kept_as_text(crew):
     worker = crew()
     worker.claim(intents(worker.due(1, NOW)), Budget(), NOW, take=take(None))
