@@ -1,10 +1,10 @@
 """Templates: a sandboxed, bounded and deterministic Jinja.
 
-The text of a template decides what is paid for, so the same context always gives the same text: there is no clock,
-no chance and no order of hashing in it, and a limit is a count, never a time.
+The text of a template decides what is paid for, so the same context always gives the same text: templates have no
+clock, randomness or hash order, and limits are counts, never times.
 
-Lines that hold only a block tag leave no trace (`trim_blocks`, `lstrip_blocks`), and the newline at the end stays.
-A null, a list or a mapping cannot be put into text as it is: `None` or `{'id': 'panda'}` in a prompt is a mistake.
+Lines with only a block tag leave no trace (`trim_blocks`, `lstrip_blocks`), and the newline at the end is kept. A null,
+list or mapping cannot be inserted into text: `None` or `{'id': 'panda'}` in a prompt is a mistake.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from seedream_batch.templates.splitting import pieces_of, reads_of
 
 __all__ = ["Template", "TemplateEngine", "TemplateError"]
 
-# What a template can raise besides: Jinja's sandbox leaves Python's own errors to its caller.
+# What a template can raise in addition: Jinja's sandbox passes Python's own exceptions on.
 _ERRORS: Final = (
     jinja2.TemplateError,
     ArithmeticError,
@@ -48,10 +48,10 @@ _MARKUP: Final = ("{{", "{%", "{#")
 class TemplateEngine:
     """Compiles templates, and holds what they may use.
 
-    `include` gives the text of an included file by the name that the template wrote; it raises `FileNotFoundError`
-    or `TemplateError` for what it refuses, and is asked once for each name. `max_output` bounds every text made
-    along the way, in characters; `max_steps` bounds the work of one rendering (loop iterations, calls, filters,
-    and further steps by the size of what they handle).
+    `include` returns the text of an included file by the name in the template; it raises `FileNotFoundError` or
+    `TemplateError` for what it refuses, and is called once per name. `max_output` limits every intermediate text in
+    characters; `max_steps` limits the work of one rendering (loop iterations, calls, filters, and further steps by the
+    size of what they handle).
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TemplateEngine:
         self._environment = BoundedEnvironment(self._load, max_output)
 
     def compile(self, source: str) -> Template:
-        """The template of this source; raises `TemplateError` where it is none."""
+        """Compile a template. Raises `TemplateError`."""
         if len(source) > self.max_output:
             raise TemplateError(f"the template is longer than {self.max_output:,} characters")
         if not encodable(source):
@@ -99,10 +99,10 @@ class TemplateEngine:
 class Template:
     """A compiled template.
 
-    `is_constant` says that it has no markup at all; `names` are the variables it reads, not those of its includes and
-    not the functions that every template has. `reads` has those as well, for values of the context go before them.
-    `includes` says that it has an include, which may read anything. `cost` is what its own nodes take of the budget,
-    in steps.
+    `is_constant` says that it has no markup at all. `names` are the variables it reads, without those of its includes
+    and without the functions of all templates; `reads` includes the latter, because values of the context hide them.
+    `includes` says that it has an include, which may read anything. `cost` is what its own nodes take of the budget, in
+    steps.
     """
 
     __slots__ = ("_compiled", "_engine", "cost", "includes", "is_constant", "names", "reads", "source")
@@ -123,9 +123,9 @@ class Template:
         return self._engine.max_steps, self._engine.max_output
 
     def pieces(self, turns: Callable[[str], bool]) -> list[str | Template] | None:
-        """Texts and templates whose renderings, joined, are that of this template; None where it is one whole.
+        """Split it into texts and templates whose concatenated renderings equal its own; None if that is impossible.
 
-        A piece reads fewer of the variables that turn, as `turns` says, so its text can be kept for longer.
+        A piece reads fewer of the varying variables, as given by `turns`, so its text can be cached for longer.
         """
         compiled = self._compiled
         if compiled is None:
@@ -139,14 +139,14 @@ class Template:
                 for tree in trees
             ]
         except (TemplateError, *_ERRORS):
-            return None  # the whole could be compiled, and that is enough
+            return None  # only an optimisation: the template itself compiled
 
     def render(self, context: Mapping[str, Json]) -> str:
-        """The text for these values; raises `TemplateError`."""
+        """Return the text for these values. Raises `TemplateError`."""
         return self.measured(context)[0]
 
     def measured(self, context: Mapping[str, Json]) -> tuple[str, int]:
-        """The text for these values, and the steps it took; raises `TemplateError`."""
+        """Return the text for these values, and the steps it took. Raises `TemplateError`."""
         compiled = self._compiled
         if compiled is None:
             return self.source, 0
@@ -165,13 +165,13 @@ class Template:
 
 
 class _Compiled:
-    """The code of one template, from its text or from its parsed form."""
+    """The code of one template, from its text or from its syntax tree."""
 
     def __init__(self, environment: BoundedEnvironment, source: str | nodes.Template) -> None:
         self.environment = environment
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Python warns of odd code, such as a call of a number
+                warnings.simplefilter("ignore")  # Python warns about odd code, such as calling a number
                 tree = environment.parse(source) if isinstance(source, str) else source
                 self.cost = prepare(tree, environment)
                 self.reads = reads_of(tree)
@@ -181,7 +181,7 @@ class _Compiled:
         except jinja2.TemplateSyntaxError as error:
             raise _syntax_error(error) from None
         except (RecursionError, MemoryError, SyntaxError) as error:
-            # Python's own compiler allows 20 blocks and 200 parentheses in each other.
+            # Python's own compiler allows 20 nested blocks and 200 nested parentheses.
             nested = not isinstance(error, SyntaxError) or "nested" in str(error) or "indent" in str(error)
             message = "the template is nested too deeply" if nested else "the template is not valid"
             raise TemplateError(message, hint="make it simpler") from None
@@ -198,7 +198,7 @@ class _Compiled:
         return self.template.root_render_func(context)
 
     def first_line_of(self, trace: TracebackType | None) -> int | None:
-        """The line of the template that this traceback passes last."""
+        """Return the innermost line of this template in a traceback."""
         line = None
         while trace is not None:
             if trace.tb_frame.f_globals is self._globals:
@@ -208,20 +208,20 @@ class _Compiled:
 
 
 class _Included:
-    """An included template, as the code that Jinja makes for `include` uses it."""
+    """An included template with the interface that Jinja's code for `include` uses."""
 
     def __init__(self, environment: BoundedEnvironment, name: str, source: str) -> None:
         self.name = name
         self._compiled = _Compiled(environment, source)
 
     def new_context(self, values: dict[str, Any], shared: bool, local: Mapping[str, Any]) -> Context:  # noqa: ARG002, FBT001 - Jinja's signature
-        """The context of the including template, with its local variables."""
+        """Return the context of the including template, with its local variables."""
         return self._compiled.context(
             {**values, **{name: value for name, value in local.items() if value is not missing}}
         )
 
     def root_render_func(self, context: Context) -> Iterator[str]:
-        """The pieces of the text."""
+        """Yield the pieces of the text."""
         compiled, budget = self._compiled, budget_of(context)
         budget.enter()
         try:
@@ -238,7 +238,7 @@ class _Included:
 
 
 def _inside(name: str, error: TemplateError) -> TemplateError:
-    """The error of an included file, told to the file that includes it."""
+    """Return the error of an included file for the file that includes it."""
     line = f", line {error.line}" if error.line else ""
     message = error.message if error.message.startswith("in ") else f"in {name!r}{line}: {error.message}"
     return TemplateError(message, None, error.hint)
@@ -257,7 +257,7 @@ def _syntax_error(error: jinja2.TemplateSyntaxError) -> TemplateError:
 
 
 def _translated(error: BaseException, line: int | None, values: Mapping[str, Any]) -> TemplateError:
-    """The error in words for people."""
+    """Return the exception as a readable `TemplateError`."""
     if isinstance(error, UndefinedLookup):
         return _undefined(error, line, values)
     if isinstance(error, (RecursionError, MemoryError)):
@@ -297,7 +297,7 @@ def _suggestion(name: str, known: list[str], words: str) -> str:
 
 
 def _expression(owner: Any, values: Mapping[str, Any]) -> str | None:
-    """How a template writes this very mapping or list: `subject`, `subject.meta`."""
+    """Return how a template refers to this very mapping or list: `subject`, `subject.meta`."""
     if not isinstance(owner, (dict, list)):
         return None
     level = {str(name): value for name, value in values.items()}

@@ -1,7 +1,7 @@
 """What templates may compute with, and how much of it.
 
-Everything is counted, nothing is timed: whether a template is refused must not depend on the machine. A step is
-worth about a microsecond; a loop iteration, a call and a filter take one, further ones go with the size of what is
+Everything is counted, nothing is timed: whether a template is refused must not depend on the machine. A step is worth
+about a microsecond; a loop iteration, a call or a filter takes one, and further ones depend on the size of what is
 handled.
 """
 
@@ -16,13 +16,13 @@ from typing import Any, Final
 from jinja2 import Undefined
 
 MAX_CALL_DEPTH: Final = 50
-"""How deep macros, includes and recursive loops may call each other."""
+"""Deepest nesting of calls of macros, includes and recursive loops."""
 
 MAX_NUMBER_BITS: Final = 4096
-"""The largest whole number that arithmetic may give: what Python still prints."""
+"""Most bits of an integer from arithmetic: what Python can still print."""
 
 MAX_WIDTH: Final = 1_000
-"""The largest width or precision that formatting may ask for."""
+"""Largest width or precision for formatting."""
 
 _CHARACTERS_A_STEP: Final = 7  # as a power of 2
 _CHARACTERS_A_UNIT: Final = 4
@@ -30,7 +30,7 @@ _UNITS_A_STEP: Final = 3
 
 
 class TemplateError(Exception):
-    """A template that cannot be compiled or rendered: what, on which of its lines (from 1), and how to mend it."""
+    """Raised if a template cannot be compiled or rendered: what is wrong, the line (from 1), and a hint."""
 
     def __init__(self, message: str, line: int | None = None, hint: str = "") -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class TemplateError(Exception):
 
 
 class Budget:
-    """What is left of the steps of one rendering."""
+    """The remaining steps of one rendering."""
 
     __slots__ = ("depth", "left", "max_output")
 
@@ -50,13 +50,13 @@ class Budget:
         self.max_output = max_output
 
     def spend(self, steps: int) -> None:
-        """Takes the steps; raises `TemplateError` where there are not so many left."""
+        """Take steps from the budget. Raises `TemplateError` if there are too few left."""
         self.left -= steps
         if self.left < 0:
             raise TemplateError("the template takes too many steps", hint="loop over less")
 
     def handle(self, value: Any) -> Any:
-        """The value, after its size was paid for."""
+        """Charge for the size of a value, and return it."""
         if isinstance(value, str):
             self.spend(len(value) >> _CHARACTERS_A_STEP)
         elif isinstance(value, (list, tuple, dict, range)):
@@ -64,31 +64,31 @@ class Budget:
         return value
 
     def made(self, text: str) -> str:
-        """The text, if it is not too long, after it was paid for."""
+        """Check the length of a text, charge for it, and return it."""
         self.fits(len(text))
         self.spend(len(text) >> _CHARACTERS_A_STEP)
         return text
 
     def fits(self, length: int) -> None:
-        """Raises `TemplateError` for a text that would be longer than allowed; call it before making the text."""
+        """Raise `TemplateError` if a text would be too long; call it before creating the text."""
         if length > self.max_output:
             raise TemplateError(f"the template makes a text of more than {self.max_output:,} characters")
 
     def enter(self) -> None:
-        """Goes one call deeper; raises `TemplateError` where that is too deep."""
+        """Enter a call. Raises `TemplateError` if calls are nested too deeply."""
         self.depth += 1
         if self.depth > MAX_CALL_DEPTH:
             raise TemplateError(f"calls or includes more than {MAX_CALL_DEPTH} deep", hint="does it call itself?")
 
     def leave(self) -> None:
-        """Comes back from a call."""
+        """Leave a call."""
         self.depth -= 1
 
 
 def weigh(value: Any, limit: int) -> int:
-    """How many values there are in `value`, written out; stops counting above `limit`.
+    """Return the number of values in `value`, with shared ones counted each time; stops counting above `limit`.
 
-    `{% set ns.x = [ns.x, ns.x] %}` doubles that at every turn although it stores next to nothing.
+    `{% set ns.x = [ns.x, ns.x] %}` doubles it in each iteration while storing next to nothing.
     """
     total = 0
     stack = [value]
@@ -111,7 +111,7 @@ def weigh(value: Any, limit: int) -> int:
 
 
 def kind_of(value: Any) -> str:
-    """What sort of value this is, with its article."""
+    """Return the kind of a value for messages, with its article."""
     if value is None:
         return "null"
     for types, name in (
@@ -127,7 +127,7 @@ def kind_of(value: Any) -> str:
 
 
 def to_text(value: Any, budget: Budget) -> str:
-    """The text of a value that is put into text; raises `TemplateError` where nobody can have meant it.
+    """Return a value as inserted into text. Raises `TemplateError` for values that nobody can have meant.
 
     A null or a mapping in a prompt (`None`, `{'id': 'panda'}`) is a mistake that costs money.
     """
@@ -157,7 +157,7 @@ def encodable(text: str) -> bool:
 
 
 def whole(value: Any, what: str) -> int:
-    """The whole number that an argument must be."""
+    """Return an argument that must be an integer. Raises `TemplateError`."""
     if not isinstance(value, int):
         raise TemplateError(f"{what} must be a whole number, not {kind_of(value)}")
     return int(value)
@@ -170,7 +170,7 @@ def number(value: Any) -> Any:
 
 
 def sequence(value: Any) -> Any:
-    """The value, if it is one that can be looped over."""
+    """Return a value that can be iterated over. Raises `TemplateError`."""
     if isinstance(value, (str, list, tuple, dict, range)):
         return value
     if isinstance(value, Undefined):
@@ -190,7 +190,7 @@ _NUMBERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
 
 
 def binary(sign: str, left: Any, right: Any, budget: Budget) -> Any:
-    """`left sign right`, if its size is bounded and both have a type that has this operator."""
+    """Return `left sign right` if the types support it and the result is bounded. Raises `TemplateError`."""
     for side in (left, right):
         if isinstance(side, Undefined):
             str(side)  # raises
@@ -243,7 +243,7 @@ _CONVERSION: Final = re.compile(
 
 
 def percent(pattern: str, values: Any, budget: Budget) -> str:
-    """`pattern % values`, piece by piece, so that no width can ask for too much."""
+    """Return `pattern % values`, formatted piece by piece so that no width can be too large."""
     by_name: Mapping[str, Any] = values if isinstance(values, dict) else {}
     in_order: Sequence[Any] = values if isinstance(values, tuple) else (values,)
     pieces: list[str] = []

@@ -14,7 +14,7 @@ _COMPARISONS_A_STEP: Final = 13  # as a power of 2
 
 
 class Method:
-    """A method of a value, not called yet; no tuple, which a template could take apart."""
+    """A method of a value, not called yet; not a tuple, which a template could unpack."""
 
     __slots__ = ("name", "owner")
 
@@ -24,7 +24,7 @@ class Method:
 
 
 def _plain(method: Callable[..., Any]) -> Run:
-    """A method that cannot make more than a few times what it is given."""
+    """Wrap a method whose result is at most a few times as large as its input."""
     return lambda _, owner, *args, **kwargs: method(owner, *args, **kwargs)
 
 
@@ -37,7 +37,7 @@ def _padded(method: Callable[..., str]) -> Run:
 
 
 def _backwards(method: Callable[..., Any]) -> Run:
-    """A method that searches from the end: what nearly is there, Python compares anew at every place."""
+    """Wrap a method that searches from the end, which Python does in quadratic time."""
 
     def search(budget: Budget, text: str, *args: Any, **kwargs: Any) -> Any:
         for wanted in (*args, *kwargs.values()):
@@ -70,7 +70,7 @@ def _join(budget: Budget, separator: str, items: Any) -> str:
 
 
 def _listed(method: Callable[..., Any]) -> Run:
-    """A method whose view becomes a list, which can be indexed and counted."""
+    """Wrap a method that returns a view, so that it returns a list, which has a length and indexes."""
     return lambda _, owner: list(method(owner))
 
 
@@ -102,7 +102,7 @@ LIST: Final[Mapping[str, Run]] = {
 
 
 def methods_of(value: Any) -> Mapping[str, Run]:
-    """The methods that templates may call on this value."""
+    """Return the methods that templates may call on this value."""
     if isinstance(value, str):
         return TEXT
     if isinstance(value, dict):
@@ -113,7 +113,7 @@ def methods_of(value: Any) -> Mapping[str, Run]:
 
 
 def run_method(method: Method, budget: Budget, *args: Any, **kwargs: Any) -> Any:
-    """What the method gives; its arguments and its result are paid for. Raises `TemplateError`."""
+    """Call the method, and charge for its arguments and its result. Raises `TemplateError`."""
     budget.handle(method.owner)
     try:
         result = methods_of(method.owner)[method.name](budget, method.owner, *args, **kwargs)

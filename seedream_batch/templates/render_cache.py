@@ -1,4 +1,4 @@
-"""Templates that are asked once for the same values."""
+"""Templates whose renderings are cached by the values that they read."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ ABSENT: Final = object()
 """Stands for the value of a name that the context does not have."""
 
 _WHOLE: Final = 1024
-"""How many texts of a whole template are kept: most axes turn without changing the prompt."""
+"""Cached texts of a whole template: most axes vary without changing the prompt."""
 _PIECE: Final = 65_536
-"""How many texts of a piece of a template are kept: as many as an axis may well have values."""
+"""Cached texts of a piece of a template: about as many as an axis may have values."""
 _CHARACTERS: Final = 4_000_000
-"""How many characters the texts that are kept may have together."""
+"""Most characters of all cached texts together."""
 _TRIAL: Final = 16
-"""Renderings after which it is worth the time to take a template apart."""
+"""Renderings after which splitting a template is worthwhile."""
 
 
 class CachedTemplate:
-    """`Template.render` for many contexts, most of whose values are the same objects again.
+    """`Template.render` for many contexts that mostly share the same value objects.
 
-    `varying_names` are the names whose values are not the same in all contexts, `fresh` those of them whose values are
-    new objects each time. A template is taken apart where that is possible, and the text of each piece is kept for each
-    value that it reads. Whatever fails, or could pass a bound of the sandbox, is left to the whole template: so the
-    texts, the errors and the bounds are those of the whole.
+    `varying_names` are the names whose values differ between contexts, `fresh` those of them whose values are new
+    objects each time. The template is split if possible, and the text of each piece is cached by the values that it
+    reads. What fails, or might exceed a limit of the sandbox, is rendered by the whole template, so texts, errors and
+    limits are the same as without a cache.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CachedTemplate:
             self._whole = _Kept(template.render, template.reads & varying_names, _WHOLE).text
 
     def render(self, context: Context) -> str:
-        """The text for these values; raises `TemplateError`."""
+        """Return the text for these values. Raises `TemplateError`."""
         pieces = self._pieces
         if pieces is not None:
             text = pieces.render(context)
@@ -63,16 +63,16 @@ class CachedTemplate:
 
 
 class _Kept:
-    """Texts, kept for the same values of the names that they depend on.
+    """Texts cached by the values of the names that they depend on.
 
-    Values are told apart by identity. They are kept, too, so that no other value gets the identity of one of them.
+    Values are identified by `id()`. They are kept alive, so that no other value can get the same id.
     """
 
     def __init__(self, make: Callable[[Context], str], names: AbstractSet[str], most: int) -> None:
         self.name = next(iter(names)) if len(names) == 1 else None
-        """The name, where it is only one."""
+        """The name, if it is the only one."""
         self.texts: dict[object, str] = {}
-        """By the identity of the value of the one name, or by those of the values of all names, in order."""
+        """By the id of the only name's value, or by those of all names' values, in order."""
         self._values: dict[object, object] = {}
         self._make = make
         self._names = sorted(names)
@@ -80,7 +80,7 @@ class _Kept:
         self._characters = 0
 
     def text(self, context: Context) -> str:
-        """The text for these values; raises `TemplateError`."""
+        """Return the text for these values. Raises `TemplateError`."""
         values = [context.get(name, ABSENT) for name in self._names]
         key = tuple(map(id, values)) if self.name is None else id(values[0])
         text = self.texts.get(key)
@@ -99,18 +99,18 @@ class _Kept:
 
 
 class _Pieces:
-    """The pieces of a template, each with the texts it gave."""
+    """The pieces of a template, each with its cached texts."""
 
     def __init__(
         self, template: Template, pieces: list[str | Template], varying_names: AbstractSet[str], fresh: AbstractSet[str]
     ) -> None:
-        # The steps of the whole template's own nodes come on top, so that the sum is never too small.
+        # Add the steps of the whole template's own nodes, so that the sum is never too small.
         self._steps = template.cost
         self._length = sum(len(piece) for piece in pieces if isinstance(piece, str))
         self._max_steps, self._max_length = template.bounds
         self._texts = [piece if isinstance(piece, str) else "" for piece in pieces]
         self._simple: list[tuple[int, str, dict[object, str]]] = []
-        """Pieces that turn with one name: their index, the name, and their texts by the identity of its value."""
+        """Pieces that vary with one name: their index, the name, and their texts by the id of its value."""
         self._others: list[tuple[int, Callable[[Context], str]]] = []
         self._makers: list[tuple[int, Callable[[Context], str]]] = []
         for index, piece in enumerate(pieces):
@@ -125,22 +125,22 @@ class _Pieces:
                 else:
                     self._others.append(maker)
         self.given_up = False
-        """Whether the largest texts of the pieces could pass a bound together."""
+        """Whether the largest texts of the pieces together could exceed a limit."""
 
     @classmethod
     def of(cls, template: Template, varying_names: AbstractSet[str], fresh: AbstractSet[str]) -> _Pieces | None:
-        """The pieces, if there are at least two that are no plain text."""
+        """Split a template; None unless it has at least two pieces that are not plain text."""
         pieces = template.pieces(varying_names.__contains__)
         if pieces is None or sum(not isinstance(piece, str) for piece in pieces) < 2:
             return None
         return cls(template, pieces, varying_names, fresh)
 
     def render(self, context: Context) -> str | None:
-        """The text, or None where only the whole template can tell."""
+        """Return the text, or None if only the whole template can tell."""
         texts = self._texts.copy()
         try:
             try:
-                # A million times in a large job: the texts are there, and nothing more is to be called.
+                # The hot path of a large job: a million times, all texts are cached and nothing is called.
                 for index, name, known in self._simple:
                     texts[index] = known[id(context[name])]
                 for index, make in self._others:
@@ -153,7 +153,7 @@ class _Pieces:
         return None if self.given_up else "".join(texts)
 
     def _measuring(self, piece: Template) -> Callable[[Context], str]:
-        """Renders the piece, and counts its largest rendering."""
+        """Return a function that renders the piece and records its largest rendering."""
         most_steps = longest = 0
 
         def render(context: Context) -> str:

@@ -1,7 +1,7 @@
-"""Rewrites a parsed template so that it counts what it does.
+"""Rewrites the syntax tree of a template so that it counts what it does.
 
-`~`, loops, slices and comparisons pass Jinja's sandbox by. So they are wrapped in filters whose names no template
-can write: `@tick`, `@loop`, `@sized` and `@concat`.
+Jinja's sandbox does not see `~`, loops, slices and comparisons. So they are wrapped in filters whose names no template
+can contain: `@tick`, `@loop`, `@sized` and `@concat`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NodeT = TypeVar("NodeT", bound=nodes.Node)
 
 
 def prepare(tree: nodes.Template, environment: Environment) -> int:
-    """Rewrites the template in place; its own cost in steps. Raises `TemplateError` for what has no place in one."""
+    """Rewrite the template in place; return its own cost in steps. Raises `TemplateError` for what is not allowed."""
     cost = _cost(tree.body)
     Rewriter(environment).visit(tree)
     return cost
 
 
 def _cost(body: Iterable[nodes.Node]) -> int:
-    """The steps that these nodes take when each runs once; loops and macros inside count for themselves."""
+    """Return the steps that these nodes take if each runs once; the bodies of loops and macros are not included."""
     count = 0
     stack = list(body)
     while stack:
@@ -51,7 +51,7 @@ def _refuse(node: nodes.Node, message: str, hint: str = "") -> NoReturn:
 
 
 def _check_name(node: nodes.Node, name: str) -> None:
-    # Python reads identifiers in this form, so two names of a template could be one there.
+    # Python normalises identifiers to NFKC, so two names of a template could become one.
     if not name.isascii() and unicodedata.normalize("NFKC", name) != name:
         _refuse(node, f"the name {name!r} is not in the usual form", "write it with plain letters")
     if name == "self":
@@ -59,13 +59,13 @@ def _check_name(node: nodes.Node, name: str) -> None:
 
 
 class Rewriter(NodeTransformer):
-    """Puts counting into a parsed template, and refuses what has no place in one."""
+    """Adds counting to the syntax tree of a template, and refuses what is not allowed."""
 
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
 
     def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
-        """The rule for this kind of node."""
+        """Return the rule for this kind of node."""
         rule = _RULES.get(type(node))
         return None if rule is None else partial(rule, self)
 
@@ -75,7 +75,7 @@ class Rewriter(NodeTransformer):
         return wrapped
 
     def _counted(self, node: NodeT) -> NodeT:
-        """A loop or macro whose body pays for itself each time it runs."""
+        """Make the body of a loop or macro charge for itself each time it runs."""
         body: list[nodes.Node] = node.body  # type: ignore[attr-defined]  # all that come here have one
         cost = nodes.Const(_cost(body), lineno=node.lineno)
         self.generic_visit(node)

@@ -1,7 +1,7 @@
-"""The Jinja environment of templates: what it looks up, what it calls, and the counting it adds to a template.
+"""The Jinja environment of templates: what it looks up, what it calls, and the counting filters.
 
-Jinja's own sandbox keeps templates away from Python's insides but not from its memory and time: `~`, loops, slices
-and comparisons pass it by. `template_rewrite` puts the counting filters of this module around those.
+Jinja's own sandbox protects Python's internals but not memory and time: it does not see `~`, loops, slices and
+comparisons. `rewrite` wraps those in the counting filters of this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from seedream_batch.templates.methods import Method, methods_of, run_method
 from seedream_batch.templates.tests import TESTS
 
 BUDGET: Final = "@budget"
-"""The name the budget has in the context: no template can write it, and includes inherit it."""
+"""The name of the budget in the context: no template can contain it, and includes inherit it."""
 
 MAX_RANGE: Final = 100_000
 
@@ -40,7 +40,7 @@ _LOOP_METHODS: Final = frozenset({"cycle", "changed"})
 
 
 class UndefinedLookup(UndefinedError):
-    """The use of something that is not there: `name`, of the value `owner` unless that is `missing`."""
+    """Raised for the use of something undefined: `name`, of the value `owner` unless that is `missing`."""
 
     def __init__(self, owner: Any, name: Any, hint: str | None, message: str) -> None:
         super().__init__(hint or message)
@@ -50,18 +50,18 @@ class UndefinedLookup(UndefinedError):
 
 
 class Undefined(StrictUndefined):
-    """An undefined value that remembers what was looked for, for a better sentence later."""
+    """An undefined value that records what was looked up, for a better message."""
 
     __slots__ = ()
 
     def __init__(self, hint: str | None = None, obj: Any = missing, name: str | None = None, exc: Any = None) -> None:
         super().__init__(hint, obj, name)
-        # Jinja calls what it finds here with its message, and raises the result.
+        # Jinja calls this with its message, and raises the result.
         self._undefined_exception = exc or partial(UndefinedLookup, obj, name, hint)  # type: ignore[assignment]
 
 
 class BudgetContext(Context):
-    """The context of one rendering, which knows its budget."""
+    """The context of one rendering, which has its budget."""
 
     def __init__(self, environment: Any, parent: dict[str, Any], *args: Any, **kwargs: Any) -> None:
         super().__init__(environment, parent, *args, **kwargs)
@@ -106,7 +106,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         self.tests = {name: guarded(name, function, "test") for name, function in TESTS.items()}
 
     def concat(self, pieces: Iterable[str]) -> str:  # a bounded "".join
-        """The pieces in one text, if it is not too long."""
+        """Join the pieces. Raises `TemplateError` if the text is too long."""
         parts: list[str] = []
         length = 0
         for piece in pieces:
@@ -117,7 +117,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return "".join(parts)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """`obj.attribute`: the key of a mapping first, then one of the harmless methods."""
+        """Return `obj.attribute`: a key of a mapping first, then an allowed method."""
         if isinstance(obj, dict):
             if attribute in obj:
                 return obj[attribute]
@@ -140,7 +140,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         return self.undefined(obj=obj, name=attribute) if value is missing else value
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """`obj[argument]`: a key or an index, never an attribute."""
+        """Return `obj[argument]`: a key or an index, never an attribute."""
         if isinstance(obj, (LoopContext, Namespace)) and isinstance(argument, str):
             return self._field(obj, argument)
         if isinstance(obj, Group) and argument in {"grouper", "list"}:
@@ -154,12 +154,12 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 return obj[argument]
             except (TypeError, LookupError):
                 pass
-        # The name is written out in a message, which must not take long.
+        # The name appears in a message, and formatting it must not take long.
         name: Any = argument if isinstance(argument, (str, int)) else kind_of(argument)
         return self.undefined(obj=obj, name=name)
 
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Calls a macro, a method, a loop or one of the few functions; nothing else can be called."""
+        """Call a macro, a method, a loop or one of the few functions. Raises `TemplateError` for anything else."""
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
         budget = budget_of(context)
@@ -186,11 +186,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         raise TemplateError(f"{kind_of(function)} cannot be called", hint="write it without parentheses")
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """`left operator right`, within bounds."""
+        """Return `left operator right`, within limits."""
         return binary(operator, left, right, budget_of(context))
 
     def get_template(self, name: Any, parent: Any = None, globals: Any = None) -> Any:  # noqa: A002, ARG002
-        """What an `include` of this name renders."""
+        """Return the template that an `include` of this name renders."""
         if isinstance(name, StrictUndefined):
             str(name)  # raises
         if not isinstance(name, str):

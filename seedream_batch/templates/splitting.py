@@ -1,7 +1,7 @@
-"""Takes a template apart into pieces that do not know of each other.
+"""Splits a template into independent pieces.
 
-Of `{{ subject.text }}, {{ size }}` one piece has to be rendered once for each subject and the other once for each
-size, not both once for each cell.
+Of `{{ subject.text }}, {{ size }}`, one piece has to be rendered once per subject and the other once per size, rather
+than both once per cell.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ _PURE: Final = (
     nodes.Test,
     nodes.Tuple,
 )
-"""What leaves nothing behind for the rest of the template. `set`, `macro` and `include` do, or may."""
+"""Nodes that do not affect the rest of the template, unlike `set`, `macro` and perhaps `include`."""
 
 _LONG: Final = 100
-"""Characters of a text from which on it stays a piece of its own: it need not be kept with each value beside it."""
+"""Characters from which a text is a piece of its own, so that it is not cached with each value next to it."""
 
 
 def reads_of(tree: nodes.Template) -> frozenset[str]:
-    """The variables that a template reads from its context: also those that hide a function of all templates."""
+    """Return the variables that a template reads from its context, including those that hide a global function."""
     functions = tree.environment.globals if tree.environment else {}
     hiding = (node.name for node in tree.find_all(nodes.Name) if node.name in functions)
     return frozenset(meta.find_undeclared_variables(tree)).union(hiding)
 
 
 def pieces_of(tree: nodes.Template, turns: Callable[[str], bool]) -> list[str | nodes.Template] | None:
-    """The pieces of a freshly parsed template, in order: texts, and templates with some of its expressions and blocks.
+    """Split a freshly parsed template into texts, and templates with some of its expressions and blocks, in order.
 
-    Neighbours are one piece where they read the same of the variables that `turns` names, or none of them. None where
-    a part of the template may lean on another one. The tree is used up.
+    Neighbours become one piece if they read the same of the variables accepted by `turns`, or none. Returns None if a
+    part of the template may depend on another one. Consumes the tree.
     """
     stack: list[nodes.Node] = list(tree.body)
     while stack:
@@ -91,7 +91,7 @@ def pieces_of(tree: nodes.Template, turns: Callable[[str], bool]) -> list[str | 
 
 
 def _templates(group: list[nodes.Node], tree: nodes.Template) -> list[nodes.Template]:
-    """The template of these nodes, if there are any."""
+    """Return a list with the template of these nodes; empty if there are none."""
     if not group:
         return []
     body = [nodes.Output([node], lineno=node.lineno) if isinstance(node, nodes.Expr) else node for node in group]
