@@ -1,6 +1,6 @@
-"""YAML to values and their positions: a small builder over the events of PyYAML's C parser.
+"""Builds values and their positions from YAML, using the events of PyYAML's C parser.
 
-Events, because the C composer and constructor are three times slower, follow YAML 1.1 and recurse.
+It uses events because the C composer and constructor are three times slower, follow YAML 1.1 and recurse.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from seedream_batch.model.document import Document, Json, Mark, Position, Proble
 from seedream_batch.model.text import UNPRINTABLE_IN_YAML, plain_value
 
 MAX_ALIASED: Final = MAX_BYTES
-"""The most characters that aliases may bring: a long text, a few thousand times, fills any memory once written out."""
+"""Most characters from aliases: a long text repeated a few thousand times would exhaust the memory."""
 
 MAX_MERGED: Final = 500_000
-"""The most keys that merge keys may bring: unlike aliases they are copied."""
+"""Most keys from merge keys: unlike aliases, they are copied."""
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -33,14 +33,14 @@ _SURROGATE_ESCAPE: Final = re.compile(r"\\(?:u|U0000)[dD][89a-fA-F]")
 
 
 def parse_yaml(text: str | bytes, file: str, problems: list[Problem] | None = None) -> Document:
-    """The one document of a YAML file, by the rules of YAML 1.2, with the position of every value and key.
+    """Parse the one document of a YAML file by the rules of YAML 1.2, with the position of every value and key.
 
-    Keys are kept as the text written, so `2K: 1` and `1: 1` have the keys "2K" and "1". A merge key (`<<`) puts
-    the keys it brings first; keys given explicitly win, then mappings earlier in its list. Values that come
-    through an alias are shared, not copied: do not change them.
+    Keys keep their text, so `2K: 1` and `1: 1` have the keys "2K" and "1". The keys of a merge key (`<<`) come first;
+    explicit keys override them, and so do mappings earlier in its list. Values of aliases are shared, not copied: do
+    not modify them.
 
-    Raises `InvalidJob`: for repeated keys and bad scalars all of them, with the first error of syntax. Where
-    `problems` is given, those that leave a value to go on with are added to it instead.
+    Raises `InvalidJob` with all repeated keys and invalid scalars, and the first syntax error. If `problems` is given,
+    those that leave a usable value are added to it instead.
     """
     text = UNPRINTABLE_IN_YAML.sub("", decoded(text, file))
     builder = _Builder(file, text)
@@ -61,9 +61,9 @@ def parse_yaml(text: str | bytes, file: str, problems: list[Problem] | None = No
 
 
 def as_written(document: Document, path: Sequence[str] = ()) -> dict[str | int, Json]:
-    """By its key or index, each part of the list or mapping at `path` that has a number in it that prints otherwise.
+    """Return the parts of the list or mapping at `path`, by key or index, that have a number which prints differently.
 
-    The parts are given with numbers that print as they are written.
+    The numbers in these parts print as they were written.
     """
     value, mark = document.value, document.mark
     for step in path:
@@ -82,7 +82,7 @@ def as_written(document: Document, path: Sequence[str] = ()) -> dict[str | int, 
 
 
 def _as_written(value: Json, mark: Mark, memory: dict[int, Json]) -> Json:
-    """The value with numbers that print as they are written; the same object where there are none."""
+    """Return the value with numbers that print as they were written; the same object if there are none."""
     if mark.written is not None:
         return mark.written
     items = mark.items
@@ -107,7 +107,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 @contextmanager
 def _without_gc() -> Iterator[None]:
-    """Without the cycle collector: half the time goes into looking at values that are all alive."""
+    """Disable the cycle collector, which would spend half of the time scanning live values."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -124,9 +124,9 @@ class _Fatal(Exception):
 
 
 class _Anchored:
-    """What an alias stands for; `mark` is None as long as the value is still open.
+    """The value of an anchor; `mark` is None while the value is still open.
 
-    `size` is in values and `length` in characters at most, both with the aliases in it written out.
+    `size` is its number of values and `length` an upper bound of its characters, both with aliases expanded.
     """
 
     __slots__ = ("height", "length", "mark", "size", "text", "value")
@@ -145,8 +145,8 @@ class _Anchored:
 class _Frame:
     """A list or mapping that is still open.
 
-    `flow` says that it is written in brackets. A mapping waits for a key while `key` is None; `merge` is None until a
-    merge key came, and then holds what it brought. `before` is the count of values when it was opened, `start` that of
+    `flow` says that it is written in brackets. A mapping expects a key while `key` is None; `merge` is None until a
+    merge key, and then holds its mappings. `before` is the number of values when it was opened, `start` that of
     characters.
     """
 
@@ -174,12 +174,12 @@ class _Builder:
         self.anchors: dict[str, _Anchored] = {}
         self.frames: list[_Frame] = []
         self.count = 0
-        self.aliased = 0  # characters
+        self.aliased = 0  # characters from aliases
         self.merged = 0
-        self.escapes = _SURROGATE_ESCAPE.search(text) is not None  # only the parser in Python lets them pass
+        self.escapes = _SURROGATE_ESCAPE.search(text) is not None  # only the pure Python parser accepts them
 
     def build(self) -> tuple[Json, Mark]:
-        """The root value and its mark."""
+        """Return the root value and its mark."""
         loader = _Loader(self.text)
         try:
             return self._document(loader)
@@ -204,7 +204,7 @@ class _Builder:
         return root
 
     def _values(self, event: Any, next_event: Any) -> tuple[Json, Mark]:  # noqa: C901, PLR0912, PLR0915 - one loop
-        """The value that `event` starts: the hot loop, an explicit stack instead of recursion."""
+        """Return the value that `event` starts: the hot loop, with an explicit stack instead of recursion."""
         frames = self.frames
         scalar_event, alias_event = yaml.ScalarEvent, yaml.AliasEvent
         map_event, list_event = yaml.MappingStartEvent, yaml.SequenceStartEvent
@@ -288,7 +288,7 @@ class _Builder:
             event = next_event()
 
     def _open(self, event: Any, parent: _Frame | None, line: int, column: int) -> _Frame:
-        """The frame of the list or mapping that this event opens."""
+        """Return the frame of the list or mapping that this event opens."""
         if parent is not None and parent.is_map and parent.key is None and not parent.merging:
             raise self._complex_key(line, column)
         if len(self.frames) >= MAX_DEPTH:
@@ -314,7 +314,7 @@ class _Builder:
             return None
 
     def _key(self, frame: _Frame, event: Any, text: str, line: int, column: int) -> None:
-        """Takes a scalar as the key of the value to come."""
+        """Take a scalar as the key of the next value."""
         if event.anchor is not None:
             self.anchors[event.anchor] = _Anchored(text, Mark(line, column), 1, 0, len(text), text)
         if event.tag is not None:
@@ -335,7 +335,7 @@ class _Builder:
         self._set_key(frame, text, line, column)
 
     def _check_signs(self, text: str, frame: _Frame | None, at: tuple[int, int]) -> None:
-        """Refuses an unquoted text with a full-width sign that was probably meant for YAML."""
+        """Report a full-width sign in an unquoted text that was probably meant for YAML."""
         found = wide_sign(text, in_list=frame is not None and frame.flow and not frame.is_map)
         if found:
             self._problem(found[1], (at[0], at[1] + found[0]), found[2])
@@ -368,7 +368,7 @@ class _Builder:
         return anchored
 
     def _merged(self, frame: _Frame, value: Json, mark: Mark, at: tuple[int, int]) -> None:
-        """Keeps what a merge key brings until the mapping is closed."""
+        """Store what a merge key brings until the mapping is closed."""
         frame.merging = False
         sources = list(zip(value, mark.items or (), strict=False)) if isinstance(value, list) else [(value, mark)]
         if all(isinstance(source, dict) for source, _ in sources):
@@ -377,7 +377,7 @@ class _Builder:
             self._problem("`<<` takes a mapping or a list of mappings", at, "write `<<: *name`")
 
     def _merge(self, frame: _Frame) -> None:
-        """Puts merged keys before the mapping's own; own keys win, then earlier sources."""
+        """Put merged keys before the mapping's own; own keys win, then earlier sources."""
         mark, own = frame.mark, frame.value
         self.merged += sum(len(source) for source, _ in frame.merge or ())
         if self.merged > MAX_MERGED:
@@ -395,13 +395,13 @@ class _Builder:
         values.update(own)
         items.update(mark.items or {})  # type: ignore[arg-type]  # a dict for a mapping
         keys.update(mark.keys or {})
-        # In place: aliases of this very mapping share the objects.
+        # Modify in place: aliases of this mapping share the object.
         own.clear()
         own.update(values)
         mark.items, mark.keys = items, keys
 
     def _path(self) -> tuple[str | int, ...]:
-        """The way to the innermost open list or mapping."""
+        """Return the path to the innermost open list or mapping."""
         steps: list[str | int] = []
         for frame in self.frames[:-1]:
             if not frame.is_map:
@@ -431,7 +431,7 @@ class _Builder:
         return _Fatal(Problem("", message, Position(self.file, *at), hint))
 
     def _complex_key(self, line: int, column: int) -> _Fatal:
-        # `{{ x }}` is a flow mapping in a flow mapping to YAML: a mapping as a key.
+        # To YAML, `{{ x }}` is a flow mapping inside another one: a mapping as a key.
         if template_at(self.text, line, column - 1):
             return self._fatal("an unquoted template is no text to YAML", (line, column - 1), QUOTE_TEMPLATE)
         return self._fatal("a key must be text, not a list or mapping", (line, column))
