@@ -1,7 +1,8 @@
 """The tables of the manifest, and their migrations.
 
 `PRAGMA user_version` holds the version. A migration and its new version are one transaction, so a kill leaves either
-the old manifest or the new one. Times are unix seconds, money is millionths of a USD.
+the old manifest or the new one. Times are unix seconds, money is millionths of a USD. Scripts of released versions are
+not edited: facts that came later are listed in `base_store` and `engine.job_identity`, not in the first script.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ APPLICATION_ID = 0x5EED_BA7C
 
 _VERSION_1 = """
 CREATE TABLE facts (
-    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at and others, see base_store
+    name TEXT PRIMARY KEY,      -- manifest_id, job, job_file, service, created_at, task_times
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
