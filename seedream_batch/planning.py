@@ -92,7 +92,7 @@ def decide(
                 return Decision(Action.POLL, "lost; polled again, for free, before anything is bought")
             return Decision(Action.LEAVE, f"lost: {known.reason}")
         case TaskState.SUCCEEDED:
-            return _of_images(spec, known, images)
+            return _decide_by_images(spec, known, images)
     assert_never(known.state)
 
 
@@ -113,7 +113,7 @@ def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
     return f"failed {known.failures} x, to be tried again" if known.failures else "not executed the last time"
 
 
-def _of_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord]) -> Decision:
+def _decide_by_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
         return Decision(Action.FETCH, "made and paid for, not downloaded yet")

@@ -109,7 +109,7 @@ def documents(answer: Answer) -> Documents:
         if answer.whole or isinstance(whole, dict | list):
             return Documents((inner(whole),), clean=answer.whole)
         return Documents()
-    found = tuple(_among(text[:SCANNED]))
+    found = tuple(_embedded(text[:SCANNED]))
     if not found and "{" in text:
         repaired = _repaired(text[text.index("{") : SCANNED])
         return Documents() if repaired is None else Documents((repaired,), repaired=True)
@@ -145,7 +145,7 @@ def inner(value: Json) -> Json:
     return value
 
 
-def _among(text: str) -> Iterator[Json]:
+def _embedded(text: str) -> Iterator[Json]:
     """Yield the objects and lists in a text: JSON lines, stream events, log lines, JSON after a prefix."""
     decoder = json.JSONDecoder(strict=False)
     at = 0

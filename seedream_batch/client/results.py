@@ -136,7 +136,7 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
             yield from _objects(entry, wraps, task_id)
     elif isinstance(value, dict):
         ids = [held for name, held in value.items() if plain(name) in {"id", "taskid"} and isinstance(held, str | int)]
-        matches = task_id is not None and any(_same(held, task_id) for held in ids)
+        matches = task_id is not None and any(_is_same_id(held, task_id) for held in ids)
         yield _Node(value, wraps, matches, bool(ids))
         named = {plain(name): member for name, member in value.items()}
         for name in _ENVELOPES:
@@ -154,7 +154,7 @@ def _is_task(node: _Node) -> bool:
     return not node.tells and status_of(node.value) is not None and bool(images_in(node.value, []))
 
 
-def _same(found_id: str | int, task_id: str) -> bool:
+def _is_same_id(found_id: str | int, task_id: str) -> bool:
     try:
         return str(found_id).strip() == task_id
     except ValueError:
@@ -211,7 +211,7 @@ class _Gathering:
         """Take the images of the first member that has any; `entry` if the object should be an image."""
         expiry = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
         if expiry is not None and depth:
-            expires = _when(expiry, self._notes)
+            expires = _unix_time(expiry, self._notes)
         tried, count = False, len(self.found)
         failed = depth and bool(names.get("error"))
         for name in _HOLDERS:
@@ -317,10 +317,10 @@ def is_url(value: Json) -> TypeGuard[str]:
     )
 
 
-def _when(value: Json, notes: list[str]) -> float | None:
+def _unix_time(value: Json, notes: list[str]) -> float | None:
     number = number_of(value)
     if number is None and isinstance(value, str):
-        number = _iso(value)
+        number = _iso_time(value)
     # Unix time between 2001 and 5138 in seconds, milli-, micro- or nanoseconds; anything else is no expiry.
     for unit in (1, 1e3, 1e6, 1e9):
         if number is not None and 1e9 < number / unit < 1e11:
@@ -329,7 +329,7 @@ def _when(value: Json, notes: list[str]) -> float | None:
     return None
 
 
-def _iso(text: str) -> float | None:
+def _iso_time(text: str) -> float | None:
     try:
         date = dt.datetime.fromisoformat(text.strip()[:40])
         return (date if date.tzinfo else date.replace(tzinfo=dt.UTC)).timestamp()

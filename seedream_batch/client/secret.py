@@ -91,14 +91,14 @@ class Secrets:
         """Return whether a text may contain any of them: a quick check that rules out almost all texts."""
         if self._probed(text):
             return True
-        text = _closed(text)
+        text = _joined(text)
         for _ in range(_DEPTH):
             if self._probed(text):
                 return True
             plain = _ENCODED.sub(_decoded, text)
             if plain == text:
                 return False
-            text = _closed(plain)
+            text = _joined(plain)
         return self._probed(text)
 
     def _probed(self, text: str) -> bool:
@@ -114,7 +114,7 @@ class Secrets:
         spans: list[tuple[int, int]] = []
         for layer in (_UNSEEN, *(_ENCODED, _UNSEEN) * _DEPTH, None):
             plain = "".join(char for char, _, _ in chars)
-            spans += [(chars[start][1], chars[end - 1][2]) for start, end in self._found(plain)]
+            spans += [(chars[start][1], chars[end - 1][2]) for start, end in self._spans(plain)]
             chars = chars if layer is None else _decode(layer, plain, chars)
         left, end = [], 0
         for start, stop in sorted(spans):
@@ -123,7 +123,7 @@ class Secrets:
             end = max(end, stop)
         return "".join([*left, text[end:]])
 
-    def _found(self, text: str) -> list[tuple[int, int]]:
+    def _spans(self, text: str) -> list[tuple[int, int]]:
         # Character by character: lower() of a whole text may change its length.
         lower = "".join(char.lower() if char.isascii() else char for char in text)
         spans = []
@@ -229,7 +229,7 @@ def _base64(value: bytes) -> Iterable[str]:
         yield text.translate({ord("+"): "-", ord("/"): "_"})
 
 
-def _closed(text: str) -> str:
+def _joined(text: str) -> str:
     text = "".join(text.split())
     return text if text.isprintable() else _UNSEEN.sub("", text)
 

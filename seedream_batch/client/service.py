@@ -145,10 +145,10 @@ def is_loopback(host: str) -> bool:
 
 def longest_submission(body: str) -> float:
     """Return the seconds after which a submission with this body has ended, whatever its outcome."""
-    return CONNECT_TIMEOUT + _longest(SUBMIT_TIMEOUT, len(body.encode()))
+    return CONNECT_TIMEOUT + _longest_exchange(SUBMIT_TIMEOUT, len(body.encode()))
 
 
-def _longest(timeout: float, length: int) -> float:
+def _longest_exchange(timeout: float, length: int) -> float:
     return timeout + TRICKLE + length / SLOWEST_UPLOAD
 
 
@@ -233,7 +233,7 @@ class Service:
         """Upload a reference image; return its URL, valid for `UPLOAD_LIFETIME`. Raise `ServiceError`."""
         name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
         files = {"file": (name, data, media_type)}
-        answer = await self._asked(
+        answer = await self._run_exchange(
             "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
         )
         url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
@@ -243,7 +243,7 @@ class Service:
 
     async def balance(self) -> wire.Balance:
         """Return the account's balance. Raise `CredentialsRefused`, `NotReached` or `ServiceError`."""
-        answer = await self._asked(
+        answer = await self._run_exchange(
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
         balance = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
@@ -251,7 +251,7 @@ class Service:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return balance
 
-    async def _asked(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
+    async def _run_exchange(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
         failure: ServiceError
         try:
             return await exchange
@@ -310,7 +310,7 @@ class Service:
         if isinstance(request.stream, httpx.ByteStream):
             request.read()
         # A body that trickles in either direction never triggers the read timeout; this limits the whole exchange.
-        exchange = Exchange(_longest(timeout, len(content or b"")))
+        exchange = Exchange(_longest_exchange(timeout, len(content or b"")))
         self._unconnected.add(exchange)
         failure: NotExecuted | None = None
         try:

@@ -85,7 +85,7 @@ def check_known_here(job: Job) -> None:
     if known is None or isinstance(job.manifest, Server):
         return
     if not exists(job.output_dir / MANIFEST):
-        raise _elsewhere(job, known[1])
+        raise _other_manifest(job, known[1])
 
 
 def check_same_folder(manifest: OpenManifest, job: Job) -> None:
@@ -94,7 +94,7 @@ def check_same_folder(manifest: OpenManifest, job: Job) -> None:
         return
     known = manifest_of(job.output_dir)
     if known is not None and known[0] != manifest.id:
-        raise _elsewhere(job, known[1])
+        raise _other_manifest(job, known[1])
     file = job.output_dir / MANIFEST
     if exists(file):
         with ManifestReader(file) as reader:
@@ -105,7 +105,7 @@ def check_same_folder(manifest: OpenManifest, job: Job) -> None:
                 )
 
 
-def _elsewhere(job: Job, name: str) -> UsageError:
+def _other_manifest(job: Job, name: str) -> UsageError:
     return UsageError(
         f"{job.output_dir} belongs to the manifest {name}, which knows what was bought; name it with --manifest, or as"
         f" `manifest` in the job file. To start over, and buy everything again, delete {job.output_dir / WORKERS}"
@@ -137,7 +137,7 @@ def check_same_job(manifest: Facts, job: Job) -> bool:
     if last_file == as_text(job.file):
         return here or not isinstance(job.manifest, Server) or _shares_pictures(manifest, job)
     if here and Path(last_file).exists():
-        raise _another(manifest, job)
+        raise _other_job(manifest, job)
     return False
 
 
@@ -145,14 +145,14 @@ def same_tasks(manifest: Facts, job: Job, entered: SyncResult) -> None:
     """Refuse a manifest most of whose tasks are not those of the job; raise `UsageError`."""
     smaller = min(entered.new + entered.known, entered.known + entered.dropped)
     if 2 * entered.known < smaller:
-        raise _another(manifest, job)
+        raise _other_job(manifest, job)
 
 
 def check_surely_same_job(manifest: Facts, job: Job) -> None:
     """Check as `check_same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
     if not check_same_job(manifest, job):
         raise UsageError(
-            f"{manifest.name} was last used by {_who(manifest)}; run {as_text(job.file)} first: that finds out"
+            f"{manifest.name} was last used by {_owner(manifest)}; run {as_text(job.file)} first: that finds out"
             " whether it is the same job"
         )
 
@@ -167,12 +167,12 @@ def readable(job: Job, *, moved: bool = True) -> None:
             check_same_job(reader, job)
 
 
-def _another(manifest: Facts, job: Job) -> UsageError:
+def _other_job(manifest: Facts, job: Job) -> UsageError:
     what = "another name" if isinstance(job.manifest, Server) else "another output.dir"
-    return UsageError(f"{manifest.name} belongs to the job {_who(manifest)}; give {as_text(job.file)} {what}")
+    return UsageError(f"{manifest.name} belongs to the job {_owner(manifest)}; give {as_text(job.file)} {what}")
 
 
-def _who(manifest: Facts) -> str:
+def _owner(manifest: Facts) -> str:
     host = manifest.fact(JOB_HOST)
     away = f" on {host}" if host and host != platform.node() else ""
     return f"{manifest.fact(JOB_FILE)}{away}"

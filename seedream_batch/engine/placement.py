@@ -39,8 +39,8 @@ LEFT_ALONE = "it was left alone"
 async def move_files(context: RunContext) -> None:
     """Move every stored file whose path in the job changed; images in the way are moved aside first."""
     await settle(context)
-    await _find_missing(context)
-    async for image in _moving(context):
+    await _restore_missing(context)
+    async for image in _images_to_move(context):
         # A file that was moved aside for another one has a new path by now.
         current = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         target = current.target
@@ -64,7 +64,7 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
     """Move one stored file to its path in the job; return whether it is there now. Raise `Occupied`."""
     place, result = await find(context, image, check_size)
     if place is None:
-        await _missing(context, image, result)
+        await _record_missing(context, image, result)
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
@@ -75,7 +75,7 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
     return await _relocate(context, image, target, None)
 
 
-async def _find_missing(context: RunContext) -> None:
+async def _restore_missing(context: RunContext) -> None:
     """Restore missing images whose file is intact again, at its recorded path or at its path in the job."""
     after = (0, 0)
     restored = 0
@@ -128,7 +128,7 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
     return None, CheckResult(there=False, wrong=wrong)
 
 
-async def _moving(context: RunContext) -> AsyncIterator[ImageRecord]:
+async def _images_to_move(context: RunContext) -> AsyncIterator[ImageRecord]:
     """Yield the stored images whose file has to move, read page by page: a changed path may move a million files."""
     after = (0, 0)
     while page := await context.writer.do(Manifest.moving, after):
@@ -250,7 +250,7 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
             return path
         result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         if result.wrong:
-            await _missing(context, image, result)
+            await _record_missing(context, image, result)
             return path
     return ""
 
@@ -311,11 +311,11 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
         else:
             await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock())
             return True
-    await _missing(context, image, result)
+    await _record_missing(context, image, result)
     return False
 
 
-async def _missing(context: RunContext, image: ImageRecord, result: CheckResult) -> None:
+async def _record_missing(context: RunContext, image: ImageRecord, result: CheckResult) -> None:
     """Record that the file of a stored image is missing or changed; a changed file is not ours any more, and stays.
 
     A file that is missing here and may be on another machine stays as it is: that machine moves it.

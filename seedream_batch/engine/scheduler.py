@@ -63,7 +63,9 @@ class Scheduler:
 
     async def run(self) -> None:
         """Work until nothing is left to do or the run ends. Raise the first unexpected error at the end."""
-        alive = None if self._context.worker is None else asyncio.create_task(self._stay_alive(self._context.worker))
+        alive = (
+            None if self._context.worker is None else asyncio.create_task(self._send_heartbeats(self._context.worker))
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -79,7 +81,7 @@ class Scheduler:
         if self._failure is not None:
             raise self._failure
 
-    async def _stay_alive(self, worker: WorkerLease) -> None:
+    async def _send_heartbeats(self, worker: WorkerLease) -> None:
         """Send heartbeats until the run has ended, also while requests are outstanding."""
         try:
             while True:
@@ -150,7 +152,7 @@ class Scheduler:
                 chosen = await context.writer.do(Manifest.is_chosen, task)
                 waits = task.state is TaskState.UNCERTAIN and not task.held
                 if chosen and waits and context.may_submit() and (only is None or task.id in only):
-                    await self._start(task, self._resend(task))
+                    await self._start(task, self._resend_and_follow(task))
 
     async def _collect_first(self) -> None:
         """Collect what is already paid for: images whose links expire soonest first, then running tasks."""
@@ -205,12 +207,12 @@ class Scheduler:
             numbers = [number for number in numbers if number not in worker.left_behind]
         start = 0
         while start < len(numbers):
-            page = numbers[start : start + self._most_ahead()]
+            page = numbers[start : start + self._page_size()]
             start += len(page)
             for task in await self._context.writer.do(Manifest.own_tasks, page):
                 yield task
 
-    def _most_ahead(self) -> int:
+    def _page_size(self) -> int:
         """Return how many tasks to read per query; no other worker can start the tasks that this one owns."""
         if self._context.worker is None:
             return AHEAD
@@ -224,7 +226,7 @@ class Scheduler:
         working = list(self._working)
         worker.left_behind |= await context.writer.do(Manifest.release_tasks, working)
         while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
-            await self._take_in_rescued(worker)
+            await self._import_rescued(worker)
             known = worker.left_behind | self._occupied.keys()
             resend = bool(options.resend)
             if await context.writer.do(Manifest.left_to_do, known, resend=resend):
@@ -241,10 +243,10 @@ class Scheduler:
         if worker is None or not worker.heard.is_set:
             return
         worker.heard.clear()
-        await self._take_in_rescued(worker)
+        await self._import_rescued(worker)
         await self._continue()
 
-    async def _take_in_rescued(self, worker: WorkerLease) -> None:
+    async def _import_rescued(self, worker: WorkerLease) -> None:
         """Import task ids that a dead worker could not store, so that fewer tasks become uncertain."""
         context = self._context
         if not (worker.left_something or worker.still_written):
@@ -272,8 +274,8 @@ class Scheduler:
             only = begun if limit is not None and len(begun) >= limit else None
             now, self._due_by = max(context.clock(), self._due_by), 0.0
             # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
-            ahead = self._most_ahead() if limit is None or only is not None else limit - len(begun)
-            most = len(self._sending) + len(self._occupied) + min(self._most_ahead(), ahead)
+            ahead = self._page_size() if limit is None or only is not None else limit - len(begun)
+            most = len(self._sending) + len(self._occupied) + min(self._page_size(), ahead)
             tasks = await context.writer.do(Manifest.due, most, now, only)
             fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
@@ -285,7 +287,7 @@ class Scheduler:
                     begun.add(task.id)
                 self._sending.add(task.id)
                 self._submitter.unclaimed.add(task.id)
-                self._spawn(task.id, self._make(task), task.images)
+                self._spawn(task.id, self._submit_and_follow(task), task.images)
         if self._occupied:
             paths = sorted(self._occupied.values())
             more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
@@ -309,7 +311,7 @@ class Scheduler:
             while not (room := self._room_for(task)) and len(self._working) > 0:
                 await self._until_changed()
             if not room:
-                context.stop_submitting(StopReason.STORAGE, self._shortage(task))
+                context.stop_submitting(StopReason.STORAGE, self._disk_shortage(task))
             if self._submitter.blocked_by:
                 if await self._wait_for_settlement():
                     self._submitter.blocked_by = ""
@@ -365,7 +367,7 @@ class Scheduler:
     def _needed(self, task: TaskRecord) -> int:
         return LARGEST_IMAGE * (self._images + task.images)
 
-    def _shortage(self, task: TaskRecord) -> str:
+    def _disk_shortage(self, task: TaskRecord) -> str:
         folder = self._context.folder
         room = f"{folder.spool} has {folder.free_bytes() // 10**6:,} MB left"
         return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
@@ -430,7 +432,7 @@ class Scheduler:
             self._context.stats.in_flight = len(self._working)
             self._changed.set()
 
-    async def _make(self, task: TaskRecord) -> None:
+    async def _submit_and_follow(self, task: TaskRecord) -> None:
         try:
             accepted = await self._submitter.submit(task)
         finally:
@@ -438,7 +440,7 @@ class Scheduler:
         if accepted is not None and not self._context.options.submit_only:
             await self._follow(accepted, at_once=False)
 
-    async def _resend(self, task: TaskRecord) -> None:
+    async def _resend_and_follow(self, task: TaskRecord) -> None:
         accepted = await self._submitter.resend(task)
         if accepted is not None and not self._context.options.submit_only:
             await self._follow(accepted, at_once=False)

@@ -222,11 +222,11 @@ class _Runner:
         except KeyboardInterrupt as error:
             return None, error
         except Fenced:
-            self._step_out()
+            self._detach()
             raise
         return None, None
 
-    def _step_out(self) -> None:
+    def _detach(self) -> None:
         """Detach from the workers; import task ids that arrived after the lease expired."""
         self._manifest.detach()
         self._begun.rescue.close()
@@ -245,7 +245,7 @@ class _Runner:
         try:
             if (self._begun.rescue.used or manifest.shared) and failure is None and not self.left_at_once:
                 # The manifest may only have been slow, or another worker may have lost its connection.
-                self._take_in_rescued()
+                self._import_rescued()
             if not self.left_at_once:
                 self._record_end(failed=failure is not None)
             if interrupted is not None:
@@ -255,7 +255,7 @@ class _Runner:
             # The first failure says more than the failure to record the end.
             raise failure or StorageError(f"{manifest.name} cannot be written") from None
 
-    def _take_in_rescued(self) -> None:
+    def _import_rescued(self) -> None:
         try:
             import_rescued(self._manifest, self._job, time.time())
         except StorageError as error:

@@ -183,7 +183,7 @@ class Submitter:
             sent_body = await self._references.with_uploads(task)
             body = await self._references.with_inlined(sent_body or task.body)
         except (ServiceError, StorageError, BadReferenceImage) as error:
-            await self._not_prepared(task, error)
+            await self._handle_bad_reference(task, error)
             return None
         self._bad_uploads = 0
         # Uploads take a while; nothing is bought once the run is ending.
@@ -232,7 +232,7 @@ class Submitter:
         """Return the committed intent, and the seconds to wait before it is sent."""
         context = self._context
         if context.claims is None:
-            return self._claim_of(await self._claim(intent)), context.pace.leaving(context.monotonic())
+            return self._granted(await self._claim(intent)), context.pace.leaving(context.monotonic())
         granted = await context.claims.claim(intent)
         self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
         return (None, 0.0) if granted is None else (granted[0], granted[1] - context.monotonic())
@@ -268,7 +268,7 @@ class Submitter:
         context = self._context
         return await context.writer.do(Manifest.claim, [intent], context.job.budget, context.clock())
 
-    def _claim_of(self, claimed: Claimed) -> Claim | None:
+    def _granted(self, claimed: Claimed) -> Claim | None:
         if claimed.stopped_by:
             self.blocked_by = claimed.stopped_by
         return claimed.claims[0] if claimed.claims else None
@@ -446,7 +446,7 @@ class Submitter:
     def _pause(self, outcome: Submission) -> float:
         return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)
 
-    async def _not_prepared(self, task: TaskRecord, error: Exception) -> None:
+    async def _handle_bad_reference(self, task: TaskRecord, error: Exception) -> None:
         """Handle a reference image that could not be prepared, so that nothing was sent."""
         context = self._context
         match error:
@@ -456,7 +456,7 @@ class Submitter:
                 context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
             case RequestRefused():
                 # The service refuses this image: that fails the tasks that use it, and no others.
-                claim = self._claim_of(await self._claim(Intent(task.id)))
+                claim = self._granted(await self._claim(Intent(task.id)))
                 if claim is not None:
                     await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock())
             case ServiceError():

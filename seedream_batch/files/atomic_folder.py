@@ -46,13 +46,13 @@ class WholeFolder:
         self._streams: list[BinaryIO] = []
         self._known: set[Path] = set()
         """Folders created so far."""
-        self._claim()
+        self._check_target()
 
     def __enter__(self) -> Self:
         with translate_os_errors(self.final.parent):
             self.final.parent.mkdir(parents=True, exist_ok=True)
             self._clear()
-            self._claim()
+            self._check_target()
             self._temp = self._hidden("making")
             self._temp.mkdir()
             # Held as long as this process lives, so that only leftovers of a killed one are cleared.
@@ -122,7 +122,7 @@ class WholeFolder:
             for folder, _, _ in os.walk(self._temp, topdown=False):
                 sync_folder(Path(folder))
         # Checked again: the path may have been taken meanwhile.
-        self._claim()
+        self._check_target()
         with translate_os_errors(self.final):
             old = self._hidden("replaced")
             if self.final.exists():
@@ -141,7 +141,7 @@ class WholeFolder:
             self._known.add(path.parent)
         return path
 
-    def _claim(self) -> None:
+    def _check_target(self) -> None:
         final = self.final
         if not os.path.lexists(final):
             return

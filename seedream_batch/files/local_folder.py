@@ -96,11 +96,11 @@ class OutputFolder(Destination):
         self.spool = root
         self.near = True
         self.parallel = os.cpu_count() or 1
-        self._made: set[str] = set()
+        self._created: set[str] = set()
         """Folders that this run has created or checked, by their path in the root."""
         self._inside: dict[str, Path] = {}
         """Existing folders that do not lead out of the root, by their path in it."""
-        self._kept: set[Path] = set()
+        self._synced: set[Path] = set()
         """Folders whose own names are durable."""
 
     def file(self, path: str) -> Path:
@@ -124,7 +124,7 @@ class OutputFolder(Destination):
                 message = f"{blocker} is no folder, and the images are to go to {self.root}"
                 raise StorageError(f"{message}; move it away, or give the job another output.dir")
             # The folder's own name has to be durable too, or a power failure loses the manifest.
-            self._make(self.root)
+            self._create(self.root)
             # Always the same name: a file that a kill leaves here is removed by the next run.
             probe = self.root / f"{PART}{'0' * 16}.part"
             probe.write_bytes(b"")
@@ -137,18 +137,18 @@ class OutputFolder(Destination):
 
     def knows(self, path: str) -> bool:
         """Return whether the parent folder of `path` was created, so that a new temp file there needs no sync of it."""
-        return path.rpartition("/")[0] in self._made
+        return path.rpartition("/")[0] in self._created
 
     def new_part(self, path: str) -> Path:
         """Return a new hidden name in the parent folder of `path`, which is created if needed."""
         parent = self.locate(path).parent
         folder = path.rpartition("/")[0]
-        if folder not in self._made:
+        if folder not in self._created:
             with translate_os_errors(parent):
-                self._make(parent)
-            if len(self._made) >= MOST_KNOWN:
-                self._made.clear()
-            self._made.add(folder)
+                self._create(parent)
+            if len(self._created) >= MOST_KNOWN:
+                self._created.clear()
+            self._created.add(folder)
         return parent / f"{PART}{secrets.token_hex(8)}.part"
 
     def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
@@ -161,7 +161,7 @@ class OutputFolder(Destination):
         named: dict[Path, list[int]] = {}
         for number, (temp_path, path) in enumerate(files):
             try:
-                named.setdefault(self._name(temp_path, path), []).append(number)
+                named.setdefault(self._commit(temp_path, path), []).append(number)
             except Exception as error:  # noqa: BLE001 - it is not swallowed: the file's caller gets it
                 errors[number] = error
         for folder, numbers in named.items():
@@ -174,11 +174,11 @@ class OutputFolder(Destination):
                     errors[number] = StorageError(str(error))
         return errors
 
-    def _name(self, temp_path: Path, path: str) -> Path:
+    def _commit(self, temp_path: Path, path: str) -> Path:
         """Give one file its final name; return the folder to sync."""
         final = self.locate(path)
         with translate_os_errors(final):
-            self._make(final.parent)
+            self._create(final.parent)
             try:
                 _give_name(temp_path, final)
             except FileExistsError:
@@ -193,11 +193,11 @@ class OutputFolder(Destination):
         """
         source, final = self.locate(old), self.locate(new)
         with translate_os_errors(final):
-            if os.path.lexists(final) and not _one_entry(source, final):
+            if os.path.lexists(final) and not _is_same_entry(source, final):
                 raise Occupied(f"{final} exists already; move it away, then run again")
             if self.sha256(old) != sha256:
                 raise Changed(f"{source} is gone, or is not the stored picture any more")
-            self._make(final.parent)
+            self._create(final.parent)
             source.rename(final)
             sync_folder(final.parent)
             sync_folder(source.parent)
@@ -273,7 +273,7 @@ class OutputFolder(Destination):
                 if folder.is_dir():
                     sync_folder(folder)
                     # After its content: the parent may be the folder that a file was moved out of.
-                    self._keep(folder)
+                    self._sync_own_name(folder)
 
     def settle(self, paths: Iterable[str]) -> None:
         """Make the deletion of these files durable, and remove folders left empty."""
@@ -330,27 +330,27 @@ class OutputFolder(Destination):
             self._inside[folder] = final.parent
         return final
 
-    def _make(self, folder: Path) -> None:
+    def _create(self, folder: Path) -> None:
         missing = []
         at = folder
         while not at.exists():
             missing.append(at)
             at = at.parent
-        self._keep(at)
+        self._sync_own_name(at)
         for path in reversed(missing):
             path.mkdir(exist_ok=True)
-            self._keep(path)
+            self._sync_own_name(path)
 
-    def _keep(self, folder: Path) -> None:
+    def _sync_own_name(self, folder: Path) -> None:
         """Make a folder's own name durable, once per run: a run may have been killed right after creating it.
 
         The folders above it are durable already: each was synced before the next one was created.
         """
-        if folder not in self._kept:
+        if folder not in self._synced:
             sync_folder(folder.parent)
-            if len(self._kept) >= MOST_KNOWN:
-                self._kept.clear()
-            self._kept.add(folder)
+            if len(self._synced) >= MOST_KNOWN:
+                self._synced.clear()
+            self._synced.add(folder)
 
     def _drop_empty(self, folder: Path) -> None:
         while folder != self.root and folder.is_relative_to(self.root):
@@ -360,8 +360,8 @@ class OutputFolder(Destination):
                 pass
             except OSError:
                 return
-            self._kept.discard(folder)
-            self._made.discard(folder.relative_to(self.root).as_posix())
+            self._synced.discard(folder)
+            self._created.discard(folder.relative_to(self.root).as_posix())
             self._inside.pop(folder.relative_to(self.root).as_posix(), None)
             folder = folder.parent
 
@@ -399,7 +399,7 @@ def _give_name(temp_path: Path, final: Path) -> None:
         temp_path.unlink()
 
 
-def _one_entry(left: Path, right: Path) -> bool:
+def _is_same_entry(left: Path, right: Path) -> bool:
     """Return whether two names are the same entry, as on a case-insensitive file system.
 
     A link to the file, hard or symbolic, is a separate entry that somebody else made.

@@ -82,7 +82,7 @@ class ObjectStore(Destination):
         self._files.prepare()
         # A new name each time: workers on other machines may start at the same time.
         name = f"{PART}{secrets.token_hex(8)}.part"
-        with self._telling():
+        with self._translate_errors():
             # It exists already if the response to a first try was lost, and the library tried again.
             with suppress(AlreadyExistsError):
                 self._put(name, b"", {})
@@ -147,19 +147,19 @@ class ObjectStore(Destination):
                 time.sleep(PAUSE * 2 ** (tries - 1))
             try:
                 self._put(path, data, about)
-                wrong = self._unlike(path, data)
+                wrong = self._difference(path, data)
             except AlreadyExistsError:
                 if not self._is_ours(path, data, about):
                     message = f"{self.named(path)} exists already and was not made by this job; move it away"
                     raise Occupied(f"{message}, then run again") from None
                 # An earlier try arrived, but its response was lost.
-                with self._telling(path):
-                    wrong = self._unlike(path, data)
+                with self._translate_errors(path):
+                    wrong = self._difference(path, data)
             except (FileNotFoundError, PermissionDeniedError, UnauthenticatedError) as error:
-                raise StorageError(self._cause(error, path)) from None
+                raise StorageError(self._describe(error, path)) from None
             except BaseError as error:
                 # It may have arrived; if so, the next try finds it.
-                wrong = self._cause(error, path)
+                wrong = self._describe(error, path)
                 continue
             if not wrong:
                 return
@@ -167,7 +167,7 @@ class ObjectStore(Destination):
                 self.unlink(path)
         raise StorageError(wrong)
 
-    def _unlike(self, path: str, data: bytes) -> str:
+    def _difference(self, path: str, data: bytes) -> str:
         """Return how the object differs from what was uploaded; empty if it does not. Raise errors of the library.
 
         If the ETag is the MD5 of the content, as for plain uploads to S3, the store has confirmed its hash; else the
@@ -188,11 +188,11 @@ class ObjectStore(Destination):
 
         Some stores keep a truncated upload, with all of its metadata; replacing it loses nothing.
         """
-        with self._telling(path):
+        with self._translate_errors(path):
             try:
                 existing = obstore.get(self._bucket, path, options={"head": True})
             except FileNotFoundError as error:
-                self._no_bucket(error)
+                self._raise_if_no_bucket(error)
                 return False
             if existing.attributes.get(MARK) == about[MARK]:
                 return True
@@ -237,41 +237,41 @@ class ObjectStore(Destination):
 
     def look(self, path: str) -> FileStat | None:
         """Return the size of an object; None if there is none."""
-        with self._telling(path):
+        with self._translate_errors(path):
             try:
                 return FileStat(obstore.head(self._bucket, path)["size"])
             except FileNotFoundError as error:
                 # Without a body, this may also be a missing bucket: the next read reports that.
-                self._no_bucket(error)
+                self._raise_if_no_bucket(error)
                 return None
 
     def read(self, path: str, most: int) -> bytes:
         """Return the bytes of an object, at most this many."""
-        with self._telling(path):
+        with self._translate_errors(path):
             response = obstore.get(self._bucket, path)
             if response.meta["size"] <= most:
                 return bytes(response.bytes())
             return bytes(obstore.get_range(self._bucket, path, start=0, end=most))
 
     def _read_all(self, path: str) -> bytes:
-        with self._telling(path):
+        with self._translate_errors(path):
             return bytes(obstore.get(self._bucket, path).bytes())
 
     def sha256(self, path: str) -> str | None:
         """Return the SHA-256 in hex of the bytes that the store returns for a key; None if there is no object."""
-        with self._telling(path):
+        with self._translate_errors(path):
             digest = hashlib.sha256()
             try:
                 for chunk in obstore.get(self._bucket, path):
                     digest.update(chunk)
             except FileNotFoundError as error:
-                self._no_bucket(error)
+                self._raise_if_no_bucket(error)
                 return None
             return digest.hexdigest()
 
     def unlink(self, path: str) -> None:
         """Delete an object, durably."""
-        with self._telling(path):
+        with self._translate_errors(path):
             obstore.delete(self._bucket, path)
 
     def sync(self, paths: Iterable[str]) -> None:
@@ -283,19 +283,19 @@ class ObjectStore(Destination):
     def drop_if_empty(self, name: str) -> None:
         """Do nothing: a store has no folders."""
 
-    def _no_bucket(self, error: FileNotFoundError) -> None:
+    def _raise_if_no_bucket(self, error: FileNotFoundError) -> None:
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
             raise error
 
     @contextmanager
-    def _telling(self, path: str = "") -> Iterator[None]:
+    def _translate_errors(self, path: str = "") -> Iterator[None]:
         """Turn errors of the library into `StorageError`."""
         try:
             yield
         except (AlreadyExistsError, FileNotFoundError, BaseError, ValueError, OSError) as error:
-            raise StorageError(self._cause(error, path)) from None
+            raise StorageError(self._describe(error, path)) from None
 
-    def _cause(self, error: Exception, path: str) -> str:
+    def _describe(self, error: Exception, path: str) -> str:
         """Return what failed, where, and what to do; without internals of the library."""
         where = self.named(path) if path else self.store.url
         text = str(error)

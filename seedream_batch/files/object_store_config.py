@@ -112,7 +112,7 @@ class _Profile:
             if values.get("aws_session_token"):
                 self.settings["session_token"] = values["aws_session_token"]
         elif any(values.get(key) for key in _ELSEWHERE):
-            self.provider = _of_boto(name)
+            self.provider = _boto_provider(name)
 
 
 def _section(file: Path, name: str) -> dict[str, str] | None:
@@ -127,7 +127,7 @@ def _section(file: Path, name: str) -> dict[str, str] | None:
     return dict(parser[name]) if parser.has_section(name) else None
 
 
-def _of_boto(profile: str) -> Any:
+def _boto_provider(profile: str) -> Any:
     """Return a provider of keys by single sign-on, a role or a program, which boto3 supports."""
     try:
         import boto3  # noqa: PLC0415 - only such profiles need it

@@ -55,15 +55,17 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
             manifest.enter(tasks, time.time())
             pruned = Pruned(manifest.dropped(), done=delete)
             if not delete:
-                _go_through(manifest, folder, pruned, named, elsewhere=elsewhere)
+                _prune_batches(manifest, folder, pruned, named, elsewhere=elsewhere)
         if delete:
-            _go_through(manifest, folder, pruned, named, elsewhere=elsewhere)
+            _prune_batches(manifest, folder, pruned, named, elsewhere=elsewhere)
             manifest.prune_never_sent()
             folder.drop_if_empty(SUPERSEDED)
         return pruned
 
 
-def _go_through(manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None, *, elsewhere: bool) -> None:
+def _prune_batches(
+    manifest: Manifest, folder: Destination, pruned: Pruned, named: int | None, *, elsewhere: bool
+) -> None:
     """Delete in batches: first the files, then, once that is durable, the rows."""
     after = 0
     while batch := manifest.to_prune(after, BATCH):

@@ -39,7 +39,7 @@ def lost_tasks(job: Job, chooses: Chooses) -> int:
     """Return how many of the chosen tasks are lost, and may be found again by a poll."""
     now = time.time()
     with ManifestReader(job.manifest) as reader:
-        lost = _fitting(reader.tasks(TaskState.LOST, UNLIMITED), chooses)
+        lost = _filtered(reader.tasks(TaskState.LOST, UNLIMITED), chooses)
     return sum(may_be_known(task, now) for task in lost)
 
 
@@ -51,7 +51,7 @@ def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None)
     """
     now = time.time()
     with opened(job) as manifest:
-        chosen = _of_job(_chosen(manifest, (TaskState.FAILED, TaskState.LOST), chooses))
+        chosen = _of_job(_select(manifest, (TaskState.FAILED, TaskState.LOST), chooses))
         left = [
             task
             for task in chosen
@@ -80,7 +80,7 @@ NO_MORE = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
 def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Mark the chosen accepted tasks as lost, which a run would not do yet; return them."""
     with opened(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.ACCEPTED,), chooses)
+        chosen = _select(manifest, (TaskState.ACCEPTED,), chooses)
         for task in chosen:
             manifest.lost(task, why="given up by a person", now=time.time())
     return chosen
@@ -92,16 +92,16 @@ def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
     Return these tasks, and how many others lack an image that a link may still yield for free.
     """
     with opened(job) as manifest:
-        chosen = _fitting(manifest.to_remake(), chooses)
+        chosen = _filtered(manifest.to_remake(), chooses)
         manifest.remake(chosen, time.time())
-        return chosen, len(_fitting(manifest.not_asked(), chooses))
+        return chosen, len(_filtered(manifest.not_asked(), chooses))
 
 
 def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Accept the results of the chosen flagged tasks as they are; return these tasks."""
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
-            chosen = _fitting([entry.task for entry in reader.flagged(UNLIMITED)], chooses)
+            chosen = _filtered([entry.task for entry in reader.flagged(UNLIMITED)], chooses)
         manifest.accept(chosen, time.time())
     return chosen
 
@@ -109,7 +109,7 @@ def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
 def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Plan the chosen uncertain tasks again under new keys, which may pay for them twice; return them."""
     with opened(job) as manifest:
-        chosen = _of_job(_chosen(manifest, (TaskState.UNCERTAIN,), chooses))
+        chosen = _of_job(_select(manifest, (TaskState.UNCERTAIN,), chooses))
         manifest.forget(chosen, time.time())
     return chosen
 
@@ -117,7 +117,7 @@ def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Mark the chosen uncertain tasks as failed; return them."""
     with opened(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
+        chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.give_up(chosen, time.time())
     return chosen
 
@@ -125,7 +125,7 @@ def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
 def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     """Allow the chosen uncertain tasks to be resent under their keys; return them."""
     with opened(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
+        chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
         manifest.let_resend(chosen, time.time())
     return chosen
 
@@ -136,7 +136,7 @@ def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
     Of several chosen tasks, it is the one whose stored response contains this id. Raise `UsageError`.
     """
     with opened(job) as manifest:
-        chosen = _chosen(manifest, (TaskState.UNCERTAIN,), chooses)
+        chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
         if len(chosen) > 1:
             # The one whose stored response contains this id.
             named = [task for task in chosen if _is_named(manifest, task, task_id.strip())]
@@ -162,9 +162,9 @@ def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
     return [task for task in tasks if task.ordinal is not None]
 
 
-def _chosen(manifest: Manifest, states: Sequence[TaskState], chooses: Chooses) -> list[TaskRecord]:
-    return _fitting([task for state in states for task in manifest.tasks(state)], chooses)
+def _select(manifest: Manifest, states: Sequence[TaskState], chooses: Chooses) -> list[TaskRecord]:
+    return _filtered([task for state in states for task in manifest.tasks(state)], chooses)
 
 
-def _fitting(tasks: list[TaskRecord], chooses: Chooses) -> list[TaskRecord]:
+def _filtered(tasks: list[TaskRecord], chooses: Chooses) -> list[TaskRecord]:
     return [task for task in tasks if chooses(json.loads(task.cell))]

@@ -113,7 +113,7 @@ MUTATIONS = (
         (
             Edit(
                 "files/local_folder.py",
-                "            path.mkdir(exist_ok=True)\n            self._keep(path)\n",
+                "            path.mkdir(exist_ok=True)\n            self._sync_own_name(path)\n",
                 "            path.mkdir(exist_ok=True)\n",
             ),
         ),
@@ -229,7 +229,7 @@ MUTATIONS = (
         "I2 a folder that a killed run made is believed without a sync",
         "I2",
         (("powerloss", "run, one at a time, killed, 0"),),
-        (Edit("files/local_folder.py", "        self._keep(at)\n", ""),),
+        (Edit("files/local_folder.py", "        self._sync_own_name(at)\n", ""),),
     ),
     Mutation(
         "I5 what is given up counts as lost",

@@ -82,27 +82,27 @@ class ClaimBatcher:
     def refused(self, seconds: float) -> None:
         """Pause the submissions of all workers for this many seconds."""
         self._refused.append((self._monotonic(), seconds))
-        self._begin()
+        self._start()
 
     async def _enqueue(self, intent: Intent | None) -> tuple[Claim | None, float] | None:
         done: asyncio.Future[tuple[Claim | None, float] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((intent, done))
-        self._begin()
+        self._start()
         return await done
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         if self._work is None:
             # A task of its own, so that intents which arrive in this iteration of the loop join the batch.
-            self._work = asyncio.ensure_future(self._go_on())
+            self._work = asyncio.ensure_future(self._claim_batches())
 
-    async def _go_on(self) -> None:
+    async def _claim_batches(self) -> None:
         batch: list[Waiting] = []
         try:
             while self._waiting or self._refused:
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), TOGETHER))]
                 if not self._may_go_on():
                     # No new intents; but requests that have one may still be resent.
-                    _give_nothing([waiting for waiting in batch if waiting[0] is not None])
+                    _resolve_with_none([waiting for waiting in batch if waiting[0] is not None])
                     batch = [waiting for waiting in batch if waiting[0] is None]
                     if not batch and not self._refused:
                         continue
@@ -112,7 +112,7 @@ class ClaimBatcher:
                 if left and pause > 0:
                     await self._rest(pause)
         except RunStopped:
-            _give_nothing(self._waiting)
+            _resolve_with_none(self._waiting)
             self._waiting.clear()
         except BaseException as error:
             # If nobody waits, the next call gets the same error.
@@ -161,7 +161,7 @@ class ClaimBatcher:
             if not done.done():
                 done.set_result((claim, moment))
         self.stopped_by = claimed.stopped_by or self.stopped_by
-        _give_nothing([intents[number] for number in tried])
+        _resolve_with_none([intents[number] for number in tried])
         return [*left, *(intents[number] for number in untried)], claimed.free_in
 
     def _take(
@@ -173,7 +173,7 @@ class ClaimBatcher:
         return SharedRate(*reserve_slots(state, self._rate, clock, most, lead=self._lead, news=news))
 
 
-def _give_nothing(waiting: list[Waiting] | deque[Waiting]) -> None:
+def _resolve_with_none(waiting: list[Waiting] | deque[Waiting]) -> None:
     for _, done in waiting:
         if not done.done():
             done.set_result(None)
