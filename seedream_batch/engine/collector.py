@@ -116,7 +116,7 @@ class _PollHistory:
     least: int
     """Images that a completed task must have."""
     last: Series | None = None
-    first: float = 0.0
+    first_at: float = 0.0
     """When the first poll was answered."""
     best: Poll | None = None
     """The poll with the most images."""
@@ -141,7 +141,7 @@ class _PollHistory:
     def take(self, poll: Poll, *, age: float, late: float | None, now: float) -> Series:
         """Record a poll of a task of this age, `late` seconds after its deadline; return the series it belongs to."""
         if self.last is None:
-            self.first = now
+            self.first_at = now
         self.last, self.best = series(self.last, poll, now), richer(self.best, poll)
         odd = is_odd(poll, age=age, least=self.least)
         self.pause = poll_pause(self.last.count if odd else 1) if odd or late is not None else 0.0
@@ -205,7 +205,7 @@ class Collector:
                     if move is not None:
                         poll, move = with_images(poll, move, history.best)
                         if poll.kind in {Polled.COMPLETED, Polled.FAILED} and not (
-                            at_once and last.since == history.first
+                            at_once and last.since == history.first_at
                         ):
                             self._learn(watch, task.resolution, age - last.lasted(now), poll)
                         return await self._ended(task, poll, move, context.clock())
@@ -497,6 +497,10 @@ class Collector:
                 await context.writer.do(Manifest.forget_upload, sha256, origin)
 
     async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
+        """Download one image until it is stored, given up or left for the next run.
+
+        Raise `RunStopped` or `StorageError`.
+        """
         context = self._context
         bad = lasting = 0
         until: float | None = None
@@ -718,7 +722,7 @@ class Collector:
             await self._placer.place(temp_path, path)
 
     async def adopt(self, task: TaskRecord) -> None:
-        """Record files as stored that a killed run had already given their final names."""
+        """Record files as stored that a killed run had already given their final names. Raise `StorageError`."""
         for image in await self._context.writer.do(Manifest.images, task.id):
             if image.state is ImageState.ANNOUNCED:
                 await self._adopt(task, image)

@@ -1,4 +1,7 @@
-"""Decide where files go: the path of a new image, and moves of images whose path in the job changed."""
+"""Decide where files go: the path of a new image, and moves of images whose path in the job changed.
+
+Paths are relative to the output folder. Functions raise `StorageError` if a file cannot be read or written.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ LEFT_ALONE = "it was left alone"
 
 
 async def move_files(context: RunContext) -> None:
-    """Move every stored file whose path in the job changed; images in the way are moved aside first."""
+    """Move every stored file whose path in the job changed; images in the way are moved aside first.
+
+    A path that is taken by another file stops submissions.
+    """
     await settle(context)
     await _restore_missing(context)
     async for image in _images_to_move(context):

@@ -10,7 +10,10 @@ from seedream_batch.lifecycle import backoff
 
 
 async def _balance(context: RunContext) -> Balance:
-    """Return the balance; retry until the service is reached, since nothing can be bought before that either."""
+    """Return the balance; retry until the service is reached, since nothing can be bought before that either.
+
+    Raise `RunStopped`, `CredentialsRefused` or `ServiceError`.
+    """
     tries = 0
     while True:
         try:

@@ -62,8 +62,11 @@ class Scheduler:
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Work until nothing is left to do or the run ends. Raise the first unexpected error at the end."""
-        alive = (
+        """Work until nothing is left to do or the run ends.
+
+        Raise the first unexpected error once all outstanding work has ended.
+        """
+        heartbeats = (
             None if self._context.worker is None else asyncio.create_task(self._send_heartbeats(self._context.worker))
         )
         try:
@@ -76,8 +79,8 @@ class Scheduler:
                 except Exception as error:  # noqa: BLE001 - raised again below
                     self._fail(error)
         finally:
-            if alive is not None:
-                alive.cancel()
+            if heartbeats is not None:
+                heartbeats.cancel()
         if self._failure is not None:
             raise self._failure
 

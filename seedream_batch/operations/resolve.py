@@ -1,4 +1,8 @@
-"""Apply the user's decisions on failed, lost and uncertain tasks."""
+"""Apply the user's decisions on failed, lost and uncertain tasks.
+
+Functions that change the manifest hold its lock, and raise `ManifestLocked`, `UsageError` or `StorageError`. `chooses`
+takes the cell of a task, and returns whether the task is selected.
+"""
 
 from __future__ import annotations
 
