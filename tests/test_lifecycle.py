@@ -94,10 +94,19 @@ def test_what_is_said_of_a_submission():
         ("OutputImageSensitiveContentDetected", "", True),
         ("InputTextSensitiveContentDetected", "", True),
         ("task_failed", "refused: safety_violations=[violence]", True),
+        *(
+            ("", message, True)
+            for message in (
+                "Pre Img Risk Not Pass", "图像包含不当内容", "内容审查未通过", "提示词可能不安全",
+                "安全でないコンテンツ", "The output image was flagged", "유해 콘텐츠",
+                "El contenido infringe las normas",
+            )
+        ),
+        *(("", message, False) for message in ("size 参数不当", "the upstream flagged a timeout", "risk of a timeout")),
         ("task_failed", "the GPU fell asleep", False),
         ("", "", False),
     ],
-)
+)  # fmt: skip
 def test_moderation(code, message, moderation):
     assert is_moderation(code, message) is moderation
     move = after_poll(Poll(Polled.FAILED, code=code, message=message), age=1, overdue=False, polls=2, lasted=CONFIRMED)

@@ -222,6 +222,8 @@ _BEGUN = {"submitted", "pending", "processing", "inprogress", "queued", "running
 _LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
 
 
+_BARE_ID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,64}|[0-9]{15,25}")
+"""What can only be an id: a UUID, a hash, a number longer than a time in milliseconds."""
 _LONG = re.compile(r"\b(?=[\w-]*[0-9])[\w-]{12,250}\b", re.ASCII)
 """Anything too long for a word that contains digits."""
 
@@ -310,14 +312,23 @@ def _in_object(node: Mapping[str, Json], depth: int, *, weak: bool) -> Ids:
     own = _own_id(names) if weak else Ids()
     best, best_name = Ids(), ""
     for name in sorted(names, key=lambda name: name not in _WRAPPERS):
-        if isinstance(names[name], dict | list | str) and name not in {"id", "ids"}:
-            inside = weak and name not in _NOT_TASKS and not (name not in _WRAPPERS and isinstance(names[name], str))
-            ids_inside = _ids_in(names[name], depth + 1, weak=inside)
-            if ids_inside.rank > best.rank:
-                best, best_name = ids_inside, name
+        if name in {"id", "ids"}:
+            continue
+        inside = weak and name not in _NOT_TASKS and not (name not in _WRAPPERS and isinstance(names[name], str))
+        ids_inside = _ids_in(names[name], depth + 1, weak=inside)
+        if not ids_inside.rank and weak and name in _WRAPPERS:
+            ids_inside = _bare_ids(names[name])
+        if ids_inside.rank > best.rank:
+            best, best_name = ids_inside, name
     if own.rank > best.rank or (own.rank == best.rank and (own.rank == 2 or best_name not in _WRAPPERS)):
         return own
     return best
+
+
+def _bare_ids(value: Json) -> Ids:
+    """Return the ids that an envelope holds in place of an object."""
+    ids = [usable_id(one) for one in (value if isinstance(value, list) else [value])]
+    return Ids(1, tuple(dict.fromkeys(ids))) if ids and all(map(_BARE_ID.fullmatch, ids)) else Ids()
 
 
 def _own_id(names: Mapping[str, Json]) -> Ids:

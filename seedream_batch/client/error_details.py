@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
-from seedream_batch.client.documents import Answer
+from seedream_batch.client.documents import Answer, inner
 from seedream_batch.model.document import Json
 
 LONGEST_WAIT = 600.0
@@ -71,6 +71,7 @@ def is_web_page(body: bytes) -> bool:
 
 def fault_in(error: Json) -> Fault:
     """Return the error described by a document's error member."""
+    error = inner(error)
     if isinstance(error, str):
         return Fault(message=one_line(error))
     if isinstance(error, list):
@@ -83,8 +84,11 @@ def fault_in(error: Json) -> Fault:
 def _message(document: Mapping[str, Json]) -> str:
     for name in _MESSAGES:
         value = document.get(name)
-        if isinstance(value, list | dict) and name.startswith("detail"):
-            value = fault_in(value).message
+        quoted = inner(value)
+        if isinstance(quoted, list | dict) and (quoted is not value or name.startswith("detail")):
+            # Relays quote the whole error of the upstream: use its code and its message.
+            fault = fault_in(quoted.get("error", quoted) if isinstance(quoted, dict) else quoted)
+            value = ": ".join(filter(None, (fault.code, fault.message))) or value
         if text := one_line(value):
             return text
     return ""

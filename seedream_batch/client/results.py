@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import TypeGuard
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
 from seedream_batch.client.documents import DEEPEST, Documents, inner, plain
 from seedream_batch.client.error_details import fault_in, number_of, shown
@@ -18,6 +18,7 @@ from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import ImageUrl
 
 LONGEST_URL = 8192
+_LONGEST_LIST = 16 * LONGEST_URL
 
 
 class Progress(StrEnum):
@@ -32,15 +33,15 @@ class Progress(StrEnum):
 _WORDS = {
     Progress.RUNNING: "submitted pending processing inprogress progress queued queueing running waiting wait starting"
     " started start notstart created accepted generating scheduled initializing initialized preparing working active"
-    " 处理中 排队中 等待中 生成中 进行中",
+    " inqueue 处理中 排队中 等待中 生成中 进行中 待处理",
     Progress.COMPLETED: "completed complete succeeded succeed success successful finished finish done ok ready ended"
-    " generated 完成 已完成 成功",
+    " generated partiallycompleted partialsuccess completedwitherrors 完成 已完成 成功 完了 완료",
     Progress.FAILED: "failed fail failure error errored cancelled canceled cancel rejected refused"
-    " aborted terminated banned moderated 失败 已取消 取消",
+    " aborted terminated banned moderated moderationfailed 失败 失敗 エラー 실패 审核不通过 已取消 取消",
 }
 # Not "timeout" or "expired": the task may be charged for, though a relay gave up on it or its result was deleted.
 _PROGRESS = {word: progress for progress, words in _WORDS.items() for word in words.split()}
-_ABOUT = re.compile(r"(?i)^(?:(?:task|job|status|state|image|generation)[_. -]*)+|[_. -]*(?:successfully)$")
+_ABOUT = re.compile(r"(?i)^(?:(?:task|job|status|state|image|generation|任务|生成)[_. -]*)+|[_. -]*(?:successfully)$")
 _STATUSES = ("status", "state", "task_status", "taskStatus", "job_status", "phase")
 
 
@@ -84,10 +85,13 @@ def task_in(documents: Documents, task_id: str | None) -> Mapping[str, Json] | N
     The outermost object with the task's id wins over those inside it, which may be the raw response of another service.
     Without any id, an object counts where the service wraps its tasks, or if it has images.
     """
-    nodes = [node for document in documents.found for node in islice(_objects(document, 0, task_id), 2000)]
-    ours = [node.value for node in nodes if node.matches]
-    if ours:
-        return _describing(ours)
+    per_document = [list(islice(_objects(document, 0, task_id), 2000)) for document in documents.found]
+    for nodes in reversed(per_document):
+        # Of several documents, as in a stream of events, the last one is the newest.
+        ours = [node.value for node in nodes if node.matches]
+        if ours:
+            return _describing(ours)
+    nodes = [node for nodes in per_document for node in nodes]
     node = next((node for node in nodes if status_of(node.value) is not None), None)
     while node is not None and (deeper := _inside(node)) is not None:
         # This was the status of an envelope.
@@ -131,6 +135,7 @@ def _objects(value: Json, wraps: int, task_id: str | None) -> Iterator[_Node]:
     """Yield the objects that may describe a task, from the outside in."""
     if wraps > DEEPEST:
         return
+    value = inner(value)
     if isinstance(value, list):
         for entry in islice(value, 1000):
             yield from _objects(entry, wraps, task_id)
@@ -179,6 +184,21 @@ _LINKS = {name for name in _HOLDERS if "url" in name or name in {"uri", "link", 
 _BASE64 = {"b64json", "b64", "base64", "imagebase64", "imageb64"}
 _ENTRIES = {"images", "image", "imagelist", "pictures"}
 _EXPIRIES = ("expiresat", "expireat", "expiredat", "expires", "expirestime", "expiretime", "expiration")
+_NO_RESULT = re.compile(
+    r"input|request|reference|^refs?|param|prompt|^source|^original(?:im|in|ph|pi|fi)|mask|thumb|preview|cover|poster|icon|avatar|logo|watermark"
+    r"|error|model|user|imageurls"
+)
+"""Undocumented members that are not searched for images: what was sent, small versions, and what is about them."""
+_NO_FILE = re.compile(r"task|status|poll|query|detail|page|share|web|view|callback|hook|cancel|stream|next|help|doc")
+"""Undocumented members whose link leads elsewhere."""
+_FILE = re.compile(r"ur[il]|link|image|img|pic|photo|src|href|file|media|asset|b64|base64")
+_IMAGE_PATH = re.compile(r"(?i)\.(?:jpe?g|png|webp|avif|gif)$")
+_WHOLE_LINK = re.compile(r"(?i)https?:|//|data:|https?%3A|iVBO|/9j/|UklG|R0lG")
+_AVIF = re.compile(r"AAAA..Z0eXBhdml")
+_ESCAPED = re.compile(r"(?i)https?%3A%2F%2F[^/?#]+$")
+"""A whole link that was percent-encoded."""
+_BREAKS = re.compile(r"[\t\r\n]+")
+_SEVERAL = re.compile(r"[,;|\s]+(?=https?://)")
 _LINK_IN_TEXT = re.compile(r"(?i)https?://[^\s<>\"'\\`)\]]+")
 _DATA_URI = re.compile(r"(?i)data:(?:image/[\w.+-]+|application/octet-stream)?(?:;[\w=.+-]+)*;base64,")
 _SIGNATURES = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}
@@ -200,8 +220,25 @@ def images_in(
     return tuple(gathering.found.values())
 
 
+def images_elsewhere(documents: Documents, task_id: str | None, origin: str) -> tuple[ImageUrl, ...]:
+    """Return the images of a completed task that has none where services list them: in any other member.
+
+    What belongs to another task is left out, and so is what was sent: `_NO_RESULT`.
+    """
+    for document in reversed(documents.found):
+        gathering = _Gathering(origin, [], [], anywhere=True, task_id=task_id)
+        gathering.value(document)
+        if gathering.found:
+            return tuple(gathering.found.values())
+    return ()
+
+
 class _Gathering:
-    def __init__(self, origin: str, notes: list[str], errors: list[str]) -> None:
+    def __init__(
+        self, origin: str, notes: list[str], errors: list[str], *, anywhere: bool = False, task_id: str | None = None
+    ) -> None:
+        self._anywhere = anywhere
+        self._task_id = task_id
         self._errors = errors
         self._origin = origin
         self._notes = notes
@@ -209,6 +246,8 @@ class _Gathering:
 
     def object(self, names: Mapping[str, Json], expires: float | None, depth: int, *, entry: bool = False) -> None:
         """Take the images of the first member that has any; `entry` if the object should be an image."""
+        if self._anywhere and self._is_of_another(names):
+            return
         expiry = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
         if expiry is not None and depth:
             expires = _unix_time(expiry, self._notes)
@@ -231,17 +270,48 @@ class _Gathering:
             self._errors.append(message or "an error without a message")
         elif entry and not tried:
             self._notes.append("an image URL that is none: an object")
+        if self._anywhere:
+            for name in sorted(names.keys() - set(_HOLDERS), key=lambda one: (not _FILE.search(one), one)):
+                self._take_undocumented(names[name], name, expires, depth + 1)
+                if len(self.found) > count:
+                    return
+
+    def value(self, value: Json) -> None:
+        """Take the images of a whole document."""
+        self._take(value, "", None, 0)
+
+    def _is_of_another(self, names: Mapping[str, Json]) -> bool:
+        ids = [one for name in ("id", "taskid") if isinstance(one := names.get(name), str | int)]
+        has_status = any(plain(name) in names for name in _STATUSES)
+        return bool(ids) and has_status and not any(_is_same_id(one, self._task_id or "") for one in ids)
+
+    def _take_undocumented(self, value: Json, name: str, expires: float | None, depth: int) -> None:
+        if _NO_RESULT.search(name):
+            return
+        value = inner(value)
+        if isinstance(value, dict | list):
+            self._take(value, name, expires, depth)
+        elif isinstance(value, str) and not _NO_FILE.search(name) and _WHOLE_LINK.match(value.strip()[:200]):
+            link = _link(value, self._origin)
+            if link is not None and (link[:5] == "data:" or _FILE.search(name) or _is_image_file(link)):
+                self._take(value, name, expires, depth)
 
     def _take(self, value: Json, name: str, expires: float | None, depth: int) -> None:
         if depth > DEEPEST:
             return
         value = inner(value)
+        if isinstance(value, dict) and value and all(map(str.isdecimal, value)):
+            # A list, as some languages write it.
+            value = list(value.values())
         if isinstance(value, dict):
             names = {plain(key): held for key, held in reversed(list(value.items()))}
             self.object(names, expires, depth, entry=name in _LINKS or name in _ENTRIES)
         elif isinstance(value, list):
             for entry in islice(value, 10_000):
                 self._take(entry, name, expires, depth + 1)
+        elif isinstance(value, str) and len(links := _SEVERAL.split(value[:_LONGEST_LIST].strip())) > 1:
+            for link in links:
+                self._take(link, name, expires, depth + 1)
         elif name in _BASE64:
             self._add(_as_data_uri(value), value, expires)
         else:
@@ -256,6 +326,14 @@ class _Gathering:
             self._notes.append("the same image URL twice")
         else:
             self.found[url] = ImageUrl(url, expires)
+
+
+def _is_image_file(link: str) -> bool:
+    """Return whether the path of a link ends as that of an image."""
+    try:
+        return bool(_IMAGE_PATH.search(urlsplit(link).path))
+    except ValueError:
+        return False
 
 
 def _is_file(value: Json) -> bool:
@@ -275,6 +353,10 @@ def _link(value: Json, origin: str) -> str | None:
     text = value.strip().strip("<>\"'`").strip()
     if _DATA_URI.match(text[:200]):
         return "".join(text.split())
+    if _ESCAPED.match(text[:LONGEST_URL]):
+        text = unquote(text)
+    # Escaped twice in JSON.
+    text = text.replace("\\/", "/").replace("\\u0026", "&")
     if text[:2] == "//" or (text[:1] == "/" and origin):
         try:
             text = urljoin(origin or "https://", text)
@@ -288,7 +370,8 @@ def _link(value: Json, origin: str) -> str | None:
         # Chat models return `![image](https://...)`.
         match = _LINK_IN_TEXT.search(text[:LONGEST_URL])
         text = match[0] if match else ""
-    # A signature would be invalid in a URL that is escaped for HTML.
+    # A signature would be invalid in a URL that is escaped for HTML, or broken into lines.
+    text = text if " " in text else _BREAKS.sub("", text)
     text = text.replace("&amp;", "&")
     scheme, colon, rest = text.partition(":")
     text = scheme.lower() + colon + rest
@@ -303,6 +386,8 @@ def _as_data_uri(value: Json) -> str | None:
         return "".join(value.split())
     text = "".join(value.split())
     kind = next((kind for start, kind in _SIGNATURES.items() if text.startswith(start)), None)
+    if kind is None and _AVIF.match(text[:20]):
+        kind = "image/avif"
     return None if kind is None or not text.isascii() else f"data:{kind};base64,{text}"
 
 

@@ -12,6 +12,7 @@ from seedream_batch.client.error_details import Fault, fault_in, fault_of, is_we
 from seedream_batch.client.results import (
     Progress,
     cost_of,
+    images_elsewhere,
     images_in,
     is_url,
     names_itself,
@@ -23,7 +24,7 @@ from seedream_batch.client.results import (
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
-from seedream_batch.model.service_messages import is_balance, is_no_model, is_unknown_task, lacks_money
+from seedream_batch.model.service_messages import is_balance, is_moderation, is_no_model, is_unknown_task, lacks_money
 
 KEPT = 64 * 1024
 """Bytes stored of a response that was not fully understood, for the user."""
@@ -33,6 +34,15 @@ _NOT_EXECUTED = {400, 401, 402, 403, 413, 429}
 
 _REFUSED_BY_HTTP = {405, 406, 411, 414, 415, 417, 426, 431, 451}
 """Statuses that mean nobody acted on the request; in practice they come from proxies and gateways."""
+
+_ON_THE_WAY = {
+    407: Submitted.UNREACHABLE,
+    511: Submitted.UNREACHABLE,
+    421: Submitted.UNAVAILABLE,
+    425: Submitted.UNAVAILABLE,
+}
+"""Statuses of a proxy or network that passed nothing on: it wants a login, or a connection of another kind (RFC 9110,
+RFC 6585, RFC 8470)."""
 
 _TYPES = {
     "invalid_request_error": 400,
@@ -78,6 +88,8 @@ def submission(answer: Answer, now: float) -> Submission:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
     kind = _refusal(status_code, fault, page=not parsed.found and is_web_page(answer.body))
+    if kind is Submitted.UNREACHABLE:
+        fault = Fault(message=f"a proxy or the network on the way to the service wants a login (HTTP {status_code})")
     walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not parsed.found and is_web_page(answer.body)
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
@@ -95,7 +107,7 @@ def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
         return Submitted.NO_MODEL
     if status in _REFUSED_BY_HTTP or (status == 403 and page):
         return Submitted.BLOCKED
-    return _documented(status, fault, page=page)
+    return _ON_THE_WAY.get(status) or _documented(status, fault, page=page)
 
 
 def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
@@ -103,6 +115,8 @@ def _documented(status: int, fault: Fault, *, page: bool) -> Submitted | None:
         case 400 | 413:
             return Submitted.REFUSED
         case 422 if fault.message and not page:
+            return Submitted.REFUSED
+        case 404 if fault.type == "invalid_request_error":
             return Submitted.REFUSED
         case 401 | 403:
             return Submitted.UNAUTHORIZED
@@ -176,7 +190,7 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
         message = fault.message or "no task in the answer"
         kept = kept_of(answer, message) if usable else None
         return Poll(Polled.NO_ANSWER, message=message, status=status or None, retry_after=wait, kept=kept)
-    return _state(task, answer, origin)
+    return _state(task, answer, origin, parsed, task_id)
 
 
 def _says_nothing(task: Mapping[str, Json]) -> bool:
@@ -188,7 +202,7 @@ def _has_failed(task: Mapping[str, Json]) -> bool:
     return progress_of(status_of(task) or "") is Progress.FAILED and not images_in(task, [])
 
 
-def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
+def _state(task: Mapping[str, Json], answer: Answer, origin: str, parsed: Documents, task_id: str | None) -> Poll:
     status = answer.status or None
     word = (status_of(task) or "").strip().lower()
     progress = progress_of(word)
@@ -200,18 +214,23 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
     if images and (progress is not Progress.RUNNING or (percent is not None and percent >= 100)):
         # A task with images has ended, whatever its status word; if that says running, only at 100 percent.
         progress = Progress.COMPLETED
+    fault = _fault_of_task(task)
     if progress is Progress.COMPLETED:
+        odd = "" if progress_of(word) is progress else f"images with the status {word[:40]!r}"
+        if not images and not errors and (images := images_elsewhere(parsed, task_id, origin)):
+            notes.clear()
+            odd = "images where the service does not list them"
+        if not images and is_moderation(fault.code, f"{fault.message} {' '.join(errors)}"):
+            message = fault.message or "; ".join(errors)
+            return Poll(Polled.FAILED, (), cost, message, fault.code, status, took=took_of(task), notes=tuple(notes))
         if not images and not notes and not errors:
-            notes.append("no image in the result")
-        odd = "; ".join(notes) or ("" if progress_of(word) is progress else f"images with the status {word[:40]!r}")
+            notes.append(fault.message or "no image in the result")
+        odd = "; ".join(notes) or odd
         return Poll(
             Polled.COMPLETED, images, cost, status=status, took=took_of(task), notes=tuple(notes),
             errors=tuple(errors), kept=kept_of(answer, odd) if odd else None,
         )  # fmt: skip
     if progress is Progress.FAILED:
-        fault = next(
-            (described for name in ("error", "errors") if (described := fault_in(task.get(name))) != Fault()), Fault()
-        )
         message = fault.message or fault_of(dict(task), answer).message or word
         code = fault.code or fault.type or word[:100]
         return Poll(Polled.FAILED, (), cost, message, code, status, took=took_of(task), notes=tuple(notes))
@@ -220,6 +239,11 @@ def _state(task: Mapping[str, Json], answer: Answer, origin: str) -> Poll:
         return Poll(Polled.RUNNING, status=status, notes=tuple(notes), kept=kept_of(answer, notes[0]))
     partial = percent is not None
     return Poll(Polled.RUNNING, images, cost, status=status, errors=tuple(errors), partial=partial)
+
+
+def _fault_of_task(task: Mapping[str, Json]) -> Fault:
+    faults = (fault_in(task.get(name)) for name in ("error", "errors"))
+    return next((fault for fault in faults if fault != Fault()), Fault())
 
 
 def _is_simple(value: Json) -> bool:

@@ -20,9 +20,15 @@ _MODERATION = re.compile(
     | responsible[ _]ai | (?:banned|forbidden|blocked|illegal|disallowed|harmful|explicit|offensive|flagged|restricted)
       [ _](?:\w+[ _])?(?:word|content|prompt|term|keyword|text|image|input|phrase)
     | (?:flagged|blocked|rejected|filtered)\W(?:\w+\W+){0,4}?(?:filter|polic|safety|review|system|harmful|unsafe)
+    | (?:content|text|img|image|risk)[ ](?:did[ ])?not[ ]pass
+    | (?:内容|图像|图片|文本|提示词)\w{0,8}(?:不当|禁止|被拒)
+    | (?:was|been|is|were)[ ]flagged | censored | responsible_?ai | blocklist | safety_?violation | 禁止された | 유해
+    | infringe\b | запрещ[её]н | нарушает
     | nudity | pornograph | sexual | self-harm | hate[ _]speech | gore\b | minors\b | celebrit | public[ _]figure
     | 敏感 | 违规 | 违禁 | 违反 | 审核 | 不合规 | 合规 | 内容安全 | 安全策略 | 风险 | 风控 | 色情 | 涉黄 | 涉政 | 暴力
-    | 不良 | 屏蔽 | 版权 | 侵权 | 敏感詞 | 違規 | 審核 | 不適切 | ポリシー | センシティブ | 부적절 | 정책 | 민감
+    | 不良 | 屏蔽 | 不安全 | 审查 | 審査 | 不雅 | 安全でない
+    | 版权 | 侵权 | 敏感詞 | 違規 | 審核 | 不適切 | ポリシー | センシティブ
+    | 부적절 | 정책 | 민감
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -30,13 +36,15 @@ _MODERATION = re.compile(
 _MODERATION_CODES = re.compile(r"(?i)^(?:risk|sensitive|safety|censored|nsfw|moderated|blocked_content|unsafe)$")
 
 _TOO_LITTLE = r"""
-    (?:insufficient|not[ _]enough|low|no|zero|negative|exhausted|depleted|exceeded|out[ _]of)
+    (?:insufficient|not[ _](?:enough|sufficient)|low|no|zero|negative|exhausted|depleted|exceeded|out[ _]of)
       [ _-](?:\w+[ _-]){0,3}?(?:quota|balance|credit|fund|money)s?
     | (?:quota|balance|credit|fund)s?\W(?:\w+\W){0,4}?
-      (?:insufficient|not[ _]enough|exhausted|exceeded|used[ _]up|too[ _]low|depleted|left|required|running[ _]out
-      |empty)
+      (?:insufficient|not[ _](?:enough|sufficient)|exhausted|exceeded|used[ _]up|too[ _]low|depleted|left|required
+      |running[ _]out|empty)
     | (?:quota|balance|credit)s?_?(?:exceeded|exhausted|insufficient|not_enough)
-    | (?:余额|額度|额度|配额|点数|积分)(?:不足|不够|已用完|已耗尽) | 欠费
+    | (?:余额|餘額|額度|额度|配额|点数|點數|积分|積分)(?:不足|不够|不夠|已用完|已耗尽|已用尽) | 欠费 | 欠費
+    | (?:spend(?:ing)?|budget|credit)[ ]limit\b | budget\W(?:\w+\W){0,3}?exceeded | exceeded_?budget | budget_exceeded
+    | (?:消费|消費|支出|用量)(?:限额|上限)
     """
 _LACKS_MONEY = re.compile(_TOO_LITTLE, re.IGNORECASE | re.VERBOSE)
 _BALANCE = re.compile(

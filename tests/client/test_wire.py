@@ -552,7 +552,18 @@ FORMS = [
     {"result": {"images": [{"url": A}]}, "data": {}},
     {"result": {"images": [{"url": A}]}, "data": {"id": "upstream_1", "status": "running", "images": [{"url": B}]}},
     {"result": {"images": [{"url": A, "thumbnail_url": B}]}, "image_urls": [C], "request": {"image_urls": [C]}},
+    {"result": {"images": {"0": {"url": A}}}},
 ]
+ELSEWHERE = [
+    {"task_result": {"images": [{"index": 0, "url": A}]}},
+    {"result": {}, "generated_images": [A]},
+    {"result": {"images": [{"signed_url": A, "preview_url": B}]}},
+    {"result": None, "fail_reason": A},
+    {"output": {"choices": [{"message": {"role": "assistant", "content": [{"image": A, "type": "image"}]}}]}},
+    {"media": [{"file_url": A}], "input": {"image": C}, "reference_images": [C], "status_url": B},
+    {"assets": {"thumb": B, "oss_url": A}, "logo": B},
+]
+"""Results where no service that is known lists them."""
 
 
 @settings(max_examples=examples(300), deadline=None)
@@ -561,6 +572,128 @@ def test_images_are_found_wherever_they_are(data, form, word):
     document = data.draw(nested({"id": TASK_ID, "status": word, **form}))
     poll = wire.poll(answer(document), NOW, TASK_ID)
     assert (poll.kind, [image.url for image in poll.images]) == (Polled.COMPLETED, [A])
+
+
+@pytest.mark.parametrize("form", ELSEWHERE)
+def test_images_of_a_completed_task_are_found_in_any_member(form):
+    poll = wire.poll(answer({"data": {"id": "task_1", "status": "success", **form}}), NOW, "task_1")
+    assert (poll.kind, [image.url for image in poll.images], bool(poll.kept)) == (Polled.COMPLETED, [A], True)
+    running = wire.poll(answer({"data": {"id": "task_1", "status": "running", **form}}), NOW, "task_1")
+    assert (running.kind, running.images) == (Polled.RUNNING, ())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"data": {"id": "task_1", "status": "completed"}, "images": [A]},
+        {"task": {"id": "task_1", "status": "completed"}, "result": {"images": [{"url": A}]}},
+        [{"id": "task_0", "status": "completed", "pics": [B]}, {"id": "task_1", "status": "completed", "pics": [A]}],
+    ],
+)
+def test_images_beside_the_task_are_its_own_and_those_of_another_task_are_not(document):
+    poll = wire.poll(answer(document), NOW, "task_1")
+    assert [image.url for image in poll.images] == [A]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"thumbnail": A}, {"request": {"image": A}}, {"reference_image_url": A}, {"callback_url": A},
+        {"image_urls": [A]}, {"message": f"see {A}"}, {"share": "https://example.com/gallery"},
+    ],
+)  # fmt: skip
+def test_what_was_sent_and_small_versions_are_no_result(fields):
+    assert polled(task(**fields)).images == ()
+
+
+@pytest.mark.parametrize("value", [f"{A},{B}", f"{A}, {B}", f"{A}\n{B}", f"{A} | {B}", {"0": A, "1": B}])
+def test_several_links_in_one_text_or_mapping(value):
+    for form in ({"result": {"images": value}}, {"result": {"url": value}}):
+        assert [image.url for image in polled(task(**form)).images] == [A, B]
+
+
+def test_a_task_document_as_a_json_string():
+    document = {"code": 200, "data": json.dumps({"id": "task_1", "status": "completed", "result": {"images": [A]}})}
+    poll = wire.poll(answer(document), NOW, "task_1")
+    assert (poll.kind, [image.url for image in poll.images]) == (Polled.COMPLETED, [A])
+
+
+def test_the_last_of_several_documents_of_a_task_counts():
+    events = b"".join(
+        b"data: " + json.dumps({"id": "task_1", **fields}).encode() + b"\n\n"
+        for fields in ({"status": "processing"}, {"status": "completed", "result": {"images": [A]}})
+    )
+    poll = wire.poll(answer(events), NOW, "task_1")
+    assert (poll.kind, len(poll.images)) == (Polled.COMPLETED, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        ('{"code": "X", "message": "no"}', "no", "X"),
+        ({"message": json.dumps({"error": {"code": "Y", "message": "内容违规"}})}, "Y: 内容违规", "failed"),
+        ({"message": '{"message": "\\u4f59\\u989d\\u4e0d\\u8db3"}'}, "余额不足", "failed"),
+        ({"message": "{not json}"}, "{not json}", "failed"),
+    ],
+)
+def test_the_error_of_an_upstream_in_a_string(error, message, code):
+    poll = polled(task(status="failed", error=error))
+    assert (poll.message, poll.code) == (message, code)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"error": {"code": "OutputImageSensitiveContentDetected", "message": "no"}},
+        {"result": {"images": [{"error": {"code": "OutputImageSensitiveContentDetected", "message": "no"}}]}},
+    ],
+)
+def test_a_completed_task_that_moderation_left_without_an_image_has_failed(fields):
+    poll = polled(task(**fields))
+    assert poll.kind is Polled.FAILED
+    # Any other error may come from a relay that lost the images: the task is polled again.
+    fields = json.loads(json.dumps(fields).replace("OutputImageSensitiveContentDetected", "InternalError"))
+    assert polled(task(**fields)).kind is Polled.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("document", "ids"),
+    [
+        (
+            {"code": "success", "data": "3f2a5c1e-6c7d-4b0f-9a57-cc4b4f5d1e11"},
+            ("3f2a5c1e-6c7d-4b0f-9a57-cc4b4f5d1e11",),
+        ),
+        ({"code": 1, "description": "submitted", "result": "1320098173412546"}, ("1320098173412546",)),
+        ({"code": 1, "result": 1320098173412546}, ("1320098173412546",)),
+        ({"data": ["9b2f1c0de4a35768a1b2c3d4e5f60718"]}, ("9b2f1c0de4a35768a1b2c3d4e5f60718",)),
+        ({"code": 0, "data": "1764500000000"}, ()),
+        ({"code": 0, "data": "queued"}, ()),
+        ({"trace": "3f2a5c1e-6c7d-4b0f-9a57-cc4b4f5d1e11"}, ()),
+    ],
+)
+def test_a_bare_id_in_an_envelope(document, ids):
+    assert submitted(document).task_ids == ids
+
+
+@pytest.mark.parametrize(
+    ("status", "document", "kind"),
+    [
+        *((status, b"<html>log in</html>", Submitted.UNREACHABLE) for status in (407, 511)),
+        *((status, {"error": {"message": "x"}}, Submitted.UNAVAILABLE) for status in (421, 425)),
+        (404, {"error": {"message": "Invalid URL", "type": "invalid_request_error"}}, Submitted.REFUSED),
+        (404, b"<html>not found</html>", Submitted.UNKNOWN),
+        *(
+            (status, {"error": {"message": text}}, Submitted.UNPAID)
+            for status in (400, 403, 429)
+            for text in (
+                "Budget has been exceeded! Current cost: 1.2, Max budget: 1", "Monthly spend limit reached",
+                "account balance is not sufficient", "積分不足", "账户已达到本月消费限额",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_more_refusals_that_were_not_executed(status, document, kind):
+    assert submitted(document, status).kind is kind
 
 
 @pytest.mark.parametrize(
@@ -575,6 +708,11 @@ def test_images_are_found_wherever_they_are(data, form, word):
         ({"url": "/files/a.png"}, "https://api.example.com/files/a.png"),
         ({"url": "HTTPS://img.example.com/a.png"}, "https://img.example.com/a.png"),
         ({"url": f"<{A}>"}, A),
+        ({"url": "https%3A%2F%2Fimg.example.com%2Fa%20b.png"}, "https://img.example.com/a b.png"),
+        ({"url": "https://img.example.com/a%2520b.png"}, "https://img.example.com/a%2520b.png"),
+        ({"url": "https:\\/\\/img.example.com\\/a.png?x=1\\u0026y=2"}, "https://img.example.com/a.png?x=1&y=2"),
+        ({"url": "https://img.example.com/a.png?sig=ab\ncd"}, "https://img.example.com/a.png?sig=abcd"),
+        ({"b64_json": "AAAAIGZ0eXBhdmlm"}, "data:image/avif;base64,AAAAIGZ0eXBhdmlm"),
     ],
 )
 def test_links_in_other_forms(entry, url):
@@ -586,7 +724,11 @@ def test_links_in_other_forms(entry, url):
     ("word", "kind"),
     [
         *((word, Polled.COMPLETED) for word in ("finished", "DONE", "Complete", "TASK_STATUS_SUCCEED", "已完成")),
-        *((word, Polled.FAILED) for word in ("FAILURE", "error", "REJECTED", "task failed")),
+        *((word, Polled.COMPLETED) for word in ("完了", "任务完成", "partially_completed")),
+        *(
+            (word, Polled.FAILED)
+            for word in ("FAILURE", "error", "REJECTED", "task failed", "任务失败", "失敗", "실패")
+        ),
         # Charged for, perhaps: a relay gave up waiting, or the result was deleted.
         *((word, Polled.RUNNING) for word in ("Timed_Out", "expired", "dead")),
         *((word, Polled.RUNNING) for word in ("IN-PROGRESS", "NOT_START", "Queued", "not finished", "unsuccessful")),
