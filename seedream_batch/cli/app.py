@@ -79,9 +79,13 @@ def main(args: list[str] | None = None) -> None:
         error.show(file=shown)
         say(shown.getvalue().rstrip("\n"), err=True)
         code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        say("interrupted", err=True)
-        code = 130
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        if isinstance(error.__cause__, EOFError):
+            # click takes any EOFError for the end of a person's input, and no command reads any.
+            code = _unexpected(error.__cause__)
+        else:
+            say("interrupted", err=True)
+            code = 130
     except SeedreamBatchError as error:
         code = _report_error(error)
     except Exception as error:  # noqa: BLE001 - a bug: say so, with what is needed to correct it

@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from seedream_batch.client.images import MAX_IMAGE, host_of
+from seedream_batch.client.images import MAX_IMAGE, ImageClient, host_of
 from seedream_batch.delivery import in_place, is_placeholder, leaves_count_open, wrong_count, wrong_picture
 from seedream_batch.engine.circuit_breaker import Breaker
 from seedream_batch.engine.context import RunContext, event
@@ -155,8 +155,9 @@ class _PollHistory:
 class Collector:
     """Follows tasks from their task id to their files."""
 
-    def __init__(self, context: RunContext, breaker: Breaker) -> None:
+    def __init__(self, context: RunContext, images: ImageClient, breaker: Breaker) -> None:
         self._context = context
+        self._images = images
         self._breaker = breaker
         self._paused_hosts: dict[str, float] = {}
         """Until when image hosts asked for no downloads, in seconds of the monotonic clock."""
@@ -181,7 +182,7 @@ class Collector:
         `run.task_timeout` that was raised since the submission gives it more time.
         """
         context = self._context
-        began, now = context.monotonic(), context.clock()
+        began, now = context.clock.monotonic(), context.clock.unix()
         age_then = max(0.0, now - (task.submitted_at or now))
         lifetime = age_then + self._time_left(task, now, at_once=at_once)
         outlook = self._outlooks[at_once]
@@ -190,11 +191,11 @@ class Collector:
             with closing(context.schedule.watch(task.resolution)) as watch:
                 while True:
                     await self._until_due(watch, task.resolution, history, began - age_then, at_once=at_once)
-                    age = age_then + context.monotonic() - began
+                    age = age_then + context.clock.monotonic() - began
                     late = age - lifetime if age >= lifetime else None
                     poll = await self.look(task, age, overdue=late is not None)
                     await self._store_answer(task, poll, history)
-                    now = context.monotonic()
+                    now = context.clock.monotonic()
                     last = history.take(poll, age=age, late=late, now=now)
                     if history.pause or makes_sense(poll):
                         outlook.note(task.id, poll, last, now)
@@ -208,11 +209,11 @@ class Collector:
                             at_once and last.since == history.first_at
                         ):
                             self._learn(watch, task.resolution, age - last.lasted(now), poll)
-                        return await self._ended(task, poll, move, context.clock())
+                        return await self._ended(task, poll, move, context.clock.unix())
                     if history.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
-                        context.stats.trouble += 1
+                        context.record.stats.trouble += 1
                         text = f"no clear answer past its deadline: {poll.message or poll.kind}"
-                        context.emit(event(EventKind.WARNING, task, text))
+                        context.control.emit(event(EventKind.WARNING, task, text))
                         raise RunStopped
         finally:
             outlook.forget(task.id)
@@ -222,10 +223,10 @@ class Collector:
     ) -> None:
         """Wait until the next poll of a task is due; `born` in monotonic seconds. Raise `RunStopped`."""
         if history.pause:
-            await self._context.rest(history.pause)
+            await self._context.control.rest(history.pause)
         elif history.last is not None or not at_once:
             await self._wait(watch, resolution, born)
-        if not self._context.may_poll:
+        if not self._context.health.may_poll:
             raise RunStopped
 
     def _time_left(self, task: TaskRecord, now: float, *, at_once: bool) -> float:
@@ -243,7 +244,7 @@ class Collector:
         Raise `RunStopped` when that has lasted long enough to be an outage.
         """
         context = self._context
-        now = context.monotonic()
+        now = context.clock.monotonic()
         last = history.series
         lasted = last.lasted(now)
         move = after_poll(
@@ -254,7 +255,7 @@ class Collector:
         if age >= KNOWN_FOR:
             return move
         if alike := outlook.outage(now):
-            context.end(StopReason.OUTAGE, _outage(alike, last))
+            context.control.end(StopReason.OUTAGE, _outage(alike, last))
             raise RunStopped
         return None if move is not None and move.to is TaskState.LOST and outlook.doubtful(now) else move
 
@@ -272,19 +273,19 @@ class Collector:
         move: Move | None = None
         deadline = (task.submitted_at or 0.0) + job.run.task_timeout
         for polls in range(MOST_LOST_POLLS):
-            await context.rest(poll_pause(polls) if polls else 0.0)
-            if not context.may_poll:
+            await context.control.rest(poll_pause(polls) if polls else 0.0)
+            if not context.health.may_poll:
                 raise RunStopped
-            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0), overdue=True)
-            now = context.monotonic()
+            poll = await self.look(task, context.clock.unix() - (task.submitted_at or 0.0), overdue=True)
+            now = context.clock.monotonic()
             last, best = series(last, poll, now), richer(best, poll)
             await self.notice(poll)
-            context.rechecks[task.id] = poll.kind
+            context.record.rechecks[task.id] = poll.kind
             if poll.kind is Polled.RUNNING:
-                if follow and context.clock() >= deadline:
+                if follow and context.clock.unix() >= deadline:
                     break
                 if not follow:
-                    deadline = max(deadline, context.clock() + job.run.task_timeout)
+                    deadline = max(deadline, context.clock.unix() + job.run.task_timeout)
                 reopened = await self._accept_again(task, poll, deadline)
                 return await self.poll_to_end(reopened, at_once=True) if follow else []
             move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
@@ -294,7 +295,7 @@ class Collector:
         if move.to is TaskState.LOST:
             return []
         reopened = await self._accept_again(task, poll, max(deadline, task.deadline or 0.0))
-        return await self._ended(reopened, poll, move, context.clock())
+        return await self._ended(reopened, poll, move, context.clock.unix())
 
     async def complete(self, task: TaskRecord) -> None:
         """Poll a task that completed with too few images, for free; fetch those that it has by now.
@@ -307,10 +308,10 @@ class Collector:
             return
         poll = await self.clear_answer(task)
         if poll is not None:
-            context.rechecks[task.id] = poll.kind
+            context.record.rechecks[task.id] = poll.kind
         if poll is None or poll.kind is not Polled.COMPLETED:
             return
-        now = context.clock()
+        now = context.clock.unix()
         at_most = leaves_count_open(json.loads(task.body))
 
         def add(manifest: Manifest) -> tuple[int, int]:
@@ -328,9 +329,9 @@ class Collector:
 
         added, cost = await context.writer.do(add)
         if added:
-            context.stats.added += added
-            context.stats.cost += cost
-            context.emit(event(EventKind.FOUND, task, f"{added} more image(s) delivered since it completed"))
+            context.record.stats.added += added
+            context.record.stats.cost += cost
+            context.control.emit(event(EventKind.FOUND, task, f"{added} more image(s) delivered since it completed"))
         await self.fetch_all(task)
 
     async def clear_answer(self, task: TaskRecord) -> Poll | None:
@@ -338,24 +339,26 @@ class Collector:
         context = self._context
         last: Series | None = None
         for polls in range(1, MOST_POLLS + 1):
-            if not context.may_poll:
+            if not context.health.may_poll:
                 return None
-            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
+            poll = await self.look(task, context.clock.unix() - (task.submitted_at or 0.0))
             await self.notice(poll)
-            last = series(last, poll, context.monotonic())
+            last = series(last, poll, context.clock.monotonic())
             if poll.kind is Polled.COMPLETED:
                 return poll
             if poll.kind in {Polled.FAILED, Polled.NOT_FOUND} and last.count >= LEAST_POLLS:
                 return poll
-            await context.rest(backoff(polls, random=context.random))
+            await context.control.rest(backoff(polls, random=context.random))
         return None
 
     async def _accept_again(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
-        reopened = await context.writer.do(Manifest.found_again, task, deadline=deadline, why=why, now=context.clock())
-        context.stats.found += 1
-        context.emit(event(EventKind.FOUND, reopened, why))
+        reopened = await context.writer.do(
+            Manifest.found_again, task, deadline=deadline, why=why, now=context.clock.unix()
+        )
+        context.record.stats.found += 1
+        context.control.emit(event(EventKind.FOUND, reopened, why))
         return reopened
 
     async def _wait(self, watch: TaskPoller, resolution: str, born: float) -> None:
@@ -365,13 +368,13 @@ class Collector:
         """
         context = self._context
         durations_known = self._durations_known[resolution]
-        wait = watch.wait(context.monotonic() - born)
+        wait = watch.wait(context.clock.monotonic() - born)
         if watch.depends_on_others:
-            await context.rest_unless(wait, durations_known)
+            await context.control.until(durations_known, wait)
             if not durations_known.is_set:
                 return
-            wait = watch.wait(context.monotonic() - born)
-        await context.rest(wait)
+            wait = watch.wait(context.clock.monotonic() - born)
+        await context.control.rest(wait)
 
     def _learn(self, watch: TaskPoller, resolution: str, age: float, poll: Poll) -> None:
         watch.ended(age, poll.took, failed=poll.kind is Polled.FAILED)
@@ -397,40 +400,43 @@ class Collector:
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """Poll every task id of a task once; `age` in seconds since its submission. Raise `RunStopped`."""
         context = self._context
-        polls = [await context.free(context.service.poll(task_id)) for task_id in task.task_ids]
+        polls = [await context.control.free(context.service.poll(task_id)) for task_id in task.task_ids]
         return combine(polls, age, overdue=overdue)
 
     async def _store_answer(self, task: TaskRecord, poll: Poll, history: _PollHistory) -> None:
         """Store an answer that was not fully understood, once, before anything else happens to the task."""
         if poll.kept is not None and poll.kept.why != history.kept:
             history.kept = poll.kept.why
-            await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock())
+            await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock.unix())
 
     async def notice(self, poll: Poll) -> None:
         """Apply what a poll says about the service as a whole; wait where it asks for a pause. Raise `RunStopped`."""
         context = self._context
         if poll.kind is Polled.NO_ANSWER:
-            context.not_heard(poll.message)
+            context.health.unanswered(poll.message)
             if poll.retry_after:
-                await context.rest(poll.retry_after)
-        elif poll.kind is Polled.UNAUTHORIZED and not await context.key.is_refused(poll.status):
-            context.not_heard(f"HTTP {poll.status}: {poll.message}")
+                await context.control.rest(poll.retry_after)
+        elif poll.kind is Polled.UNAUTHORIZED and not await context.health.key.is_refused(poll.status):
+            context.health.unanswered(f"HTTP {poll.status}: {poll.message}")
         elif poll.kind is Polled.UNAUTHORIZED:
-            context.denied += 1
-            context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})")
-            if context.denied >= MOST_DENIED:
-                context.may_poll = False
+            context.health.denied += 1
+            context.control.stop_submitting(
+                StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})"
+            )
+            if context.health.denied >= MOST_DENIED:
+                context.health.may_poll = False
         elif poll.kind is Polled.RATE_LIMITED:
             wait = poll.retry_after if poll.retry_after is not None else backoff(2, random=context.random)
-            context.slow_down(wait, f"HTTP {poll.status}")
-            await context.rest(wait)
+            context.health.asked_to_wait(wait, f"HTTP {poll.status}")
+            context.pause_submissions(wait)
+            await context.control.rest(wait)
         else:
-            context.heard_from_service()
+            context.health.answered()
 
     async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
         """Record the end of a task; return its images if it succeeded."""
         for note in poll.notes:
-            self._context.emit(event(EventKind.WARNING, task, note))
+            self._context.control.emit(event(EventKind.WARNING, task, note))
         match move.to:
             case TaskState.SUCCEEDED:
                 return await self._succeeded(task, poll, move, now)
@@ -438,8 +444,8 @@ class Collector:
                 await self._failed(task, poll, move, now)
             case TaskState.LOST:
                 await self._context.writer.do(Manifest.lost, task, why=move.why, now=now)
-                self._context.stats.lost += 1
-                self._context.emit(event(EventKind.LOST, task, move.why))
+                self._context.record.stats.lost += 1
+                self._context.control.emit(event(EventKind.LOST, task, move.why))
             case _:
                 raise AssertionError(f"a look at a task does not lead to {move.to}")
         return []
@@ -463,11 +469,11 @@ class Collector:
         images, warning, (cost, note) = await context.writer.do(deliver)
         if warning:
             self._flag(task, warning)
-        context.stats.cost += cost
+        context.record.stats.cost += cost
         if note and note not in self._noted:
             # Reported once: thousands of tasks may have the same note.
             self._noted.add(note)
-            context.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
+            context.control.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
         return images
 
     async def _failed(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> None:
@@ -480,12 +486,12 @@ class Collector:
         await context.writer.do(
             Manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
         )
-        context.stats.cost += poll.cost or 0
+        context.record.stats.cost += poll.cost or 0
         if again:
-            context.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
+            context.control.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
         else:
-            context.stats.failed += 1
-            context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+            context.record.stats.failed += 1
+            context.control.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
     async def _forget_uploads(self, task: TaskRecord) -> None:
         """Forget the task's uploads, which the service could not fetch: the next attempt uploads them again."""
@@ -506,9 +512,9 @@ class Collector:
         until: float | None = None
         for tries in itertools.count(1):
             host = host_of(image.url)
-            await context.rest(self._paused_hosts.get(host, 0.0) - context.monotonic())
+            await context.control.rest(self._paused_hosts.get(host, 0.0) - context.clock.monotonic())
             async with self._downloads:
-                context.check()
+                context.control.check()
                 result = await self._try(task, image)
             if result.kind is Fetched.WHOLE:
                 await self._store(task, image, await self._better_download(task, image, result))
@@ -516,7 +522,7 @@ class Collector:
             self._breaker.failed(task.id, result.message)
             # A redirect to a forbidden address counts as bad too, though a captive portal may cause it for a while.
             bad += result.bad or result.kind is Fetched.REFUSED
-            if bad == MOST_TRIES and result.stands_in and context.clock() < (image.expires_at or 0.0):
+            if bad == MOST_TRIES and result.stands_in and context.clock.unix() < (image.expires_at or 0.0):
                 # The host may have the image later; as long as the link is valid, each run tries again.
                 self._leave_for_next_run(task, image, result.message)
                 return
@@ -528,12 +534,12 @@ class Collector:
                     await self._give_up(task, image, ImageState.REJECTED, result.message)
                 return
             lasting += result.lasting
-            now = context.monotonic()
+            now = context.clock.monotonic()
             until = now + TRYING if until is None else until
             wait = max(backoff(tries, random=context.random), result.retry_after)
             if result.retry_after:
                 self._paused_hosts[host] = max(self._paused_hosts.get(host, 0.0), now + result.retry_after)
-            hopeless = context.stop_reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
+            hopeless = context.control.reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
             fresh = await self._next_try(task, image, result, tries, 0.0 if hopeless else wait)
             if fresh is None:
                 return
@@ -552,7 +558,7 @@ class Collector:
         context = self._context
         try:
             for tries in range(1, MORE_TRIES + 1):
-                await context.rest(backoff(tries, random=context.random))
+                await context.control.rest(backoff(tries, random=context.random))
                 link = await self._fresh_link(task, image) if tries > 1 else None
                 async with self._downloads:
                     repeat = await self._try(task, image if link is None else replace(image, url=link.url))
@@ -598,7 +604,7 @@ class Collector:
 
         Links are matched by position only: a list of another length cannot be matched.
         """
-        poll = await self.look(task, self._context.clock() - (task.submitted_at or 0.0))
+        poll = await self.look(task, self._context.clock.unix() - (task.submitted_at or 0.0))
         known = await self._context.writer.do(Manifest.delivered, task.id)
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
@@ -610,10 +616,10 @@ class Collector:
         url, expires = None, None
         if result.kind is not Fetched.BROKEN or tries > 1:
             # The link is dead or yields no valid image: another poll, which is free, may return fresh links.
-            poll = await self.look(task, context.clock() - (task.submitted_at or 0.0))
+            poll = await self.look(task, context.clock.unix() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
                 text = "reported as failed after it was completed; the first word counts"
-                context.emit(event(EventKind.WARNING, task, text))
+                context.control.emit(event(EventKind.WARNING, task, text))
             # Links are matched by position only: a list of another length cannot be matched.
             known = await context.writer.do(Manifest.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
@@ -625,15 +631,15 @@ class Collector:
             if result.kind is Fetched.GONE and url == image.url and tries > 2:
                 await self._without_link(task, image, result)
                 return None
-        await context.rest(wait)
+        await context.control.rest(wait)
         return await context.writer.do(
-            Manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock()
+            Manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock.unix()
         )
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
         """Give up an image whose link is dead and has no replacement, but only once the link has expired."""
         why = f"the link is dead ({result.message}) and no other could be had"
-        if self._context.clock() >= (image.expires_at or 0.0):
+        if self._context.clock.unix() >= (image.expires_at or 0.0):
             await self._give_up(task, image, ImageState.EXPIRED, why)
         else:
             self._leave_for_next_run(task, image, why, dead=True)
@@ -641,17 +647,19 @@ class Collector:
     def _leave_for_next_run(self, task: TaskRecord, image: ImageRecord, why: str, *, dead: bool = False) -> None:
         """Leave an image announced for the next run; `dead` if it has nothing but a dead link."""
         self._breaker.left(task.id, why, dead=dead)
-        self._context.stats.trouble += 1
-        self._context.emit(event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}"))
+        self._context.record.stats.trouble += 1
+        self._context.control.emit(
+            event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}")
+        )
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
         context = self._context
-        await context.writer.do(Manifest.move_image, image, state, why, context.clock())
-        context.stats.trouble += 1
+        await context.writer.do(Manifest.move_image, image, state, why, context.clock.unix())
+        context.record.stats.trouble += 1
         if state is ImageState.REJECTED:
             self._breaker.left(task.id, why, dead=True)
         kind = EventKind.EXPIRED if state is ImageState.EXPIRED else EventKind.REJECTED
-        context.emit(event(kind, task, f"image {image.index}: {why}"))
+        context.control.emit(event(kind, task, f"image {image.index}: {why}"))
 
     async def _try(self, task: TaskRecord, image: ImageRecord) -> _DownloadResult:
         """Download an image once into a temp file beside its path, sync it and validate it."""
@@ -662,7 +670,7 @@ class Collector:
         wrong: BadPicture | OSError | None = None
         with writing(path) as temp_file:
             writer = DownloadWriter(temp_file)
-            download = await self._context.free(self._context.images.fetch(image.url, writer.take))
+            download = await self._context.control.free(self._images.fetch(image.url, writer.take))
             await writer.settle()
             if download.kind is Fetched.WHOLE:
                 picture, wrong = await asyncio.to_thread(_finish, writer, temp_file)
@@ -702,8 +710,8 @@ class Collector:
                 # A run that stopped at once had given it its name already.
                 await self._stored(task, image, file)
                 return
-            context.stats.trouble += 1
-            context.stop_submitting(StopReason.STORAGE, str(error))
+            context.record.stats.trouble += 1
+            context.control.stop_submitting(StopReason.STORAGE, str(error))
             return
         await self._stored(task, image, file)
 
@@ -731,18 +739,18 @@ class Collector:
         context = self._context
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
         doubt = self._not_as_requested(task, file)
-        warning = await context.writer.do(Manifest.store, image, file, why, doubt, context.clock())
-        context.stats.stored += 1
+        warning = await context.writer.do(Manifest.store, image, file, why, doubt, context.clock.unix())
+        context.record.stats.stored += 1
         self._breaker.stored()
-        context.stats.stored_bytes += file.bytes
-        context.emit(event(EventKind.STORED, task, why, index=image.index))
+        context.record.stats.stored_bytes += file.bytes
+        context.control.emit(event(EventKind.STORED, task, why, index=image.index))
         if warning:
             self._flag(task, f"image {image.index}: {warning}")
 
     def _flag(self, task: TaskRecord, warning: str) -> None:
         """Report a result that is not what was requested."""
-        self._context.stats.flagged += 1
-        self._context.emit(event(EventKind.FLAGGED, task, warning))
+        self._context.record.stats.flagged += 1
+        self._context.control.emit(event(EventKind.FLAGGED, task, warning))
 
     async def _adopt(self, task: TaskRecord, image: ImageRecord) -> None:
         if image.path is None or image.sha256 is None:

@@ -55,13 +55,13 @@ async def move_files(context: RunContext) -> None:
         try:
             moved = await _move_home(context, current, target)
         except Occupied as error:
-            context.stats.trouble += 1
-            context.stop_submitting(StopReason.STORAGE, str(error))
+            context.record.stats.trouble += 1
+            context.control.stop_submitting(StopReason.STORAGE, str(error))
         else:
             if moved:
-                context.stats.moved += 1
+                context.record.stats.moved += 1
                 details = {"old": current.path, "new": target}
-                context.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", details))
+                context.control.emit(Event(EventKind.MOVED, f"{current.path} -> {target}", details))
     # The last move removes the folder, unless a run was killed just before that.
     await asyncio.to_thread(context.folder.drop_if_empty, STAGING)
 
@@ -74,7 +74,7 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
-        return await context.writer.do(Manifest.take_back, image, target, context.clock())
+        return await context.writer.do(Manifest.take_back, image, target, context.clock.unix())
     owner = await context.writer.do(Manifest.owner, target)
     if owner is not None:
         await _step_aside(context, *owner)
@@ -93,10 +93,10 @@ async def _restore_missing(context: RunContext) -> None:
                 # The file cannot be read, so it stays missing; `verify` reports why.
                 continue
             if place is not None:
-                restored += await context.writer.do(Manifest.take_back, image, place, context.clock())
+                restored += await context.writer.do(Manifest.take_back, image, place, context.clock.unix())
         after = (page[-1].task, page[-1].index)
     if restored:
-        await context.writer.do(Manifest.restore_complete, context.clock())
+        await context.writer.do(Manifest.restore_complete, context.clock.unix())
 
 
 Look = Callable[[Destination, ExpectedFile], CheckResult]
@@ -164,7 +164,7 @@ async def assign_place(
         for found in manifest.owners(places):
             if found[0].task != task.id and (_gives_way(*found) or found[0].path == path):
                 return found
-        manifest.record_path(image, path, file, context.clock())
+        manifest.record_path(image, path, file, context.clock.unix())
         return None
 
     while (found := await context.writer.do(note)) is not None:
@@ -228,12 +228,12 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
         # The image is found again; a task that was planned again only for it is complete.
-        await context.writer.do(Manifest.take_back, image, path, context.clock())
-        await context.writer.do(Manifest.restore_complete, context.clock())
+        await context.writer.do(Manifest.take_back, image, path, context.clock.unix())
+        await context.writer.do(Manifest.restore_complete, context.clock.unix())
         restored = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
         return await _relocate(context, restored, aside, restored.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
-    context.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
+    context.control.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
     return True
 
 
@@ -277,7 +277,7 @@ async def settle(context: RunContext) -> None:
                 image,
                 via,
                 target=target,
-                now=context.clock(),
+                now=context.clock.unix(),
             )
         else:
             await context.writer.do(Manifest.begin_move, image, None)
@@ -315,7 +315,7 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
             await context.writer.do(Manifest.begin_move, image, None)
             result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         else:
-            await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock())
+            await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock.unix())
             return True
     await _record_missing(context, image, result)
     return False
@@ -326,15 +326,15 @@ async def _record_missing(context: RunContext, image: ImageRecord, result: Check
 
     A file that is missing here and may be on another machine stays as it is: that machine moves it.
     """
-    if context.other_folders and not result.there:
+    if context.start.other_folders and not result.there:
         return
     path = image.path or ""
     why = f"{result.wrong}; {LEFT_ALONE}" if result.there else result.wrong
     await context.writer.do(
-        Manifest.move_image, image, ImageState.MISSING, why, context.clock(), columns={"target": None}
+        Manifest.move_image, image, ImageState.MISSING, why, context.clock.unix(), columns={"target": None}
     )
-    context.stats.trouble += 1
+    context.record.stats.trouble += 1
     text = why if result.wrong.startswith(path) else f"{path}: {why}"
     if result.wrong == GONE:
         text = f"{path} is gone"
-    context.emit(Event(EventKind.WARNING, text, {"path": path}))
+    context.control.emit(Event(EventKind.WARNING, text, {"path": path}))

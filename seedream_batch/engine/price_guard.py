@@ -17,11 +17,11 @@ async def _balance(context: RunContext) -> Balance:
     tries = 0
     while True:
         try:
-            return await context.free(context.service.balance())
+            return await context.control.free(context.service.balance())
         except NotReached as error:
-            context.not_heard(error.reason)
+            context.health.unanswered(error.reason)
         tries += 1
-        await context.rest(backoff(tries, random=context.random))
+        await context.control.rest(backoff(tries, random=context.random))
 
 
 async def check_balance(context: RunContext, images: int, cost: int) -> None:
@@ -33,11 +33,11 @@ async def check_balance(context: RunContext, images: int, cost: int) -> None:
     try:
         balance = await _balance(context)
     except CredentialsRefused as error:
-        context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+        context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
         return
     except ServiceError as error:
         # Not every account may ask for it; a submission reveals all that matters.
-        context.tell(f"the balance is not known: {error}")
+        context.control.warn(f"the balance is not known: {error}")
         return
     left = balance.remaining
     if left is None or left >= cost:
@@ -45,6 +45,6 @@ async def check_balance(context: RunContext, images: int, cost: int) -> None:
     enough = max(0, left) * images // cost
     text = f"the account has {dollars(left)}; the {images:,} images to buy cost about {dollars(cost)}"
     if not enough:
-        context.stop_submitting(StopReason.BALANCE, text)
+        context.control.stop_submitting(StopReason.BALANCE, text)
     else:
-        context.tell(f"{text}: it will do for about {enough:,} of them")
+        context.control.warn(f"{text}: it will do for about {enough:,} of them")

@@ -91,13 +91,13 @@ class ReferenceSender:
         origin = context.service.origin
         # Tasks that share a reference wait for one upload instead of each making its own.
         async with self._uploading.setdefault(reference.sha256, asyncio.Lock()):
-            good_until = context.clock() + UPLOAD_MARGIN
+            good_until = context.clock.unix() + UPLOAD_MARGIN
             known = await context.writer.do(Manifest.upload, reference.sha256, origin, good_until)
             if known is not None:
                 return known
             data = await asyncio.to_thread(self._bytes, reference)
-            url = await context.free(context.service.upload(data, reference.media_type))
-            expires = context.clock() + UPLOAD_LIFETIME
+            url = await context.control.free(context.service.upload(data, reference.media_type))
+            expires = context.clock.unix() + UPLOAD_LIFETIME
             await context.writer.do(Manifest.uploaded, reference.sha256, origin, url, expires)
             return url
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 
 from seedream_batch.client.error_details import LONGEST_WAIT
+from seedream_batch.client.images import ImageClient
 from seedream_batch.engine.circuit_breaker import Breaker
 from seedream_batch.engine.collector import Collector
 from seedream_batch.engine.context import RunContext
@@ -41,12 +42,12 @@ class Scheduler:
     delays downloads, these hold their slots, and nothing new is bought until a slot is free.
     """
 
-    def __init__(self, context: RunContext) -> None:
+    def __init__(self, context: RunContext, images: ImageClient) -> None:
         self._context = context
         self._changed = Signal()
         self._submitter = Submitter(context)
         self._breaker = Breaker(self._changed.set)
-        self._collector = Collector(context, self._breaker)
+        self._collector = Collector(context, images, self._breaker)
         self._working: dict[int, asyncio.Task[None]] = {}
         """The work on each task in flight, by task number."""
         self._images = 0
@@ -67,7 +68,9 @@ class Scheduler:
         Raise the first unexpected error once all outstanding work has ended.
         """
         heartbeats = (
-            None if self._context.worker is None else asyncio.create_task(self._send_heartbeats(self._context.worker))
+            None
+            if self._context.coordination.lease is None
+            else asyncio.create_task(self._send_heartbeats(self._context.coordination.lease))
         )
         try:
             async with asyncio.TaskGroup() as group:
@@ -100,18 +103,20 @@ class Scheduler:
         """
         if self._failure is None:
             self._failure = error
-            self._context.tell(f"an error ends the run: {error or type(error).__name__}")
+            self._context.control.warn(f"an error ends the run: {error or type(error).__name__}")
         storage = isinstance(error, StorageError)
-        self._context.end(StopReason.STORAGE if storage else StopReason.FAULT, str(error) or type(error).__name__)
+        self._context.control.end(
+            StopReason.STORAGE if storage else StopReason.FAULT, str(error) or type(error).__name__
+        )
 
     async def _feed(self) -> None:
         context = self._context
-        worker = context.worker
+        worker = context.coordination.lease
         if worker is not None:
             await worker.send_heartbeat()
-        if context.alone:
-            await context.writer.do(Manifest.recover, context.clock())
-            if context.cut_off:
+        if context.start.alone:
+            await context.writer.do(Manifest.recover, context.clock.unix())
+            if context.start.cut_off:
                 await asyncio.to_thread(context.folder.sweep)
                 await context.writer.do(Manifest.swept)
             await self._adopt()
@@ -154,7 +159,7 @@ class Scheduler:
                 only = context.options.resend_only
                 chosen = await context.writer.do(Manifest.is_chosen, task)
                 waits = task.state is TaskState.UNCERTAIN and not task.held
-                if chosen and waits and context.may_submit() and (only is None or task.id in only):
+                if chosen and waits and context.control.may_submit() and (only is None or task.id in only):
                     await self._start(task, self._resend_and_follow(task))
 
     async def _collect_first(self) -> None:
@@ -163,7 +168,7 @@ class Scheduler:
         async for task in self._owned(to_fetch):
             # Only the tasks that this worker owns.
             self._breaker.carries([task.id])
-            if not self._context.alone:
+            if not self._context.start.alone:
                 await self._collector.adopt(task)
             await self._start(task, self._collector.fetch_all(task))
         async for task in self._owned(await self._context.writer.do(Manifest.numbers, TaskState.ACCEPTED)):
@@ -177,14 +182,14 @@ class Scheduler:
         if context.options.recheck is Recheck.LOST:
             await self._find_lost()
             return
-        since = context.clock() - KNOWN_FOR
+        since = context.clock.unix() - KNOWN_FOR
         async for task in self._owned(await context.writer.do(Manifest.short_of_images, since)):
             await self._start(task, self._collector.complete(task))
 
     async def _find_lost(self) -> None:
         """Poll lost tasks, each once per run: that is free, and may find what was paid for."""
         context = self._context
-        since = context.clock() - KNOWN_FOR
+        since = context.clock.unix() - KNOWN_FOR
         known = self._polled_lost
         lost = [number for number in await context.writer.do(Manifest.lost_ids, since) if number not in known]
         room = MOST_LOST - len(known)
@@ -205,7 +210,7 @@ class Scheduler:
 
         None of them may be in flight yet. A worker takes no more than it can start at once.
         """
-        worker = self._context.worker
+        worker = self._context.coordination.lease
         if worker is not None:
             numbers = [number for number in numbers if number not in worker.left_behind]
         start = 0
@@ -217,7 +222,7 @@ class Scheduler:
 
     def _page_size(self) -> int:
         """Return how many tasks to read per query; no other worker can start the tasks that this one owns."""
-        if self._context.worker is None:
+        if self._context.coordination.lease is None:
             return AHEAD
         return min(AHEAD_OF_OTHERS, max(1, self._context.job.run.max_in_flight - len(self._working)))
 
@@ -228,7 +233,9 @@ class Scheduler:
         # After a stop, and with --collect, tasks may still be in flight.
         working = list(self._working)
         worker.left_behind |= await context.writer.do(Manifest.release_tasks, working)
-        while context.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
+        while context.control.may_submit() and not (
+            options.collect or options.submit_only or options.limit is not None
+        ):
             await self._import_rescued(worker)
             known = worker.left_behind | self._occupied.keys()
             resend = bool(options.resend)
@@ -237,12 +244,12 @@ class Scheduler:
             if not await context.writer.do(Manifest.others_have) and not worker.left_something:
                 break
             worker.heard.clear()
-            await context.rest_unless(BEAT, worker.heard)
+            await context.control.until(worker.heard, BEAT)
         return False
 
     async def _take_over(self) -> None:
         """Take over tasks of dead workers before buying new ones; checked after each heartbeat."""
-        worker = self._context.worker
+        worker = self._context.coordination.lease
         if worker is None or not worker.heard.is_set:
             return
         worker.heard.clear()
@@ -261,7 +268,7 @@ class Scheduler:
             worker.still_written = left.held
             for file in left.files:
                 rescued = file.rescued
-                known = await context.writer.do(Manifest.import_ids, rescued, context.clock(), timeout=timeout)
+                known = await context.writer.do(Manifest.import_ids, rescued, context.clock.unix(), timeout=timeout)
                 file.imported(known)
 
     async def _submit_all(self) -> None:
@@ -271,11 +278,11 @@ class Scheduler:
         if images:
             await check_balance(context, images, cost)
         begun: set[int] = set()
-        while context.may_submit():
+        while context.control.may_submit():
             await self._take_over()
             # At the limit no new task is started, but started ones that may be sent again are finished.
             only = begun if limit is not None and len(begun) >= limit else None
-            now, self._due_by = max(context.clock(), self._due_by), 0.0
+            now, self._due_by = max(context.clock.unix(), self._due_by), 0.0
             # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
             ahead = self._page_size() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._page_size(), ahead)
@@ -295,7 +302,7 @@ class Scheduler:
             paths = sorted(self._occupied.values())
             more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
             text = f"{context.folder.named(paths[0])}{more} exists already and was not made by this job; move it away"
-            context.stop_submitting(StopReason.STORAGE, text)
+            context.control.stop_submitting(StopReason.STORAGE, text)
 
     async def _may_begin(self, task: TaskRecord) -> bool:
         """Wait for a slot, disk space, budget and a turn; return whether the task may then be submitted."""
@@ -304,7 +311,7 @@ class Scheduler:
         if occupied:
             # Checked before it is paid for: the image could not be stored under its name.
             self._occupied[task.id] = occupied
-            context.stats.trouble += 1
+            context.record.stats.trouble += 1
             return False
         while True:
             # Checked again after each wait: tasks taken over from others use slots and disk space as well.
@@ -314,16 +321,18 @@ class Scheduler:
             while not (room := self._room_for(task)) and len(self._working) > 0:
                 await self._until_changed()
             if not room:
-                context.stop_submitting(StopReason.STORAGE, self._disk_shortage(task))
+                context.control.stop_submitting(StopReason.STORAGE, self._disk_shortage(task))
             if self._submitter.blocked_by:
                 if await self._wait_for_settlement():
                     self._submitter.blocked_by = ""
                     continue
-                context.stop_submitting(StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}")
+                context.control.stop_submitting(
+                    StopReason.BUDGET, f"the next task would pass {self._submitter.blocked_by}"
+                )
             break
-        if context.may_submit():
+        if context.control.may_submit():
             await self._submitter.wait_for_turn()
-            if context.may_submit() and not self._submitter.blocked_by:
+            if context.control.may_submit() and not self._submitter.blocked_by:
                 return True
             self._submitter.give_up_turn()
         return False
@@ -334,8 +343,8 @@ class Scheduler:
         while not context.options.submit_only and not self._breaker.may_buy(len(self._working)):
             if self._breaker.verdict or not self._working:
                 why = self._breaker.verdict or "no image could be fetched"
-                context.stop_submitting(StopReason.DOWNLOADS, f"{why}; nothing more is bought until one can be")
-            if not context.may_submit():
+                context.control.stop_submitting(StopReason.DOWNLOADS, f"{why}; nothing more is bought until one can be")
+            if not context.control.may_submit():
                 return False
             await self._until_changed()
         return True
@@ -348,20 +357,20 @@ class Scheduler:
             await self._until_changed()
             if held or self._submitter.claims != claims:
                 return True
-        worker = self._context.worker
+        worker = self._context.coordination.lease
         await self._take_over()
         if self._working:
             return True
         if worker is None or not await self._context.writer.do(Manifest.others_have, settling=True):
             return False
-        await self._context.rest(1.0)
+        await self._context.control.rest(1.0)
         return True
 
     async def _until_changed(self) -> None:
         """Wait until a task in flight has ended."""
         self._changed.clear()
         if self._working:
-            await self._context.until(self._changed)
+            await self._context.control.until(self._changed)
 
     def _room_for(self, task: TaskRecord) -> bool:
         """Return whether the disk has room for all in flight and this task: what cannot be stored is not bought."""
@@ -385,25 +394,25 @@ class Scheduler:
             return True
         if due is not None and due > now:
             self._changed.clear()
-            wait = due - now if context.worker is None else min(due - now, BEAT)
+            wait = due - now if context.coordination.lease is None else min(due - now, BEAT)
             if self._working:
-                await context.rest_unless(wait, self._changed)
+                await context.control.until(self._changed, wait)
             else:
-                await context.rest(wait)
+                await context.control.rest(wait)
             return True
         if not self._working:
             # A due task that was not read is blocked by a file, or has just become due.
             return due is not None and not self._occupied
         self._changed.clear()
-        if context.worker is None:
-            await context.until(self._changed)
+        if context.coordination.lease is None:
+            await context.control.until(self._changed)
         else:
-            await context.rest_unless(BEAT, self._changed)
+            await context.control.until(self._changed, BEAT)
         return True
 
     async def _take_slot(self) -> None:
         """Wait until one more task may be in flight. Only the scheduler starts work, so nobody else takes the slot."""
-        self._context.check()
+        self._context.control.check()
         while len(self._working) >= self._context.job.run.max_in_flight:
             await self._until_changed()
 
@@ -419,7 +428,7 @@ class Scheduler:
         """Start work on a task in the slot just taken."""
         self._working[number] = self._group.create_task(self._in_slot(number, work, images))
         self._images += images
-        self._context.stats.in_flight = len(self._working)
+        self._context.record.stats.in_flight = len(self._working)
 
     async def _in_slot(self, number: int, work: Coroutine[object, object, None], images: int) -> None:
         try:
@@ -432,7 +441,7 @@ class Scheduler:
             self._working.pop(number, None)
             self._breaker.ended(number)
             self._images -= images
-            self._context.stats.in_flight = len(self._working)
+            self._context.record.stats.in_flight = len(self._working)
             self._changed.set()
 
     async def _submit_and_follow(self, task: TaskRecord) -> None:

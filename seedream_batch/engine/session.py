@@ -13,15 +13,16 @@ from random import Random
 from seedream_batch.client.images import ImageClient
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.client.service import Service
-from seedream_batch.engine.context import MOST_CONNECTIONS, RunContext
+from seedream_batch.engine.context import MOST_CONNECTIONS, Coordination, RunClock, RunContext, RunRecord
 from seedream_batch.engine.events import Event, EventKind, RunOptions, Stats, StopReason, Verified
 from seedream_batch.engine.interruption import Interruption
-from seedream_batch.engine.job_identity import check_known_here, check_not_moved, has_other_folders
-from seedream_batch.engine.key_check import KeyCheck
+from seedream_batch.engine.job_identity import check_known_here, check_not_moved
 from seedream_batch.engine.manifest_checks import import_rescued, lock_output_folder
 from seedream_batch.engine.open_files import affordable
 from seedream_batch.engine.scheduler import Scheduler
+from seedream_batch.engine.service_health import ServiceHealth
 from seedream_batch.engine.startup import RunStart, Source, begin
+from seedream_batch.engine.stop_control import StopControl
 from seedream_batch.engine.workers.claim_batcher import ClaimBatcher
 from seedream_batch.engine.workers.heartbeat import WorkerLease
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
@@ -185,7 +186,7 @@ class _Runner:
     @property
     def outcome(self) -> str:
         """Why the run ended, as recorded in the manifest."""
-        stopped = self.context.stop_reason if self.context else None
+        stopped = self.context.control.reason if self.context else None
         return str(stopped) if stopped else "finished"
 
     def begin(self, source: Source) -> None:
@@ -282,15 +283,15 @@ class _Runner:
                 totals=reader.totals(),
                 seconds=seconds,
                 calls=self.calls,
-                stop_reason=context.stop_reason if context else None,
-                stop_text=context.stop_text if context else "",
+                stop_reason=context.control.reason if context else None,
+                stop_text=context.control.text if context else "",
                 signal=self.signal,
-                verified=context.verified if context else Verified(),
+                verified=context.record.verified if context else Verified(),
                 not_there=NotThere(*manifest.not_there(verify.named), manifest.waiting(), manifest.unrecoverable())
                 if verify is not None
                 else None,
                 flagged=reader.flagged_tasks(),
-                rechecks=context.rechecks if context else {},
+                rechecks=context.record.rechecks if context else {},
                 warnings=[text for task in reader.flagged(WARNINGS) for text in task.warnings][:WARNINGS],
             )
 
@@ -311,33 +312,28 @@ class _Runner:
             ImageClient(self._origin) as images,
         ):
             self._load_durations()
+            control = StopControl(self._emit, service.give_up_connecting)
+            clock = RunClock(_steady_clock(), time.monotonic)
             context = self.context = RunContext(
                 job=job,
                 options=self.options,
+                start=self._begun,
                 writer=writer,
                 service=service,
-                images=images,
                 folder=self._folder,
                 references=self._references,
                 schedule=self.schedule,
-                pace=AdaptiveRateLimiter(job.run.rate),
-                clock=_steady_clock(),
-                monotonic=time.monotonic,
+                clock=clock,
                 random=self._random,
-                emit=self._emit,
-                rescue=self._begun.rescue,
-                key=KeyCheck(service, time.monotonic),
-                cut_off=self._begun.cut_off,
-                alone=self._begun.alone,
-                other_folders=has_other_folders(self._manifest, job),
-                stats=self.stats,
+                control=control,
+                health=ServiceHealth(service, control, AdaptiveRateLimiter(job.run.rate), clock.monotonic),
+                coordination=_coordination(writer, job, clock, control) if self._manifest.shared else Coordination(),
+                record=RunRecord(self.stats),
             )
-            if self._manifest.shared:
-                _become_worker(context)
             if self._interrupted:
-                context.end(StopReason.INTERRUPTED, "interrupted at its start")
+                context.control.end(StopReason.INTERRUPTED, "interrupted at its start")
             try:
-                await self._work_to_end(context)
+                await self._work_to_end(context, images)
             finally:
                 self.calls = service.calls + images.calls
 
@@ -347,9 +343,9 @@ class _Runner:
             for resolution, seconds in reader.task_times().items():
                 self.schedule.learn(resolution, seconds)
 
-    async def _work_to_end(self, context: RunContext) -> None:
+    async def _work_to_end(self, context: RunContext, images: ImageClient) -> None:
         """Work to the end. A cancellation ends the run like Ctrl-C, so that no paid result is dropped."""
-        work = self._work = asyncio.ensure_future(Scheduler(context).run())
+        work = self._work = asyncio.ensure_future(Scheduler(context, images).run())
         loop = asyncio.get_running_loop()
 
         def asked(at_once: bool) -> None:  # noqa: FBT001 - called by the interruption
@@ -379,19 +375,19 @@ class _Runner:
             self.signal = number
             if self.context is not None:
                 more = "what is being sent or written is finished; once more leaves at once"
-                self.context.end(StopReason.INTERRUPTED, why, more=more)
+                self.context.control.end(StopReason.INTERRUPTED, why, more=more)
 
     def _on_interruption(self, context: RunContext, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """Handle an interruption; stop at once only if `at_once` is set, however often it is called."""
         if not self._interrupted:
             self._interrupted = True
-            context.end(StopReason.INTERRUPTED, "it was asked to end")
+            context.control.end(StopReason.INTERRUPTED, "it was asked to end")
         if at_once:
             self._stop_at_once()
 
     def _on_connection_lost(self, text: str) -> None:
         if self.context is not None:
-            self.context.tell(f"{text}; nothing new is sent before it answers again")
+            self.context.control.warn(f"{text}; nothing new is sent before it answers again")
 
     def _stop_at_once(self) -> None:
         """Cancel everything at once; the next run recovers."""
@@ -422,13 +418,14 @@ def _steady_clock() -> Callable[[], float]:
     return lambda: offset + time.clock_gettime(kind)
 
 
-def _become_worker(context: RunContext) -> None:
-    """Make the run one of several workers."""
-    context.worker = WorkerLease(context.writer, clock=context.clock, warn=context.tell)
-    context.claims = ClaimBatcher(
-        context.writer, context.job.budget, context.job.run.rate, clock=context.clock, monotonic=context.monotonic,
-        may_go_on=context.may_submit, rest=context.rest, heard=context.worker.on_heartbeat,
+def _coordination(writer: ManifestWriter, job: Job, clock: RunClock, control: StopControl) -> Coordination:
+    """Return what makes the run one of several workers."""
+    lease = WorkerLease(writer, clock=clock.unix, warn=control.warn)
+    claims = ClaimBatcher(
+        writer, job.budget, job.run.rate, clock=clock.unix, monotonic=clock.monotonic, may_go_on=control.may_submit,
+        rest=control.rest, heard=lease.on_heartbeat,
     )  # fmt: skip
+    return Coordination(lease, claims)
 
 
 @contextmanager
@@ -438,7 +435,7 @@ def _time_limit(context: RunContext) -> Iterator[None]:
         yield
         return
     text = f"--max-duration {seconds:g} s is over"
-    handle = asyncio.get_running_loop().call_later(seconds, context.end, StopReason.TIME, text)
+    handle = asyncio.get_running_loop().call_later(seconds, context.control.end, StopReason.TIME, text)
     try:
         yield
     finally:

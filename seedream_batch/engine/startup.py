@@ -13,7 +13,15 @@ from pathlib import Path
 
 from seedream_batch._version import __version__
 from seedream_batch.client.secret import ApiKey
-from seedream_batch.engine.job_identity import STORE, check_not_moved, check_same_job, facts_of, folders_of, same_tasks
+from seedream_batch.engine.job_identity import (
+    STORE,
+    check_not_moved,
+    check_same_job,
+    facts_of,
+    folders_of,
+    has_other_folders,
+    same_tasks,
+)
 from seedream_batch.engine.manifest_checks import (
     check_same_service,
     check_same_store,
@@ -66,6 +74,8 @@ class RunStart:
     """Whether the previous run was killed."""
     entered: SyncResult
     rescue: RescueFile
+    other_folders: bool
+    """Whether images may be in the output folder of another machine."""
 
 
 def begin(
@@ -107,10 +117,12 @@ def begin(
     import_rescued(manifest, job, now)
     rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
     if alone:
-        return RunStart(alone, cut_off, _sync(manifest, job, source, now, sure=sure), rescue)
+        result = _sync(manifest, job, source, now, sure=sure)
+        return RunStart(alone, cut_off, result, rescue, has_other_folders(manifest, job))
     _find_references(manifest, source)
     manifest.unlock_startup()
-    return RunStart(alone, False, SyncResult(known=manifest.wanted()), rescue)
+    result = SyncResult(known=manifest.wanted())
+    return RunStart(alone, False, result, rescue, has_other_folders(manifest, job))
 
 
 def _check_job(manifest: Manifest, job: Job, source: Source, *, alone: bool) -> bool:

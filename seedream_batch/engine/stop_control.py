@@ -1,10 +1,12 @@
-"""Wait in a run: for a time or an event, and never past the end of the run."""
+"""How a run stops: why, and waits that end with it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TypeVar
+
+from seedream_batch.engine.events import Event, EventKind, StopReason
 
 _T = TypeVar("_T")
 
@@ -14,7 +16,7 @@ class RunStopped(Exception):
 
 
 class Signal:
-    """A resettable event, waited for with `Waits.until`."""
+    """A resettable event, waited for with `StopControl.until`."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -32,15 +34,46 @@ class Signal:
 
 
 class StopControl:
-    """All waits of a run. A thousand tasks wait several times each, so a wait is one future and no task."""
+    """Why and how a run stops, and all waits of a run.
 
-    def __init__(self) -> None:
+    A thousand tasks wait several times each, so a wait is one future and no task. `emit` receives the events of the
+    run. `give_up` is called when the run ends: connections that are not established yet are not worth waiting for.
+    """
+
+    def __init__(self, emit: Callable[[Event], None], give_up: Callable[[], None]) -> None:
+        self.emit = emit
+        self._give_up = give_up
+        self.reason: StopReason | None = None
+        self.text = ""
         self.over = False
         self._sleepers: set[asyncio.Future[None]] = set()
         self._free: set[asyncio.Timeout] = set()
 
-    def end(self) -> None:
-        """End the run: wake all waiters, and cancel work that is free to repeat."""
+    def warn(self, text: str) -> None:
+        """Emit a warning."""
+        self.emit(Event(EventKind.WARNING, text))
+
+    def may_submit(self) -> bool:
+        """Return whether nothing has stopped submissions yet."""
+        return self.reason is None
+
+    def stop_submitting(self, reason: StopReason, text: str, *, more: str = "") -> None:
+        """Stop submitting; polling and downloads continue.
+
+        Only the first reason is kept. `more` is added to the message, and not kept.
+        """
+        if self.reason is None:
+            self.reason = reason
+            self.text = text
+            self.emit(Event(EventKind.STOPPING, f"{text}; {more}" if more else text, {"reason": str(reason)}))
+
+    def end(self, reason: StopReason, text: str, *, more: str = "") -> None:
+        """Start nothing new: cancel waits and work that is free to repeat; requests and writes in progress finish."""
+        if self.over:
+            return
+        # Why the run ends (Ctrl-C, a time limit, a full disk) matters more than why it stopped submitting earlier.
+        self.reason = None
+        self.stop_submitting(reason, text, more=more)
         self.over = True
         now = asyncio.get_running_loop().time()
         for limit in self._free:
@@ -48,6 +81,7 @@ class StopControl:
                 limit.reschedule(now)
         for sleeper in self._sleepers:
             _wake(sleeper)
+        self._give_up()
 
     def check(self) -> None:
         """Raise `RunStopped` if the run is ending."""
@@ -71,6 +105,10 @@ class StopControl:
             if limit.expired():
                 raise RunStopped from None
             raise
+
+    async def rest(self, seconds: float) -> None:
+        """Sleep this many seconds; raise `RunStopped` as soon as the run ends."""
+        await self.until(None, seconds)
 
     async def until(self, happening: Signal | None, seconds: float | None = None) -> None:
         """Wait until the event is set or the seconds have passed; raise `RunStopped` as soon as the run ends."""

@@ -87,13 +87,13 @@ class Submitter:
         context = self._context
         while self._unanswered >= self._most_unanswered:
             self._answered.clear()
-            await context.until(self._answered)
+            await context.control.until(self._answered)
         self._unanswered += 1
-        if context.claims is not None:
+        if context.coordination.claims is not None:
             # Shared turns are taken together with the claim.
             return
         try:
-            await context.rest(context.pace.next_slot(context.monotonic()))
+            await context.control.rest(context.health.limiter.next_slot(context.clock.monotonic()))
         except BaseException:
             self.give_up_turn()
             raise
@@ -117,7 +117,7 @@ class Submitter:
         uncertain = outcome.kind in {Submitted.UNKNOWN, Submitted.IN_PROGRESS}
         if accepted is not None or not uncertain or not self._context.options.resend:
             return accepted
-        await self._context.rest(outcome.retry_after or backoff(1, random=self._context.random))
+        await self._context.control.rest(outcome.retry_after or backoff(1, random=self._context.random))
         return await self.resend(await self._context.writer.do(Manifest.task, task.id), just_sent=True)
 
     async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
@@ -139,18 +139,18 @@ class Submitter:
             await self._hold(task, f"cannot be sent again as it was: {error}")
             return None
         for tries in range(1, RESENDS + 1):
-            if context.stop_reason is StopReason.CREDENTIALS:
+            if context.control.reason is StopReason.CREDENTIALS:
                 return None
             await self.wait_for_turn()
             try:
-                context.rescue.prepare()
+                context.start.rescue.prepare()
                 # During the wait another worker may have taken over the task and recorded its outcome.
                 if tries > 1 and await context.writer.do(Manifest.open_claim, task) is None:
                     return None
-                if context.claims is not None:
-                    await self._wait_to_send(await context.claims.turn() - context.monotonic())
+                if context.coordination.claims is not None:
+                    await self._wait_to_send(await context.coordination.claims.turn() - context.clock.monotonic())
                     if not self._lease_covers(body):
-                        await context.rest(BEAT)
+                        await context.control.rest(BEAT)
                         continue
                 outcome = await self._classified(task, await context.service.submit(body, claim.key))
                 self._notice(outcome, first=False)
@@ -159,7 +159,7 @@ class Submitter:
                 self.give_up_turn()
             if accepted is not None or outcome.kind in _FINAL:
                 return accepted
-            await context.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
+            await context.control.rest(max(backoff(tries, random=context.random), outcome.retry_after or 0.0))
         return None
 
     async def _expired(self, claim: Claim) -> str:
@@ -167,7 +167,7 @@ class Submitter:
 
         An unknown age counts as too old.
         """
-        now = self._context.clock()
+        now = self._context.clock.unix()
         newest = await self._context.writer.do(Manifest.newest_run)
         age = now - claim.opened_at
         if age < 0 or newest > now + SKEW:
@@ -187,16 +187,16 @@ class Submitter:
             return None
         self._bad_uploads = 0
         # Uploads take a while; nothing is bought once the run is ending.
-        context.check()
-        if not context.may_submit():
+        context.control.check()
+        if not context.control.may_submit():
             return None
-        context.rescue.prepare()
+        context.start.rescue.prepare()
         claim, wait = await self._claim_in_turn(Intent(task.id, sent_body))
         if claim is None:
             return None
         self.unclaimed.discard(task.id)
         self.claims += 1
-        context.stats.submitted += 1
+        context.record.stats.submitted += 1
         # A short wait that is never cancelled: from here on, only an answer tells the outcome.
         await self._wait_to_send(wait)
         if not self._lease_covers(body):
@@ -210,7 +210,7 @@ class Submitter:
         """Return the outcome; if the key is valid, a 403 is about this request, and a 401 about the model."""
         if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
             return self._blocked_page(task, outcome)
-        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.key.is_refused(outcome.status):
+        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.health.key.is_refused(outcome.status):
             return outcome
         message = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
@@ -231,42 +231,45 @@ class Submitter:
     async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
         """Return the committed intent, and the seconds to wait before it is sent."""
         context = self._context
-        if context.claims is None:
-            return self._granted(await self._claim(intent)), context.pace.leaving(context.monotonic())
-        granted = await context.claims.claim(intent)
-        self.blocked_by, context.claims.stopped_by = context.claims.stopped_by or self.blocked_by, ""
-        return (None, 0.0) if granted is None else (granted[0], granted[1] - context.monotonic())
+        if context.coordination.claims is None:
+            return self._granted(await self._claim(intent)), context.health.limiter.leaving(context.clock.monotonic())
+        granted = await context.coordination.claims.claim(intent)
+        self.blocked_by, context.coordination.claims.stopped_by = (
+            context.coordination.claims.stopped_by or self.blocked_by,
+            "",
+        )
+        return (None, 0.0) if granted is None else (granted[0], granted[1] - context.clock.monotonic())
 
     async def _wait_to_send(self, wait: float) -> None:
         """Wait until a request may be sent; requests that a busy loop wakes late are not sent together."""
         context = self._context
         while wait > 0:
-            due = context.monotonic() + wait
+            due = context.clock.monotonic() + wait
             await asyncio.sleep(wait)
-            now = context.monotonic()
-            wait = context.pace.leaving(now) if now - due > LATE else 0.0
+            now = context.clock.monotonic()
+            wait = context.health.limiter.leaving(now) if now - due > LATE else 0.0
 
     def _lease_covers(self, body: str) -> bool:
         """Return whether the lease outlives a request with this body."""
-        worker = self._context.worker
+        worker = self._context.coordination.lease
         return worker is None or worker.counts_for(min(longest_submission(body), LEASE / 2))
 
     async def _not_sent(self, claim: Claim) -> None:
         """Plan a claimed task again: the lease may expire, and others take over the task, before it is answered."""
         context = self._context
-        now = context.clock()
+        now = context.clock.unix()
         why = "not sent: this worker was not heard of for too long"
         if not self._warned_of_slowness:
             self._warned_of_slowness = True
-            context.tell(
+            context.control.warn(
                 f"{context.writer.manifest.name} answers too slowly; nothing is sent unless it answers in time"
             )
         await context.writer.do(Manifest.not_executed, claim.task, why=why, not_before=now + BEAT, now=now)
-        context.stats.submitted -= 1
+        context.record.stats.submitted -= 1
 
     async def _claim(self, intent: Intent) -> Claimed:
         context = self._context
-        return await context.writer.do(Manifest.claim, [intent], context.job.budget, context.clock())
+        return await context.writer.do(Manifest.claim, [intent], context.job.budget, context.clock.unix())
 
     def _granted(self, claimed: Claimed) -> Claim | None:
         if claimed.stopped_by:
@@ -277,7 +280,7 @@ class Submitter:
         context = self._context
         task = claim.task
         move = after_submission(task.state, outcome)
-        now = context.clock()
+        now = context.clock.unix()
         if move is None:
             why = f"sent again under the same key: {outcome.message or outcome.kind}"
             if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED, Submitted.BLOCKED}:
@@ -301,8 +304,8 @@ class Submitter:
                 await context.writer.do(
                     Manifest.uncertain, task, why=move.why, code=move.code, held=move.held, now=now, kept=outcome.kept
                 )
-                context.stats.uncertain += 1
-                context.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
+                context.record.stats.uncertain += 1
+                context.control.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
             case TaskState.SUBMITTING | TaskState.SUCCEEDED | TaskState.LOST:
                 raise AssertionError(f"a submission does not lead to {move.to}")
             case _:
@@ -337,23 +340,23 @@ class Submitter:
                 self._rescue_ids(claim, outcome, now, why)
             raise
         if accepted.state is TaskState.UNCERTAIN:
-            context.stats.uncertain += task.state is not TaskState.UNCERTAIN
-            context.emit(event(EventKind.UNCERTAIN, accepted, accepted.reason))
+            context.record.stats.uncertain += task.state is not TaskState.UNCERTAIN
+            context.control.emit(event(EventKind.UNCERTAIN, accepted, accepted.reason))
             self._same_ids += 1
             if self._same_ids == MOST_SAME_IDS:
-                context.stop_submitting(StopReason.UNCLEAR, "the service names one task id for several tasks")
+                context.control.stop_submitting(StopReason.UNCLEAR, "the service names one task id for several tasks")
             return None
         if task.state is TaskState.UNCERTAIN:
-            context.stats.uncertain = max(0, context.stats.uncertain - 1)
-        context.emit(event(EventKind.SUBMITTED, accepted, move.why))
+            context.record.stats.uncertain = max(0, context.record.stats.uncertain - 1)
+        context.control.emit(event(EventKind.SUBMITTED, accepted, move.why))
         return accepted
 
     async def _planned_again(self, task: TaskRecord, outcome: Submission, why: str, not_before: float) -> None:
         """Plan a task again that was certainly not executed."""
         context = self._context
-        now = context.clock()
+        now = context.clock.unix()
         await context.writer.do(Manifest.not_executed, task, why=why, not_before=not_before, now=now, kept=outcome.kept)
-        context.stats.submitted -= 1
+        context.record.stats.submitted -= 1
 
     async def _has_other_uploads(self, claim: Claim, outcome: Submission) -> bool:
         """Return whether the service refused a lost upload, and the task can be sent with a new one."""
@@ -364,27 +367,27 @@ class Submitter:
         context = self._context
         kept = None if outcome is None else outcome.kept
         await context.writer.do(Manifest.refused, task, why=move.why, code=move.code, now=now, kept=kept)
-        context.stats.failed += 1
-        context.emit(event(EventKind.FAILED, task, move.why, code=move.code))
+        context.record.stats.failed += 1
+        context.control.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
     async def _hold(self, task: TaskRecord, why: str, outcome: Submission | None = None) -> None:
         """Leave an uncertain task to the user's decision."""
-        now = self._context.clock()
+        now = self._context.clock.unix()
         kept = None if outcome is None else outcome.kept
         await self._context.writer.do(Manifest.still_uncertain, task, why=why, held=True, now=now, kept=kept)
-        self._context.emit(event(EventKind.UNCERTAIN, task, why))
+        self._context.control.emit(event(EventKind.UNCERTAIN, task, why))
 
     def _rescue_ids(self, claim: Claim, outcome: Submission, now: float, why: str) -> None:
         """Write task ids that the manifest may not store to the rescue file, or at least to the log."""
         context = self._context
         ids = " ".join(outcome.task_ids)
         try:
-            context.rescue.add(Rescued(claim.key, outcome.task_ids, now))
+            context.start.rescue.add(Rescued(claim.key, outcome.task_ids, now))
         except StorageError as failure:
             text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {failure})"
         else:
-            text = f"task id {ids} went to {context.rescue.path}, since {why}"
-        context.emit(event(EventKind.RESCUED, claim.task, text))
+            text = f"task id {ids} went to {context.start.rescue.path}, since {why}"
+        context.control.emit(event(EventKind.RESCUED, claim.task, text))
 
     def _notice(self, outcome: Submission, *, first: bool) -> None:
         """Apply what an outcome says about the service as a whole; `first` for a task that was not sent before."""
@@ -392,12 +395,12 @@ class Submitter:
         kind = outcome.kind
         message = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
         if kind in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE}:
-            context.not_heard(message)
+            context.health.unanswered(message)
         elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
-            context.heard_from_service()
+            context.health.answered()
         if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
             # The others say nothing about tasks or the model, and must not interrupt a series of such answers.
-            context.unclear = context.unclear + 1 if kind is Submitted.UNKNOWN else 0
+            context.health.unclear = context.health.unclear + 1 if kind is Submitted.UNKNOWN else 0
             self._not_offered = self._not_offered + 1 if kind is Submitted.NO_MODEL else 0
         self._react(outcome, message, first=first)
 
@@ -406,29 +409,30 @@ class Submitter:
         match outcome.kind:
             case Submitted.ACCEPTED:
                 self._refusals.accepted()
-                context.sent_one()
+                context.submission_accepted()
                 self._most_unanswered = min(
                     2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
                 )
             case Submitted.UNAUTHORIZED:
-                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({message})")
+                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({message})")
             case Submitted.UNPAID:
-                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({message})")
+                context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({message})")
             case Submitted.RATE_LIMITED:
-                context.slow_down(self._pause(outcome), message)
+                context.health.asked_to_wait(self._pause(outcome), message)
+                context.pause_submissions(self._pause(outcome))
             case Submitted.UNREACHABLE if outcome.status is not None:
                 # A redirect. A retry would be redirected again, at best.
-                context.stop_submitting(StopReason.OUTAGE, outcome.message)
+                context.control.stop_submitting(StopReason.OUTAGE, outcome.message)
             case Submitted.UNAVAILABLE:
-                context.send_none_for(self._pause(outcome))
-            case Submitted.UNKNOWN if context.unclear >= MOST_UNCLEAR:
-                text = f"{context.unclear} tasks in a row got no clear answer (the last: {message})"
-                context.stop_submitting(StopReason.UNCLEAR, text)
+                context.pause_submissions(self._pause(outcome))
+            case Submitted.UNKNOWN if context.health.unclear >= MOST_UNCLEAR:
+                text = f"{context.health.unclear} tasks in a row got no clear answer (the last: {message})"
+                context.control.stop_submitting(StopReason.UNCLEAR, text)
             case Submitted.NO_MODEL:
-                context.send_none_for(self._pause(outcome))
+                context.pause_submissions(self._pause(outcome))
                 if self._not_offered >= MOST_NOT_OFFERED:
                     text = f"the service does not offer this model now ({message}); nothing was sent to it"
-                    context.stop_submitting(StopReason.OUTAGE, text)
+                    context.control.stop_submitting(StopReason.OUTAGE, text)
             case Submitted.REFUSED | Submitted.BLOCKED if first:
                 self._notice_refusal(outcome, message)
             case _:
@@ -441,7 +445,7 @@ class Submitter:
             return
         if self._refusals.refused(reason, blocked=blocked):
             text = f"{self._refusals.count} tasks in a row were refused for the same reason ({reason})"
-            self._context.stop_submitting(StopReason.REFUSED, text)
+            self._context.control.stop_submitting(StopReason.REFUSED, text)
 
     def _pause(self, outcome: Submission) -> float:
         return outcome.retry_after if outcome.retry_after is not None else backoff(2, random=self._context.random)
@@ -451,19 +455,19 @@ class Submitter:
         context = self._context
         match error:
             case CredentialsRefused():
-                context.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
             case BalanceTooLow():
-                context.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
+                context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
             case RequestRefused():
                 # The service refuses this image: that fails the tasks that use it, and no others.
                 claim = self._granted(await self._claim(Intent(task.id)))
                 if claim is not None:
-                    await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock())
+                    await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock.unix())
             case ServiceError():
                 self._bad_uploads += 1
                 if self._bad_uploads >= MOST_UPLOADS:
-                    context.stop_submitting(StopReason.OUTAGE, str(error))
+                    context.control.stop_submitting(StopReason.OUTAGE, str(error))
                 else:
-                    await context.rest(backoff(self._bad_uploads, random=context.random))
+                    await context.control.rest(backoff(self._bad_uploads, random=context.random))
             case _:
-                context.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")
+                context.control.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")

@@ -40,7 +40,7 @@ async def verify(context: RunContext, collector: Collector, what: Verification, 
     verifier = _Verifier(context, collector, what)
     await settle(context)
     await verifier.check()
-    since = context.clock() - KNOWN_FOR
+    since = context.clock.unix() - KNOWN_FOR
     short = set(await context.writer.do(Manifest.short_of_images, since) if what.ask else ())
     for number in sorted(short.union(await context.writer.do(Manifest.wanting))):
         task = await context.writer.do(Manifest.task, number)
@@ -66,16 +66,16 @@ class _Verifier:
                 if isinstance(result, BaseException):
                     raise result
             after = (page[-1].task, page[-1].index)
-        await context.writer.do(Manifest.restore_complete, context.clock())
+        await context.writer.do(Manifest.restore_complete, context.clock.unix())
 
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
-        verified = context.verified
+        verified = context.record.verified
         async with self._files:
-            context.check()
+            context.control.check()
             try:
                 place, result = await find(context, image, partial(check, deep=self._what.deep))
-                if place is None and not result.there and context.other_folders:
+                if place is None and not result.there and context.start.other_folders:
                     on_another_machine(image.path)
             except StorageError as error:
                 # The file cannot be read, so its state stays as it is.
@@ -85,12 +85,12 @@ class _Verifier:
                 return
             finally:
                 verified.checked += 1
-                context.stats.checked += 1
+                context.record.stats.checked += 1
         missing = image.state is ImageState.MISSING
         if place is not None:
             if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(Manifest.take_back, image, place, context.clock()):
+            elif await context.writer.do(Manifest.take_back, image, place, context.clock.unix()):
                 verified.whole += 1
                 verified.came_back += missing
             return
@@ -98,10 +98,10 @@ class _Verifier:
         why = f"{result.wrong}; {MOVE_AWAY}" if result.there else result.wrong
         if not missing:
             verified.broken += 1
-            await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock())
+            await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock.unix())
         elif why != image.reason and (image.url or result.there):
             # Without a link, the stored reason is the service's answer, and stays.
-            await context.writer.do(Manifest.remark, image, why, context.clock(), link=bool(image.url))
+            await context.writer.do(Manifest.remark, image, why, context.clock.unix(), link=bool(image.url))
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
         """Ask for new links of a succeeded task's missing images, and fetch them. Raise `RunStopped`.
@@ -116,11 +116,11 @@ class _Verifier:
             if image.state not in NOT_THERE:
                 continue
             if await in_the_way(context, task, [image.index]):
-                context.verified.in_the_way += 1
+                context.record.verified.in_the_way += 1
             else:
                 wanted.append(image)
         if not self._what.ask:
-            context.verified.to_ask += len(wanted)
+            context.record.verified.to_ask += len(wanted)
             return
         anothers = await context.writer.do(Manifest.is_anothers, task)
         if wanted and anothers:
@@ -139,7 +139,7 @@ class _Verifier:
         known = await context.writer.do(Manifest.delivered, task.id)
         # Links are matched by position only: a list of another length cannot be matched.
         links = poll.images if len(poll.images) == known else ()
-        now = context.clock()
+        now = context.clock.unix()
 
         def note(manifest: Manifest) -> None:
             for image in wanted:
@@ -153,9 +153,9 @@ class _Verifier:
 
     def _left_open(self, task: TaskRecord, wanted: list[ImageRecord], why: str) -> None:
         context = self._context
-        context.verified.unanswered += len(wanted)
-        context.stats.trouble += 1
-        context.emit(event(EventKind.WARNING, task, why))
+        context.record.verified.unanswered += len(wanted)
+        context.record.stats.trouble += 1
+        context.control.emit(event(EventKind.WARNING, task, why))
 
 
 def _is_new(image: ImageRecord, link: ImageUrl, now: float) -> bool:

@@ -131,8 +131,8 @@ LINES = {
 }  # fmt: skip
 
 IMPATIENT = {
-    "seedream_batch.engine.context.OUTAGE_LIMIT": 0.5,
-    "seedream_batch.engine.context.LIMITED_LIMIT": 0.5,
-    "seedream_batch.engine.context.DEAD_END_LIMIT": 0.2,
+    "seedream_batch.engine.service_health.OUTAGE_LIMIT": 0.5,
+    "seedream_batch.engine.service_health.LIMITED_LIMIT": 0.5,
+    "seedream_batch.engine.service_health.DEAD_END_LIMIT": 0.2,
 }
 """Time limits for services that never give a usable answer."""

@@ -134,7 +134,7 @@ MUTATIONS = (
         "I2 ids that the manifest cannot take are not rescued",
         "left 4",
         (("crashes", "run with rescued ids, held"),),
-        (Edit("engine/submitter.py", "context.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
+        (Edit("engine/submitter.py", "context.start.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
     ),
     Mutation(
         "I2 the name of the file for rescued ids is not synced",

@@ -119,7 +119,7 @@ class Walk:
         shutil.rmtree(self._outside, ignore_errors=True)
         self._outside.mkdir(parents=True)
         self.world.make(self.draft.text())
-        context = importlib.import_module("seedream_batch.engine.context")
+        context = importlib.import_module("seedream_batch.engine.service_health")
         context.OUTAGE_LIMIT = context.LIMITED_LIMIT = 0.5  # type: ignore[attr-defined]
 
     def close(self) -> None:

@@ -183,9 +183,12 @@ def test_when_a_file_cannot_be_written_nothing_is_left(bench, serve, form):
         resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
 
     copy = [] if form in {"webdataset", "parquet"} else ["--copy"]
+    # Python would keep the truncated bytecode of what it imports with this limit.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
-        [*command, *copy], cwd=bench.folder, preexec_fn=limited, capture_output=True, text=True, timeout=60, check=False
-    )
+        [*command, *copy], cwd=bench.folder, env=env, preexec_fn=limited, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
     assert done.returncode == 8, done
     assert "Traceback" not in done.stderr
     assert "File too large" in done.stderr

@@ -12,7 +12,7 @@ import pytest
 from examples import some
 from PIL import Image
 
-from seedream_batch.engine import context as context_module
+from seedream_batch.engine import service_health
 from seedream_batch.engine import submitter as submit_module
 from seedream_batch.validate.schemas import validator
 
@@ -392,7 +392,7 @@ def test_uploads_that_are_always_lost_are_uploaded_twice_at_most(with_reference,
 
 
 def test_long_pauses_are_told(odd, monkeypatch):
-    monkeypatch.setattr(context_module, "LONG_PAUSE", 0.1)
+    monkeypatch.setattr(service_health, "LONG_PAUSE", 0.1)
     answers = iter([(429, {"error": {"message": "slow down"}}, {"Retry-After": "0.2"})] * 3)
     odd.service.submit = lambda request: next(answers, None) or odd.service.accept(request)
     done = odd.run()

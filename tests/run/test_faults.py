@@ -3,7 +3,7 @@
 import pytest
 from examples import some
 
-from seedream_batch.engine import context
+from seedream_batch.engine import service_health
 
 ONE = """\
 version: 1
@@ -413,7 +413,7 @@ def test_many_unclear_answers_stop_the_run(bench, serve):
 
 
 def test_a_service_that_is_not_there(bench, monkeypatch):
-    monkeypatch.setattr(context, "OUTAGE_LIMIT", 1.0)
+    monkeypatch.setattr(service_health, "OUTAGE_LIMIT", 1.0)
     monkeypatch.setenv("APIMART_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("APIMART_API_KEY", "some-key")
     done = bench.run()
