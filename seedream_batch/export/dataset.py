@@ -13,13 +13,14 @@ from seedream_batch.export.parquet import Parquet, arrow
 from seedream_batch.export.scan import SHOWN, Survey, survey
 from seedream_batch.export.split_layout import KINDS, Layout
 from seedream_batch.export.splits import Splits
-from seedream_batch.export.stored_images import Chooses, Pictures
+from seedream_batch.export.stored_images import Pictures
 from seedream_batch.export.tables import Csv, JsonLines
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
 from seedream_batch.files.atomic_folder import WholeFolder
 from seedream_batch.files.open import destination
 from seedream_batch.manifest.export_reader import DeliveryReader
+from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import Place
@@ -62,7 +63,7 @@ class ExportOptions:
     format: Format
     to: Path
     splits: Splits | None = None
-    chooses: Chooses | None = None
+    chooses: CellFilter | None = None
     picks: Picks | None = None
     link: bool = True
     embed: bool = True

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from seedream_batch.files.integrity import ExpectedFile
 from seedream_batch.manifest.export_reader import Delivery, DeliveryReader
 from seedream_batch.manifest.sync_job import known_as
+from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, home_of
 from seedream_batch.selection.picks import Picks
-
-Chooses = Callable[[Mapping[str, Json]], bool]
 
 _BATCH = 500
 """Tasks that are looked up together, which bounds the memory."""
@@ -50,7 +49,7 @@ class Pictures:
         self,
         reader: DeliveryReader,
         tasks: Callable[[], Iterable[TaskSpec]],
-        chooses: Chooses | None,
+        chooses: CellFilter | None,
         picks: Picks | None = None,
     ) -> None:
         """Prepare; `tasks` yields the job's tasks, `chooses` selects cells and `picks` images; None: all."""

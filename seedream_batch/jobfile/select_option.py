@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import cache
 
 from seedream_batch.errors import UsageError
-from seedream_batch.model.cell import CUT, whole_name
+from seedream_batch.model.cell import CUT, CellFilter, whole_name
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.selection.filters import Selection, Wanted, fits_a_cell, parsed, selection
+from seedream_batch.selection.filters import Wanted, fits_a_cell, parsed, selection
 from seedream_batch.validate import did_you_mean
 
 
-def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]] = ()) -> Selection:
+def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]] = ()) -> CellFilter:
     """Return the predicate on cells that the texts describe.
 
     Each value must match a cell of the job or of `also`: cells that the job no longer has. Raises `UsageError`.

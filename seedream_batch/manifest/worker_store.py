@@ -28,7 +28,7 @@ class Beat:
     """What a worker learns from its heartbeat: the other active workers, and how many of them it expired."""
 
     others: frozenset[int]
-    buried: int
+    expired: int
     in_doubt: int
     """Tasks that the expired workers were submitting."""
 
@@ -48,9 +48,9 @@ class WorkerStore(TaskQueue, TaskStore):
         """Renew this worker's lease, expire dead workers, and return the others."""
         with self.group() as sql:
             self._give_sign(sql)
-            buried = self.expire_workers(now, host)
+            expired = self.expire_workers(now, host)
             others = frozenset(run for run, _, _ in self.others())
-        return Beat(others, buried.workers, buried.in_doubt)
+        return Beat(others, expired.workers, expired.in_doubt)
 
     def alive(self) -> None:
         """Only renew this worker's lease: while the tasks of its job are expanded."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Axis
+
+CellFilter = Callable[[Mapping[str, Json]], bool]
+"""Whether a command works on a cell, given as a mapping from axis to value."""
 
 LABEL_KEYS = ("id", "name", "key", "slug", "title", "text")
 """Keys of a mapping whose value may name it to people, best first."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.manifest.sync_job import known_as
+from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.cell_names import CellNames
-from seedream_batch.model.document import Json
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
 from seedream_batch.planning import PAID, Decision, Plan, decide
@@ -19,13 +19,11 @@ from seedream_batch.planning import PAID, Decision, Plan, decide
 _BATCH = 500
 
 
-Chooses = Callable[[Mapping[str, Json]], bool]
-
 _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 
 
 def make_plan(
-    specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: Chooses | None = None
+    specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: CellFilter | None = None
 ) -> Plan:
     """Return what a run of these tasks would do at `now` (Unix seconds), given their manifest, if there is one yet.
 
@@ -57,7 +55,7 @@ def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:
     return spec if price == spec.price else dataclasses.replace(spec, price=price)
 
 
-def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None) -> None:
+def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: CellFilter | None) -> None:
     if chooses is None or decision.action in PAID or chooses(json.loads(spec.cell)):
         plan.add(spec, decision, _names(spec.cell))
     else:
@@ -65,7 +63,7 @@ def _add(plan: Plan, spec: TaskSpec, decision: Decision, chooses: Chooses | None
 
 
 def _survey_batch(
-    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, now: float, chooses: Chooses | None
+    plan: Plan, batch: list[TaskSpec], reader: ManifestReader, *, resend: bool, now: float, chooses: CellFilter | None
 ) -> int:
     """Add these tasks to the plan; return how many of them have files or are in flight."""
     records = reader.lookup([spec.fingerprint for spec in batch])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedream_batch.client.wire import possible_ids
@@ -16,12 +16,10 @@ from seedream_batch.engine.manifest_checks import opened
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.db.connection import UNLIMITED
-from seedream_batch.model.document import Json
+from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.job import Job
 from seedream_batch.model.outcome import Polled
 from seedream_batch.model.task import TaskRecord, TaskState, may_be_known
-
-Chooses = Callable[[Mapping[str, Json]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Retried:
         return sum(task.images for task in self.tasks)
 
 
-def lost_tasks(job: Job, chooses: Chooses) -> int:
+def lost_tasks(job: Job, chooses: CellFilter) -> int:
     """Return how many of the chosen tasks are lost, and may be found again by a poll."""
     now = time.time()
     with ManifestReader(job.manifest) as reader:
@@ -47,7 +45,7 @@ def lost_tasks(job: Job, chooses: Chooses) -> int:
     return sum(may_be_known(task, now) for task in lost)
 
 
-def retry_tasks(job: Job, chooses: Chooses, polled: Mapping[int, Polled] | None) -> Retried:
+def retry_tasks(job: Job, chooses: CellFilter, polled: Mapping[int, Polled] | None) -> Retried:
     """Plan the chosen failed and lost tasks of the job again.
 
     A lost task that the service may still know is planned only if its last poll, in `polled` by task number, said that
@@ -81,7 +79,7 @@ NO_MORE = {Polled.NOT_FOUND, Polled.COMPLETED, Polled.FAILED}
 """Results of a poll after which a task that is still lost, or flagged, gets no more images."""
 
 
-def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
+def lose_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Mark the chosen accepted tasks as lost, which a run would not do yet; return them."""
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.ACCEPTED,), chooses)
@@ -90,7 +88,7 @@ def lose_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
+def remake(job: Job, chooses: CellFilter) -> tuple[list[TaskRecord], int]:
     """Plan the chosen tasks again whose images are missing and can no longer be downloaded.
 
     Return these tasks, and how many others lack an image that a link may still yield for free.
@@ -101,7 +99,7 @@ def remake(job: Job, chooses: Chooses) -> tuple[list[TaskRecord], int]:
         return chosen, len(_filtered(manifest.not_asked(), chooses))
 
 
-def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
+def accept_results(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Accept the results of the chosen flagged tasks as they are; return these tasks."""
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
@@ -110,7 +108,7 @@ def accept_results(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
+def forget_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Plan the chosen uncertain tasks again under new keys, which may pay for them twice; return them."""
     with opened(job) as manifest:
         chosen = _of_job(_select(manifest, (TaskState.UNCERTAIN,), chooses))
@@ -118,7 +116,7 @@ def forget_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
+def give_up_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Mark the chosen uncertain tasks as failed; return them."""
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
@@ -126,7 +124,7 @@ def give_up_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
+def let_resend_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Allow the chosen uncertain tasks to be resent under their keys; return them."""
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
@@ -134,7 +132,7 @@ def let_resend_tasks(job: Job, chooses: Chooses) -> list[TaskRecord]:
     return chosen
 
 
-def identify_task(job: Job, chooses: Chooses, task_id: str) -> TaskRecord:
+def identify_task(job: Job, chooses: CellFilter, task_id: str) -> TaskRecord:
     """Give the one chosen uncertain task the task id that the service has for it; return the accepted task.
 
     Of several chosen tasks, it is the one whose stored response contains this id. Raise `UsageError`.
@@ -166,9 +164,9 @@ def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
     return [task for task in tasks if task.ordinal is not None]
 
 
-def _select(manifest: Manifest, states: Sequence[TaskState], chooses: Chooses) -> list[TaskRecord]:
+def _select(manifest: Manifest, states: Sequence[TaskState], chooses: CellFilter) -> list[TaskRecord]:
     return _filtered([task for state in states for task in manifest.tasks(state)], chooses)
 
 
-def _filtered(tasks: list[TaskRecord], chooses: Chooses) -> list[TaskRecord]:
+def _filtered(tasks: list[TaskRecord], chooses: CellFilter) -> list[TaskRecord]:
     return [task for task in tasks if chooses(json.loads(task.cell))]

@@ -110,7 +110,7 @@ class _Learnt:
 
     def __init__(self) -> None:
         self.times = TaskTimes()
-        self.scouts = 0
+        self.probes = 0
         self.new = False
         """Whether a task has ended in this run."""
         self._one_was_completed = False
@@ -145,13 +145,13 @@ class TaskPoller:
             return self._bounded(self._learnt.times.next_look(age) - age)
         if self._scout:
             return self._bounded((SOON + age) * (SLOWER - 1.0))
-        if self._learnt.scouts == PROBES:
+        if self._learnt.probes == PROBES:
             return self._bounded(UNTOLD)
         # A probe starts soon and slows down, so that it suits quick services as well as slow ones. Each probe polls at
         # different ages, so that together they cover more of them.
         self._scout = True
-        self._learnt.scouts += 1
-        return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.scouts - 1) / PROBES) - 1.0))
+        self._learnt.probes += 1
+        return self._bounded((SOON + age) * (SLOWER ** (1.0 + (self._learnt.probes - 1) / PROBES) - 1.0))
 
     def looked(self, age: float) -> None:
         """Record that a poll at this age found the task still running."""
@@ -169,4 +169,4 @@ class TaskPoller:
         self._learnt.times.left(self)
         if self._scout:
             self._scout = False
-            self._learnt.scouts -= 1
+            self._learnt.probes -= 1

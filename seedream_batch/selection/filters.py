@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 
 from seedream_batch.errors import UsageError
 from seedream_batch.expand.matrix import cells
-from seedream_batch.model.cell import CUT, matches, whole_name
+from seedream_batch.model.cell import CUT, CellFilter, matches, whole_name
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-
-Selection = Callable[[Mapping[str, Json]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def _split_values(text: str) -> list[tuple[str, str | None]]:
     return pieces
 
 
-def selection(wanted: Sequence[Wanted]) -> Selection:
+def selection(wanted: Sequence[Wanted]) -> CellFilter:
     """Return a predicate that accepts a cell which matches every option."""
     return lambda cell: all(option.fits(cell) for option in wanted)
 

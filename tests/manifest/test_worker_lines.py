@@ -80,13 +80,13 @@ def test_making_the_tasks_for_long_is_no_silence(crew, spec_of):
     def slowly():
         yield spec_of(1)
         silence(second, first)
-        assert second.send_heartbeat(NOW, HERE).buried == 0, "it is in the middle of a transaction"
+        assert second.send_heartbeat(NOW, HERE).expired == 0, "it is in the middle of a transaction"
 
     first.enter(slowly(), NOW)
-    assert second.send_heartbeat(NOW, HERE).buried == 0
+    assert second.send_heartbeat(NOW, HERE).expired == 0
     silence(second, first)
     first.alive()
-    assert second.send_heartbeat(NOW, HERE).buried == 0
+    assert second.send_heartbeat(NOW, HERE).expired == 0
 
 
 def test_whether_one_that_begins_is_a_worker(crew):

@@ -62,7 +62,7 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     assert second.send_heartbeat(NOW, HERE).in_doubt == 0, "it is silent, and may yet be heard of"
     silence(second, first)
     beat = second.send_heartbeat(NOW, HERE)
-    assert beat == Beat(frozenset(), buried=1, in_doubt=1)
+    assert beat == Beat(frozenset(), expired=1, in_doubt=1)
     assert second.task(2).state is TaskState.UNCERTAIN
     assert numbers(second.own_tasks([1, 2, 3])) == [1, 2, 3]
     # Its session was ended; whatever it does in a new one is refused, and changes nothing.
@@ -85,7 +85,7 @@ def test_one_goes_while_another_one_comes(crew):
     first, second = crew(), crew()
     silence(second, first)
     third = crew()
-    assert second.send_heartbeat(NOW, HERE) == Beat(frozenset([third._run]), buried=1, in_doubt=0)
+    assert second.send_heartbeat(NOW, HERE) == Beat(frozenset([third._run]), expired=1, in_doubt=0)
 
 
 def test_ids_that_come_too_late_are_known_by_their_key(crew):

@@ -59,7 +59,7 @@ class WorkerLease:
         # Another worker may have expired it.
         self.left_something |= not self._others <= beat.others
         self._others = beat.others
-        if beat.buried:
+        if beat.expired:
             self.left_something = True
             doubt = f"; {beat.in_doubt:,} of its tasks may have been sent" if beat.in_doubt else ""
             self._warn(f"a worker is gone, and its tasks are taken over{doubt}")
