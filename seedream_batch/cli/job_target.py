@@ -79,10 +79,10 @@ def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[
     readable(loaded.job)
     if exists(loaded.job.manifest):
         return loaded, False
-    twin = loaded.into(_emulated(loaded.job))
-    if manifest is None and exists(twin.job.manifest):
-        readable(twin.job)
-        return twin, True
+    emulated = loaded.into(_emulated(loaded.job))
+    if manifest is None and exists(emulated.job.manifest):
+        readable(emulated.job)
+        return emulated, True
     run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
     raise UsageError(f"{path} was never run: {_absence(loaded.job.manifest)}. `{run}` makes it")
 

@@ -29,12 +29,12 @@ def plain_prompt(prompt: str) -> str:
 class EarlierFingerprints:
     """The other readings of one job's cells."""
 
-    def __init__(self, job: Job, shapes: RequestVariants) -> None:
-        self._shapes = shapes
+    def __init__(self, job: Job, variants: RequestVariants) -> None:
+        self._variants = variants
         self._include = job.readings.earlier_include
         self._prompt = job.readings.earlier_prompt
         self._earlier = {axis.name: axis.earlier for axis in job.axes if axis.earlier}
-        reads = shapes.prompt_reads
+        reads = variants.prompt_reads
         self._vars = {
             name: value for name, value in job.readings.written_vars.items() if reads is None or name in reads
         }
@@ -51,7 +51,7 @@ class EarlierFingerprints:
         for section, name, key, written in self._numbers(cell):
             if (name, key) in self._checked:
                 continue
-            meant = self._shapes.prompt({**context, name: written})
+            meant = self._variants.prompt({**context, name: written})
             if meant is not None and meant != prompt:
                 number = _first_number(written)
                 shown = int(number) if isinstance(number, int) else float(number)
@@ -73,7 +73,7 @@ class EarlierFingerprints:
                 yield "matrix", name, id(value), self._written[name][id(value)]
 
     def earlier(
-        self, context: Context, cell: Mapping[str, Json], shape: RequestVariant, prompt: str, raw: str
+        self, context: Context, cell: Mapping[str, Json], variant: RequestVariant, prompt: str, raw: str
     ) -> tuple[tuple[str, str], ...]:
         """Return the other texts and fingerprints that a cell's request may have had in earlier versions.
 
@@ -84,7 +84,7 @@ class EarlierFingerprints:
         sample = context["sample"]
         earlier_texts: dict[str, str] = {}
         if raw != prompt:
-            text, print_ = self._shapes.texts(shape, raw, sample)
+            text, print_ = self._variants.texts(variant, raw, sample)
             earlier_texts[print_] = text
         for values in self._values(cell):
             body = self._body({**context, **values})
@@ -99,9 +99,9 @@ class EarlierFingerprints:
                 raise FieldError(
                     at, message, "take the space out of the value and put it into the template", cause=message
                 )
-            text, print_ = self._shapes.texts(self._shapes.shape(body), body[PROMPT], sample)
+            text, print_ = self._variants.texts(self._variants.shape(body), body[PROMPT], sample)
             earlier_texts[print_] = text
-        text, print_ = self._shapes.texts(shape, prompt, sample)
+        text, print_ = self._variants.texts(variant, prompt, sample)
         earlier_texts.pop(print_, None)
         return tuple((text, print_) for print_, text in earlier_texts.items())
 
@@ -122,10 +122,10 @@ class EarlierFingerprints:
 
     def _body(self, context: Context) -> dict[str, Json] | None:
         try:
-            body = self._shapes.request(context)
+            body = self._variants.request(context)
         except FieldError:
             return None  # then nothing was bought for it either
-        _, bad = self._shapes.with_references(body)
+        _, bad = self._variants.with_references(body)
         return None if bad or not isinstance(body.get(PROMPT), str) else body
 
 

@@ -59,8 +59,8 @@ class Expansion:
                 self._path_error = FieldError(("output", "path"), error.message, error.hint)
         self.references: dict[str, Reference] = {}
         """Every local reference met so far, by its SHA-256."""
-        self._shapes = RequestVariants(job, self._request, rules, resolve, self.references)
-        self._readings = EarlierFingerprints(job, self._shapes)
+        self._variants = RequestVariants(job, self._request, rules, resolve, self.references)
+        self._readings = EarlierFingerprints(job, self._variants)
 
     def names(self) -> list[tuple[Path, frozenset[str]]]:
         """Return the free variables of each template of the job, with the path of the template."""
@@ -101,17 +101,17 @@ class Expansion:
                     raise InvalidJob(collector.problems())
                 ordinal += 1
                 context: Context = {**job.vars, **cell, "sample": sample}
-                made = self._expand_cached(context, cell, places)
-                if made is None:
-                    made = self._expand_checked(context, cell, places, collector)
-                if made is None:
+                parts = self._expand_cached(context, cell, places)
+                if parts is None:
+                    parts = self._expand_checked(context, cell, places, collector)
+                if parts is None:
                     full = collector.full
                     continue
-                shape, prompt, paths, earlier = made
-                text, print_ = self._shapes.texts(shape, prompt, sample)
+                variant, prompt, paths, earlier = parts
+                text, print_ = self._variants.texts(variant, prompt, sample)
                 spec = task_spec(
-                    print_, ordinal, sample, text, shape.images, paths, cell_text,
-                    shape.model, shape.size, shape.resolution, shape.price,
+                    print_, ordinal, sample, text, variant.images, paths, cell_text,
+                    variant.model, variant.size, variant.resolution, variant.price,
                 )  # fmt: skip
                 if earlier:
                     spec = RereadTask.of(spec, earlier)
@@ -119,15 +119,15 @@ class Expansion:
 
     def _expand_cached(self, context: Context, cell: Mapping[str, Json], places: Places) -> _Made | None:
         """Expand a cell whose request has a known variant; None if it needs `_expand_checked` or has a problem."""
-        shape = self._shapes.of(context)
-        if shape is None:
+        variant = self._variants.of(context)
+        if variant is None:
             return None
         try:
             raw = self._request.prompt(context)
             prompt = plain_prompt(raw) if isinstance(raw, str) else raw
             if not self._takes_prompt(prompt):
                 return None
-            return self._parts(shape, prompt, raw, context, cell, places)
+            return self._parts(variant, prompt, raw, context, cell, places)
         except FieldError:
             return None
 
@@ -137,11 +137,11 @@ class Expansion:
         """Expand a cell with every check; None if it has problems, which are collected."""
         sample = context["sample"]
         try:
-            body = self._shapes.request(context)
+            body = self._variants.request(context)
             raw = body.get(PROMPT)
             if isinstance(raw, str):
                 body[PROMPT] = plain_prompt(raw)
-            checked, bad = self._shapes.with_references(body)
+            checked, bad = self._variants.with_references(body)
             for index, error in bad:
                 where = self._request.source(("image_urls", index))
                 collector.add(where, str(error), hint=error.hint, cell=cell, sample=sample)
@@ -153,19 +153,19 @@ class Expansion:
                 collector.add(where, fault.message, hint=fault.hint, cell=cell, sample=sample)
             if faults:
                 return None
-            shape = self._shapes.shape(body)
-            return self._parts(shape, body[PROMPT], str(raw), context, cell, places)
+            variant = self._variants.shape(body)
+            return self._parts(variant, body[PROMPT], str(raw), context, cell, places)
         except FieldError as error:
             collector.add(error.path, error.message, hint=error.hint, cause=error.cause, cell=cell, sample=sample)
             return None
 
     def _parts(
-        self, shape: RequestVariant, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
+        self, variant: RequestVariant, prompt: str, raw: str, context: Context, cell: Mapping[str, Json], places: Places
     ) -> _Made:
         """Return the parts of a task; `raw` is the prompt before normalisation. Raises `FieldError`."""
         self._readings.check_numbers(context, cell, raw)
-        earlier = self._readings.earlier(context, cell, shape, prompt, raw)
-        return shape, prompt, places.of(shape, prompt, context, cell), earlier
+        earlier = self._readings.earlier(context, cell, variant, prompt, raw)
+        return variant, prompt, places.of(variant, prompt, context, cell), earlier
 
     def _report_duplicates(self, collector: ProblemCollector, prints: set[int], names: set[int]) -> None:
         """Report cells that make the same request or path; expands the job again only if there are any."""

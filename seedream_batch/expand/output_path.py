@@ -29,14 +29,14 @@ class Places:
         self._numbered = template is not None and "index" in template.names
         self._reads_request = template is not None and (template.includes or "request" in template.names)
 
-    def of(self, shape: RequestVariant, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
+    def of(self, variant: RequestVariant, prompt: Json, context: Context, cell: Mapping[str, Json]) -> tuple[str, ...]:
         """Return the paths of a task, relative to the output folder, without extension. Raises `FieldError`."""
         if self._template is None:
             return self._default.render(cell, context["sample"])
         known = {
-            "size": shape.size,
-            "resolution": shape.resolution,
-            "request": {**shape.body, PROMPT: prompt} if self._reads_request else shape.body,
+            "size": variant.size,
+            "resolution": variant.resolution,
+            "request": {**variant.body, PROMPT: prompt} if self._reads_request else variant.body,
             **context,
             "index": 1,
         }
@@ -45,7 +45,7 @@ class Places:
                 return (safe_path(render_at(self._template, known, _PATH)),)
             return tuple(
                 safe_path(render_at(self._template, {**known, "index": index}, _PATH))
-                for index in range(1, shape.images + 1)
+                for index in range(1, variant.images + 1)
             )
         except BadPath as error:
             raise FieldError(_PATH, str(error), cause=error.cause) from error

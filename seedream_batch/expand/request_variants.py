@@ -82,8 +82,8 @@ class RequestVariants:
         except KeyError:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            shape = self._known[key] = self._build(context)
-            return shape
+            variant = self._known[key] = self._build(context)
+            return variant
 
     def _build(self, context: Context) -> RequestVariant | None:
         try:
@@ -156,11 +156,11 @@ class RequestVariants:
             price=self._job.budget.price_of(resolution),
         )
 
-    def texts(self, shape: RequestVariant, prompt: str, sample: int) -> tuple[str, str]:
+    def texts(self, variant: RequestVariant, prompt: str, sample: int) -> tuple[str, str]:
         """Return the canonical text of this variant with this prompt, and its fingerprint."""
-        if shape.around is not None:
-            return shape.around.of(prompt, sample)
-        return self._texts.of({**shape.body, PROMPT: prompt}, sample)
+        if variant.around is not None:
+            return variant.around.of(prompt, sample)
+        return self._texts.of({**variant.body, PROMPT: prompt}, sample)
 
 
 def images_asked(body: Mapping[str, Json]) -> int:

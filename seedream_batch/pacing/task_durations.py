@@ -127,15 +127,15 @@ def _place_polls(points: list[float], shares: list[float], cost: float) -> tuple
     following = [number] * number
     # Beyond the last point two or three polls follow, each a fifth of the age after the one before.
     least = [0.0] * number + [2 * cost + (BEHIND - 1) / 2 * points[-1]]
-    looks = [0.0] * number + [2.0]
+    polls = [0.0] * number + [2.0]
     for at in range(number - 1, -1, -1):
         best = math.inf
         # The best next point never decreases with the age, which bounds the search.
-        for look in range(at, (following[at + 1] if at + 1 < number else number) + 1):
-            seen = min(look + 1, number)
-            lag = points[look] * (left[at] - left[seen]) - (sums[seen] - sums[at])
-            total = cost + (lag + left[seen] * least[seen]) / left[at]
+        for poll in range(at, (following[at + 1] if at + 1 < number else number) + 1):
+            passed = min(poll + 1, number)
+            lag = points[poll] * (left[at] - left[passed]) - (sums[passed] - sums[at])
+            total = cost + (lag + left[passed] * least[passed]) / left[at]
             if total < best:
-                best, following[at], looks[at] = total, look, 1 + left[seen] * looks[seen] / left[at]
+                best, following[at], polls[at] = total, poll, 1 + left[passed] * polls[passed] / left[at]
         least[at] = best
-    return following, looks[0]
+    return following, polls[0]

@@ -95,10 +95,10 @@ def command(
     if not missing:
         again = _retry_flagged if flagged else _retry
         return again(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
-    anew, others = remake(target, chooses)
-    if anew:
-        images = number(sum(task.images for task in anew), "image")
-        show_chosen(anew, f"planned again, {images} to be paid for", then, "")
+    replanned, others = remake(target, chooses)
+    if replanned:
+        images = number(sum(task.images for task in replanned), "image")
+        show_chosen(replanned, f"planned again, {images} to be paid for", then, "")
     else:
         say("no image is known to be beyond all links; nothing was changed")
     if others:
