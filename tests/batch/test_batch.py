@@ -460,6 +460,7 @@ def test_all_names_are_there_whatever_was_imported_before():
         seedream_batch.runn  # noqa: B018
 
 
+@pytest.mark.thorough
 def test_type_checkers_see_the_types(tmp_path):
     pytest.importorskip("mypy", reason="the types are checked with mypy")
     program = """\

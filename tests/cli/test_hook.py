@@ -19,6 +19,7 @@ request: {prompt: "a {{ subject }}"}
 BROKEN = JOB.replace("version: 1", "version: 2")
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(not shutil.which("git"), reason="there is no git on this machine"),
     # Each of them installs the package, with all that it needs, into an environment of its own.
     pytest.mark.timeout(600),

@@ -234,6 +234,7 @@ class Events(RuleBasedStateMachine):
             assert image.target != image.path
 
 
+@pytest.mark.timeout(600)  # a server takes its time for each of thousands of steps
 def test_any_sequence_of_events(open_book):
     run_state_machine_as_test(
         type("Machine", (Events,), {"open_book": staticmethod(open_book)}),

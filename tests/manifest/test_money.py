@@ -285,6 +285,7 @@ CAP = 1_500_000
 KINDS = ("1:1", "16:9", "21:9")
 
 
+@pytest.mark.timeout(600)  # a server takes its time for each of thousands of steps
 @settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prices=st.lists(st.integers(500, UNSURE * DEFAULT_PRICE), min_size=3, max_size=3),

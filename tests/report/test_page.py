@@ -11,7 +11,7 @@ import pytest
 from seedream_batch.report.page_text import script
 from seedream_batch.selection.picks import parse_choice
 
-pytest.importorskip("playwright.sync_api", reason="the gallery is tested with playwright")
+pytestmark = pytest.mark.thorough
 
 LOADED = "[...document.querySelectorAll('.tile img')].every((one) => one.complete && one.naturalWidth > 0)"
 
