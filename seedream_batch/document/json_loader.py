@@ -6,10 +6,11 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias
 
-from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, decoded, encodable, located, refusal
+from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, decoded, located, refusal
 from seedream_batch.document.yaml_scalars import BadScalar, finite, integer
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, written_as
+from seedream_batch.model.text import encodable
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")

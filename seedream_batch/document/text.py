@@ -29,15 +29,6 @@ _BREAK = re.compile(r"\r\n|\r|\n")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def encodable(text: str) -> bool:
-    """Return whether UTF-8 can encode the text: it has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def located(text: str, index: int) -> tuple[int, int]:
     """Return the (line, column) of `text[index]`, both from 1."""
     line, start = 1, 0

@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import yaml
 
-from seedream_batch.document.text import MAX_BYTES, MAX_DEPTH, MAX_VALUES, MOST_PROBLEMS, decoded, encodable
+from seedream_batch.document.text import MAX_BYTES, MAX_DEPTH, MAX_VALUES, MOST_PROBLEMS, decoded
 from seedream_batch.document.yaml_errors import QUOTE_TEMPLATE, syntax_problem, template_at, wide_sign
 from seedream_batch.document.yaml_scalars import NUMERIC_START, WORDS, BadScalar, check_collection_tag, number, tagged
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Document, Json, Mark, Position, Problem, dotted, written_as
-from seedream_batch.model.text import UNPRINTABLE_IN_YAML, plain_value
+from seedream_batch.model.text import UNPRINTABLE_IN_YAML, encodable, plain_value
 
 MAX_ALIASED: Final = MAX_BYTES
 """Most characters from aliases: a long text repeated a few thousand times would exhaust the memory."""

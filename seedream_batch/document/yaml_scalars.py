@@ -12,6 +12,7 @@ from typing import Final
 
 from seedream_batch.document.text import MAX_DIGITS
 from seedream_batch.model.document import Json
+from seedream_batch.model.text import escaped
 
 WORDS: Final[Mapping[str, bool | None]] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -81,7 +82,7 @@ def _as_int(text: str) -> int:
     value = number(text) if text[:1] in NUMERIC_START and text else text
     if isinstance(value, int):
         return value
-    raise BadScalar(f"{_shown(text)} is not a whole number (!!int)")
+    raise BadScalar(f'"{escaped(text)}" is not a whole number (!!int)')
 
 
 def _as_float(text: str) -> float:
@@ -90,23 +91,19 @@ def _as_float(text: str) -> float:
         return value
     if isinstance(value, int):
         return finite(str(value))
-    raise BadScalar(f"{_shown(text)} is not a number (!!float)")
+    raise BadScalar(f'"{escaped(text)}" is not a number (!!float)')
 
 
 def _as_bool(text: str) -> bool:
     value = WORDS.get(text)
     if value is None:
-        raise BadScalar(f"{_shown(text)} is not a truth value (!!bool)", "write true or false")
+        raise BadScalar(f'"{escaped(text)}" is not a truth value (!!bool)', "write true or false")
     return value
 
 
 def _as_null(text: str) -> None:
     if text not in WORDS or WORDS[text] is not None:
-        raise BadScalar(f"{_shown(text)} is not null (!!null)")
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= 40 else text[:40] + "...")
+        raise BadScalar(f'"{escaped(text)}" is not null (!!null)')
 
 
 _TAGGED: Final[Mapping[str, Callable[[str], Json]]] = {

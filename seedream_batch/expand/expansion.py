@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.drafts import task_spec
 from seedream_batch.expand.duplicates import Duplicates, HashSet, image_paths
 from seedream_batch.expand.earlier_fingerprints import EarlierFingerprints, plain_prompt
 from seedream_batch.expand.matrix import cells, varying_names
@@ -109,7 +108,7 @@ class Expansion:
                     continue
                 variant, prompt, paths, earlier = parts
                 text, print_ = self._variants.texts(variant, prompt, sample)
-                spec = task_spec(
+                spec = TaskSpec(
                     print_, ordinal, sample, text, variant.images, paths, cell_text,
                     variant.model, variant.size, variant.resolution, variant.price,
                 )  # fmt: skip

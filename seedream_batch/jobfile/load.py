@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
-from seedream_batch.document.text import decoded, encodable, no_control
+from seedream_batch.document.text import decoded, no_control
 from seedream_batch.document.yaml_loader import as_written
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.expansion import BadReference, Expansion, ResolveReference
@@ -37,7 +37,7 @@ from seedream_batch.model.document import Document, Json, Position, Problem, Tab
 from seedream_batch.model.job import Axis, Job, OtherReadings, Reference
 from seedream_batch.model.locations import MANIFEST
 from seedream_batch.model.task import TaskSpec
-from seedream_batch.model.text import control_in, normal
+from seedream_batch.model.text import control_in, encodable, normal
 from seedream_batch.templates.engine import TemplateEngine, TemplateError
 from seedream_batch.validate import RequestSchema, checked_job
 

@@ -27,6 +27,47 @@ _JOINERS_ALONE: Final = re.compile("[\\s\u200c\u200d]*\\Z")
 _WORD: Final = re.compile(r"\w+")
 
 
+UNSEEN: Final = re.compile(
+    f"{CONTROL.pattern}|[\r\x7f-\x9f\u2028\u2029\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]|{_INVISIBLE.pattern}"
+)
+"""Characters that steer a terminal, end a line, change the text direction or cannot be seen.
+
+Tabs, line feeds, and the joiners that scripts and emoji need are none of them.
+"""
+
+LONGEST: Final = 60
+"""Most characters of a value in a message."""
+
+_ESCAPES: Final = {"\n": "\\n", "\t": "\\t", "\r": "\\r", '"': '\\"', "\\": "\\\\"}
+
+
+def encodable(text: str) -> bool:
+    """Return whether UTF-8 can encode the text: it has no lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def clean(text: str) -> str:
+    """Replace the characters of `UNSEEN`, for a terminal or a page."""
+    return text if text.isprintable() else UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def escaped(text: str) -> str:
+    """Shorten a text to `LONGEST` characters and escape everything that is not printable."""
+    short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
+    return "".join(map(_escape, short))
+
+
+def _escape(character: str) -> str:
+    if character in _ESCAPES or character.isprintable():
+        return _ESCAPES.get(character, character)
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
 def with_line_feeds(text: str) -> str:
     """Return the text with all line ends as line feeds, however the file was checked out."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

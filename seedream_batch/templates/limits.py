@@ -147,15 +147,6 @@ def to_text(value: Any, budget: Budget) -> str:
     raise TemplateError(f"{kind_of(value)} has no text", hint="does it lack a pair of parentheses?")
 
 
-def encodable(text: str) -> bool:
-    """Whether the text is one that UTF-8 can hold: without halves of characters."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def whole(value: Any, what: str) -> int:
     """Return an argument that must be an integer. Raises `TemplateError`."""
     if not isinstance(value, int):

@@ -16,8 +16,9 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 from jinja2 import Environment, nodes
 from jinja2.visitor import NodeTransformer
 
+from seedream_batch.model.text import encodable
 from seedream_batch.templates.filters import FILTERS
-from seedream_batch.templates.limits import MAX_NUMBER_BITS, TemplateError, encodable
+from seedream_batch.templates.limits import MAX_NUMBER_BITS, TemplateError
 from seedream_batch.templates.tests import TESTS
 
 _NODES_A_STEP: Final = 10

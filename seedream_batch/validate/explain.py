@@ -14,8 +14,9 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
+from seedream_batch.model.text import escaped
 from seedream_batch.validate.hints import Schema, hint_for, types_of, unknown_key, usable_name
-from seedream_batch.validate.quoting import bare, escaped, flow, path_text, shown
+from seedream_batch.validate.quoting import bare, flow, path_text, shown
 from seedream_batch.validate.rules import broken_rule
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from seedream_batch.model.document import Json
-from seedream_batch.validate.quoting import LONGEST, bare, flow
+from seedream_batch.model.text import LONGEST
+from seedream_batch.validate.quoting import bare, flow
 from seedream_batch.validate.suggestions import did_you_mean
 
 Schema = Mapping[str, Json]

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from seedream_batch.model.document import Json, dotted
-
-LONGEST = 60
-"""Most characters of a value in a message."""
+from seedream_batch.model.text import LONGEST, escaped
 
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.:/+-]*(?<! )")
 _NOT_TEXT = re.compile(r"(?i)true|false|null|yes|no|on|off|[-+.]?[0-9][0-9_.,eE+-]*")
@@ -32,12 +30,6 @@ def bare(value: Json) -> str:
     return value if isinstance(value, str) and len(value) <= LONGEST and _PLAIN.fullmatch(value) else shown(value)
 
 
-def escaped(text: str) -> str:
-    """Shorten a text to `LONGEST` characters and escape everything that is not printable."""
-    short = text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-    return "".join(_escape_character(character) for character in short)
-
-
 def flow(value: Json) -> str:
     """Return a value in YAML's flow style, ready to be copied."""
     if isinstance(value, Mapping):
@@ -59,13 +51,3 @@ def _scalar(value: Json) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return escaped(str(value))
-
-
-def _escape_character(character: str) -> str:
-    if character in '"\\':
-        return "\\" + character
-    if character.isprintable():
-        return character
-    code = ord(character)
-    named = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(character)
-    return named or (f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}")

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.drafts import task_spec
 from seedream_batch.expand.duplicates import HashSet
 from seedream_batch.expand.expansion import Expansion
 from seedream_batch.expand.output_path import Places
@@ -19,7 +18,6 @@ from seedream_batch.expand.path_safety import BadPath, _checked, is_harmless, sa
 from seedream_batch.jobfile import load_job
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.cell_names import CellNames
-from seedream_batch.model.task import TaskSpec
 from seedream_batch.templates.engine import TemplateEngine, TemplateError
 from seedream_batch.templates.render_cache import CachedTemplate
 
@@ -172,22 +170,6 @@ def test_the_names_of_cells_are_forgotten_before_they_fill_the_memory():
         assert names.of(f'{{"a":1,"b":"{number}"}}') == {"a": "1", "b": str(number)}
     assert len(names._rests) <= 4096
     assert len(names._names) <= 4096
-
-
-def test_a_task_that_is_made_quickly_is_a_task():
-    values = {
-        field.name: ("p",) if field.name == "paths" else number
-        for number, field in enumerate(dataclasses.fields(TaskSpec))
-    }
-    spec = task_spec(**values)
-    assert type(spec) is TaskSpec
-    assert spec == TaskSpec(**values)
-    assert repr(spec) == repr(TaskSpec(**values))
-    assert hash(spec) == hash(TaskSpec(**values))
-    assert dataclasses.replace(spec, price=7) == TaskSpec(**{**values, "price": 7})
-    assert task_spec(*values.values()) == spec
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.price = 7
 
 
 @given(st.lists(st.sampled_from([*"abcdefgh", "é", ""]), max_size=12))

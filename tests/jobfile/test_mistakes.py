@@ -144,7 +144,7 @@ ONE_MISTAKE = [
     ("  n: 2", '  n: "2"', '13:6: request.n: must be an integer from 1 to 15, got "2" (a quoted number'),
     ("  n: 2", "  n: 15", "13:6: request.n: 1 reference + n 15 make 16, the API takes at most 15 together"),
     ("  n: 2", "  n: 1e999", "13:6: request.n: 1e999 is not a number that JSON has"),
-    ("  n: 2", "  n: !!int two", "13:6: request.n: 'two' is not a whole number (!!int)"),
+    ("  n: 2", "  n: !!int two", '13:6: request.n: "two" is not a whole number (!!int)'),
     ("  n: 2", "  n: '{{ style }}'", "13:6: request.n: must give an integer, gave 'ink' [cell subject=panda size=1:1,"),
     (
         "  image_urls: [https",

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.report.page_text import clean, label, script
+from seedream_batch.model.text import clean
+from seedream_batch.report.page_text import label, script
 
 SMALL = """\
 version: 1
