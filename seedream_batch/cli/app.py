@@ -132,6 +132,9 @@ def _unexpected(error: Exception) -> int:
 
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
     message = _OF_THE_MACHINE.get(number) if number else None
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
+        tell("seedream-batch: the current folder was deleted; change to another one, or give whole paths")
+        return 2
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         message = "this machine starts no more threads; raise the limit (ulimit -u)"
     if message is not None:
@@ -149,6 +152,16 @@ def _unexpected(error: Exception) -> int:
         " from."
     )
     return 1
+
+
+def _has_current_folder() -> bool:
+    import os
+
+    try:
+        os.getcwd()  # noqa: PTH109 - `Path.cwd` is the same
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _without_secrets(text: str) -> str:

@@ -150,6 +150,31 @@ def test_a_current_folder_that_was_deleted(folder, tmp_path_factory):
     assert (done.returncode, "2 of them new" in done.stdout) == (0, True), done
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "job.yaml"],
+        ["run", "../job.yaml", "--summary", "s.json"],
+        ["run", "JOB", "--emulate", "--summary", "s.json"],
+        ["plan", "../job.yaml"],
+        ["export", "JOB", "--emulate", "--format", "csv", "--to", "set"],
+        ["report", "JOB", "--emulate", "--to", "gallery"],
+        ["init", "new.yaml"],
+        ["manifest", "copy", "a.db", "b.db"],
+    ],
+)
+def test_a_path_from_a_current_folder_that_was_deleted(folder, tmp_path, capsys, monkeypatch, arguments):
+    with pytest.raises(SystemExit):
+        main(["run", str(folder / "job.yaml"), "--emulate", "--quiet"])
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    code, told = ended(capsys, *(argument.replace("JOB", str(folder / "job.yaml")) for argument in arguments))
+    assert code in {2, 8}
+    assert len(told.splitlines()) <= 3
+
+
 @pytest.mark.parametrize("files", [12, 24])
 def test_few_open_files(folder, files):
     """Told before anything is bought."""

@@ -1,6 +1,7 @@
 """Output folders that cannot be: told in a sentence by every command, before anything is bought."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,25 @@ def test_odd_folders_for_exports_and_galleries(bench, serve, to):
         assert (done.code in {2, 8}, "Traceback" in done.err) == (True, False), done
         assert done.err.strip()
     assert sorted(path.name for path in bench.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("there", ["link", "loop", "fifo", "folder"])
+def test_a_manifest_that_is_no_file_buys_nothing_again(bench, serve, there):
+    """A link to a disk that is not mounted, or what somebody put there: a new manifest would buy all again."""
+    serve()
+    job(bench, "images")
+    assert bench.call("run").code == 0
+    requests = bench.requests()
+    manifest = bench.folder / "images" / "manifest.db"
+    for file in manifest.parent.iterdir():
+        file.unlink()
+    if there in {"link", "loop"}:
+        manifest.symlink_to("/mnt/none/manifest.db" if there == "link" else "manifest.db")
+    elif there == "fifo":
+        os.mkfifo(manifest)
+    else:
+        manifest.mkdir()
+    for verb in ("plan", "run", "status", "verify"):
+        done = bench.call(verb)
+        assert (done.code, "manifest.db" in done.err, "Traceback" in done.err) == (8, True, False), (verb, done)
+    assert bench.requests() == requests

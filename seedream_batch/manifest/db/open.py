@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from seedream_batch.errors import UsageError, translate_os_errors
+from seedream_batch.errors import UsageError
 from seedream_batch.manifest.db.connection import Connection
-from seedream_batch.manifest.db.sqlite import SqliteConnection, is_blank
+from seedream_batch.manifest.db.sqlite import SqliteConnection, check_type, is_blank
 from seedream_batch.model.locations import Place, Server
 
 
@@ -30,9 +30,8 @@ def connect(place: Place, *, read_only: bool = False, shared: bool = False) -> C
 def exists(place: Place) -> bool:
     """Return whether there is a manifest, which an empty file is not. Raises what `connect` does if unknown."""
     if isinstance(place, Path):
-        with translate_os_errors(place):
-            present = place.exists()
-        return present and not is_blank(place)
+        check_type(place)
+        return place.exists() and not is_blank(place)
     with _needing_psycopg():
         from seedream_batch.manifest.db.postgres_session import is_there
     return is_there(place)

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from seedream_batch.errors import ManifestBusy, ManifestError, StorageError, UsageError
+from seedream_batch.errors import ManifestBusy, ManifestError, StorageError, UsageError, translate_os_errors
 from seedream_batch.manifest.db.connection import PATIENCE, Connection
 from seedream_batch.manifest.db.sqlite_schema import check_version, is_newest, migrate
 
@@ -59,6 +59,7 @@ class SqliteConnection(Connection):
                 f"the SQLite of this Python is {sqlite3.sqlite_version}, and a manifest needs {oldest} or newer: use"
                 " another Python, or a manifest on PostgreSQL"
             )
+        check_type(path)
         if not read_only:
             _make_private(path)
         if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
@@ -146,6 +147,19 @@ class SqliteConnection(Connection):
 
     def close(self) -> None:
         self._raw.close()
+
+
+def check_type(path: Path) -> None:
+    """Raise `StorageError` for what is no file, and for a broken link, which would start a second manifest."""
+    with translate_os_errors(path):
+        present = path.exists()
+        if not present and path.is_symlink():
+            raise StorageError(
+                f"{path} is a link to {path.readlink()}, which leads nowhere; mount or restore that first, since"
+                " without its manifest the job would be bought again"
+            )
+    if present and not path.is_file():
+        raise StorageError(f"{path} is no file; a manifest is one: put it back there")
 
 
 def is_blank(path: Path) -> bool:
