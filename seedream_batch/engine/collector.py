@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections import defaultdict
 from collections.abc import Sequence
@@ -44,13 +43,13 @@ from seedream_batch.lifecycle import (
     with_images,
 )
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.image_store import StoredFile
+from seedream_batch.manifest.image_store import StoredFile, Storing
+from seedream_batch.manifest.task_store import Delivery
 from seedream_batch.model.job import REFERENCE
 from seedream_batch.model.outcome import Fetched, ImageUrl, Poll, Polled
 from seedream_batch.model.service_messages import is_dead_reference
 from seedream_batch.model.task import (
     KNOWN_FOR,
-    NOT_THERE,
     SAME_BYTES,
     ImageRecord,
     ImageState,
@@ -392,10 +391,9 @@ class Collector:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        if waiting:
-            current = await self._context.writer.do(Manifest.images, task.id)
-            if all(image.state is ImageState.STORED for image in current):
-                await clear_leftovers(self._context, task, [image.index for image in current])
+        rest = [image for image in images if image.state is not ImageState.ANNOUNCED]
+        if waiting and all(results) and all(image.state is ImageState.STORED for image in rest):
+            await clear_leftovers(self._context, task, [image.index for image in images])
 
     async def look(self, task: TaskRecord, age: float, *, overdue: bool = False) -> Poll:
         """Poll every task id of a task once; `age` in seconds since its submission. Raise `RunStopped`."""
@@ -452,29 +450,21 @@ class Collector:
 
     async def _succeeded(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
         context = self._context
-
-        def deliver(manifest: Manifest) -> tuple[list[ImageRecord], str, tuple[int, str]]:
-            with manifest.group():
-                images = manifest.succeeded(
-                    task, poll.images, cost=poll.cost, why=move.why, now=now,
-                    default_expiry=now + DEFAULT_LINK_LIFETIME,
-                )  # fmt: skip
-                # Images of an earlier attempt may be stored already.
-                delivered = sum(image.state not in NOT_THERE for image in images)
-                at_most = leaves_count_open(json.loads(task.body))
-                warning = wrong_count(delivered, task.images, poll.errors, at_most=at_most)
-                manifest.warn_of_task(task.id, warning)
-            return images, warning, manifest.counted(task.id)
-
-        images, warning, (cost, note) = await context.writer.do(deliver)
-        if warning:
-            self._flag(task, warning)
-        context.record.stats.cost += cost
+        at_most = leaves_count_open(json.loads(task.body))
+        delivery = Delivery(
+            task, poll.images, poll.cost, move.why, now, now + DEFAULT_LINK_LIFETIME,
+            warn=lambda delivered: wrong_count(delivered, task.images, poll.errors, at_most=at_most),
+        )  # fmt: skip
+        result = await context.writer.join(Manifest.succeed_all, delivery)
+        if result.warning:
+            self._flag(task, result.warning)
+        context.record.stats.cost += result.cost
+        note = result.note
         if note and note not in self._noted:
             # Reported once: thousands of tasks may have the same note.
             self._noted.add(note)
             context.control.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
-        return images
+        return result.images
 
     async def _failed(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> None:
         """Record a failed task; it is planned again while it has attempts left and the failure is not final."""
@@ -502,37 +492,37 @@ class Collector:
                 sha256 = url.removeprefix(REFERENCE)
                 await context.writer.do(Manifest.forget_upload, sha256, origin)
 
-    async def _fetch(self, task: TaskRecord, image: ImageRecord) -> None:
-        """Download one image until it is stored, given up or left for the next run.
+    async def _fetch(self, task: TaskRecord, image: ImageRecord) -> bool:
+        """Download one image until it is stored, given up or left for the next run; return whether it is stored.
 
         Raise `RunStopped` or `StorageError`.
         """
         context = self._context
-        bad = lasting = 0
+        tries = bad = lasting = 0
         until: float | None = None
-        for tries in itertools.count(1):
+        while True:
+            tries += 1
             host = host_of(image.url)
             await context.control.rest(self._paused_hosts.get(host, 0.0) - context.clock.monotonic())
             async with self._downloads:
                 context.control.check()
                 result = await self._try(task, image)
             if result.kind is Fetched.WHOLE:
-                await self._store(task, image, await self._better_download(task, image, result))
-                return
+                return await self._store(task, image, await self._better_download(task, image, result))
             self._breaker.failed(task.id, result.message)
             # A redirect to a forbidden address counts as bad too, though a captive portal may cause it for a while.
             bad += result.bad or result.kind is Fetched.REFUSED
             if bad == MOST_TRIES and result.stands_in and context.clock.unix() < (image.expires_at or 0.0):
                 # The host may have the image later; as long as the link is valid, each run tries again.
                 self._leave_for_next_run(task, image, result.message)
-                return
+                return False
             if bad == MOST_TRIES:
                 if self._breaker.open:
                     # A page in place of every image points to the network path, not to the images.
                     self._leave_for_next_run(task, image, result.message)
                 else:
                     await self._give_up(task, image, ImageState.REJECTED, result.message)
-                return
+                return False
             lasting += result.lasting
             now = context.clock.monotonic()
             until = now + TRYING if until is None else until
@@ -542,11 +532,11 @@ class Collector:
             hopeless = context.control.reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
             fresh = await self._next_try(task, image, result, tries, 0.0 if hopeless else wait)
             if fresh is None:
-                return
+                return False
             image = fresh
             if hopeless:
                 self._leave_for_next_run(task, image, result.message)
-                return
+                return False
 
     async def _better_download(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> _DownloadResult:
         """Return the download, or a better one if it is not what was requested and repeating it helps.
@@ -585,7 +575,7 @@ class Collector:
         file = result.file
         if file is None:
             raise AssertionError("a whole download has a file")
-        twin = await self._context.writer.do(Manifest.twin, image, file.sha256)
+        twin = await self._context.writer.join(Manifest.twins, (image, file.sha256), reads=True)
         return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
 
     def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
@@ -689,10 +679,10 @@ class Collector:
         file = StoredFile(temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format)
         return _DownloadResult(Fetched.WHOLE, temp_path=path, file=file, picture=picture)
 
-    async def _store(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
+    async def _store(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> bool:
         """Give the verified file its final name: record path and hash, rename, record that it is stored.
 
-        That order makes a crash in between recoverable by the hash.
+        That order makes a crash in between recoverable by the hash. Return whether it is stored.
         """
         context = self._context
         temp_path, file, picture = result.temp_path, result.file, result.picture
@@ -709,11 +699,12 @@ class Collector:
             if path != "" and await asyncio.to_thread(_is_stored, context.folder, path, file.sha256):
                 # A run that stopped at once had given it its name already.
                 await self._stored(task, image, file)
-                return
+                return True
             context.record.stats.trouble += 1
             context.control.stop_submitting(StopReason.STORAGE, str(error))
-            return
+            return False
         await self._stored(task, image, file)
+        return True
 
     async def _place(self, temp_path: Path, path: str, sha256: str) -> None:
         """Give a file its final name; an earlier image of the job is moved aside.
@@ -739,7 +730,8 @@ class Collector:
         context = self._context
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
         doubt = self._not_as_requested(task, file)
-        warning = await context.writer.do(Manifest.store, image, file, why, doubt, context.clock.unix())
+        storing = Storing(image, file, why, doubt, context.clock.unix())
+        warning = await context.writer.join(Manifest.store_all, storing)
         context.record.stats.stored += 1
         self._breaker.stored()
         context.record.stats.stored_bytes += file.bytes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import PurePosixPath
 
 from seedream_batch.engine.context import RunContext
@@ -19,7 +19,7 @@ from seedream_batch.files.image_inspection import FORMATS
 from seedream_batch.files.integrity import GONE, CheckResult, ExpectedFile, check_size, identical
 from seedream_batch.files.local_folder import Changed, Occupied
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.image_store import StoredFile
+from seedream_batch.manifest.image_store import Placement, StoredFile
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, home_of, image_path
 
 SUPERSEDED = "superseded"
@@ -159,19 +159,26 @@ async def assign_place(
         path = f"{SUPERSEDED}/{stem}-{task.id}-{image.index}.{extension}"
         places = []
 
-    def note(manifest: Manifest) -> tuple[ImageRecord, bool] | None:
-        """Record the path, or return the image that is in the way."""
-        for found in manifest.owners(places):
-            if found[0].task != task.id and (_gives_way(*found) or found[0].path == path):
-                return found
-        manifest.record_path(image, path, file, context.clock.unix())
-        return None
-
-    while (found := await context.writer.do(note)) is not None:
+    while (
+        found := await context.writer.join(_place, (Placement(image, path, file, context.clock.unix()), places))
+    ) is not None:
         if not _gives_way(*found):
             raise Occupied(f"{context.folder.named(path)} belongs to another picture of this job")
         await _step_aside(context, *found)
     return path
+
+
+def _place(manifest: Manifest, wanted: Sequence[tuple[Placement, list[str]]]) -> list[tuple[ImageRecord, bool] | None]:
+    """Record the path of each image, or return the image that is in its way at one of its places."""
+    owners = {owner[0].path: owner for owner in manifest.owners([path for _, places in wanted for path in places])}
+    blocked: list[tuple[ImageRecord, bool] | None] = []
+    for placement, places in wanted:
+        others = [owners[path] for path in places if path in owners and owners[path][0].task != placement.image.task]
+        blocked.append(next((other for other in others if _gives_way(*other) or other[0].path == placement.path), None))
+    free = [placement for (placement, _), other in zip(wanted, blocked, strict=True) if other is None]
+    if free:
+        manifest.record_paths(free)
+    return blocked
 
 
 async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterable[int]) -> None:
@@ -186,12 +193,18 @@ async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterab
     stems = {first, *(f"{first}-{index}" for index in range(1, MOST_IMAGES + 1))} - own
     paths = [f"{stem}.{extension}" for stem in sorted(stems) for extension in EXTENSIONS]
 
-    def left_over(manifest: Manifest) -> list[ImageRecord]:
-        owned = [image for image, wanted in manifest.owners(paths) if not wanted and image.task != task.id]
-        return [image for image in owned if manifest.task(image.task).paths[0] == first]
-
-    for image in await context.writer.do(left_over):
+    for image in await context.writer.join(_left_over, (task, paths), reads=True):
         await _step_aside(context, image, wanted=False)
+
+
+def _left_over(manifest: Manifest, wanted: Sequence[tuple[TaskRecord, list[str]]]) -> list[list[ImageRecord]]:
+    """For each task: the images at these paths that no task of the job has any more, and that had its place."""
+    owners = manifest.owners([path for _, paths in wanted for path in paths])
+    left = [(image, manifest.task(image.task).paths[0]) for image, of_job in owners if not of_job]
+    return [
+        [image for image, place in left if image.path in paths and image.task != task.id and place == task.paths[0]]
+        for task, paths in wanted
+    ]
 
 
 def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as the manifest says

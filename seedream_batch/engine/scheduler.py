@@ -286,7 +286,7 @@ class Scheduler:
             # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
             ahead = self._page_size() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._page_size(), ahead)
-            tasks = await context.writer.do(Manifest.due, most, now, only)
+            tasks = await context.writer.read(Manifest.due, most, now, only)
             fresh = [task for task in tasks if task.id not in self._working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
                 break
@@ -387,7 +387,9 @@ class Scheduler:
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
         """Wait until a task may be submitted; return whether any can be expected. `only` limits it to these tasks."""
         context = self._context
-        due = await context.writer.do(Manifest.next_due, only)
+        manifest = context.writer.manifest
+        planned_again = manifest.planned_again
+        due = await context.writer.read(Manifest.next_due, only)
         if due is not None and due > now + LONGEST_WAIT:
             # No pause is that long: the clock was set back.
             self._due_by = due
@@ -403,11 +405,14 @@ class Scheduler:
         if not self._working:
             # A due task that was not read is blocked by a file, or has just become due.
             return due is not None and not self._occupied
-        self._changed.clear()
-        if context.coordination.lease is None:
-            await context.control.until(self._changed)
-        else:
+        if context.coordination.lease is not None:
+            self._changed.clear()
             await context.control.until(self._changed, BEAT)
+            return True
+        await self._until_changed()
+        while due is None and self._working and manifest.planned_again == planned_again:
+            # Nothing is planned, so there is nothing to read.
+            await self._until_changed()
         return True
 
     async def _take_slot(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 from seedream_batch.client.service import longest_submission
@@ -20,7 +21,7 @@ from seedream_batch.lifecycle import Move, after_submission, backoff
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.rescue_log import Rescued
-from seedream_batch.manifest.task_store import Claim, Claimed, Intent
+from seedream_batch.manifest.task_store import Acceptance, Claim, Claimed, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.service_messages import is_dead_reference, is_moderation
 from seedream_batch.model.task import TaskRecord, TaskState
@@ -60,6 +61,7 @@ class Submitter:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._references = ReferenceSender(context)
+        self._claim_each = partial(_claim_each, context)
         self._most_unanswered = 4
         self._unanswered = 0
         self._answered = Signal()
@@ -269,7 +271,7 @@ class Submitter:
 
     async def _claim(self, intent: Intent) -> Claimed:
         context = self._context
-        return await context.writer.do(Manifest.claim, [intent], context.job.budget, context.clock.unix())
+        return await context.writer.join(self._claim_each, intent)
 
     def _granted(self, claimed: Claimed) -> Claim | None:
         if claimed.stopped_by:
@@ -316,15 +318,10 @@ class Submitter:
         context = self._context
         task = claim.task
         deadline = now + context.job.run.task_timeout
-
-        def store(manifest: Manifest) -> TaskRecord:
-            return manifest.accepted(
-                task, outcome.task_ids, deadline=deadline, why=move.why, now=now, kept=outcome.kept
-            )
-
+        acceptance = Acceptance(task, outcome.task_ids, deadline, move.why, now, outcome.kept)
         rescued = False
         try:
-            storing: Awaitable[TaskRecord] = context.writer.do(store)
+            storing: Awaitable[TaskRecord] = context.writer.join(Manifest.accept_all, acceptance)
             if not context.writer.manifest.quick:
                 storing = asyncio.ensure_future(storing)
                 if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
@@ -471,3 +468,7 @@ class Submitter:
                     await context.control.rest(backoff(self._bad_uploads, random=context.random))
             case _:
                 context.control.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")
+
+
+def _claim_each(context: RunContext, manifest: Manifest, intents: Sequence[Intent]) -> list[Claimed]:
+    return manifest.claim_each(intents, context.job.budget, context.clock.unix())

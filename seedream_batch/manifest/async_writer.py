@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from seedream_batch.errors import Collision, ConnectionLost, ManifestBusy, StorageError
@@ -15,6 +17,7 @@ from seedream_batch.manifest.manifest import Manifest
 MOST_COLLISIONS = 20
 """Times in a row that a transaction may be aborted because of another one."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Args = ParamSpec("Args")
 
@@ -29,15 +32,33 @@ def repeated(call: Callable[[], Result]) -> Result:
     return call()
 
 
-_Call = tuple[Callable[[Manifest], Any], asyncio.Future[Any]]
+_Method = Callable[[Manifest, Sequence[Any]], Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    method: _Method
+    item: Any
+    future: asyncio.Future[Any]
+    reads: bool
+    """Whether it only reads."""
+
+
 _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
+
+
+class _CallFailed(Exception):
+    """A call of a transaction failed: it is rolled back, and its calls are made one by one."""
 
 
 class ManifestWriter:
     """Runs calls on the manifest in the order they were made; has it to itself until `close`.
 
-    Calls that are made together share one commit; each still fails or succeeds by itself, and its result is given
-    only when it is durable. The statements of a file take microseconds and run where the calls are made: on a thread,
+    Calls that are waiting when a transaction begins share it; each still fails or succeeds by itself, and its result is
+    given only when it is durable. They share it without savepoints: only if one of them fails, all are rolled back and
+    made once more, each with a savepoint. So a call may be made twice; it must not change anything but the manifest.
+
+    The statements of a file take microseconds and run where the calls are made: on a thread,
     each of them would wait for the interpreter. What takes its time has a thread: the sync of a commit, and with a
     server every statement. When a server is gone, everything waits for it; what was not committed is done anew.
 
@@ -70,10 +91,33 @@ class ManifestWriter:
 
         Arguments are evaluated now, not when the call is carried out. Cancelling the wait does not undo the call.
         """
+        result: Result = await self._enqueue(lambda manifest, _: [call(manifest, *args, **kwargs)])
+        return result
+
+    async def read(
+        self, call: Callable[Concatenate[Manifest, Args], Result], *args: Args.args, **kwargs: Args.kwargs
+    ) -> Result:
+        """Like `do`, for a call that only reads a manifest in a file: where all do that, they need no transaction."""
+        result: Result = await self._enqueue(lambda manifest, _: [call(manifest, *args, **kwargs)], reads=True)
+        return result
+
+    async def join(
+        self, method: Callable[[Manifest, Sequence[Item]], Sequence[Result]], item: Item, *, reads: bool = False
+    ) -> Result:
+        """Return the result for one item of a method that takes many, once it is durable; raise its error if it failed.
+
+        Items for the same method that share a transaction are given to it together, when the first of them has its
+        turn. Nobody waits for one call before another of the same transaction, so that changes no order. `reads` as
+        for `read`.
+        """
+        result: Result = await self._enqueue(method, item, reads=reads)
+        return result
+
+    async def _enqueue(self, method: _Method, item: object = None, *, reads: bool = False) -> Any:
         if self._closed:
             raise RuntimeError("the manifest's writer is closed")
-        future: asyncio.Future[Result] = self._loop.create_future()
-        self._calls.append((lambda manifest: call(manifest, *args, **kwargs), future))
+        future: asyncio.Future[Any] = self._loop.create_future()
+        self._calls.append(_Call(method, item, future, reads))
         if self._idle.is_set():
             self._idle.clear()
             self._loop.call_soon(self._next)
@@ -102,7 +146,12 @@ class ManifestWriter:
         if self._broken or not self._calls:
             self._idle.set()
             return
-        batch = [self._calls.popleft() for _ in range(min(len(self._calls), self._most))]
+        self._start([self._calls.popleft() for _ in range(min(len(self._calls), self._most))])
+
+    def _start(self, batch: list[_Call], *, apart: bool = False) -> None:
+        if self.manifest.quick and all(call.reads for call in batch):
+            self._end(batch, self._read(batch), None)
+            return
         transaction = self.manifest.group()
         if not self.manifest.quick:
             try:
@@ -118,13 +167,13 @@ class ManifestWriter:
             except ManifestBusy:
                 # Another program has locked the file.
                 def begun(sql: Sql | None, error: BaseException | None) -> None:
-                    self._begun(batch, transaction, sql, error)
+                    self._begun(batch, transaction, sql, error, apart=apart)
 
                 self._on_thread(lambda: self._begin_later(transaction), begun)
             except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
-                self._begun(batch, transaction, None, error)
+                self._begun(batch, transaction, None, error, apart=apart)
             else:
-                self._begun(batch, transaction, sql, None)
+                self._begun(batch, transaction, sql, None, apart=apart)
         except BaseException:
             self._break_off()
             raise
@@ -137,7 +186,13 @@ class ManifestWriter:
             self.manifest.wait_for_lock(0)
 
     def _begun(
-        self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None
+        self,
+        batch: list[_Call],
+        transaction: Transaction,
+        sql: Sql | None,
+        error: BaseException | None,
+        *,
+        apart: bool,
     ) -> None:
         """Run the calls, and have them committed."""
         if sql is None:
@@ -145,7 +200,14 @@ class ManifestWriter:
             return
         before = self.manifest.changes
         try:
-            outcomes = self._run(batch)
+            outcomes = self._apart(batch) if apart else self._together(batch)
+        except _CallFailed as failure:
+            error = _taken_back(transaction, failure)
+            if error is failure:
+                self._start(batch, apart=True)
+            else:
+                self._end(batch, [], error)
+            return
         except Exception as failure:  # noqa: BLE001 - it is not swallowed: every caller gets it
             self._end(batch, [], _taken_back(transaction, failure))
             return
@@ -176,18 +238,20 @@ class ManifestWriter:
 
     def _end(self, batch: list[_Call], outcomes: list[_Outcome], error: BaseException | None) -> None:
         """Gives the outcomes, or to all the error, and goes on once those who waited have made their next calls."""
-        _give(outcomes if error is None else [(future, None, error) for _, future in batch])
+        _give(outcomes if error is None else [(call.future, None, error) for call in batch])
         self._loop.call_soon(self._next)
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
         """All of a transaction, on the thread; from its start again if it was broken off, or the line was lost."""
-        told = False
+        told = apart = False
         collisions = 0
         while True:
             outcomes: list[_Outcome] | None = None
             try:
                 with self.manifest.group():
-                    outcomes = self._run(batch)
+                    outcomes = self._apart(batch) if apart else self._together(batch)
+            except _CallFailed:
+                apart = True
             except Collision:
                 # The server let the other transaction continue.
                 collisions += 1
@@ -202,22 +266,61 @@ class ManifestWriter:
             else:
                 return outcomes
 
-    def _run(self, batch: list[_Call]) -> list[_Outcome]:
+    def _together(self, batch: list[_Call]) -> list[_Outcome]:
+        """Make all calls, or raise `_CallFailed` if one of them fails."""
+        try:
+            with self.manifest.one_part():
+                return self._grouped(batch, self._check_transaction)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise _CallFailed from error
+
+    def _read(self, batch: list[_Call]) -> list[_Outcome]:
+        """Make calls that only read."""
+        try:
+            return self._grouped(batch, lambda: None)
+        except Exception:  # noqa: BLE001 - whoever made the call that failed gets the error below
+            return [self._outcome(call) for call in batch]
+        except BaseException:
+            self._break_off()
+            raise
+
+    def _grouped(self, batch: list[_Call], check: Callable[[], None]) -> list[_Outcome]:
+        """Make the calls, those of the same method together; `check` after each."""
+        groups: defaultdict[_Method, list[_Call]] = defaultdict(list)
+        for call in batch:
+            groups[call.method].append(call)
         outcomes: list[_Outcome] = []
-        for call, future in batch:
-            try:
-                # A savepoint of its own: a call that makes several changes makes all of them or none.
-                with self.manifest.group():
-                    result = call(self.manifest)
-                outcomes.append((future, result, None))
-            except StorageError:
-                raise
-            except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
-                outcomes.append((future, None, error))
-            if not self.manifest.in_transaction:
-                # SQLite gave up the whole transaction by itself, what came before in it included.
-                raise StorageError(f"{self.manifest.name}: the transaction was lost")
+        for method, calls in groups.items():
+            results = method(self.manifest, [call.item for call in calls])
+            outcomes += [(call.future, result, None) for call, result in zip(calls, results, strict=True)]
+            check()
         return outcomes
+
+    def _apart(self, batch: list[_Call]) -> list[_Outcome]:
+        """Make the calls one by one, each with the savepoint that it is rolled back to if it fails."""
+        outcomes: list[_Outcome] = []
+        for call in batch:
+            outcome = self._outcome(call, savepoint=True)
+            if isinstance(outcome[2], StorageError):
+                raise outcome[2]
+            outcomes.append(outcome)
+            self._check_transaction()
+        return outcomes
+
+    def _outcome(self, call: _Call, *, savepoint: bool = False) -> _Outcome:
+        try:
+            with self.manifest.group() if savepoint else nullcontext():
+                [result] = call.method(self.manifest, [call.item])
+        except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
+            return call.future, None, error
+        return call.future, result, None
+
+    def _check_transaction(self) -> None:
+        """Raise `StorageError` if SQLite rolled the whole transaction back, which it does after some errors."""
+        if not self.manifest.in_transaction:
+            raise StorageError(f"{self.manifest.name}: the transaction was lost")
 
     def _break_off(self) -> None:
         """Stop: an open transaction ends with the connection and is not committed."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.db.connection import Cursor, Sql, marks
+from seedream_batch.manifest.db.connection import Cursor, Sql, insert, marks
 from seedream_batch.manifest.db.open import connect
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.locations import Place
@@ -39,6 +40,24 @@ MOVED_TO = "moved_to"
 """Fact: where the manifest was moved; from then on it is read-only."""
 
 
+class OneByOne(Exception):
+    """Items that a method was given together influence each other: each has to be given to it by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A transition of a task from the state and attempt of its record: why, when, and the columns that it sets."""
+
+    task: TaskRecord
+    why: str
+    now: float
+    columns: Mapping[str, object]
+
+
+Event = tuple[float, int, int | None, str, str, str]
+"""What the log says of a transition: when, task, image, old and new state, why."""
+
+
 class BaseStore:
     """A manifest open for writing; see `Manifest`, which combines all stores."""
 
@@ -48,9 +67,12 @@ class BaseStore:
         self.name = self._connection.name
         """The manifest for people."""
         self._run: int | None = None
+        self.planned_again = 0
+        """A number that grows whenever a task becomes planned again."""
         self._account = 1
         """The account that tasks are sent with."""
         self.group = self._connection.transaction
+        self.one_part = self._connection.one_part
         self.wait_for_lock = self._connection.wait_for_lock
         try:
             with self.group() as sql:
@@ -181,27 +203,27 @@ class BaseStore:
         found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
         return [found[number] for number in numbers]
 
-    def _move(
-        self,
-        sql: Sql,
-        task: TaskRecord,
-        new: TaskState,
-        why: str,
-        now: float,
-        **columns: object,
-    ) -> None:
+    def _move(self, sql: Sql, task: TaskRecord, new: TaskState, why: str, now: float, **columns: object) -> None:
         """From the state that the record names, and the attempt: an answer to an earlier one moves nothing."""
-        old = task.state
-        if new not in EDGES[old]:
-            raise StaleTransition(f"a task does not go from {old} to {new}")
-        sets = {"state": new, "updated_at": now, **columns}
-        assignments = ", ".join(f"{name} = ?" for name in sets)
-        cursor = sql.execute(
+        self._move_all(sql, new, [Move(task, why, now, columns)])
+
+    def _move_all(self, sql: Sql, new: TaskState, moves: Sequence[Move]) -> None:
+        """Move each task, or none: the same transition, which sets the same columns."""
+        for move in moves:
+            if new not in EDGES[move.task.state]:
+                raise StaleTransition(f"a task does not go from {move.task.state} to {new}")
+        self.planned_again += new is TaskState.PLANNED
+        assignments = ", ".join(f"{name} = ?" for name in ("state", "updated_at", *moves[0].columns))
+        cursor = sql.executemany(
             f"UPDATE tasks SET {assignments} WHERE id = ? AND state = ? AND attempt = ?",
-            (*sets.values(), task.id, old, task.attempt),
+            [
+                (new, move.now, *move.columns.values(), move.task.id, move.task.state, move.task.attempt)
+                for move in moves
+            ],
         )
-        one_row(cursor, f"task {task.id} in state {old}, attempt {task.attempt},")
-        self._log(sql, task.id, old, new, why, now)
+        task = moves[0].task
+        all_rows(cursor, len(moves), f"task {task.id} in state {task.state}, attempt {task.attempt},")
+        self._log_all(sql, [(move.now, move.task.id, None, move.task.state, new, move.why) for move in moves])
 
     def _leaving(self, task: TaskRecord, *states: TaskState) -> None:
         """Raise `StaleTransition` unless the task is in one of these states: `EDGES` alone would allow too much."""
@@ -210,26 +232,29 @@ class BaseStore:
             raise StaleTransition(f"task {task.id} is {task.state}, not {expected}; nothing was changed")
 
     def _log(self, sql: Sql, task: int, old: str, new: str, why: str, now: float, *, image: int | None = None) -> None:
-        sql.execute(
-            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (now, self._run, task, image, old, new, why),
-        )
+        self._log_all(sql, [(now, task, image, old, new, why)])
 
-    def _log_all(self, sql: Sql, old: TaskState, new: TaskState, tasks: Iterable[tuple[int, str]], now: float) -> None:
-        """The same move of many tasks, each with its reason."""
-        sql.executemany(
-            "INSERT INTO events (at, run, task, image, old, new, why) VALUES (?, ?, ?, NULL, ?, ?, ?)",
-            [(now, self._run, task, old, new, why) for task, why in tasks],
-        )
+    def _log_all(self, sql: Sql, events: Sequence[Event]) -> None:
+        insert(sql, "events (run, at, task, image, old, new, why)", [(self._run, *event) for event in events])
 
-    def _attempt(self, sql: Sql, task: TaskRecord, outcome: str, *, task_ids: str | None = None) -> None:
-        cursor = sql.execute(
+    def _attempt(self, sql: Sql, task: TaskRecord, outcome: str) -> None:
+        self._attempts(sql, outcome, [(task, None)])
+
+    def _attempts(self, sql: Sql, outcome: str, tasks: Sequence[tuple[TaskRecord, str | None]]) -> None:
+        """Note the outcome of the newest attempt of each task, and its task ids, if any are new."""
+        cursor = sql.executemany(
             "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
-            (outcome, task_ids, task.id, task.attempt),
+            [(outcome, task_ids, task.id, task.attempt) for task, task_ids in tasks],
         )
-        one_row(cursor, f"attempt {task.attempt} of task {task.id}")
+        all_rows(cursor, len(tasks), f"attempt {tasks[0][0].attempt} of task {tasks[0][0].id}")
 
 
 def one_row(cursor: Cursor, what: str) -> None:
-    if cursor.rowcount != 1:
+    """Raise `StaleTransition` unless a statement changed one row."""
+    all_rows(cursor, 1, what)
+
+
+def all_rows(cursor: Cursor, count: int, what: str) -> None:
+    """Raise `StaleTransition` unless a statement changed so many rows."""
+    if cursor.rowcount != count:
         raise StaleTransition(f"{what} was not found; nothing was changed")

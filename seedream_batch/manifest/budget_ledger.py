@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from seedream_batch.manifest.base_store import BaseStore
-from seedream_batch.manifest.db.connection import Sql
+from seedream_batch.manifest.db.connection import Sql, marks
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import MICRO, Budget
 from seedream_batch.model.prices import PROVEN, RECENT, UNSURE, kind_of, worst_case
 from seedream_batch.model.task import TaskRecord, Totals
 
 _DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What the attempt of a task really brought and cost, and what is odd about that."""
+
+    task: TaskRecord
+    images: int = 0
+    cost: int = 0
+    note: str = ""
+
+
+Charge = tuple[TaskRecord, int, float]
+"""A task whose image was charged, the price (0: not named), and when."""
 
 
 class BudgetLedger(BaseStore):
@@ -89,32 +105,55 @@ class BudgetLedger(BaseStore):
         charged = f"an image was charged at {price / MICRO:g} USD"
         return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
 
-    def _charged(self, sql: Sql, task: TaskRecord, price: int, now: float) -> None:
-        """An image of the task was charged at a price (0: not named); a high one raises what is held for those like it.
+    def _charged(self, sql: Sql, charges: Sequence[Charge]) -> None:
+        """Images were charged at these prices; a high one raises what is held for those like it.
 
         What is held never falls here: of prices that vary, the highest of the last days counts.
         """
-        kind, day, like = kind_of(task), int(now // _DAY), (task.model, task.resolution)
-        if price:
-            last = sql.execute("SELECT price FROM prices WHERE model = ? AND resolution = ?", like).fetchone()
-            if last is None or last[0] != price:
+        last: dict[tuple[str, str], int] = {}
+        prices: defaultdict[tuple[str, int, str, str], list[int]] = defaultdict(list)
+        for task, price, now in charges:
+            prices[kind_of(task), int(now // _DAY), task.model, task.resolution].append(price)
+            if price:
+                last[task.model, task.resolution] = price
+        known = {(row[0], row[1]): row[2] for row in sql.execute("SELECT model, resolution, price FROM prices")}
+        for like, price in last.items():
+            if known.get(like) != price:
                 self._set_price(sql, like, price)
-        today = sql.execute("SELECT seen, highest FROM charges WHERE kind = ? AND day = ?", (kind, day)).fetchone()
-        if today is not None and today[0] >= PROVEN and today[1] >= price:
-            # Nothing new, and no row for workers to wait for.
+        kinds = {kind for kind, *_ in prices}
+        rows = sql.execute(
+            f"SELECT kind, day, seen, highest FROM charges WHERE kind IN ({marks(kinds)}) AND day >= ?",
+            (*kinds, min(day for _, day, *_ in prices)),
+        ).fetchall()
+        counts = {(kind, day): (seen, highest) for kind, day, seen, highest in rows}
+        for (kind, day, model, resolution), charged in prices.items():
+            before = counts.get((kind, day))
+            self._count(sql, (kind, day, model, resolution), charged, before)
+
+    def _count(
+        self, sql: Sql, of: tuple[str, int, str, str], prices: Sequence[int], before: tuple[int, int] | None
+    ) -> None:
+        """Count charges of a kind of request on a day; `before` has how many there were so far, and the highest."""
+        seen, highest = before or (0, -1)
+        for price in prices:
+            # Otherwise nothing is new, and there is no row for workers to wait for.
+            if seen < PROVEN or highest < price:
+                seen, highest = seen + 1, max(highest, price)
+        new = seen - (before[0] if before else 0)
+        if not new:
             return
-        if today is None:
-            sql.execute("DELETE FROM charges WHERE day < ?", (_first_day(now),))
+        if before is None:
+            sql.execute("DELETE FROM charges WHERE day < ?", (of[1] - RECENT,))
         sql.execute(
-            "INSERT INTO charges (kind, day, model, resolution, highest, seen) VALUES (?, ?, ?, ?, ?, 1)"
-            " ON CONFLICT (kind, day) DO UPDATE SET seen = charges.seen + 1, highest ="
+            "INSERT INTO charges (kind, day, model, resolution, highest, seen) VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (kind, day) DO UPDATE SET seen = charges.seen + excluded.seen, highest ="
             " CASE WHEN excluded.highest > charges.highest THEN excluded.highest ELSE charges.highest END",
-            (kind, day, *like, price),
+            (*of, highest, new),
         )
-        if today is None or price > today[1]:
+        if before is None or highest > before[1]:
             # Those who claim right now hold what it cost before.
             self._one_at_a_time(sql)
-            self._hold(sql, like, price)
+            self._hold(sql, of[2:], highest)
 
     @staticmethod
     def _set_price(sql: Sql, like: tuple[str, str], price: int) -> None:
@@ -137,12 +176,6 @@ class BudgetLedger(BaseStore):
             "UPDATE attempts SET reserved = ? WHERE key = ?", [(images * price, key) for key, images, _ in wrong]
         )
         self._add(sql, reserved=sum(images * price - held for _, images, held in wrong))
-
-    def counted(self, task: int) -> tuple[int, str]:
-        """What the last attempt of a task that ended counts, and what is odd about that."""
-        sql = "SELECT cost, cost_note FROM attempts WHERE task = ? ORDER BY number DESC LIMIT 1"
-        row = self._connection.rows(sql, (task,))[0]
-        return int(row[0]), str(row[1])
 
     def with_costs(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
         """Return charged attempts, or those with a `noted` odd cost: task, attempt number and cost of each."""
@@ -189,29 +222,37 @@ class BudgetLedger(BaseStore):
         [estimate] = sql.execute("SELECT max(price) FROM tasks WHERE model = ? AND resolution = ?", like).fetchone()
         self._hold(sql, like, max(price, estimate), lower=True)
 
-    def _reserved_price(self, sql: Sql, task: TaskRecord) -> int:
-        """What an image was taken to cost when the attempt was opened; the job may say something else by now."""
-        images, held = sql.execute(
-            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
-        ).fetchone() or (0, 0)
-        return int(held // images) if images else task.price
-
-    def _release(
-        self, sql: Sql, task: TaskRecord, outcome: str, *, images: int = 0, cost: int = 0, note: str = ""
-    ) -> None:
-        """Ends the reservation of the task's attempt; what it really cost takes its place."""
-        held_images, held = sql.execute(
+    def _held(self, sql: Sql, tasks: Sequence[TaskRecord]) -> dict[int, tuple[int, int]]:
+        """Images and money that are held for the newest attempts of these tasks, by task."""
+        rows = sql.execute(
             # Another worker may just be raising what is held.
-            "SELECT reserved_images, reserved FROM attempts WHERE task = ? AND number = ?"
+            "SELECT tasks.id, reserved_images, reserved FROM tasks JOIN attempts ON attempts.task = tasks.id"
+            f" AND attempts.number = tasks.attempt WHERE tasks.id IN ({marks(tasks)}) ORDER BY attempts.key"
             f"{self._connection.for_update('attempts')}",
-            (task.id, task.attempt),
-        ).fetchone()
-        sql.execute(
+            [task.id for task in tasks],
+        ).fetchall()
+        return {row[0]: (int(row[1]), int(row[2])) for row in rows}
+
+    def _release(self, sql: Sql, task: TaskRecord, outcome: str, *, cost: int = 0) -> None:
+        """End the reservation of the task's attempt; what it really cost takes its place."""
+        self._settle(sql, outcome, [Settlement(task, cost=cost)], self._held(sql, [task]))
+
+    def _settle(
+        self, sql: Sql, outcome: str, settlements: Sequence[Settlement], held: dict[int, tuple[int, int]]
+    ) -> None:
+        """End the reservations of the tasks' attempts, which are `held`; what they really cost takes their place."""
+        sql.executemany(
             "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?,"
             " cost_note = ? WHERE task = ? AND number = ?",
-            (outcome, images, cost, note, task.id, task.attempt),
+            [(outcome, one.images, one.cost, one.note, one.task.id, one.task.attempt) for one in settlements],
         )
-        self._add(sql, reserved_images=-held_images, reserved=-held, images=images, cost=cost)
+        self._add(
+            sql,
+            reserved_images=-sum(held[one.task.id][0] for one in settlements),
+            reserved=-sum(held[one.task.id][1] for one in settlements),
+            images=sum(one.images for one in settlements),
+            cost=sum(one.cost for one in settlements),
+        )
 
 
 def _first_day(now: float) -> int:

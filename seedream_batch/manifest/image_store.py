@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.base_store import one_row
+from seedream_batch.manifest.base_store import OneByOne, all_rows, one_row
 from seedream_batch.manifest.db.connection import marks
 from seedream_batch.manifest.in_hand import Ownership
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
@@ -23,6 +23,37 @@ class StoredFile:
     width: int
     height: int
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A verified file that is about to get its final name."""
+
+    image: ImageRecord
+    path: str
+    file: StoredFile
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMove:
+    """A transition of an image: why, when, and the columns that it sets."""
+
+    image: ImageRecord
+    why: str
+    now: float
+    columns: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Storing:
+    """The file of an announced image that is in its place; `warning` says why it is not what was requested."""
+
+    image: ImageRecord
+    file: StoredFile
+    why: str
+    warning: str
+    now: float
 
 
 ACCEPTED_AS_IS = "accepted as it is: "
@@ -78,18 +109,25 @@ class ImageStore(Ownership):
         return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
 
     def record_path(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
-        """The verified file is about to get its final name: a kill in between is then recognised by the hash."""
+        """See `record_paths`, for one image."""
+        self.record_paths([Placement(image, path, file, now)])
+
+    def record_paths(self, placements: Sequence[Placement]) -> None:
+        """Note the final names that files are about to get: a kill in between is then recognised by the hash."""
         with self.group() as sql:
-            if ImageState.STORED not in IMAGE_EDGES[image.state]:
-                raise StaleTransition(f"an image does not go from {image.state} to {ImageState.STORED}")
-            # It goes where the job wants it now, so nothing is left to move.
-            cursor = sql.execute(
+            for one in placements:
+                self._check_edge(one.image, ImageState.STORED)
+            # Each goes where the job wants it now, so nothing is left to move.
+            cursor = sql.executemany(
                 "UPDATE images SET target = NULL, path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?,"
                 ' updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
-                (path, file.bytes, file.sha256, file.width, file.height, file.format, now,
-                 image.task, image.index, image.state),
+                [
+                    (one.path, one.file.bytes, one.file.sha256, one.file.width, one.file.height, one.file.format,
+                     one.now, one.image.task, one.image.index, one.image.state)
+                    for one in placements
+                ],
             )  # fmt: skip
-            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
+            all_rows(cursor, len(placements), _in_state(placements[0].image))
 
     def move_image(
         self, image: ImageRecord, to: ImageState, why: str, now: float, columns: Mapping[str, object] | None = None
@@ -98,38 +136,67 @@ class ImageStore(Ownership):
 
         Raises `StaleTransition` if the image is not in its state any more, or there is no such transition.
         """
-        with self.group() as sql:
-            if to not in IMAGE_EDGES[image.state]:
-                raise StaleTransition(f"an image does not go from {image.state} to {to}")
-            sets = {"state": to, "reason": "" if to is ImageState.STORED else why, "updated_at": now, **(columns or {})}
-            assignments = ", ".join(f"{name} = ?" for name in sets)
-            cursor = sql.execute(
-                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
-                (*sets.values(), image.task, image.index, image.state),
-            )
-            one_row(cursor, f"image {image.index} of task {image.task} in state {image.state}")
-            self._log(sql, image.task, image.state, to, why, now, image=image.index)
+        self.move_images(to, [ImageMove(image, why, now, columns or {})])
 
-    def store(self, image: ImageRecord, file: StoredFile, why: str, warning: str, now: float) -> str:
-        """The file of an announced image is in its place; why it is not what was requested, empty if it is.
+    def move_images(self, to: ImageState, moves: Sequence[ImageMove]) -> None:
+        """Move each image, or none, from its state to another; all moves set the same columns.
+
+        Raises `StaleTransition` if an image is not in its state any more, or there is no such transition.
+        """
+        with self.group() as sql:
+            for move in moves:
+                self._check_edge(move.image, to)
+            rows = [
+                {"state": to, "reason": "" if to is ImageState.STORED else move.why, "updated_at": move.now}
+                | dict(move.columns)
+                for move in moves
+            ]
+            assignments = ", ".join(f"{name} = ?" for name in rows[0])
+            cursor = sql.executemany(
+                f'UPDATE images SET {assignments} WHERE task = ? AND "index" = ? AND state = ?',
+                [
+                    (*row.values(), move.image.task, move.image.index, move.image.state)
+                    for row, move in zip(rows, moves, strict=True)
+                ],
+            )
+            all_rows(cursor, len(moves), _in_state(moves[0].image))
+            self._log_all(
+                sql, [(move.now, move.image.task, move.image.index, move.image.state, to, move.why) for move in moves]
+            )
+
+    @staticmethod
+    def _check_edge(image: ImageRecord, to: ImageState) -> None:
+        if to not in IMAGE_EDGES[image.state]:
+            raise StaleTransition(f"an image does not go from {image.state} to {to}")
+
+    def store_all(self, stored: Sequence[Storing]) -> list[str]:
+        """Store images whose files are in their places; return why each is not what was requested, empty if it is.
 
         Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
         """
         with self.group() as sql:
-            self.move_image(
-                image, ImageState.STORED, why, now, columns={"warning": warning, "url": self._link_to_keep(image)}
+            self.move_images(
+                ImageState.STORED,
+                [
+                    ImageMove(
+                        one.image, one.why, one.now, {"warning": one.warning, "url": self._link_to_keep(one.image)}
+                    )
+                    for one in stored
+                ],
             )
-            twin = self.twin(image, file.sha256)
-            if twin is not None:
-                warning = f"{SAME_BYTES}{twin.path}" + (f"; {warning}" if warning else "")
-                this = (image.task, image.index)
-                sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
-                path = self.images(image.task)[image.index - 1].path
-                sql.execute(
-                    f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
-                    (f"{SAME_BYTES}{path}", file.sha256),
-                )
-        return warning
+            twin = next(filter(None, self.twins([(one.image, one.file.sha256) for one in stored])), None)
+            if twin is None:
+                return [one.warning for one in stored]
+            one = stored[0]
+            warning = f"{SAME_BYTES}{twin.path}" + (f"; {one.warning}" if one.warning else "")
+            this = (one.image.task, one.image.index)
+            sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
+            path = self.images(one.image.task)[one.image.index - 1].path
+            sql.execute(
+                f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
+                (f"{SAME_BYTES}{path}", one.file.sha256),
+            )
+        return [warning]
 
     def _link_to_keep(self, image: ImageRecord) -> str:
         """Return the link of a stored image: of a data URI only the head, since the file has the rest.
@@ -141,14 +208,19 @@ class ImageStore(Ownership):
         sql = "SELECT 1 FROM tasks WHERE id = ? AND images > (SELECT count(*) FROM images WHERE task = tasks.id)"
         return image.url if self._connection.row(sql, (image.task,)) else image.url.partition(",")[0]
 
-    def twin(self, image: ImageRecord, sha256: str) -> ImageRecord | None:
-        """Another stored image with these bytes, if there is one."""
-        row = self._connection.row(
-            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state = 'stored'"
-            ' AND NOT (task = ? AND "index" = ?) LIMIT 1',
-            (sha256, image.task, image.index),
+    def twins(self, images: Sequence[tuple[ImageRecord, str]]) -> list[ImageRecord | None]:
+        """For each image and hash: another stored image with these bytes, if there is one."""
+        hashes = {sha256 for _, sha256 in images}
+        # One row more than these images have themselves, since thousands may have the same bytes.
+        rows = self._connection.rows(
+            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 IN ({marks(hashes)}) AND state = 'stored' LIMIT ?",
+            (*hashes, len(images) + 1),
         )
-        return image_record(row) if row else None
+        stored = [image_record(row) for row in rows]
+        twins = [next((one for one in stored if _is_twin(one, *image)), None) for image in images]
+        if len(images) > 1 and any(twins):
+            raise OneByOne
+        return twins
 
     def picture_of(self, sha256: str) -> ImageRecord | None:
         """Return an image with these bytes that is stored or missing; one that is missing is preferred."""
@@ -211,3 +283,11 @@ class ImageStore(Ownership):
         """Forget an upload that the service has lost, so that it is uploaded again."""
         with self.group() as sql:
             sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))
+
+
+def _in_state(image: ImageRecord) -> str:
+    return f"image {image.index} of task {image.task} in state {image.state}"
+
+
+def _is_twin(other: ImageRecord, image: ImageRecord, sha256: str) -> bool:
+    return other.sha256 == sha256 and (other.task, other.index) != (image.task, image.index)

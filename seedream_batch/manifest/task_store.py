@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import time
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
-from seedream_batch.manifest.base_store import one_row
-from seedream_batch.manifest.budget_ledger import BudgetLedger
-from seedream_batch.manifest.db.connection import CLOCK, Sql, marks
+from seedream_batch.manifest.base_store import Event, Move, OneByOne, all_rows, one_row
+from seedream_batch.manifest.budget_ledger import BudgetLedger, Settlement
+from seedream_batch.manifest.db.connection import CLOCK, Sql, insert, marks
 from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl, Kept
-from seedream_batch.model.prices import UNSURE, Exposure, counted, kind_of
-from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
+from seedream_batch.model.prices import UNSURE, Counted, Exposure, counted, kind_of
+from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +67,42 @@ class Claimed:
     """The reference time of `turns`, by the clock given to `claim`."""
     free_in: float = 0.0
     """Seconds after which to try again, if there were fewer slots than intents."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """The task ids that came back for a task, and until when it has to end."""
+
+    task: TaskRecord
+    task_ids: Sequence[str]
+    deadline: float
+    why: str
+    now: float
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What the service delivered for a task, and what it said that it cost."""
+
+    task: TaskRecord
+    images: Sequence[ImageUrl]
+    cost: int | None
+    why: str
+    now: float
+    default_expiry: float
+    warn: Callable[[int], str] = lambda _: ""
+    """Says why so many images are not what was requested; empty if they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The images of a task that succeeded, why they are not what was requested, their cost, and what is odd in it."""
+
+    images: list[ImageRecord]
+    warning: str
+    cost: int
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +157,43 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 intents = intents[: max(0, len(turns.at) - also)]
                 turns = replace(turns, at=tuple(at - clock for at in turns.at))
                 sql.execute("UPDATE pace SET state = ?", (turns.state,))
-            opened, stopped_by = self._affordable(intents, budget, now)
-            self._open(sql, opened, now)
-            found = {task.id: task for task in self.records([one.task.id for one in opened])}
-        claims = tuple(replace(one.claim, task=found[one.task.id]) for one in opened)
+            opened: list[_Opening] = []
+            stopped_by = ""
+            for _, found in self._affordable(intents, budget, now):
+                if isinstance(found, str):
+                    stopped_by = found
+                    break
+                opened.append(found)
+            claims = tuple(self._open(sql, opened, now))
         if turns is None:
             return Claimed(claims, stopped_by)
         return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
 
-    def _affordable(self, intents: Sequence[Intent], budget: Budget, now: float) -> tuple[list[_Opening], str]:
-        """What is opened for these intents, as far as the budget goes; what it would pass, if it stops them."""
+    def claim_each(self, intents: Sequence[Intent], budget: Budget, now: float) -> list[Claimed]:
+        """Commit the intents like `claim`, one after the other: one that the budget stops does not stop the rest."""
+        places = {intent.task: place for place, intent in enumerate(intents)}
+        if len(places) < len(intents):
+            raise OneByOne
+        claimed = [Claimed(())] * len(intents)
+        with self.group() as sql:
+            if self.shared:
+                self._one_at_a_time(sql)
+            opened: list[_Opening] = []
+            for task, found in self._affordable(intents, budget, now):
+                if isinstance(found, str):
+                    claimed[places[task]] = Claimed((), found)
+                else:
+                    opened.append(found)
+            for claim in self._open(sql, opened, now):
+                claimed[places[claim.task.id]] = Claimed((claim,))
+        return claimed
+
+    def _affordable(
+        self, intents: Sequence[Intent], budget: Budget, now: float
+    ) -> Iterator[tuple[int, _Opening | str]]:
+        """For each task that is planned: what is opened for its intent, or what of the budget that would pass."""
         if not intents:
-            return [], ""
+            return
         bodies = {intent.task: intent.body for intent in intents}
         rows = self._connection.rows(
             f"SELECT {_TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
@@ -143,7 +203,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         )
         planned = {row[0]: (task_record(row[:-3]), *row[-3:]) for row in rows}
         highest = self._highest(now)
-        totals = self.totals()
+        totals = Totals(0, 0, 0, 0) if budget.max_images is None and budget.max_cost is None else self.totals()
         exposure: Exposure | None = None
         opened: list[_Opening] = []
         for number, body in bodies.items():
@@ -153,24 +213,27 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             # At least the estimate, and the highest recent price, as prices may vary.
             price = max(task.price, highest.get((task.model, task.resolution), 0))
             held = task.images * price
-            totals = replace(
+            after = replace(
                 totals,
                 reserved_images=totals.reserved_images + task.images,
                 reserved=totals.reserved + held,
             )
-            if refusal := self._over_budget(budget, totals):
-                return opened, f"{refusal}{self._dear(task, price)}"
+            if refusal := self._over_budget(budget, after):
+                yield number, f"{refusal}{self._dear(task, price)}"
+                continue
             kind = kind_of(task)
-            if budget.max_cost is not None and self._at_worst(totals) > budget.max_cost:
+            if budget.max_cost is not None and self._at_worst(after) > budget.max_cost:
                 if exposure is None:
                     exposure = Exposure(self._holding(), self._seen(now))
                     for one in opened:
                         exposure.add(one.kind, one.task.images, one.reserved)
                 if not exposure.allows(
-                    kind, task.images, held, counts=totals.cost + totals.reserved, cap=budget.max_cost
+                    kind, task.images, held, counts=after.cost + after.reserved, cap=budget.max_cost
                 ):
-                    return opened, f"{self._cost_cap(budget.max_cost)}{_MAY_COST_MORE}"
+                    yield number, f"{self._cost_cap(budget.max_cost)}{_MAY_COST_MORE}"
+                    continue
                 exposure.add(kind, task.images, held)
+            totals = after
             # Provably nothing was executed: the same logical request, so the same key.
             again = key is not None and sent == body
             attempt = task.attempt if again else task.attempt + 1
@@ -180,19 +243,19 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
             claim = Claim(task, key, task.body if body is None else body, opened_at)
             opened.append(_Opening(claim, body, attempt, held, kind, again=again))
-        return opened, ""
+            yield number, opened[-1]
 
-    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> None:
-        """Writes the attempts and moves their tasks."""
+    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
+        """Write the attempts and move their tasks; return the claims, with the tasks as they are then."""
         if not opened:
-            return
+            return []
         sql.executemany(
             "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ?, kind = ? WHERE key = ?",
             [(one.task.images, one.reserved, one.kind, one.claim.key) for one in opened if one.again],
         )
-        sql.executemany(
-            "INSERT INTO attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        insert(
+            sql,
+            "attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)",
             [
                 (one.claim.key, one.task.id, one.attempt, one.body, now, one.task.images, one.reserved, one.kind)
                 for one in opened
@@ -201,15 +264,27 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         )
         images, reserved = sum(one.task.images for one in opened), sum(one.reserved for one in opened)
         self._add(sql, reserved_images=images, reserved=reserved)
+        task = opened[0].task
         moved = sql.executemany(
             "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?, account = ?"
             " WHERE id = ? AND state = 'planned' AND attempt = ?",
             [(now, one.attempt, self._account, one.task.id, one.task.attempt) for one in opened],
         )
-        if moved.rowcount != len(opened):
-            raise StaleTransition("a task that was planned is not so any more; nothing was changed")
-        told = [(one.task.id, f"attempt {one.attempt}") for one in opened]
-        self._log_all(sql, TaskState.PLANNED, TaskState.SUBMITTING, told, now)
+        all_rows(moved, len(opened), f"task {task.id} in state {task.state}, attempt {task.attempt},")
+        self._log_all(
+            sql,
+            [
+                (now, one.task.id, None, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {one.attempt}")
+                for one in opened
+            ],
+        )
+        return [
+            replace(
+                one.claim,
+                task=replace(one.task, state=TaskState.SUBMITTING, updated_at=now, attempt=one.attempt),
+            )
+            for one in opened
+        ]
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
         """Return what was sent for an uncertain task, for a resend with its key; None if it is no longer uncertain."""
@@ -232,43 +307,68 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         now: float,
         kept: Kept | None = None,
     ) -> TaskRecord:
-        """Task ids came back: they are durable before anything else happens to the task.
+        """See `accept_all`, for one task."""
+        return self.accept_all([Acceptance(task, task_ids, deadline, why, now, kept)])[0]
+
+    def accept_all(self, answers: Sequence[Acceptance]) -> list[TaskRecord]:
+        """Task ids came back: they are durable before anything else happens to the tasks.
 
         With an id that another task has, nobody knows what became of this one: it is held for a person.
         """
-        ids = json.dumps(list(task_ids))
         with self.group() as sql:
-            self._leaving(task, *_SENT)
-            other = self._other_with(sql, task, task_ids)
+            for one in answers:
+                self._leaving(one.task, *_SENT)
+            other = self._other_with(sql, answers)
             if other is not None:
-                name = " ".join(task_ids)
-                told = f"the service answered with the task id {name}, which {other.paths[0]} has already"
-                if kept is not None:
-                    kept = replace(kept, why=told)
-                    also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
-                    self._keep(sql, other, also, SUBMISSION, now)
-                if task.state is TaskState.SUBMITTING:
-                    self.uncertain(task, why=told, code=SAME_ID, held=True, now=now, kept=kept)
-                else:
-                    self.still_uncertain(task, why=told, held=True, now=now, kept=kept)
-                return self.task(task.id)
-            self._move(
-                sql, task, TaskState.ACCEPTED, f"{why}: {' '.join(task_ids)}", now,
-                task_ids=ids, submitted_at=now, deadline=deadline, code="", reason="", held=0,
-            )  # fmt: skip
-            self._attempt(sql, task, "accepted", task_ids=ids)
-            self._keep(sql, task, kept, SUBMISSION, now)
-        return self.task(task.id)
+                return [self._hold_for_same_id(sql, answers[0], other)]
+            moves = [
+                Move(
+                    one.task, f"{one.why}: {' '.join(one.task_ids)}", one.now,
+                    {"task_ids": json.dumps(list(one.task_ids)), "submitted_at": one.now, "deadline": one.deadline,
+                     "code": "", "reason": "", "held": 0},
+                )
+                for one in answers
+            ]  # fmt: skip
+            self._move_all(sql, TaskState.ACCEPTED, moves)
+            self._attempts(sql, "accepted", [(move.task, str(move.columns["task_ids"])) for move in moves])
+            for one in answers:
+                self._keep(sql, one.task, one.kept, SUBMISSION, one.now)
+        return [
+            replace(
+                one.task, state=TaskState.ACCEPTED, updated_at=one.now, task_ids=tuple(one.task_ids),
+                submitted_at=one.now, deadline=one.deadline, code="", reason="", held=False,
+            )
+            for one in answers
+        ]  # fmt: skip
 
-    def _other_with(self, sql: Sql, task: TaskRecord, task_ids: Sequence[str]) -> TaskRecord | None:
-        """Another task with one of these ids, if there is one."""
-        texts = [json.dumps(list(ids)) for ids in {tuple(task_ids), *((one,) for one in task_ids)}]
-        row = sql.execute(
-            f"SELECT tasks.id FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.task_ids IN"
-            f" ({marks(texts)}) AND attempts.task != ? LIMIT 1",
-            (*texts, task.id),
-        ).fetchone()
-        return self.task(row[0]) if row else None
+    def _other_with(self, sql: Sql, answers: Sequence[Acceptance]) -> TaskRecord | None:
+        """Return another task that has one of these ids, if there is one; of several answers none may have one."""
+        ids = [name for one in answers for name in set(one.task_ids)]
+        lists = {tuple(one.task_ids) for one in answers} | {(name,) for name in ids}
+        texts = [json.dumps(list(names)) for names in lists]
+        rows = sql.execute(
+            f"SELECT DISTINCT attempts.task FROM attempts WHERE attempts.task_ids IN ({marks(texts)}) LIMIT ?",
+            (*texts, len(answers) + 1),
+        ).fetchall()
+        if len(answers) > 1 and (rows or len(set(ids)) < len(ids)):
+            raise OneByOne
+        others = [number for (number,) in rows if number != answers[0].task.id]
+        return self.task(others[0]) if others else None
+
+    def _hold_for_same_id(self, sql: Sql, answer: Acceptance, other: TaskRecord) -> TaskRecord:
+        """Hold a task that was answered with an id that another one has; return it as it is then."""
+        task, now, kept = answer.task, answer.now, answer.kept
+        name = " ".join(answer.task_ids)
+        told = f"the service answered with the task id {name}, which {other.paths[0]} has already"
+        if kept is not None:
+            kept = replace(kept, why=told)
+            also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
+            self._keep(sql, other, also, SUBMISSION, now)
+        if task.state is TaskState.SUBMITTING:
+            self.uncertain(task, why=told, code=SAME_ID, held=True, now=now, kept=kept)
+        else:
+            self.still_uncertain(task, why=told, held=True, now=now, kept=kept)
+        return self.task(task.id)
 
     def not_executed(
         self, task: TaskRecord, *, why: str, not_before: float, now: float, kept: Kept | None = None
@@ -318,26 +418,61 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         now: float,
         default_expiry: float,
     ) -> list[ImageRecord]:
-        """The service delivered: the URLs are stored, the reservation becomes the real cost.
+        """See `succeed_all`, for one task."""
+        return self.succeed_all([Delivery(task, images, cost, why, now, default_expiry)])[0].images
+
+    def succeed_all(self, deliveries: Sequence[Delivery]) -> list[Delivered]:
+        """The service delivered: the URLs are stored, the reservations become the real costs.
 
         Without a `cost`, or with one that is not to be believed, they count at the price they were reserved at.
         """
+        tasks = [one.task for one in deliveries]
         with self.group() as sql:
-            self._leaving(task, TaskState.ACCEPTED)
-            count = len(images)
-            odd = cost is not None and cost > UNSURE * count * task.price
-            known = self._highest(now).get((task.model, task.resolution), 0) if odd else 0
-            spent = counted(cost, count, held=self._reserved_price(sql, task), estimate=task.price, known=known)
-            self._move(
-                sql, task, TaskState.SUCCEEDED, why, now,
-                cost=spent.cost, ended_at=now, code="", reason=why if count != task.images else "",
-            )  # fmt: skip
-            self._release(sql, task, "succeeded", images=count, cost=spent.cost, note=spent.note)
-            if count == task.images:
+            for task in tasks:
+                self._leaving(task, TaskState.ACCEPTED)
+            held = self._held(sql, tasks)
+            costs = [self._spent(one, *held.get(one.task.id, (0, 0))) for one in deliveries]
+            if len(costs) > 1 and not all(spent.believed and not spent.note for spent in costs):
+                # What it counts depends on what was charged for those before it.
+                raise OneByOne
+            moves = [
+                Move(
+                    one.task, one.why, one.now,
+                    {"cost": spent.cost, "ended_at": one.now, "code": "",
+                     "reason": one.why if len(one.images) != one.task.images else ""},
+                )
+                for one, spent in zip(deliveries, costs, strict=True)
+            ]  # fmt: skip
+            self._move_all(sql, TaskState.SUCCEEDED, moves)
+            settlements = [
+                Settlement(one.task, len(one.images), spent.cost, spent.note)
+                for one, spent in zip(deliveries, costs, strict=True)
+            ]
+            self._settle(sql, "succeeded", settlements, held)
+            charges = [
                 # Rounded up: a reservation must not be too small by a fraction of a millionth.
-                self._charged(sql, task, -(-spent.cost // count) if spent.believed else 0, now)
-            self._announce(sql, task, images, default_expiry, now)
-        return self.images(task.id)
+                (one.task, -(-spent.cost // len(one.images)) if spent.believed else 0, one.now)
+                for one, spent in zip(deliveries, costs, strict=True)
+                if len(one.images) == one.task.images
+            ]
+            if charges:
+                self._charged(sql, charges)
+            delivered = []
+            for one, images, spent in zip(deliveries, self._announce(sql, deliveries), costs, strict=True):
+                # Of an earlier attempt some may be there already.
+                warning = one.warn(sum(image.state not in NOT_THERE for image in images))
+                if warning != one.task.warning:
+                    self.warn_of_task(one.task.id, warning)
+                delivered.append(Delivered(images, warning, spent.cost, spent.note))
+        return delivered
+
+    def _spent(self, delivery: Delivery, held_images: int, held: int) -> Counted:
+        """What delivered images count; the job may have another price by now than the one they were held at."""
+        task, cost, count = delivery.task, delivery.cost, len(delivery.images)
+        odd = cost is not None and cost > UNSURE * count * task.price
+        known = self._highest(delivery.now).get((task.model, task.resolution), 0) if odd else 0
+        price = held // held_images if held_images else task.price
+        return counted(cost, count, held=price, estimate=task.price, known=known)
 
     def delivered_more(
         self, task: TaskRecord, images: Sequence[ImageUrl], *, cost: int | None, now: float, default_expiry: float
@@ -396,35 +531,47 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         with self.group() as sql:
             sql.execute("UPDATE tasks SET warning = ? WHERE id = ? AND warning != ?", (warning, task, warning))
 
-    def _announce(
-        self, sql: Sql, task: TaskRecord, images: Sequence[ImageUrl], default_expiry: float, now: float
-    ) -> None:
-        """The links of an attempt. What is stored of an earlier one stays; what of it is not there is had anew."""
-        known: dict[int, ImageRecord] = {}
-        earlier = 0
-        if task.attempt > 1:
-            known = {image.index: image for image in self.images(task.id)}
-            # Those that were pruned have no rows any more, but the log tells of them.
-            earlier = sql.execute(
-                "SELECT coalesce(max(images), 0) FROM attempts WHERE task = ? AND outcome = 'succeeded' AND number < ?",
-                (task.id, task.attempt),
-            ).fetchone()[0]
-        why = f"made anew by attempt {task.attempt}"
-        for index, image in enumerate(images, 1):
-            expires_at = image.expires_at or default_expiry
-            row = known.get(index)
-            if row is None:
-                self._announce_one(sql, task, index, image, expires_at, now)
-                if index <= earlier:
-                    self._log(sql, task.id, ImageState.MISSING, ImageState.ANNOUNCED, why, now, image=index)
-            elif row.state in NOT_THERE:
-                self.move_image(
-                    row,
-                    ImageState.ANNOUNCED,
-                    why,
-                    now,
-                    columns={"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""},
-                )
+    def _announce(self, sql: Sql, deliveries: Sequence[Delivery]) -> list[list[ImageRecord]]:
+        """Store the links of attempts; return the images of their tasks.
+
+        What is stored of an earlier attempt stays; what of it is not there is downloaded again.
+        """
+        new: list[tuple[object, ...]] = []
+        events: list[Event] = []
+        for one in deliveries:
+            task = one.task
+            known: dict[int, ImageRecord] = {}
+            earlier = 0
+            if task.attempt > 1:
+                known = {image.index: image for image in self.images(task.id)}
+                # Those that were pruned have no rows any more, but the log tells of them.
+                earlier = sql.execute(
+                    "SELECT coalesce(max(images), 0) FROM attempts"
+                    " WHERE task = ? AND outcome = 'succeeded' AND number < ?",
+                    (task.id, task.attempt),
+                ).fetchone()[0]
+            why = f"made anew by attempt {task.attempt}"
+            for index, image in enumerate(one.images, 1):
+                expires_at = image.expires_at or one.default_expiry
+                row = known.get(index)
+                if row is None:
+                    new.append((task.id, index, ImageState.ANNOUNCED, image.url, expires_at, one.now))
+                    if index <= earlier:
+                        events.append((one.now, task.id, index, ImageState.MISSING, ImageState.ANNOUNCED, why))
+                elif row.state in NOT_THERE:
+                    columns = {"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""}
+                    self.move_image(row, ImageState.ANNOUNCED, why, one.now, columns)
+        insert(sql, 'images (task, "index", state, url, expires_at, updated_at)', new)
+        self._log_all(sql, events)
+        return [
+            self.images(one.task.id)
+            if one.task.attempt > 1
+            else [
+                _announced(one.task, index, image.url, image.expires_at or one.default_expiry)
+                for index, image in enumerate(one.images, 1)
+            ]
+            for one in deliveries
+        ]
 
     def failed(
         self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0
@@ -463,3 +610,11 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             self._leaving(task, TaskState.ACCEPTED)
             self._move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)
             self._attempt(sql, task, "lost")
+
+
+def _announced(task: TaskRecord, index: int, url: str, expires_at: float) -> ImageRecord:
+    """Return the record of an image whose row was just made."""
+    return ImageRecord(
+        task.id, index, ImageState.ANNOUNCED, url, expires_at,
+        path=None, target=None, bytes=None, sha256=None, width=None, height=None, format=None, tries=0, reason="",
+    )  # fmt: skip

@@ -109,8 +109,7 @@ class Book:
     def prove(self, task, price=PRICE):
         """From here on the price of requests like this one is known from many charges."""
         with self.manifest.group() as sql:
-            for _ in range(PROVEN):
-                self.manifest._charged(sql, task, price, NOW)
+            self.manifest._charged(sql, [(task, price, NOW)] * PROVEN)
 
     def at(self, state, **changes):
         """A task that has come to some state the way a run brings it there."""

@@ -7,10 +7,14 @@ import threading
 import pytest
 
 from seedream_batch.errors import ManifestBusy, ManifestError, StaleTransition, StorageError
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
+from seedream_batch.manifest.base_store import OneByOne
 from seedream_batch.manifest.db import sqlite
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.image_store import Placement, Storing
+from seedream_batch.manifest.task_store import Acceptance, Delivery, Intent
 from seedream_batch.model.job import Budget
+from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState
 
 NOW = 1_800_000_000.0
@@ -147,6 +151,127 @@ def test_a_group_has_a_bound(book, most):
         return len(seen)
 
     assert with_writer(book, work, most_together=most) == 21 // most
+
+
+def traced(book):
+    """The first words of the statements from here on."""
+    seen = []
+    book.manifest._connection._raw.set_trace_callback(lambda statement: seen.append(statement.split()[0]))
+    return seen
+
+
+@pytest.mark.file_only
+def test_calls_that_succeed_share_a_transaction_without_savepoints(book):
+    async def work(writer):
+        seen = traced(book)
+        await together(writer, *(note(number) for number in range(10)))
+        return list(seen)
+
+    assert with_writer(book, work) == ["BEGIN", *["INSERT"] * 10, "COMMIT"]
+
+
+@pytest.mark.file_only
+def test_calls_that_only_read_need_no_transaction(book):
+    async def work(writer):
+        seen = traced(book)
+        facts = await asyncio.gather(*(writer.read(Manifest.fact, "manifest_id") for _ in range(3)))
+        with pytest.raises(KeyError):
+            await writer.read(lambda _: {}["nothing"])
+        return facts, list(seen)
+
+    assert with_writer(book, work) == ([book.manifest.id] * 3, ["SELECT"] * 3)
+
+
+def test_items_for_one_method_share_a_call(book):
+    seen = []
+
+    def method(_, items):
+        seen.append(items)
+        return [item + 1 for item in items]
+
+    async def work(writer):
+        calls = [call for number in range(5) for call in (writer.join(method, number), writer.do(note(number)))]
+        return await asyncio.gather(*calls)
+
+    assert with_writer(book, work)[::2] == [1, 2, 3, 4, 5]
+    assert seen == [[0, 1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_items_that_cannot_be_handled_together_fail_by_themselves(book, reads):
+    def method(manifest, items):
+        if not reads:
+            manifest.set_facts({f"note {item}": "x" for item in items})
+        if len(items) > 1:
+            raise OneByOne
+        return [1 / item for item in items]
+
+    async def work(writer):
+        return await asyncio.gather(
+            *(writer.join(method, item, reads=reads) for item in range(3)), return_exceptions=True
+        )
+
+    failed, *others = with_writer(book, work)
+    assert isinstance(failed, ZeroDivisionError)
+    assert others == [1, 0.5]
+    assert noted(book) == ([] if reads else ["note 1", "note 2"])
+
+
+async def lived_through(writer, book):
+    """A run of ten tasks whose answers come together, odd ones among them; what each call was answered with."""
+    budget = Budget(max_images=18, max_cost=200 * book.PRICE)
+    manifest = writer.manifest
+    specs = [book.spec(number, images=1 + number % 3, paths=(f"fox/{number}",)) for number in range(1, 11)]
+    manifest.enter([*specs, book.spec(11, images=20), book.spec(12)], NOW)
+    book.prove(manifest.task(1))
+
+    def claim_each(manifest, intents):
+        return manifest.claim_each(intents, budget, NOW)
+
+    async def asked(method, items):
+        return await asyncio.gather(*(writer.join(method, item) for item in items), return_exceptions=True)
+
+    claimed = await asked(claim_each, [Intent(number) for number in range(1, 13)])
+    answers = [claimed]
+    tasks = [claim.task for one in claimed for claim in one.claims]
+    for names in (lambda task: f"task_{task.id}", lambda task: f"task_{max(task.id, 6)}"):
+        # One after the other with ids of their own, and then some with the same.
+        now, tasks = (tasks[:4], tasks[4:]) if names(tasks[0]) == "task_1" else (tasks, [])
+        accepted = await asked(Manifest.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now])
+        costs = {2: 2 * book.PRICE, 3: None, 6: 0, 7: 10**9}
+        for half in (accepted[:2], accepted[2:]):
+            delivered = await asked(
+                Manifest.succeed_all,
+                [
+                    Delivery(
+                        one, [ImageUrl(f"https://x/{one.id}-{n}", None) for n in range(one.images - (one.id == 4))],
+                        costs.get(one.id, one.images * book.PRICE), "completed", NOW, NOW + 9, lambda n: f"{n} there",
+                    )
+                    for one in half
+                ],
+            )  # fmt: skip
+            images = [image for one in delivered if not isinstance(one, Exception) for image in one.images]
+            files = [book.file("abcdef"[(3 * one.task + one.index) % 6]) for one in images]
+            paths = [f"fox/{one.task}-{one.index}.png" for one in images]
+            place = [Placement(*one, NOW) for one in zip(images, paths, files, strict=True)]
+            stored = [Storing(image, file, "w", "", NOW) for image, file in zip(images, files, strict=True)]
+            await asked(lambda m, items: [m.record_paths(items)] * len(items), place)
+            answers += [accepted, delivered, await asked(Manifest.store_all, stored)]
+    return answers
+
+
+def test_calls_together_leave_what_they_leave_one_by_one(open_book):
+    def left(most):
+        book = open_book()
+        answers = with_writer(book, lambda writer: lived_through(writer, book), most_together=most)
+        book.sound()
+        tables = book.dump()
+        # A server does not use the number of an event again that was rolled back.
+        tables["events"] = [row[1:] for row in sorted(tables["events"])]
+        tables = {name: rows if name == "events" else sorted(map(repr, rows)) for name, rows in tables.items()}
+        return repr((answers, tables)).replace(book.manifest.id, "ID").splitlines()
+
+    assert left(256) == left(1)
 
 
 def test_calls_keep_their_order(book):

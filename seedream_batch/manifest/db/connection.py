@@ -23,6 +23,10 @@ UNLIMITED = 2**62
 """A `LIMIT` for all rows, as every database takes it."""
 
 
+_INSERTED_TOGETHER = 500
+"""Rows of one `INSERT`: SQLite takes 32,766 values in a statement."""
+
+
 class Cursor(Protocol):
     """The result of a statement."""
 
@@ -217,6 +221,17 @@ class Connection(ABC):
         return Transaction(self)
 
     @contextmanager
+    def one_part(self) -> Iterator[None]:
+        """Within a transaction: what is done within fails as a whole, and has no savepoint to be rolled back to."""
+        self.in_part, self.broken = True, False
+        try:
+            yield
+        finally:
+            self.in_part = False
+        if self.broken:
+            raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
+
+    @contextmanager
     def told(self) -> Iterator[None]:
         """Translate the driver's exceptions, see `translate_error`."""
         try:
@@ -230,6 +245,15 @@ class Connection(ABC):
 def marks(values: Collection[object]) -> str:
     """Return placeholders for the values of an `IN`; `NULL` if there are none."""
     return ",".join("?" * len(values)) or "NULL"
+
+
+def insert(sql: Sql, table: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows with one statement for many of them; `table` names its columns, too."""
+    for start in range(0, len(rows), _INSERTED_TOGETHER):
+        page = rows[start : start + _INSERTED_TOGETHER]
+        row = f"({marks(page[0])})"
+        values = ", ".join([row] * len(page))
+        sql.execute(f"INSERT INTO {table} VALUES {values}", [value for one in page for value in one])
 
 
 class _Level(Enum):
