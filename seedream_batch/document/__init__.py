@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from seedream_batch.document.json_loader import parse_json
 from seedream_batch.document.tables import parse_table
 from seedream_batch.document.yaml_loader import parse_yaml
 
-__all__ = ["parse_json", "parse_table", "parse_yaml"]
+__all__ = ["parse_table", "parse_yaml"]

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias
 
-from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, decoded, located, refusal
+from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, located, refusal
 from seedream_batch.document.yaml_scalars import BadScalar, finite, integer
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, written_as
@@ -99,21 +99,6 @@ def _check(value: Json, index: int) -> None:
     raise JsonProblem(f"nested deeper than {MAX_DEPTH} levels", index)
 
 
-def parse_json(text: str | bytes, file: str) -> Json:
-    """Return the one value of a JSON text. Raises `InvalidJob` with the line and column of a mistake."""
-    text = decoded(text, file)
-    try:
-        return _only_value(text, skip_space(text, 0), "the value")
-    except JsonProblem as error:
-        raise refusal(file, error.message, error.hint, at=located(text, error.index)) from None
-
-
-def _only_value(text: str, index: int, what: str) -> Json:
-    value, end = value_at(text, index)
-    _check_end(text, end, what)
-    return value
-
-
 def _check_end(text: str, index: int, what: str) -> None:
     """Raise `JsonProblem` if anything but white space follows."""
     index = skip_space(text, index)
@@ -176,13 +161,15 @@ def parse_lines(text: str, file: str) -> Values:
         if start == len(line):
             continue
         try:
-            values.append(_only_value(line, start, "the value of this line"))
+            value, end = value_at(line, start)
+            _check_end(line, end, "the value of this line")
         except JsonProblem as error:
             problems.append(Problem("", error.message, Position(file, number, error.index + 1), error.hint))
             if len(problems) >= MOST_PROBLEMS:
                 break
             continue
-        _note_written(line, start, len(line), written, len(values) - 1)
+        _note_written(line, start, len(line), written, len(values))
+        values.append(value)
         positions.append((number, start + 1))
     if problems:
         raise InvalidJob(problems)

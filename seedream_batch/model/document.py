@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 Json: TypeAlias = Any
 """None, bool, int, float, str, a list of Json or a dict from str to Json."""
@@ -26,13 +26,8 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class WrittenInt(int):
-    """An integer that prints as it was written: 007."""
-
-    def __new__(cls, value: int, written: str) -> Self:
-        number = super().__new__(cls, value)
-        number.written = written
-        return number
+class _Written:
+    """A number that prints as it was written: 007, 3.10."""
 
     written: str
 
@@ -40,25 +35,21 @@ class WrittenInt(int):
         return self.written
 
 
-class WrittenFloat(float):
-    """A float that prints as it was written: 3.10."""
+class WrittenInt(_Written, int):
+    """An integer that prints as it was written."""
 
-    def __new__(cls, value: float, written: str) -> Self:
-        number = super().__new__(cls, value)
-        number.written = written
-        return number
 
-    written: str
-
-    def __str__(self) -> str:
-        return self.written
+class WrittenFloat(_Written, float):
+    """A float that prints as it was written."""
 
 
 def written_as(value: float, text: str) -> WrittenInt | WrittenFloat | None:
     """Return a number that prints as `text`; None if the value already does."""
     if str(value) == text:
         return None
-    return WrittenInt(value, text) if isinstance(value, int) else WrittenFloat(value, text)
+    number = WrittenInt(value) if isinstance(value, int) else WrittenFloat(value)
+    number.written = text
+    return number
 
 
 @dataclass(slots=True)

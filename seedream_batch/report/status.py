@@ -56,7 +56,6 @@ class Status:
     folder: Path | str
     tasks: dict[TaskState, int]
     images: dict[ImageState, int]
-    wanted_tasks: int
     wanted_images: int
     dropped: int
     stored_bytes: int
@@ -99,7 +98,7 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
     """
     with StatisticsReader(manifest) as reader:
         reader.snapshot()
-        tasks, images = reader.wanted()
+        _, images = reader.wanted()
         run = reader.last_run()
         workers = reader.workers() if running else []
         going = bool(workers) or (running and run is not None and run.ended_at is None)
@@ -109,7 +108,6 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
             folder=folder,
             tasks=reader.counts(),
             images=reader.image_counts(),
-            wanted_tasks=tasks,
             wanted_images=images,
             dropped=reader.dropped(),
             stored_bytes=reader.stored_bytes(),

@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.document import parse_json, parse_table
+from seedream_batch.document import parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Position
 from seedream_batch.model.text import CONTROL, is_empty, normal
@@ -112,12 +112,12 @@ def test_every_bad_row_is_told():
     assert [problem.position.line for problem in found] == [2, 3, 4]
 
 
-def test_parse_json():
-    assert parse_json(b'\xef\xbb\xbf {"a": [1, 2.5, true, "\\ud83d\\ude00"]} ', "x.json") == {"a": [1, 2.5, True, "😀"]}
-    with pytest.raises(InvalidJob, match=r"x\.json:2:3: not JSON"):
-        parse_json('{"a": 1,\n  b: 2}', "x.json")
-    with pytest.raises(InvalidJob, match="more text after the value"):
-        parse_json("1 2", "x.json")
+def test_a_mistake_in_json_is_told_with_its_place():
+    [problem] = problems('[{"a": 1,\n  b: 2}]', "s.json")
+    assert (problem.position.line, problem.position.column) == (2, 3)
+    assert problem.message.startswith("not JSON: ")
+    assert "more text after the list" in problems("[1] 2", "s.json")[0].message
+    assert "more text after the value of this line" in problems("1 2", "s.jsonl")[0].message
 
 
 CONTROLS = [chr(code) for code in range(32) if CONTROL.match(chr(code))]
