@@ -82,12 +82,14 @@ def open_session(
     proxy: Proxy | None,
     context: ssl.SSLContext | None,
     resolver: AbstractResolver,
-    lenient: bool = False,
+    lenient: int = 0,
+    incomplete: bool = False,
     **more: Any,
 ) -> aiohttp.ClientSession:
     """Return a session whose requests report their connection to the current `Exchange`.
 
-    A SOCKS proxy is set up here, for all connections; an HTTP proxy has to be named with each request.
+    With `lenient`, responses that violate HTTP are read up to so many bytes; with `incomplete`, also those without a
+    valid end. A SOCKS proxy is set up here, for all connections; an HTTP proxy has to be named with each request.
     """
     limits: dict[str, Any] = {"limit": connections, "ssl": context or True}
     if "keepalive_timeout" in more:
@@ -102,7 +104,7 @@ def open_session(
     else:
         connector = aiohttp.TCPConnector(resolver=resolver, **limits)
     if lenient:
-        read_anyway(connector)
+        read_anyway(connector, lenient, incomplete=incomplete)
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_watch()], **more
     )

@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
@@ -22,6 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from seedream_batch._version import __version__
 from seedream_batch.client.connections import Exchange, Resolver, open_session
 from seedream_batch.client.error_details import retry_after
+from seedream_batch.client.lenient_parser import LONGEST_FIELD
 from seedream_batch.client.proxies import SOCKS, Proxy, proxy_for
 from seedream_batch.client.service import _FAILURES, ForbiddenAddress, describe, is_loopback, not_connected
 from seedream_batch.client.trust import tls
@@ -41,8 +42,6 @@ RESUME_PAUSE = 1.0
 """Seconds before a download is resumed; doubled each time that brought nothing."""
 LONGEST_RESUME_PAUSE = 60.0
 """Longest pause in seconds that a host may request before a resume, since the partial file stays open meanwhile."""
-LONGEST_HEADER = 64 * 1024
-"""Most bytes of a header line: signed links and policies are long."""
 BUFFER = 256 * 1024
 """Bytes buffered before the sender is throttled; they arrive in chunks of up to twice this size."""
 
@@ -139,6 +138,8 @@ class _PartialDownload:
     """Its ETag or Last-Modified; without one it cannot be resumed."""
     whole: int | None = None
     """Its total bytes, if known."""
+    cookies: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Cookies that redirects set, by the origin that set them: some hosts send the image only with them."""
 
 
 class ImageClient:
@@ -184,8 +185,9 @@ class ImageClient:
                 timeout=aiohttp.ClientTimeout(total=None, sock_read=READ_TIMEOUT),
                 auto_decompress=False,
                 read_bufsize=BUFFER,
-                max_line_size=LONGEST_HEADER,
-                max_field_size=LONGEST_HEADER,
+                lenient=MAX_IMAGE,
+                max_line_size=LONGEST_FIELD,
+                max_field_size=LONGEST_FIELD,
             )  # fmt: skip
         return self._sessions[proxied]
 
@@ -248,6 +250,8 @@ class ImageClient:
         proxy = self._proxy if self._proxy is not None and proxy_for(str(url.origin())) else None
         named = proxy if proxy is not None and proxy.scheme not in SOCKS else None
         wanted = {"Range": f"bytes={partial.received}-", "If-Range": partial.version} if partial.received else {}
+        if cookies := partial.cookies.get(str(url.origin())):
+            wanted["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
         exchange = Exchange()
         try:
             async with exchange:
@@ -266,6 +270,8 @@ class ImageClient:
         try:
             status = response.status
             if status in {301, 302, 303, 307, 308} and "location" in response.headers:
+                kept = {name: morsel.coded_value for name, morsel in response.cookies.items() if morsel.value}
+                partial.cookies.setdefault(str(url.origin()), {}).update(kept)
                 return _target(str(url), response.headers["location"])
             if status in {403, 404, 410}:
                 return Download(Fetched.GONE, partial.received, f"HTTP {status}", status)
@@ -324,15 +330,19 @@ def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -
         length = headers.get("content-length", "")
         partial.version, partial.whole = version, int(length) if length.isdecimal() else None
         return None
+    part = _RANGE.fullmatch(headers.get("content-range", "").strip())
+    if status == 206 and not partial.received and part is not None and int(part[1]) == 0:
+        # Not asked for: some hosts send every image as a range, or only its first part.
+        partial.version, partial.whole = version, int(part[2]) + 1 if part[3] == "*" else int(part[3])
+        return None
     if status == 206 and partial.received:
-        part = _RANGE.fullmatch(headers.get("content-range", "").strip())
         fits = part is not None and int(part[1]) == partial.received and (not version or version == partial.version)
         if part is None or not fits or (partial.whole is not None and part[3] not in {"*", str(partial.whole)}):
             partial.version = ""
             return "the rest of the image does not fit what came before"
         partial.whole = int(part[2]) + 1 if part[3] == "*" else int(part[3])
         return None
-    return f"HTTP {status}"
+    return f"HTTP {status}" if status else "an answer that is not HTTP"
 
 
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.ASCII)

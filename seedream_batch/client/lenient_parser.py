@@ -27,27 +27,33 @@ LONGEST_FIELD = 256 * 1024
 GRACE = 1.0
 """Seconds without a further byte after which a response that is not HTTP has ended."""
 
-MOST_KEPT = 4 * 1024 * 1024
-"""Most bytes of a response read in this way."""
-
 
 _Fed = tuple[list[tuple[RawResponseMessage, StreamReader]], bool, bytes]
 
 
-def read_anyway(connector: aiohttp.TCPConnector) -> None:
-    """Make invalid HTTP responses on these connections readable."""
-    connector._factory = cast("Any", functools.partial(_Handler, loop=connector._loop))  # noqa: SLF001 - no other way
+def read_anyway(connector: aiohttp.TCPConnector, most: int, *, incomplete: bool) -> None:
+    """Make invalid HTTP responses on these connections readable, up to `most` bytes of each.
+
+    With `incomplete`, also those whose body has no valid end.
+    """
+    handler = functools.partial(_Handler, loop=connector._loop, most=most, incomplete=incomplete)  # noqa: SLF001 - no other way
+    connector._factory = cast("Any", handler)  # noqa: SLF001
 
 
 class _Handler(ResponseHandler):
     """The protocol of one connection. aiohttp creates a parser for each response; that parser is wrapped here."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, most: int, *, incomplete: bool) -> None:
+        super().__init__(loop)
+        self._most = most
+        self._incomplete = incomplete
 
     def set_response_params(self, **settings: Any) -> None:
         # A proxy answers CONNECT: nothing is paid for there, and invalid HTTP has to fail at once.
         within = settings.get("max_field_size") == LONGEST_FIELD
         super().set_response_params(**settings)
         if within and self._parser is not None:
-            self._parser = cast("Any", _Parser(self._parser, self, self._loop))
+            self._parser = cast("Any", _Parser(self._parser, self, self._loop, self._most, incomplete=self._incomplete))
 
     def _on_read_timeout(self) -> None:
         parser: object = self._parser
@@ -58,7 +64,11 @@ class _Handler(ResponseHandler):
 class _Parser:
     """Uses aiohttp's parser until it fails, then the standard library's."""
 
-    def __init__(self, parser: Any, handler: _Handler, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, parser: Any, handler: _Handler, loop: asyncio.AbstractEventLoop, most: int, *, incomplete: bool
+    ) -> None:
+        self._most = most
+        self._incomplete = incomplete
         self._parser = parser
         self._handler = handler
         self._loop = loop
@@ -86,7 +96,7 @@ class _Parser:
                     self._received.clear()
                 # The reason phrase is irrelevant, and httpx fails if it is not UTF-8.
                 return [(_without_reason(message), stream) for message, stream in messages], upgraded, rest
-        message_and_stream = self._read(ended=len(self._received) > MOST_KEPT)
+        message_and_stream = self._read(ended=len(self._received) > self._most)
         return ([] if message_and_stream is None else [message_and_stream]), False, b""
 
     def feed_eof(self) -> Any:
@@ -107,7 +117,7 @@ class _Parser:
     def _read(self, *, ended: bool) -> tuple[RawResponseMessage, StreamReader] | None:
         if self._timer is not None:
             self._timer.cancel()
-        data = bytes(self._received[:MOST_KEPT])
+        data = bytes(self._received[: self._most])
         status, headers, body = 0, [], data
         response = http.client.HTTPResponse(cast("Any", _Received(data)))
         try:
@@ -115,11 +125,14 @@ class _Parser:
                 return None
             response.begin()
             status, headers = response.status, response.getheaders()
+            lengths = [int(one) for one in response.msg.get_all("content-length", []) if one.strip().isdecimal()]
+            if response.length is not None and len(lengths) > 1:
+                response.length = max(lengths)
             if not ended and not response.chunked and response.length is None:
                 return None  # it goes on to the end of the connection
             body = response.read()
         except http.client.IncompleteRead as error:
-            if not ended:
+            if not ended or not self._incomplete:
                 return None
             # If the chunks themselves are invalid, take all that follows the head.
             body = error.partial or re.split(rb"\r?\n\r?\n", data, maxsplit=1)[-1]
@@ -135,7 +148,8 @@ class _Parser:
         return _message(status, headers), self._stream(body)
 
     def _stream(self, body: bytes) -> StreamReader:
-        stream = StreamReader(self._handler, limit=2**16, loop=self._loop)
+        # With a lower limit the stream would pause aiohttp's parser, which reads no body here and fails.
+        stream = StreamReader(self._handler, limit=len(body) + 1, loop=self._loop)
         stream.feed_data(body)
         stream.feed_eof()
         return stream

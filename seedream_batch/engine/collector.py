@@ -22,7 +22,7 @@ from seedream_batch.engine.stop_control import RunStopped, Signal
 from seedream_batch.errors import StorageError
 from seedream_batch.files.content_encoding import uncompressed
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.image_inspection import BadPicture, Picture, inspect
+from seedream_batch.files.image_inspection import BadPicture, Picture, has_end, inspect
 from seedream_batch.files.local_folder import Occupied
 from seedream_batch.files.temp_file import TempFile, writing
 from seedream_batch.lifecycle import (
@@ -657,6 +657,7 @@ class Collector:
         stem = image_path(task.paths, task.images, image.index, task.fingerprint)
         # Only creating a folder is slow enough to need a thread.
         path = folder.new_part(stem) if folder.knows(stem) else await asyncio.to_thread(folder.new_part, stem)
+        picture: Picture | None = None
         wrong: BadPicture | OSError | None = None
         with writing(path) as temp_file:
             writer = DownloadWriter(temp_file)
@@ -664,7 +665,9 @@ class Collector:
             await writer.settle()
             if download.kind is Fetched.WHOLE:
                 picture, wrong = await asyncio.to_thread(_finish, writer, temp_file)
-        if download.kind is not Fetched.WHOLE:
+            elif download.kind is Fetched.BROKEN and 0 < download.bytes <= MAX_IMAGE:
+                picture = await asyncio.to_thread(_complete_after_all, writer, temp_file)
+        if download.kind is not Fetched.WHOLE and picture is None:
             if temp_file.made:
                 await asyncio.to_thread(folder.discard, path)
             retry_after = download.retry_after or 0.0
@@ -792,6 +795,19 @@ def _finish(writer: DownloadWriter, temp_file: TempFile) -> tuple[Picture | None
             return None, error
         temp_file.replace(plain)
         return picture, None
+
+
+def _complete_after_all(writer: DownloadWriter, temp_file: TempFile) -> Picture | None:
+    """Return the image if a download that was cut off by the rules of HTTP brought all of it; else None.
+
+    Some hosts announce a few bytes more than there are.
+    """
+    writer.finish()
+    try:
+        data = temp_file.path.read_bytes()
+        return inspect(data) if has_end(data) else None
+    except (OSError, BadPicture):
+        return None
 
 
 def _outage(tasks: int, last: Series) -> str:

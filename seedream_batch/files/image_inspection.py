@@ -142,6 +142,14 @@ def _ended(data: bytes) -> None:
         raise BadPicture("is damaged: the end is missing")
 
 
+def has_end(data: bytes) -> bool:
+    """Return whether bytes that begin as an image also end as one of that format; False where that is not known."""
+    end = data[-64:].rstrip(b"\0\r\n")
+    if data.startswith(b"RIFF"):
+        return len(data) >= 8 + int.from_bytes(data[4:8], "little")
+    return any(data.startswith(start) and end.endswith(last) for start, last in _ENDS.items())
+
+
 class _Quiet:
     """Suppresses warnings while any thread is inside; `warnings.catch_warnings` supports only one thread.
 
@@ -173,6 +181,8 @@ _JPEG_SCAN = b"\xff\xda"
 _EXIF = b"Exif\0\0"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_NOTES = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+_ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
+"""How the files of a format begin and end."""
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 

@@ -516,6 +516,13 @@ def test_a_task_id_in_broken_http_is_read(talk, how, pieces):
     assert (outcome.kind, outcome.task_ids) == (Submitted.ACCEPTED, ("task_1",))
 
 
+def test_a_task_id_in_a_large_answer_in_broken_http_is_read(talk):
+    body = json.dumps({"data": [{"task_id": "task_1"}], "trace": "x" * 1_000_000}).encode()
+    for line in (b"Content-Length: 7\r\n", b"X Odd: 1\r\n"):
+        outcome = talk.submit(sending(HEAD + line + b"Content-Length: %d\r\n\r\n" % len(body) + body))
+        assert (outcome.kind, outcome.task_ids) == (Submitted.ACCEPTED, ("task_1",))
+
+
 def test_broken_http_on_a_connection_that_stays_open_is_read_at_once(talk):
     async def play(wire):
         while await wire.request() is not None:

@@ -45,6 +45,7 @@ class Service:
         self.poll = self.complete
         self.link = lambda: f"{self.url}/up/{self.uploads}.png"
         self.balance = lambda: (200, {"success": True, "remain_balance": 100})
+        self.image = lambda number: (200, picture(number))
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -84,7 +85,7 @@ class Service:
             self.seen["poll"] += 1
             return self.poll(path.rpartition("/")[2].partition("?")[0])
         self.seen["image"] += 1
-        return 200, picture(int(path.rpartition("/")[2]))
+        return self.image(int(path.rpartition("/")[2]))
 
     def post(self, path, body):
         if path.endswith("/uploads/images"):
@@ -399,3 +400,23 @@ def test_long_pauses_are_told(odd, monkeypatch):
     assert done.code == 0, done
     assert done.err.count("the service asks to send less") == 1
     assert "HTTP 429: slow down" in done.err
+
+
+# Image hosts
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF"])
+def test_a_length_that_is_too_long_costs_no_image(odd, form):
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(picture(1))) as image:
+        image.save(out, form)
+    data = out.getvalue()
+    odd.service.image = lambda _: (200, data, {"Content-Length": str(len(data) + 7), "Connection": "close"})
+    assert odd.run().code == 0
+    assert odd.rows("SELECT state, bytes FROM images") == [("stored", len(data))]
+    # What is cut off has no end, and is tried again.
+    odd.service.image = lambda number: next(cut, (200, picture(number)))
+    cut = iter([(200, data[:-1], {"Content-Length": str(len(data)), "Connection": "close"})])
+    odd.write(JOB % "b")
+    assert odd.run().code == 0
+    assert odd.service.seen["image"] == 3
