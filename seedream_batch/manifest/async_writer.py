@@ -48,22 +48,23 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 
 
 class _CallFailed(Exception):
-    """A call of a transaction failed: it is rolled back, and its calls are made one by one."""
+    """Raised if a call of a transaction fails: it is rolled back, and its calls are made one by one."""
 
 
 class ManifestWriter:
-    """Runs calls on the manifest in the order they were made; has it to itself until `close`.
+    """Runs calls on the manifest in order; has exclusive use of it until `close`.
 
-    Calls that are waiting when a transaction begins share it; each still fails or succeeds by itself, and its result is
-    given only when it is durable. They share it without savepoints: only if one of them fails, all are rolled back and
-    made once more, each with a savepoint. So a call may be made twice; it must not change anything but the manifest.
+    Calls that are waiting when a transaction begins share it. Each still fails or succeeds on its own, and its result
+    is returned only when it is durable. They share it without savepoints: only if one of them fails, the transaction is
+    rolled back and repeated with a savepoint per call. So a call may be made twice, and must change nothing but the
+    manifest.
 
-    The statements of a file take microseconds and run where the calls are made: on a thread,
-    each of them would wait for the interpreter. What takes its time has a thread: the sync of a commit, and with a
-    server every statement. When a server is gone, everything waits for it; what was not committed is done anew.
+    The statements of a file take microseconds and run in the event loop: on a thread, each of them would wait for the
+    interpreter lock. Slow work runs on a thread: the sync of a commit, and with a server every statement. If the
+    connection to a server is lost, everything waits for it; what was not committed is done again.
 
-    No task of the loop does this, so that nobody can cancel it: what was asked for is carried out. Only an exception
-    that comes out of nowhere ends it early, `KeyboardInterrupt`: that is as good as a kill.
+    No task of the loop does the work, so that it cannot be cancelled: every call is carried out. Only an unexpected
+    exception such as `KeyboardInterrupt` ends it early, with the same effect as a kill.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class ManifestWriter:
     async def read(
         self, call: Callable[Concatenate[Manifest, Args], Result], *args: Args.args, **kwargs: Args.kwargs
     ) -> Result:
-        """Like `do`, for a call that only reads a manifest in a file: where all do that, they need no transaction."""
+        """Like `do`, for a call that only reads; such calls need no transaction on a manifest in a file."""
         result: Result = await self._enqueue(lambda manifest, _: [call(manifest, *args, **kwargs)], reads=True)
         return result
 
@@ -106,9 +107,9 @@ class ManifestWriter:
     ) -> Result:
         """Return the result for one item of a method that takes many, once it is durable; raise its error if it failed.
 
-        Items for the same method that share a transaction are given to it together, when the first of them has its
-        turn. Nobody waits for one call before another of the same transaction, so that changes no order. `reads` as
-        for `read`.
+        Items for the same method in one transaction are passed to it together, at the turn of the first of them. No
+        caller waits for one call before making another of the same transaction, so this changes no visible order.
+        `reads` as in `read`.
         """
         result: Result = await self._enqueue(method, item, reads=reads)
         return result
@@ -237,13 +238,13 @@ class ManifestWriter:
         self._thread.submit(carry_out)
 
     def _end(self, batch: list[_Call], outcomes: list[_Outcome], error: BaseException | None) -> None:
-        """Gives the outcomes, or to all the error, and goes on once those who waited have made their next calls."""
+        """Return the outcomes, or the error to all callers, and continue after their next calls."""
         _give(outcomes if error is None else [(call.future, None, error) for call in batch])
         self._loop.call_soon(self._next)
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
-        """All of a transaction, on the thread; from its start again if it was broken off, or the line was lost."""
-        told = apart = False
+        """Run a whole transaction on the thread; repeat it if it was aborted or the connection was lost."""
+        reported = apart = False
         collisions = 0
         while True:
             outcomes: list[_Outcome] | None = None
@@ -258,9 +259,9 @@ class ManifestWriter:
                 if collisions > MOST_COLLISIONS:
                     raise
             except ConnectionLost as error:
-                if not told:
+                if not reported:
                     self._loop.call_soon_threadsafe(self._lost, str(error))
-                told = True
+                reported = True
                 if self.manifest.again() and outcomes is not None:
                     return outcomes
             else:
@@ -287,7 +288,7 @@ class ManifestWriter:
             raise
 
     def _grouped(self, batch: list[_Call], check: Callable[[], None]) -> list[_Outcome]:
-        """Make the calls, those of the same method together; `check` after each."""
+        """Make the calls, those of the same method together, and `check` after each."""
         groups: defaultdict[_Method, list[_Call]] = defaultdict(list)
         for call in batch:
             groups[call.method].append(call)

@@ -41,12 +41,12 @@ MOVED_TO = "moved_to"
 
 
 class OneByOne(Exception):
-    """Items that a method was given together influence each other: each has to be given to it by itself."""
+    """Raised if items passed to a method together affect each other: they have to be passed one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A transition of a task from the state and attempt of its record: why, when, and the columns that it sets."""
+    """A transition of a task from the state and attempt of its record: why, when (unix seconds), and columns to set."""
 
     task: TaskRecord
     why: str
@@ -55,7 +55,7 @@ class Move:
 
 
 Event = tuple[float, int, int | None, str, str, str]
-"""What the log says of a transition: when, task, image, old and new state, why."""
+"""A row of the log: time in unix seconds, task, image, old state, new state, reason."""
 
 
 class BaseStore:
@@ -200,15 +200,15 @@ class BaseStore:
     def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
         """Return these tasks (at most a few hundred at a time), in this order."""
         sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE id IN ({marks(numbers)})"
-        found = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
-        return [found[number] for number in numbers]
+        by_number = {row[0]: task_record(row) for row in self._connection.rows(sql, numbers)}
+        return [by_number[number] for number in numbers]
 
     def _move(self, sql: Sql, task: TaskRecord, new: TaskState, why: str, now: float, **columns: object) -> None:
-        """From the state that the record names, and the attempt: an answer to an earlier one moves nothing."""
+        """Move a task from the state and attempt of its record; an answer to an earlier attempt changes nothing."""
         self._move_all(sql, new, [Move(task, why, now, columns)])
 
     def _move_all(self, sql: Sql, new: TaskState, moves: Sequence[Move]) -> None:
-        """Move each task, or none: the same transition, which sets the same columns."""
+        """Move all tasks or none: the same transition, setting the same columns."""
         for move in moves:
             if new not in EDGES[move.task.state]:
                 raise StaleTransition(f"a task does not go from {move.task.state} to {new}")
@@ -241,7 +241,7 @@ class BaseStore:
         self._attempts(sql, outcome, [(task, None)])
 
     def _attempts(self, sql: Sql, outcome: str, tasks: Sequence[tuple[TaskRecord, str | None]]) -> None:
-        """Note the outcome of the newest attempt of each task, and its task ids, if any are new."""
+        """Record the outcome of each task's latest attempt, and its task ids if they are new."""
         cursor = sql.executemany(
             "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
             [(outcome, task_ids, task.id, task.attempt) for task, task_ids in tasks],
@@ -255,6 +255,6 @@ def one_row(cursor: Cursor, what: str) -> None:
 
 
 def all_rows(cursor: Cursor, count: int, what: str) -> None:
-    """Raise `StaleTransition` unless a statement changed so many rows."""
+    """Raise `StaleTransition` unless a statement changed `count` rows."""
     if cursor.rowcount != count:
         raise StaleTransition(f"{what} was not found; nothing was changed")

@@ -18,7 +18,7 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """What the attempt of a task really brought and cost, and what is odd about that."""
+    """What a task's attempt really delivered and cost (millionths of a USD), and a note if that is odd."""
 
     task: TaskRecord
     images: int = 0
@@ -27,7 +27,7 @@ class Settlement:
 
 
 Charge = tuple[TaskRecord, int, float]
-"""A task whose image was charged, the price (0: not named), and when."""
+"""A task whose image was charged, the price (0: unknown), and when (unix seconds)."""
 
 
 class BudgetLedger(BaseStore):
@@ -106,9 +106,9 @@ class BudgetLedger(BaseStore):
         return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
 
     def _charged(self, sql: Sql, charges: Sequence[Charge]) -> None:
-        """Images were charged at these prices; a high one raises what is held for those like it.
+        """Record prices charged for images; a high one raises the reservations for similar tasks.
 
-        What is held never falls here: of prices that vary, the highest of the last days counts.
+        Reservations never fall here: if prices vary, the highest of the last days counts.
         """
         last: dict[tuple[str, str], int] = {}
         prices: defaultdict[tuple[str, int, str, str], list[int]] = defaultdict(list)
@@ -133,10 +133,10 @@ class BudgetLedger(BaseStore):
     def _count(
         self, sql: Sql, of: tuple[str, int, str, str], prices: Sequence[int], before: tuple[int, int] | None
     ) -> None:
-        """Count charges of a kind of request on a day; `before` has how many there were so far, and the highest."""
+        """Count charges of a kind of request on a day; `before` is the stored count and highest price."""
         seen, highest = before or (0, -1)
         for price in prices:
-            # Otherwise nothing is new, and there is no row for workers to wait for.
+            # Otherwise nothing is new: avoid a write that other workers would wait for.
             if seen < PROVEN or highest < price:
                 seen, highest = seen + 1, max(highest, price)
         new = seen - (before[0] if before else 0)
@@ -151,7 +151,7 @@ class BudgetLedger(BaseStore):
             (*of, highest, new),
         )
         if before is None or highest > before[1]:
-            # Those who claim right now hold what it cost before.
+            # Wait for claims in progress, which still reserve at the old price.
             self._one_at_a_time(sql)
             self._hold(sql, of[2:], highest)
 
@@ -223,9 +223,9 @@ class BudgetLedger(BaseStore):
         self._hold(sql, like, max(price, estimate), lower=True)
 
     def _held(self, sql: Sql, tasks: Sequence[TaskRecord]) -> dict[int, tuple[int, int]]:
-        """Images and money that are held for the newest attempts of these tasks, by task."""
+        """Return the images and money reserved for the latest attempts of these tasks, by task."""
         rows = sql.execute(
-            # Another worker may just be raising what is held.
+            # Lock the rows: another worker may be raising the reservations.
             "SELECT tasks.id, reserved_images, reserved FROM tasks JOIN attempts ON attempts.task = tasks.id"
             f" AND attempts.number = tasks.attempt WHERE tasks.id IN ({marks(tasks)}) ORDER BY attempts.key"
             f"{self._connection.for_update('attempts')}",
@@ -234,24 +234,34 @@ class BudgetLedger(BaseStore):
         return {row[0]: (int(row[1]), int(row[2])) for row in rows}
 
     def _release(self, sql: Sql, task: TaskRecord, outcome: str, *, cost: int = 0) -> None:
-        """End the reservation of the task's attempt; what it really cost takes its place."""
+        """Replace the reservation of the task's attempt by its real cost."""
         self._settle(sql, outcome, [Settlement(task, cost=cost)], self._held(sql, [task]))
 
     def _settle(
         self, sql: Sql, outcome: str, settlements: Sequence[Settlement], held: dict[int, tuple[int, int]]
     ) -> None:
-        """End the reservations of the tasks' attempts, which are `held`; what they really cost takes their place."""
+        """Replace the reservations of the tasks' attempts, which are `held`, by their real costs."""
         sql.executemany(
             "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?,"
             " cost_note = ? WHERE task = ? AND number = ?",
-            [(outcome, one.images, one.cost, one.note, one.task.id, one.task.attempt) for one in settlements],
+            [
+                (
+                    outcome,
+                    settlement.images,
+                    settlement.cost,
+                    settlement.note,
+                    settlement.task.id,
+                    settlement.task.attempt,
+                )
+                for settlement in settlements
+            ],
         )
         self._add(
             sql,
-            reserved_images=-sum(held[one.task.id][0] for one in settlements),
-            reserved=-sum(held[one.task.id][1] for one in settlements),
-            images=sum(one.images for one in settlements),
-            cost=sum(one.cost for one in settlements),
+            reserved_images=-sum(held[settlement.task.id][0] for settlement in settlements),
+            reserved=-sum(held[settlement.task.id][1] for settlement in settlements),
+            images=sum(settlement.images for settlement in settlements),
+            cost=sum(settlement.cost for settlement in settlements),
         )
 
 

@@ -27,7 +27,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A verified file that is about to get its final name."""
+    """A verified file about to get its final name."""
 
     image: ImageRecord
     path: str
@@ -37,7 +37,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class ImageMove:
-    """A transition of an image: why, when, and the columns that it sets."""
+    """A transition of an image: why, when (unix seconds), and columns to set."""
 
     image: ImageRecord
     why: str
@@ -47,7 +47,7 @@ class ImageMove:
 
 @dataclass(frozen=True, slots=True)
 class Storing:
-    """The file of an announced image that is in its place; `warning` says why it is not what was requested."""
+    """An announced image whose file is in place; `warning` says why it differs from the request."""
 
     image: ImageRecord
     file: StoredFile
@@ -96,8 +96,8 @@ class ImageStore(Ownership):
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """Return the stored image with this path, and whether the job still asks for it."""
-        found = self.owners([path])
-        return found[0] if found else None
+        rows = self.owners([path])
+        return rows[0] if rows else None
 
     def owners(self, paths: Sequence[str]) -> list[tuple[ImageRecord, bool]]:
         """Return the stored images with these paths, and whether the job still asks for them."""
@@ -109,22 +109,22 @@ class ImageStore(Ownership):
         return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
 
     def record_path(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
-        """See `record_paths`, for one image."""
+        """Call `record_paths` for one image."""
         self.record_paths([Placement(image, path, file, now)])
 
     def record_paths(self, placements: Sequence[Placement]) -> None:
-        """Note the final names that files are about to get: a kill in between is then recognised by the hash."""
+        """Record paths and hashes before the renames, so that a crash in between can be recovered."""
         with self.group() as sql:
-            for one in placements:
-                self._check_edge(one.image, ImageState.STORED)
-            # Each goes where the job wants it now, so nothing is left to move.
+            for placement in placements:
+                self._check_edge(placement.image, ImageState.STORED)
+            # Each file goes to its present path in the job, so no further move is due.
             cursor = sql.executemany(
                 "UPDATE images SET target = NULL, path = ?, bytes = ?, sha256 = ?, width = ?, height = ?, format = ?,"
                 ' updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
                 [
-                    (one.path, one.file.bytes, one.file.sha256, one.file.width, one.file.height, one.file.format,
-                     one.now, one.image.task, one.image.index, one.image.state)
-                    for one in placements
+                    (at.path, at.file.bytes, at.file.sha256, at.file.width, at.file.height, at.file.format,
+                     at.now, at.image.task, at.image.index, at.image.state)
+                    for at in placements
                 ],
             )  # fmt: skip
             all_rows(cursor, len(placements), _in_state(placements[0].image))
@@ -170,38 +170,42 @@ class ImageStore(Ownership):
             raise StaleTransition(f"an image does not go from {image.state} to {to}")
 
     def store_all(self, stored: Sequence[Storing]) -> list[str]:
-        """Store images whose files are in their places; return why each is not what was requested, empty if it is.
+        """Record that the images' files are in place; return why each differs from the request, empty if it does not.
 
-        Bytes that another image has, too, are wrong for one of the two, and nobody knows for which.
+        If another image has the same bytes, both get a warning: one of them is wrong, and nobody knows which. Raises
+        `OneByOne` for several images then.
         """
         with self.group() as sql:
             self.move_images(
                 ImageState.STORED,
                 [
                     ImageMove(
-                        one.image, one.why, one.now, {"warning": one.warning, "url": self._link_to_keep(one.image)}
+                        storing.image,
+                        storing.why,
+                        storing.now,
+                        {"warning": storing.warning, "url": self._link_to_keep(storing.image)},
                     )
-                    for one in stored
+                    for storing in stored
                 ],
             )
-            twin = next(filter(None, self.twins([(one.image, one.file.sha256) for one in stored])), None)
+            twin = next(filter(None, self.twins([(storing.image, storing.file.sha256) for storing in stored])), None)
             if twin is None:
-                return [one.warning for one in stored]
-            one = stored[0]
-            warning = f"{SAME_BYTES}{twin.path}" + (f"; {one.warning}" if one.warning else "")
-            this = (one.image.task, one.image.index)
+                return [storing.warning for storing in stored]
+            storing = stored[0]
+            warning = f"{SAME_BYTES}{twin.path}" + (f"; {storing.warning}" if storing.warning else "")
+            this = (storing.image.task, storing.image.index)
             sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
-            path = self.images(one.image.task)[one.image.index - 1].path
+            path = self.images(storing.image.task)[storing.image.index - 1].path
             sql.execute(
                 f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
-                (f"{SAME_BYTES}{path}", one.file.sha256),
+                (f"{SAME_BYTES}{path}", storing.file.sha256),
             )
         return [warning]
 
     def _link_to_keep(self, image: ImageRecord) -> str:
-        """Return the link of a stored image: of a data URI only the head, since the file has the rest.
+        """Return the link of a stored image; of a data URI only the head, since the file has the rest.
 
-        Images that come late are told apart by the whole links of those that were there before.
+        Images that are delivered late are identified by the full links of the earlier ones.
         """
         if image.url[:5].lower() != "data:":
             return image.url
@@ -209,15 +213,15 @@ class ImageStore(Ownership):
         return image.url if self._connection.row(sql, (image.task,)) else image.url.partition(",")[0]
 
     def twins(self, images: Sequence[tuple[ImageRecord, str]]) -> list[ImageRecord | None]:
-        """For each image and hash: another stored image with these bytes, if there is one."""
+        """Return, for each image and hash, another stored image with these bytes, if there is one."""
         hashes = {sha256 for _, sha256 in images}
-        # One row more than these images have themselves, since thousands may have the same bytes.
+        # One row more than these images have: that is enough, and thousands may have the same bytes.
         rows = self._connection.rows(
             f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 IN ({marks(hashes)}) AND state = 'stored' LIMIT ?",
             (*hashes, len(images) + 1),
         )
         stored = [image_record(row) for row in rows]
-        twins = [next((one for one in stored if _is_twin(one, *image)), None) for image in images]
+        twins = [next((other for other in stored if _is_twin(other, *image)), None) for image in images]
         if len(images) > 1 and any(twins):
             raise OneByOne
         return twins

@@ -71,7 +71,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """The task ids that came back for a task, and until when it has to end."""
+    """The task ids returned for a task, and its deadline in unix seconds."""
 
     task: TaskRecord
     task_ids: Sequence[str]
@@ -83,7 +83,7 @@ class Acceptance:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What the service delivered for a task, and what it said that it cost."""
+    """What the service delivered for a task, and the cost it named (millionths of a USD)."""
 
     task: TaskRecord
     images: Sequence[ImageUrl]
@@ -92,12 +92,12 @@ class Delivery:
     now: float
     default_expiry: float
     warn: Callable[[int], str] = lambda _: ""
-    """Says why so many images are not what was requested; empty if they are."""
+    """Returns why this number of images differs from the request; empty if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The images of a task that succeeded, why they are not what was requested, their cost, and what is odd in it."""
+    """The images of a succeeded task, a warning if they differ from the request, the cost and a note on it."""
 
     images: list[ImageRecord]
     warning: str
@@ -159,18 +159,18 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 sql.execute("UPDATE pace SET state = ?", (turns.state,))
             opened: list[_Opening] = []
             stopped_by = ""
-            for _, found in self._affordable(intents, budget, now):
-                if isinstance(found, str):
-                    stopped_by = found
+            for _, outcome in self._affordable(intents, budget, now):
+                if isinstance(outcome, str):
+                    stopped_by = outcome
                     break
-                opened.append(found)
+                opened.append(outcome)
             claims = tuple(self._open(sql, opened, now))
         if turns is None:
             return Claimed(claims, stopped_by)
         return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
 
     def claim_each(self, intents: Sequence[Intent], budget: Budget, now: float) -> list[Claimed]:
-        """Commit the intents like `claim`, one after the other: one that the budget stops does not stop the rest."""
+        """Commit the intents like `claim`, but go on after an intent that the budget refuses."""
         places = {intent.task: place for place, intent in enumerate(intents)}
         if len(places) < len(intents):
             raise OneByOne
@@ -179,11 +179,11 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             if self.shared:
                 self._one_at_a_time(sql)
             opened: list[_Opening] = []
-            for task, found in self._affordable(intents, budget, now):
-                if isinstance(found, str):
-                    claimed[places[task]] = Claimed((), found)
+            for task, outcome in self._affordable(intents, budget, now):
+                if isinstance(outcome, str):
+                    claimed[places[task]] = Claimed((), outcome)
                 else:
-                    opened.append(found)
+                    opened.append(outcome)
             for claim in self._open(sql, opened, now):
                 claimed[places[claim.task.id]] = Claimed((claim,))
         return claimed
@@ -191,7 +191,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     def _affordable(
         self, intents: Sequence[Intent], budget: Budget, now: float
     ) -> Iterator[tuple[int, _Opening | str]]:
-        """For each task that is planned: what is opened for its intent, or what of the budget that would pass."""
+        """Yield for each planned task the attempt to open for its intent, or the limit of the budget it exceeds."""
         if not intents:
             return
         bodies = {intent.task: intent.body for intent in intents}
@@ -225,8 +225,8 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             if budget.max_cost is not None and self._at_worst(after) > budget.max_cost:
                 if exposure is None:
                     exposure = Exposure(self._holding(), self._seen(now))
-                    for one in opened:
-                        exposure.add(one.kind, one.task.images, one.reserved)
+                    for opening in opened:
+                        exposure.add(opening.kind, opening.task.images, opening.reserved)
                 if not exposure.allows(
                     kind, task.images, held, counts=after.cost + after.reserved, cap=budget.max_cost
                 ):
@@ -234,56 +234,69 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                     continue
                 exposure.add(kind, task.images, held)
             totals = after
-            # Provably nothing was executed: the same logical request, so the same key.
+            # Provably nothing was executed: it is the same logical request, so reuse its key.
             again = key is not None and sent == body
             attempt = task.attempt if again else task.attempt + 1
             if not again:
-                # Made of the manifest, the task and the attempt: a manifest that comes back from a backup uses the
-                # same key again, and the service then recognises what it has done already.
+                # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again,
+                # and the service recognises what it has already done.
                 key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
             claim = Claim(task, key, task.body if body is None else body, opened_at)
             opened.append(_Opening(claim, body, attempt, held, kind, again=again))
             yield number, opened[-1]
 
     def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
-        """Write the attempts and move their tasks; return the claims, with the tasks as they are then."""
+        """Write the attempts and move their tasks; return the claims with the updated tasks."""
         if not opened:
             return []
         sql.executemany(
             "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ?, kind = ? WHERE key = ?",
-            [(one.task.images, one.reserved, one.kind, one.claim.key) for one in opened if one.again],
+            [
+                (opening.task.images, opening.reserved, opening.kind, opening.claim.key)
+                for opening in opened
+                if opening.again
+            ],
         )
         insert(
             sql,
             "attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)",
             [
-                (one.claim.key, one.task.id, one.attempt, one.body, now, one.task.images, one.reserved, one.kind)
-                for one in opened
-                if not one.again
+                (
+                    opening.claim.key,
+                    opening.task.id,
+                    opening.attempt,
+                    opening.body,
+                    now,
+                    opening.task.images,
+                    opening.reserved,
+                    opening.kind,
+                )
+                for opening in opened
+                if not opening.again
             ],
         )
-        images, reserved = sum(one.task.images for one in opened), sum(one.reserved for one in opened)
+        images, reserved = sum(opening.task.images for opening in opened), sum(opening.reserved for opening in opened)
         self._add(sql, reserved_images=images, reserved=reserved)
         task = opened[0].task
         moved = sql.executemany(
             "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?, account = ?"
             " WHERE id = ? AND state = 'planned' AND attempt = ?",
-            [(now, one.attempt, self._account, one.task.id, one.task.attempt) for one in opened],
+            [(now, opening.attempt, self._account, opening.task.id, opening.task.attempt) for opening in opened],
         )
         all_rows(moved, len(opened), f"task {task.id} in state {task.state}, attempt {task.attempt},")
         self._log_all(
             sql,
             [
-                (now, one.task.id, None, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {one.attempt}")
-                for one in opened
+                (now, opening.task.id, None, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {opening.attempt}")
+                for opening in opened
             ],
         )
         return [
             replace(
-                one.claim,
-                task=replace(one.task, state=TaskState.SUBMITTING, updated_at=now, attempt=one.attempt),
+                opening.claim,
+                task=replace(opening.task, state=TaskState.SUBMITTING, updated_at=now, attempt=opening.attempt),
             )
-            for one in opened
+            for opening in opened
         ]
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
@@ -307,44 +320,45 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         now: float,
         kept: Kept | None = None,
     ) -> TaskRecord:
-        """See `accept_all`, for one task."""
+        """Call `accept_all` for one task."""
         return self.accept_all([Acceptance(task, task_ids, deadline, why, now, kept)])[0]
 
     def accept_all(self, answers: Sequence[Acceptance]) -> list[TaskRecord]:
-        """Task ids came back: they are durable before anything else happens to the tasks.
+        """Record the returned task ids durably before anything else happens to the tasks.
 
-        With an id that another task has, nobody knows what became of this one: it is held for a person.
+        If another task has one of the ids, the outcome of this one is unknown: it is held for a person. Raises
+        `OneByOne` for several answers then.
         """
         with self.group() as sql:
-            for one in answers:
-                self._leaving(one.task, *_SENT)
+            for answer in answers:
+                self._leaving(answer.task, *_SENT)
             other = self._other_with(sql, answers)
             if other is not None:
                 return [self._hold_for_same_id(sql, answers[0], other)]
             moves = [
                 Move(
-                    one.task, f"{one.why}: {' '.join(one.task_ids)}", one.now,
-                    {"task_ids": json.dumps(list(one.task_ids)), "submitted_at": one.now, "deadline": one.deadline,
-                     "code": "", "reason": "", "held": 0},
+                    answer.task, f"{answer.why}: {' '.join(answer.task_ids)}", answer.now,
+                    {"task_ids": json.dumps(list(answer.task_ids)), "submitted_at": answer.now,
+                     "deadline": answer.deadline, "code": "", "reason": "", "held": 0},
                 )
-                for one in answers
+                for answer in answers
             ]  # fmt: skip
             self._move_all(sql, TaskState.ACCEPTED, moves)
             self._attempts(sql, "accepted", [(move.task, str(move.columns["task_ids"])) for move in moves])
-            for one in answers:
-                self._keep(sql, one.task, one.kept, SUBMISSION, one.now)
+            for answer in answers:
+                self._keep(sql, answer.task, answer.kept, SUBMISSION, answer.now)
         return [
             replace(
-                one.task, state=TaskState.ACCEPTED, updated_at=one.now, task_ids=tuple(one.task_ids),
-                submitted_at=one.now, deadline=one.deadline, code="", reason="", held=False,
+                answer.task, state=TaskState.ACCEPTED, updated_at=answer.now, task_ids=tuple(answer.task_ids),
+                submitted_at=answer.now, deadline=answer.deadline, code="", reason="", held=False,
             )
-            for one in answers
+            for answer in answers
         ]  # fmt: skip
 
     def _other_with(self, sql: Sql, answers: Sequence[Acceptance]) -> TaskRecord | None:
-        """Return another task that has one of these ids, if there is one; of several answers none may have one."""
-        ids = [name for one in answers for name in set(one.task_ids)]
-        lists = {tuple(one.task_ids) for one in answers} | {(name,) for name in ids}
+        """Return another task with one of these ids, if there is one. Raises `OneByOne` for several answers."""
+        ids = [name for answer in answers for name in set(answer.task_ids)]
+        lists = {tuple(answer.task_ids) for answer in answers} | {(name,) for name in ids}
         texts = [json.dumps(list(names)) for names in lists]
         rows = sql.execute(
             f"SELECT DISTINCT attempts.task FROM attempts WHERE attempts.task_ids IN ({marks(texts)}) LIMIT ?",
@@ -356,18 +370,18 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         return self.task(others[0]) if others else None
 
     def _hold_for_same_id(self, sql: Sql, answer: Acceptance, other: TaskRecord) -> TaskRecord:
-        """Hold a task that was answered with an id that another one has; return it as it is then."""
+        """Hold a task that was answered with another one's id, and return its updated record."""
         task, now, kept = answer.task, answer.now, answer.kept
         name = " ".join(answer.task_ids)
-        told = f"the service answered with the task id {name}, which {other.paths[0]} has already"
+        reason = f"the service answered with the task id {name}, which {other.paths[0]} has already"
         if kept is not None:
-            kept = replace(kept, why=told)
+            kept = replace(kept, why=reason)
             also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
             self._keep(sql, other, also, SUBMISSION, now)
         if task.state is TaskState.SUBMITTING:
-            self.uncertain(task, why=told, code=SAME_ID, held=True, now=now, kept=kept)
+            self.uncertain(task, why=reason, code=SAME_ID, held=True, now=now, kept=kept)
         else:
-            self.still_uncertain(task, why=told, held=True, now=now, kept=kept)
+            self.still_uncertain(task, why=reason, held=True, now=now, kept=kept)
         return self.task(task.id)
 
     def not_executed(
@@ -418,56 +432,57 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         now: float,
         default_expiry: float,
     ) -> list[ImageRecord]:
-        """See `succeed_all`, for one task."""
+        """Call `succeed_all` for one task."""
         return self.succeed_all([Delivery(task, images, cost, why, now, default_expiry)])[0].images
 
     def succeed_all(self, deliveries: Sequence[Delivery]) -> list[Delivered]:
-        """The service delivered: the URLs are stored, the reservations become the real costs.
+        """Record deliveries: store the URLs, and replace the reservations by the real costs.
 
-        Without a `cost`, or with one that is not to be believed, they count at the price they were reserved at.
+        Without a plausible `cost`, images count at the price they were reserved at. Raises `OneByOne` for several
+        deliveries then.
         """
-        tasks = [one.task for one in deliveries]
+        tasks = [delivery.task for delivery in deliveries]
         with self.group() as sql:
             for task in tasks:
                 self._leaving(task, TaskState.ACCEPTED)
             held = self._held(sql, tasks)
-            costs = [self._spent(one, *held.get(one.task.id, (0, 0))) for one in deliveries]
+            costs = [self._spent(delivery, *held.get(delivery.task.id, (0, 0))) for delivery in deliveries]
             if len(costs) > 1 and not all(spent.believed and not spent.note for spent in costs):
-                # What it counts depends on what was charged for those before it.
+                # The cost of one depends on what was charged for those before it.
                 raise OneByOne
             moves = [
                 Move(
-                    one.task, one.why, one.now,
-                    {"cost": spent.cost, "ended_at": one.now, "code": "",
-                     "reason": one.why if len(one.images) != one.task.images else ""},
+                    delivery.task, delivery.why, delivery.now,
+                    {"cost": spent.cost, "ended_at": delivery.now, "code": "",
+                     "reason": delivery.why if len(delivery.images) != delivery.task.images else ""},
                 )
-                for one, spent in zip(deliveries, costs, strict=True)
+                for delivery, spent in zip(deliveries, costs, strict=True)
             ]  # fmt: skip
             self._move_all(sql, TaskState.SUCCEEDED, moves)
             settlements = [
-                Settlement(one.task, len(one.images), spent.cost, spent.note)
-                for one, spent in zip(deliveries, costs, strict=True)
+                Settlement(delivery.task, len(delivery.images), spent.cost, spent.note)
+                for delivery, spent in zip(deliveries, costs, strict=True)
             ]
             self._settle(sql, "succeeded", settlements, held)
             charges = [
-                # Rounded up: a reservation must not be too small by a fraction of a millionth.
-                (one.task, -(-spent.cost // len(one.images)) if spent.believed else 0, one.now)
-                for one, spent in zip(deliveries, costs, strict=True)
-                if len(one.images) == one.task.images
+                # Round up: a reservation must not be too small by a fraction of a millionth.
+                (delivery.task, -(-spent.cost // len(delivery.images)) if spent.believed else 0, delivery.now)
+                for delivery, spent in zip(deliveries, costs, strict=True)
+                if len(delivery.images) == delivery.task.images
             ]
             if charges:
                 self._charged(sql, charges)
             delivered = []
-            for one, images, spent in zip(deliveries, self._announce(sql, deliveries), costs, strict=True):
-                # Of an earlier attempt some may be there already.
-                warning = one.warn(sum(image.state not in NOT_THERE for image in images))
-                if warning != one.task.warning:
-                    self.warn_of_task(one.task.id, warning)
+            for delivery, images, spent in zip(deliveries, self._announce(sql, deliveries), costs, strict=True):
+                # Images of an earlier attempt may already be stored.
+                warning = delivery.warn(sum(image.state not in NOT_THERE for image in images))
+                if warning != delivery.task.warning:
+                    self.warn_of_task(delivery.task.id, warning)
                 delivered.append(Delivered(images, warning, spent.cost, spent.note))
         return delivered
 
     def _spent(self, delivery: Delivery, held_images: int, held: int) -> Counted:
-        """What delivered images count; the job may have another price by now than the one they were held at."""
+        """Return what delivered images count, at the price reserved for them rather than the job's present one."""
         task, cost, count = delivery.task, delivery.cost, len(delivery.images)
         odd = cost is not None and cost > UNSURE * count * task.price
         known = self._highest(delivery.now).get((task.model, task.resolution), 0) if odd else 0
@@ -534,43 +549,43 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
     def _announce(self, sql: Sql, deliveries: Sequence[Delivery]) -> list[list[ImageRecord]]:
         """Store the links of attempts; return the images of their tasks.
 
-        What is stored of an earlier attempt stays; what of it is not there is downloaded again.
+        Stored images of an earlier attempt stay; missing ones are fetched again.
         """
         new: list[tuple[object, ...]] = []
         events: list[Event] = []
-        for one in deliveries:
-            task = one.task
+        for delivery in deliveries:
+            task = delivery.task
             known: dict[int, ImageRecord] = {}
             earlier = 0
             if task.attempt > 1:
                 known = {image.index: image for image in self.images(task.id)}
-                # Those that were pruned have no rows any more, but the log tells of them.
+                # Pruned images no longer have rows, but earlier attempts show that they existed.
                 earlier = sql.execute(
                     "SELECT coalesce(max(images), 0) FROM attempts"
                     " WHERE task = ? AND outcome = 'succeeded' AND number < ?",
                     (task.id, task.attempt),
                 ).fetchone()[0]
             why = f"made anew by attempt {task.attempt}"
-            for index, image in enumerate(one.images, 1):
-                expires_at = image.expires_at or one.default_expiry
+            for index, image in enumerate(delivery.images, 1):
+                expires_at = image.expires_at or delivery.default_expiry
                 row = known.get(index)
                 if row is None:
-                    new.append((task.id, index, ImageState.ANNOUNCED, image.url, expires_at, one.now))
+                    new.append((task.id, index, ImageState.ANNOUNCED, image.url, expires_at, delivery.now))
                     if index <= earlier:
-                        events.append((one.now, task.id, index, ImageState.MISSING, ImageState.ANNOUNCED, why))
+                        events.append((delivery.now, task.id, index, ImageState.MISSING, ImageState.ANNOUNCED, why))
                 elif row.state in NOT_THERE:
                     columns = {"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""}
-                    self.move_image(row, ImageState.ANNOUNCED, why, one.now, columns)
+                    self.move_image(row, ImageState.ANNOUNCED, why, delivery.now, columns)
         insert(sql, 'images (task, "index", state, url, expires_at, updated_at)', new)
         self._log_all(sql, events)
         return [
-            self.images(one.task.id)
-            if one.task.attempt > 1
+            self.images(delivery.task.id)
+            if delivery.task.attempt > 1
             else [
-                _announced(one.task, index, image.url, image.expires_at or one.default_expiry)
-                for index, image in enumerate(one.images, 1)
+                _announced(delivery.task, index, image.url, image.expires_at or delivery.default_expiry)
+                for index, image in enumerate(delivery.images, 1)
             ]
-            for one in deliveries
+            for delivery in deliveries
         ]
 
     def failed(
@@ -613,7 +628,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
 
 
 def _announced(task: TaskRecord, index: int, url: str, expires_at: float) -> ImageRecord:
-    """Return the record of an image whose row was just made."""
+    """Return the record of an image whose row was just inserted."""
     return ImageRecord(
         task.id, index, ImageState.ANNOUNCED, url, expires_at,
         path=None, target=None, bytes=None, sha256=None, width=None, height=None, format=None, tries=0, reason="",

@@ -361,7 +361,7 @@ MUTATIONS = (
         "fewer images than requested count as all of them",
         "without a warning",
         (("gateway", "result: one image less, always"),),
-        (Edit("manifest/task_store.py", "if warning != one.task.warning:", "if False:"),),
+        (Edit("manifest/task_store.py", "if warning != delivery.task.warning:", "if False:"),),
     ),
     Mutation(
         "a lost task is not polled again",
