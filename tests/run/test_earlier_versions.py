@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID
+from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID, MIGRATIONS
 
 DATA = Path(__file__).parent / "version-1"
 WRITTEN_AT = 1796037030
@@ -76,3 +76,14 @@ def test_it_is_completed_and_nothing_is_paid_twice(left_behind):
     assert bench.run().code == 3
     assert {path.stem for path in bench.out.glob("*.jpg")} == {"panda", "owl", "lynx", "crane", "otter"}
     assert bills(bench) == dict.fromkeys(["panda", "fox", "owl", "lynx", "crane", "otter"], 1)
+
+
+def test_the_tables_of_version_1_are_made_as_they_were():
+    """SQLite keeps the text of each statement: a manifest looks the same, whichever program made it."""
+
+    def made(script):
+        with closing(sqlite3.connect(":memory:")) as connection:
+            connection.executescript(script)
+            return dict(connection.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL"))
+
+    assert made(MIGRATIONS[0]) == made((DATA / "manifest.sql").read_text())
