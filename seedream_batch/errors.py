@@ -66,7 +66,7 @@ class RequestRefused(ServiceError):
 
 
 class NotReached(ServiceError):
-    """The request was not executed: there was no connection to the service, or it redirects elsewhere."""
+    """The request was not executed: there was no connection to the service, a gateway has none, or it redirects."""
 
     def __init__(self, doing: str, reason: str) -> None:
         self.reason = reason

@@ -74,6 +74,9 @@ SUBMIT = "/images/generations"
 UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds for which an uploaded image can be used."""
 
+_GATEWAY = {502, 503, 504, *range(520, 531)}
+"""Statuses with which a gateway says that the service behind it is down."""
+
 _FAILURES: tuple[type[Exception], ...] = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -173,6 +176,8 @@ class Service:
         """Whether the service has ever answered."""
         self.dead_end = False
         """Whether the last request failed for a reason that waiting does not fix."""
+        self._no_service: Answer | None = None
+        """What answered for the balance, if it may not be the service at all."""
         # A service on this machine is reached without the environment's proxy.
         self._proxy = proxy = None if is_loopback(urlsplit(origin).hostname or "") else proxy_for(origin)
         context = tls() if origin.startswith("https:") else None
@@ -218,7 +223,13 @@ class Service:
             return Submission(Submitted.UNREACHABLE, message=self._key.masked(str(error)), status=error.status)
         except _FAILURES as error:
             return Submission(Submitted.UNKNOWN, message=self._key.masked(describe(error)))
-        return wire.submission(answer, self._clock())
+        outcome = wire.submission(answer, self._clock())
+        if outcome.kind is not Submitted.UNKNOWN:
+            self._no_service = None
+        elif self._no_service is not None and _are_alike(answer, self._no_service):
+            text = f"{self.origin} answers HTTP {answer.status} to everything, so this is not the service"
+            return Submission(Submitted.UNREACHABLE, message=f"{text}; APIMART_BASE_URL sets it", status=answer.status)
+        return outcome
 
     async def poll(self, task_id: str) -> Poll:
         """Poll one task id; return what it showed."""
@@ -248,6 +259,13 @@ class Service:
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
         balance = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        document = wire.parse(answer)
+        own = isinstance(document, dict)
+        # The service itself answers neither so nor with a web page.
+        self._no_service = answer if answer.status == 404 or (answer.status < 300 and not own) else None
+        if balance is None and not own and answer.status in _GATEWAY:
+            reason = fault_of(document, answer).message
+            raise NotReached(f"asking {self.origin} for the balance", f"HTTP {answer.status}: {reason}")
         if balance is None:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return balance
@@ -368,6 +386,12 @@ class Service:
         if self._key.masked(text) == text:
             return headers
         return httpx.Headers({name: self._key.masked(value) for name, value in headers.items()})
+
+
+def _are_alike(answer: Answer, other: Answer) -> bool:
+    """Return whether the same server, which is not the service, may have written both: the same text, or two pages."""
+    pages = is_web_page(answer.body) and is_web_page(other.body)
+    return answer.status == other.status and (pages or answer.body == other.body != b"")
 
 
 def _redirected(origin: str, answer: Answer) -> str:

@@ -402,6 +402,49 @@ def test_long_pauses_are_told(odd, monkeypatch):
     assert "HTTP 429: slow down" in done.err
 
 
+# What answers is not the service
+
+
+@pytest.mark.parametrize(
+    "answer", [(404, PAGE), (404, {"detail": "Not Found"}), (404, b"404 page not found"), (200, PAGE)]
+)
+def test_an_address_without_the_service_leaves_nothing_in_doubt(odd, answer):
+    several(odd, 8)
+    odd.service.balance = lambda: answer
+    odd.service.submit = refusing(*answer)
+    done = odd.run()
+    assert done.code == 7, done
+    assert "APIMART_BASE_URL" in done.err
+    assert odd.states() == {"planned": 8}
+    assert odd.service.seen["submit"] <= 4
+
+
+def test_an_answer_that_differs_from_that_about_the_balance_is_in_doubt(odd):
+    odd.service.balance = lambda: (404, {"detail": "Not Found"})
+    odd.service.submit = refusing(404, {"detail": "upstream: not found"})
+    assert odd.run().code == 4
+    assert odd.states() == {"uncertain": 1}
+
+
+@pytest.mark.parametrize(("status", "body"), [(503, PAGE), (502, b"upstream connect error"), (504, b""), (522, PAGE)])
+def test_nothing_is_bought_while_a_gateway_has_no_service(odd, monkeypatch, status, body):
+    several(odd, 8)
+    monkeypatch.setattr(service_health, "OUTAGE_LIMIT", 1.0)
+    odd.service.balance = lambda: (status, body)
+    odd.service.submit = refusing(status, body)
+    done = odd.run()
+    assert done.code == 7, done
+    assert f"HTTP {status}" in done.err
+    assert (odd.states(), odd.service.seen["submit"]) == ({"planned": 8}, 0)
+
+
+def test_a_gateway_that_finds_the_service_again_is_waited_for(odd):
+    answers = iter([(503, PAGE), (502, PAGE)])
+    good = odd.service.balance()
+    odd.service.balance = lambda: next(answers, good)
+    assert odd.run().code == 0
+
+
 # Image hosts
 
 
