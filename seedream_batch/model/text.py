@@ -27,14 +27,6 @@ _JOINERS_ALONE: Final = re.compile("[\\s\u200c\u200d]*\\Z")
 _WORD: Final = re.compile(r"\w+")
 
 
-UNSEEN: Final = re.compile(
-    f"{CONTROL.pattern}|[\r\x7f-\x9f\u2028\u2029\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]|{_INVISIBLE.pattern}"
-)
-"""Characters that steer a terminal, end a line, change the text direction or cannot be seen.
-
-Tabs, line feeds, and the joiners that scripts and emoji need are none of them.
-"""
-
 LONGEST: Final = 60
 """Most characters of a value in a message."""
 
@@ -48,11 +40,6 @@ def encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def clean(text: str) -> str:
-    """Replace the characters of `UNSEEN`, for a terminal or a page."""
-    return text if text.isprintable() else UNSEEN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def escaped(text: str) -> str:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 
 from seedream_batch.model.document import Json
-from seedream_batch.model.text import clean
-from seedream_batch.report.page_text import label
+from seedream_batch.report.page_text import clean, label
 
 SAMPLE = "sample"
 

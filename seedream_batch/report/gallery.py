@@ -21,13 +21,12 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageState
-from seedream_batch.model.text import clean
 from seedream_batch.report.axes import Axes
 from seedream_batch.report.gallery_chunks import Batch, Chunks, drop_others
 from seedream_batch.report.gallery_folder import ReportFolder
 from seedream_batch.report.gallery_records import detail_record, grid_record, tiles
 from seedream_batch.report.page import write_assets, write_page
-from seedream_batch.report.page_text import script
+from seedream_batch.report.page_text import clean, script
 from seedream_batch.report.thumbnails import Thumbnails
 from seedream_batch.report.timeline import timeline
 

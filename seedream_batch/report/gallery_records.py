@@ -10,8 +10,8 @@ from seedream_batch.manifest.reader import Shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskState, image_path
-from seedream_batch.model.text import clean
 from seedream_batch.report.axes import Axes
+from seedream_batch.report.page_text import clean
 
 
 @dataclass(frozen=True, slots=True)

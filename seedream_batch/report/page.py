@@ -7,8 +7,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from seedream_batch._version import __version__
-from seedream_batch.model.text import clean
 from seedream_batch.report.gallery_folder import ReportFolder
+from seedream_batch.report.page_text import clean
 
 ASSETS = Path(__file__).parent / "assets"
 

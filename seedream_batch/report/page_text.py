@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 
 from seedream_batch.model.document import Json
-from seedream_batch.model.text import clean
 
 LONGEST_LABEL = 80
 """Most characters of a label; the detail view has the full value."""
+
+# Keeps line breaks and tabs, and the joiners that scripts and emoji need. Removes characters that override the
+# direction of the text after them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """Replace the control characters of a text."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def label(value: Json) -> str:

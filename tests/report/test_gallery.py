@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.model.text import clean
-from seedream_batch.report.page_text import label, script
+from seedream_batch.report.page_text import clean, label, script
 
 SMALL = """\
 version: 1
@@ -290,6 +289,7 @@ def test_the_timeline_counts_every_run_and_what_it_cost(studio):
 
 
 def test_texts_are_fit_for_a_page():
+    assert clean("\U0001f3f4\U000e0067\U000e0062\U000e007f") == "\U0001f3f4\U000e0067\U000e0062\U000e007f"
     assert clean("a\x00b\x1b[1m\u202ec\ud800\nd\te") == "a?b?[1m?c?\nd\te".replace("?", "\N{REPLACEMENT CHARACTER}")
     assert clean("\N{WOMAN}\u200d\N{EAR OF RICE}") == "\N{WOMAN}\u200d\N{EAR OF RICE}", "joiners make one of two"
     assert label({"text": "x", "id": 7}) == "7"

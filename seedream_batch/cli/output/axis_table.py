@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from seedream_batch.cli.output.text import clean
 from seedream_batch.manifest.statistics import Phase
-from seedream_batch.model.text import clean
 
 if TYPE_CHECKING:
     from seedream_batch.report.status import AxisStatus, Value

@@ -8,10 +8,15 @@ import re
 import shutil
 import sys
 import textwrap
+import unicodedata
 from pathlib import Path
 
 from seedream_batch.model.document import Json
-from seedream_batch.model.text import UNSEEN, clean
+
+_SHOWN = "\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+"""Invisible characters that are printed: Persian and emoji need the joiners."""
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+"""Categories of characters that control a terminal, end a line, change direction or are invisible."""
 
 _MARKER = re.compile(r"##(?=\w*\[)")
 """`##[`, `##vso[`, `##teamcity[`: commands of GitHub Actions, Azure Pipelines and TeamCity, anywhere in a line."""
@@ -22,12 +27,22 @@ _BEGINNING = re.compile(
 level of the systemd journal, sections of GitLab and Travis."""
 
 
+def clean(text: str) -> str:
+    """Replace characters that control a terminal: text from files and services must not."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char if char in _SHOWN or unicodedata.category(char) not in _UNSEEN else "\N{REPLACEMENT CHARACTER}"
+        for char in text
+    )
+
+
 def inert(text: str) -> str:
     """Return the text safe for people and for logs of CI systems: clean, and without commands to such systems.
 
     A backslash breaks up anything that looks like a command.
     """
-    return _BEGINNING.sub(r"\1\\", _MARKER.sub(r"#\\#", clean(text).replace("\t", " ")))
+    return _BEGINNING.sub(r"\1\\", _MARKER.sub(r"#\\#", clean(text)))
 
 
 def say(text: str = "", *, err: bool = False) -> None:
@@ -64,7 +79,7 @@ def as_json(value: Json, *, indent: int | None = 2) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     text = _MARKER.sub(r"\\u0023#", text)
-    return UNSEEN.sub(_escape, text)
+    return _NOT_ASCII.sub(lambda match: _escape(match) if unicodedata.category(match[0]) in _UNSEEN else match[0], text)
 
 
 def _escape(match: re.Match[str]) -> str:
