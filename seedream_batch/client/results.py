@@ -251,7 +251,7 @@ class _Gathering:
         expiry = next((names[name] for name in _EXPIRIES if names.get(name) is not None), None)
         if expiry is not None and depth:
             expires = _unix_time(expiry, self._notes)
-        tried, count = False, len(self.found)
+        tried, count, notes = False, len(self.found), len(self._notes)
         failed = depth and bool(names.get("error"))
         for name in _HOLDERS:
             if (
@@ -260,9 +260,11 @@ class _Gathering:
                 and (depth or name not in _LINKS or _is_file(names[name]))
             ):
                 tried = True
-                count_before = len(self.found)
+                count_before, notes_before = len(self.found), len(self._notes)
                 self._take(names[name], name, expires, depth + 1)
                 if len(self.found) > count_before:
+                    # An empty link beside base64 data is usual, and the image is there.
+                    del self._notes[notes:notes_before]
                     return
         if entry and names.get("error") and len(self.found) == count:
             fault = fault_in(names["error"])

@@ -612,6 +612,12 @@ def test_several_links_in_one_text_or_mapping(value):
         assert [image.url for image in polled(task(**form)).images] == [A, B]
 
 
+@pytest.mark.parametrize("empty", [None, "", []])
+def test_an_empty_link_beside_the_data_of_an_image_is_not_odd(empty):
+    poll = polled(images({"url": empty, "b64_json": "iVBORw0KGgo="}))
+    assert (len(poll.images), poll.notes, poll.kept) == (1, (), None)
+
+
 def test_a_task_document_as_a_json_string():
     document = {"code": 200, "data": json.dumps({"id": "task_1", "status": "completed", "result": {"images": [A]}})}
     poll = wire.poll(answer(document), NOW, "task_1")
