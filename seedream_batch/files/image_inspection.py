@@ -92,12 +92,16 @@ def inspect(
                     image.load()
                 _ended(data)
         except UnidentifiedImageError:
+            if data.startswith((_PNG_START, _JPEG_START)):
+                raise BadPicture("is damaged: its header cannot be read") from None
             named = f"{', '.join(formats[:-1])} or {formats[-1]}"
             raise BadPicture(f"is no {named} picture ({_looks_like(data)})") from None
         except BadPicture:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
-            raise BadPicture(f"is damaged: {error}") from None
+            # Other errors come from the decoder's own code and mean nothing to users.
+            known = isinstance(error, OSError | SyntaxError | ValueError | Image.DecompressionBombError)
+            raise BadPicture(f"is damaged: {error if known else 'its parts do not fit together'}") from None
     return picture
 
 
@@ -180,6 +184,7 @@ QUIET = _Quiet()
 _JPEG_SCAN = b"\xff\xda"
 _EXIF = b"Exif\0\0"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8\xff"
 _PNG_NOTES = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
 """How the files of a format begin and end."""

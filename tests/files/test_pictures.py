@@ -181,10 +181,11 @@ def test_a_png_with_large_notes_is_whole(kind):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", '"git lfs pull"'),
         (saved(noise(), "ICO"), "an icon"),
         (b"%PDF-1.7", "it is PDF"),
-        (b"\xff\xd8\xff", ""),
-        (b"\x89PNG\r\n\x1a\n", ""),
+        (b"\xff\xd8\xff", "is damaged: its header"),
+        (b"\x89PNG\r\n\x1a\n", "is damaged: its header"),
+        (b"\xff\xd8\xff\xff" * 9, "is damaged: its header"),
         (b"\0" * 1000, "starts with"),
-        (b"\xff\xd8\xff\xe0" + b"\0" * 1000, ""),
+        (b"\xff\xd8\xff\xe0" + b"\0" * 1000, "is damaged"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "PostScript"),
     ],
 )
@@ -214,6 +215,13 @@ def png(width, height, pixels=b"", *, cut=0):
 def test_decompression_bombs(width, height, decode):
     with pytest.raises(BadPicture):
         inspect(png(width, height), decode=decode)
+
+
+def test_an_error_of_the_decoder_itself_is_explained():
+    whole = png(300, 200)
+    without_pixels = whole[: whole.index(b"IDAT") - 4] + whole[whole.index(b"IEND") - 4 :]
+    with pytest.raises(BadPicture, match="is damaged: its parts do not fit together"):
+        inspect(without_pixels)
 
 
 def test_the_bound_on_pixels():
