@@ -238,7 +238,7 @@ async def lived_through(writer, book):
         # One after the other with ids of their own, and then some with the same.
         now, tasks = (tasks[:4], tasks[4:]) if names(tasks[0]) == "task_1" else (tasks, [])
         accepted = await asked(Manifest.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now])
-        costs = {2: 2 * book.PRICE, 3: None, 6: 0, 7: 10**9}
+        costs = {2: 2 * book.PRICE, 3: 2 * book.PRICE, 4: None, 6: 0, 7: 10**9}
         for half in (accepted[:2], accepted[2:]):
             delivered = await asked(
                 Manifest.succeed_all,
