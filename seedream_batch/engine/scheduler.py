@@ -322,6 +322,11 @@ class Scheduler:
                 await self._until_changed()
             if not room:
                 context.control.stop_submitting(StopReason.STORAGE, self._disk_shortage(task))
+            try:
+                context.writer.manifest.check_in_place()
+            except StorageError as error:
+                # What is in flight is still collected.
+                context.control.stop_submitting(StopReason.STORAGE, str(error))
             if self._submitter.blocked_by:
                 if await self._wait_for_settlement():
                     self._submitter.blocked_by = ""

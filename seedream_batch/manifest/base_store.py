@@ -94,6 +94,10 @@ class BaseStore:
         """Whether other runs may work on it too; see `WorkerStore`."""
         return self._connection.shared
 
+    def check_in_place(self) -> None:
+        """Raise `StorageError` if the manifest was moved, replaced or deleted: its records would be lost."""
+        self._connection.check_in_place()
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open."""

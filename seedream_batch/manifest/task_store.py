@@ -194,6 +194,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         """Yield for each planned task the attempt to open for its intent, or the limit of the budget it exceeds."""
         if not intents:
             return
+        self._connection.check_in_place()
         bodies = {intent.task: intent.body for intent in intents}
         rows = self._connection.rows(
             f"SELECT {_TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"

@@ -382,3 +382,21 @@ def test_what_is_added_behind_a_line_that_was_cut_is_read(tmp_path):
     rescue.close()
     with orphaned_logs(tmp_path, "any", at_work=None) as left:
         assert [one.key for one in left.files[0].rescued] == ["key"]
+
+
+@pytest.mark.file_only
+@pytest.mark.parametrize("happened", ["moved", "replaced"])
+def test_nothing_is_claimed_while_the_file_is_not_in_its_place(book, happened):
+    """SQLite would go on writing to a file that nobody finds again, and the images would be bought once more."""
+    first, second = book.tasks(2)
+    sent = book.claim(first).task
+    aside = book.path.with_name("aside.db")
+    book.path.rename(aside)
+    if happened == "replaced":
+        book.path.write_bytes(aside.read_bytes())
+    with pytest.raises(StorageError, match="moved, replaced or deleted"):
+        book.claim(second)
+    # What was sent before is still recorded.
+    book.manifest.accepted(sent, ["task_1"], deadline=book.NOW + 60, why="accepted", now=book.NOW)
+    aside.replace(book.path)
+    assert book.claim(second).task.id == second.id

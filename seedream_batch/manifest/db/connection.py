@@ -191,6 +191,10 @@ class Connection(ABC):
         raise AssertionError(f"{self.name} has no line to lose")
 
     @abstractmethod
+    def check_in_place(self) -> None:
+        """Raise `StorageError` if what this connection writes would not be found again."""
+
+    @abstractmethod
     def abort_retries(self) -> None:
         """Stop waiting for lost connections. Thread-safe."""
 

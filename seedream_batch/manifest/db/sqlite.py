@@ -81,6 +81,8 @@ class SqliteConnection(Connection):
         except BaseException:
             self._raw.close()
             raise
+        self._path = path
+        self._file = _identity(path)
 
     def _read_as_newest(self, version: int) -> None:
         """Read a manifest of an earlier version through a migrated copy, which ends with the connection."""
@@ -142,11 +144,25 @@ class SqliteConnection(Connection):
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
         self.rows(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
+    def check_in_place(self) -> None:
+        # SQLite goes on writing to a file that has no name any more.
+        if _identity(self._path) != self._file:
+            raise StorageError(f"{self.name} was moved, replaced or deleted while it was in use; put it back")
+
     def abort_retries(self) -> None:
         pass
 
     def close(self) -> None:
         self._raw.close()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_type(path: Path) -> None:
