@@ -66,7 +66,7 @@ class RequestRefused(ServiceError):
 
 
 class NotReached(ServiceError):
-    """The request was not executed: there was no connection to the service, a gateway has none, or it redirects."""
+    """The request was not executed: there was no connection to the service, or it redirects elsewhere."""
 
     def __init__(self, doing: str, reason: str) -> None:
         self.reason = reason

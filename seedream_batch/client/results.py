@@ -17,6 +17,9 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import ImageUrl
 
+MOST_ENTRIES = 1_000
+"""Entries of a list that are looked at for images; a task has at most 15."""
+
 LONGEST_URL = 8192
 _LONGEST_LIST = 16 * LONGEST_URL
 
@@ -309,7 +312,7 @@ class _Gathering:
             names = {plain(key): held for key, held in reversed(list(value.items()))}
             self.object(names, expires, depth, entry=name in _LINKS or name in _ENTRIES)
         elif isinstance(value, list):
-            for entry in islice(value, 10_000):
+            for entry in islice(value, MOST_ENTRIES):
                 self._take(entry, name, expires, depth + 1)
         elif isinstance(value, str) and len(links := _SEVERAL.split(value[:_LONGEST_LIST].strip())) > 1:
             for link in links:

@@ -74,9 +74,6 @@ SUBMIT = "/images/generations"
 UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds for which an uploaded image can be used."""
 
-_GATEWAY = {502, 503, 504, *range(520, 531)}
-"""Statuses with which a gateway says that the service behind it is down."""
-
 _FAILURES: tuple[type[Exception], ...] = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -259,13 +256,9 @@ class Service:
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
         balance = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
-        document = wire.parse(answer)
-        own = isinstance(document, dict)
-        # The service itself answers neither so nor with a web page.
+        # The service itself answers neither with 404 nor with a web page.
+        own = isinstance(wire.parse(answer), dict)
         self._no_service = answer if answer.status == 404 or (answer.status < 300 and not own) else None
-        if balance is None and not own and answer.status in _GATEWAY:
-            reason = fault_of(document, answer).message
-            raise NotReached(f"asking {self.origin} for the balance", f"HTTP {answer.status}: {reason}")
         if balance is None:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return balance

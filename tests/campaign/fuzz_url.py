@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
+from http.cookies import SimpleCookie
+from typing import ClassVar
 
 from fuzz_claims import CORPUS, claim
 
@@ -40,6 +42,7 @@ class UrlTarget:
 
         class Redirect:
             status = 302
+            cookies: ClassVar = SimpleCookie("session=1")
 
             def __init__(self, location):
                 self.headers = {"location": location}

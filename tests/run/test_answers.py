@@ -426,25 +426,6 @@ def test_an_answer_that_differs_from_that_about_the_balance_is_in_doubt(odd):
     assert odd.states() == {"uncertain": 1}
 
 
-@pytest.mark.parametrize(("status", "body"), [(503, PAGE), (502, b"upstream connect error"), (504, b""), (522, PAGE)])
-def test_nothing_is_bought_while_a_gateway_has_no_service(odd, monkeypatch, status, body):
-    several(odd, 8)
-    monkeypatch.setattr(service_health, "OUTAGE_LIMIT", 1.0)
-    odd.service.balance = lambda: (status, body)
-    odd.service.submit = refusing(status, body)
-    done = odd.run()
-    assert done.code == 7, done
-    assert f"HTTP {status}" in done.err
-    assert (odd.states(), odd.service.seen["submit"]) == ({"planned": 8}, 0)
-
-
-def test_a_gateway_that_finds_the_service_again_is_waited_for(odd):
-    answers = iter([(503, PAGE), (502, PAGE)])
-    good = odd.service.balance()
-    odd.service.balance = lambda: next(answers, good)
-    assert odd.run().code == 0
-
-
 # Image hosts
 
 
