@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
+BENCHMARKS = Path(__file__).parent / "tools" / "benchmarks"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 

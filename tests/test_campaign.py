@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "campaign"))
+sys.path.insert(0, str(Path(__file__).parent / "tools" / "campaign"))
 
 import answers
 import steps

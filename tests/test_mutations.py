@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from campaign.mutations import MUTATIONS
+from tools.campaign.mutations import MUTATIONS
 
 PACKAGE = Path(__file__).parent.parent / "seedream_batch"
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from postcards import CHROMIUM
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).parent / "tools" / "pictures"
 DRAWN = {"plan.svg", "running.svg", "ended.svg"}
 PHOTOGRAPHED = {f"gallery-{window}-{scheme}.png" for window in ("wide", "narrow") for scheme in ("light", "dark")}
 

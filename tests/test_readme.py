@@ -244,7 +244,7 @@ def test_the_exit_codes_are_those_of_the_program():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\(([^)\s]+)\)", README) + re.findall(r'\bsrc(?:set)?="([^"]+)"', README)
     assert "jobs/images/quickstart.jpg" in links
-    assert {"tests/pictures/plan.svg", "tests/pictures/gallery-wide-light.png"} <= set(links)
+    assert {"tests/tools/pictures/plan.svg", "tests/tools/pictures/gallery-wide-light.png"} <= set(links)
     headings = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles()}
     for link in links:
         if link.startswith("#"):

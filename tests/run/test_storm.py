@@ -1,4 +1,4 @@
-"""A small storm: three workers that are killed and stopped, and a database that goes; see `tests/chaos`."""
+"""A small storm: three workers that are killed and stopped, and a database that goes; see `tests/tools/chaos`."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from postgres import why_not
 
-CHAOS = Path(__file__).parents[1] / "chaos"
+CHAOS = Path(__file__).parents[1] / "tools" / "chaos"
 
 
 @pytest.mark.parametrize("keys", [(), ("--without-keys",)], ids=["keys honoured", "keys not honoured"])

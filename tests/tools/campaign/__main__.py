@@ -1,4 +1,4 @@
-"""`python tests/campaign`: see `driver.py`."""
+"""`python tests/tools/campaign`: see `driver.py`."""
 
 import sys
 

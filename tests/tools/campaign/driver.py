@@ -1,6 +1,6 @@
 """The reliability campaign: tries to make the program pay twice, lose an image or leave half a file.
 
-    tests/campaign/run [--sample] [--only PART,...] [--match TEXT] [--steps N] [--jobs N] [--json FILE]
+    tests/tools/campaign/run [--sample] [--only PART,...] [--match TEXT] [--steps N] [--jobs N] [--json FILE]
 
 Every part runs the real command line over real HTTP against the emulator in a process of its own, and judges what is
 on the disk and in the service's ledger by rules of its own (`oracle.py`). Ends with a table of cells and violations;
@@ -35,7 +35,7 @@ TELL_EVERY = 60.0
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="tests/campaign/run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="tests/tools/campaign/run", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--sample", action="store_true", help="a sample of every part, within minutes")
     parser.add_argument("--only", default="", metavar="PART,...", help=f"of {', '.join(PARTS)}")
@@ -81,7 +81,7 @@ def _units(name: str, options: argparse.Namespace) -> list[Unit]:
     """What of a part is to be tried. Nothing at all is a mistake, and no result without violations."""
     units = [unit for unit in PARTS[name].units(sample=options.sample) if options.match in unit.name]
     if not units:
-        sys.exit(f"tests/campaign/run: nothing in {name} has {options.match!r} in its name")
+        sys.exit(f"tests/tools/campaign/run: nothing in {name} has {options.match!r} in its name")
     return units
 
 

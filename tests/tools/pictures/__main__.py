@@ -1,6 +1,6 @@
 """Makes the pictures of the README: a plan, a run and a gallery, as they are.
 
-    python tests/pictures [FOLDER]
+    python tests/tools/pictures [FOLDER]
 
 It runs a job of two subjects in nine ratios and two resolutions against the emulator, which refuses two of its tasks
 and leaves one without an answer. The terminal is one of 80 columns; the gallery is photographed by Chromium. Without

@@ -1,6 +1,6 @@
 """Measures how fast the program is beside other ways to do the same, and says whether it is fast enough.
 
-    python tests/benchmarks [--only NAME,...] [--rounds N] [--small] [--pinned] [--json FILE]
+    python tests/tools/benchmarks [--only NAME,...] [--rounds N] [--small] [--pinned] [--json FILE]
 
 Every ratio is measured in one go on one machine: in each round the contestants take turns, and a row's figure is the
 median of the rounds. It needs Linux with two cores and nothing else to do: what else runs takes turns with the threads
@@ -37,7 +37,7 @@ def main() -> int:
     known = {name: (name,) for module in modules.values() for name in module.ROWS}
     known |= {group: module.ROWS for group, module in modules.items()}
     parser = argparse.ArgumentParser(
-        prog="python tests/benchmarks",
+        prog="python tests/tools/benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="rows:\n" + "\n".join(f"  {name:<12}{', '.join(module.ROWS)}" for name, module in modules.items()),

@@ -1,6 +1,6 @@
 """A service that answers at once: the endpoints of the API that a run needs, on bare sockets.
 
-    python tests/benchmarks/instant.py [--image-bytes N]
+    python tests/tools/benchmarks/instant.py [--image-bytes N]
 
 It serves as many requests a second as a process of Python can, several times as many as the emulator, so that clients
 are compared and not the service: no account, no ledger, no rules, and every task has ended when it is first looked at.

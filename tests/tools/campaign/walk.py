@@ -1,7 +1,7 @@
 """Random walks: commands, kills, faults, edits and changes of files in any order, judged after every command.
 
-    tests/campaign/run --only walk --steps 100000
-    tests/campaign/run --only walk --match "seed 17,"
+    tests/tools/campaign/run --only walk --steps 100000
+    tests/tools/campaign/run --only walk --match "seed 17,"
 
 Each walk is drawn from its seed. A violation is told with the seed and the shortest sequence of steps that was found
 to lead to it.

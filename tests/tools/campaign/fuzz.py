@@ -1,7 +1,7 @@
 """Fuzzing, guided by coverage, of all that reads what others wrote: job files, templates, answers, URLs, pictures.
 
-    pip install -r tests/campaign/fuzz_requirements.txt
-    python tests/campaign/fuzz.py response --executions 1000000
+    pip install -r tests/tools/campaign/fuzz_requirements.txt
+    python tests/tools/campaign/fuzz.py response --executions 1000000
 
 Each target is a function of bytes. It may raise nothing but the documented errors, has to keep what it promises
 (`Broken` says what it did not), and has bounds on the processor time and the memory that one input may take. It runs in

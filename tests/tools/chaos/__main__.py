@@ -1,6 +1,6 @@
 """Workers of one job that are killed and stopped at random, while their database is started anew again and again.
 
-    python tests/chaos [--tasks 10000] [--workers 8] [--without-keys] [--json FILE]
+    python tests/tools/chaos [--tasks 10000] [--workers 8] [--without-keys] [--json FILE]
 
 Needs PostgreSQL's server programs on this machine (on Debian: apt-get install postgresql). The exit code is 0 if every
 promise held, else 1.
@@ -14,14 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from storm import Storm
 from verdict import judge
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python tests/chaos", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python tests/tools/chaos", description=__doc__.partition("\n")[0])
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--rate", type=float, default=50.0, help="submissions a second, for all workers together")

@@ -40,7 +40,7 @@ TASK_SECONDS = 2.0
 
 def measure(options: Options) -> list[Row]:
     """Claims a second of four workers, and the throughput of one, two and four."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     from postgres import why_not
 
     wanted = [name for name in ROWS if options.wants(name)]

@@ -151,7 +151,7 @@ def _fuzz(unit: Unit, root: Path, port: int) -> Result:
     """One fuzzed target; cells are executions."""
     del port
     if importlib.util.find_spec("atheris") is None:
-        return Result(notes=["left out: atheris is not installed, see tests/campaign/fuzz_requirements.txt"])
+        return Result(notes=["left out: atheris is not installed, see tests/tools/campaign/fuzz_requirements.txt"])
     target, executions = unit.what
     table = root / "table.json"
     script = str(Path(__file__).with_name("fuzz.py"))
