@@ -1,6 +1,6 @@
 """Whether the campaign has teeth: the program is broken on purpose, once for each promise, and has to be caught.
 
-Each mutation is one small edit in a copy of the package; the parts that should notice are run against the copy.
+Each mutation is a small edit in a copy of the package; the parts that should notice are run against the copy.
 """
 
 from __future__ import annotations
@@ -13,14 +13,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """A text of a file of the package, which has to be there exactly once, and what takes its place."""
-
-    file: str
-    old: str
-    new: str
+from code_edits import Edit, NotOnce, edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +31,21 @@ class Mutation:
 
 _TRIED_ANEW = (
     Edit(
-        "lifecycle.py",
-        "return Move(TaskState.UNCERTAIN, message, submission.code) if first else None\n        case Submitted.IND",
-        "return Move(TaskState.PLANNED, message) if first else None\n        case Submitted.IND",
+        "lifecycle.after_submission",
+        "Move(TaskState.UNCERTAIN, message, submission.code)",
+        "Move(TaskState.PLANNED, message)",
     ),
     # As the usual retry library has it: a new try, as if nothing had been sent.
-    Edit("manifest/task_store.py", '            self._release(sql, task, "not executed")', "            pass"),
+    Edit("manifest.task_store.TaskStore.not_executed", "self._release(...)"),
 )
 _MOVED_ALONG = (
     # Each of the four would do.
-    Edit(
-        "files/local_folder.py",
-        "            if self.sha256(old) != sha256:\n"
-        '                raise Changed(f"{source} is gone, or is not the stored picture any more")\n',
-        "",
-    ),
-    Edit(
-        "engine/placement.py", "    return None, CheckResult(there=False, wrong=wrong)\n", "    return None, result\n"
-    ),
-    Edit(
-        "engine/placement.py",
-        "    result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if not result.wrong:\n        await",
-        "    result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))\n    if result.there:\n        await",
-    ),
-    Edit(
-        "engine/placement.py",
-        "    place, result = await find(context, image, check_size)\n    if place is None:",
-        "    place, result = await find(context, image, check_size)\n    if not result.there:",
-    ),
+    Edit("files.local_folder.OutputFolder.move", "if ...:\n    raise Changed(...)"),
+    Edit("engine.placement.find", "CheckResult(there=False, wrong=wrong)", "result"),
+    Edit("engine.placement._relocate", "not result.wrong", "result.there"),
+    Edit("engine.placement._move_home", "place is None", "not result.there"),
 )
-_PRUNED = Edit("operations/prune.py", "        if result.there and result.wrong:", "        if False:")
+_PRUNED = Edit("operations.prune._prune_image", "result.there and result.wrong", "False")
 
 MUTATIONS = (
     Mutation(
@@ -80,67 +58,49 @@ MUTATIONS = (
         "I1 what was being sent when the run was killed is planned anew",
         "I1",
         (("crashes", "run, keys not honoured"),),
-        (
-            Edit(
-                "manifest/worker_store.py",
-                "self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now",
-                "self._move(sql, task, TaskState.PLANNED, CUT_OFF, now",
-            ),
-        ),
+        (Edit("manifest.worker_store.WorkerStore._cut_off", "TaskState.UNCERTAIN", "TaskState.PLANNED"),),
     ),
     Mutation(
         "I1 a resend gets a key of its own",
         "I1",
         (("crashes", "resolve --resend 1"),),
-        (
-            Edit(
-                "engine/submitter.py",
-                "claim.key))\n                self._notice(outcome, first=False)",
-                'claim.key + "-again"))\n                self._notice(outcome, first=False)',
-            ),
-        ),
+        (Edit("engine.submitter.Submitter.resend", "claim.key", "claim.key + '-again'"),),
     ),
     Mutation(
         "I2 the manifest is not synced",
         "I2",
         (("powerloss", "run"),),
-        (Edit("manifest/db/sqlite.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = OFF"),),
+        (
+            Edit(
+                "manifest.db.sqlite.SqliteConnection.__init__",
+                "'PRAGMA synchronous = FULL'",
+                "'PRAGMA synchronous = OFF'",
+            ),
+        ),
     ),
     Mutation(
         "I2 the folder of the manifest is not synced",
         "I2",
         (("powerloss", "run"),),
-        (
-            Edit(
-                "files/local_folder.py",
-                "            path.mkdir(exist_ok=True)\n            self._sync_own_name(path)\n",
-                "            path.mkdir(exist_ok=True)\n",
-            ),
-        ),
+        (Edit("files.local_folder.OutputFolder._create", "self._sync_own_name(path)"),),
     ),
     Mutation(
         "I2 an attempt that was cut off by a kill counts as not executed",
         "I2",
         (("crashes", "run, in doubt is held"),),
-        (
-            Edit(
-                "manifest/worker_store.py",
-                'self._attempt(sql, task, "uncertain")',
-                'self._attempt(sql, task, "not executed")',
-            ),
-        ),
+        (Edit("manifest.worker_store.WorkerStore._cut_off", "'uncertain'", "'not executed'"),),
     ),
     Mutation(
         "I2 ids that the manifest cannot take are not rescued",
         "left 4",
         (("crashes", "run with rescued ids, held"),),
-        (Edit("engine/submitter.py", "context.start.rescue.add(Rescued(claim.key, outcome.task_ids, now))", "pass"),),
+        (Edit("engine.submitter.Submitter._rescue_ids", "context.start.rescue.add(...)"),),
     ),
     Mutation(
         "I2 the name of the file for rescued ids is not synced",
         "I2",
         (("powerloss", "run, in doubt is held"),),
-        (Edit("manifest/rescue_log.py", "                self._sync(self.path.parent)\n", ""),),
+        (Edit("manifest.rescue_log.RescueFile.prepare", "self._sync(...)"),),
     ),
     Mutation(
         "I3 nothing is reserved",
@@ -148,9 +108,9 @@ MUTATIONS = (
         (("crashes", "run 1"),),
         (
             Edit(
-                "manifest/task_store.py",
-                "opened.append(_Opening(claim, body, attempt, held, kind, again=again))",
-                "opened.append(_Opening(claim, body, attempt, 0, kind, again=again))",
+                "manifest.task_store.TaskStore._affordable",
+                "_Opening(claim, body, attempt, held, kind, again=again)",
+                "_Opening(claim, body, attempt, 0, kind, again=again)",
             ),
         ),
     ),
@@ -160,9 +120,9 @@ MUTATIONS = (
         (("crashes", "resolve --give-up"),),
         (
             Edit(
-                "manifest/decision_store.py",
-                'self._attempt(sql, task, "given up")',
-                'self._release(sql, task, "given up")',
+                "manifest.decision_store.DecisionStore.give_up",
+                "self._attempt(...)",
+                "self._release(sql, task, 'given up')",
             ),
         ),
     ),
@@ -170,19 +130,15 @@ MUTATIONS = (
         "I4 a file gets its name without being synced",
         "I4",
         (("powerloss", "run"),),
-        (Edit("files/temp_file.py", "sync(self._write())", "self._write().flush()"),),
+        (Edit("files.temp_file.TempFile.finish", "sync(self._write())", "self._write().flush()"),),
     ),
     Mutation(
         "I4 pictures are not decoded",
         "I4",
         (("network", "image: truncated, once"),),
         (
-            Edit(
-                "files/image_inspection.py",
-                '                if decode and picture.format == "PNG":\n                    image.verify()\n'
-                "                elif decode:\n                    image.load()\n            if decode and",
-                "            if not decode and",
-            ),
+            Edit("files.image_inspection.inspect", "if ...:\n    image.verify()\nelse:\n    ..."),
+            Edit("files.image_inspection.inspect", "if ...:\n    with ... as image:\n        ...\n    ..."),
         ),
     ),
     Mutation(
@@ -191,11 +147,9 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "engine/collector.py",
-                "            await self._place(temp_path, path, file.sha256)\n",
-                "            await self._stored(task, image, file)\n"
-                "            await self._place(temp_path, path, file.sha256)\n"
-                "            return\n",
+                "engine.collector.Collector._store",
+                "await self._place(...)",
+                "await self._stored(task, image, file)\nawait self._place(temp_path, path, file.sha256)\nreturn True",
             ),
         ),
     ),
@@ -203,33 +157,29 @@ MUTATIONS = (
         "I4 a name that a killed run gave is believed without a sync",
         "I4",
         (("powerloss", "run --collect, killed"),),
-        (Edit("engine/collector.py", "    folder.sync([path])\n", ""),),
+        (Edit("engine.collector._is_stored", "folder.sync(...)"),),
     ),
     Mutation(
         "I4 a move that was cut off is believed without a sync",
         "I4",
         (("powerloss", "run after an edited path, killed"),),
         (
-            Edit(
-                "engine/placement.py",
-                "            await asyncio.to_thread(context.folder.end_move, image.path or via, via)\n",
-                "",
-            ),
+            Edit("engine.placement.settle", "await asyncio.to_thread(context.folder.end_move, ...)"),
             # Either of the two would do.
-            Edit("engine/startup.py", "        finish_interrupted_moves(manifest, destination(job))\n", ""),
+            Edit("engine.startup._check_job", "finish_interrupted_moves(...)"),
         ),
     ),
     Mutation(
         "I4 the old name of a file that moves is gone before the new one is kept",
         "I4",
         (("powerloss", "run after places were swapped, killed"),),
-        (Edit("engine/startup.py", "        finish_interrupted_moves(manifest, destination(job))\n", ""),),
+        (Edit("engine.startup._check_job", "finish_interrupted_moves(...)"),),
     ),
     Mutation(
         "I2 a folder that a killed run made is believed without a sync",
         "I2",
         (("powerloss", "run, one at a time, killed, 0"),),
-        (Edit("files/local_folder.py", "        self._sync_own_name(at)\n", ""),),
+        (Edit("files.local_folder.OutputFolder._create", "self._sync_own_name(at)"),),
     ),
     Mutation(
         "I5 what is given up counts as lost",
@@ -237,15 +187,11 @@ MUTATIONS = (
         (("crashes", "resolve --give-up"),),
         (
             Edit(
-                "model/task.py",
-                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}),",
-                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.LOST}),",
+                "model.task.EDGES",
+                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.FAILED}",
+                "{TaskState.ACCEPTED, TaskState.PLANNED, TaskState.LOST}",
             ),
-            Edit(
-                "manifest/decision_store.py",
-                "self._move(sql, task, TaskState.FAILED, why",
-                "self._move(sql, task, TaskState.LOST, why",
-            ),
+            Edit("manifest.decision_store.DecisionStore.give_up", "TaskState.FAILED", "TaskState.LOST"),
         ),
     ),
     Mutation(
@@ -254,9 +200,9 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "engine/scheduler.py",
-                "        if images:\n            await check_balance",
-                "        if True:\n            await check_balance",
+                "engine.scheduler.Scheduler._submit_all",
+                "if images:\n    ...",
+                "await check_balance(context, images, cost)",
             ),
         ),
     ),
@@ -264,24 +210,18 @@ MUTATIONS = (
         "I7 what a killed run left is not swept",
         "I7",
         (("crashes", "run 1"),),
-        (
-            Edit(
-                "engine/scheduler.py",
-                "            await asyncio.to_thread(context.folder.sweep)\n",
-                "            pass\n",
-            ),
-        ),
+        (Edit("engine.scheduler.Scheduler._feed", "await asyncio.to_thread(context.folder.sweep)"),),
     ),
     Mutation(
         "I7 files that got their names just before a kill are not known again",
         "I",
         (("crashes", "run 1"),),
         (
-            Edit("engine/scheduler.py", "        await self._adopt()\n", ""),
+            Edit("engine.scheduler.Scheduler._feed", "await self._adopt()"),
             Edit(
-                "engine/collector.py",
-                'if path != "" and await asyncio.to_thread(_is_stored, context.folder, path, file.sha256):',
-                "if not path:",
+                "engine.collector.Collector._store",
+                "path != '' and await asyncio.to_thread(_is_stored, ...)",
+                "not path",
             ),
         ),
     ),
@@ -291,7 +231,9 @@ MUTATIONS = (
         (("crashes", "run 1"),),
         (
             Edit(
-                "files/local_folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'
+                "files.local_folder.OutputFolder.sweep",
+                "_PART_NAME.fullmatch(entry.name)",
+                "entry.name.startswith('.')",
             ),
         ),
     ),
@@ -301,9 +243,9 @@ MUTATIONS = (
         (("secrecy", "all commands"),),
         (
             Edit(
-                "engine/session.py",
-                "            stored, wanted = _progress(manifest)\n",
-                '            manifest.set_facts({"key": key.header()})\n            stored, wanted = _progress(manifest)\n',
+                "engine.session.run_job",
+                "stored, wanted = _progress(manifest)",
+                "manifest.set_facts({'key': key.header()})\nstored, wanted = _progress(manifest)",
             ),
         ),
     ),
@@ -312,8 +254,8 @@ MUTATIONS = (
         "I9",
         (("secrecy", "a bug"),),
         (
-            Edit("client/secret.py", 'return "ApiKey(***)"', "return self._value"),
-            Edit("cli/app.py", "return known_secrets(os.environ).masked(text)", "return text"),
+            Edit("client.secret.ApiKey.__repr__", "return ...", "return self._value"),
+            Edit("cli.app._without_secrets", "return ...", "return text"),
         ),
     ),
     Mutation(
@@ -321,16 +263,8 @@ MUTATIONS = (
         "kept nowhere",
         (("gateway", "submit: id: "),),
         (
-            Edit(
-                "client/wire.py",
-                "        if ids.rank > (1 if status_code or _is_error(parsed) or status is None else 0):",
-                "        if ids.rank > 2:",
-            ),
-            Edit(
-                "client/wire.py",
-                "            return outcome(Submitted.UNKNOWN, fault.message)\n    kind",
-                "            return outcome(Submitted.UNKNOWN)\n    kind",
-            ),
+            Edit("client.wire.submission", "ids.rank > (1 if ... else 0)", "ids.rank > 2"),
+            Edit("client.wire.submission", "outcome(Submitted.UNKNOWN, fault.message)", "outcome(Submitted.UNKNOWN)"),
         ),
     ),
     Mutation(
@@ -339,9 +273,9 @@ MUTATIONS = (
         (("gateway", "quota: insufficient_user_quota, 403, always"),),
         (
             Edit(
-                "client/wire.py",
-                "    if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):",
-                "    if status == 402:",
+                "client.wire._refusal",
+                "if ...:\n    return Submitted.UNPAID",
+                "if status == 402:\n    return Submitted.UNPAID",
             ),
         ),
     ),
@@ -349,85 +283,55 @@ MUTATIONS = (
         "a picture of another ratio counts as the one that was requested",
         "without a warning",
         (("gateway", "picture: a banner, once"),),
-        (
-            Edit(
-                "engine/collector.py",
-                "        return wrong_picture(task.size, task.resolution, file.width, file.height, references)",
-                '        return ""',
-            ),
-        ),
+        (Edit("engine.collector.Collector._not_as_requested", "wrong_picture(...)", "''"),),
     ),
     Mutation(
         "fewer images than requested count as all of them",
         "without a warning",
         (("gateway", "result: one image less, always"),),
-        (Edit("manifest/task_store.py", "if warning != delivery.task.warning:", "if False:"),),
+        (Edit("manifest.task_store.TaskStore.succeed_all", "warning != delivery.task.warning", "False"),),
     ),
     Mutation(
         "a lost task is not polled again",
         "does not come back",
         (("gateway", "poll: unknown: 4"),),
-        (
-            Edit(
-                "engine/collector.py",
-                "        for polls in range(MOST_LOST_POLLS):\n",
-                "        for polls in range(0):\n",
-            ),
-        ),
+        (Edit("engine.collector.Collector.find_again", "range(MOST_LOST_POLLS)", "range(0)"),),
     ),
     Mutation(
         "the key of another account is not noticed",
         "the other account got",
         (("account", "another key: tasks at work, run, held"),),
-        (
-            Edit(
-                "engine/manifest_checks.py",
-                "    if (tasks or at_work) and not confirmed:",
-                "    if False:",
-            ),
-        ),
+        (Edit("engine.manifest_checks.same_account", "(tasks or at_work) and not confirmed", "False"),),
     ),
     Mutation(
         "tasks in doubt may be sent under the key of another account",
         "the other account got",
         (("account", "another key: tasks in doubt, run, trusted"),),
-        (
-            Edit(
-                "manifest/base_store.py",
-                "WHERE state IN ('submitting', 'accepted', 'uncertain')\"\n    \" UNION SELECT id",
-                "WHERE state IN ('submitting', 'accepted')\"\n    \" UNION SELECT id",
-            ),
-        ),
+        (Edit("manifest.base_store._OPEN", "\"'accepted', 'uncertain'\"", "\"'accepted'\""),),
     ),
     Mutation(
         "another account is asked for images that are gone",
         "the other account got",
         (("account", "another key: images that are missing, verify"),),
-        (
-            Edit(
-                "engine/manifest_checks.py",
-                "verifies=verifies and (confirmed or own not in keys)",
-                "verifies=False",
-            ),
-        ),
+        (Edit("engine.manifest_checks.same_account", "verifies and (confirmed or own not in keys)", "False"),),
     ),
     Mutation(
         "a key that was sent in the future is trusted",
         "I1",
         (("clock-between-runs", "back after a key in doubt"),),
-        (Edit("engine/submitter.py", "        if age < 0 or newest > now + SKEW:", "        if newest < 0:"),),
+        (Edit("engine.submitter.Submitter._expired", "age < 0 or newest > now + SKEW", "newest < 0"),),
     ),
     Mutation(
         "a clock that was set back makes a key young again",
         "I1",
         (("clock-between-runs", "on between a key in doubt"),),
-        (Edit("engine/submitter.py", "        if age < 0 or newest > now + SKEW:", "        if age < 0:"),),
+        (Edit("engine.submitter.Submitter._expired", "age < 0 or newest > now + SKEW", "age < 0"),),
     ),
     Mutation(
         "a key that has expired is trusted",
         "I1",
         (("clock-between-runs", "on after a key in doubt"),),
-        (Edit("engine/submitter.py", "        if age > KEY_LIFETIME:", "        if age < 0:"),),
+        (Edit("engine.submitter.Submitter._expired", "age > KEY_LIFETIME", "age < 0"),),
     ),
     Mutation(
         "a file of a person is moved along with an edited path",
@@ -439,13 +343,7 @@ MUTATIONS = (
         "a file that was brought back stays where it was",
         "I7",
         (("user-edits", "take a picture away, edit the path"),),
-        (
-            Edit(
-                "manifest/maintenance_store.py",
-                "            target = None if task.ordinal is None or home == path else home\n",
-                "            target = None\n",
-            ),
-        ),
+        (Edit("manifest.maintenance_store.MaintenanceStore.take_back", "target = ...", "target = None"),),
     ),
     Mutation(
         "what a person put in the place of a picture is pruned",
@@ -457,31 +355,19 @@ MUTATIONS = (
         "a stream that cannot be written ends a command",
         "exit",
         (("streams", "run, stdout full"),),
-        (
-            Edit(
-                "cli/streams.py",
-                "            self.lost = self.lost or error\n        return length",
-                "            raise\n        return length",
-            ),
-        ),
+        (Edit("cli.streams.Output.write", "self.lost = ...", "raise"),),
     ),
     Mutation(
         "the exit code of a run describes its output",
         "exit 8",
         (("streams", "run, stdout full"),),
-        (
-            Edit(
-                "cli/app.py",
-                '    if lacking and not code and (sys.argv[1:] if args is None else args)[:1] != ["run"]:',
-                "    if lacking:",
-            ),
-        ),
+        (Edit("cli.app.main", "lacking and not code and ...", "lacking"),),
     ),
     Mutation(
         "files are opened under the numbers of closed streams",
         "exit",
         (("streams", "retry, stdout closed"),),
-        (Edit("cli/streams.py", "            os.open(os.devnull, os.O_RDWR)\n", "            pass\n"),),
+        (Edit("cli.streams.prepare", "os.open(...)"),),
     ),
     Mutation(
         "a walk: an unclear answer counts as a failure, and is tried anew", "I1", (("walk", "seed 109,"),), _TRIED_ANEW
@@ -493,7 +379,9 @@ MUTATIONS = (
         (("walk", "seed 11"),),
         (
             Edit(
-                "files/local_folder.py", "if _PART_NAME.fullmatch(entry.name) and", 'if entry.name.startswith(".") and'
+                "files.local_folder.OutputFolder.sweep",
+                "_PART_NAME.fullmatch(entry.name)",
+                "entry.name.startswith('.')",
             ),
         ),
     ),
@@ -522,12 +410,12 @@ def run(cell: Cell, root: Path, port: int) -> list[str]:
     shutil.copytree(package, copy / "seedream_batch", ignore=shutil.ignore_patterns("__pycache__"))
     if (package.parent / "schemas").is_dir():
         shutil.copytree(package.parent / "schemas", copy / "schemas")
-    for edit in mutation.edits:
-        file = copy / "seedream_batch" / edit.file
-        text = file.read_text()
-        if text.count(edit.old) != 1:
-            return [f"{edit.file} has {text.count(edit.old)} times what is to be changed: {edit.old!r}"]
-        file.write_text(text.replace(edit.old, edit.new))
+    try:
+        changed = edited(copy / "seedream_batch", mutation.edits)
+    except NotOnce as error:
+        return [str(error)]
+    for file, text in changed.items():
+        file.write_text(text, encoding="utf-8")
     noticed: list[str] = []
     for part, match in mutation.runs:
         noticed += _violations(copy, part, match, root / "table.json")
