@@ -203,89 +203,105 @@ class _Builder:
             raise self._fatal("a second document starts here", at, "a file holds one: remove the `---`")
         return root
 
-    def _values(self, event: Any, next_event: Any) -> tuple[Json, Mark]:  # noqa: C901, PLR0912, PLR0915 - one loop
+    def _values(self, event: Any, next_event: Any) -> tuple[Json, Mark]:
         """Return the value that `event` starts: the hot loop, with an explicit stack instead of recursion."""
         frames = self.frames
         scalar_event, alias_event = yaml.ScalarEvent, yaml.AliasEvent
-        map_event, list_event = yaml.MappingStartEvent, yaml.SequenceStartEvent
+        opening = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
         frame: _Frame | None = None
         while True:
             kind = type(event)
             start = event.start_mark
             line, column = start.line + 1, start.column + 1
             height = 0
-            if kind is scalar_event:
-                text = event.value
-                if self.escapes and not encodable(text):
-                    raise self._fatal("an escape stands for half of a character (a lone surrogate)", (line, column))
-                if frame is not None and frame.is_map and frame.key is None and not frame.merging:
-                    self._key(frame, event, text, line, column)
-                    event = next_event()
-                    continue
-                self.count += 1
-                if event.tag is None:
-                    if event.style:  # quoted, literal or folded
-                        value: Json = text
-                    elif text in WORDS:
-                        value = WORDS[text]
-                    elif text[0] in NUMERIC_START:
-                        value = self._scalar(None, text, line, column)
-                    else:
-                        value = text
-                        if not text.isascii():
-                            self._check_signs(text, frame, (line, column))
-                else:
-                    value = self._scalar(event.tag, text, line, column)
-                mark = Mark(line, column)
-                if type(value) in _NUMBERS:
-                    mark.written = written_as(value, text)
-                if event.anchor is not None:
-                    self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, len(text), text)
-            elif kind is map_event or kind is list_event:
+            is_key = frame is not None and frame.is_map and frame.key is None and not frame.merging
+            if kind in opening:
                 self.count += 1
                 frame = self._open(event, frame, line, column)
                 frames.append(frame)
                 event = next_event()
                 continue
+            if frame is not None and is_key and (kind is scalar_event or kind is alias_event):
+                self._key_of(frame, event, line, column)
+                event = next_event()
+                continue
+            if kind is scalar_event:
+                value, mark = self._scalar_value(frame, event, line, column)
             elif kind is alias_event:
                 anchored = self._alias(event.anchor, line, column)
-                if frame is not None and frame.is_map and frame.key is None and not frame.merging:
-                    if anchored.text is None:
-                        raise self._complex_key(line, column)
-                    self._set_key(frame, anchored.text, line, column)
-                    event = next_event()
-                    continue
-                value, height = anchored.value, anchored.height
-                mark = anchored.mark or Mark(line, column)
+                value, mark, height = anchored.value, anchored.mark or Mark(line, column), anchored.height
                 if len(frames) + height > MAX_DEPTH:
                     raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", (line, column))
             else:  # the end of a list or mapping
-                closed = frames.pop()
-                value, mark, height = closed.value, closed.mark, closed.height
-                if closed.merge is not None:
-                    self._merge(closed)
-                    value = closed.value
-                if closed.anchor is not None:
-                    length = event.end_mark.index + self.aliased - closed.start
-                    self.anchors[closed.anchor] = _Anchored(value, mark, self.count - closed.before, height, length)
+                value, mark, height = self._close(frames.pop(), event)
                 frame = frames[-1] if frames else None
             if self.count > MAX_VALUES:
                 message = f"more than {MAX_VALUES:,} values with the aliases written out"
                 raise self._fatal(message, (line, column), "use fewer aliases")
             if frame is None:
                 return value, mark
-            if height >= frame.height:
-                frame.height = height + 1
-            if not frame.is_map:
-                frame.value.append(value)
-                frame.mark.items.append(mark)  # type: ignore[union-attr]  # a list for a list
-            elif frame.merging:
-                self._merged(frame, value, mark, (line, column))
-            elif frame.key is not None:
-                frame.value[frame.key] = value
-                frame.mark.items[frame.key] = mark  # type: ignore[index,call-overload]  # a dict for a mapping
-                frame.key = None
+            self._add(frame, value, mark, height, (line, column))
             event = next_event()
+
+    def _scalar_value(self, frame: _Frame | None, event: Any, line: int, column: int) -> tuple[Json, Mark]:
+        text = event.value
+        self._check_escapes(text, line, column)
+        self.count += 1
+        value: Json = text
+        if event.tag is not None:
+            value = self._scalar(event.tag, text, line, column)
+        elif not event.style:  # neither quoted, literal nor folded
+            if text in WORDS:
+                value = WORDS[text]
+            elif text[0] in NUMERIC_START:
+                value = self._scalar(None, text, line, column)
+            elif not text.isascii():
+                self._check_signs(text, frame, (line, column))
+        mark = Mark(line, column)
+        if type(value) in _NUMBERS:
+            mark.written = written_as(value, text)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, len(text), text)
+        return value, mark
+
+    def _check_escapes(self, text: str, line: int, column: int) -> None:
+        if self.escapes and not encodable(text):
+            raise self._fatal("an escape stands for half of a character (a lone surrogate)", (line, column))
+
+    def _key_of(self, frame: _Frame, event: Any, line: int, column: int) -> None:
+        """Take a scalar or an alias as the key of the next value."""
+        if type(event) is yaml.ScalarEvent:
+            self._check_escapes(event.value, line, column)
+            self._key(frame, event, event.value, line, column)
+            return
+        text = self._alias(event.anchor, line, column).text
+        if text is None:
+            raise self._complex_key(line, column)
+        self._set_key(frame, text, line, column)
+
+    def _close(self, frame: _Frame, event: Any) -> tuple[Json, Mark, int]:
+        """Return the value of a list or mapping that ends, its mark and its height."""
+        if frame.merge is not None:
+            self._merge(frame)
+        if frame.anchor is not None:
+            length = event.end_mark.index + self.aliased - frame.start
+            size = self.count - frame.before
+            self.anchors[frame.anchor] = _Anchored(frame.value, frame.mark, size, frame.height, length)
+        return frame.value, frame.mark, frame.height
+
+    def _add(self, frame: _Frame, value: Json, mark: Mark, height: int, at: tuple[int, int]) -> None:
+        """Add a value to the open list or mapping."""
+        if height >= frame.height:
+            frame.height = height + 1
+        if not frame.is_map:
+            frame.value.append(value)
+            frame.mark.items.append(mark)  # type: ignore[union-attr]  # a list for a list
+        elif frame.merging:
+            self._merged(frame, value, mark, at)
+        elif frame.key is not None:
+            frame.value[frame.key] = value
+            frame.mark.items[frame.key] = mark  # type: ignore[index,call-overload]  # a dict for a mapping
+            frame.key = None
 
     def _open(self, event: Any, parent: _Frame | None, line: int, column: int) -> _Frame:
         """Return the frame of the list or mapping that this event opens."""

@@ -58,7 +58,7 @@ _FLAT = (Format.IMAGEFOLDER, Format.PARQUET, Format.CSV)
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """How to export; `told` is recorded in the marker. `shard_size` in bytes."""
+    """How to export; `recorded` goes into the marker. `shard_size` in bytes."""
 
     format: Format
     to: Path
@@ -70,7 +70,7 @@ class ExportOptions:
     verify: bool = False
     replace: bool = False
     shard_size: int = DEFAULT_SHARD_SIZE
-    told: Mapping[str, Json] = field(default_factory=dict)
+    recorded: Mapping[str, Json] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,41 +101,48 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
         learn = options.format is not Format.JSONL
         scan = survey(pictures, folder, options.splits, learn=learn, verify=options.verify)
         left_out = options.picks.left_out() if options.picks else []
-        if not scan.images and options.picks:
-            why = "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
-            raise UsageError(f"there is nothing to export: the choice takes no image that is stored{why}")
         if not scan.images:
-            raise UsageError(
-                f"there is nothing to export: of {scan.not_stored:,} images none is stored; `seedream-batch run` makes"
-                " them"
-            )
-        layout = Layout.SPLIT if options.splits else scan.names.layout
+            raise _nothing_to_export(scan, left_out if options.picks else None)
         splits = options.splits
-        columns = scan.learner.columns(flat=options.format in _FLAT)
-        if options.format is Format.IMAGEFOLDER and columns.dated:
-            arrow(
-                "a text of the job looks like a date, and `datasets` would read it as one from metadata.jsonl;"
-                " metadata.parquet needs pyarrow"
-            )
+        plan = _plan(job, target, Sources(folder, link=options.link), scan, options)
         with target:
-            plan = Plan(
-                job=job.name,
-                target=target,
-                sources=Sources(folder, link=options.link),
-                columns=columns,
-                ending=scan.endings.pop() if len(scan.endings) == 1 else MIXED,
-                layout=layout,
-                splits=splits.names if splits else ("",),
-                embed=options.embed,
-                shard_size=options.shard_size,
-            )
             with _WRITERS[options.format](plan) as writer:
                 for picture in pictures:
                     writer.add(picture, splits.of(picture.cell) if splits else "")
-            if options.format is Format.IMAGEFOLDER and layout is Layout.OWN:
+            if options.format is Format.IMAGEFOLDER and plan.layout is Layout.OWN:
                 scan.splits = scan.names.own
             target.keep(_marker_content(job, scan, options))
     return Exported(target.final, scan.images, scan.not_stored, scan.bytes, scan.splits, left_out)
+
+
+def _nothing_to_export(scan: Survey, left_out: Sequence[str] | None) -> UsageError:
+    """Return the error of an export without images; `left_out` is None if nothing was picked."""
+    if left_out is None:
+        why = f"of {scan.not_stored:,} images none is stored; `seedream-batch run` makes them"
+    else:
+        why = "the choice takes no image that is stored" + "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
+    return UsageError(f"there is nothing to export: {why}")
+
+
+def _plan(job: Job, target: WholeFolder, sources: Sources, scan: Survey, options: ExportOptions) -> Plan:
+    """Return what the writer of the format needs. Raises `UsageError` if pyarrow is missing."""
+    columns = scan.learner.columns(flat=options.format in _FLAT)
+    if options.format is Format.IMAGEFOLDER and columns.dated:
+        arrow(
+            "a text of the job looks like a date, and `datasets` would read it as one from metadata.jsonl;"
+            " metadata.parquet needs pyarrow"
+        )
+    return Plan(
+        job=job.name,
+        target=target,
+        sources=sources,
+        columns=columns,
+        ending=scan.endings.pop() if len(scan.endings) == 1 else MIXED,
+        layout=Layout.SPLIT if options.splits else scan.names.layout,
+        splits=options.splits.names if options.splits else ("",),
+        embed=options.embed,
+        shard_size=options.shard_size,
+    )
 
 
 def _check(options: ExportOptions) -> None:
@@ -167,7 +174,7 @@ def _marker_content(job: Job, scan: Survey, options: ExportOptions) -> Json:
         "seedream_batch_export": 1,
         "job": job.name,
         "format": str(options.format),
-        "options": dict(options.told),
+        "options": dict(options.recorded),
         "images": scan.images,
         "not_stored": scan.not_stored,
         "bytes": scan.bytes,

@@ -115,13 +115,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     if "name" not in value and not encodable(file.stem):
         message = "is required, since the name of the job file is not UTF-8"
         problems.append(Problem("name", message, document.position(), "write `name: NAME`, or rename the file"))
-    problems += notify_problems(value, document)
-    if servers := list(server_problems(value, document)):
-        problems += servers
-        value = {key: item for key, item in value.items() if key != "manifest"}
-    if stores := list(store_problems(value, document, file.parent)):
-        problems += stores
-        value = {**value, "output": {key: item for key, item in value.get("output", {}).items() if key != "dir"}}
+    value = _checked_addresses(value, document, file.parent, problems)
     axes = _axes(value, written, reading, problems)
     value, readings = _normalise_cells(value, written, problems)
     request, earlier_prompt = _request(value, document, reading, problems)
@@ -132,13 +126,8 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     expansion = Expansion(job, rules=RequestSchema(), engine=engine, resolve=references)
     problems += islice(exclude_problems(written, job.exclude, axes), MOST_CAUSES)
     problems += islice(template_problems(expansion, written), MOST_CAUSES)
-    tasks = count(job)
-    if tasks > max_tasks:
-        less = " before `exclude`" if job.exclude else ""
-        message = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
-        problems.append(
-            Problem("matrix", message, document.position(("matrix",)), "raise --max-tasks if that is meant")
-        )
+    if too_many := _too_many_tasks(job, max_tasks, document):
+        problems.append(too_many)
     elif problems and job.axes and written.knows_names and not any(_affects_cells(problem) for problem in problems):
         problems += _cell_problems(expansion)
     elif problems:
@@ -146,6 +135,29 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     if problems:
         raise InvalidJob(sorted(problems, key=file_order))
     return LoadedJob(job, expansion, reading)
+
+
+def _checked_addresses(
+    value: dict[str, Json], document: Document, folder: Path, problems: list[Problem]
+) -> dict[str, Json]:
+    """Check webhook, database and object store; return the job without the addresses that have problems."""
+    problems += notify_problems(value, document)
+    if servers := list(server_problems(value, document)):
+        problems += servers
+        value = {key: item for key, item in value.items() if key != "manifest"}
+    if stores := list(store_problems(value, document, folder)):
+        problems += stores
+        value = {**value, "output": {key: item for key, item in value.get("output", {}).items() if key != "dir"}}
+    return value
+
+
+def _too_many_tasks(job: Job, max_tasks: int, document: Document) -> Problem | None:
+    tasks = count(job)
+    if tasks <= max_tasks:
+        return None
+    less = " before `exclude`" if job.exclude else ""
+    message = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
+    return Problem("matrix", message, document.position(("matrix",)), "raise --max-tasks if that is meant")
 
 
 def _read(file: Path) -> bytes:

@@ -153,8 +153,7 @@ def cells_in_doubt(manifest: Place) -> list[Mapping[str, Json]]:
 
 def status_json(status: Status) -> Json:
     """Return the status as JSON; money in USD, times in unix seconds."""
-    totals = status.totals
-    run = status.run
+    expiry, expiring = status.next_expiry or (None, 0)
     return {
         "job": status.job,
         "service": status.service,
@@ -166,13 +165,32 @@ def status_json(status: Status) -> Json:
             "stored_bytes": status.stored_bytes,
         },
         "no_longer_in_the_job": status.dropped,
-        "spent_usd": totals.cost / 1_000_000,
-        "images_paid": totals.images,
-        "reserved_usd": totals.reserved / 1_000_000,
+        **_money_json(status),
+        **_runs_json(status),
+        "next_expiry": expiry,
+        "next_expiry_images": expiring,
+        "images_left": status.images_left,
+        "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 3),
+        "axes": {axis: _axis_json(found) for axis, found in status.axes.items()},
+        **_trouble_json(status),
+    }
+
+
+def _money_json(status: Status) -> dict[str, Json]:
+    return {
+        "spent_usd": status.totals.cost / 1_000_000,
+        "images_paid": status.totals.images,
+        "reserved_usd": status.totals.reserved / 1_000_000,
         "cost_notes": [
             {"note": note.note, "count": note.count, "counted_usd": note.cost / 1_000_000, "first": note.path}
             for note in status.cost_notes
         ],
+    }
+
+
+def _runs_json(status: Status) -> dict[str, Json]:
+    run, pace = status.run, status.pace
+    return {
         "running": status.running,
         "workers": [
             {
@@ -188,37 +206,22 @@ def status_json(status: Status) -> Json:
             }
             for worker in status.workers
         ],
-        "last_run": None
-        if run is None
-        else {
-            "pid": run.pid,
-            "host": run.host,
-            "started_at": run.started_at,
-            "ended_at": run.ended_at,
-            "outcome": run.outcome,
+        "last_run": run and {name: getattr(run, name) for name in ("pid", "host", "started_at", "ended_at", "outcome")},
+        "pace": pace and {
+            "images": pace.images,
+            "seconds": round(pace.seconds, 3),
+            "images_per_minute": round(per_minute(pace), 3),
         },
-        "next_expiry": None if status.next_expiry is None else status.next_expiry[0],
-        "next_expiry_images": 0 if status.next_expiry is None else status.next_expiry[1],
-        "images_left": status.images_left,
-        "pace": None
-        if status.pace is None
-        else {
-            "images": status.pace.images,
-            "seconds": round(status.pace.seconds, 3),
-            "images_per_minute": round(per_minute(status.pace), 3),
-        },
-        "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 3),
-        "axes": {
-            axis: {
-                "values": [
-                    {"value": value.name, **{str(part): value.parts.get(part, 0) for part in Phase}}
-                    for value in found.values
-                ],
-                "more": found.more,
-                "cut": found.cut,
-            }
-            for axis, found in status.axes.items()
-        },
+    }  # fmt: skip
+
+
+def _axis_json(axis: AxisStatus) -> Json:
+    values = [{"value": one.name, **{str(part): one.parts.get(part, 0) for part in Phase}} for one in axis.values]
+    return {"values": values, "more": axis.more, "cut": axis.cut}
+
+
+def _trouble_json(status: Status) -> dict[str, Json]:
+    return {
         "causes": [
             {
                 "state": str(cause.state),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +13,10 @@ from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT, OutputPat
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from seedream_batch.export import Exported
+    from seedream_batch.export import Exported, ExportOptions
     from seedream_batch.model.document import Json
+    from seedream_batch.model.job import Job
+    from seedream_batch.selection.picks import Picks
 
 _FORMATS = ("imagefolder", "webdataset", "parquet", "csv", "jsonl")
 
@@ -76,79 +79,95 @@ export."""
 @EMULATE
 @MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="What was exported as JSON.")
-def command(
-    job: str,
-    form: str,
-    to: Path,
-    select: tuple[str, ...],
-    choice: Path | None,
-    flagged: bool | None,  # noqa: FBT001
-    split: str | None,
-    group_by: str | None,
-    link: bool | None,  # noqa: FBT001
-    images: str | None,
-    shard_size: int | None,
-    verify: bool,  # noqa: FBT001
-    replace: bool,  # noqa: FBT001
-    emulate: bool,  # noqa: FBT001
-    manifest: str | None,
-    as_json: bool,  # noqa: FBT001
-) -> int:
+def command(**given: Any) -> int:
     """Make a dataset of the stored images of JOB, with what is known of each."""
     from seedream_batch.cli.job_target import made
-    from seedream_batch.cli.output.picks_view import flagged_choice, read_choice, show_left_alone
+    from seedream_batch.cli.output.picks_view import show_left_alone
     from seedream_batch.cli.output.text import give
-    from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format, export
-    from seedream_batch.export.splits import parsed
-    from seedream_batch.jobfile.select_option import chosen, grouping
-    from seedream_batch.selection.picks import Picks
+    from seedream_batch.export import export
 
-    _check_options(form, images=images, shard_size=shard_size, link=link)
-    if choice is not None and flagged is not None:
-        raise UsageError("give --choice or --flagged, not both")
-    if group_by and not split:
-        raise UsageError(f"--group-by {group_by}: that says how to split; give --split, too")
-    loaded = made(job, emulate=emulate, manifest=manifest)
-    path = grouping(group_by, loaded.job) if group_by else ()
-    given = {
-        "split": split, "group_by": group_by, "select": list(select), "choice": choice and choice.name,
-        "flagged": None if flagged is None else str(flagged).lower(),
-        "copy": link is False, "images": images, "shard_size": shard_size, "verify": verify,
-    }  # fmt: skip
-    picked = None
-    if choice is not None:
-        picked = read_choice(choice, loaded.job)
-    elif flagged is not None:
-        picked = flagged_choice(loaded.job, keep=flagged)
-    options = ExportOptions(
-        format=Format(form),
-        to=to,
-        splits=parsed(split, path) if split else None,
-        chooses=chosen(select, loaded.job) if select else None,
-        picks=None if picked is None else Picks(picked),
-        link=link is not False,
-        embed=images != "path",
-        verify=verify,
-        replace=replace,
-        shard_size=shard_size or DEFAULT_SHARD_SIZE,
-        told={name: value for name, value in given.items() if value},
-    )
-    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, options)
+    flags = _Flags(**given)
+    _check_options(flags)
+    loaded = made(flags.job, emulate=flags.emulate, manifest=flags.manifest)
+    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, _export_options(flags, loaded.job))
     _report_gaps(exported)
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice left out", err=True)
-    if as_json:
-        give(_json(exported, form))
+    if flags.as_json:
+        give(_json(exported, flags.form))
     else:
-        _show(exported, loaded.job.name, form)
+        _show(exported, loaded.job.name, flags.form)
     return 0
 
 
-def _check_options(form: str, *, images: str | None, shard_size: int | None, link: bool | None) -> None:
-    """Raise `UsageError` for options that the format does not use."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flags:
+    """The parameters of the command line; None for an option that was not given."""
+
+    job: str
+    form: str
+    to: Path
+    select: tuple[str, ...]
+    choice: Path | None
+    flagged: bool | None
+    split: str | None
+    group_by: str | None
+    link: bool | None
+    images: str | None
+    shard_size: int | None
+    verify: bool
+    replace: bool
+    emulate: bool
+    manifest: str | None
+    as_json: bool
+
+
+def _export_options(flags: _Flags, job: Job) -> ExportOptions:
+    from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format
+    from seedream_batch.export.splits import parsed
+    from seedream_batch.jobfile.select_option import chosen, grouping
+
+    group = grouping(flags.group_by, job) if flags.group_by else ()
+    recorded = {
+        "split": flags.split, "group_by": flags.group_by, "select": list(flags.select),
+        "choice": flags.choice and flags.choice.name,
+        "flagged": None if flags.flagged is None else str(flags.flagged).lower(),
+        "copy": flags.link is False, "images": flags.images, "shard_size": flags.shard_size, "verify": flags.verify,
+    }  # fmt: skip
+    return ExportOptions(
+        format=Format(flags.form),
+        to=flags.to,
+        splits=parsed(flags.split, group) if flags.split else None,
+        chooses=chosen(flags.select, job) if flags.select else None,
+        picks=_picks(flags, job),
+        link=flags.link is not False,
+        embed=flags.images != "path",
+        verify=flags.verify,
+        replace=flags.replace,
+        shard_size=flags.shard_size or DEFAULT_SHARD_SIZE,
+        recorded={name: value for name, value in recorded.items() if value},
+    )
+
+
+def _picks(flags: _Flags, job: Job) -> Picks | None:
+    from seedream_batch.cli.output.picks_view import flagged_choice, read_choice
+    from seedream_batch.selection.picks import Picks
+
+    if flags.choice is not None:
+        return Picks(read_choice(flags.choice, job))
+    return None if flags.flagged is None else Picks(flagged_choice(job, keep=flags.flagged))
+
+
+def _check_options(flags: _Flags) -> None:
+    """Raise `UsageError` for options that contradict each other or that the format does not use."""
+    form, images, link = flags.form, flags.images, flags.link
+    if flags.choice is not None and flags.flagged is not None:
+        raise UsageError("give --choice or --flagged, not both")
+    if flags.group_by and not flags.split:
+        raise UsageError(f"--group-by {flags.group_by}: that says how to split; give --split, too")
     if images and form != "parquet":
         raise UsageError(f"--images {images}: that is for --format parquet; {form} has the images as files")
-    if shard_size and form != "webdataset":
+    if flags.shard_size and form != "webdataset":
         raise UsageError(f"--shard-size: that is for --format webdataset; {form} has no shards")
     inside = form == "webdataset" or (form == "parquet" and images != "path")
     if link is not None and inside:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 from seedream_batch.errors import UsageError
+
+if TYPE_CHECKING:
+    from seedream_batch.jobfile import LoadedJob
+    from seedream_batch.model.cell import CellFilter
+    from seedream_batch.model.job import Job
 
 _EPILOG = """\b
 Examples:
@@ -62,30 +68,24 @@ def command(
     same_account: bool,  # noqa: FBT001
 ) -> int:
     """Decide about uncertain tasks, which were perhaps made and paid for, flagged results and odd costs."""
-    from seedream_batch.cli.execute import run
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.engine.events import RunOptions
-    from seedream_batch.jobfile.select_option import chosen as checked
-    from seedream_batch.jobfile.units import micro_usd
+    from seedream_batch.jobfile.select_option import chosen
     from seedream_batch.operations import resolve as decide
-    from seedream_batch.operations.correct_cost import correct_costs
     from seedream_batch.report import cells_in_doubt
 
     if sum(given is not None for given in (what, task_id, cost)) != 1:
         actions = "--resend, --task-id ID, --forget, --give-up, --lost, --accept, --cost USD"
         raise UsageError(f"say what is to be done, with one of {actions}")
-    if cost is not None and not math.isfinite(cost):
-        raise UsageError(f"--cost {cost}: that is no amount")
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
+    if cost is not None:
+        return _correct(target, select, cost)
     path = named(job, emulate=emulate, manifest=manifest)
     # An uncertain task may no longer be in the job.
-    chooses = checked(select, target, also=cells_in_doubt(target.manifest) if select else ())
-    if cost is not None:
-        corrected = correct_costs(target, checked(select, target), micro_usd(cost), noted=not select)
-        show_chosen(corrected, f"counted at {cost:g} USD each", "", "there is no task with an odd cost")
-        return 0
+    chooses = chosen(select, target, also=cells_in_doubt(target.manifest) if select else ())
+    if what == "resend":
+        return _resend(loaded, path, chooses, emulate=emulate, same_account=same_account)
     none = "there is no uncertain task"
     next_run = f"`seedream-batch run {path}`"
     if task_id is not None:
@@ -98,15 +98,37 @@ def command(
     elif what == "lost":
         then = f"`seedream-batch retry {path}` polls them once more, then plans them again"
         show_chosen(decide.lose_tasks(target, chooses), "counted as lost", then, "there is no accepted task")
-    elif what == "give-up":
-        show_chosen(
-            decide.give_up_tasks(target, chooses), "given up", f"`seedream-batch retry {path}` could take them up", none
-        )
     else:
-        chosen = decide.let_resend_tasks(target, chooses)
-        show_chosen(chosen, "to be sent again", "", none)
-        if chosen:
-            only = frozenset(task.id for task in chosen)
-            options = RunOptions(limit=0, resend=True, resend_only=only, same_account=same_account)
-            return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")
+        then = f"`seedream-batch retry {path}` plans them again"
+        show_chosen(decide.give_up_tasks(target, chooses), "given up", then, none)
     return 0
+
+
+def _correct(job: Job, select: tuple[str, ...], cost: float) -> int:
+    """Correct what tasks cost, in USD each; return the exit code."""
+    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.jobfile.select_option import chosen
+    from seedream_batch.jobfile.units import micro_usd
+    from seedream_batch.operations.correct_cost import correct_costs
+
+    if not math.isfinite(cost):
+        raise UsageError(f"--cost {cost}: that is no amount")
+    corrected = correct_costs(job, chosen(select, job), micro_usd(cost), noted=not select)
+    show_chosen(corrected, f"counted at {cost:g} USD each", "", "there is no task with an odd cost")
+    return 0
+
+
+def _resend(loaded: LoadedJob, path: str, chooses: CellFilter, *, emulate: bool, same_account: bool) -> int:
+    """Send the selected uncertain tasks again under their keys; return the exit code."""
+    from seedream_batch.cli.execute import run
+    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.engine.events import RunOptions
+    from seedream_batch.operations.resolve import let_resend_tasks
+
+    tasks = let_resend_tasks(loaded.job, chooses)
+    show_chosen(tasks, "to be sent again", "", "there is no uncertain task")
+    if not tasks:
+        return 0
+    only = frozenset(task.id for task in tasks)
+    options = RunOptions(limit=0, resend=True, resend_only=only, same_account=same_account)
+    return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")

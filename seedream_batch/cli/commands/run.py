@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -53,55 +55,69 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 )  # fmt: skip
 @MAX_TASKS
 @click.pass_context
-def command(
-    ctx: click.Context,
-    job: str,
-    select: tuple[str, ...],
-    emulate: bool,  # noqa: FBT001
-    manifest: str | None,
-    same_account: bool,  # noqa: FBT001
-    limit: int | None,
-    max_duration: float | None,
-    collect: bool,  # noqa: FBT001
-    submit_only: bool,  # noqa: FBT001
-    dry_run: bool,  # noqa: FBT001
-    quiet: bool,  # noqa: FBT001
-    log_format: str,
-    summary: Path | None,
-    metrics: Path | None,
-    max_tasks: int,
-) -> int:
+def command(ctx: click.Context, /, **given: Any) -> int:
     """Make every image that JOB asks for and that is not there yet."""
-    if collect and submit_only:
+    flags = _Flags(**given)
+    if flags.collect and flags.submit_only:
         raise UsageError("--collect and --submit-only contradict each other")
-    if dry_run:
-        from seedream_batch.cli.commands.plan import command as plan
-
-        if summary or metrics:
-            raise UsageError("--dry-run makes no run, so there is none for --summary or --metrics to tell of")
-        return int(ctx.invoke(plan, job=job, select=select, emulate=emulate, manifest=manifest, max_tasks=max_tasks))
+    if flags.dry_run:
+        return _plan(ctx, flags)
     with importing():
         from seedream_batch.cli.execute import perform, show_end
         from seedream_batch.cli.job_target import load, named, trusts_keys
         from seedream_batch.cli.run_report.run_report import RunReporter, files
         from seedream_batch.engine.events import RunOptions
 
-    with RunReporter(job, files(summary, metrics), emulated=emulate, log_format=log_format) as ending:
-        loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)
+    emulate, quiet, log_format = flags.emulate, flags.quiet, flags.log_format
+    with RunReporter(flags.job, files(flags.summary, flags.metrics), emulated=emulate, log_format=log_format) as ending:
+        loaded = load(flags.job, emulate=emulate, manifest=flags.manifest, max_tasks=flags.max_tasks)
         ending.about(loaded.job)
         options = RunOptions(
-            limit=limit,
-            max_duration=max_duration,
-            collect=collect,
-            submit_only=submit_only,
+            limit=flags.limit,
+            max_duration=flags.max_duration,
+            collect=flags.collect,
+            submit_only=flags.submit_only,
             resend=trusts_keys(loaded.job, emulate=emulate),
-            same_account=same_account,
+            same_account=flags.same_account,
         )
+        select = flags.select
         result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
         ending.result = result
     try:
-        show_end(result, loaded.job, named(job, emulate=emulate, manifest=manifest), code=ending.code, quiet=quiet)
+        path = named(flags.job, emulate=emulate, manifest=flags.manifest)
+        show_end(result, loaded.job, path, code=ending.code, quiet=quiet)
     finally:
         # Also after another Ctrl-C.
         ending.notify()
     return ending.code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flags:
+    """The parameters of the command line; None for an option that was not given."""
+
+    job: str
+    select: tuple[str, ...]
+    emulate: bool
+    manifest: str | None
+    same_account: bool
+    limit: int | None
+    max_duration: float | None
+    collect: bool
+    submit_only: bool
+    dry_run: bool
+    quiet: bool
+    log_format: str
+    summary: Path | None
+    metrics: Path | None
+    max_tasks: int
+
+
+def _plan(ctx: click.Context, flags: _Flags) -> int:
+    """Show the plan instead of running it."""
+    from seedream_batch.cli.commands.plan import command as plan
+
+    if flags.summary or flags.metrics:
+        raise UsageError("--dry-run makes no run, so --summary and --metrics have nothing to report")
+    shared = {name: getattr(flags, name) for name in ("job", "select", "emulate", "manifest", "max_tasks")}
+    return int(ctx.invoke(plan, **shared))
