@@ -17,8 +17,9 @@ from seedream_batch.client.service import origin_of
 from seedream_batch.engine.events import Event, RunOptions, Stats
 from seedream_batch.engine.interruption import Interruption
 from seedream_batch.engine.job_identity import readable
-from seedream_batch.engine.session import RunResult, run_job
+from seedream_batch.engine.session import RunResult, RunSession
 from seedream_batch.engine.startup import Source
+from seedream_batch.engine.work import Generate, Work
 from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import LoadedJob
@@ -99,24 +100,44 @@ def run(
         UsageError: There is no key, `select` names what the job does not have, an event loop is running, `signals` is
             used outside the main thread, or the folder belongs to another job or service.
     """
+    return perform(
+        job, Generate(), options, select=select, service=service, key=key, on_event=on_event, on_start=on_start,
+        interruption=interruption, signals=signals,
+    )  # fmt: skip
+
+
+def perform(
+    job: LoadedJob,
+    work: Work,
+    options: RunOptions | None = None,
+    *,
+    select: Sequence[str] = (),
+    service: Service = None,
+    key: str | ApiKey | None = None,
+    on_event: OnEvent = None,
+    on_start: OnStart = None,
+    interruption: Interruption | None = None,
+    signals: bool = False,
+) -> RunResult:
+    """Run as `run` does, but do any kind of work."""
     _check_process(signals=signals)
     interruption = interruption or Interruption()
     events = _Listener(on_event, interruption)
     start = _Listener(on_start, interruption)
-    settled = _settled(options or RunOptions(), job, select)
-    secret = _key(key)
-    result = run_job(
-        job.job,
+    with RunSession(
+        job=job.job,
         source=Source(job.tasks(), job.files, lambda: len(job.references)),
         references=job.references,
+        work=work,
+        options=_settled(options or RunOptions(), job, select),
+        key=_key(key),
         service=_opened(service),
-        key=secret,
-        options=settled,
         emit=events,
         started=start,
         interruption=interruption,
         signals=signals,
-    )
+    ) as session:
+        result = session.run()
     for listener in (start, events):
         listener.raise_error()
     return result

@@ -13,9 +13,13 @@ from seedream_batch.cli.output.run_view import show_result
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.engine.events import RunOptions, StopReason
 from seedream_batch.engine.session import RunResult
+from seedream_batch.engine.work import Generate, Work
 from seedream_batch.errors import StorageError
 from seedream_batch.jobfile import LoadedJob
 from seedream_batch.model.job import Job
+
+GENERATE = Generate()
+"""The work of a normal run."""
 
 EMULATED = ApiKey("emulated")
 """The key for the emulator, which accepts any."""
@@ -49,6 +53,7 @@ def perform(
     loaded: LoadedJob,
     key: ApiKey | None = None,
     *,
+    work: Work = GENERATE,
     emulate: bool,
     options: RunOptions,
     select: Sequence[str] = (),
@@ -61,8 +66,9 @@ def perform(
         key = EMULATED
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        return batch.run(
+        return batch.perform(
             loaded,
+            work,
             options,
             select=select,
             service=service,

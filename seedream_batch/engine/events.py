@@ -78,18 +78,6 @@ class Recheck(StrEnum):
     """Completed with fewer images than requested."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """Options of a run that only checks stored images, and fetches missing ones again; it buys nothing."""
-
-    deep: bool = False
-    """Decode every image, besides checking its size, hash and header."""
-    ask: bool = True
-    """Whether to ask the service for new links, which needs a key."""
-    named: int | None = None
-    """How many missing images the result lists; None: all."""
-
-
 @dataclass(slots=True)
 class Verified:
     """What a verification found, as numbers of images."""
@@ -134,10 +122,6 @@ class RunOptions:
 
     Tasks in flight are collected in any case.
     """
-    recheck: Recheck | None = None
-    """Only poll the selected tasks of this kind, and fetch what is found."""
-    verify: Verification | None = None
-    """Only check stored images, and fetch missing ones again."""
     same_account: bool = False
     """The caller confirms that a changed API key belongs to the same account."""
 

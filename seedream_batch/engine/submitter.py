@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import replace
-from functools import partial
 from typing import assert_never
 
-from seedream_batch.client.service import longest_submission
 from seedream_batch.engine.context import MOST_UNCLEAR, RunContext, event
 from seedream_batch.engine.events import EventKind, StopReason
 from seedream_batch.engine.reference_sender import ReferenceSender
@@ -19,9 +17,8 @@ from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefu
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.rescue_log import Rescued
-from seedream_batch.manifest.task_store import Acceptance, Claim, Claimed, Intent
+from seedream_batch.manifest.task_store import Acceptance, Claim, Intent
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.service_messages import is_dead_reference, is_moderation
 from seedream_batch.model.task import TaskRecord, TaskState
@@ -61,7 +58,6 @@ class Submitter:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._references = ReferenceSender(context)
-        self._claim_each = partial(_claim_each, context)
         self._most_unanswered = 4
         self._unanswered = 0
         self._answered = Signal()
@@ -73,8 +69,6 @@ class Submitter:
         self._not_offered = 0
         self._pages: dict[int, tuple[int, int]] = {}
         """Tasks that got a web page with a 429: how often, and how many tasks had been accepted by then."""
-        self.blocked_by = ""
-        """Which budget rejected the last task; tasks in flight may still settle for less than their reservation."""
         self.claims = 0
         """How many intents were committed so far."""
         self.unclaimed: set[int] = set()
@@ -91,11 +85,8 @@ class Submitter:
             self._answered.clear()
             await context.control.until(self._answered)
         self._unanswered += 1
-        if context.coordination.claims is not None:
-            # Shared turns are taken together with the claim.
-            return
         try:
-            await context.control.rest(context.health.limiter.next_slot(context.clock.monotonic()))
+            await context.coordinator.wait_for_turn()
         except BaseException:
             self.give_up_turn()
             raise
@@ -149,11 +140,10 @@ class Submitter:
                 # During the wait another worker may have taken over the task and recorded its outcome.
                 if tries > 1 and await context.writer.do(Manifest.open_claim, task) is None:
                     return None
-                if context.coordination.claims is not None:
-                    await self._wait_to_send(await context.coordination.claims.turn() - context.clock.monotonic())
-                    if not self._lease_covers(body):
-                        await context.control.rest(BEAT)
-                        continue
+                await self._wait_to_send(await context.coordinator.resend_turn())
+                if not context.coordinator.lease_covers(body):
+                    await context.control.rest(BEAT)
+                    continue
                 outcome = await self._classified(task, await context.service.submit(body, claim.key))
                 self._notice(outcome, first=False)
                 accepted = await self._record(claim, outcome)
@@ -193,7 +183,7 @@ class Submitter:
         if not context.control.may_submit():
             return None
         context.start.rescue.prepare()
-        claim, wait = await self._claim_in_turn(Intent(task.id, sent_body))
+        claim, wait = await context.coordinator.claim(Intent(task.id, sent_body))
         if claim is None:
             return None
         self.unclaimed.discard(task.id)
@@ -201,7 +191,7 @@ class Submitter:
         context.record.stats.submitted += 1
         # A short wait that is never cancelled: from here on, only an answer tells the outcome.
         await self._wait_to_send(wait)
-        if not self._lease_covers(body):
+        if not context.coordinator.lease_covers(body):
             await self._not_sent(claim)
             return None
         outcome = await self._classified(task, await context.service.submit(body, claim.key))
@@ -230,18 +220,6 @@ class Submitter:
             outcome, kind=Submitted.BLOCKED, message=f"{outcome.message}, {times} times; others are accepted"
         )
 
-    async def _claim_in_turn(self, intent: Intent) -> tuple[Claim | None, float]:
-        """Return the committed intent, and the seconds to wait before it is sent."""
-        context = self._context
-        if context.coordination.claims is None:
-            return self._granted(await self._claim(intent)), context.health.limiter.leaving(context.clock.monotonic())
-        granted = await context.coordination.claims.claim(intent)
-        self.blocked_by, context.coordination.claims.stopped_by = (
-            context.coordination.claims.stopped_by or self.blocked_by,
-            "",
-        )
-        return (None, 0.0) if granted is None else (granted[0], granted[1] - context.clock.monotonic())
-
     async def _wait_to_send(self, wait: float) -> None:
         """Wait until a request may be sent; requests that a busy loop wakes late are not sent together."""
         context = self._context
@@ -250,11 +228,6 @@ class Submitter:
             await asyncio.sleep(wait)
             now = context.clock.monotonic()
             wait = context.health.limiter.leaving(now) if now - due > LATE else 0.0
-
-    def _lease_covers(self, body: str) -> bool:
-        """Return whether the lease outlives a request with this body."""
-        worker = self._context.coordination.lease
-        return worker is None or worker.counts_for(min(longest_submission(body), LEASE / 2))
 
     async def _not_sent(self, claim: Claim) -> None:
         """Plan a claimed task again: the lease may expire, and others take over the task, before it is answered."""
@@ -268,15 +241,6 @@ class Submitter:
             )
         await context.writer.do(Manifest.not_executed, claim.task, why=why, not_before=now + BEAT, now=now)
         context.record.stats.submitted -= 1
-
-    async def _claim(self, intent: Intent) -> Claimed:
-        context = self._context
-        return await context.writer.join(self._claim_each, intent)
-
-    def _granted(self, claimed: Claimed) -> Claim | None:
-        if claimed.stopped_by:
-            self.blocked_by = claimed.stopped_by
-        return claimed.claims[0] if claimed.claims else None
 
     async def _record(self, claim: Claim, outcome: Submission) -> TaskRecord | None:
         context = self._context
@@ -406,7 +370,7 @@ class Submitter:
         match outcome.kind:
             case Submitted.ACCEPTED:
                 self._refusals.accepted()
-                context.submission_accepted()
+                context.coordinator.accepted()
                 self._most_unanswered = min(
                     2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
                 )
@@ -416,17 +380,17 @@ class Submitter:
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({message})")
             case Submitted.RATE_LIMITED:
                 context.health.asked_to_wait(self._pause(outcome), message)
-                context.pause_submissions(self._pause(outcome))
+                context.coordinator.refused(self._pause(outcome))
             case Submitted.UNREACHABLE if outcome.status is not None:
                 # A redirect. A retry would be redirected again, at best.
                 context.control.stop_submitting(StopReason.OUTAGE, outcome.message)
             case Submitted.UNAVAILABLE:
-                context.pause_submissions(self._pause(outcome))
+                context.coordinator.refused(self._pause(outcome))
             case Submitted.UNKNOWN if context.health.unclear >= MOST_UNCLEAR:
                 text = f"{context.health.unclear} tasks in a row got no clear answer (the last: {message})"
                 context.control.stop_submitting(StopReason.UNCLEAR, text)
             case Submitted.NO_MODEL:
-                context.pause_submissions(self._pause(outcome))
+                context.coordinator.refused(self._pause(outcome))
                 if self._not_offered >= MOST_NOT_OFFERED:
                     text = f"the service does not offer this model now ({message}); nothing was sent to it"
                     context.control.stop_submitting(StopReason.OUTAGE, text)
@@ -457,7 +421,7 @@ class Submitter:
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
             case RequestRefused():
                 # The service refuses this image: that fails the tasks that use it, and no others.
-                claim = self._granted(await self._claim(Intent(task.id)))
+                claim = await context.coordinator.claim_now(Intent(task.id))
                 if claim is not None:
                     await self._refused(claim.task, Move(TaskState.FAILED, str(error)), context.clock.unix())
             case ServiceError():
@@ -468,7 +432,3 @@ class Submitter:
                     await context.control.rest(backoff(self._bad_uploads, random=context.random))
             case _:
                 context.control.stop_submitting(StopReason.STORAGE, f"{task.paths[0]}: {error}")
-
-
-def _claim_each(context: RunContext, manifest: Manifest, intents: Sequence[Intent]) -> list[Claimed]:
-    return manifest.claim_each(intents, context.job.budget, context.clock.unix())

@@ -9,7 +9,8 @@ from functools import partial
 
 from seedream_batch.engine.collector import DEFAULT_LINK_LIFETIME, Collector
 from seedream_batch.engine.context import RunContext, event
-from seedream_batch.engine.events import EventKind, Verification
+from seedream_batch.engine.downloader import Downloader
+from seedream_batch.engine.events import EventKind
 from seedream_batch.engine.job_identity import on_another_machine
 from seedream_batch.engine.placement import find, in_the_way, settle
 from seedream_batch.errors import StorageError
@@ -35,13 +36,15 @@ Start = Callable[[TaskRecord, Coroutine[object, object, None]], Awaitable[None]]
 """Starts work on a task as soon as a slot is free."""
 
 
-async def verify(context: RunContext, collector: Collector, what: Verification, start: Start) -> None:
+async def verify(
+    context: RunContext, collector: Collector, downloads: Downloader, start: Start, *, deep: bool, ask: bool
+) -> None:
     """Check what is stored, then fetch again what is missing. Buys and moves nothing. Raise `RunStopped`."""
-    verifier = _Verifier(context, collector, what)
+    verifier = _Verifier(context, collector, downloads, deep=deep, ask=ask)
     await settle(context)
     await verifier.check()
     since = context.clock.unix() - KNOWN_FOR
-    short = set(await context.writer.do(Manifest.short_of_images, since) if what.ask else ())
+    short = set(await context.writer.do(Manifest.short_of_images, since) if ask else ())
     for number in sorted(short.union(await context.writer.do(Manifest.wanting))):
         task = await context.writer.do(Manifest.task, number)
         await start(task, verifier.have_again(task, short=number in short))
@@ -50,10 +53,14 @@ async def verify(context: RunContext, collector: Collector, what: Verification, 
 class _Verifier:
     """Checks files, and asks the service for missing images."""
 
-    def __init__(self, context: RunContext, collector: Collector, what: Verification) -> None:
+    def __init__(
+        self, context: RunContext, collector: Collector, downloads: Downloader, *, deep: bool, ask: bool
+    ) -> None:
         self._context = context
         self._collector = collector
-        self._what = what
+        self._downloads = downloads
+        self._deep = deep
+        self._asks = ask
         self._files = asyncio.Semaphore(PARALLEL)
 
     async def check(self) -> None:
@@ -74,7 +81,7 @@ class _Verifier:
         async with self._files:
             context.control.check()
             try:
-                place, result = await find(context, image, partial(check, deep=self._what.deep))
+                place, result = await find(context, image, partial(check, deep=self._deep))
                 if place is None and not result.there and context.start.other_folders:
                     on_another_machine(image.path)
             except StorageError as error:
@@ -119,7 +126,7 @@ class _Verifier:
                 context.record.verified.in_the_way += 1
             else:
                 wanted.append(image)
-        if not self._what.ask:
+        if not self._asks:
             context.record.verified.to_ask += len(wanted)
             return
         anothers = await context.writer.do(Manifest.is_anothers, task)
@@ -127,7 +134,7 @@ class _Verifier:
             self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
         elif wanted:
             await self._ask(task, wanted)
-        await self._collector.fetch_all(task)
+        await self._downloads.fetch_all(task)
 
     async def _ask(self, task: TaskRecord, wanted: list[ImageRecord]) -> None:
         """Record the links that the service returns, or that there are none."""

@@ -161,8 +161,8 @@ def in_haste(monkeypatch):
 def bench(tmp_path, monkeypatch):
     for name, seconds in QUICK.items():
         monkeypatch.setattr(f"seedream_batch.lifecycle.{name}", seconds)
-    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 1.0)
-    monkeypatch.setattr("seedream_batch.engine.collector.PATIENCE", 0.3)
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.polls.PATIENCE", 0.3)
     monkeypatch.setattr("seedream_batch.engine.service_health.DEAD_END_LIMIT", 0.2)
     monkeypatch.setattr("seedream_batch.client.images.RESUME_PAUSE", 0.01)
     monkeypatch.chdir(tmp_path)

@@ -303,7 +303,7 @@ def test_a_bad_download_is_fetched_again_and_never_bought_again(one, serve, faul
 
 
 def test_bytes_that_stay_bad_are_rejected(one, serve, monkeypatch):
-    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 60.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
     serve()
     one.emulator.set_faults([{"on": "image", "action": "html_200"}])
     done = one.run()

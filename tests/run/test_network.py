@@ -167,7 +167,7 @@ STALLS = [
 def test_what_is_free_to_repeat_does_not_hold_up_the_end(bench, serve, monkeypatch, fault):
     for name in ("images.READ_TIMEOUT", "service.POLL_TIMEOUT", "service.TRICKLE"):
         monkeypatch.setattr(f"seedream_batch.client.{name}", 1000.0)
-    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 1000.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 1000.0)
     serve()
     bench.emulator.set_faults([fault])
     done = bench.run("--max-duration", "2s")

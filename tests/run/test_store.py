@@ -206,7 +206,7 @@ def test_kills_buy_nothing_twice(bench, serve, at, moto, until, end):
 
 
 def test_a_kill_between_the_upload_and_its_word(bench, serve, at, moto, monkeypatch):
-    from seedream_batch.engine.collector import Collector
+    from seedream_batch.engine.downloader import Downloader
 
     serve()
     at(moto)
@@ -215,7 +215,7 @@ def test_a_kill_between_the_upload_and_its_word(bench, serve, at, moto, monkeypa
         raise StorageError("killed here")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Collector, "_stored", killed)
+        patched.setattr(Downloader, "_stored", killed)
         assert bench.run("--limit", "1").code == 8
     (path,) = objects(bench)
     assert bench.rows("SELECT count(*) FROM images WHERE state = 'stored'") == [(0,)]

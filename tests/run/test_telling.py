@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from seedream_batch.engine.session import RunSession
 from seedream_batch.validate.schemas import validator
 
 KEY = "canary-key-7f3a9b2c"
@@ -190,13 +191,11 @@ def test_a_folder_that_cannot_be_made_is_told(bench, serve, tmp_path):
 
 
 def test_the_summary_of_a_bug(bench, serve, tmp_path, monkeypatch):
-    from seedream_batch import batch
-
-    def broken(*_, **__):
+    def broken(_):
         raise RuntimeError("a wrong turn")
 
     serve()
-    monkeypatch.setattr(batch, "run_job", broken)
+    monkeypatch.setattr(RunSession, "run", broken)
     file = tmp_path / "summary.json"
     assert bench.run("--summary", str(file)).code == 1
     told = summary(file)
@@ -275,18 +274,16 @@ def test_only_files_of_earlier_runs_are_replaced(bench, serve, option):
 
 
 def test_a_file_that_appears_while_the_run_goes_is_not_overwritten(bench, serve, monkeypatch):
-    from seedream_batch import batch
-
     serve()
     file = bench.folder / "told.json"
-    work = batch.run_job
+    work = RunSession.run
 
-    def and_then(*args, **more):
-        result = work(*args, **more)
+    def and_then(session):
+        result = work(session)
         file.write_text("mine")
         return result
 
-    monkeypatch.setattr(batch, "run_job", and_then)
+    monkeypatch.setattr(RunSession, "run", and_then)
     done = bench.run("--summary", str(file))
     assert (done.code, file.read_text()) == (8, "mine")
     assert "told.json" in done.err
@@ -296,16 +293,14 @@ def test_a_summary_that_cannot_be_written_in_the_end_is_no_success(bench, serve,
     serve()
     folder = tmp_path / "told"
     folder.mkdir()
-    from seedream_batch import batch
+    work = RunSession.run
 
-    work = batch.run_job
-
-    def and_then(*args, **more):
-        result = work(*args, **more)
+    def and_then(session):
+        result = work(session)
         folder.rmdir()
         return result
 
-    monkeypatch.setattr(batch, "run_job", and_then)
+    monkeypatch.setattr(RunSession, "run", and_then)
     done = bench.run("--summary", str(folder / "s.json"))
     assert done.code == 8
     assert str(folder / "s.json") in done.err

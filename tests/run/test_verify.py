@@ -315,7 +315,7 @@ def test_no_clear_answer_changes_nothing(made):
 
 @pytest.mark.parametrize("state", ["expired", "rejected"])
 def test_what_a_run_gave_up_is_asked_for_again(bench, serve, state, monkeypatch):
-    monkeypatch.setattr("seedream_batch.engine.collector.TRYING", 60.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
     serve(link_seconds=0.001) if state == "expired" else serve()
     if state == "expired":
         bench.emulator.configure(renew_links=False)

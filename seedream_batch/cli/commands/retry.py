@@ -182,6 +182,7 @@ def _poll_first(
     """Poll the selected tasks of one kind, and fetch what is found: that is free."""
     from seedream_batch.cli.execute import perform
     from seedream_batch.engine.events import RunOptions, StopReason
+    from seedream_batch.engine.work import PollAgain
     from seedream_batch.environment import api_key
     from seedream_batch.errors import UsageError
 
@@ -189,8 +190,8 @@ def _poll_first(
         key = None if emulate else api_key()
     except UsageError as error:
         return _Polled(trouble=str(error))
-    options = RunOptions(collect=True, recheck=what, chooses=chooses, same_account=same_account)
-    result = perform(loaded, key, emulate=emulate, options=options, quiet=True, log_format="text")
+    options = RunOptions(collect=True, chooses=chooses, same_account=same_account)
+    result = perform(loaded, key, work=PollAgain(what), emulate=emulate, options=options, quiet=True, log_format="text")
     refused = result.stop_reason is StopReason.CREDENTIALS
     return _Polled(result.rechecks, result.stats.found + result.stats.added, result.stop_text, refused)
 

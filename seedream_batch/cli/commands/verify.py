@@ -58,17 +58,20 @@ def command(
     from seedream_batch.cli.output.maintenance_view import SHOWN, show_verification, verification_json
     from seedream_batch.cli.output.picks_view import chosen_results
     from seedream_batch.cli.output.text import give
-    from seedream_batch.engine.events import RunOptions, Verification
+    from seedream_batch.engine.events import RunOptions
+    from seedream_batch.engine.work import Verify
 
     loaded = made(job, emulate=emulate, manifest=manifest)
     key, without = _key(emulate=emulate)
     options = RunOptions(
         collect=True,
         chooses=chosen_results(select, loaded.job, flagged=flagged),
-        verify=Verification(deep=deep, ask=not without, named=None if as_json else SHOWN),
         same_account=same_account,
     )
-    result = perform(loaded, key, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text")
+    work = Verify(deep=deep, asks=not without, named=None if as_json else SHOWN)
+    result = perform(
+        loaded, key, work=work, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text"
+    )
     code = of_verification(result)
     if as_json:
         give(verification_json(result, loaded.job))

@@ -147,7 +147,7 @@ MUTATIONS = (
         (("crashes", "run, one at a time 1"),),
         (
             Edit(
-                "engine.collector.Collector._store",
+                "engine.downloader.Downloader._store",
                 "await self._place(...)",
                 "await self._stored(task, image, file)\nawait self._place(temp_path, path, file.sha256)\nreturn True",
             ),
@@ -157,7 +157,7 @@ MUTATIONS = (
         "I4 a name that a killed run gave is believed without a sync",
         "I4",
         (("powerloss", "run --collect, killed"),),
-        (Edit("engine.collector._is_stored", "folder.sync(...)"),),
+        (Edit("engine.downloader._is_stored", "folder.sync(...)"),),
     ),
     Mutation(
         "I4 a move that was cut off is believed without a sync",
@@ -210,16 +210,16 @@ MUTATIONS = (
         "I7 what a killed run left is not swept",
         "I7",
         (("crashes", "run 1"),),
-        (Edit("engine.scheduler.Scheduler._feed", "await asyncio.to_thread(context.folder.sweep)"),),
+        (Edit("engine.work.RunParts._feed", "await asyncio.to_thread(context.folder.sweep)"),),
     ),
     Mutation(
         "I7 files that got their names just before a kill are not known again",
         "I",
         (("crashes", "run 1"),),
         (
-            Edit("engine.scheduler.Scheduler._feed", "await self._adopt()"),
+            Edit("engine.work.RunParts._feed", "await self.open_tasks.adopt()"),
             Edit(
-                "engine.collector.Collector._store",
+                "engine.downloader.Downloader._store",
                 "path != '' and await asyncio.to_thread(_is_stored, ...)",
                 "not path",
             ),
@@ -243,9 +243,9 @@ MUTATIONS = (
         (("secrecy", "all commands"),),
         (
             Edit(
-                "engine.session.run_job",
-                "stored, wanted = _progress(manifest)",
-                "manifest.set_facts({'key': key.header()})\nstored, wanted = _progress(manifest)",
+                "engine.session.RunSession.run",
+                "self.started(...)",
+                "self._manifest.set_facts({'key': self.key.header()})",
             ),
         ),
     ),
@@ -283,7 +283,7 @@ MUTATIONS = (
         "a picture of another ratio counts as the one that was requested",
         "without a warning",
         (("gateway", "picture: a banner, once"),),
-        (Edit("engine.collector.Collector._not_as_requested", "wrong_picture(...)", "''"),),
+        (Edit("engine.downloader.Downloader._not_as_requested", "wrong_picture(...)", "''"),),
     ),
     Mutation(
         "fewer images than requested count as all of them",

@@ -23,7 +23,7 @@ def inspect(source: Path | bytes, *, max_pixels: int = pictures.MAX_PIXELS, **_:
     return with_decoding(source, decode=False, max_pixels=max_pixels)
 
 
-if "seedream_batch.engine.collector" in sys.modules:
+if "seedream_batch.engine.downloader" in sys.modules:
     sys.exit("what is to be replaced is in use already")
 with_decoding, pictures.inspect = pictures.inspect, inspect
 try:
