@@ -6,12 +6,14 @@ around the JSON, several documents in one body, a body that was cut off, undocum
 
 from __future__ import annotations
 
+import base64
 import codecs
+import html
 import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from urllib.parse import unquote, urlsplit
 
@@ -42,17 +44,24 @@ class Answer:
     body: bytes
     whole: bool = True
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the request was successful, as far as the status says."""
+        return not self.status or 200 <= self.status < 300
+
 
 @dataclass(frozen=True, slots=True)
 class Documents:
     """The JSON documents of a body, in order; `clean` if it was one document and nothing else.
 
-    With `repaired`, the only document was cut off, and holds just the values received in full.
+    With `repaired`, the only document was cut off, and holds just the values received in full. `text` is the body,
+    except that of a web page.
     """
 
     found: tuple[Json, ...] = ()
     clean: bool = False
     repaired: bool = False
+    text: str = field(default="", repr=False)
 
     @property
     def first(self) -> Json:
@@ -63,57 +72,93 @@ class Documents:
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """Return the body decompressed; what cannot be decompressed stays as it is.
+    """Return the body decompressed, also several times; what cannot be decompressed stays as it is.
 
     The first bytes decide before the header, since headers are sometimes wrong.
     """
-    if body.startswith(b"\x1f\x8b"):
-        kinds = [16 + zlib.MAX_WBITS]
-    elif "deflate" in encoding.lower():
-        kinds = [zlib.MAX_WBITS, -zlib.MAX_WBITS]
-    else:
-        return body
-    for kind in kinds:
-        unpacker = zlib.decompressobj(kind)
-        plain = bytearray()
-        try:
-            # In pieces: the data before a corrupt or missing part may hold all that matters.
-            for start in range(0, len(body), 4096):
-                plain += unpacker.decompress(body[start : start + 4096], LARGEST - len(plain))
-                if len(plain) >= LARGEST:
-                    return bytes(plain)
-            plain += unpacker.flush()
-        except zlib.error:
-            if not plain:
-                continue
-        return bytes(plain)
+    for _ in range(_LAYERS):
+        if body[:2] == b"\x1f\x8b":
+            plain = _inflated(body, 16 + zlib.MAX_WBITS)
+        elif body[:1] == b"\x78" and int.from_bytes(body[:2], "big") % 31 == 0:
+            plain = _inflated(body, zlib.MAX_WBITS)
+        elif encoding and body.lstrip()[:1] not in _TEXT_STARTS:
+            # Deflate without its header has no signature.
+            plain = _inflated(body, -zlib.MAX_WBITS)
+            plain = plain if plain.lstrip()[:1] in _TEXT_STARTS else b""
+        else:
+            break
+        body, encoding = plain or body, ""
     return body
+
+
+_LAYERS = 3
+"""Most times that a body may have been compressed."""
+
+_TEXT_STARTS = {bytes([start]) for start in b'{[<"\xef'}
+"""First bytes of a response that is not compressed."""
+
+
+def _inflated(body: bytes, kind: int) -> bytes:
+    """Return compressed data as far as it can be decompressed: what precedes a bad part may be all that matters."""
+    unpacker = zlib.decompressobj(kind)
+    plain = bytearray()
+    try:
+        for start in range(0, len(body), 4096):
+            piece = body[start : start + 4096]
+            while piece and len(plain) < LARGEST:
+                plain += unpacker.decompress(piece, LARGEST - len(plain))
+                # Compressed data may consist of several parts.
+                piece = unpacker.unused_data
+                if unpacker.eof:
+                    unpacker = zlib.decompressobj(kind)
+    except zlib.error:
+        pass
+    return bytes(plain)
 
 
 def documents(answer: Answer) -> Documents:
     """Return the JSON documents of a response, whatever surrounds them.
 
-    A web page has none: the objects in its scripts are not the service's, unlike those after a warning text. In a
-    response that was cut off, a number or word might continue after the cut, so only objects and lists count, with the
-    values that were received in full.
+    A web page has none, unless JSON is all that it shows: the objects in its scripts are not the service's. A text may
+    contain some. In a response that was cut off, a number or word might continue after the cut, so only objects
+    and lists count, with the values that were received in full.
     """
     text = _text(answer)
     stripped = text.strip()
     if stripped.startswith("<") and not stripped.endswith(("}", "]")):
-        return Documents()
+        shown = inner(html.unescape(_TAGS.sub("", stripped[:SCANNED])))
+        if isinstance(shown, dict | list):
+            return Documents((shown,))
+        return Documents(text="" if _HTML.search(stripped[:2000]) else text)
     try:
         whole: Json = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         pass
     else:
         if answer.whole or isinstance(whole, dict | list):
-            return Documents((inner(whole),), clean=answer.whole)
+            return Documents((inner(whole),), clean=answer.whole, text=text)
         return Documents()
-    found = tuple(_embedded(text[:SCANNED]))
+    if answer.whole and _LOOKS_LIKE_ID.fullmatch(stripped):
+        return Documents((stripped,))
+    found = tuple(_embedded(text[:SCANNED])) or _from_base64(stripped)
     if not found and "{" in text:
         repaired = _repaired(text[text.index("{") : SCANNED])
-        return Documents() if repaired is None else Documents((repaired,), repaired=True)
-    return Documents(found)
+        if repaired is not None:
+            return Documents((repaired,), repaired=True, text=text)
+    return Documents(found, text=text)
+
+
+_HTML = re.compile(r"(?i)<(?:!doctype|html|head|body|script|title|div|h1|p)\b")
+_TAGS = re.compile(r"(?is)<(script|style|title)\b.*?(?:</\1\s*>|\Z)|<[^>]*>")
+
+
+def _from_base64(text: str) -> tuple[Json, ...]:
+    """Return the document that some gateways encode as if it were a file."""
+    try:
+        decoded = inner(base64.b64decode(text, validate=True).decode())
+    except ValueError:
+        return ()
+    return () if isinstance(decoded, str) else (decoded,)
 
 
 def _text(answer: Answer) -> str:
@@ -224,6 +269,8 @@ _LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
 
 _BARE_ID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,64}|[0-9]{15,25}")
 """What can only be an id: a UUID, a hash, a number longer than a time in milliseconds."""
+_NAMED = re.compile(r"(?i)(?<![a-z])task[ _-]?(?:uu)?id\W{1,12}(?=[\w.:-]*\d)([\w.:-]{6,250})(?=[^\w.:-])", re.ASCII)
+"""An id with its name. Something has to follow it, or it may have been cut off."""
 _LONG = re.compile(r"\b(?=[\w-]*[0-9])[\w-]{12,250}\b", re.ASCII)
 """Anything too long for a word that contains digits."""
 
@@ -245,7 +292,13 @@ def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
             header_id = _in_header(plain(name), str(value))
             if header_id:
                 return Ids(3, (header_id,))
-    return best
+    return best if best.rank else _in_text(documents.text)
+
+
+def _in_text(text: str) -> Ids:
+    """Return the ids that a text names as those of tasks: XML, YAML, forms, JSON with mistakes or nested too deeply."""
+    found = [match[1].rstrip(".:") for match in islice(_NAMED.finditer(text), 20)]
+    return Ids(1, tuple(dict.fromkeys(found))) if found else Ids()
 
 
 def candidates(text: str, headers: Mapping[str, str]) -> tuple[str, ...]:

@@ -24,6 +24,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 LONGEST_FIELD = 256 * 1024
 """Most bytes of a header; gateways add policies of many KB."""
 
+LONGEST_BODY = 2**40
+"""Bytes to which a Content-Length is cut, which some programs fill with nonsense."""
+
 GRACE = 1.0
 """Seconds without a further byte after which a response that is not HTTP has ended."""
 
@@ -126,8 +129,8 @@ class _Parser:
             response.begin()
             status, headers = response.status, response.getheaders()
             lengths = [int(one) for one in response.msg.get_all("content-length", []) if one.strip().isdecimal()]
-            if response.length is not None and len(lengths) > 1:
-                response.length = max(lengths)
+            if response.length is not None and lengths:
+                response.length = min(max(lengths), LONGEST_BODY)
             if not ended and not response.chunked and response.length is None:
                 return None  # it goes on to the end of the connection
             body = response.read()

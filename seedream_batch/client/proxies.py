@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -22,7 +23,7 @@ SOCKS = {"socks4": 4, "socks4a": 4, "socks5": 5, "socks5h": 5}
 """Schemes of SOCKS proxies and their version. The proxy resolves names, whatever the scheme."""
 
 _PORTS = {"http": 80, "https": 443}
-_ENTRY = re.compile(r"(?:\*?\.)?(?P<host>\[[0-9a-f:.]+\]|[^:]+|[0-9a-f:.]+)(?::(?P<port>[0-9]{1,5}))?")
+_ENTRY = re.compile(r"(?:https?://)?(?:\*?\.)?(?P<host>\[[0-9a-f:.]+\]|[^:]+?|[0-9a-f:.]+)(?::(?P<port>[0-9]{1,5}))?/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def _no_proxy(environment: Mapping[str, str]) -> str:
 
 
 def bypasses(no_proxy: str, host: str, port: int) -> bool:
-    """Return whether a `no_proxy` list names a host: `*`, names with their subdomains, addresses, networks, ports.
+    """Return whether a `no_proxy` list names a host: names with their subdomains, addresses, networks, ports, `*`.
 
     Invalid entries match nothing.
     """
@@ -86,10 +87,10 @@ def bypasses(no_proxy: str, host: str, port: int) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    for entry in re.split(r"[\s,]+", no_proxy.lower()):
-        if entry == "*":
+    for entry in re.split(r"[\s,;|]+", no_proxy.lower()):
+        if "*" in entry and fnmatchcase(host, entry):
             return True
-        if address is not None and "/" in entry:
+        if address is not None and "://" not in entry and "/" in entry:
             try:
                 if address in ipaddress.ip_network(entry, strict=False):
                     return True
@@ -127,6 +128,8 @@ def _read(variable: str, address: str) -> Proxy:
             " write socks5h:// or socks4a://"
         )
     sane = re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host) and port != 0
+    # A path is what is left of `http:/host`, or the address of a configuration script.
+    sane = sane and parts.path in {"", "/"} and not parts.query and not parts.fragment
     if scheme not in {"http", "https", *SOCKS} or not sane:
         raise UsageError(_unusable(variable))
     if scheme in SOCKS and importlib.util.find_spec("aiohttp_socks") is None:

@@ -44,10 +44,8 @@ from seedream_batch.errors import (
 from seedream_batch.model.outcome import Poll, Polled, Submission, Submitted
 from seedream_batch.model.service_messages import is_balance
 
-MAX_ANSWER = 4 * 1024 * 1024
-"""Most bytes read of an API response; a task document has a few thousand."""
-MAX_RESULT = 64 * 1024 * 1024
-"""Most bytes read of a task document, which may contain images."""
+MAX_ANSWER = 64 * 1024 * 1024
+"""Most bytes read of a response; a task document has a few thousand, but may contain images."""
 
 SUBMIT_TIMEOUT = 120.0
 """Seconds without a byte after which a submission counts as unanswered.
@@ -232,7 +230,7 @@ class Service:
         """Poll one task id; return what it showed."""
         try:
             path = f"/tasks/{quote(task_id, safe='')}?language=en"
-            answer = await self._exchange("GET", path, POLL_TIMEOUT, most=MAX_RESULT)
+            answer = await self._exchange("GET", path, POLL_TIMEOUT)
         except _FAILURES as error:
             status = error.status if isinstance(error, NotExecuted) else None
             return Poll(Polled.NO_ANSWER, message=self._key.masked(describe(error)), status=status)
@@ -245,7 +243,7 @@ class Service:
         answer = await self._run_exchange(
             "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
         )
-        url = wire.upload_url(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        url = wire.upload_url(wire.parse(answer)) if answer.succeeded else None
         if url is None:
             self._refuse(answer, "uploading a reference image", "no URL in the answer")
         return url
@@ -255,7 +253,7 @@ class Service:
         answer = await self._run_exchange(
             f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
-        balance = wire.balance(wire.parse(answer)) if 200 <= answer.status < 300 else None
+        balance = wire.balance(wire.parse(answer)) if answer.succeeded else None
         # The service itself answers neither with 404 nor with a web page.
         own = isinstance(wire.parse(answer), dict)
         self._no_service = answer if answer.status == 404 or (answer.status < 300 and not own) else None
@@ -281,7 +279,7 @@ class Service:
 
     def _refuse(self, answer: Answer, doing: str, lacking: str) -> NoReturn:
         fault = fault_of(wire.parse(answer), answer)
-        message = fault.message or (lacking if 200 <= answer.status < 300 else "")
+        message = fault.message or (lacking if answer.succeeded else "")
         kind: type[ServiceError]
         if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, message):
             kind = BalanceTooLow
@@ -295,7 +293,8 @@ class Service:
             kind = RequestRefused
         else:
             kind = ServiceError
-        raise kind(f"{doing}: HTTP {answer.status}{': ' + message if message else ''}")
+        status = f"HTTP {answer.status}" if answer.status else ""
+        raise kind(": ".join(filter(None, (doing, status, message))))
 
     async def _exchange(
         self,
@@ -306,7 +305,6 @@ class Service:
         headers: Sequence[tuple[bytes, bytes]] = (),
         content: bytes | None = None,
         files: Mapping[str, tuple[str, bytes, str]] | None = None,
-        most: int = MAX_ANSWER,
     ) -> Answer:
         self.calls += 1
         length = [] if content is None else [(b"Content-Length", b"%d" % len(content))]
@@ -326,7 +324,7 @@ class Service:
         self._unconnected.add(exchange)
         failure: NotExecuted | None = None
         try:
-            return await self._answer(exchange, request, most)
+            return await self._answer(exchange, request)
         except _FAILURES as error:
             if exchange.connected:
                 raise
@@ -337,7 +335,7 @@ class Service:
         self.dead_end = failure.lasting and not self.reached
         raise failure
 
-    async def _answer(self, exchange: Exchange, request: httpx.Request, most: int) -> Answer:
+    async def _answer(self, exchange: Exchange, request: httpx.Request) -> Answer:
         async with exchange:
             response = await self._transport.handle_async_request(request)
             try:
@@ -345,9 +343,9 @@ class Service:
                 whole = True
                 async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > most:
+                    if len(body) > MAX_ANSWER:
                         whole = False
-                        del body[most:]
+                        del body[MAX_ANSWER:]
                         break
             except asyncio.CancelledError:
                 # The time limit of the exchange also ends the body; what was received counts as below.
@@ -433,8 +431,8 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
         return NotExecuted(text, lasting=False)
     if any(isinstance(cause, aiohttp.ClientProxyConnectionError) for cause in causes):
         text = "it cannot be reached"
-    elif proxy.scheme in SOCKS and isinstance(error, ConnectionError):
-        text = one_line(str(error))
+    elif proxy.scheme in SOCKS:
+        text = next((one_line(str(cause)) for cause in causes if type(cause) is ConnectionError), text)
     return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({text})", lasting=True)
 
 

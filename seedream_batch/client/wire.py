@@ -175,7 +175,7 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     own = isinstance(parsed.first, dict)
     # Bytes that are not HTTP have no status, but may contain the task's document. A response that was cut off is not
     # used: polls are free, and the rest may list more images.
-    usable = 200 <= status < 300 or not status
+    usable = answer.succeeded
     task = task_in(parsed, task_id) if usable and not parsed.repaired else None
     unknown = status in _NOT_KNOWN and is_unknown_task(fault.code, f"{fault.type} {fault.message}")
     if own and (status == 404 or unknown) and (task is None or _says_nothing(task)):

@@ -155,6 +155,19 @@ def test_a_balance_that_is_not_told(talk, status, body, error, said):
         talk.run(talk.answering(talk.http(status, body)), Service.balance)
 
 
+@pytest.mark.parametrize("line", [b"", b"ICY 200 OK\r\n\r\n", b"HTTP/2 200\r\n\r\n"])
+def test_a_balance_and_an_upload_that_are_no_http(talk, line):
+    async def play(wire, body):
+        await wire.request()
+        await wire.send(line + json.dumps(body).encode())
+
+    balance = {"success": True, "remain_balance": 3, "used_balance": 0}
+    assert talk.run(lambda wire: play(wire, balance), Service.balance).remaining == 3_000_000
+    assert talk.run(lambda wire: play(wire, UPLOADED), upload()) == UPLOADED["url"]
+    with pytest.raises(ServiceError, match="balance: an answer that is not HTTP"):
+        talk.run(lambda wire: play(wire, "no"), Service.balance)
+
+
 def test_a_balance_without_a_service(talk):
     with pytest.raises(ServiceError, match=r"asking http://127.0.0.1:\d+ for the balance: the connection was"):
         talk.run(reset_after_the_request, Service.balance)
@@ -287,8 +300,12 @@ def test_which_proxy(clean_proxies):
 
 
 @pytest.mark.parametrize(
-    "address", ["socks://x", "http://[::1", "ftp://me:secret-word@proxy", "http://", "http://a:99999", "socks6://x"]
-)
+    "address",
+    [
+        "socks://x", "http://[::1", "ftp://me:secret-word@proxy", "http://", "http://a:99999", "socks6://x",
+        "http:/proxy:3128", "http//proxy:3128", "http://proxy:3128/proxy.pac", "http://proxy:3128?x", "http://proxy#x",
+    ],
+)  # fmt: skip
 def test_a_proxy_that_cannot_be_used(clean_proxies, address):
     clean_proxies.setenv("https_proxy", address)
     with pytest.raises(UsageError, match="https_proxy") as told:
@@ -326,6 +343,12 @@ def test_the_other_names_of_a_proxy(clean_proxies):
         ("[fd00::1]:443", "fd00::1", True),
         ("fd00::/8", "fd00::7", True),
         ("fd00::1", "fd00::2", False),
+        ("a.b;apimart.ai|c.d", "api.apimart.ai", True),
+        ("https://apimart.ai/", "api.apimart.ai", True),
+        ("https://10.0.0.1:443", "10.0.0.1", True),
+        ("10.*", "10.0.0.1", True),
+        ("*mart.ai", "api.apimart.ai", True),
+        ("192.168.*", "10.0.0.1", False),
         ("10.0.0.0/99,,:, /,[", "10.0.0.1", False),
         ("", "apimart.ai", False),
     ],

@@ -1,6 +1,8 @@
 """Answers of the service in every form that is known, and in forms that nobody has seen."""
 
+import base64
 import email.utils
+import html
 import json
 import sys
 import time
@@ -530,6 +532,62 @@ def test_several_ids_of_one_submission():
     ids = ("task_1", "task_2", "task_3")
     for document in ({"task_ids": [*ids]}, [{"id": one} for one in ids], {"data": {"tasks": [*ids]}}, {"data": [*ids]}):
         assert submitted(document).task_ids == ids
+
+
+DOCUMENT = '{"code": 200, "data": [{"status": "submitted", "task_id": "task_01AB"}]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{'code': 200, 'ok': True, 'data': {'task_id': 'task_01AB'}}",
+        "{data: {task_id: 'task_01AB'}}",
+        '{"data": {/* new */ "taskId": "task_01AB"}}',
+        '{"data": {"task_id": "task_01AB"}, "data": null}',
+        "code=200&task_id=task_01AB&status=submitted",
+        "data:\n  - task_id: task_01AB\n",
+        "<response><task_id>task_01AB</task_id></response>",
+        "task_01AB\n",
+        "log\n" * 100_000 + DOCUMENT,
+        '{"a":' * 2000 + DOCUMENT + "}" * 2000,
+        f"<html><head><title>200</title></head><body><pre>{DOCUMENT}</pre></body></html>",
+        f"<!DOCTYPE html><p>{html.escape(DOCUMENT)}</p>",
+        base64.b64encode(DOCUMENT.encode()).decode(),
+    ],
+    ids=lambda body: body[:30],
+)
+def test_an_id_that_a_text_names_as_that_of_a_task(body):
+    outcome = submitted(body.encode())
+    assert (outcome.kind, outcome.task_ids) == (Submitted.ACCEPTED, ("task_01AB",))
+    assert outcome.kept is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<html><script>var state = {"task_id": "task_01AB"}</script><p>Please sign in</p></html>',
+        "<!DOCTYPE html><h1>API</h1><code>task_id: task_01AB</code>",
+        "task_id: missing",
+        "{'task_id': None, 'request_id': 'task_req_0001'}",
+        '{"success": false, "message": "like task_id: task_01AB"}',
+    ],
+)
+def test_a_text_that_names_no_task_of_this_submission(body):
+    assert submitted(body.encode()).kind is Submitted.UNKNOWN
+
+
+@pytest.mark.parametrize("text", ["{'task_id': 'task_01AB'}", "task_id=task_01AB", "task_01AB"])
+def test_an_id_at_the_end_of_what_was_cut_may_not_be_whole(text):
+    for cut in range(len(text) + 1):
+        ids = submitted(text[:cut].encode(), whole=False).task_ids
+        assert ids == (("task_01AB",) if text[:cut].partition("task_01AB")[2] else ())
+
+
+@pytest.mark.parametrize("way", ["page", "base64"])
+def test_a_task_document_in_a_page_or_as_a_file(way):
+    text = json.dumps(images({"url": A}))
+    body = f"<html><pre>{text}</pre></html>".encode() if way == "page" else base64.b64encode(text.encode())
+    assert [image.url for image in polled(body).images] == [A]
 
 
 DATA = "data:image/png;base64,iVBORw0KGgo="
