@@ -47,7 +47,7 @@ class _Commands(click.Group):
         name = args[0]
         # No message while a shell asks for completions.
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            from seedream_batch.cli.output.text import wrapped
+            from seedream_batch.cli.output.console import wrapped
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
@@ -67,7 +67,7 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code. Errors become messages here, and only here."""
-    from seedream_batch.cli.output.text import say
+    from seedream_batch.cli.output.console import say
     from seedream_batch.cli.streams import unwritten
 
     # Log messages of libraries may contain parts of answers and URLs.
@@ -104,7 +104,7 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        from seedream_batch.cli.output.text import say
+        from seedream_batch.cli.output.console import say
 
         error = record.exc_info[1] if record.exc_info else None
         # A refusal by the system is not a bug, so its traceback is useless.
@@ -128,7 +128,7 @@ _OF_THE_MACHINE = {
 
 def _unexpected(error: Exception) -> int:
     """Report an unexpected error, a lack of system resources or a bug, and return the exit code."""
-    from seedream_batch.cli.output.text import say, tell
+    from seedream_batch.cli.output.console import say, tell
 
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
     message = _OF_THE_MACHINE.get(number) if number else None
@@ -174,8 +174,8 @@ def _without_secrets(text: str) -> str:
 
 def _report_error(error: SeedreamBatchError) -> int:
     from seedream_batch.cli.exit_codes import of_error
+    from seedream_batch.cli.output.console import number, say, tell
     from seedream_batch.cli.output.run_view import show_problems
-    from seedream_batch.cli.output.text import number, say, tell
 
     if isinstance(error, InvalidJob):
         show_problems(error.problems)

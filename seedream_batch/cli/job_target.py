@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.text import short
+from seedream_batch.cli.output.console import short
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Final, NoReturn, TypeAlias
 
-from seedream_batch.document.text import MAX_DEPTH, MOST_PROBLEMS, located, refusal
+from seedream_batch.document.decoding import MAX_DEPTH, MOST_PROBLEMS, located, refusal
 from seedream_batch.document.yaml_scalars import BadScalar, finite, integer
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, written_as

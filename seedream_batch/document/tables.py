@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final
 
+from seedream_batch.document.decoding import MAX_VALUES, MOST_PROBLEMS, decoded, no_control, refusal
 from seedream_batch.document.json_loader import parse_array, parse_lines
-from seedream_batch.document.text import MAX_VALUES, MOST_PROBLEMS, decoded, no_control, refusal
 from seedream_batch.document.yaml_loader import as_written, parse_yaml
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Json, Position, Problem, Table

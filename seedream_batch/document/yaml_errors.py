@@ -7,7 +7,7 @@ from typing import Final
 
 import yaml
 
-from seedream_batch.document.text import MAX_DEPTH, located
+from seedream_batch.document.decoding import MAX_DEPTH, located
 from seedream_batch.model.document import Position, Problem
 
 _TEMPLATE: Final = re.compile(r"(?:^|:\s+|-\s+|[\[,]\s*)(\{\{|\{%)")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from seedream_batch.document.text import MAX_BYTES, MAX_DEPTH, MAX_VALUES, MOST_PROBLEMS, decoded
+from seedream_batch.document.decoding import MAX_BYTES, MAX_DEPTH, MAX_VALUES, MOST_PROBLEMS, decoded
 from seedream_batch.document.yaml_errors import QUOTE_TEMPLATE, syntax_problem, template_at, wide_sign
 from seedream_batch.document.yaml_scalars import NUMERIC_START, WORDS, BadScalar, check_collection_tag, number, tagged
 from seedream_batch.errors import InvalidJob

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from seedream_batch.document.text import MAX_DIGITS
+from seedream_batch.document.decoding import MAX_DIGITS
 from seedream_batch.model.document import Json
 from seedream_batch.model.text import escaped
 

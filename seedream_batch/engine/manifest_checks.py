@@ -20,7 +20,7 @@ from seedream_batch.engine.job_identity import (
 )
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
 from seedream_batch.manifest.base_store import ACCOUNT, ENTERED

@@ -27,7 +27,7 @@ from seedream_batch.engine.stop_control import StopControl
 from seedream_batch.engine.work import RunParts, Verify, Work
 from seedream_batch.engine.workers.coordinator import Coordinator, SharedCoordinator
 from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageError
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter, repeated
 from seedream_batch.manifest.maintenance_store import Lost

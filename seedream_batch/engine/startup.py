@@ -32,7 +32,7 @@ from seedream_batch.engine.manifest_checks import (
 from seedream_batch.engine.workers.heartbeat import BEAT
 from seedream_batch.errors import ManifestLocked
 from seedream_batch.files.local_folder import sync_folder
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
 from seedream_batch.manifest.base_store import ENTERED

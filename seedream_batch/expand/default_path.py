@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from seedream_batch.expand.fingerprint import dumps
 from seedream_batch.expand.path_safety import BadPath, collision_key, is_harmless, safe_path
-from seedream_batch.expand.request import FieldError
+from seedream_batch.expand.request_template import FieldError
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job

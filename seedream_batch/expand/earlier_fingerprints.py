@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from seedream_batch.expand.request import PROMPT, Context, FieldError
+from seedream_batch.expand.request_template import PROMPT, Context, FieldError
 from seedream_batch.expand.request_variants import RequestVariant, RequestVariants
 from seedream_batch.model.document import Json, WrittenFloat, WrittenInt
 from seedream_batch.model.job import Job

@@ -15,7 +15,7 @@ from seedream_batch.expand.output_path import Places
 from seedream_batch.expand.path_safety import collision_key
 from seedream_batch.expand.problem_collector import ProblemCollector
 from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
-from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
+from seedream_batch.expand.request_template import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.expand.request_variants import RequestVariant, RequestVariants
 from seedream_batch.model.cell import label
 from seedream_batch.model.document import Json, Path

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from seedream_batch.expand.default_path import DefaultPath
 from seedream_batch.expand.matrix import varying_names
 from seedream_batch.expand.path_safety import BadPath, safe_path
-from seedream_batch.expand.request import PROMPT, Context, FieldError, render_at
+from seedream_batch.expand.request_template import PROMPT, Context, FieldError, render_at
 from seedream_batch.expand.request_variants import RequestVariant
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job

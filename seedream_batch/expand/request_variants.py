@@ -9,7 +9,7 @@ from typing import Final
 from seedream_batch.expand.fingerprint import PromptFrame, RequestTexts
 from seedream_batch.expand.matrix import varying_names
 from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
-from seedream_batch.expand.request import PROMPT, Context, FieldError, RequestTemplate
+from seedream_batch.expand.request_template import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import REFERENCE, Job, Reference, web_address
 from seedream_batch.templates.engine import TemplateError

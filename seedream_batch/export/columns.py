@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from seedream_batch.errors import UsageError
-from seedream_batch.export.rows import FIXED, TAKEN, Way, fixed, leaf, leaves
+from seedream_batch.export.image_rows import FIXED, TAKEN, Way, fixed, leaf, leaves
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.model.document import Json
 

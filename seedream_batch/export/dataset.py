@@ -8,17 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 
 from seedream_batch.errors import UsageError
+from seedream_batch.export.csv_jsonl import Csv, JsonLines
 from seedream_batch.export.imagefolder import ImageFolder
 from seedream_batch.export.parquet import Parquet, arrow
 from seedream_batch.export.scan import SHOWN, Survey, survey
 from seedream_batch.export.split_layout import KINDS, Layout
 from seedream_batch.export.splits import Splits
 from seedream_batch.export.stored_images import Pictures
-from seedream_batch.export.tables import Csv, JsonLines
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources, Writer
 from seedream_batch.files.atomic_folder import WholeFolder
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest.export_reader import DeliveryReader
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json

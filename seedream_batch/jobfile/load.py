@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from seedream_batch.document import parse_table, parse_yaml
-from seedream_batch.document.text import decoded, no_control
+from seedream_batch.document.decoding import decoded, no_control
 from seedream_batch.document.yaml_loader import as_written
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.expansion import BadReference, Expansion, ResolveReference

@@ -11,7 +11,7 @@ from seedream_batch.errors import UsageError
 from seedream_batch.model.cell import CUT, CellFilter, whole_name
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.selection.filters import Wanted, fits_a_cell, parsed, selection
+from seedream_batch.selection.cell_filter import Wanted, fits_a_cell, parsed, selection
 from seedream_batch.validate import did_you_mean
 
 

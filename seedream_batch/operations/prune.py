@@ -12,7 +12,7 @@ from seedream_batch.engine.placement import SUPERSEDED
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.integrity import ExpectedFile, check, check_size
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.maintenance_store import Dropped
 from seedream_batch.model.job import Job

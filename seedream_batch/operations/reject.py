@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from seedream_batch.engine.manifest_checks import opened
 from seedream_batch.engine.placement import SUPERSEDED
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.open import destination
+from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.db.connection import UNLIMITED
 from seedream_batch.model.document import Json

@@ -1,7 +1,7 @@
 """Validation against JSON Schema, with messages and positions that people understand."""
 
-from seedream_batch.validate.job import checked_job, job_problems
-from seedream_batch.validate.request import RequestProblem, RequestSchema
+from seedream_batch.validate.job_file import checked_job, job_problems
+from seedream_batch.validate.request_schema import RequestProblem, RequestSchema
 from seedream_batch.validate.schemas import schema_names, schema_text
 from seedream_batch.validate.suggestions import did_you_mean
 

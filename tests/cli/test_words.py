@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.cli.output.text import as_json, inert, wrapped
+from seedream_batch.cli.output.console import as_json, inert, wrapped
 
 COMMANDS = [
     "::error file=a.yaml,line=1::boo",

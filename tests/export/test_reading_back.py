@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from seedream_batch.export.columns import Learner, converted
+from seedream_batch.export.csv_jsonl import Csv, JsonLines, harmless
+from seedream_batch.export.image_rows import leaf, leaves
 from seedream_batch.export.imagefolder import ImageFolder
 from seedream_batch.export.parquet import Parquet
-from seedream_batch.export.rows import leaf, leaves
 from seedream_batch.export.split_layout import Layout
 from seedream_batch.export.stored_images import Picture
-from seedream_batch.export.tables import Csv, JsonLines, harmless
 from seedream_batch.export.webdataset import MIXED, WebDataset
 from seedream_batch.export.writer import Plan, Sources
 from seedream_batch.files.atomic_folder import WholeFolder

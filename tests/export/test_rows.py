@@ -8,8 +8,8 @@ import pytest
 from filelock import FileLock
 
 from seedream_batch.export.columns import converted
+from seedream_batch.export.csv_jsonl import harmless
 from seedream_batch.export.stored_images import share
-from seedream_batch.export.tables import harmless
 
 COLUMNS = [
     "subject.id", "subject.text", "cell.size", "path", "prompt", "size", "resolution", "width", "height", "format",

@@ -8,7 +8,7 @@ from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import load_job
 from seedream_batch.jobfile.select_option import chosen
 from seedream_batch.model.cell import name_of
-from seedream_batch.selection.filters import parsed
+from seedream_batch.selection.cell_filter import parsed
 
 LONG = "a heron that stands in the shallow water of a quiet lake at "
 

@@ -16,7 +16,7 @@ Free of charge. Exit code 6: the key is refused."""
 @click.command("balance", epilog=_EPILOG)
 def command() -> int:
     """Show what the account has left; a good way to check the API key."""
-    from seedream_batch.cli.output.text import say, usd
+    from seedream_batch.cli.output.console import say, usd
     from seedream_batch.client.service import Service
     from seedream_batch.client.wire import Balance
     from seedream_batch.environment import api_key, origin

@@ -82,8 +82,8 @@ export."""
 def command(**given: Any) -> int:
     """Make a dataset of the stored images of JOB, with what is known of each."""
     from seedream_batch.cli.job_target import made
+    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.picks_view import show_left_alone
-    from seedream_batch.cli.output.text import give
     from seedream_batch.export import export
 
     flags = _Flags(**given)
@@ -178,7 +178,7 @@ def _check_options(flags: _Flags) -> None:
 
 def _report_gaps(exported: Exported) -> None:
     """Report missing images and empty splits on standard error."""
-    from seedream_batch.cli.output.text import say, wrapped
+    from seedream_batch.cli.output.console import say, wrapped
 
     lacking = exported.not_stored
     if lacking:
@@ -191,7 +191,7 @@ def _report_gaps(exported: Exported) -> None:
 
 
 def _show(exported: Exported, job: str, form: str) -> None:
-    from seedream_batch.cli.output.text import number, say, short, size, wrapped
+    from seedream_batch.cli.output.console import number, say, short, size, wrapped
 
     say(wrapped(f"{job}: {number(exported.images, 'image')} exported as {form}, {size(exported.bytes)}"))
     for name, count in exported.splits.items():

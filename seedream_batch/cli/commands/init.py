@@ -74,7 +74,7 @@ def command(path: Path) -> int:
 
     FILE is job.yaml if it is not given.
     """
-    from seedream_batch.cli.output.text import say
+    from seedream_batch.cli.output.console import say
     from seedream_batch.validate import schema_text
 
     if path.suffix not in {".yaml", ".yml"}:

@@ -30,7 +30,7 @@ def command() -> None:
 def copy(source: str, target: str) -> int:
     """Copy the manifest FROM into TO, which is used from then on."""
     from seedream_batch.cli.job_target import shown
-    from seedream_batch.cli.output.text import number, say
+    from seedream_batch.cli.output.console import number, say
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest import ManifestReader
     from seedream_batch.manifest.copy import copy_manifest

@@ -36,8 +36,8 @@ def command(
     """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
     from seedream_batch.batch import plan
     from seedream_batch.cli.job_target import load, trusts_keys
+    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.run_view import show_plan
-    from seedream_batch.cli.output.text import give
     from seedream_batch.planning import as_json as plan_json
 
     loaded = load(job, emulate=emulate, manifest=manifest, max_tasks=max_tasks)

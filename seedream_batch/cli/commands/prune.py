@@ -26,8 +26,8 @@ def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: b
     """Delete the images that JOB no longer asks for."""
     from seedream_batch.cli.exit_codes import Exit
     from seedream_batch.cli.job_target import made, named
+    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.maintenance_view import SHOWN, pruned_json, show_pruned
-    from seedream_batch.cli.output.text import give
     from seedream_batch.operations.prune import prune
 
     loaded = made(job, emulate=emulate, manifest=manifest)

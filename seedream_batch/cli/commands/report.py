@@ -45,9 +45,9 @@ def command(
 ) -> int:
     """Write a page that shows all images of JOB: to look, search, compare and choose."""
     from seedream_batch.cli.job_target import existing
+    from seedream_batch.cli.output.console import give, number, say, short
     from seedream_batch.cli.output.picks_view import chosen_results
-    from seedream_batch.cli.output.text import give, number, say, short
-    from seedream_batch.files.open import destination
+    from seedream_batch.files.open_destination import destination
     from seedream_batch.manifest.run_lock import is_locked
     from seedream_batch.report import write_gallery
 

@@ -73,9 +73,9 @@ def command(
 ) -> int:
     """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
     from seedream_batch.cli.job_target import made, named
+    from seedream_batch.cli.output.console import number, say, wrapped
     from seedream_batch.cli.output.picks_view import read_choice, show_rejected
     from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.cli.output.text import number, say, wrapped
     from seedream_batch.errors import UsageError
     from seedream_batch.jobfile.select_option import chosen as checked
     from seedream_batch.operations.reject import reject_images
@@ -117,8 +117,8 @@ def _retry(
     same_account: bool,
 ) -> int:
     """Poll lost tasks, then plan failed and finally lost ones again; return the exit code."""
+    from seedream_batch.cli.output.console import number, say, usd, wrapped
     from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.cli.output.text import number, say, usd, wrapped
     from seedream_batch.engine.events import Recheck
     from seedream_batch.operations.resolve import lost_tasks, retry_tasks
 
@@ -145,8 +145,8 @@ def _retry_flagged(
     same_account: bool,
 ) -> int:
     """Poll tasks with too few images, then plan those still flagged again; return the exit code."""
+    from seedream_batch.cli.output.console import number, say, wrapped
     from seedream_batch.cli.output.picks_view import show_rejected
-    from seedream_batch.cli.output.text import number, say, wrapped
     from seedream_batch.engine.events import Recheck
     from seedream_batch.operations.reject import reject_flagged, short_tasks
 
@@ -199,7 +199,7 @@ def _poll_first(
 def _report_left_alone(count: int, what: str, polled: _Polled) -> int:
     """Report tasks that were not planned again because a poll may still find their images; return the exit code."""
     from seedream_batch.cli.exit_codes import Exit
-    from seedream_batch.cli.output.text import number, say, wrapped
+    from seedream_batch.cli.output.console import number, say, wrapped
 
     if not count:
         return Exit.DONE

@@ -51,8 +51,8 @@ class _Seconds(click.ParamType[float]):
 def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:  # noqa: FBT001
     """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
     from seedream_batch.cli.job_target import existing, named
+    from seedream_batch.cli.output.console import give, say
     from seedream_batch.cli.output.status_view import progress_line, status_lines
-    from seedream_batch.cli.output.text import give, say
     from seedream_batch.cli.output.watch import watch
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.run_lock import is_locked

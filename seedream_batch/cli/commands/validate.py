@@ -29,7 +29,7 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
 
     Sends nothing and needs no key.
     """
-    from seedream_batch.cli.output.text import annotate, give, number, say, tell
+    from seedream_batch.cli.output.console import annotate, give, number, say, tell
 
     results: list[tuple[str, Problem]] = []
     for path in jobs:

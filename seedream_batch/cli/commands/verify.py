@@ -55,9 +55,9 @@ def command(
     from seedream_batch.cli.execute import perform
     from seedream_batch.cli.exit_codes import Exit, of_verification
     from seedream_batch.cli.job_target import made, named
+    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.maintenance_view import SHOWN, show_verification, verification_json
     from seedream_batch.cli.output.picks_view import chosen_results
-    from seedream_batch.cli.output.text import give
     from seedream_batch.engine.events import RunOptions
     from seedream_batch.engine.work import Verify
 

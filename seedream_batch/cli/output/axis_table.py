@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.text import clean
+from seedream_batch.cli.output.console import clean
 from seedream_batch.manifest.statistics import Phase
 
 if TYPE_CHECKING:

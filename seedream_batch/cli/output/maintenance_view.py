@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.text import duration, flagged_advice, number, say, short, size, usd, wrapped
+from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, usd, wrapped
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job
 from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path

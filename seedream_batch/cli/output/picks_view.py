@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seedream_batch.cli.output.console import number, say, usd
 from seedream_batch.cli.output.run_view import show_chosen
-from seedream_batch.cli.output.text import number, say, usd
 from seedream_batch.errors import UsageError
 from seedream_batch.model.document import Json
 from seedream_batch.model.task import ImageState

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from seedream_batch.cli.output.text import give, inert, number, say, tell, usd, wrapped
+from seedream_batch.cli.output.console import give, inert, number, say, tell, usd, wrapped
 from seedream_batch.engine.events import Event, EventKind, Stats, StopReason
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.text import duration, flagged_advice, number, say, short, size, tell, usd, wrapped
+from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, tell, usd, wrapped
 from seedream_batch.engine.events import StopReason
 from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.output.axis_table import axis_lines
-from seedream_batch.cli.output.text import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
+from seedream_batch.cli.output.console import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
 from seedream_batch.model.cell import label
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.report.failure_causes import ADVICE

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from seedream_batch.cli.output.text import inert, say
+from seedream_batch.cli.output.console import inert, say
 from seedream_batch.cli.streams import abandoned
 
 if TYPE_CHECKING:

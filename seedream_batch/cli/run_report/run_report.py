@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 from seedream_batch.cli.exit_codes import INTERRUPTED, Exit, of_error, of_run
+from seedream_batch.cli.output.console import as_json
 from seedream_batch.cli.output.progress import warn
-from seedream_batch.cli.output.text import as_json
 from seedream_batch.cli.run_report.metrics import are_metrics, metrics
 from seedream_batch.cli.run_report.summary import RunOutcome, is_summary, kind_of, message, summary
 from seedream_batch.client.secret import known_secrets

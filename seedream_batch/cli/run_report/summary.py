@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seedream_batch._version import __version__
 from seedream_batch.cli.exit_codes import Exit, meaning
-from seedream_batch.cli.output.text import duration, number, usd
+from seedream_batch.cli.output.console import duration, number, usd
 from seedream_batch.engine.events import StopReason
 from seedream_batch.engine.session import RunResult
 from seedream_batch.manifest.counts import Counts

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import BinaryIO
 
-from seedream_batch.export.rows import nested
+from seedream_batch.export.image_rows import nested
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
 from seedream_batch.model.document import Json
