@@ -47,13 +47,13 @@ def numbers(tasks):
 
 def silence(manifest, other):
     """As if nothing had been heard of the other one for longer than its lease."""
-    manifest._connection.rows("UPDATE workers SET until = 0 WHERE run = ? RETURNING run", (other._run,))
+    manifest.connection.rows("UPDATE workers SET until = 0 WHERE run = ? RETURNING run", (other.run,))
 
 
 def comes_back(manifest):
     """What one does that was taken away, and hears of it."""
     with pytest.raises(Fenced):
-        manifest.again()
+        manifest.connection.reconnect()
     manifest.detach()
 
 
@@ -64,5 +64,5 @@ def waits(place):
 
 def cut(manifest):
     """The server ends the session of this connection."""
-    pid = manifest._connection._raw.info.backend_pid
+    pid = manifest.connection._raw.info.backend_pid
     asked(manifest.place, f"SELECT pg_terminate_backend({pid}, 10000)")

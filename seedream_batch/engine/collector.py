@@ -26,7 +26,6 @@ from seedream_batch.lifecycle import (
     series,
     with_images,
 )
-from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.task_store import Delivery
 from seedream_batch.model.job import REFERENCE
 from seedream_batch.model.outcome import Poll, Polled
@@ -191,7 +190,7 @@ class Collector:
         Raise `RunStopped`.
         """
         context = self._context
-        if await context.writer.do(Manifest.is_anothers, task):
+        if await context.writer.do(context.manifest.is_anothers, task):
             # The service would answer this account that there is no such task.
             return
         poll = await self.clear_answer(task)
@@ -202,7 +201,9 @@ class Collector:
         now = context.clock.unix()
         at_most = leaves_count_open(json.loads(task.body))
 
-        def add(manifest: Manifest) -> tuple[int, int]:
+        manifest = context.manifest
+
+        def add() -> tuple[int, int]:
             with manifest.group():
                 known = [image.url for image in manifest.images(task.id)[: manifest.delivered(task.id)]]
                 places = in_place([image.url for image in poll.images], known)
@@ -243,7 +244,7 @@ class Collector:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
         reopened = await context.writer.do(
-            Manifest.found_again, task, deadline=deadline, why=why, now=context.clock.unix()
+            context.manifest.found_again, task, deadline=deadline, why=why, now=context.clock.unix()
         )
         context.record.stats.found += 1
         context.control.emit(event(EventKind.FOUND, reopened, why))
@@ -273,7 +274,9 @@ class Collector:
         """Store an answer that was not fully understood, once, before anything else happens to the task."""
         if poll.kept is not None and poll.kept.why != history.kept:
             history.kept = poll.kept.why
-            await self._context.writer.do(Manifest.keep, task, poll.kept, self._context.clock.unix())
+            await self._context.writer.do(
+                self._context.manifest.answers.record, task, poll.kept, self._context.clock.unix()
+            )
 
     async def _ended(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
         """Record the end of a task; return its images if it succeeded."""
@@ -285,7 +288,7 @@ class Collector:
             case TaskState.FAILED:
                 await self._failed(task, poll, move, now)
             case TaskState.LOST:
-                await self._context.writer.do(Manifest.lost, task, why=move.why, now=now)
+                await self._context.writer.do(self._context.manifest.lost, task, why=move.why, now=now)
                 self._context.record.stats.lost += 1
                 self._context.control.emit(event(EventKind.LOST, task, move.why))
             case _:
@@ -299,7 +302,7 @@ class Collector:
             task, poll.images, poll.cost, move.why, now, now + DEFAULT_LINK_LIFETIME,
             warn=lambda delivered: wrong_count(delivered, task.images, poll.errors, at_most=at_most),
         )  # fmt: skip
-        result = await context.writer.join(Manifest.succeed_all, delivery)
+        result = await context.writer.join(context.manifest.succeed_all, delivery)
         if result.warning:
             flag(context, task, result.warning)
         context.record.stats.cost += result.cost
@@ -318,7 +321,7 @@ class Collector:
         if again and is_dead_reference(move.code, move.why):
             await self._forget_uploads(task)
         await context.writer.do(
-            Manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
+            context.manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
         )
         context.record.stats.cost += poll.cost or 0
         if again:
@@ -334,7 +337,7 @@ class Collector:
         for url in json.loads(task.body).get("image_urls", []):
             if url.startswith(REFERENCE):
                 sha256 = url.removeprefix(REFERENCE)
-                await context.writer.do(Manifest.forget_upload, sha256, origin)
+                await context.writer.do(context.manifest.forget_upload, sha256, origin)
 
 
 def _least(task: TaskRecord) -> int:

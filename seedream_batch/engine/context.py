@@ -14,6 +14,7 @@ from seedream_batch.engine.startup import RunStart
 from seedream_batch.engine.stop_control import StopControl
 from seedream_batch.engine.workers.coordinator import Coordinator
 from seedream_batch.files.destination import Destination
+from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.model.job import MICRO, Job, Reference
 from seedream_batch.model.outcome import Polled
@@ -55,6 +56,11 @@ class RunContext:
     health: ServiceHealth
     coordinator: Coordinator
     record: RunRecord
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest; its parts are called through the writer."""
+        return self.writer.manifest
 
 
 def dollars(micro: int) -> str:

@@ -25,7 +25,6 @@ from seedream_batch.files.image_inspection import BadPicture, Picture, has_end, 
 from seedream_batch.files.local_folder import Occupied
 from seedream_batch.files.temp_file import TempFile, writing
 from seedream_batch.lifecycle import backoff
-from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.image_store import StoredFile, Storing
 from seedream_batch.model.job import REFERENCE
 from seedream_batch.model.outcome import Fetched, ImageUrl, Polled
@@ -81,7 +80,7 @@ class Downloader:
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Download every announced image of a succeeded task. Raise `RunStopped`."""
-        await self.fetch(task, await self._context.writer.do(Manifest.images, task.id))
+        await self.fetch(task, await self._context.writer.do(self._context.manifest.images, task.id))
 
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
         """Download the announced ones of these images of a task. Raise `RunStopped`."""
@@ -96,7 +95,7 @@ class Downloader:
 
     async def adopt(self, task: TaskRecord) -> None:
         """Record files as stored that a killed run had already given their final names. Raise `StorageError`."""
-        for image in await self._context.writer.do(Manifest.images, task.id):
+        for image in await self._context.writer.do(self._context.manifest.images, task.id):
             if image.state is ImageState.ANNOUNCED:
                 await self._adopt(task, image)
 
@@ -183,7 +182,7 @@ class Downloader:
         file = result.file
         if file is None:
             raise AssertionError("a whole download has a file")
-        twin = await self._context.writer.join(Manifest.twins, (image, file.sha256), reads=True)
+        twin = await self._context.writer.join(self._context.manifest.twins, (image, file.sha256), reads=True)
         return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
 
     def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
@@ -203,7 +202,7 @@ class Downloader:
         Links are matched by position only: a list of another length cannot be matched.
         """
         poll = await look(self._context, task, self._context.clock.unix() - (task.submitted_at or 0.0))
-        known = await self._context.writer.do(Manifest.delivered, task.id)
+        known = await self._context.writer.do(self._context.manifest.delivered, task.id)
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
     async def _next_try(
@@ -219,7 +218,7 @@ class Downloader:
                 text = "reported as failed after it was completed; the first word counts"
                 context.control.emit(event(EventKind.WARNING, task, text))
             # Links are matched by position only: a list of another length cannot be matched.
-            known = await context.writer.do(Manifest.delivered, task.id)
+            known = await context.writer.do(context.manifest.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
                 url, expires = fresh.url, fresh.expires_at
@@ -231,7 +230,7 @@ class Downloader:
                 return None
         await context.control.rest(wait)
         return await context.writer.do(
-            Manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock.unix()
+            context.manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock.unix()
         )
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
@@ -252,7 +251,7 @@ class Downloader:
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
         context = self._context
-        await context.writer.do(Manifest.move_image, image, state, why, context.clock.unix())
+        await context.writer.do(context.manifest.move_image, image, state, why, context.clock.unix())
         context.record.stats.trouble += 1
         if state is ImageState.REJECTED:
             self._breaker.left(task.id, why, dead=True)
@@ -336,7 +335,7 @@ class Downloader:
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
         doubt = self._not_as_requested(task, file)
         storing = Storing(image, file, why, doubt, context.clock.unix())
-        warning = await context.writer.join(Manifest.store_all, storing)
+        warning = await context.writer.join(context.manifest.store_all, storing)
         context.record.stats.stored += 1
         self._breaker.stored()
         context.record.stats.stored_bytes += file.bytes
@@ -349,7 +348,7 @@ class Downloader:
             return
         if not await asyncio.to_thread(_is_stored, self._context.folder, image.path, image.sha256):
             return
-        if await self._context.writer.do(Manifest.owner, image.path or ""):
+        if await self._context.writer.do(self._context.manifest.owner, image.path or ""):
             # Another image with the same bytes owns the path.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")

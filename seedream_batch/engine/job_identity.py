@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import platform
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 from seedream_batch.errors import StorageError, UsageError
-from seedream_batch.manifest.base_store import MOVED_TO
+from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.db.open import exists
-from seedream_batch.manifest.reader import ManifestReader
+from seedream_batch.manifest.facts import MOVED_TO
 from seedream_batch.manifest.run_lock import WORKERS, folder_id, manifest_of
 from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import Job
@@ -32,22 +32,8 @@ FOLDERS = "folders"
 _MOST_FOLDERS = 10_000
 
 
-class Facts(Protocol):
-    """A manifest, open for reading or writing."""
-
-    name: str
-
-    def fact(self, name: str) -> str:
-        """Return a fact by its name; empty if it was never set."""
-
-
-class OpenManifest(Facts, Protocol):
-    """A manifest, open for writing."""
-
-    id: str
-
-    def is_empty(self) -> bool:
-        """Return whether it has neither tasks nor runs."""
+AnyManifest = Manifest | ManifestReader
+"""A manifest, open for writing or for reading."""
 
 
 def facts_of(job: Job) -> dict[str, str]:
@@ -55,20 +41,20 @@ def facts_of(job: Job) -> dict[str, str]:
     return {"job": job.name, JOB_FILE: as_text(job.file), JOB_DIGEST: _digest(job.file), JOB_HOST: platform.node()}
 
 
-def folders_of(manifest: Facts, job: Job) -> dict[str, str]:
+def folders_of(manifest: AnyManifest, job: Job) -> dict[str, str]:
     """Return the updated `FOLDERS` fact if the job's output folder is not listed in it yet, else nothing."""
     if not isinstance(job.manifest, Server) or job.store is not None:
         return {}
-    known = manifest.fact(FOLDERS).split()
+    known = manifest.facts.get(FOLDERS).split()
     own = folder_id(job.output_dir)
     return {} if own in known else {FOLDERS: " ".join([*known, own][-_MOST_FOLDERS:])}
 
 
-def has_other_folders(manifest: Facts, job: Job) -> bool:
+def has_other_folders(manifest: AnyManifest, job: Job) -> bool:
     """Return whether images may be in the output folder of another machine, so that a missing file need not be lost."""
     if not isinstance(job.manifest, Server) or job.store is not None:
         return False
-    return bool({*manifest.fact(FOLDERS).split()} - {folder_id(job.output_dir)})
+    return bool({*manifest.facts.get(FOLDERS).split()} - {folder_id(job.output_dir)})
 
 
 def on_another_machine(path: str | None) -> NoReturn:
@@ -88,7 +74,7 @@ def check_known_here(job: Job) -> None:
         raise _other_manifest(job, known[1])
 
 
-def check_same_folder(manifest: OpenManifest, job: Job) -> None:
+def check_same_folder(manifest: Manifest, job: Job) -> None:
     """Refuse a new manifest on a server for a folder that belongs to another manifest; raise `UsageError`."""
     if not isinstance(job.manifest, Server) or not manifest.is_empty():
         return
@@ -98,7 +84,7 @@ def check_same_folder(manifest: OpenManifest, job: Job) -> None:
     file = job.output_dir / MANIFEST
     if exists(file):
         with ManifestReader(file) as reader:
-            if reader.wanted()[0] and not reader.fact(MOVED_TO):
+            if reader.wanted()[0] and not reader.facts.get(MOVED_TO):
                 raise UsageError(
                     f"{file} knows what this job has bought, and {manifest.name} is new: move it there first, with"
                     f" `seedream-batch manifest copy {file} URL`"
@@ -112,25 +98,25 @@ def _other_manifest(job: Job, name: str) -> UsageError:
     )
 
 
-def check_not_moved(manifest: Facts) -> None:
+def check_not_moved(manifest: AnyManifest) -> None:
     """Refuse a manifest that was moved, since both copies would buy the planned tasks; raise `UsageError`."""
-    moved_to = manifest.fact(MOVED_TO)
+    moved_to = manifest.facts.get(MOVED_TO)
     if moved_to:
         raise UsageError(
             f"{manifest.name} was moved to {moved_to}; name that in the job's `manifest`, or with --manifest"
         )
 
 
-def check_same_job(manifest: Facts, job: Job) -> bool:
+def check_same_job(manifest: AnyManifest, job: Job) -> bool:
     """Return whether the manifest certainly belongs to this job; raise `UsageError` if it belongs to another one.
 
     The same path, file or content is the same job. A missing path may be that of a job file that was moved, and the
     same path on another machine that of another job: then only the tasks can tell, see `same_tasks`.
     """
-    last_file = manifest.fact(JOB_FILE)
-    if not last_file or manifest.fact(JOB_DIGEST) == _digest(job.file):
+    last_file = manifest.facts.get(JOB_FILE)
+    if not last_file or manifest.facts.get(JOB_DIGEST) == _digest(job.file):
         return True
-    host = manifest.fact(JOB_HOST)
+    host = manifest.facts.get(JOB_HOST)
     here = not host or host == platform.node()
     if last_file != as_text(job.file) and _is_same_file(Path(last_file), job.file):
         return True
@@ -141,14 +127,14 @@ def check_same_job(manifest: Facts, job: Job) -> bool:
     return False
 
 
-def same_tasks(manifest: Facts, job: Job, entered: SyncResult) -> None:
+def same_tasks(manifest: AnyManifest, job: Job, entered: SyncResult) -> None:
     """Refuse a manifest most of whose tasks are not those of the job; raise `UsageError`."""
     smaller = min(entered.new + entered.known, entered.known + entered.dropped)
     if 2 * entered.known < smaller:
         raise _other_job(manifest, job)
 
 
-def check_surely_same_job(manifest: Facts, job: Job) -> None:
+def check_surely_same_job(manifest: AnyManifest, job: Job) -> None:
     """Check as `check_same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
     if not check_same_job(manifest, job):
         raise UsageError(
@@ -167,23 +153,23 @@ def readable(job: Job, *, moved: bool = True) -> None:
             check_same_job(reader, job)
 
 
-def _other_job(manifest: Facts, job: Job) -> UsageError:
+def _other_job(manifest: AnyManifest, job: Job) -> UsageError:
     what = "another name" if isinstance(job.manifest, Server) else "another output.dir"
     return UsageError(f"{manifest.name} belongs to the job {_owner(manifest)}; give {as_text(job.file)} {what}")
 
 
-def _owner(manifest: Facts) -> str:
-    host = manifest.fact(JOB_HOST)
+def _owner(manifest: AnyManifest) -> str:
+    host = manifest.facts.get(JOB_HOST)
     away = f" on {host}" if host and host != platform.node() else ""
-    return f"{manifest.fact(JOB_FILE)}{away}"
+    return f"{manifest.facts.get(JOB_FILE)}{away}"
 
 
-def _shares_pictures(manifest: Facts, job: Job) -> bool:
+def _shares_pictures(manifest: AnyManifest, job: Job) -> bool:
     """Return whether the job's images are where those of the manifest are."""
     if job.store is not None:
-        return manifest.fact(STORE) == job.store.url
+        return manifest.facts.get(STORE) == job.store.url
     # The manifest named in the folder proves nothing: a run records it before this check.
-    return folder_id(job.output_dir) in manifest.fact(FOLDERS).split()
+    return folder_id(job.output_dir) in manifest.facts.get(FOLDERS).split()
 
 
 def _is_same_file(left: Path, right: Path) -> bool:

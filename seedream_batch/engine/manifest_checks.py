@@ -23,7 +23,7 @@ from seedream_batch.files.destination import Destination
 from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
-from seedream_batch.manifest.base_store import ACCOUNT, ENTERED
+from seedream_batch.manifest.facts import ACCOUNT, ENTERED
 from seedream_batch.manifest.rescue_log import orphaned_logs
 from seedream_batch.manifest.run_lock import folder_of, run_lock
 from seedream_batch.model.job import Job
@@ -64,7 +64,7 @@ def import_rescued(manifest: Manifest, job: Job, now: float) -> None:
     at_work = None
     if isinstance(manifest.place, Server):
         at_work = [run for run, _, _ in manifest.others()]
-    elif manifest.fact(ENTERED):
+    elif manifest.facts.get(ENTERED):
         # The manifest was copied from a server.
         at_work = []
     with orphaned_logs(job.output_dir, manifest.id, at_work=at_work) as left:
@@ -84,9 +84,9 @@ def check_same_store(manifest: Manifest, job: Job) -> None:
 
     Images in one place would count as stored in the other.
     """
-    stored_url = manifest.fact(STORE)
+    stored_url = manifest.facts.get(STORE)
     wanted_url = "" if job.store is None else job.store.url
-    if stored_url != wanted_url and manifest.fact("created_at"):
+    if stored_url != wanted_url and manifest.facts.get("created_at"):
         here = "files on a machine"
         raise UsageError(
             f"{manifest.name} knows of pictures in {stored_url or here}, and output.dir says {wanted_url or here}: give"
@@ -96,7 +96,7 @@ def check_same_store(manifest: Manifest, job: Job) -> None:
 
 def check_same_service(manifest: Manifest, origin: str, *, verifies: bool) -> None:
     """Refuse to mix two services, since neither knows the task ids and keys of the other; raise `UsageError`."""
-    last = manifest.fact("service")
+    last = manifest.facts.get("service")
     if not last or last == origin:
         return
     if _is_local(last) != _is_local(origin):
@@ -123,7 +123,7 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
     Task ids and Idempotency-Keys mean nothing to another account: it would lose the tasks, or buy them again. With
     `confirmed`, the user says that all keys belong to the same account.
     """
-    known = manifest.fact(ACCOUNT)
+    known = manifest.facts.get(ACCOUNT)
     salt, *listed = known.split() or [secrets.token_hex(8)]
     keys = {hashed: int(number or 1) for hashed, _, number in (entry.partition("=") for entry in listed)}
     own = key.hashed(salt)
@@ -143,7 +143,7 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
     keys[own] = account
     now = " ".join([salt, *(f"{hashed}={number}" for hashed, number in keys.items())])
     if now != known:
-        manifest.set_facts({ACCOUNT: now})
+        manifest.facts.set({ACCOUNT: now})
     return account
 
 

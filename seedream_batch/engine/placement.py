@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import PurePosixPath
 
 from seedream_batch.engine.context import RunContext
@@ -18,8 +18,7 @@ from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import FORMATS
 from seedream_batch.files.integrity import GONE, CheckResult, ExpectedFile, check_size, identical
 from seedream_batch.files.local_folder import Changed, Occupied
-from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.image_store import Placement, StoredFile
+from seedream_batch.manifest.image_store import Placement, StoredFile, gives_way
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, home_of, image_path
 
 SUPERSEDED = "superseded"
@@ -48,7 +47,7 @@ async def move_files(context: RunContext) -> None:
     await _restore_missing(context)
     async for image in _images_to_move(context):
         # A file that was moved aside for another one has a new path by now.
-        current = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
+        current = (await context.writer.do(context.manifest.images, image.task))[image.index - 1]
         target = current.target
         if target is None or current.state is not ImageState.STORED:
             continue
@@ -74,8 +73,8 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
-        return await context.writer.do(Manifest.take_back, image, target, context.clock.unix())
-    owner = await context.writer.do(Manifest.owner, target)
+        return await context.writer.do(context.manifest.take_back, image, target, context.clock.unix())
+    owner = await context.writer.do(context.manifest.owner, target)
     if owner is not None:
         await _step_aside(context, *owner)
     return await _relocate(context, image, target, None)
@@ -85,7 +84,7 @@ async def _restore_missing(context: RunContext) -> None:
     """Restore missing images whose file is intact again, at its recorded path or at its path in the job."""
     after = (0, 0)
     restored = 0
-    while page := await context.writer.do(Manifest.to_look_for, after, PAGE):
+    while page := await context.writer.do(context.manifest.to_look_for, after, PAGE):
         for image in page:
             try:
                 place, _ = await find(context, image, identical)
@@ -93,10 +92,10 @@ async def _restore_missing(context: RunContext) -> None:
                 # The file cannot be read, so it stays missing; `verify` reports why.
                 continue
             if place is not None:
-                restored += await context.writer.do(Manifest.take_back, image, place, context.clock.unix())
+                restored += await context.writer.do(context.manifest.take_back, image, place, context.clock.unix())
         after = (page[-1].task, page[-1].index)
     if restored:
-        await context.writer.do(Manifest.restore_complete, context.clock.unix())
+        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
 
 
 Look = Callable[[Destination, ExpectedFile], CheckResult]
@@ -111,14 +110,14 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
     path = image.path or ""
 
     async def see(place: str) -> CheckResult:
-        if await context.writer.do(Manifest.belongs_to_another, image, place):
+        if await context.writer.do(context.manifest.belongs_to_another, image, place):
             return CheckResult(there=False, wrong=GONE)
         return await asyncio.to_thread(look, context.folder, ExpectedFile.of(image, place))
 
     result = await see(path)
     if not result.wrong:
         return path, result
-    task = await context.writer.do(Manifest.task, image.task)
+    task = await context.writer.do(context.manifest.task, image.task)
     home = home_of(task, image)
     if task.ordinal is None or home == path:
         return None, result
@@ -137,7 +136,7 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
 async def _images_to_move(context: RunContext) -> AsyncIterator[ImageRecord]:
     """Yield the stored images whose file has to move, read page by page: a changed path may move a million files."""
     after = (0, 0)
-    while page := await context.writer.do(Manifest.moving, after):
+    while page := await context.writer.do(context.manifest.moving, after):
         for image in page:
             yield image
         after = (page[-1].task, page[-1].index)
@@ -160,25 +159,14 @@ async def assign_place(
         places = []
 
     while (
-        found := await context.writer.join(_place, (Placement(image, path, file, context.clock.unix()), places))
+        found := await context.writer.join(
+            context.manifest.place_all, Placement(image, path, file, context.clock.unix(), places)
+        )
     ) is not None:
-        if not _gives_way(*found):
+        if not gives_way(*found):
             raise Occupied(f"{context.folder.named(path)} belongs to another picture of this job")
         await _step_aside(context, *found)
     return path
-
-
-def _place(manifest: Manifest, wanted: Sequence[tuple[Placement, list[str]]]) -> list[tuple[ImageRecord, bool] | None]:
-    """Record the path of each image, or return the image that is in its way at one of its places."""
-    owners = {owner[0].path: owner for owner in manifest.owners([path for _, places in wanted for path in places])}
-    blocked: list[tuple[ImageRecord, bool] | None] = []
-    for placement, places in wanted:
-        others = [owners[path] for path in places if path in owners and owners[path][0].task != placement.image.task]
-        blocked.append(next((other for other in others if _gives_way(*other) or other[0].path == placement.path), None))
-    free = [placement for (placement, _), other in zip(wanted, blocked, strict=True) if other is None]
-    if free:
-        manifest.record_paths(free)
-    return blocked
 
 
 async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterable[int]) -> None:
@@ -193,22 +181,8 @@ async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterab
     stems = {first, *(f"{first}-{index}" for index in range(1, MOST_IMAGES + 1))} - own
     paths = [f"{stem}.{extension}" for stem in sorted(stems) for extension in EXTENSIONS]
 
-    for image in await context.writer.join(_left_over, (task, paths), reads=True):
+    for image in await context.writer.join(context.manifest.left_over, (task, paths), reads=True):
         await _step_aside(context, image, wanted=False)
-
-
-def _left_over(manifest: Manifest, wanted: Sequence[tuple[TaskRecord, list[str]]]) -> list[list[ImageRecord]]:
-    """For each task: the images at these paths that no task of the job has any more, and that had its place."""
-    owners = manifest.owners([path for _, paths in wanted for path in paths])
-    left = [(image, manifest.task(image.task).paths[0]) for image, of_job in owners if not of_job]
-    return [
-        [image for image, place in left if image.path in paths and image.task != task.id and place == task.paths[0]]
-        for task, paths in wanted
-    ]
-
-
-def _gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as the manifest says
-    return not wanted or image.target is not None
 
 
 async def blocking(context: RunContext, task: TaskRecord) -> str:
@@ -226,10 +200,10 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
     file is not ours, and stays.
     """
     folder = context.folder
-    if await context.writer.do(Manifest.owner, path) is not None:
+    if await context.writer.do(context.manifest.owner, path) is not None:
         return False
     sha256 = await asyncio.to_thread(folder.sha256, path)
-    image = None if sha256 is None else await context.writer.do(Manifest.picture_of, sha256)
+    image = None if sha256 is None else await context.writer.do(context.manifest.picture_of, sha256)
     if sha256 is None or image is None:
         return False
     suffix = PurePosixPath(path).suffix
@@ -241,9 +215,9 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
         # The image is found again; a task that was planned again only for it is complete.
-        await context.writer.do(Manifest.take_back, image, path, context.clock.unix())
-        await context.writer.do(Manifest.restore_complete, context.clock.unix())
-        restored = (await context.writer.do(Manifest.images, image.task))[image.index - 1]
+        await context.writer.do(context.manifest.take_back, image, path, context.clock.unix())
+        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
+        restored = (await context.writer.do(context.manifest.images, image.task))[image.index - 1]
         return await _relocate(context, restored, aside, restored.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
     context.control.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
@@ -259,13 +233,13 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
     paths = [f"{stem}.{extension}" for stem in stems for extension in EXTENSIONS]
     folder = context.folder
     for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
-        owner = await context.writer.do(Manifest.owner, path)
+        owner = await context.writer.do(context.manifest.owner, path)
         if owner is None:
             return path
         image = owner[0]
         if image.task == task.id:
             continue
-        if not _gives_way(*owner):
+        if not gives_way(*owner):
             return path
         result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         if result.wrong:
@@ -276,24 +250,24 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
 
 async def settle(context: RunContext) -> None:
     """Finish the moves that a killed run had started: the file is at its old path or at its new one."""
-    for image in await context.writer.do(Manifest.interrupted_moves):
+    for image in await context.writer.do(context.manifest.interrupted_moves):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be durable yet.
             await asyncio.to_thread(context.folder.end_move, image.path or via, via)
             # The job may have been edited, or the edit reverted, since the move began.
-            task = await context.writer.do(Manifest.task, image.task)
+            task = await context.writer.do(context.manifest.task, image.task)
             right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
             await context.writer.do(
-                Manifest.relocate,
+                context.manifest.relocate,
                 image,
                 via,
                 target=target,
                 now=context.clock.unix(),
             )
         else:
-            await context.writer.do(Manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.begin_move, image, None)
 
 
 async def _step_aside(context: RunContext, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
@@ -316,19 +290,19 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
     folder = context.folder
     result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))
     if not result.wrong:
-        await context.writer.do(Manifest.begin_move, image, path)
+        await context.writer.do(context.manifest.begin_move, image, path)
         try:
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
         except Occupied:
-            await context.writer.do(Manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.begin_move, image, None)
             if await step_aside_earlier(context, path):
                 return await _relocate(context, image, path, target)
             raise
         except Changed:
-            await context.writer.do(Manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.begin_move, image, None)
             result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         else:
-            await context.writer.do(Manifest.relocate, image, path, target=target, now=context.clock.unix())
+            await context.writer.do(context.manifest.relocate, image, path, target=target, now=context.clock.unix())
             return True
     await _record_missing(context, image, result)
     return False
@@ -344,7 +318,7 @@ async def _record_missing(context: RunContext, image: ImageRecord, result: Check
     path = image.path or ""
     why = f"{result.wrong}; {LEFT_ALONE}" if result.there else result.wrong
     await context.writer.do(
-        Manifest.move_image, image, ImageState.MISSING, why, context.clock.unix(), columns={"target": None}
+        context.manifest.move_image, image, ImageState.MISSING, why, context.clock.unix(), columns={"target": None}
     )
     context.record.stats.trouble += 1
     text = why if result.wrong.startswith(path) else f"{path}: {why}"

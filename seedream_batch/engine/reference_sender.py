@@ -11,7 +11,6 @@ from seedream_batch.client.service import UPLOAD_LIFETIME
 from seedream_batch.engine.context import RunContext
 from seedream_batch.errors import StorageError
 from seedream_batch.files.references import data_uri, reference_bytes
-from seedream_batch.manifest import Manifest
 from seedream_batch.model.job import REFERENCE, Reference, Send
 from seedream_batch.model.task import TaskRecord
 
@@ -68,8 +67,8 @@ class ReferenceSender:
             if sha256 in self._dead:
                 return self._dead[sha256] == link
             self._dead[sha256] = link
-            if await context.writer.do(Manifest.upload, sha256, origin, 0.0) == link:
-                await context.writer.do(Manifest.forget_upload, sha256, origin)
+            if await context.writer.do(context.manifest.upload, sha256, origin, 0.0) == link:
+                await context.writer.do(context.manifest.forget_upload, sha256, origin)
             return True
 
     async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
@@ -92,13 +91,13 @@ class ReferenceSender:
         # Tasks that share a reference wait for one upload instead of each making its own.
         async with self._uploading.setdefault(reference.sha256, asyncio.Lock()):
             good_until = context.clock.unix() + UPLOAD_MARGIN
-            known = await context.writer.do(Manifest.upload, reference.sha256, origin, good_until)
+            known = await context.writer.do(context.manifest.upload, reference.sha256, origin, good_until)
             if known is not None:
                 return known
             data = await asyncio.to_thread(self._bytes, reference)
             url = await context.control.free(context.service.upload(data, reference.media_type))
             expires = context.clock.unix() + UPLOAD_LIFETIME
-            await context.writer.do(Manifest.uploaded, reference.sha256, origin, url, expires)
+            await context.writer.do(context.manifest.uploaded, reference.sha256, origin, url, expires)
             return url
 
     def _bytes(self, reference: Reference) -> bytes:

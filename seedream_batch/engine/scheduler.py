@@ -11,7 +11,6 @@ from seedream_batch.engine.price_guard import check_balance
 from seedream_batch.engine.submitter import Submitter
 from seedream_batch.engine.task_slots import TaskSlots
 from seedream_batch.errors import StorageError
-from seedream_batch.manifest import Manifest
 from seedream_batch.model.task import TaskRecord
 
 LARGEST_IMAGE = 16 * 10**6
@@ -47,7 +46,7 @@ class Scheduler:
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
-        images, cost = await context.writer.do(Manifest.planned_cost, limit)
+        images, cost = await context.writer.do(context.manifest.planned_cost, limit)
         if images:
             await check_balance(context, images, cost)
         begun: set[int] = set()
@@ -59,7 +58,7 @@ class Scheduler:
             # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
             ahead = self._page_size() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._page_size(), ahead)
-            tasks = await context.writer.read(Manifest.due, most, now, only)
+            tasks = await context.writer.read(context.manifest.due, most, now, only)
             fresh = [task for task in tasks if task.id not in self._slots.working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
                 break
@@ -96,7 +95,7 @@ class Scheduler:
             if not room:
                 context.control.stop_submitting(StopReason.STORAGE, self._disk_shortage(task))
             try:
-                context.writer.manifest.check_in_place()
+                context.manifest.connection.check_in_place()
             except StorageError as error:
                 # What is in flight is still collected.
                 context.control.stop_submitting(StopReason.STORAGE, str(error))
@@ -164,7 +163,7 @@ class Scheduler:
         context = self._context
         manifest = context.writer.manifest
         planned_again = manifest.planned_again
-        due = await context.writer.read(Manifest.next_due, only)
+        due = await context.writer.read(context.manifest.next_due, only)
         if due is not None and due > now + LONGEST_WAIT:
             # No pause is that long: the clock was set back.
             self._due_by = due

@@ -220,7 +220,11 @@ class RunSession:
         manifest = self._manifest
         self._start.rescue.close()
         try:
-            if (self._start.rescue.used or manifest.shared) and failure is None and not self._stopped_at_once:
+            if (
+                (self._start.rescue.used or manifest.connection.shared)
+                and failure is None
+                and not self._stopped_at_once
+            ):
                 # The manifest may only have been slow, or another worker may have lost its connection.
                 self._import_rescued()
             if not self._stopped_at_once:
@@ -245,7 +249,7 @@ class RunSession:
         task_times = self._schedule.learnt()
         if task_times and not failed:
             # Not after a failure: a full disk may just have room for the end of the run.
-            repeated(lambda: manifest.keep_task_times(task_times))
+            repeated(lambda: manifest.facts.set_task_times(task_times))
         repeated(lambda: manifest.end_run(now=time.time(), outcome=self._outcome))
 
     def _result(self, seconds: float) -> RunResult:
@@ -291,7 +295,7 @@ class RunSession:
             control = StopControl(self.emit, service.give_up_connecting)
             clock = RunClock(steady_clock(), time.monotonic)
             health = ServiceHealth(service, control, AdaptiveRateLimiter(job.run.rate), clock.monotonic)
-            kind = SharedCoordinator if self._manifest.shared else Coordinator
+            kind = SharedCoordinator if self._manifest.connection.shared else Coordinator
             context = self._context = RunContext(
                 job=job,
                 options=self.options,
@@ -318,7 +322,7 @@ class RunSession:
     def _load_durations(self) -> None:
         """Load the task durations measured by earlier runs."""
         with ManifestReader(self._manifest.place) as reader:
-            for resolution, seconds in reader.task_times().items():
+            for resolution, seconds in reader.facts.task_times().items():
                 self._schedule.learn(resolution, seconds)
 
     async def _work_to_end(self, context: RunContext, images: ImageClient) -> None:
@@ -369,7 +373,7 @@ class RunSession:
 
     def _stop_at_once(self) -> None:
         """Cancel everything at once; the next run recovers."""
-        self._manifest.abort_retries()
+        self._manifest.connection.abort_retries()
         if self._working is not None:
             self._stopped_at_once = True
             self._working.cancel()

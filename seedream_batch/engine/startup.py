@@ -35,7 +35,7 @@ from seedream_batch.files.local_folder import sync_folder
 from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
-from seedream_batch.manifest.base_store import ENTERED
+from seedream_batch.manifest.facts import ENTERED
 from seedream_batch.manifest.rescue_log import NAME, RescueFile, name_of_worker
 from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import Job
@@ -95,7 +95,7 @@ def begin(
     same. `key` is None for a run that asks the service nothing; `confirmed` and `verifies` are for `same_account`.
     Raise `UsageError`, `ManifestLocked`, `InvalidJob` or `StorageError`.
     """
-    alone = not manifest.shared or _is_first(manifest, report)
+    alone = not manifest.connection.shared or _is_first(manifest, report)
     sure = _check_job(manifest, job, source, alone=alone)
     now = time.time()
 
@@ -107,7 +107,7 @@ def begin(
             account = None
             if key is not None:
                 account = same_account(manifest, key, confirmed=confirmed, verifies=verifies)
-            manifest.set_facts(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
+            manifest.facts.set(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
             return manifest.begin_run(
                 now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
             )
@@ -115,7 +115,9 @@ def begin(
     run = repeated(join)
     cut_off = manifest.was_cut_off()
     import_rescued(manifest, job, now)
-    rescue = RescueFile(job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.shared else NAME)
+    rescue = RescueFile(
+        job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.connection.shared else NAME
+    )
     if alone:
         result = _sync(manifest, job, source, now, sure=sure)
         return RunStart(alone, cut_off, result, rescue, has_other_folders(manifest, job))
@@ -146,16 +148,16 @@ def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: boo
         entered = manifest.enter(source.tasks, now)
         if not sure:
             same_tasks(manifest, job, entered)
-            manifest.set_facts(facts_of(job) | folders_of(manifest, job))
-    if manifest.shared:
+            manifest.facts.set(facts_of(job) | folders_of(manifest, job))
+    if manifest.connection.shared:
         made_of = {"version": __version__, "files": dict(source.files()), "references": source.references()}
-        manifest.set_facts({ENTERED: json.dumps(made_of)})
+        manifest.facts.set({ENTERED: json.dumps(made_of)})
     return entered
 
 
 def _find_references(manifest: Manifest, source: Source) -> None:
     """Read the tasks, which finds their reference images; keep the lease meanwhile."""
-    if json.loads(manifest.fact(ENTERED))["references"]:
+    if json.loads(manifest.facts.get(ENTERED))["references"]:
         last_heartbeat = time.monotonic()
         for _ in source.tasks:
             if time.monotonic() - last_heartbeat > BEAT:
@@ -176,7 +178,7 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
         facts |= facts_of(job)
     if job.store is not None:
         facts[STORE] = job.store.url
-    if not manifest.fact("created_at"):
+    if not manifest.facts.get("created_at"):
         facts["created_at"] = f"{now:.3f}"
     return facts
 
@@ -238,7 +240,7 @@ def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
 
     Files in `read` count as they were when they were read, since they may have changed since.
     """
-    known = json.loads(manifest.fact(ENTERED) or "{}")
+    known = json.loads(manifest.facts.get(ENTERED) or "{}")
     others = manifest.others()
     _, pid, host = others[0] if others else (0, 0, "")
     who = f"{len(others)} at work on {manifest.name}, the first of them pid {pid} on {host}"

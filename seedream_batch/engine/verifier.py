@@ -15,7 +15,6 @@ from seedream_batch.engine.job_identity import on_another_machine
 from seedream_batch.engine.placement import find, in_the_way, settle
 from seedream_batch.errors import StorageError
 from seedream_batch.files.integrity import check
-from seedream_batch.manifest import Manifest
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import KNOWN_FOR, NOT_THERE, ImageRecord, ImageState, TaskRecord
 
@@ -44,9 +43,9 @@ async def verify(
     await settle(context)
     await verifier.check()
     since = context.clock.unix() - KNOWN_FOR
-    short = set(await context.writer.do(Manifest.short_of_images, since) if ask else ())
-    for number in sorted(short.union(await context.writer.do(Manifest.wanting))):
-        task = await context.writer.do(Manifest.task, number)
+    short = set(await context.writer.do(context.manifest.short_of_images, since) if ask else ())
+    for number in sorted(short.union(await context.writer.do(context.manifest.wanting))):
+        task = await context.writer.do(context.manifest.task, number)
         await start(task, verifier.have_again(task, short=number in short))
 
 
@@ -67,13 +66,13 @@ class _Verifier:
         """Check every image that is, or was, stored. Raise `RunStopped`."""
         context = self._context
         after = (0, 0)
-        while page := await context.writer.do(Manifest.to_check, after, PAGE):
+        while page := await context.writer.do(context.manifest.to_check, after, PAGE):
             results = await asyncio.gather(*(self._check(image) for image in page), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
             after = (page[-1].task, page[-1].index)
-        await context.writer.do(Manifest.restore_complete, context.clock.unix())
+        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
 
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
@@ -97,7 +96,7 @@ class _Verifier:
         if place is not None:
             if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(Manifest.take_back, image, place, context.clock.unix()):
+            elif await context.writer.do(context.manifest.take_back, image, place, context.clock.unix()):
                 verified.whole += 1
                 verified.came_back += missing
             return
@@ -105,10 +104,10 @@ class _Verifier:
         why = f"{result.wrong}; {MOVE_AWAY}" if result.there else result.wrong
         if not missing:
             verified.broken += 1
-            await context.writer.do(Manifest.move_image, image, ImageState.MISSING, why, context.clock.unix())
+            await context.writer.do(context.manifest.move_image, image, ImageState.MISSING, why, context.clock.unix())
         elif why != image.reason and (image.url or result.there):
             # Without a link, the stored reason is the service's answer, and stays.
-            await context.writer.do(Manifest.remark, image, why, context.clock.unix(), link=bool(image.url))
+            await context.writer.do(context.manifest.remark, image, why, context.clock.unix(), link=bool(image.url))
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
         """Ask for new links of a succeeded task's missing images, and fetch them. Raise `RunStopped`.
@@ -119,7 +118,7 @@ class _Verifier:
         if short:
             await self._collector.complete(task)
         wanted = []
-        for image in await context.writer.do(Manifest.images, task.id):
+        for image in await context.writer.do(context.manifest.images, task.id):
             if image.state not in NOT_THERE:
                 continue
             if await in_the_way(context, task, [image.index]):
@@ -129,7 +128,7 @@ class _Verifier:
         if not self._asks:
             context.record.verified.to_ask += len(wanted)
             return
-        anothers = await context.writer.do(Manifest.is_anothers, task)
+        anothers = await context.writer.do(context.manifest.is_anothers, task)
         if wanted and anothers:
             self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
         elif wanted:
@@ -143,12 +142,14 @@ class _Verifier:
         if poll is None:
             self._left_open(task, wanted, "the service gave no clear answer about its links")
             return
-        known = await context.writer.do(Manifest.delivered, task.id)
+        known = await context.writer.do(context.manifest.delivered, task.id)
         # Links are matched by position only: a list of another length cannot be matched.
         links = poll.images if len(poll.images) == known else ()
         now = context.clock.unix()
 
-        def note(manifest: Manifest) -> None:
+        manifest = context.manifest
+
+        def note() -> None:
             for image in wanted:
                 link = links[image.index - 1] if image.index <= len(links) else None
                 if link is not None and _is_new(image, link, now):

@@ -17,7 +17,6 @@ from seedream_batch.engine.scheduler import Scheduler
 from seedream_batch.engine.submitter import Submitter
 from seedream_batch.engine.task_slots import TaskSlots
 from seedream_batch.engine.verifier import verify
-from seedream_batch.manifest import Manifest
 
 
 class RunParts:
@@ -41,10 +40,10 @@ class RunParts:
         context = self.context
         await context.coordinator.start()
         if context.start.alone:
-            await context.writer.do(Manifest.recover, context.clock.unix())
+            await context.writer.do(context.manifest.recover, context.clock.unix())
             if context.start.cut_off:
                 await asyncio.to_thread(context.folder.sweep)
-                await context.writer.do(Manifest.swept)
+                await context.writer.do(context.manifest.swept)
             await self.open_tasks.adopt()
         await work.run(self)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from seedream_batch.manifest.base_store import BaseStore
-from seedream_batch.manifest.db.connection import Sql
+from seedream_batch.manifest.database import Part
+from seedream_batch.manifest.db.connection import Connection, Sql
 from seedream_batch.model.outcome import Kept
 from seedream_batch.model.task import TaskRecord
 
@@ -28,19 +28,16 @@ class KeptAnswer:
     kept: Kept
 
 
-class AnswerStore(BaseStore):
+class AnswerStore(Part):
     """Stored answers, each written in the transaction of the outcome it led to."""
 
-    def keep(self, task: TaskRecord, kept: Kept, now: float) -> None:
+    def record(self, task: TaskRecord, kept: Kept, now: float) -> None:
         """Store the answer to a poll."""
-        with self.group() as sql:
-            self._keep(sql, task, kept, POLL, now)
+        with self._group() as sql:
+            self.keep(sql, task, kept, POLL, now)
 
-    def answers(self, task: int) -> list[KeptAnswer]:
-        """Return the stored answers of a task, newest first."""
-        return kept_answers(self._connection.rows(f"{SELECT_ANSWERS} WHERE task = ? ORDER BY id DESC", (task,)))
-
-    def _keep(self, sql: Sql, task: TaskRecord, kept: Kept | None, kind: str, now: float) -> None:
+    def keep(self, sql: Sql, task: TaskRecord, kept: Kept | None, kind: str, now: float) -> None:
+        """Store an answer if there is one that is worth it, and delete all but the latest ones of the task."""
         if kept is None or not kept.why:
             return
         sql.execute(
@@ -54,10 +51,14 @@ class AnswerStore(BaseStore):
             (task.id, task.id, MOST),
         )
 
+    def of_task(self, task: int) -> list[KeptAnswer]:
+        """Return the stored answers of a task, newest first."""
+        return read_answers(self._connection, "WHERE task = ? ORDER BY id DESC", (task,))
 
-SELECT_ANSWERS = "SELECT at, task, attempt, kind, why, status, headers, body, length FROM answers"
 
-
-def kept_answers(rows: list[tuple[Any, ...]]) -> list[KeptAnswer]:
-    """Convert rows of `SELECT_ANSWERS`."""
+def read_answers(connection: Connection, condition: str, values: Sequence[object]) -> list[KeptAnswer]:
+    """Return the stored answers that a condition selects."""
+    rows = connection.rows(
+        f"SELECT at, task, attempt, kind, why, status, headers, body, length FROM answers {condition}", values
+    )
     return [KeptAnswer(at, task, attempt, kind, Kept(*kept)) for at, task, attempt, kind, *kept in rows]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from seedream_batch.errors import Collision, ConnectionLost, ManifestBusy, StorageError
 from seedream_batch.manifest.db.connection import Sql, Transaction
@@ -32,7 +32,7 @@ def repeated(call: Callable[[], Result]) -> Result:
     return call()
 
 
-_Method = Callable[[Manifest, Sequence[Any]], Sequence[Any]]
+_Method = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class ManifestWriter:
     ) -> None:
         """Start; `lost` is called in the loop with a message when the connection is lost, while the writer waits."""
         self.manifest = manifest
+        self._connection = manifest.connection
         self._lost = lost
         self._most = most_together
         self._loop = asyncio.get_running_loop()
@@ -82,28 +83,25 @@ class ManifestWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="manifest-writer")
         # Start the thread here, where that may fail: later, a transaction would depend on it.
         self._thread.submit(int).result()
-        if manifest.quick:
-            manifest.wait_for_lock(0)
+        if self._connection.in_process:
+            self._connection.wait_for_lock(0)
 
-    async def do(
-        self, call: Callable[Concatenate[Manifest, Args], Result], *args: Args.args, **kwargs: Args.kwargs
-    ) -> Result:
-        """Return the result of `call(manifest, *args, **kwargs)` once it is durable; raise its error if it failed.
+    async def do(self, call: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        """Return the result of a call once it is durable; raise its error if it failed.
 
-        Arguments are evaluated now, not when the call is carried out. Cancelling the wait does not undo the call.
+        `call` is a method of a part of the manifest, or a function of such calls. Arguments are evaluated now, not when
+        the call is carried out. Cancelling the wait does not undo the call.
         """
-        result: Result = await self._enqueue(lambda manifest, _: [call(manifest, *args, **kwargs)])
+        result: Result = await self._enqueue(lambda _: [call(*args, **kwargs)])
         return result
 
-    async def read(
-        self, call: Callable[Concatenate[Manifest, Args], Result], *args: Args.args, **kwargs: Args.kwargs
-    ) -> Result:
+    async def read(self, call: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
         """Like `do`, for a call that only reads; such calls need no transaction on a manifest in a file."""
-        result: Result = await self._enqueue(lambda manifest, _: [call(manifest, *args, **kwargs)], reads=True)
+        result: Result = await self._enqueue(lambda _: [call(*args, **kwargs)], reads=True)
         return result
 
     async def join(
-        self, method: Callable[[Manifest, Sequence[Item]], Sequence[Result]], item: Item, *, reads: bool = False
+        self, method: Callable[[Sequence[Item]], Sequence[Result]], item: Item, *, reads: bool = False
     ) -> Result:
         """Return the result for one item of a method that takes many, once it is durable; raise its error if it failed.
 
@@ -137,8 +135,8 @@ class ManifestWriter:
             except asyncio.CancelledError as error:
                 cancelled = error
         self._thread.shutdown()
-        if self.manifest.quick:
-            self.manifest.wait_for_lock()
+        if self._connection.in_process:
+            self._connection.wait_for_lock()
         if cancelled is not None:
             raise cancelled
 
@@ -150,11 +148,11 @@ class ManifestWriter:
         self._start([self._calls.popleft() for _ in range(min(len(self._calls), self._most))])
 
     def _start(self, batch: list[_Call], *, apart: bool = False) -> None:
-        if self.manifest.quick and all(call.reads for call in batch):
+        if self._connection.in_process and all(call.reads for call in batch):
             self._end(batch, self._read(batch), None)
             return
-        transaction = self.manifest.group()
-        if not self.manifest.quick:
+        transaction = self._connection.transaction()
+        if not self._connection.in_process:
             try:
                 self._on_thread(
                     lambda: self._whole(batch), lambda outcomes, error: self._end(batch, outcomes or [], error)
@@ -180,11 +178,11 @@ class ManifestWriter:
             raise
 
     def _begin_later(self, transaction: Transaction) -> Sql:
-        self.manifest.wait_for_lock()
+        self._connection.wait_for_lock()
         try:
             return transaction.__enter__()
         finally:
-            self.manifest.wait_for_lock(0)
+            self._connection.wait_for_lock(0)
 
     def _begun(
         self,
@@ -199,7 +197,7 @@ class ManifestWriter:
         if sql is None:
             self._end(batch, [], error)
             return
-        before = self.manifest.changes
+        before = self._connection.changes
         try:
             outcomes = self._apart(batch) if apart else self._together(batch)
         except _CallFailed as failure:
@@ -215,7 +213,7 @@ class ManifestWriter:
         except BaseException:
             self._break_off()
             raise
-        if self.manifest.changes == before:
+        if self._connection.changes == before:
             # Nothing has changed, so there is no sync to wait for.
             self._end(batch, outcomes, _committed(transaction))
             return
@@ -249,7 +247,7 @@ class ManifestWriter:
         while True:
             outcomes: list[_Outcome] | None = None
             try:
-                with self.manifest.group():
+                with self._connection.transaction():
                     outcomes = self._apart(batch) if apart else self._together(batch)
             except _CallFailed:
                 apart = True
@@ -262,7 +260,7 @@ class ManifestWriter:
                 if not reported:
                     self._loop.call_soon_threadsafe(self._lost, str(error))
                 reported = True
-                if self.manifest.again() and outcomes is not None:
+                if self._connection.reconnect() and outcomes is not None:
                     return outcomes
             else:
                 return outcomes
@@ -270,7 +268,7 @@ class ManifestWriter:
     def _together(self, batch: list[_Call]) -> list[_Outcome]:
         """Make all calls, or raise `_CallFailed` if one of them fails."""
         try:
-            with self.manifest.one_part():
+            with self._connection.one_part():
                 return self._grouped(batch, self._check_transaction)
         except StorageError:
             raise
@@ -294,7 +292,7 @@ class ManifestWriter:
             groups[call.method].append(call)
         outcomes: list[_Outcome] = []
         for method, calls in groups.items():
-            results = method(self.manifest, [call.item for call in calls])
+            results = method([call.item for call in calls])
             outcomes += [(call.future, result, None) for call, result in zip(calls, results, strict=True)]
             check()
         return outcomes
@@ -312,15 +310,15 @@ class ManifestWriter:
 
     def _outcome(self, call: _Call, *, savepoint: bool = False) -> _Outcome:
         try:
-            with self.manifest.group() if savepoint else nullcontext():
-                [result] = call.method(self.manifest, [call.item])
+            with self._connection.transaction() if savepoint else nullcontext():
+                [result] = call.method([call.item])
         except Exception as error:  # noqa: BLE001 - it is not swallowed: the caller gets it
             return call.future, None, error
         return call.future, result, None
 
     def _check_transaction(self) -> None:
         """Raise `StorageError` if SQLite rolled the whole transaction back, which it does after some errors."""
-        if not self.manifest.in_transaction:
+        if not self._connection.in_transaction:
             raise StorageError(f"{self.manifest.name}: the transaction was lost")
 
     def _break_off(self) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.db.connection import Cursor, Sql, insert, marks
+from seedream_batch.manifest.answer_store import AnswerStore
+from seedream_batch.manifest.budget_ledger import BudgetLedger
+from seedream_batch.manifest.database import Database, Event, all_rows
+from seedream_batch.manifest.db.connection import Sql, marks
 from seedream_batch.manifest.db.open import connect
+from seedream_batch.manifest.facts import SWEPT, Facts
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
@@ -17,31 +20,12 @@ from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 SILENT = "silent"
 """Outcome of a run whose worker expired."""
 
-ENTERED = "entered"
-"""Fact: what the tasks of the job were made from, on a shared manifest."""
-
-SWEPT = "swept"
-"""Fact: the last run whose unfinished files were removed."""
-
-TASK_TIMES = "task_times"
-"""Fact: durations of tasks for the next run, as JSON: lists of seconds by resolution."""
-
-ACCOUNT = "account"
-"""Fact: a salt, and for each known key its salted hash and the number of its account."""
-
 _OPEN = (
     "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
     " UNION SELECT id FROM tasks WHERE state = 'lost' AND task_ids IS NOT NULL"
     " UNION SELECT task FROM images WHERE state = 'announced'"
 )
 """Tasks that only the account they were sent with can finish, each part with an index of its own."""
-
-MOVED_TO = "moved_to"
-"""Fact: where the manifest was moved; from then on it is read-only."""
-
-
-class OneByOne(Exception):
-    """Raised if items passed to a method together affect each other: they have to be passed one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,103 +38,54 @@ class Move:
     columns: Mapping[str, object]
 
 
-Event = tuple[float, int, int | None, str, str, str]
-"""A row of the log: time in unix seconds, task, image, old state, new state, reason."""
-
-
 class BaseStore:
     """A manifest open for writing; see `Manifest`, which combines all stores."""
 
     def __init__(self, place: Place, *, shared: bool = False) -> None:
         self.place = place
-        self._connection = connect(place, shared=shared)
+        self.connection = self._connection = connect(place, shared=shared)
+        self._database = Database(self._connection)
+        self.facts = Facts(self._connection)
+        self.answers = AnswerStore(self._database)
+        self.budget = BudgetLedger(self._database)
         self.name = self._connection.name
         """The manifest for people."""
-        self._run: int | None = None
         self.planned_again = 0
         """A number that grows whenever a task becomes planned again."""
-        self._account = 1
-        """The account that tasks are sent with."""
         self.group = self._connection.transaction
-        self.one_part = self._connection.one_part
-        self.wait_for_lock = self._connection.wait_for_lock
         try:
             with self.group() as sql:
                 sql.execute(
                     "INSERT INTO facts VALUES ('manifest_id', ?) ON CONFLICT DO NOTHING", (secrets.token_hex(6),)
                 )
-            self.id = self.fact("manifest_id")
+            self.id = self.facts.get("manifest_id")
         except BaseException:
             self.close()
             raise
 
     @property
-    def quick(self) -> bool:
-        """Whether statements take microseconds, so that an event loop may wait for them."""
-        return self._connection.quick
-
-    @property
-    def shared(self) -> bool:
-        """Whether other runs may work on it too; see `WorkerStore`."""
-        return self._connection.shared
-
-    def check_in_place(self) -> None:
-        """Raise `StorageError` if the manifest was moved, replaced or deleted: its records would be lost."""
-        self._connection.check_in_place()
-
-    @property
-    def in_transaction(self) -> bool:
-        """Whether a transaction is open."""
-        return self._connection.in_transaction
-
-    @property
-    def changes(self) -> int:
-        """A number that grows with every change."""
-        return self._connection.changes
-
-    def again(self) -> bool:
-        """Reconnect after the connection was lost; see `Connection.again`."""
-        return self._connection.again()
-
-    def abort_retries(self) -> None:
-        """Stop waiting for lost connections. Thread-safe."""
-        self._connection.abort_retries()
+    def run(self) -> int | None:
+        """The run that events are logged for."""
+        return self._database.run
 
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def fact(self, name: str) -> str:
-        """Return a fact by its name; empty if it was never set."""
-        row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
-        return str(row[0]) if row else ""
-
-    def set_facts(self, facts: dict[str, str]) -> None:
-        """Store facts: `job`, `job_file`, `service`, `created_at` and others."""
-        with self.group() as sql:
-            sql.executemany(
-                "INSERT INTO facts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
-                list(facts.items()),
-            )
-
-    def keep_task_times(self, seconds: Mapping[str, Sequence[float]]) -> None:
-        """Store the durations of tasks by resolution, for `ManifestReader.task_times` of the next run."""
-        self.set_facts({TASK_TIMES: json.dumps(seconds)})
-
     def was_cut_off(self) -> bool:
         """Return whether a run since the last sweep was killed, and may have left unfinished files."""
-        swept = int(self.fact(SWEPT) or 0)
+        swept = int(self.facts.get(SWEPT) or 0)
         sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
-        return self._connection.row(sql, (swept, SILENT, self._run or 0)) is not None
+        return self._connection.row(sql, (swept, SILENT, self._database.run or 0)) is not None
 
     def swept(self) -> None:
         """Record that no unfinished files of earlier runs are left."""
-        self.set_facts({SWEPT: str((self._run or 1) - 1)})
+        self.facts.set({SWEPT: str((self._database.run or 1) - 1)})
 
     def newest_run(self) -> float:
         """Return when the last of the other runs began or ended, in unix seconds of its own clock; 0 without any."""
         sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
-        return max(map(float, self._connection.rows(sql, (self._run or 0,))[0]))
+        return max(map(float, self._connection.rows(sql, (self._database.run or 0,))[0]))
 
     def open(self, *, verifies: bool) -> dict[int, int]:
         """Return the number of open tasks per account: in flight, uncertain, lost with a task id, or not all fetched.
@@ -164,17 +99,17 @@ class BaseStore:
     def is_anothers(self, task: TaskRecord) -> bool:
         """Return whether a task was last sent with an account other than this run's."""
         sql = "SELECT 1 FROM tasks WHERE id = ? AND account != ?"
-        return self._connection.row(sql, (task.id, self._account)) is not None
+        return self._connection.row(sql, (task.id, self._database.account)) is not None
 
     def unite_accounts(self, accounts: Collection[int], account: int) -> None:
         """Assign the tasks of these accounts to one account."""
-        condition, value = self._connection.among("account", accounts)
+        condition, value = self._connection.in_list("account", accounts)
         with self.group() as sql:
             sql.execute(f"UPDATE tasks SET account = ? WHERE {condition} AND account != ?", (account, value, account))
 
     def one_joins(self) -> None:
         """On a shared manifest, keep other workers from joining until the transaction ends."""
-        if self.shared:
+        if self._connection.shared:
             self._connection.sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
 
     def begin_run(
@@ -191,11 +126,11 @@ class BaseStore:
                 "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
                 (now, pid, host, version, service),
             ).fetchone()
-            self._run = int(row[0])
-            if self.shared:
-                self._connection.join(self._run, account)
-            self._account = account or self._account
-        return self._run
+            self._database.run = int(row[0])
+            if self._connection.shared:
+                self._connection.join(self._database.run, account)
+            self._database.account = account or self._database.account
+        return self._database.run
 
     def task(self, number: int) -> TaskRecord:
         """Return one task."""
@@ -239,7 +174,7 @@ class BaseStore:
         self._log_all(sql, [(now, task, image, old, new, why)])
 
     def _log_all(self, sql: Sql, events: Sequence[Event]) -> None:
-        insert(sql, "events (run, at, task, image, old, new, why)", [(self._run, *event) for event in events])
+        self._database.log(sql, events)
 
     def _attempt(self, sql: Sql, task: TaskRecord, outcome: str) -> None:
         self._attempts(sql, outcome, [(task, None)])
@@ -251,14 +186,3 @@ class BaseStore:
             [(outcome, task_ids, task.id, task.attempt) for task, task_ids in tasks],
         )
         all_rows(cursor, len(tasks), f"attempt {tasks[0][0].attempt} of task {tasks[0][0].id}")
-
-
-def one_row(cursor: Cursor, what: str) -> None:
-    """Raise `StaleTransition` unless a statement changed one row."""
-    all_rows(cursor, 1, what)
-
-
-def all_rows(cursor: Cursor, count: int, what: str) -> None:
-    """Raise `StaleTransition` unless a statement changed `count` rows."""
-    if cursor.rowcount != count:
-        raise StaleTransition(f"{what} was not found; nothing was changed")

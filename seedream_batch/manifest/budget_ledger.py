@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from seedream_batch.manifest.base_store import BaseStore
-from seedream_batch.manifest.db.connection import Sql, marks
+from seedream_batch.manifest.database import Part
+from seedream_batch.manifest.db.connection import Connection, Sql, marks
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import MICRO, Budget
-from seedream_batch.model.prices import PROVEN, RECENT, UNSURE, kind_of, worst_case
+from seedream_batch.model.prices import PROVEN, RECENT, UNSURE, Counted, Exposure, counted, kind_of, worst_case
 from seedream_batch.model.task import TaskRecord, Totals
 
 _DAY = 86_400
+
+_MAY_COST_MORE = ", should it cost more than expected; collect or resolve what is in flight first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +32,88 @@ Charge = tuple[TaskRecord, int, float]
 """A task whose image was charged, the price (0: unknown), and when (unix seconds)."""
 
 
-class BudgetLedger(BaseStore):
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is reserved for a request: its kind, its images, and millionths of a USD."""
+
+    kind: str
+    images: int
+    money: int
+
+
+class Allowance:
+    """What a budget still allows within one transaction; each task that it admits counts for those after it."""
+
+    def __init__(
+        self,
+        budget: Budget,
+        totals: Totals,
+        prices: Mapping[tuple[str, str], int],
+        exposure: Callable[[], Exposure],
+    ) -> None:
+        """`prices` are the highest known ones by model and resolution; `exposure` reads what is pending, if needed."""
+        self._budget = budget
+        self._totals = totals
+        self._prices = prices
+        self._read_exposure = exposure
+        self._exposure: Exposure | None = None
+        self._admitted: list[Reservation] = []
+
+    def admit(self, task: TaskRecord) -> Reservation | str:
+        """Return what to reserve for a task, or the limit that it would exceed."""
+        # At least the estimate, and the highest recent price, as prices may vary.
+        price = max(task.price, self._prices.get((task.model, task.resolution), 0))
+        wanted = Reservation(kind_of(task), task.images, task.images * price)
+        after = replace(
+            self._totals,
+            reserved_images=self._totals.reserved_images + wanted.images,
+            reserved=self._totals.reserved + wanted.money,
+        )
+        if exceeded := self._exceeded(after):
+            return f"{exceeded}{_advice(task, price)}"
+        if self._may_exceed_cost(after, wanted):
+            return f"{_cost_cap(self._budget)}{_MAY_COST_MORE}"
+        self._totals = after
+        self._admitted.append(wanted)
+        if self._exposure is not None:
+            self._exposure.add(wanted.kind, wanted.images, wanted.money)
+        return wanted
+
+    def _exceeded(self, after: Totals) -> str:
+        """Return which limit these totals exceed; empty if none."""
+        budget = self._budget
+        if budget.max_images is not None and after.images + after.reserved_images > budget.max_images:
+            return f"budget.max_images {budget.max_images}"
+        if budget.max_cost is not None and after.cost + after.reserved > budget.max_cost:
+            return _cost_cap(budget)
+        return ""
+
+    def _may_exceed_cost(self, after: Totals, wanted: Reservation) -> bool:
+        """Return whether the cost limit is exceeded if what is pending costs more than expected."""
+        cap = self._budget.max_cost
+        if cap is None or after.cost + worst_case(after.reserved, after.reserved_images, 0) <= cap:
+            return False
+        if self._exposure is None:
+            self._exposure = self._read_exposure()
+            for admitted in self._admitted:
+                self._exposure.add(admitted.kind, admitted.images, admitted.money)
+        counts = after.cost + after.reserved
+        return not self._exposure.allows(wanted.kind, wanted.images, wanted.money, counts=counts, cap=cap)
+
+
+class BudgetLedger(Part):
     """Reservations and costs; each change shares the transaction of the transition it belongs to."""
 
     def totals(self) -> Totals:
         """Return what was spent and what is reserved."""
-        sql = f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"
-        return Totals(*self._connection.rows(sql)[0])
+        return read_totals(self._connection)
 
-    def _add(self, sql: Sql, *, reserved_images: int = 0, reserved: int = 0, images: int = 0, cost: int = 0) -> None:
+    def lock(self, sql: Sql) -> None:
+        """On a shared manifest, be the only worker that takes slots or budget until the transaction ends."""
+        if self._connection.shared:
+            sql.execute("SELECT 1 FROM pace FOR UPDATE").fetchone()
+
+    def add(self, sql: Sql, *, reserved_images: int = 0, reserved: int = 0, images: int = 0, cost: int = 0) -> None:
         """Change the totals; on a shared manifest those of this worker, so that no worker waits for another."""
         worker = self._connection.worker
         table, row = ("totals", '"only"') if worker is None else ("workers", "run")
@@ -48,12 +123,24 @@ class BudgetLedger(BaseStore):
             (reserved_images, reserved, images, cost, 1 if worker is None else worker),
         )
 
-    def _one_at_a_time(self, sql: Sql) -> None:
-        """On a shared manifest, be the only worker that takes slots or budget until the transaction ends."""
-        if self.shared:
-            sql.execute("SELECT 1 FROM pace FOR UPDATE").fetchone()
+    def allowance(self, budget: Budget, now: float) -> Allowance:
+        """Return what the budget allows at present."""
+        limited = budget.max_images is not None or budget.max_cost is not None
+        return Allowance(
+            budget,
+            self.totals() if limited else Totals(0, 0, 0, 0),
+            self._highest_prices(now),
+            lambda: Exposure(self._pending(), self._seen(now)),
+        )
 
-    def _highest(self, now: float) -> dict[tuple[str, str], int]:
+    def cost_of(self, task: TaskRecord, images: int, said: int | None, now: float, *, price: int) -> Counted:
+        """Return what delivered images count, reserved at `price` each, if the service `said` a cost."""
+        # Recent prices matter only for a cost far above the estimate.
+        odd = said is not None and said > UNSURE * images * task.price
+        known = self._highest_prices(now).get((task.model, task.resolution), 0) if odd else 0
+        return counted(said, images, held=price, estimate=task.price, known=known)
+
+    def _highest_prices(self, now: float) -> dict[tuple[str, str], int]:
         """Return the highest recent, or else the last, price of an image by model and resolution."""
         rows = self._connection.rows(
             "SELECT model, resolution, max(price) FROM"
@@ -70,7 +157,7 @@ class BudgetLedger(BaseStore):
         )
         return {row[0]: int(row[1]) for row in rows}
 
-    def _holding(self) -> list[tuple[str, int, int, int]]:
+    def _pending(self) -> list[tuple[str, int, int, int]]:
         """Return pending reservations by kind: images, money, and the number of requests in flight."""
         rows = self._connection.rows(
             "SELECT kind, sum(reserved_images), sum(reserved), sum(CASE WHEN outcome = 'uncertain' THEN 0 ELSE 1 END)"
@@ -78,34 +165,7 @@ class BudgetLedger(BaseStore):
         )
         return [(row[0], int(row[1]), int(row[2]), int(row[3])) for row in rows]
 
-    @classmethod
-    def _over_budget(cls, budget: Budget, totals: Totals) -> str:
-        """Return which limit of a budget these totals exceed; empty if none."""
-        images = totals.images + totals.reserved_images
-        if budget.max_images is not None and images > budget.max_images:
-            return f"budget.max_images {budget.max_images}"
-        if budget.max_cost is not None and totals.cost + totals.reserved > budget.max_cost:
-            return cls._cost_cap(budget.max_cost)
-        return ""
-
-    @staticmethod
-    def _cost_cap(cap: int) -> str:
-        return f"budget.max_cost_usd {cap / MICRO:g}"
-
-    @staticmethod
-    def _at_worst(totals: Totals) -> int:
-        """Return what might be spent in total if no price were known."""
-        return totals.cost + worst_case(totals.reserved, totals.reserved_images, 0)
-
-    @staticmethod
-    def _dear(task: TaskRecord, price: int) -> str:
-        """Return advice if a price far above the estimate keeps a task from being bought."""
-        if price <= UNSURE * task.price:
-            return ""
-        charged = f"an image was charged at {price / MICRO:g} USD"
-        return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
-
-    def _charged(self, sql: Sql, charges: Sequence[Charge]) -> None:
+    def record_charges(self, sql: Sql, charges: Sequence[Charge]) -> None:
         """Record prices charged for images; a high one raises the reservations for similar tasks.
 
         Reservations never fall here: if prices vary, the highest of the last days counts.
@@ -152,8 +212,8 @@ class BudgetLedger(BaseStore):
         )
         if before is None or highest > before[1]:
             # Wait for claims in progress, which still reserve at the old price.
-            self._one_at_a_time(sql)
-            self._hold(sql, of[2:], highest)
+            self.lock(sql)
+            self._change_reservations(sql, of[2:], highest)
 
     @staticmethod
     def _set_price(sql: Sql, like: tuple[str, str], price: int) -> None:
@@ -163,7 +223,7 @@ class BudgetLedger(BaseStore):
             (*like, price),
         )
 
-    def _hold(self, sql: Sql, like: tuple[str, str], price: int, *, lower: bool = False) -> None:
+    def _change_reservations(self, sql: Sql, like: tuple[str, str], price: int, *, lower: bool = False) -> None:
         """Reserve at least this price for each in-flight image of a model and resolution; with `lower`, at most."""
         of_kind = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
         locked = self._connection.for_update("attempts")
@@ -175,9 +235,9 @@ class BudgetLedger(BaseStore):
         sql.executemany(
             "UPDATE attempts SET reserved = ? WHERE key = ?", [(images * price, key) for key, images, _ in wrong]
         )
-        self._add(sql, reserved=sum(images * price - held for _, images, held in wrong))
+        self.add(sql, reserved=sum(images * price - held for _, images, held in wrong))
 
-    def with_costs(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
+    def charges(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
         """Return charged attempts, or those with a `noted` odd cost: task, attempt number and cost of each."""
         condition = "cost_note != ''" if noted else "(attempts.cost > 0 OR attempts.images > 0)"
         columns = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
@@ -189,22 +249,22 @@ class BudgetLedger(BaseStore):
 
     def correct_cost(self, charges: Sequence[tuple[TaskRecord, int, int]], cost: int, now: float) -> None:
         """Set what each of these attempts really cost; adjusts totals, prices and reservations."""
-        with self.group() as sql:
+        with self._group() as sql:
             for task, number, before in charges:
                 sql.execute(
                     "UPDATE attempts SET cost = ?, cost_note = '' WHERE task = ? AND number = ?",
                     (cost, task.id, number),
                 )
                 sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (cost, task.id, number))
-                self._add(sql, cost=cost - before)
+                self.add(sql, cost=cost - before)
                 why = f"cost of attempt {number} corrected from {before / MICRO:g} to {cost / MICRO:g} USD"
-                self._log(sql, task.id, task.state, task.state, why, now)
+                self._database.log(sql, [(now, task.id, None, task.state, task.state, why)])
             for like in sorted({(task.model, task.resolution) for task, _, _ in charges}):
-                self._price_anew(sql, like, now)
+                self._recompute_prices(sql, like, now)
 
-    def _price_anew(self, sql: Sql, like: tuple[str, str], now: float) -> None:
+    def _recompute_prices(self, sql: Sql, like: tuple[str, str], now: float) -> None:
         """Recompute the prices of a model and resolution from its attempts, and lower its reservations to them."""
-        self._one_at_a_time(sql)
+        self.lock(sql)
         kinds = sql.execute(
             "SELECT kind, max((attempts.cost + attempts.images - 1) / attempts.images), count(*) FROM attempts"
             " JOIN tasks ON tasks.id = task WHERE model = ? AND resolution = ? AND attempts.images > 0 GROUP BY kind",
@@ -220,9 +280,9 @@ class BudgetLedger(BaseStore):
         if price:
             self._set_price(sql, like, price)
         [estimate] = sql.execute("SELECT max(price) FROM tasks WHERE model = ? AND resolution = ?", like).fetchone()
-        self._hold(sql, like, max(price, estimate), lower=True)
+        self._change_reservations(sql, like, max(price, estimate), lower=True)
 
-    def _held(self, sql: Sql, tasks: Sequence[TaskRecord]) -> dict[int, tuple[int, int]]:
+    def held(self, sql: Sql, tasks: Sequence[TaskRecord]) -> dict[int, tuple[int, int]]:
         """Return the images and money reserved for the latest attempts of these tasks, by task."""
         rows = sql.execute(
             # Lock the rows: another worker may be raising the reservations.
@@ -233,36 +293,43 @@ class BudgetLedger(BaseStore):
         ).fetchall()
         return {row[0]: (int(row[1]), int(row[2])) for row in rows}
 
-    def _release(self, sql: Sql, task: TaskRecord, outcome: str, *, cost: int = 0) -> None:
+    def release(self, sql: Sql, task: TaskRecord, outcome: str, *, cost: int = 0) -> None:
         """Replace the reservation of the task's attempt by its real cost."""
-        self._settle(sql, outcome, [Settlement(task, cost=cost)], self._held(sql, [task]))
+        self.settle(sql, outcome, [Settlement(task, cost=cost)], self.held(sql, [task]))
 
-    def _settle(
+    def settle(
         self, sql: Sql, outcome: str, settlements: Sequence[Settlement], held: dict[int, tuple[int, int]]
     ) -> None:
         """Replace the reservations of the tasks' attempts, which are `held`, by their real costs."""
         sql.executemany(
             "UPDATE attempts SET outcome = ?, reserved_images = 0, reserved = 0, images = ?, cost = ?,"
             " cost_note = ? WHERE task = ? AND number = ?",
-            [
-                (
-                    outcome,
-                    settlement.images,
-                    settlement.cost,
-                    settlement.note,
-                    settlement.task.id,
-                    settlement.task.attempt,
-                )
-                for settlement in settlements
-            ],
+            [(outcome, real.images, real.cost, real.note, real.task.id, real.task.attempt) for real in settlements],
         )
-        self._add(
+        self.add(
             sql,
-            reserved_images=-sum(held[settlement.task.id][0] for settlement in settlements),
-            reserved=-sum(held[settlement.task.id][1] for settlement in settlements),
-            images=sum(settlement.images for settlement in settlements),
-            cost=sum(settlement.cost for settlement in settlements),
+            reserved_images=-sum(held[real.task.id][0] for real in settlements),
+            reserved=-sum(held[real.task.id][1] for real in settlements),
+            images=sum(real.images for real in settlements),
+            cost=sum(real.cost for real in settlements),
         )
+
+
+def read_totals(connection: Connection) -> Totals:
+    """Return what was spent and what is reserved."""
+    return Totals(*connection.rows(f"SELECT reserved_images, reserved, images, cost FROM {connection.totals}")[0])
+
+
+def _cost_cap(budget: Budget) -> str:
+    return f"budget.max_cost_usd {(budget.max_cost or 0) / MICRO:g}"
+
+
+def _advice(task: TaskRecord, price: int) -> str:
+    """Return advice if a price far above the estimate keeps a task from being bought."""
+    if price <= UNSURE * task.price:
+        return ""
+    charged = f"an image was charged at {price / MICRO:g} USD"
+    return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
 
 
 def _first_day(now: float) -> int:

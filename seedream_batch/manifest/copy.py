@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from seedream_batch.errors import ManifestError, StorageError, UsageError
-from seedream_batch.manifest.base_store import MOVED_TO
 from seedream_batch.manifest.db.open import exists
+from seedream_batch.manifest.facts import MOVED_TO
 from seedream_batch.manifest.manifest import Manifest
 from seedream_batch.manifest.run_lock import run_lock
 from seedream_batch.model.locations import Place, name_of
@@ -36,14 +36,14 @@ def copy_manifest(source: Place, target: Place) -> int:
     if not exists(source):
         raise UsageError(f"there is no manifest {name_of(source)}")
     with _open(source) as old, _open(target) as new:
-        moved_to = old.fact(MOVED_TO)
+        moved_to = old.facts.get(MOVED_TO)
         if moved_to not in {"", name_of(target)}:
             raise UsageError(f"{name_of(source)} was moved to {moved_to}; that is the one to copy")
         if not new.is_empty():
             if moved_to and new.id == old.id:
                 return new.size()
             raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
-        old.set_facts({MOVED_TO: name_of(target)})
+        old.facts.set({MOVED_TO: name_of(target)})
         try:
             with new.group():
                 for table in TABLES:
@@ -51,12 +51,12 @@ def copy_manifest(source: Place, target: Place) -> int:
                 for table in _NUMBERED:
                     new.number_on(table)
                 # The old one may itself have been moved from the new place, and then has a mark.
-                new.set_facts({MOVED_TO: ""})
+                new.facts.set({MOVED_TO: ""})
         except Exception:
             # The mark stays unless it is certain that nothing was copied.
             with suppress(StorageError, ManifestError):
                 if new.is_empty():
-                    old.set_facts({MOVED_TO: ""})
+                    old.facts.set({MOVED_TO: ""})
             raise
         return new.size()
 

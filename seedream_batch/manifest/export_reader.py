@@ -35,7 +35,7 @@ class DeliveryReader(ManifestReader):
     def snapshot(self) -> None:
         """Make all further answers consistent; scans the log once, as it has no index by image."""
         super().snapshot()
-        with self._connection.told():
+        with self._connection.translated_errors():
             for statement in _STORED_AT:
                 self._connection.sql.execute(statement)
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.base_store import OneByOne, all_rows, one_row
+from seedream_batch.manifest.database import OneByOne, all_rows, one_row
 from seedream_batch.manifest.db.connection import marks
 from seedream_batch.manifest.in_hand import Ownership
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
-from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState
+from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState, TaskRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,13 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A verified file about to get its final name."""
+    """A verified file about to get its final name; images of other tasks at one of the `places` have to move first."""
 
     image: ImageRecord
     path: str
     file: StoredFile
     now: float
+    places: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +110,31 @@ class ImageStore(Ownership):
         )
         return [(image_record(row[:-1]), row[-1] is not None) for row in rows]
 
-    def record_path(self, image: ImageRecord, path: str, file: StoredFile, now: float) -> None:
-        """Call `record_paths` for one image."""
-        self.record_paths([Placement(image, path, file, now)])
+    def place_all(self, placements: Sequence[Placement]) -> list[tuple[ImageRecord, bool] | None]:
+        """Record the path of each image before its rename, or return the image that is in its way, see `owner`."""
+        owners = {owner[0].path: owner for owner in self.owners([path for at in placements for path in at.places])}
+        blocked: list[tuple[ImageRecord, bool] | None] = []
+        for at in placements:
+            others = [owners[path] for path in at.places if path in owners and owners[path][0].task != at.image.task]
+            blocked.append(next((other for other in others if gives_way(*other) or other[0].path == at.path), None))
+        free = [at for at, other in zip(placements, blocked, strict=True) if other is None]
+        if free:
+            self.record_paths(free)
+        return blocked
+
+    def left_over(self, wanted: Sequence[tuple[TaskRecord, list[str]]]) -> list[list[ImageRecord]]:
+        """Return for each task the images at these paths that belong to an earlier task of its place in the job."""
+        paths = [path for _, paths in wanted for path in paths]
+        rows = self._connection.rows(
+            f"SELECT {_OF_IMAGES}, tasks.paths FROM images JOIN tasks ON tasks.id = images.task WHERE images.path IN"
+            f" ({marks(paths)}) AND images.state = 'stored' AND tasks.ordinal IS NULL",
+            paths,
+        )
+        left = [(image_record(row[:-1]), json.loads(row[-1])[0]) for row in rows]
+        return [
+            [image for image, place in left if image.path in paths and image.task != task.id and place == task.paths[0]]
+            for task, paths in wanted
+        ]
 
     def record_paths(self, placements: Sequence[Placement]) -> None:
         """Record paths and hashes before the renames, so that a crash in between can be recovered."""
@@ -287,6 +311,11 @@ class ImageStore(Ownership):
         """Forget an upload that the service has lost, so that it is uploaded again."""
         with self.group() as sql:
             sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))
+
+
+def gives_way(image: ImageRecord, wanted: bool) -> bool:  # noqa: FBT001 - as `owner` returns them
+    """Return whether an image may leave its path: the job does not ask for it, or has another path for it."""
+    return not wanted or image.target is not None
 
 
 def _in_state(image: ImageRecord) -> str:

@@ -14,16 +14,16 @@ class Ownership(BaseStore):
     """
 
     def _mine(self, word: str) -> str:
-        return f" {word} tasks.worker = {self._connection.worker}" if self.shared else ""
+        return f" {word} tasks.worker = {self._connection.worker}" if self._connection.shared else ""
 
     def _free(self, word: str) -> str:
         """Return the condition that no active worker owns the task."""
-        return f" {word} {self._in_no_hands()}" if self.shared else ""
+        return f" {word} {self._in_no_hands()}" if self._connection.shared else ""
 
     def _free_or_mine(self, word: str) -> str:
         own = self._connection.worker
         mine = "" if own is None else f" OR tasks.worker = {own}"
-        return f" {word} ({self._in_no_hands()}{mine})" if self.shared else ""
+        return f" {word} ({self._in_no_hands()}{mine})" if self._connection.shared else ""
 
     def _in_no_hands(self) -> str:
         newest, at_work = self._connection.rows(

@@ -67,7 +67,7 @@ class Manifest(DecisionStore, MaintenanceStore, WorkerStore):
             # Expanding the tasks takes time.
             self._connection.take_time()
             entered = enter(sql, specs, now)
-            if self.shared:
+            if self._connection.shared:
                 # No heartbeat was sent meanwhile.
                 self._give_sign(sql)
             return entered

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from seedream_batch.manifest.answer_store import SELECT_ANSWERS, KeptAnswer, kept_answers
-from seedream_batch.manifest.base_store import TASK_TIMES
+from seedream_batch.manifest.answer_store import KeptAnswer, read_answers
+from seedream_batch.manifest.budget_ledger import read_totals
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.db.open import connect
+from seedream_batch.manifest.facts import Facts
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
@@ -112,6 +112,7 @@ class ManifestReader:
 
     def __init__(self, place: Place) -> None:
         self._connection = connect(place, read_only=True)
+        self.facts = Facts(self._connection)
         self.name = self._connection.name
         """The manifest for people."""
 
@@ -127,14 +128,9 @@ class ManifestReader:
 
     def snapshot(self) -> None:
         """Make all further answers consistent, whatever a run writes meanwhile."""
-        with self._connection.told():
+        with self._connection.translated_errors():
             self._connection.sql.execute(self._connection.snapshot)
         self._rows("SELECT 1 FROM facts LIMIT 1")
-
-    def fact(self, name: str) -> str:
-        """Return a fact by its name; empty if it was never set."""
-        row = self._connection.row("SELECT value FROM facts WHERE name = ?", (name,))
-        return str(row[0]) if row else ""
 
     def last_run(self) -> RunRow | None:
         """Return the newest run."""
@@ -228,12 +224,7 @@ class ManifestReader:
 
     def totals(self) -> Totals:
         """Return what was spent and what is reserved."""
-        return Totals(*self._one(f"SELECT reserved_images, reserved, images, cost FROM {self._connection.totals}"))
-
-    def task_times(self) -> dict[str, list[float]]:
-        """Return the durations of tasks in seconds by resolution, as the last run recorded them."""
-        seconds: dict[str, list[float]] = json.loads(self.fact(TASK_TIMES) or "{}")
-        return seconds
+        return read_totals(self._connection)
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
         """Return up to `limit` tasks in a state, in the job's order."""
@@ -257,14 +248,14 @@ class ManifestReader:
 
     def kept_answers(self, limit: int) -> list[tuple[KeptAnswer, TaskRecord]]:
         """Return up to `limit` stored answers, newest first, with their tasks."""
-        answers = kept_answers(self._rows(f"{SELECT_ANSWERS} ORDER BY id DESC LIMIT ?", (limit,)))
+        answers = read_answers(self._connection, "ORDER BY id DESC LIMIT ?", (limit,))
         tasks = {answer.task: self._task(answer.task) for answer in answers}
         return [(answer, tasks[answer.task]) for answer in answers]
 
     def kept_of(self, task: TaskRecord) -> list[KeptAnswer]:
         """Return the stored answers to the last attempt of a task, newest first."""
-        rows = self._rows(f"{SELECT_ANSWERS} WHERE task = ? AND attempt = ? ORDER BY id DESC", (task.id, task.attempt))
-        return kept_answers(rows)
+        newest_first = "WHERE task = ? AND attempt = ? ORDER BY id DESC"
+        return read_answers(self._connection, newest_first, (task.id, task.attempt))
 
     def kept_count(self) -> int:
         """Return the number of stored answers."""

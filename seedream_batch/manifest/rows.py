@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
@@ -17,7 +18,7 @@ IMAGE_COLUMNS = (
 )
 
 
-def task_record(row: tuple[object, ...]) -> TaskRecord:
+def task_record(row: Sequence[object]) -> TaskRecord:
     """Return the record of a row of `TASK_COLUMNS`."""
     values: list[Any] = list(row)
     values[4] = TaskState(values[4])
@@ -27,7 +28,7 @@ def task_record(row: tuple[object, ...]) -> TaskRecord:
     return TaskRecord(*values)
 
 
-def image_record(row: tuple[object, ...]) -> ImageRecord:
+def image_record(row: Sequence[object]) -> ImageRecord:
     """Return the record of a row of `IMAGE_COLUMNS`."""
     values: list[Any] = list(row)
     values[2] = ImageState(values[2])

@@ -29,7 +29,7 @@ class TaskQueue(Ownership):
                     yield number, ordinal, planned
 
         with self.group() as sql:
-            self._connection.choose(self._run, rows)
+            self._connection.choose(self._database.run, rows)
             self._picked = True
             count = sql.execute(f"SELECT count(*) FROM {self._all_chosen}").fetchone()[0]
         return int(count)
@@ -46,7 +46,7 @@ class TaskQueue(Ownership):
         """
         condition, values = self._among(only)
         due = f"FROM {self._planned} AND not_before <= ?{condition}"
-        if self.shared:
+        if self._connection.shared:
             self._take(due, (now, *values), limit)
         rows = self._connection.rows(
             f"SELECT {TASK_COLUMNS} {due}{self._mine('AND')} ORDER BY {self._order} LIMIT ?", (now, *values, limit)
@@ -86,7 +86,7 @@ class TaskQueue(Ownership):
     def _planned(self) -> str:
         if not self._picked:
             return _ALL
-        chosen = self._connection.chosen(self._run, waiting=True)
+        chosen = self._connection.chosen(self._database.run, waiting=True)
         # This join order matters: the index of the selection is in the job's order.
         return f"{chosen} CROSS JOIN tasks WHERE tasks.id = chosen.task AND state = 'planned' AND ordinal IS NOT NULL"
 
@@ -103,10 +103,10 @@ class TaskQueue(Ownership):
 
     @property
     def _all_chosen(self) -> str:
-        return self._connection.chosen(self._run, waiting=False)
+        return self._connection.chosen(self._database.run, waiting=False)
 
     def _among(self, numbers: Collection[int] | None) -> tuple[str, tuple[object, ...]]:
         if numbers is None:
             return "", ()
-        condition, value = self._connection.among("tasks.id", numbers)
+        condition, value = self._connection.in_list("tasks.id", numbers)
         return f" AND {condition}", (value,)

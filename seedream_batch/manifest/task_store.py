@@ -8,16 +8,17 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
-from seedream_batch.manifest.base_store import Event, Move, OneByOne, all_rows, one_row
-from seedream_batch.manifest.budget_ledger import BudgetLedger, Settlement
+from seedream_batch.manifest.answer_store import SUBMISSION
+from seedream_batch.manifest.base_store import Move
+from seedream_batch.manifest.budget_ledger import Reservation, Settlement
+from seedream_batch.manifest.database import Event, OneByOne, all_rows, one_row
 from seedream_batch.manifest.db.connection import CLOCK, Sql, insert, marks
 from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl, Kept
-from seedream_batch.model.prices import UNSURE, Counted, Exposure, counted, kind_of
-from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState, Totals
+from seedream_batch.model.prices import Counted
+from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +42,13 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class _Opening:
-    """An attempt that is opened, perhaps again: its claim, a body other than the task's, and the reservation."""
+    """An attempt to open: its claim, a body other than the task's, its reservation, and whether its key is reused."""
 
     claim: Claim
     body: str | None
     attempt: int
-    reserved: int
-    kind: str
-    again: bool
+    reservation: Reservation
+    reused: bool
 
     @property
     def task(self) -> TaskRecord:
@@ -123,12 +123,10 @@ SAME_ID = "same_task_id"
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 """States in which a task waits for the outcome of its submission."""
 
-_MAY_COST_MORE = ", should it cost more than expected; collect or resolve what is in flight first"
-
 _TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
 
 
-class TaskStore(BudgetLedger, ImageStore, AnswerStore):
+class TaskStore(ImageStore):
     """Intents, outcomes and ends of tasks."""
 
     def claim(
@@ -148,8 +146,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         """
         with self.group() as sql:
             turns, decided_at = None, 0.0
-            if self.shared:
-                self._one_at_a_time(sql)
+            self.budget.lock(sql)
             if take is not None:
                 state, clock = sql.execute(f"SELECT state, {CLOCK} FROM pace").fetchone()
                 decided_at = monotonic()
@@ -176,8 +173,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             raise OneByOne
         claimed = [Claimed(())] * len(intents)
         with self.group() as sql:
-            if self.shared:
-                self._one_at_a_time(sql)
+            self.budget.lock(sql)
             opened: list[_Opening] = []
             for task, outcome in self._affordable(intents, budget, now):
                 if isinstance(outcome, str):
@@ -202,49 +198,26 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             f" WHERE tasks.id IN ({marks(bodies)}) AND tasks.state = 'planned'",
             list(bodies),
         )
-        planned = {row[0]: (task_record(row[:-3]), *row[-3:]) for row in rows}
-        highest = self._highest(now)
-        totals = Totals(0, 0, 0, 0) if budget.max_images is None and budget.max_cost is None else self.totals()
-        exposure: Exposure | None = None
-        opened: list[_Opening] = []
+        planned = {row[0]: row for row in rows}
+        allowance = self.budget.allowance(budget, now)
         for number, body in bodies.items():
             if number not in planned:
                 continue
-            task, key, sent, opened_at = planned[number]
-            # At least the estimate, and the highest recent price, as prices may vary.
-            price = max(task.price, highest.get((task.model, task.resolution), 0))
-            held = task.images * price
-            after = replace(
-                totals,
-                reserved_images=totals.reserved_images + task.images,
-                reserved=totals.reserved + held,
-            )
-            if refusal := self._over_budget(budget, after):
-                yield number, f"{refusal}{self._dear(task, price)}"
+            *task_row, key, sent, opened_at = planned[number]
+            task = task_record(task_row)
+            reservation = allowance.admit(task)
+            if isinstance(reservation, str):
+                yield number, reservation
                 continue
-            kind = kind_of(task)
-            if budget.max_cost is not None and self._at_worst(after) > budget.max_cost:
-                if exposure is None:
-                    exposure = Exposure(self._holding(), self._seen(now))
-                    for opening in opened:
-                        exposure.add(opening.kind, opening.task.images, opening.reserved)
-                if not exposure.allows(
-                    kind, task.images, held, counts=after.cost + after.reserved, cap=budget.max_cost
-                ):
-                    yield number, f"{self._cost_cap(budget.max_cost)}{_MAY_COST_MORE}"
-                    continue
-                exposure.add(kind, task.images, held)
-            totals = after
             # Provably nothing was executed: it is the same logical request, so reuse its key.
-            again = key is not None and sent == body
-            attempt = task.attempt if again else task.attempt + 1
-            if not again:
+            reused = key is not None and sent == body
+            attempt = task.attempt if reused else task.attempt + 1
+            if not reused:
                 # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again,
                 # and the service recognises what it has already done.
                 key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
             claim = Claim(task, key, task.body if body is None else body, opened_at)
-            opened.append(_Opening(claim, body, attempt, held, kind, again=again))
-            yield number, opened[-1]
+            yield number, _Opening(claim, body, attempt, reservation, reused=reused)
 
     def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
         """Write the attempts and move their tasks; return the claims with the updated tasks."""
@@ -253,9 +226,9 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         sql.executemany(
             "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ?, kind = ? WHERE key = ?",
             [
-                (opening.task.images, opening.reserved, opening.kind, opening.claim.key)
-                for opening in opened
-                if opening.again
+                (at.reservation.images, at.reservation.money, at.reservation.kind, at.claim.key)
+                for at in opened
+                if at.reused
             ],
         )
         insert(
@@ -263,26 +236,30 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             "attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)",
             [
                 (
-                    opening.claim.key,
-                    opening.task.id,
-                    opening.attempt,
-                    opening.body,
+                    at.claim.key,
+                    at.task.id,
+                    at.attempt,
+                    at.body,
                     now,
-                    opening.task.images,
-                    opening.reserved,
-                    opening.kind,
+                    at.reservation.images,
+                    at.reservation.money,
+                    at.reservation.kind,
                 )
-                for opening in opened
-                if not opening.again
+                for at in opened
+                if not at.reused
             ],
         )
-        images, reserved = sum(opening.task.images for opening in opened), sum(opening.reserved for opening in opened)
-        self._add(sql, reserved_images=images, reserved=reserved)
+        reservations = [opening.reservation for opening in opened]
+        images, money = sum(held.images for held in reservations), sum(held.money for held in reservations)
+        self.budget.add(sql, reserved_images=images, reserved=money)
         task = opened[0].task
         moved = sql.executemany(
             "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?, account = ?"
             " WHERE id = ? AND state = 'planned' AND attempt = ?",
-            [(now, opening.attempt, self._account, opening.task.id, opening.task.attempt) for opening in opened],
+            [
+                (now, opening.attempt, self._database.account, opening.task.id, opening.task.attempt)
+                for opening in opened
+            ],
         )
         all_rows(moved, len(opened), f"task {task.id} in state {task.state}, attempt {task.attempt},")
         self._log_all(
@@ -347,7 +324,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             self._move_all(sql, TaskState.ACCEPTED, moves)
             self._attempts(sql, "accepted", [(move.task, str(move.columns["task_ids"])) for move in moves])
             for answer in answers:
-                self._keep(sql, answer.task, answer.kept, SUBMISSION, answer.now)
+                self.answers.keep(sql, answer.task, answer.kept, SUBMISSION, answer.now)
         return [
             replace(
                 answer.task, state=TaskState.ACCEPTED, updated_at=answer.now, task_ids=tuple(answer.task_ids),
@@ -378,7 +355,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         if kept is not None:
             kept = replace(kept, why=reason)
             also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
-            self._keep(sql, other, also, SUBMISSION, now)
+            self.answers.keep(sql, other, also, SUBMISSION, now)
         if task.state is TaskState.SUBMITTING:
             self.uncertain(task, why=reason, code=SAME_ID, held=True, now=now, kept=kept)
         else:
@@ -392,16 +369,16 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
-            self._release(sql, task, "not executed")
-            self._keep(sql, task, kept, SUBMISSION, now)
+            self.budget.release(sql, task, "not executed")
+            self.answers.keep(sql, task, kept, SUBMISSION, now)
 
     def refused(self, task: TaskRecord, *, why: str, code: str, now: float, kept: Kept | None = None) -> None:
         """Record a definite refusal of the submission."""
         with self.group() as sql:
             self._leaving(task, *_SENT)
             self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
-            self._release(sql, task, "refused")
-            self._keep(sql, task, kept, SUBMISSION, now)
+            self.budget.release(sql, task, "refused")
+            self.answers.keep(sql, task, kept, SUBMISSION, now)
 
     def uncertain(
         self, task: TaskRecord, *, why: str, code: str, held: bool, now: float, kept: Kept | None = None
@@ -410,7 +387,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         with self.group() as sql:
             self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
             self._attempt(sql, task, "uncertain")
-            self._keep(sql, task, kept, SUBMISSION, now)
+            self.answers.keep(sql, task, kept, SUBMISSION, now)
 
     def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float, kept: Kept | None = None) -> None:
         """Record that a resend of an uncertain task did not show the outcome of the first one."""
@@ -421,7 +398,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 (why, int(held), int(held), now, task.id, task.attempt),
             )
             one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
-            self._keep(sql, task, kept, SUBMISSION, now)
+            self.answers.keep(sql, task, kept, SUBMISSION, now)
 
     def succeeded(
         self,
@@ -446,8 +423,8 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
         with self.group() as sql:
             for task in tasks:
                 self._leaving(task, TaskState.ACCEPTED)
-            held = self._held(sql, tasks)
-            costs = [self._spent(delivery, *held.get(delivery.task.id, (0, 0))) for delivery in deliveries]
+            held = self.budget.held(sql, tasks)
+            costs = [self._cost_of(delivery, *held.get(delivery.task.id, (0, 0))) for delivery in deliveries]
             if len(costs) > 1 and not all(spent.believed and not spent.note for spent in costs):
                 # The cost of one depends on what was charged for those before it.
                 raise OneByOne
@@ -464,7 +441,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 Settlement(delivery.task, len(delivery.images), spent.cost, spent.note)
                 for delivery, spent in zip(deliveries, costs, strict=True)
             ]
-            self._settle(sql, "succeeded", settlements, held)
+            self.budget.settle(sql, "succeeded", settlements, held)
             charges = [
                 # Round up: a reservation must not be too small by a fraction of a millionth.
                 (delivery.task, -(-spent.cost // len(delivery.images)) if spent.believed else 0, delivery.now)
@@ -472,7 +449,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 if len(delivery.images) == delivery.task.images
             ]
             if charges:
-                self._charged(sql, charges)
+                self.budget.record_charges(sql, charges)
             delivered = []
             for delivery, images, spent in zip(deliveries, self._announce(sql, deliveries), costs, strict=True):
                 # Images of an earlier attempt may already be stored.
@@ -482,13 +459,10 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 delivered.append(Delivered(images, warning, spent.cost, spent.note))
         return delivered
 
-    def _spent(self, delivery: Delivery, held_images: int, held: int) -> Counted:
+    def _cost_of(self, delivery: Delivery, held_images: int, held: int) -> Counted:
         """Return what delivered images count, at the price reserved for them rather than the job's present one."""
-        task, cost, count = delivery.task, delivery.cost, len(delivery.images)
-        odd = cost is not None and cost > UNSURE * count * task.price
-        known = self._highest(delivery.now).get((task.model, task.resolution), 0) if odd else 0
-        price = held // held_images if held_images else task.price
-        return counted(cost, count, held=price, estimate=task.price, known=known)
+        price = held // held_images if held_images else delivery.task.price
+        return self.budget.cost_of(delivery.task, len(delivery.images), delivery.cost, delivery.now, price=price)
 
     def delivered_more(
         self, task: TaskRecord, images: Sequence[ImageUrl], *, cost: int | None, now: float, default_expiry: float
@@ -509,15 +483,14 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
             if added <= 0:
                 return 0, 0
             held = -(-paid // before) if before else task.price
-            known = self._highest(now).get((task.model, task.resolution), 0)
-            spent = counted(cost, len(images), held=held, estimate=task.price, known=known)
+            spent = self.budget.cost_of(task, len(images), cost, now, price=held)
             # A cost that a person corrected stays, unless the service names a higher one.
             more = max(spent.cost - paid, 0)
             sql.execute(
                 "UPDATE attempts SET images = ?, cost = ?, cost_note = ? WHERE task = ? AND number = ?",
                 (len(images), paid + more, spent.note, task.id, number),
             )
-            self._add(sql, images=added, cost=more)
+            self.budget.add(sql, images=added, cost=more)
             sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (paid + more, task.id, number))
             rows = {image.index: image for image in self.images(task.id)}
             why = f"{added} more image(s) delivered since it completed"
@@ -599,7 +572,7 @@ class TaskStore(BudgetLedger, ImageStore, AnswerStore):
                 sql, task, TaskState.FAILED, why, now,
                 reason=why, code=code, ended_at=now, failures=task.failures + 1,
             )  # fmt: skip
-            self._release(sql, task, "failed", cost=cost)
+            self.budget.release(sql, task, "failed", cost=cost)
             if retry_at is not None:
                 again = f"trying again after failure {task.failures + 1}"
                 self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)

@@ -182,10 +182,10 @@ class WorkerStore(TaskQueue, TaskStore):
 
         In the given order; a single run gets all of them.
         """
-        if not self.shared or not numbers:
+        if not self._connection.shared or not numbers:
             return self.records(numbers)
         with self.group() as sql:
-            condition, value = self._connection.among("id", numbers)
+            condition, value = self._connection.in_list("id", numbers)
             rows = sql.execute(
                 f"UPDATE tasks SET worker = ? WHERE {condition}{self._free('AND')} RETURNING id",
                 (self._connection.worker, value),
@@ -195,7 +195,7 @@ class WorkerStore(TaskQueue, TaskStore):
 
     def release_tasks(self, but: Collection[int] = ()) -> set[int]:
         """Release this worker's unfinished tasks, `but` for these; return their numbers."""
-        condition, value = self._connection.among("id", but)
+        condition, value = self._connection.in_list("id", but)
         mine = f"{self._mine('AND')} AND NOT {condition}"
         with self.group() as sql:
             return {
@@ -211,7 +211,7 @@ class WorkerStore(TaskQueue, TaskStore):
 
         Planned tasks count if they are selected, and uncertain ones with `resend` unless they are held.
         """
-        condition, value = self._connection.among("tasks.id", but)
+        condition, value = self._connection.in_list("tasks.id", but)
         in_flight = (
             f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
         )
@@ -229,7 +229,7 @@ class WorkerStore(TaskQueue, TaskStore):
     def end_run(self, *, now: float, outcome: str) -> None:
         """Record that the run ended, and why; a worker is removed."""
         with self.group() as sql:
-            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._run))
+            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._database.run))
             if self._connection.worker is not None:
                 self._cut_off_of(sql, self._connection.worker, now)
                 self._merge_totals(sql, self._connection.worker)

@@ -20,6 +20,6 @@ def correct_costs(
     With `noted`, only charges that were marked as odd. Raise `ManifestLocked` or `UsageError`.
     """
     with opened(job) as manifest:
-        charges = [charge for charge in manifest.with_costs(noted=noted) if chooses(json.loads(charge[0].cell))]
-        manifest.correct_cost(charges, cost, time.time())
+        charges = [charge for charge in manifest.budget.charges(noted=noted) if chooses(json.loads(charge[0].cell))]
+        manifest.budget.correct_cost(charges, cost, time.time())
     return list({task.id: task for task, _, _ in charges}.values())

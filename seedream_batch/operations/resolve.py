@@ -156,7 +156,7 @@ def identify_task(job: Job, chooses: CellFilter, task_id: str) -> TaskRecord:
 
 def _is_named(manifest: Manifest, task: TaskRecord, task_id: str) -> bool:
     """Return whether a stored response to the task contains this id."""
-    return any(task_id in possible_ids(answer.kept) for answer in manifest.answers(task.id))
+    return any(task_id in possible_ids(answer.kept) for answer in manifest.answers.of_task(task.id))
 
 
 def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:

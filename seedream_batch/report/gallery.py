@@ -83,7 +83,7 @@ def write_gallery(
             thumbnails.close()
         write_assets(report)
         report.write("data/index.js", script("begin", _index(reader, images, to, records, running=running)))
-        write_page(report, reader.fact("job"))
+        write_page(report, reader.facts.get("job"))
         drop_others(report, [records.grid, records.details])
         thumbnails.drop_others()
     shown = records.states
@@ -144,8 +144,8 @@ def _index(
     """Return what the page loads first."""
     totals = reader.totals()
     return {
-        "job": clean(reader.fact("job")),
-        "id": reader.fact("manifest_id"),
+        "job": clean(reader.facts.get("job")),
+        "id": reader.facts.get("manifest_id"),
         "version": __version__,
         "at": round(time.time(), 3),
         "images": _link(images.spool, to) if images.link is None else images.link,

@@ -103,8 +103,8 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
         workers = reader.workers() if running else []
         going = bool(workers) or (running and run is not None and run.ended_at is None)
         return Status(
-            job=reader.fact("job"),
-            service=reader.fact("service"),
+            job=reader.facts.get("job"),
+            service=reader.facts.get("service"),
             folder=folder,
             tasks=reader.counts(),
             images=reader.image_counts(),

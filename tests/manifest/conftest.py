@@ -12,7 +12,7 @@ import pytest
 from crew import Crew
 
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.image_store import StoredFile
+from seedream_batch.manifest.image_store import Placement, StoredFile
 from seedream_batch.manifest.task_store import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
@@ -78,7 +78,7 @@ class Book:
     @property
     def guards(self):
         """What the database raises where a guard of the schema holds."""
-        return self.manifest._connection.guards
+        return self.manifest.connection.guards
 
     def close(self):
         self.manifest.close()
@@ -109,7 +109,7 @@ class Book:
     def prove(self, task, price=PRICE):
         """From here on the price of requests like this one is known from many charges."""
         with self.manifest.group() as sql:
-            self.manifest._charged(sql, [(task, price, NOW)] * PROVEN)
+            self.manifest.budget.record_charges(sql, [(task, price, NOW)] * PROVEN)
 
     def at(self, state, **changes):
         """A task that has come to some state the way a run brings it there."""
@@ -136,9 +136,13 @@ class Book:
         urls = [ImageUrl(f"https://img.example.com/{task.id}-{number}", expires) for number in range(images)]
         return self.manifest.succeeded(task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
 
+    def place_image(self, image, path, stored):
+        """The file of an image is about to get its name."""
+        self.manifest.record_paths([Placement(image, path, stored, NOW)])
+
     def store(self, image, path, mark="a"):
         """A fetched image under its name."""
-        self.manifest.record_path(image, path, file(mark), NOW)
+        self.place_image(image, path, file(mark))
         self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
         return self.manifest.images(image.task)[image.index - 1]
 
@@ -176,7 +180,7 @@ class Book:
     def sound(self, budget=None):
         """Asserts what always holds."""
         [(held_images, held, images, cost)] = self.peek(
-            f"SELECT {', '.join(TOTALS)} FROM {self.manifest._connection.totals}"
+            f"SELECT {', '.join(TOTALS)} FROM {self.manifest.connection.totals}"
         )
         columns = ", ".join(f"coalesce(sum({name}), 0)" for name in TOTALS)
         sums = f"SELECT {columns} FROM attempts"

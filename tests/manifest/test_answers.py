@@ -22,10 +22,10 @@ def test_an_answer_is_kept_with_its_outcome(book):
     manifest.refused(book.claim(second).task, why="w", code="", now=NOW, kept=kept(2))
     manifest.not_executed(book.claim(third).task, why="w", not_before=NOW, now=NOW, kept=kept(3))
     accepted = manifest.accepted(book.claim(fourth).task, ["t"], deadline=NOW, why="w", now=NOW, kept=kept(4))
-    manifest.keep(accepted, kept(5), NOW + 1)
+    manifest.answers.record(accepted, kept(5), NOW + 1)
     manifest.still_uncertain(manifest.task(first.id), why="w", held=True, now=NOW, kept=kept(6))
-    assert [one.kept for one in manifest.answers(first.id)] == [kept(6), kept(1)]
-    assert [(one.at, one.attempt, one.kind) for one in manifest.answers(accepted.id)] == [
+    assert [one.kept for one in manifest.answers.of_task(first.id)] == [kept(6), kept(1)]
+    assert [(one.at, one.attempt, one.kind) for one in manifest.answers.of_task(accepted.id)] == [
         (NOW + 1, 1, "poll"),
         (NOW, 1, "submission"),
     ]
@@ -44,13 +44,15 @@ def test_an_outcome_that_is_not_recorded_keeps_no_answer(book):
     book.manifest.refused(claimed, why="w", code="", now=NOW)
     with pytest.raises(StaleTransition):
         book.manifest.uncertain(claimed, why="w", code="", held=False, now=NOW, kept=kept(1))
-    assert book.manifest.answers(task.id) == []
+    assert book.manifest.answers.of_task(task.id) == []
 
 
 def test_the_last_answers_of_each_task_are_kept(book):
     first, second = book.tasks(2)
     for number in range(MOST + 3):
-        book.manifest.keep(first, kept(number), NOW)
-    book.manifest.keep(second, kept(99), NOW)
-    assert [one.kept.why for one in book.manifest.answers(first.id)] == [f"why {n}" for n in range(MOST + 2, 2, -1)]
-    assert [one.kept for one in book.manifest.answers(second.id)] == [kept(99)]
+        book.manifest.answers.record(first, kept(number), NOW)
+    book.manifest.answers.record(second, kept(99), NOW)
+    assert [one.kept.why for one in book.manifest.answers.of_task(first.id)] == [
+        f"why {n}" for n in range(MOST + 2, 2, -1)
+    ]
+    assert [one.kept for one in book.manifest.answers.of_task(second.id)] == [kept(99)]

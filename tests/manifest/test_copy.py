@@ -8,8 +8,8 @@ import pytest
 
 from seedream_batch.errors import ManifestLocked, StorageError, UsageError
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.base_store import MOVED_TO
 from seedream_batch.manifest.copy import TABLES, copy_manifest
+from seedream_batch.manifest.facts import MOVED_TO
 from seedream_batch.manifest.run_lock import run_lock
 from seedream_batch.model.locations import name_of
 from seedream_batch.model.outcome import Kept
@@ -34,7 +34,7 @@ def other(tmp_path):
 def filled(book):
     """A job in the middle of its work."""
     book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
-    book.manifest.set_facts({"job": "foxes", "service": "https://x"})
+    book.manifest.facts.set({"job": "foxes", "service": "https://x"})
     first, second, third, *_ = book.tasks(6)
     accepted = book.manifest.accepted(book.claim(first).task, ["t1"], deadline=NOW + 9, why="w", now=NOW)
     [image] = book.deliver(accepted)
@@ -108,7 +108,7 @@ def test_the_old_one_is_marked_and_goes_nowhere_else(book, other):
     target = other()
     copy_manifest(book.place, target)
     book.reopen()
-    assert book.manifest.fact(MOVED_TO) == name_of(target)
+    assert book.manifest.facts.get(MOVED_TO) == name_of(target)
     book.manifest.close()
     # The same once more is as good as done.
     assert copy_manifest(book.place, target) == 6
@@ -128,7 +128,7 @@ def test_what_is_there_is_not_overwritten(book, other):
         copy_manifest(book.place, target.place)
     assert target.dump() == before
     book.reopen()
-    assert book.manifest.fact(MOVED_TO) == ""
+    assert book.manifest.facts.get(MOVED_TO) == ""
 
 
 def test_a_copy_that_was_cut_off_is_begun_again(book, other, monkeypatch):
@@ -166,7 +166,7 @@ def test_a_copy_that_fails_leaves_the_old_one_in_use(book, other, monkeypatch):
         with pytest.raises(StorageError, match="no space"):
             copy_manifest(book.place, target)
     book.reopen()
-    assert book.manifest.fact(MOVED_TO) == ""
+    assert book.manifest.facts.get(MOVED_TO) == ""
 
 
 def test_what_cannot_be_copied(book, other, tmp_path):

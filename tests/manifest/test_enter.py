@@ -150,7 +150,7 @@ def test_a_dropped_task_that_comes_back_aims_again(book):
 def test_a_file_that_was_placed_before_a_kill_is_aimed_too(book):
     # The name was given, the word that it is stored was not; then somebody edited the path.
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
-    book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
+    book.place_image(image, "fox/1.png", book.file())
     assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
     assert book.manifest.moving() == [], "not before it is known to be there"
     book.manifest.move_image(image, ImageState.STORED, "stored", NOW)
@@ -159,7 +159,7 @@ def test_a_file_that_was_placed_before_a_kill_is_aimed_too(book):
 
 def test_a_file_that_is_fetched_anew_goes_where_the_job_wants_it_now(book):
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
-    book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
+    book.place_image(image, "fox/1.png", book.file())
     book.enter(book.spec(1, paths=("hare/1",)))
     book.store(book.manifest.images(1)[0], "hare/1.png")
     assert targets(book) == [("hare/1.png", None)]

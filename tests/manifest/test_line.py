@@ -40,7 +40,7 @@ def cut(manifest, superuser):
     """Ends the manifest's session on the server."""
 
     def now():
-        pid = manifest._connection._raw.info.backend_pid
+        pid = manifest.connection._raw.info.backend_pid
         superuser.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
     return now
@@ -48,8 +48,8 @@ def cut(manifest, superuser):
 
 def add_one(manifest):
     """A change of which it is seen how often it was made."""
-    count = int(manifest.fact("count") or 0) + 1
-    manifest.set_facts({"count": str(count)})
+    count = int(manifest.facts.get("count") or 0) + 1
+    manifest.facts.set({"count": str(count)})
     return count
 
 
@@ -57,7 +57,7 @@ def done(manifest, *calls):
     async def main():
         writer = ManifestWriter(manifest)
         try:
-            return await asyncio.gather(*map(writer.do, calls), return_exceptions=True)
+            return await asyncio.gather(*(writer.do(call, manifest) for call in calls), return_exceptions=True)
         finally:
             await writer.close()
 
@@ -81,7 +81,7 @@ def once(connection, meet):
 def test_a_line_that_breaks_before_anything(manifest, cut):
     cut()
     assert done(manifest, add_one, add_one) == [1, 2]
-    assert manifest.fact("count") == "2"
+    assert manifest.facts.get("count") == "2"
 
 
 @pytest.mark.quick
@@ -96,7 +96,7 @@ def test_a_line_that_breaks_within_a_call(manifest, cut):
         return add_one(manifest)
 
     assert done(manifest, call) == [2]
-    assert manifest.fact("count") == "2"
+    assert manifest.facts.get("count") == "2"
 
 
 def test_a_commit_that_does_not_arrive_is_made(manifest, cut):
@@ -104,9 +104,9 @@ def test_a_commit_that_does_not_arrive_is_made(manifest, cut):
         cut()
         return execute("COMMIT")
 
-    once(manifest._connection, meet)
+    once(manifest.connection, meet)
     assert done(manifest, add_one) == [1]
-    assert manifest.fact("count") == "1"
+    assert manifest.facts.get("count") == "1"
 
 
 @pytest.mark.quick
@@ -116,9 +116,9 @@ def test_a_commit_whose_answer_is_lost_is_made_once(manifest, cut):
         cut()
         return execute("SELECT 1")
 
-    once(manifest._connection, meet)
+    once(manifest.connection, meet)
     assert done(manifest, add_one) == [1]
-    assert manifest.fact("count") == "1"
+    assert manifest.facts.get("count") == "1"
 
 
 def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser, monkeypatch):
@@ -127,7 +127,7 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
         cut()
         return execute("SELECT 1")
 
-    connection = manifest._connection
+    connection = manifest.connection
     own_tasks, broken = connection._take_up, []
 
     def breaking(raw):
@@ -139,7 +139,7 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
     monkeypatch.setattr(connection, "_take_up", breaking)
     once(connection, meet)
     assert done(manifest, add_one) == [1]
-    assert manifest.fact("count") == "1"
+    assert manifest.facts.get("count") == "1"
     assert len(broken) == 3
 
 
@@ -159,7 +159,7 @@ def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, go
             told = []
             for number in (1, 2, 3):
                 with pytest.raises(ManifestLocked) as error:
-                    await writer.do(lambda m, n=number: m.claim([Intent(n)], Budget(), NOW))
+                    await writer.do(manifest.claim, [Intent(number)], Budget(), NOW)
                 told.append(str(error.value))
             return told
         finally:
@@ -174,7 +174,7 @@ def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, go
 def test_a_session_of_its_own_that_the_server_still_has_is_ended(manifest):
     import psycopg
 
-    connection = manifest._connection
+    connection = manifest.connection
     stuck = connection._raw
     # The client's end of the line is gone, and the server has heard nothing.
     connection._raw = psycopg.connect(connection._server.url)
@@ -191,9 +191,9 @@ def test_a_line_that_always_breaks_is_left_when_that_is_asked_for(manifest, cut)
     def call(_):
         tries.append(1)
         if len(tries) == 3:
-            threading.Timer(0.2, manifest.abort_retries).start()
+            threading.Timer(0.2, manifest.connection.abort_retries).start()
         cut()
-        return manifest.fact("count")
+        return manifest.facts.get("count")
 
     [outcome] = done(manifest, call)
     assert isinstance(outcome, ConnectionLost)
@@ -218,8 +218,8 @@ def test_settings_of_the_user_do_not_count(manifest, superuser, cut):
     superuser.execute("ALTER ROLE tests SET synchronous_commit TO off")
     try:
         cut()
-        assert done(manifest, lambda m: m._connection.rows("SELECT pg_sleep(0.2)") and 1) == [1]
-        assert manifest._connection.rows("SHOW synchronous_commit") == [("on",)]
+        assert done(manifest, lambda m: m.connection.rows("SELECT pg_sleep(0.2)") and 1) == [1]
+        assert manifest.connection.rows("SHOW synchronous_commit") == [("on",)]
     finally:
         superuser.execute("ALTER ROLE tests RESET ALL")
 

@@ -133,7 +133,7 @@ class Events(RuleBasedStateMachine):
             return
         path = f"{self.manifest.task(image.task).paths[0]}-{image.index}.png"
         if self.manifest.owner(path) is None:
-            self.manifest.record_path(image, path, self.book.file(), NOW)
+            self.book.place_image(image, path, self.book.file())
             if word:
                 self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
 

@@ -45,7 +45,7 @@ def test_what_was_not_executed_keeps_its_key_and_body(book, body):
     first = book.claim(book.tasks()[0], body)
     for _ in range(3):
         book.manifest.not_executed(first.task, why="429", not_before=NOW, now=NOW)
-        assert book.manifest.totals() == Totals()
+        assert book.manifest.budget.totals() == Totals()
         again = book.claim(book.manifest.task(1), body)
         assert (again.key, again.body, again.task.attempt) == (first.key, first.body, 1)
         first = again
@@ -131,7 +131,7 @@ def test_the_identity_of_a_manifest_stays(book):
 def test_what_each_state_holds(book, state):
     holds = state in {S.SUBMITTING, S.UNCERTAIN, S.ACCEPTED, S.LOST}
     book.at(state, images=2)
-    assert book.manifest.totals() == (Totals(2, 2 * book.PRICE) if holds else Totals())
+    assert book.manifest.budget.totals() == (Totals(2, 2 * book.PRICE) if holds else Totals())
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_what_was_delivered_is_what_counts(book, asked, delivered, cost, spent):
     task = accept(book, book.claim(book.manifest.task(1)).task)
     images = deliver(book, task, delivered, cost)
     assert [image.index for image in images] == list(range(1, delivered + 1))
-    assert book.manifest.totals() == Totals(0, 0, delivered, spent)
+    assert book.manifest.budget.totals() == Totals(0, 0, delivered, spent)
     task = book.manifest.task(1)
     assert task.cost == spent
     assert bool(task.reason) == (asked != delivered), "a partial delivery says so"
@@ -166,7 +166,7 @@ def test_without_a_cost_it_is_the_price_at_which_it_was_bought(book):
     task = accept(book, book.claim(book.at(S.PLANNED), budget=Budget(max_cost=book.PRICE)).task)
     book.enter(book.spec(1, price=90_000))
     deliver(book, book.manifest.task(task.id), 1, None)
-    assert book.manifest.totals().cost == book.PRICE, "an edited price does not lift what is spent over the cap"
+    assert book.manifest.budget.totals().cost == book.PRICE, "an edited price does not lift what is spent over the cap"
 
 
 def test_a_link_without_an_expiry_gets_the_usual_one(book):
@@ -216,10 +216,10 @@ def test_a_real_price_wins_over_the_estimate(book):
     budget = Budget(max_cost=50_001 + 50_000)
     assert book.manifest.claim([Intent(2)], budget, NOW).claims == ()
     book.claim(book.manifest.task(2))
-    assert book.manifest.totals().reserved == 50_001
+    assert book.manifest.budget.totals().reserved == 50_001
     book.enter(*(book.spec(number) for number in (1, 2, 3)), book.spec(4, resolution="4K", price=70_000))
     book.claim(book.manifest.task(4))
-    assert book.manifest.totals().reserved == 50_001 + 70_000, "another resolution has its own price"
+    assert book.manifest.budget.totals().reserved == 50_001 + 70_000, "another resolution has its own price"
 
 
 def succeed(count, cost):
@@ -272,7 +272,7 @@ def test_spent_and_reserved_stay_within_the_caps(open_book, steps, sizes, max_im
             book.manifest.claim([Intent(number)], budget, NOW)
         elif step in MOVES.get(task.state, {}):
             MOVES[task.state][step](book, task)
-        totals = book.manifest.totals()
+        totals = book.manifest.budget.totals()
         assert max_images is None or totals.reserved_images + totals.images <= max_images
         assert max_cost is None or totals.reserved + totals.cost <= max_cost
     book.sound(budget)
@@ -314,7 +314,7 @@ def test_the_ledger_of_the_service_stays_within_the_cap(open_book, prices, estim
                 waiting.remove(claim.task.id)
                 in_flight.append(accept(book, claim.task))
                 ledger += real[claim.task.size]
-            if not before and waiting and book.manifest.totals().cost + max(estimate, *prices) <= CAP:
+            if not before and waiting and book.manifest.budget.totals().cost + max(estimate, *prices) <= CAP:
                 assert claims, "one may always go out alone"
             if claims:
                 alone = real[claims[0].task.size] if before == 0 and len(claims) == 1 else 0
@@ -335,7 +335,7 @@ def test_the_highest_price_of_the_last_days_is_held(book):
     for number, price in ((1, 140_000), (2, 50_000)):
         deliver(book, accept(book, book.claim(book.manifest.task(number)).task), 1, price)
     book.claim(book.manifest.task(3))
-    assert book.manifest.totals().reserved == 140_000
+    assert book.manifest.budget.totals().reserved == 140_000
     assert book.manifest.planned_cost(None) == (1, 50_000), "what is likely is the price of last time"
     week = NOW + (RECENT + 1) * 86_400
     [late] = book.manifest.claim([Intent(4)], Budget(), week).claims
@@ -346,15 +346,15 @@ def test_a_higher_price_raises_what_is_held_and_a_correction_lowers_it(book):
     book.tasks(3)
     first, second = (accept(book, book.claim(book.manifest.task(number)).task) for number in (1, 2))
     deliver(book, first, 1, 35_000_000)
-    assert book.manifest.totals() == Totals(1, 35_000_000, 1, 35_000_000)
-    [(task, number, cost)] = book.manifest.with_costs(noted=True)
+    assert book.manifest.budget.totals() == Totals(1, 35_000_000, 1, 35_000_000)
+    [(task, number, cost)] = book.manifest.budget.charges(noted=True)
     assert (task.id, number, cost) == (1, 1, 35_000_000)
-    book.manifest.correct_cost([(task, number, cost)], 40_000, NOW)
-    assert book.manifest.totals() == Totals(1, 40_000, 1, 40_000)
-    assert book.manifest.with_costs(noted=True) == []
+    book.manifest.budget.correct_cost([(task, number, cost)], 40_000, NOW)
+    assert book.manifest.budget.totals() == Totals(1, 40_000, 1, 40_000)
+    assert book.manifest.budget.charges(noted=True) == []
     assert book.manifest.task(1).cost == 40_000
     deliver(book, second, 1, 40_000)
-    assert book.manifest.totals() == Totals(0, 0, 2, 80_000)
+    assert book.manifest.budget.totals() == Totals(0, 0, 2, 80_000)
 
 
 def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):

@@ -37,7 +37,7 @@ def test_a_new_manifest_is_private(tmp_path, umask):
     before = os.umask(umask)
     try:
         manifest = Manifest(tmp_path / "manifest.db")
-        manifest.set_facts({"job": "a"})
+        manifest.facts.set({"job": "a"})
         modes = {path.name: mode(path) for path in tmp_path.iterdir()}
         manifest.close()
     finally:
@@ -52,7 +52,7 @@ def test_settings_of_the_file(book):
     assert book.peek("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert book.peek("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert book.peek("PRAGMA integrity_check") == [("ok",)]
-    settings = {name: book.manifest._connection._raw.execute(f"PRAGMA {name}").fetchone()[0]
+    settings = {name: book.manifest.connection._raw.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("synchronous", "foreign_keys")}  # fmt: skip
     assert settings == {"synchronous": 2, "foreign_keys": 1}
 
@@ -270,17 +270,17 @@ import os, signal
 from pathlib import Path
 from seedream_batch.manifest import Manifest
 manifest = Manifest(Path({str(path)!r}))
-manifest.set_facts({{"job": "committed"}})
+manifest.facts.set({{"job": "committed"}})
 with manifest.group():
-    manifest.set_facts({{"job": "not committed"}})
+    manifest.facts.set({{"job": "not committed"}})
     os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
     assert path.with_name("manifest.db-wal").exists()
     with ManifestReader(path) as reader:
-        assert reader.fact("job") == "committed"
+        assert reader.facts.get("job") == "committed"
     manifest = Manifest(path)
-    assert manifest.fact("job") == "committed"
+    assert manifest.facts.get("job") == "committed"
     manifest.close()
 
 
@@ -293,11 +293,11 @@ def test_what_a_reader_tells(book):
     stored = book.store(image, "fox/1.png")
     book.manifest.lost(book.manifest.accepted(book.claim(second).task, ["t2"], deadline=NOW, why="w", now=NOW),
                        why="404", now=NOW)  # fmt: skip
-    book.manifest.set_facts({"job": "foxes"})
+    book.manifest.facts.set({"job": "foxes"})
     book.enter(*(book.spec(number) for number in (1, 2)))
     with ManifestReader(book.place) as reader:
-        assert reader.fact("job") == "foxes"
-        assert reader.fact("nothing") == ""
+        assert reader.facts.get("job") == "foxes"
+        assert reader.facts.get("nothing") == ""
         last = reader.last_run()
         assert (last.id, last.pid, last.host, last.ended_at, last.outcome) == (run, 7, "box", None, None)
         assert reader.counts() == {TaskState.SUCCEEDED: 1, TaskState.LOST: 1}

@@ -190,7 +190,7 @@ def test_recovering(book):
     left = book.manifest.task(2)
     assert (left.reason, left.held) == ("the run ended between sending and an answer", False)
     assert book.peek("SELECT outcome FROM attempts ORDER BY task") == [("accepted",), ("uncertain",), ("uncertain",)]
-    assert book.manifest.totals().reserved_images == 3, "what may have been paid stays reserved"
+    assert book.manifest.budget.totals().reserved_images == 3, "what may have been paid stays reserved"
     assert book.manifest.recover(NOW) == 0
 
 
@@ -224,7 +224,7 @@ def test_events_name_the_run_and_are_never_changed(book):
     before = book.dump()
     for change in ("UPDATE events SET why = ''", "DELETE FROM events", "UPDATE events SET id = id + 1"):
         with pytest.raises(book.guards, match="append-only"):
-            book.manifest._connection.sql.execute(change)
+            book.manifest.connection.sql.execute(change)
     assert book.dump() == before
 
 
@@ -250,7 +250,7 @@ def image_at(book, state):
 def test_every_move_of_an_image(book, old, new):
     image = image_at(book, old)
     if new is ImageState.STORED and old is ImageState.ANNOUNCED:
-        book.manifest.record_path(image, "fox/1.png", book.file(), NOW)
+        book.place_image(image, "fox/1.png", book.file())
     before = book.dump()
     if new in IMAGE_EDGES[old]:
         book.manifest.move_image(image, new, "why", NOW)
@@ -274,7 +274,7 @@ def test_an_image_record_that_is_out_of_date(book, actual, claimed):
         with pytest.raises(StaleTransition):
             book.manifest.move_image(image, new, "why", NOW)
     with pytest.raises(StaleTransition):
-        book.manifest.record_path(image, "fox/2.png", book.file("b"), NOW)
+        book.place_image(image, "fox/2.png", book.file("b"))
     assert book.dump() == before
 
 
@@ -291,14 +291,14 @@ def test_placing_what_cannot_be_stored(book, state):
     image = image_at(book, state)
     before = book.dump()
     with pytest.raises(StaleTransition):
-        book.manifest.record_path(image, "fox/9.png", book.file("b"), NOW)
+        book.place_image(image, "fox/9.png", book.file("b"))
     assert book.dump() == before
 
 
 def test_placing_twice_is_trying_again(book):
     image = image_at(book, ImageState.ANNOUNCED)
-    book.manifest.record_path(image, "fox/1.png", book.file("a"), NOW)
-    book.manifest.record_path(image, "fox/1.jpg", book.file("b", format="JPEG"), NOW)
+    book.place_image(image, "fox/1.png", book.file("a"))
+    book.place_image(image, "fox/1.jpg", book.file("b", format="JPEG"))
     [image] = book.manifest.images(image.task)
     assert (image.state, image.path, image.sha256, image.format) == (
         ImageState.ANNOUNCED,
@@ -355,7 +355,7 @@ def test_two_stored_images_have_two_paths(book):
         accepted = book.manifest.accepted(book.claim(task).task, [f"t{task.id}"], deadline=NOW, why="w", now=NOW)
         images += book.deliver(accepted)
     first = book.store(images[0], "fox/1.png", "a")
-    book.manifest.record_path(images[1], "fox/1.png", book.file("b"), NOW)
+    book.place_image(images[1], "fox/1.png", book.file("b"))
     before = book.dump()
     with pytest.raises(book.guards):
         book.manifest.move_image(images[1], ImageState.STORED, "stored", NOW)
@@ -382,10 +382,10 @@ def test_announced_images_come_soonest_first(book):
 def test_what_is_in_flight_is_found_without_a_look_at_all_the_rest(book):
     told = []
     book.tasks(3)
-    book.manifest._connection._raw.set_trace_callback(told.append)
+    book.manifest.connection._raw.set_trace_callback(told.append)
     book.manifest.to_fetch()
     book.manifest.numbers(S.ACCEPTED)
-    book.manifest._connection._raw.set_trace_callback(None)
+    book.manifest.connection._raw.set_trace_callback(None)
     plans = [" ".join(row[3] for row in book.peek(f"EXPLAIN QUERY PLAN {one}")) for one in told]
     assert "USING INDEX images_open" in plans[0]
     assert "USING INDEX tasks_open" in plans[1]
@@ -410,7 +410,7 @@ def test_uploads_are_remembered_for_each_service_until_they_end(book):
 
 def test_how_long_tasks_took_is_handed_on(book):
     with ManifestReader(book.place) as reader:
-        assert reader.task_times() == {}
+        assert reader.facts.task_times() == {}
         for times in ({"2K": [20.0, 19.5]}, {"2K": [21.0], "4K": [60.0]}):
-            book.manifest.keep_task_times(times)
-            assert reader.task_times() == times
+            book.manifest.facts.set_task_times(times)
+            assert reader.facts.task_times() == times

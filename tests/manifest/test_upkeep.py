@@ -77,7 +77,7 @@ def test_what_is_stored_is_not_announced_anew(book, series):
     images = again(book, book.manifest.task(task.id))
     assert [image.state for image in images] == [I.STORED, I.ANNOUNCED, I.STORED]
     assert (images[1].tries, images[1].reason) == (0, "")
-    assert book.manifest.totals().cost == 6 * book.PRICE
+    assert book.manifest.budget.totals().cost == 6 * book.PRICE
     assert book.manifest.delivered(task.id) == 3
 
 
@@ -132,14 +132,14 @@ def test_a_file_at_a_place_that_is_anothers_is_not_taken_back(book, series):
 @pytest.mark.quick
 def test_prune_keeps_the_account(book, series):
     book.enter()
-    totals, attempts = book.manifest.totals(), book.peek("SELECT * FROM attempts")
+    totals, attempts = book.manifest.budget.totals(), book.peek("SELECT * FROM attempts")
     [(task, images)] = book.manifest.to_prune(0, 10)
     assert len(images) == 3
     book.manifest.prune([task], NOW)
     assert book.manifest.images(series.id) == []
     pruned = book.manifest.task(series.id)
     assert (pruned.state, pruned.ordinal, pruned.reason) == (S.PLANNED, None, PRUNED)
-    assert (book.manifest.totals(), book.peek("SELECT * FROM attempts")) == (totals, attempts)
+    assert (book.manifest.budget.totals(), book.peek("SELECT * FROM attempts")) == (totals, attempts)
     assert book.manifest.due(9, NOW) == [], "the job does not have it"
     book.enter(book.spec(1, images=3))
     [image, *_] = again(book, book.manifest.due(9, NOW)[0])

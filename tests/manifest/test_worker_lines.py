@@ -16,24 +16,24 @@ from seedream_batch.manifest.db.connection import CLOCK
 def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first, second = crew(), crew()
     first.due(3, NOW)
-    first._connection._raw.close()
-    while second._connection.present() != [second._run]:
+    first.connection._raw.close()
+    while second.connection.present() != [second.run]:
         pass
     assert len(second.send_heartbeat(NOW, "another machine").others) == 1
-    [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
+    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
     assert gone
-    assert not first.again()
+    assert not first.connection.reconnect()
     assert len(second.send_heartbeat(NOW, "another machine").others) == 1
-    [(gone,)] = second._connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first._run,))
+    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
     assert not gone
-    first._connection._raw.close()
-    while second._connection.present() != [second._run]:
+    first.connection._raw.close()
+    while second.connection.present() != [second.run]:
         pass
     second.send_heartbeat(NOW, "another machine")
-    second._connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
+    second.connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
     assert len(second.send_heartbeat(NOW, "another machine").others) == 0
     with pytest.raises(ManifestLocked):
-        first.again()
+        first.connection.reconnect()
 
 
 def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
@@ -54,7 +54,7 @@ def test_whoever_keeps_others_out_does_so_on_a_new_line(crew):
     first, second = crew(), crew()
     first.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
-    first.again()
+    first.connection.reconnect()
     asks = []
 
     def wait():
@@ -71,7 +71,7 @@ def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     cut(first)
     second.lock_startup(lambda: None)
     with pytest.raises(ManifestLocked, match="another worker has begun"):
-        first.again()
+        first.connection.reconnect()
 
 
 def test_making_the_tasks_for_long_is_no_silence(crew, spec_of):
@@ -93,7 +93,7 @@ def test_whether_one_that_begins_is_a_worker(crew):
     crew()
     second = crew()
     beginning = Manifest(crew.place, shared=True)
-    session = beginning._connection._raw.info.backend_pid
+    session = beginning.connection._raw.info.backend_pid
     try:
         assert second.starting_worker() is None
         beginning.lock_startup(lambda: pytest.fail("nobody else does"))
@@ -109,20 +109,20 @@ def test_whether_one_that_begins_is_a_worker(crew):
 def test_a_table_that_is_locked_for_long_is_waited_for(crew):
     """As an administrator does who makes an index."""
     worker = crew()
-    worker._connection.sql.execute("SET lock_timeout TO 50")
+    worker.connection.sql.execute("SET lock_timeout TO 50")
     outside = crew()
     tries = []
 
-    def due(manifest):
+    def due():
         tries.append(1)
         if len(tries) == 3:
-            outside._connection.sql.execute("ROLLBACK")
-        return manifest.due(1, NOW)
+            outside.connection.sql.execute("ROLLBACK")
+        return worker.due(1, NOW)
 
     async def wait():
         writer = ManifestWriter(worker)
         try:
-            outside._connection.sql.execute("BEGIN; LOCK TABLE tasks")
+            outside.connection.sql.execute("BEGIN; LOCK TABLE tasks")
             return await writer.do(due)
         finally:
             await writer.close()
@@ -144,20 +144,20 @@ def test_one_alone_hears_that_workers_came_and_went(crew):
         cut(alone)
         comes_and_goes(crew)
         with pytest.raises(ManifestLocked, match="another run has had"):
-            alone.again()
+            alone.connection.reconnect()
     finally:
         alone.close()
 
 
 def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     worker = crew()
-    worker._connection.sql.execute("SET lock_timeout TO 50")
+    worker.connection.sql.execute("SET lock_timeout TO 50")
     burying = crew()
     with burying.group():
-        assert burying._connection.may_expire(worker._run)
+        assert burying.connection.may_expire(worker.run)
         with pytest.raises(Collision):
             worker.due(1, NOW)
-        assert not worker.in_transaction
+        assert not worker.connection.in_transaction
     assert numbers(worker.due(1, NOW)) == [1]
 
 

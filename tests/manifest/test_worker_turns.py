@@ -43,7 +43,7 @@ def test_turns_are_shared(crew):
 
 def test_a_pause_is_everybodys(crew):
     first, second = crew(), crew()
-    clock = first._connection.rows(f"SELECT {CLOCK}")[0][0]
+    clock = first.connection.rows(f"SELECT {CLOCK}")[0][0]
     first.claim([], Budget(), NOW, take=take(10.0, RateFeedback(refused=[(clock, 30.0)])))
     waiting = second.claim(intents(second.due(2, NOW)), Budget(), NOW, take=take(10.0))
     assert waiting.claims == ()
@@ -62,7 +62,7 @@ def test_turns_without_intents_come_first(crew):
 def test_the_pace_is_kept_as_text(crew):
     worker = crew()
     worker.claim(intents(worker.due(1, NOW)), Budget(), NOW, take=take(None))
-    [(state,)] = worker._connection.rows("SELECT state FROM pace")
+    [(state,)] = worker.connection.rows("SELECT state FROM pace")
     assert json.loads(state)["rate"] == 8.0
 
 

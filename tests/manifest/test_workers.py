@@ -69,7 +69,7 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     with pytest.raises(ConnectionLost):
         first.accepted(claims[1].task, ["task_2"], deadline=NOW, why="accepted", now=NOW)
     with pytest.raises(Fenced, match="others have taken over its tasks"):
-        first.again()
+        first.connection.reconnect()
     with pytest.raises(Fenced, match="others have taken over its tasks"):
         first.accepted(claims[1].task, ["task_2"], deadline=NOW, why="accepted", now=NOW)
     with pytest.raises(Fenced):
@@ -77,7 +77,7 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     with pytest.raises(Fenced):
         first.send_heartbeat(NOW, HERE)
     assert second.task(2).task_ids == ()
-    totals = second.totals()
+    totals = second.budget.totals()
     assert (totals.reserved_images, totals.images) == (2, 0)
 
 
@@ -85,7 +85,7 @@ def test_one_goes_while_another_one_comes(crew):
     first, second = crew(), crew()
     silence(second, first)
     third = crew()
-    assert second.send_heartbeat(NOW, HERE) == Beat(frozenset([third._run]), expired=1, in_doubt=0)
+    assert second.send_heartbeat(NOW, HERE) == Beat(frozenset([third.run]), expired=1, in_doubt=0)
 
 
 def test_ids_that_come_too_late_are_known_by_their_key(crew):
@@ -117,7 +117,7 @@ def test_one_whose_process_is_gone_is_taken_away_at_once_on_its_own_machine(crew
     first.claim(intents(tasks), Budget(), NOW)
     assert len(second.send_heartbeat(NOW, HERE).others) == 1, "its session is there"
     first.close()
-    while second._connection.present() != [second._run]:
+    while second.connection.present() != [second.run]:
         pass
     assert len(second.send_heartbeat(NOW, "another machine").others) == 1, "there nothing is known of its process"
     assert second.send_heartbeat(NOW, HERE).in_doubt == 3
@@ -130,14 +130,14 @@ def test_the_budget_is_shared(crew):
     theirs = second.claim(intents(second.due(4, NOW)), budget, NOW)
     assert (len(mine.claims), len(theirs.claims)) == (3, 2)
     assert theirs.stopped_by == "budget.max_images 5"
-    assert first.totals() == second.totals()
-    assert first.totals().reserved_images == 5
+    assert first.budget.totals() == second.budget.totals()
+    assert first.budget.totals().reserved_images == 5
     first.not_executed(mine.claims[0].task, why="refused", not_before=0.0, now=NOW)
     assert len(second.claim(intents(second.due(2, NOW)), budget, NOW).claims) == 1
     first.end_run(now=NOW, outcome="finished")
-    assert second.totals().reserved_images == 5
+    assert second.budget.totals().reserved_images == 5
     second.end_run(now=NOW, outcome="finished")
-    assert second.totals().reserved_images == 5
+    assert second.budget.totals().reserved_images == 5
 
 
 def test_a_new_price_raises_what_others_hold(crew):
@@ -153,7 +153,7 @@ def test_a_new_price_raises_what_others_hold(crew):
         now=NOW,
         default_expiry=NOW,
     )
-    totals = second.totals()
+    totals = second.budget.totals()
     assert (totals.reserved_images, totals.reserved, totals.cost) == (2, 100_000, 50_000)
 
 
@@ -175,7 +175,7 @@ def test_a_person_waits_for_workers_that_were_cut_off(crew):
     try:
         assert alone.others() == []
         assert [task.state for task in alone.tasks(TaskState.UNCERTAIN)] == [TaskState.UNCERTAIN] * 2
-        assert alone.totals().reserved_images == 2
+        assert alone.budget.totals().reserved_images == 2
         assert alone.was_cut_off()
     finally:
         alone.close()
@@ -211,5 +211,5 @@ def test_what_is_freed_is_what_is_held_by_then(crew, until):
             )  # fmt: skip
             until(lambda: waits(crew.place))
         given_back.result()
-    totals = first.totals()
+    totals = first.budget.totals()
     assert (totals.reserved_images, totals.reserved, totals.images, totals.cost) == (0, 0, 1, 50_000)

@@ -7,9 +7,8 @@ import threading
 import pytest
 
 from seedream_batch.errors import ManifestBusy, ManifestError, StaleTransition, StorageError
-from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
-from seedream_batch.manifest.base_store import OneByOne
+from seedream_batch.manifest.database import OneByOne
 from seedream_batch.manifest.db import sqlite
 from seedream_batch.manifest.image_store import Placement, Storing
 from seedream_batch.manifest.task_store import Acceptance, Delivery, Intent
@@ -22,7 +21,7 @@ NOW = 1_800_000_000.0
 
 def at_commits(book, meet):
     """Calls something right before each commit from here on, on the thread that makes it."""
-    connection = book.manifest._connection
+    connection = book.manifest.connection
     commit = type(connection).commit
 
     def met():
@@ -67,9 +66,9 @@ async def together(writer, *calls):
     return await asyncio.gather(*map(writer.do, calls), return_exceptions=True)
 
 
-def note(value):
-    def call(manifest):
-        manifest.set_facts({f"note {value}": str(value)})
+def note(book, value):
+    def call():
+        book.manifest.facts.set({f"note {value}": str(value)})
         return value
 
     return call
@@ -91,7 +90,7 @@ def test_a_result_comes_after_the_commit(book):
 
     async def work(writer):
         async def one(number):
-            claimed = await writer.do(lambda m: m.claim([Intent(number)], Budget(), NOW))
+            claimed = await writer.do(lambda: book.manifest.claim([Intent(number)], Budget(), NOW))
             key = claimed.claims[0].key
             # Another connection sees it at the very moment in which the POST would go out.
             assert book.peek("SELECT key FROM attempts WHERE task = ?", number) == [(key,)]
@@ -104,7 +103,7 @@ def test_a_result_comes_after_the_commit(book):
 def test_results_of_a_shared_transaction_come_after_its_commit(book):
     async def work(writer):
         async def one(number):
-            assert await writer.do(note(number)) == number
+            assert await writer.do(note(book, number)) == number
             return len(noted(book))
 
         gate = Gate(book)
@@ -121,9 +120,9 @@ def test_results_of_a_shared_transaction_come_after_its_commit(book):
 def test_calls_that_are_made_during_a_commit_share_the_next_one(book):
     async def work(writer):
         gate = Gate(book)
-        first = asyncio.create_task(writer.do(note("first")))
+        first = asyncio.create_task(writer.do(note(book, "first")))
         await gate.reached.wait()
-        waiting = [asyncio.create_task(writer.do(note(number))) for number in range(100)]
+        waiting = [asyncio.create_task(writer.do(note(book, number))) for number in range(100)]
         await asyncio.sleep(0)
         gate.open()
         await asyncio.gather(first, *waiting)
@@ -136,7 +135,7 @@ def test_calls_that_are_made_during_a_commit_share_the_next_one(book):
 def test_calls_that_arrive_together_share_a_commit(book):
     async def work(writer):
         seen = commits(book)
-        assert await together(writer, *(note(number) for number in range(100))) == list(range(100))
+        assert await together(writer, *(note(book, number) for number in range(100))) == list(range(100))
         return len(seen)
 
     assert with_writer(book, work) == 1
@@ -147,7 +146,7 @@ def test_calls_that_arrive_together_share_a_commit(book):
 def test_a_group_has_a_bound(book, most):
     async def work(writer):
         seen = commits(book)
-        assert await together(writer, *(note(number) for number in range(21))) == list(range(21))
+        assert await together(writer, *(note(book, number) for number in range(21))) == list(range(21))
         return len(seen)
 
     assert with_writer(book, work, most_together=most) == 21 // most
@@ -156,7 +155,7 @@ def test_a_group_has_a_bound(book, most):
 def traced(book):
     """The first words of the statements from here on."""
     seen = []
-    book.manifest._connection._raw.set_trace_callback(lambda statement: seen.append(statement.split()[0]))
+    book.manifest.connection._raw.set_trace_callback(lambda statement: seen.append(statement.split()[0]))
     return seen
 
 
@@ -164,7 +163,7 @@ def traced(book):
 def test_calls_that_succeed_share_a_transaction_without_savepoints(book):
     async def work(writer):
         seen = traced(book)
-        await together(writer, *(note(number) for number in range(10)))
+        await together(writer, *(note(book, number) for number in range(10)))
         return list(seen)
 
     assert with_writer(book, work) == ["BEGIN", *["INSERT"] * 10, "COMMIT"]
@@ -174,9 +173,9 @@ def test_calls_that_succeed_share_a_transaction_without_savepoints(book):
 def test_calls_that_only_read_need_no_transaction(book):
     async def work(writer):
         seen = traced(book)
-        facts = await asyncio.gather(*(writer.read(Manifest.fact, "manifest_id") for _ in range(3)))
+        facts = await asyncio.gather(*(writer.read(writer.manifest.facts.get, "manifest_id") for _ in range(3)))
         with pytest.raises(KeyError):
-            await writer.read(lambda _: {}["nothing"])
+            await writer.read(lambda: {}["nothing"])
         return facts, list(seen)
 
     assert with_writer(book, work) == ([book.manifest.id] * 3, ["SELECT"] * 3)
@@ -185,12 +184,12 @@ def test_calls_that_only_read_need_no_transaction(book):
 def test_items_for_one_method_share_a_call(book):
     seen = []
 
-    def method(_, items):
+    def method(items):
         seen.append(items)
         return [item + 1 for item in items]
 
     async def work(writer):
-        calls = [call for number in range(5) for call in (writer.join(method, number), writer.do(note(number)))]
+        calls = [call for number in range(5) for call in (writer.join(method, number), writer.do(note(book, number)))]
         return await asyncio.gather(*calls)
 
     assert with_writer(book, work)[::2] == [1, 2, 3, 4, 5]
@@ -199,9 +198,9 @@ def test_items_for_one_method_share_a_call(book):
 
 @pytest.mark.parametrize("reads", [True, False])
 def test_items_that_cannot_be_handled_together_fail_by_themselves(book, reads):
-    def method(manifest, items):
+    def method(items):
         if not reads:
-            manifest.set_facts({f"note {item}": "x" for item in items})
+            book.manifest.facts.set({f"note {item}": "x" for item in items})
         if len(items) > 1:
             raise OneByOne
         return [1 / item for item in items]
@@ -225,7 +224,7 @@ async def lived_through(writer, book):
     manifest.enter([*specs, book.spec(11, images=20), book.spec(12)], NOW)
     book.prove(manifest.task(1))
 
-    def claim_each(manifest, intents):
+    def claim_each(intents):
         return manifest.claim_each(intents, budget, NOW)
 
     async def asked(method, items):
@@ -237,11 +236,11 @@ async def lived_through(writer, book):
     for names in (lambda task: f"task_{task.id}", lambda task: f"task_{max(task.id, 6)}"):
         # One after the other with ids of their own, and then some with the same.
         now, tasks = (tasks[:4], tasks[4:]) if names(tasks[0]) == "task_1" else (tasks, [])
-        accepted = await asked(Manifest.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now])
+        accepted = await asked(manifest.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now])
         costs = {2: 2 * book.PRICE, 3: 2 * book.PRICE, 4: None, 6: 0, 7: 10**9}
         for half in (accepted[:2], accepted[2:]):
             delivered = await asked(
-                Manifest.succeed_all,
+                manifest.succeed_all,
                 [
                     Delivery(
                         one, [ImageUrl(f"https://x/{one.id}-{n}", None) for n in range(one.images - (one.id == 4))],
@@ -255,8 +254,8 @@ async def lived_through(writer, book):
             paths = [f"fox/{one.task}-{one.index}.png" for one in images]
             place = [Placement(*one, NOW) for one in zip(images, paths, files, strict=True)]
             stored = [Storing(image, file, "w", "", NOW) for image, file in zip(images, files, strict=True)]
-            await asked(lambda m, items: [m.record_paths(items)] * len(items), place)
-            answers += [accepted, delivered, await asked(Manifest.store_all, stored)]
+            await asked(manifest.place_all, place)
+            answers += [accepted, delivered, await asked(manifest.store_all, stored)]
     return answers
 
 
@@ -278,7 +277,7 @@ def test_calls_keep_their_order(book):
     order = []
 
     async def work(writer):
-        calls = [(lambda _, number=number: order.append(number)) for number in range(500)]
+        calls = [(lambda number=number: order.append(number)) for number in range(500)]
         await asyncio.gather(*(writer.do(call) for call in calls))
 
     with_writer(book, work)
@@ -286,41 +285,43 @@ def test_calls_keep_their_order(book):
 
 
 def test_a_call_that_fails_undoes_nothing_of_the_others(book):
-    def half(manifest):
-        manifest.set_facts({"note half": "x"})
+    def half():
+        book.manifest.facts.set({"note half": "x"})
         raise ValueError("halfway")
 
-    def stale(manifest):
-        manifest.set_facts({"note stale": "x"})
-        manifest.recover(NOW)
-        manifest.lost(manifest.task(1), why="w", now=NOW)
+    def stale():
+        book.manifest.facts.set({"note stale": "x"})
+        book.manifest.recover(NOW)
+        book.manifest.lost(book.manifest.task(1), why="w", now=NOW)
 
-    def broken(manifest):
-        manifest.set_facts({"note broken": "x"})
-        manifest._connection._raw.execute("INSERT INTO facts VALUES ('note 1', 'again')")
+    def broken():
+        book.manifest.facts.set({"note broken": "x"})
+        book.manifest.connection._raw.execute("INSERT INTO facts VALUES ('note 1', 'again')")
 
-    def nonsense(manifest):
-        manifest._connection._raw.execute("SELECT * FROM nothing")
+    def nonsense():
+        book.manifest.connection._raw.execute("SELECT * FROM nothing")
 
     book.tasks(1)
 
     async def work(writer):
-        return await together(writer, note(1), half, note(2), stale, broken, note(3), nonsense, note(4))
+        return await together(
+            writer, note(book, 1), half, note(book, 2), stale, broken, note(book, 3), nonsense, note(book, 4)
+        )
 
     results = with_writer(book, work)
-    guards = book.manifest._connection.guards
+    guards = book.manifest.connection.guards
     kinds = [one if isinstance(one, int) else isinstance(one, guards) or type(one) for one in results]
     assert kinds == [1, ValueError, 2, StaleTransition, True, 3, ManifestError, 4]
     assert noted(book) == ["note 1", "note 2", "note 3", "note 4"]
 
 
 def test_a_storage_error_fails_the_whole_group(book):
-    def full(_):
+    def full():
         raise StorageError("no space left on device")
 
     async def work(writer):
-        results = await together(writer, note(1), full, note(2))
-        return results, await writer.do(note(3))
+        results = await together(writer, note(book, 1), full, note(book, 2))
+        return results, await writer.do(note(book, 3))
 
     results, later = with_writer(book, work)
     assert [type(result) for result in results] == [StorageError] * 3
@@ -330,36 +331,36 @@ def test_a_storage_error_fails_the_whole_group(book):
 
 @pytest.mark.file_only
 def test_a_real_full_disk_fails_the_whole_group(book):
-    raw = book.manifest._connection._raw
+    raw = book.manifest.connection._raw
     [(pages,)] = raw.execute("PRAGMA page_count").fetchall()
     [(most,)] = raw.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
 
-    def much(manifest):
-        manifest.set_facts({f"note {number}": "x" * 10_000 for number in range(20)})
+    def much():
+        book.manifest.facts.set({f"note {number}": "x" * 10_000 for number in range(20)})
 
     async def work(writer):
-        return await together(writer, note("a"), much, note("b"))
+        return await together(writer, note(book, "a"), much, note(book, "b"))
 
     results = with_writer(book, work)
     assert most == pages + 2
     assert [type(result) for result in results] == [StorageError] * 3
     assert noted(book) == []
     raw.execute("PRAGMA max_page_count = 1000000")
-    assert with_writer(book, lambda writer: writer.do(note("c"))) == "c"
+    assert with_writer(book, lambda writer: writer.do(note(book, "c"))) == "c"
 
 
 def test_a_lost_transaction_is_no_success(book):
-    def rollback(manifest):
+    def rollback():
         # What SQLite does by itself after some errors of the disk.
-        manifest._connection._raw.execute("ROLLBACK")
+        book.manifest.connection._raw.execute("ROLLBACK")
 
     async def work(writer):
-        return await together(writer, note(1), rollback, note(2))
+        return await together(writer, note(book, 1), rollback, note(book, 2))
 
     results = with_writer(book, work)
     assert all(isinstance(result, (StorageError, ManifestError)) for result in results)
     assert noted(book) == []
-    assert with_writer(book, lambda writer: writer.do(note(3))) == 3
+    assert with_writer(book, lambda writer: writer.do(note(book, 3))) == 3
 
 
 @pytest.mark.file_only
@@ -370,9 +371,9 @@ def test_a_locked_file_is_told_and_the_writer_lives_on(book, monkeypatch):
 
     async def work(writer):
         with pytest.raises(ManifestBusy, match="locked"):
-            await writer.do(note(1))
+            await writer.do(note(book, 1))
         other.execute("ROLLBACK")
-        return await writer.do(note(2))
+        return await writer.do(note(book, 2))
 
     assert with_writer(book, work) == 2
     other.close()
@@ -385,7 +386,7 @@ def test_the_loop_goes_on_while_the_file_is_locked(book):
     other.execute("BEGIN IMMEDIATE")
 
     async def work(writer):
-        waiting = asyncio.create_task(writer.do(note(1)))
+        waiting = asyncio.create_task(writer.do(note(book, 1)))
         for _ in range(1000):
             await asyncio.sleep(0)
         assert not waiting.done()
@@ -403,7 +404,7 @@ def test_a_call_that_only_reads_waits_for_no_commit_of_its_own(book):
     async def work(writer):
         threads = set()
         at_commits(book, lambda: threads.add(threading.current_thread()))
-        assert len(await writer.do(lambda m: m.tasks(TaskState.PLANNED))) == 3
+        assert len(await writer.do(lambda: book.manifest.tasks(TaskState.PLANNED))) == 3
         return threads
 
     assert with_writer(book, work) == {threading.main_thread()}
@@ -412,9 +413,9 @@ def test_a_call_that_only_reads_waits_for_no_commit_of_its_own(book):
 def test_a_cancelled_wait_does_not_undo_the_call(book):
     async def work(writer):
         gate = Gate(book)
-        first = asyncio.create_task(writer.do(note(0)))
+        first = asyncio.create_task(writer.do(note(book, 0)))
         await gate.reached.wait()
-        waiting = asyncio.create_task(writer.do(note(1)))
+        waiting = asyncio.create_task(writer.do(note(book, 1)))
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -427,20 +428,20 @@ def test_a_cancelled_wait_does_not_undo_the_call(book):
 
 
 def test_a_cancelled_wait_for_a_call_that_fails_is_quiet(book):
-    def fail(_):
+    def fail():
         raise ValueError("nobody waits for this")
 
     async def work(writer):
         asyncio.get_running_loop().set_exception_handler(lambda _, context: pytest.fail(str(context)))
         gate = Gate(book)
-        first = asyncio.create_task(writer.do(note(0)))
+        first = asyncio.create_task(writer.do(note(book, 0)))
         await gate.reached.wait()
         waiting = asyncio.create_task(writer.do(fail))
         await asyncio.sleep(0)
         waiting.cancel()
         gate.open()
         await first
-        await writer.do(note(1))
+        await writer.do(note(book, 1))
         return waiting.cancelled()
 
     assert with_writer(book, work)
@@ -449,7 +450,7 @@ def test_a_cancelled_wait_for_a_call_that_fails_is_quiet(book):
 def test_closing_waits_for_every_call(book):
     async def main():
         writer = ManifestWriter(book.manifest)
-        waiting = [asyncio.create_task(writer.do(note(number))) for number in range(200)]
+        waiting = [asyncio.create_task(writer.do(note(book, number))) for number in range(200)]
         await asyncio.sleep(0)
         await writer.close()
         assert len(noted(book)) == 200
@@ -458,7 +459,7 @@ def test_closing_waits_for_every_call(book):
         await writer.close()
 
     asyncio.run(main())
-    assert book.manifest.fact("note 1") == "1", "the manifest stays open"
+    assert book.manifest.facts.get("note 1") == "1", "the manifest stays open"
 
 
 def test_a_call_after_the_end_does_not_wait_for_ever(book):
@@ -466,7 +467,7 @@ def test_a_call_after_the_end_does_not_wait_for_ever(book):
         writer = ManifestWriter(book.manifest)
         await writer.close()
         with pytest.raises(RuntimeError, match="closed"):
-            await writer.do(note(1))
+            await writer.do(note(book, 1))
 
     asyncio.run(main())
 
@@ -474,7 +475,7 @@ def test_a_call_after_the_end_does_not_wait_for_ever(book):
 def test_the_loop_goes_on_while_the_disk_is_slow(book):
     async def work(writer):
         gate = Gate(book)
-        first = asyncio.create_task(writer.do(note(1)))
+        first = asyncio.create_task(writer.do(note(book, 1)))
         await gate.reached.wait()
         turns = 0
         for _ in range(1000):
@@ -494,14 +495,14 @@ def test_a_run_through_the_writer(book):
     budget = Budget(max_images=15)
 
     async def follow(writer, claim):
-        def accept(manifest):
-            return manifest.accepted(claim.task, [claim.key], deadline=NOW, why="w", now=NOW)
+        def accept():
+            return book.manifest.accepted(claim.task, [claim.key], deadline=NOW, why="w", now=NOW)
 
         task = await writer.do(accept)
-        await writer.do(lambda m: m.lost(task, why="w", now=NOW))
+        await writer.do(lambda: book.manifest.lost(task, why="w", now=NOW))
 
     async def one(writer, number):
-        claimed = await writer.do(lambda m: m.claim([Intent(number)], budget, NOW))
+        claimed = await writer.do(lambda: book.manifest.claim([Intent(number)], budget, NOW))
         for claim in claimed.claims:
             await follow(writer, claim)
         return len(claimed.claims)
@@ -520,9 +521,9 @@ def test_nobody_can_cancel_what_was_asked_for(book):
     async def main():
         writer = ManifestWriter(book.manifest)
         gate = Gate(book)
-        asking = [asyncio.create_task(writer.do(note(0)))]
+        asking = [asyncio.create_task(writer.do(note(book, 0)))]
         await gate.reached.wait()
-        asking += [asyncio.create_task(writer.do(note(number))) for number in range(1, 4)]
+        asking += [asyncio.create_task(writer.do(note(book, number))) for number in range(1, 4)]
         closing = asyncio.create_task(writer.close())
         await asyncio.sleep(0)
         for _ in range(3):
@@ -541,19 +542,19 @@ def test_nobody_can_cancel_what_was_asked_for(book):
 
 @pytest.mark.file_only
 def test_an_interruption_from_nowhere_keeps_nothing_by_halves_and_nobody_waits_for_ever(book):
-    def interrupted(manifest):
-        manifest.set_facts({"note half": "x"})
+    def interrupted():
+        book.manifest.facts.set({"note half": "x"})
         raise KeyboardInterrupt
 
     async def main():
         writer = ManifestWriter(book.manifest)
         try:
-            await writer.do(note(1))
-            await together(writer, note(2), interrupted, note(3))
+            await writer.do(note(book, 1))
+            await together(writer, note(book, 2), interrupted, note(book, 3))
         finally:
             await writer.close()
             with pytest.raises(RuntimeError, match="closed"):
-                await writer.do(note(4))
+                await writer.do(note(book, 4))
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
@@ -570,8 +571,8 @@ def test_a_commit_that_cannot_be_handed_over_is_taken_back(book, monkeypatch):
 
         monkeypatch.setattr(writer._thread, "submit", refused)
         with pytest.raises(RuntimeError, match="new thread"):
-            await writer.do(note(1))
-        return await writer.do(note(2))
+            await writer.do(note(book, 1))
+        return await writer.do(note(book, 2))
 
     assert with_writer(book, work) == 2
     assert noted(book) == ["note 2"]

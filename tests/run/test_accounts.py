@@ -84,7 +84,7 @@ def test_an_image_that_waits_to_be_fetched_is_open(bench, serve, monkeypatch):
     assert "1 of the tasks" in done.err
     assert bench.requests() == before
     with closing(Manifest(bench.out / "manifest.db")) as manifest:
-        manifest.set_facts({"service": "https://one.example"})
+        manifest.facts.set({"service": "https://one.example"})
         with pytest.raises(UsageError, match=r"1 tasks in .* were sent to https://one\.example"):
             check_same_service(manifest, "https://two.example", verifies=False)
         with pytest.raises(UsageError, match="2 tasks in"):

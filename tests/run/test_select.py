@@ -145,7 +145,7 @@ def test_the_choice_finds_what_is_due_without_looking_at_the_rest(tmp_path):
     assert manifest.planned_cost(None) == (100, 100)
     assert manifest.planned_cost(7) == (7, 7)
     assert manifest.next_due() == 0.0
-    rows = manifest._connection.rows(
+    rows = manifest.connection.rows(
         f"EXPLAIN QUERY PLAN SELECT id FROM {manifest._planned} ORDER BY {manifest._order} LIMIT 5"
     )
     plan = " ".join(str(row[-1]) for row in rows)
@@ -153,9 +153,9 @@ def test_the_choice_finds_what_is_due_without_looking_at_the_rest(tmp_path):
     assert "TEMP B-TREE" not in plan
     # Pages of images begin where the last one ended.
     told = []
-    manifest._connection._raw.set_trace_callback(told.append)
+    manifest.connection._raw.set_trace_callback(told.append)
     manifest.to_check((500, 1), 10)
-    manifest._connection._raw.set_trace_callback(None)
-    rows = manifest._connection.rows(f"EXPLAIN QUERY PLAN {told[-1]}")
+    manifest.connection._raw.set_trace_callback(None)
+    rows = manifest.connection.rows(f"EXPLAIN QUERY PLAN {told[-1]}")
     assert "SEARCH images USING PRIMARY KEY ((task,index)>" in rows[0][-1]
     manifest.close()

@@ -242,7 +242,7 @@ def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_o
         assert "--same-account" in refused.err
         assert asked(place, "SELECT value FROM facts WHERE name = 'account'") == known
         assert many.run("--manifest", url_of(place), "--same-account").code == 0
-        at_work.set_facts({"service": "https://one.example"})
+        at_work.facts.set({"service": "https://one.example"})
         with (
             closing(Manifest(place, shared=True)) as other,
             pytest.raises(UsageError, match=r"other workers on .* use https://one\.example, not https://two\.example"),

@@ -40,7 +40,7 @@ def copy(source: str, target: str) -> int:
     if not exists(old):
         raise UsageError(f"there is no manifest {shown(old)}")
     with ManifestReader(old) as reader:
-        job = reader.fact("job")
+        job = reader.facts.get("job")
     new = _place(target, job)
     say(f"{number(copy_manifest(old, new), 'task')} copied to {shown(new)}")
     return 0

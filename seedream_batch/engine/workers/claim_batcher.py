@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from seedream_batch.engine.stop_control import RunStopped
-from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.task_store import Claim, Claimed, Intent, SharedRate
 from seedream_batch.model.job import Budget
@@ -134,7 +133,9 @@ class ClaimBatcher:
         refused, self._refused = self._refused, []
         began = self._monotonic()
 
-        def call(manifest: Manifest) -> tuple[Claimed, float]:
+        manifest = self._writer.manifest
+
+        def call() -> tuple[Claimed, float]:
             take = partial(self._take, accepted, refused)
             claimed = manifest.claim(
                 [intent for intent, _ in intents.values() if intent is not None],

@@ -39,7 +39,7 @@ class Coordinator:
         self._clock = clock
         self._control = control
         self._limiter = limiter
-        self._claim_each = partial(_claim_each, job.budget, clock.unix)
+        self._claim_each = partial(_claim_each, writer.manifest, job.budget, clock.unix)
         self.left_behind: set[int] = set()
         """Tasks that this run could not finish, and leaves to other workers or a later run."""
         self.blocked_by = ""
@@ -147,7 +147,7 @@ class SharedCoordinator(Coordinator):
 
     async def unlock_startup(self) -> None:
         """Let other workers join."""
-        await self._writer.do(Manifest.unlock_startup)
+        await self._writer.do(self._writer.manifest.unlock_startup)
 
     def page_size(self, in_flight: int) -> int:
         """Return how many tasks to take per query: no more than can be started at once."""
@@ -165,13 +165,13 @@ class SharedCoordinator(Coordinator):
         """Wait for work that other workers leave, with nothing left to do here; return whether there is any."""
         lease, control = self._lease, self._control
         # After a stop, and with --collect, tasks may still be in flight.
-        self.left_behind |= await self._writer.do(Manifest.release_tasks, in_flight)
+        self.left_behind |= await self._writer.do(self._writer.manifest.release_tasks, in_flight)
         while control.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
             await self._import_rescued()
             known = self.left_behind.union(blocked)
-            if await self._writer.do(Manifest.left_to_do, known, resend=bool(options.resend)):
+            if await self._writer.do(self._writer.manifest.left_to_do, known, resend=bool(options.resend)):
                 return True
-            if not await self._writer.do(Manifest.others_have) and not lease.left_something:
+            if not await self._writer.do(self._writer.manifest.others_have) and not lease.left_something:
                 break
             lease.heard.clear()
             await control.until(lease.heard, BEAT)
@@ -183,12 +183,12 @@ class SharedCoordinator(Coordinator):
         if not (lease.left_something or lease.still_written):
             return
         lease.left_something = False
-        at_work = await writer.do(Manifest.at_work)
+        at_work = await writer.do(writer.manifest.at_work)
         with orphaned_logs(job.output_dir, writer.manifest.id, at_work=at_work) as left:
             lease.still_written = left.held
             for file in left.files:
                 timeout = job.run.task_timeout
-                known = await writer.do(Manifest.import_ids, file.rescued, self._clock.unix(), timeout=timeout)
+                known = await writer.do(writer.manifest.import_ids, file.rescued, self._clock.unix(), timeout=timeout)
                 file.imported(known)
 
     async def wait_for_change(self, changed: Signal) -> bool:
@@ -199,7 +199,7 @@ class SharedCoordinator(Coordinator):
 
     async def others_may_settle(self) -> bool:
         """Return whether other workers have tasks that may release a part of the budget, after a pause."""
-        if not await self._writer.do(Manifest.others_have, settling=True):
+        if not await self._writer.do(self._writer.manifest.others_have, settling=True):
             return False
         await self._control.rest(1.0)
         return True
@@ -237,6 +237,6 @@ class SharedCoordinator(Coordinator):
 
 
 def _claim_each(
-    budget: Budget, unix: Callable[[], float], manifest: Manifest, intents: Sequence[Intent]
+    manifest: Manifest, budget: Budget, unix: Callable[[], float], intents: Sequence[Intent]
 ) -> list[Claimed]:
     return manifest.claim_each(intents, budget, unix())

@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable
 
 from seedream_batch.engine.stop_control import Signal
-from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.worker_store import GRACE
@@ -52,7 +51,7 @@ class WorkerLease:
     async def send_heartbeat(self) -> None:
         """Send a heartbeat; expire the workers whose lease ran out."""
         began = self._clock()
-        beat = await self._writer.do(Manifest.send_heartbeat, self._clock(), platform.node())
+        beat = await self._writer.do(self._writer.manifest.send_heartbeat, self._clock(), platform.node())
         # Counted from before the call: the lease cannot have started earlier.
         self._until = began + LEASE
         self.on_heartbeat(began)

@@ -60,7 +60,7 @@ class Connection(ABC):
     """The statement that begins a writing transaction."""
     snapshot = "BEGIN"
     """The statement that begins a transaction with consistent answers."""
-    quick: bool
+    in_process: bool
     """Whether statements take microseconds, so that an event loop may wait for them; commits may be slow."""
     errors: type[Exception]
     """The base class of the driver's exceptions."""
@@ -109,7 +109,7 @@ class Connection(ABC):
         """Continue the numbering of new rows of a table after the existing ones."""
 
     @abstractmethod
-    def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
+    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         """Return a condition, and its value, that a column is one of any number of integers."""
 
     @abstractmethod
@@ -183,7 +183,7 @@ class Connection(ABC):
         """Commit durably. Raises the driver's own exceptions; the transaction is then not committed."""
         self.sql.execute("COMMIT")
 
-    def again(self) -> bool:
+    def reconnect(self) -> bool:
         """Reconnect, which may take long; return whether the commit during which the connection was lost is durable.
 
         Raises `ConnectionLost` if it fails, and `ManifestLocked` if somebody else has had the manifest.
@@ -236,7 +236,7 @@ class Connection(ABC):
             raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def translated_errors(self) -> Iterator[None]:
         """Translate the driver's exceptions, see `translate_error`."""
         try:
             yield

@@ -67,7 +67,7 @@ class PostgresConnection(Connection):
 
     # READ WRITE, because some reads need a temporary table.
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE"
-    quick = False
+    in_process = False
     errors = psycopg.Error
     guards = psycopg.IntegrityError
     has_workers = True
@@ -95,7 +95,7 @@ class PostgresConnection(Connection):
         self._raw = connected(server)
         self.sql = self
         try:
-            with self.told():
+            with self.translated_errors():
                 version = check_version(self._raw, server.schema, self.name, old=not read_only)
                 if read_only and version < VERSION:
                     # A writing connection migrates it; that is refused while a run of an older program is active.
@@ -129,7 +129,7 @@ class PostgresConnection(Connection):
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
         self._named += 1
         with (
-            self.told(),
+            self.translated_errors(),
             self._only_reading(),
             self._raw.cursor(name=f"each_{self._named}", withhold=not self.in_transaction) as cursor,
         ):
@@ -138,7 +138,7 @@ class PostgresConnection(Connection):
             yield from cursor
 
     def rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        with self.told(), self._only_reading():
+        with self.translated_errors(), self._only_reading():
             return self.execute(sql, values).fetchall()
 
     @contextmanager
@@ -183,7 +183,7 @@ class PostgresConnection(Connection):
         self.worker = run
 
     def present(self) -> list[int]:
-        with self.told():
+        with self.translated_errors():
             return locks.present(self._raw, self._server)
 
     def end_session(self, run: int) -> None:
@@ -193,17 +193,17 @@ class PostgresConnection(Connection):
         return locks.may_expire(self._raw, self._server, run)
 
     def lock_startup(self, wait: Callable[[], None]) -> None:
-        with self.told():
+        with self.translated_errors():
             while not locks.try_joining(self._raw, self._server):
                 wait()
         self._keeps_others_out = True
 
     def startup_lock_holder(self) -> tuple[int, bool] | None:
-        with self.told():
+        with self.translated_errors():
             return locks.startup_lock_holder(self._raw, self._server)
 
     def unlock_startup(self) -> None:
-        with self.told():
+        with self.translated_errors():
             locks.drop_joining(self._raw, self._server)
         self._keeps_others_out = False
 
@@ -225,7 +225,7 @@ class PostgresConnection(Connection):
         self._changes_before = self._changes
         self._lost_at, self._losses = None, 0
 
-    def again(self) -> bool:
+    def reconnect(self) -> bool:
         """Reconnect, and return whether the commit during which the connection was lost is durable.
 
         Raises `ConnectionLost` if the server does not come back in time, and `ManifestLocked`, from then on every time,
@@ -334,7 +334,7 @@ class PostgresConnection(Connection):
         sequence = "pg_get_serial_sequence(?, 'id')"
         self.rows(f"SELECT setval({sequence}, coalesce(({largest}), 1), ({largest}) IS NOT NULL)", (table,))
 
-    def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
+    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         return f"{column} = ANY(?)", sorted(numbers)
 
     def elements(self, column: str) -> str:

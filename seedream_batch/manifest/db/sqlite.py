@@ -47,7 +47,7 @@ class SqliteConnection(Connection):
     """
 
     begin = "BEGIN IMMEDIATE"
-    quick = True
+    in_process = True
     errors = sqlite3.Error
     guards = sqlite3.IntegrityError
 
@@ -65,10 +65,10 @@ class SqliteConnection(Connection):
         if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
             # SQLite would treat it as an empty database and overwrite it.
             raise ManifestError(f"{path} is no manifest of seedream-batch")
-        with self.told():
+        with self.translated_errors():
             self.sql = self._raw = _connected(path, "ro" if read_only else "rwc")
         try:
-            with self.told():
+            with self.translated_errors():
                 version = check_version(self._raw, str(path))
                 if read_only and not is_newest(version):
                     self._read_as_newest(version)
@@ -111,7 +111,7 @@ class SqliteConnection(Connection):
         return _translated_error(self.name, error)
 
     def each(self, sql: str, values: Sequence[object] = ()) -> Iterator[tuple[Any, ...]]:
-        with self.told():
+        with self.translated_errors():
             yield from self._raw.execute(sql, values)
 
     def columns(self, table: str) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class SqliteConnection(Connection):
     def number_on(self, table: str) -> None:
         pass  # the next number is one more than the largest
 
-    def among(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
+    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
         return f"{column} IN (SELECT value FROM json_each(?))", json.dumps(sorted(numbers))
 
     def elements(self, column: str) -> str:

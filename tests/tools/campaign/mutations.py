@@ -36,7 +36,7 @@ _TRIED_ANEW = (
         "Move(TaskState.PLANNED, message)",
     ),
     # As the usual retry library has it: a new try, as if nothing had been sent.
-    Edit("manifest.task_store.TaskStore.not_executed", "self._release(...)"),
+    Edit("manifest.task_store.TaskStore.not_executed", "self.budget.release(...)"),
 )
 _MOVED_ALONG = (
     # Each of the four would do.
@@ -108,9 +108,9 @@ MUTATIONS = (
         (("crashes", "run 1"),),
         (
             Edit(
-                "manifest.task_store.TaskStore._affordable",
-                "_Opening(claim, body, attempt, held, kind, again=again)",
-                "_Opening(claim, body, attempt, 0, kind, again=again)",
+                "manifest.budget_ledger.Allowance.admit",
+                "Reservation(kind_of(task), task.images, task.images * price)",
+                "Reservation(kind_of(task), task.images, 0)",
             ),
         ),
     ),
@@ -122,7 +122,7 @@ MUTATIONS = (
             Edit(
                 "manifest.decision_store.DecisionStore.give_up",
                 "self._attempt(...)",
-                "self._release(sql, task, 'given up')",
+                "self.budget.release(sql, task, 'given up')",
             ),
         ),
     ),
@@ -245,7 +245,7 @@ MUTATIONS = (
             Edit(
                 "engine.session.RunSession.run",
                 "self.started(...)",
-                "self._manifest.set_facts({'key': self.key.header()})",
+                "self._manifest.facts.set({'key': self.key.header()})",
             ),
         ),
     ),

@@ -1,0 +1,57 @@
+"""What the parts of a manifest share: its connection, the run that writes it, and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from seedream_batch.errors import StaleTransition
+from seedream_batch.manifest.db.connection import Connection, Cursor, Sql, insert
+
+Event = tuple[float, int, int | None, str, str, str]
+"""A row of the log: time in unix seconds, task, image, old state, new state, reason."""
+
+
+class OneByOne(Exception):
+    """Raised if items passed to a method together affect each other: they have to be passed one at a time."""
+
+
+class Database:
+    """A connection that may write, and who writes on it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.run: int | None = None
+        """The run that events are logged for."""
+        self.account = 1
+        """The account that tasks are sent with."""
+
+    def log(self, sql: Sql, events: Sequence[Event]) -> None:
+        """Append events to the log."""
+        insert(sql, "events (run, at, task, image, old, new, why)", [(self.run, *event) for event in events])
+
+
+class Part:
+    """A part of a manifest.
+
+    Every public method is a transaction, or a savepoint of the one that is open; those that take a `sql` belong to the
+    transaction of their caller.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection = database.connection
+
+    def _group(self) -> AbstractContextManager[Sql]:
+        return self._connection.transaction()
+
+
+def one_row(cursor: Cursor, what: str) -> None:
+    """Raise `StaleTransition` unless a statement changed one row."""
+    all_rows(cursor, 1, what)
+
+
+def all_rows(cursor: Cursor, count: int, what: str) -> None:
+    """Raise `StaleTransition` unless a statement changed `count` rows."""
+    if cursor.rowcount != count:
+        raise StaleTransition(f"{what} was not found; nothing was changed")
