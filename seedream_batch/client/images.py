@@ -288,8 +288,8 @@ class ImageClient:
         def broken(message: str, *, lasting: bool = False) -> Download:
             return Download(Fetched.BROKEN, partial.received, message, response.status, lasting=lasting)
 
-        # With status 200 the body starts at the first byte again: skip what was already received.
-        known = partial.received if response.status == 200 else 0
+        # Except with status 206 the body starts at the first byte again: skip what was already received.
+        known = partial.received if response.status in _WHOLE else 0
         since, mark = self._monotonic(), 0
         came = 0
         while True:
@@ -323,7 +323,7 @@ class ImageClient:
 def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -> str | None:
     """Record the version and length of a body; return what is wrong with it, or None."""
     version = _version(headers)
-    if status == 200:
+    if status in _WHOLE:
         if partial.received and version != partial.version:
             partial.version = ""
             return "the image was cut off, and is another one now"
@@ -344,6 +344,9 @@ def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -
         return None
     return f"HTTP {status}" if status else "an answer that is not HTTP"
 
+
+_WHOLE = {200, 203}
+"""Statuses of a whole image; proxies that change what they pass on say 203."""
 
 _RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", re.ASCII)
 

@@ -21,7 +21,7 @@ from seedream_batch.engine.stop_control import RunStopped
 from seedream_batch.errors import StorageError
 from seedream_batch.files.content_encoding import uncompressed
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.image_inspection import BadPicture, Picture, has_end, inspect
+from seedream_batch.files.image_inspection import BadPicture, NoPicture, Picture, has_end, inspect
 from seedream_batch.files.local_folder import Occupied
 from seedream_batch.files.temp_file import TempFile, writing
 from seedream_batch.lifecycle import backoff
@@ -35,6 +35,10 @@ MOST_TRIES = 5
 
 TRYING = 600.0
 """Seconds for which a run retries a download that may still succeed; then the next run retries it."""
+
+SETTLING = 60.0
+"""Seconds for which a run retries a link that is dead, or leads to something else than an image: some hosts publish an
+image only a while after its link."""
 
 MORE_TRIES = 2
 """Further downloads of an image that is not what was requested, before it is stored."""
@@ -54,7 +58,7 @@ class _DownloadResult:
     bad: bool = False
     """Every byte was received, but they are no valid image."""
     stands_in: bool = False
-    """It is a placeholder of the image host."""
+    """It is what the image host gives in place of an image: a placeholder, a page, nothing."""
     lasting: bool = False
     """Retrying soon is of little use."""
     retry_after: float = 0.0
@@ -106,7 +110,7 @@ class Downloader:
         """
         context = self._context
         tries = bad = lasting = 0
-        until: float | None = None
+        began: float | None = None
         while True:
             tries += 1
             host = host_of(image.url)
@@ -119,25 +123,25 @@ class Downloader:
             self._breaker.failed(task.id, result.message)
             # A redirect to a forbidden address counts as bad too, though a captive portal may cause it for a while.
             bad += result.bad or result.kind is Fetched.REFUSED
-            if bad == MOST_TRIES and result.stands_in and context.clock.unix() < (image.expires_at or 0.0):
-                # The host may have the image later; as long as the link is valid, each run tries again.
-                self._leave_for_next_run(task, image, result.message)
-                return False
-            if bad == MOST_TRIES:
-                if self._breaker.open:
-                    # A page in place of every image points to the network path, not to the images.
-                    self._leave_for_next_run(task, image, result.message)
+            now = context.clock.monotonic()
+            began = now if began is None else began
+            settled = now - began >= SETTLING
+            if bad >= MOST_TRIES and (settled or not result.stands_in):
+                valid = result.stands_in and context.clock.unix() < (image.expires_at or 0.0)
+                if valid or self._breaker.open:
+                    # A page in place of every image points to the network path, not to the images; one in place of a
+                    # few may be replaced by the image later.
+                    self._leave_for_next_run(task, image, result.message, dead=not self._breaker.open)
                 else:
                     await self._give_up(task, image, ImageState.REJECTED, result.message)
                 return False
             lasting += result.lasting
-            now = context.clock.monotonic()
-            until = now + TRYING if until is None else until
             wait = max(backoff(tries, random=context.random), result.retry_after)
             if result.retry_after:
                 self._paused_hosts[host] = max(self._paused_hosts.get(host, 0.0), now + result.retry_after)
-            hopeless = context.control.reason is StopReason.DOWNLOADS or lasting >= MOST_TRIES or now + wait > until
-            fresh = await self._next_try(task, image, result, tries, 0.0 if hopeless else wait)
+            over = now + wait > began + TRYING
+            hopeless = over or lasting >= MOST_TRIES or context.control.reason is StopReason.DOWNLOADS
+            fresh = await self._next_try(task, image, result, tries, 0.0 if hopeless else wait, settled=settled)
             if fresh is None:
                 return False
             image = fresh
@@ -206,9 +210,12 @@ class Downloader:
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
     async def _next_try(
-        self, task: TaskRecord, image: ImageRecord, result: _DownloadResult, tries: int, wait: float
+        self, task: TaskRecord, image: ImageRecord, result: _DownloadResult, tries: int, wait: float, *, settled: bool
     ) -> ImageRecord | None:
-        """Return the image to try next, with a fresh URL if there is one; None when nothing is left to try."""
+        """Return the image to try next, with a fresh URL if there is one; None when nothing is left to try.
+
+        A dead link that the service repeats is tried again until it is `settled`.
+        """
         context = self._context
         url, expires = None, None
         if result.kind is not Fetched.BROKEN or tries > 1:
@@ -225,7 +232,7 @@ class Downloader:
             elif result.kind is Fetched.GONE and poll.kind in {Polled.COMPLETED, Polled.FAILED, Polled.NOT_FOUND}:
                 await self._without_link(task, image, result)
                 return None
-            if result.kind is Fetched.GONE and url == image.url and tries > 2:
+            if result.kind is Fetched.GONE and url == image.url and tries > 2 and settled:
                 await self._without_link(task, image, result)
                 return None
         await context.control.rest(wait)
@@ -281,7 +288,8 @@ class Downloader:
             return _DownloadResult(download.kind, download.message, lasting=download.lasting, retry_after=retry_after)
         if picture is None:
             await asyncio.to_thread(folder.discard, path)
-            return _DownloadResult(Fetched.BROKEN, f"the downloaded file {wrong}", bad=isinstance(wrong, BadPicture))
+            text, bad = f"the downloaded file {wrong}", isinstance(wrong, BadPicture)
+            return _DownloadResult(Fetched.BROKEN, text, bad=bad, stands_in=isinstance(wrong, NoPicture))
         if is_placeholder(picture.width, picture.height):
             await asyncio.to_thread(folder.discard, path)
             text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"

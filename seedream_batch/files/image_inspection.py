@@ -40,6 +40,10 @@ class BadPicture(ValueError):
     """The bytes are no complete image of a known format; the message says why."""
 
 
+class NoPicture(BadPicture):
+    """The bytes are something else than an image of a known format."""
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """The properties of an image; `format` is one of `FORMATS`, sizes in pixels."""
@@ -95,7 +99,7 @@ def inspect(
             if data.startswith((_PNG_START, _JPEG_START)):
                 raise BadPicture("is damaged: its header cannot be read") from None
             named = f"{', '.join(formats[:-1])} or {formats[-1]}"
-            raise BadPicture(f"is no {named} picture ({_looks_like(data)})") from None
+            raise NoPicture(f"is no {named} picture ({_looks_like(data)})") from None
         except BadPicture:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
@@ -108,7 +112,7 @@ def inspect(
 def _decodable(data: bytes) -> bytes:
     """Return the bytes as the decoder accepts them; raise `BadPicture` for what it must not see."""
     if not data:
-        raise BadPicture("is empty")
+        raise NoPicture("is empty")
     if data.count(_EXIF) > MAX_EXIFS:
         raise BadPicture(f"is damaged: it has more than {MAX_EXIFS} Exif parts")
     return _without_notes(data) if data.startswith(_PNG_START) else data

@@ -45,6 +45,7 @@ def in_haste(monkeypatch):
     monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
     monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.SETTLING", 0.1)
     monkeypatch.setattr("seedream_batch.lifecycle.POLL_PAUSE", 0.02)
     monkeypatch.setattr("seedream_batch.lifecycle.CONFIRMED", 0.04)
     for name in ("APIMART_API_KEY", "APIMART_API_KEY_FILE", "APIMART_BASE_URL"):

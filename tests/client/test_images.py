@@ -50,6 +50,11 @@ def test_a_whole_download(talk, parts):
     assert got == BYTES
 
 
+def test_a_whole_download_through_a_proxy_that_changes_things(talk):
+    download, got = talk.fetch(talk.answering(talk.http(203, BYTES)))
+    assert (download.kind, download.status, got) == (Fetched.WHOLE, 203, BYTES)
+
+
 def test_what_is_sent(talk):
     talk.fetch(talk.answering(talk.http(200, BYTES)), "/a%20b/0.png?sig=a%2Fb%3D&x=1+2&y=3%2B4")
     [request] = talk.server.requests

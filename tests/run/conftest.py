@@ -162,6 +162,7 @@ def bench(tmp_path, monkeypatch):
     for name, seconds in QUICK.items():
         monkeypatch.setattr(f"seedream_batch.lifecycle.{name}", seconds)
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 1.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.SETTLING", 0.1)
     monkeypatch.setattr("seedream_batch.engine.polls.PATIENCE", 0.3)
     monkeypatch.setattr("seedream_batch.engine.service_health.DEAD_END_LIMIT", 0.2)
     monkeypatch.setattr("seedream_batch.client.images.RESUME_PAUSE", 0.01)

@@ -305,13 +305,42 @@ def test_a_bad_download_is_fetched_again_and_never_bought_again(one, serve, faul
 def test_bytes_that_stay_bad_are_rejected(one, serve, monkeypatch):
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
     serve()
-    one.emulator.set_faults([{"on": "image", "action": "html_200"}])
+    one.emulator.set_faults([{"on": "image", "action": "truncated_image"}])
     done = one.run()
     assert done.code == 3, done
     assert one.files() == {}
     assert one.rows("SELECT state FROM images") == [("rejected",)]
     assert list(one.out.rglob(".seedream-*")) == []
     assert len(one.charges()) == 1
+
+
+@pytest.mark.parametrize("action", ["html_200", "empty_body", "garbage_body"])
+def test_what_a_host_gives_in_place_of_an_image_is_asked_for_until_the_link_expires(one, serve, monkeypatch, action):
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
+    serve()
+    one.emulator.set_faults([{"on": "image", "action": action}])
+    assert one.run().code == 7
+    assert one.rows("SELECT state FROM images") == [("announced",)]
+    # Nor does that keep other tasks from being bought.
+    one.edit("subject: [panda]", "subject: [panda, fox]")
+    one.emulator.set_faults([{"on": "image", "action": action, "task": 1}])
+    assert one.run().code == 7
+    assert one.rows("SELECT state, count(*) FROM images GROUP BY state") == [("announced", 1), ("stored", 1)]
+    one.emulator.set_faults([])
+    assert one.run().code == 0
+    assert len(one.charges()) == len(one.files()) == 2
+
+
+@pytest.mark.parametrize("fault", [{"action": "expired"}, {"action": "html_200"}, {"action": "status", "status": 404}])
+def test_an_image_that_its_host_publishes_only_after_a_while_comes(one, serve, monkeypatch, fault):
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
+    monkeypatch.setattr("seedream_batch.engine.downloader.SETTLING", 60.0)
+    serve(renew_links=False)
+    one.emulator.set_faults([{"on": "image", **fault, "count": 7}])
+    done = one.run()
+    assert done.code == 0, done
+    assert len(one.charges()) == 1
+    one.check()
 
 
 def test_links_that_stay_dead_before_their_time_are_tried_again_later(one, serve):
@@ -325,12 +354,14 @@ def test_links_that_stay_dead_before_their_time_are_tried_again_later(one, serve
     assert len(one.charges()) == 1
 
 
-def test_links_that_stay_dead_expire(one, serve):
+@pytest.mark.parametrize(("action", "state"), [("expired", "expired"), ("html_200", "rejected")])
+def test_links_that_stay_dead_expire(one, serve, monkeypatch, action, state):
+    monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
     serve(renew_links=False, link_seconds=0.3)
-    one.emulator.set_faults([{"on": "image", "action": "delay", "seconds": 0.5}, {"on": "image", "action": "expired"}])
+    one.emulator.set_faults([{"on": "image", "action": "delay", "seconds": 0.5}, {"on": "image", "action": action}])
     done = one.run()
     assert done.code == 3, done
-    assert one.rows("SELECT state FROM images") == [("expired",)]
+    assert one.rows("SELECT state FROM images") == [(state,)]
     assert one.run().code == 3
     assert len(one.charges()) == 1
 

@@ -193,7 +193,7 @@ def test_images_that_come_later_are_fetched_and_not_paid_for(short, command):
 
 def test_what_could_not_be_stored_comes_with_what_was_lacking(series, monkeypatch):
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
-    faults = [{"on": "poll", "action": "image_error"}, {"on": "image", "action": "html_200"}]
+    faults = [{"on": "poll", "action": "image_error"}, {"on": "image", "action": "truncated_image"}]
     series.emulator.set_faults([{**fault, "prompt": "calm"} for fault in faults])
     assert series.run().code in {3, 9}
     assert series.rows("SELECT count(*) FROM images WHERE state = 'rejected'") == [(2,)]

@@ -6,6 +6,8 @@ import hashlib
 import io
 import socket
 import threading
+import zlib
+from random import Random
 
 import pytest
 from examples import some
@@ -13,6 +15,7 @@ from PIL import Image
 
 from seedream_batch.emulator.world import image_cache
 from seedream_batch.engine.circuit_breaker import FIRST_TASKS, MOST_FAILING
+from seedream_batch.files.content_encoding import uncompressed
 
 MANY = """\
 version: 1
@@ -131,6 +134,21 @@ def test_an_image_that_was_compressed_on_the_way_is_the_image(bench, serve, decl
     assert bench.run().code == 0
     assert all(not path.read_bytes().startswith(gzip.compress(b"")[:2]) for path in bench.files().values())
     bench.check()
+
+
+@pytest.mark.parametrize(
+    "compress",
+    [
+        lambda data: gzip.compress(gzip.compress(data, 1), 1),
+        lambda data: gzip.compress(data[:999], 1) + gzip.compress(data[999:], 1) + b"\0",
+        lambda data: zlib.compress(data, 1, wbits=-15),
+    ],
+)
+def test_an_image_is_decompressed_however_it_was_compressed(compress):
+    data = b"\xff\xd8" + Random(1).randbytes(3000)
+    assert uncompressed(compress(data), 10**6) == data
+    assert uncompressed(compress(data), 100) is None
+    assert uncompressed(compress(data)[:-20], 10**6) is None
 
 
 def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, monkeypatch):

@@ -320,7 +320,7 @@ def test_what_a_run_gave_up_is_asked_for_again(bench, serve, state, monkeypatch)
     if state == "expired":
         bench.emulator.configure(renew_links=False)
     else:
-        bench.emulator.set_faults([{"on": "image", "action": "html_200"}])
+        bench.emulator.set_faults([{"on": "image", "action": "truncated_image"}])
     # The images of few tasks: those of many that fail together are left to the next run.
     assert bench.run("--select", "subject=fox").code == 3
     assert images(bench) == {state: 3}

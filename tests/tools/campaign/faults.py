@@ -224,7 +224,7 @@ def _image_faults() -> list[Fault]:
         ("truncated", Kind.BAD, "truncated_image", {}),
         ("truncated near its end", Kind.BAD, "truncated_image", {"keep": 0.99}),
         ("a page", Kind.SPOILT, "html_200", {}),
-        ("empty", Kind.BAD, "empty_body", {}),
+        ("empty", Kind.SPOILT, "empty_body", {}),
         ("garbage", Kind.SPOILT, "garbage_body", {}),
         ("compressed and said so", Kind.HARMLESS, "gzip", {}),
         ("compressed", Kind.HARMLESS, "gzip", {"declared": False}),

@@ -148,6 +148,7 @@ def _shorten_pauses() -> None:
     collect.GRACE_AFTER_START = 4.0 * FASTER  # type: ignore[attr-defined]
     download = importlib.import_module("seedream_batch.engine.downloader")
     download.TRYING = 30.0 * FASTER  # type: ignore[attr-defined]
+    download.SETTLING = 3.0 * FASTER  # type: ignore[attr-defined]
     images = importlib.import_module("seedream_batch.client.images")
     images.RESUME_PAUSE = 1.0 * FASTER  # type: ignore[attr-defined]
     submitting = importlib.import_module("seedream_batch.pacing.rate_limiter")
