@@ -8,7 +8,7 @@ from postgres import asked
 
 from seedream_batch.errors import Fenced
 from seedream_batch.manifest import Manifest
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.task_queue import Intent
 
 NOW = 1_800_000_000.0
 HERE = platform.node()
@@ -27,9 +27,9 @@ class Crew:
     def __call__(self, *, pid=None, host=HERE):
         manifest = Manifest(self.place, shared=True)
         self._opened.append(manifest)
-        manifest.begin_run(now=NOW, pid=pid or os.getpid(), host=host, version="1", service="http://127.0.0.1")
+        manifest.workers.begin_run(now=NOW, pid=pid or os.getpid(), host=host, version="1", service="http://127.0.0.1")
         if len(self._opened) == 1:
-            manifest.enter([self._spec_of(number) for number in range(1, 21)], NOW)
+            manifest.sync_job([self._spec_of(number) for number in range(1, 21)], NOW)
         return manifest
 
     def close(self):
@@ -54,7 +54,7 @@ def comes_back(manifest):
     """What one does that was taken away, and hears of it."""
     with pytest.raises(Fenced):
         manifest.connection.reconnect()
-    manifest.detach()
+    manifest.workers.detach()
 
 
 def waits(place):

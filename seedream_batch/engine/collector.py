@@ -190,7 +190,7 @@ class Collector:
         Raise `RunStopped`.
         """
         context = self._context
-        if await context.writer.do(context.manifest.is_anothers, task):
+        if await context.writer.do(context.manifest.tasks.is_anothers, task):
             # The service would answer this account that there is no such task.
             return
         poll = await self.clear_answer(task)
@@ -205,15 +205,15 @@ class Collector:
 
         def add() -> tuple[int, int]:
             with manifest.group():
-                known = [image.url for image in manifest.images(task.id)[: manifest.delivered(task.id)]]
+                known = [image.url for image in manifest.images.of_task(task.id)[: manifest.images.delivered(task.id)]]
                 places = in_place([image.url for image in poll.images], known)
                 images = [poll.images[place] for place in places]
-                added, cost = manifest.delivered_more(
+                added, cost = manifest.tasks.delivered_more(
                     task, images, cost=poll.cost, now=now, default_expiry=now + DEFAULT_LINK_LIFETIME
                 )
                 if added:
-                    delivered = len(manifest.images(task.id))
-                    manifest.warn_of_task(task.id, wrong_count(delivered, task.images, poll.errors, at_most=at_most))
+                    delivered = len(manifest.images.of_task(task.id))
+                    manifest.tasks.warn(task.id, wrong_count(delivered, task.images, poll.errors, at_most=at_most))
             return added, cost
 
         added, cost = await context.writer.do(add)
@@ -244,7 +244,7 @@ class Collector:
         context = self._context
         why = f"found again by a free poll: {poll.kind}"
         reopened = await context.writer.do(
-            context.manifest.found_again, task, deadline=deadline, why=why, now=context.clock.unix()
+            context.manifest.tasks.reopen, task, deadline=deadline, why=why, now=context.clock.unix()
         )
         context.record.stats.found += 1
         context.control.emit(event(EventKind.FOUND, reopened, why))
@@ -288,7 +288,7 @@ class Collector:
             case TaskState.FAILED:
                 await self._failed(task, poll, move, now)
             case TaskState.LOST:
-                await self._context.writer.do(self._context.manifest.lost, task, why=move.why, now=now)
+                await self._context.writer.do(self._context.manifest.tasks.lost, task, why=move.why, now=now)
                 self._context.record.stats.lost += 1
                 self._context.control.emit(event(EventKind.LOST, task, move.why))
             case _:
@@ -302,7 +302,7 @@ class Collector:
             task, poll.images, poll.cost, move.why, now, now + DEFAULT_LINK_LIFETIME,
             warn=lambda delivered: wrong_count(delivered, task.images, poll.errors, at_most=at_most),
         )  # fmt: skip
-        result = await context.writer.join(context.manifest.succeed_all, delivery)
+        result = await context.writer.join(context.manifest.tasks.succeed_all, delivery)
         if result.warning:
             flag(context, task, result.warning)
         context.record.stats.cost += result.cost
@@ -321,7 +321,13 @@ class Collector:
         if again and is_dead_reference(move.code, move.why):
             await self._forget_uploads(task)
         await context.writer.do(
-            context.manifest.failed, task, why=move.why, code=move.code, retry_at=retry_at, now=now, cost=poll.cost or 0
+            context.manifest.tasks.failed,
+            task,
+            why=move.why,
+            code=move.code,
+            retry_at=retry_at,
+            now=now,
+            cost=poll.cost or 0,
         )
         context.record.stats.cost += poll.cost or 0
         if again:
@@ -337,7 +343,7 @@ class Collector:
         for url in json.loads(task.body).get("image_urls", []):
             if url.startswith(REFERENCE):
                 sha256 = url.removeprefix(REFERENCE)
-                await context.writer.do(context.manifest.forget_upload, sha256, origin)
+                await context.writer.do(context.manifest.images.forget_upload, sha256, origin)
 
 
 def _least(task: TaskRecord) -> int:

@@ -84,7 +84,7 @@ class Downloader:
 
     async def fetch_all(self, task: TaskRecord) -> None:
         """Download every announced image of a succeeded task. Raise `RunStopped`."""
-        await self.fetch(task, await self._context.writer.do(self._context.manifest.images, task.id))
+        await self.fetch(task, await self._context.writer.do(self._context.manifest.images.of_task, task.id))
 
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
         """Download the announced ones of these images of a task. Raise `RunStopped`."""
@@ -99,7 +99,7 @@ class Downloader:
 
     async def adopt(self, task: TaskRecord) -> None:
         """Record files as stored that a killed run had already given their final names. Raise `StorageError`."""
-        for image in await self._context.writer.do(self._context.manifest.images, task.id):
+        for image in await self._context.writer.do(self._context.manifest.images.of_task, task.id):
             if image.state is ImageState.ANNOUNCED:
                 await self._adopt(task, image)
 
@@ -186,7 +186,9 @@ class Downloader:
         file = result.file
         if file is None:
             raise AssertionError("a whole download has a file")
-        twin = await self._context.writer.join(self._context.manifest.twins, (image, file.sha256), reads=True)
+        twin = await self._context.writer.join(
+            self._context.manifest.images.same_bytes, (image, file.sha256), reads=True
+        )
         return f"{SAME_BYTES}{twin.path}" if twin is not None else self._not_as_requested(task, file)
 
     def _not_as_requested(self, task: TaskRecord, file: StoredFile) -> str:
@@ -206,7 +208,7 @@ class Downloader:
         Links are matched by position only: a list of another length cannot be matched.
         """
         poll = await look(self._context, task, self._context.clock.unix() - (task.submitted_at or 0.0))
-        known = await self._context.writer.do(self._context.manifest.delivered, task.id)
+        known = await self._context.writer.do(self._context.manifest.images.delivered, task.id)
         return poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
 
     async def _next_try(
@@ -225,7 +227,7 @@ class Downloader:
                 text = "reported as failed after it was completed; the first word counts"
                 context.control.emit(event(EventKind.WARNING, task, text))
             # Links are matched by position only: a list of another length cannot be matched.
-            known = await context.writer.do(context.manifest.delivered, task.id)
+            known = await context.writer.do(context.manifest.images.delivered, task.id)
             fresh = poll.images[image.index - 1] if len(poll.images) == known >= image.index else None
             if fresh is not None:
                 url, expires = fresh.url, fresh.expires_at
@@ -237,7 +239,12 @@ class Downloader:
                 return None
         await context.control.rest(wait)
         return await context.writer.do(
-            context.manifest.try_again, image, why=result.message, url=url, expires_at=expires, now=context.clock.unix()
+            context.manifest.images.retry_download,
+            image,
+            why=result.message,
+            url=url,
+            expires_at=expires,
+            now=context.clock.unix(),
         )
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
@@ -258,7 +265,7 @@ class Downloader:
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
         context = self._context
-        await context.writer.do(context.manifest.move_image, image, state, why, context.clock.unix())
+        await context.writer.do(context.manifest.images.move, image, state, why, context.clock.unix())
         context.record.stats.trouble += 1
         if state is ImageState.REJECTED:
             self._breaker.left(task.id, why, dead=True)
@@ -343,7 +350,7 @@ class Downloader:
         why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
         doubt = self._not_as_requested(task, file)
         storing = Storing(image, file, why, doubt, context.clock.unix())
-        warning = await context.writer.join(context.manifest.store_all, storing)
+        warning = await context.writer.join(context.manifest.images.store_all, storing)
         context.record.stats.stored += 1
         self._breaker.stored()
         context.record.stats.stored_bytes += file.bytes
@@ -356,7 +363,7 @@ class Downloader:
             return
         if not await asyncio.to_thread(_is_stored, self._context.folder, image.path, image.sha256):
             return
-        if await self._context.writer.do(self._context.manifest.owner, image.path or ""):
+        if await self._context.writer.do(self._context.manifest.images.owner, image.path or ""):
             # Another image with the same bytes owns the path.
             return
         file = StoredFile(image.bytes or 0, image.sha256, image.width or 0, image.height or 0, image.format or "")

@@ -44,7 +44,7 @@ def opened(job: Job) -> Iterator[Manifest]:
             finish_interrupted_moves(manifest, destination(job))
             # A submission that a killed run left unfinished becomes uncertain, unless its task id was rescued.
             import_rescued(manifest, job, time.time())
-            manifest.recover(time.time())
+            manifest.tasks.recover(time.time())
             yield manifest
         finally:
             manifest.close()
@@ -56,20 +56,20 @@ def finish_interrupted_moves(manifest: Manifest, folder: Destination) -> None:
     Syncing anything else in their folder would make the loss of the old names durable, and the first change of the
     manifest does that to its own folder.
     """
-    folder.sync(image.via for image in manifest.interrupted_moves() if image.via)
+    folder.sync(image.via for image in manifest.images.interrupted_moves() if image.via)
 
 
 def import_rescued(manifest: Manifest, job: Job, now: float) -> None:
     """Import task ids that ended runs could not store in the manifest, durably. `now` in Unix seconds."""
     at_work = None
     if isinstance(manifest.place, Server):
-        at_work = [run for run, _, _ in manifest.others()]
+        at_work = [run for run, _, _ in manifest.workers.others()]
     elif manifest.facts.get(ENTERED):
         # The manifest was copied from a server.
         at_work = []
     with orphaned_logs(job.output_dir, manifest.id, at_work=at_work) as left:
         for file in left.files:
-            file.imported(repeated(partial(manifest.import_ids, file.rescued, now, timeout=job.run.task_timeout)))
+            file.imported(repeated(partial(manifest.tasks.import_ids, file.rescued, now, timeout=job.run.task_timeout)))
 
 
 def lock_output_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
@@ -107,9 +107,9 @@ def check_same_service(manifest: Manifest, origin: str, *, verifies: bool) -> No
     if _is_local(origin):
         # An emulator on this machine may be restarted on another port.
         return
-    if manifest.accounts_at_work():
+    if manifest.workers.accounts():
         raise UsageError(f"other workers on {manifest.name} use {last}, not {origin}: wait until they have ended")
-    open_tasks = sum(manifest.open(verifies=verifies).values())
+    open_tasks = sum(manifest.tasks.open_by_account(verifies=verifies).values())
     if open_tasks:
         raise UsageError(
             f"{open_tasks:,} tasks in {manifest.name} were sent to {last}, and {origin} knows nothing of them. Finish"
@@ -130,15 +130,15 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
     account = keys.get(own) or max(keys.values(), default=0) + 1
     # Verification asks for links of missing images, and a wrong account would answer that there are none. With a known
     # account, it skips the tasks of other accounts.
-    opened_by = manifest.open(verifies=verifies and (confirmed or own not in keys))
+    opened_by = manifest.tasks.open_by_account(verifies=verifies and (confirmed or own not in keys))
     tasks = {number: count for number, count in opened_by.items() if number != account}
-    at_work = manifest.accounts_at_work() - {account}
+    at_work = manifest.workers.accounts() - {account}
     if (tasks or at_work) and not confirmed:
         raise UsageError(_other_key(manifest, sum(tasks.values())))
     if tasks or at_work:
         same = {account, *tasks, *at_work}
         account = min(at_work or tasks)
-        manifest.unite_accounts(same, account)
+        manifest.tasks.unite_accounts(same, account)
         keys = {hashed: account if number in same else number for hashed, number in keys.items()}
     keys[own] = account
     now = " ".join([salt, *(f"{hashed}={number}" for hashed, number in keys.items())])

@@ -32,10 +32,10 @@ class OpenTasks:
 
     async def adopt(self) -> None:
         """Record files that a killed run had given their final names, before anything is moved or downloaded."""
-        numbers = await self._context.writer.do(self._context.manifest.to_fetch)
+        numbers = await self._context.writer.do(self._context.manifest.queue.to_fetch)
         for start in range(0, len(numbers), AHEAD):
             page = numbers[start : start + AHEAD]
-            for task in await self._context.writer.do(self._context.manifest.records, page):
+            for task in await self._context.writer.do(self._context.manifest.tasks.records, page):
                 await self._downloads.adopt(task)
 
     async def resume(self) -> None:
@@ -44,22 +44,24 @@ class OpenTasks:
         if not context.options.submit_only:
             await self._collect_first()
         if context.options.resend and not context.options.collect:
-            async for task in self.owned(await context.writer.do(context.manifest.numbers, TaskState.UNCERTAIN)):
+            async for task in self.owned(await context.writer.do(context.manifest.queue.unowned, TaskState.UNCERTAIN)):
                 only = context.options.resend_only
-                chosen = await context.writer.do(context.manifest.is_chosen, task)
+                chosen = await context.writer.do(context.manifest.queue.is_selected, task)
                 waits = task.state is TaskState.UNCERTAIN and not task.held
                 if chosen and waits and context.control.may_submit() and (only is None or task.id in only):
                     await self._slots.start(task, self._resend_and_follow(task))
 
     async def _collect_first(self) -> None:
         """Collect what is already paid for: images whose links expire soonest first, then running tasks."""
-        async for task in self.owned(await self._context.writer.do(self._context.manifest.to_fetch)):
+        async for task in self.owned(await self._context.writer.do(self._context.manifest.queue.to_fetch)):
             # Only the tasks that this worker owns.
             self._slots.breaker.carries([task.id])
             if not self._context.start.alone:
                 await self._downloads.adopt(task)
             await self._slots.start(task, self._downloads.fetch_all(task))
-        async for task in self.owned(await self._context.writer.do(self._context.manifest.numbers, TaskState.ACCEPTED)):
+        async for task in self.owned(
+            await self._context.writer.do(self._context.manifest.queue.unowned, TaskState.ACCEPTED)
+        ):
             if task.state is TaskState.ACCEPTED:
                 await self._slots.start(task, self.follow(task, at_once=True))
         await self.poll_lost()
@@ -72,20 +74,22 @@ class OpenTasks:
         context = self._context
         known = self._polled_lost
         since = context.clock.unix() - KNOWN_FOR
-        lost = [number for number in await context.writer.do(context.manifest.lost_ids, since) if number not in known]
+        lost = [number for number in await context.writer.do(context.manifest.queue.lost, since) if number not in known]
         room = MOST_LOST - len(known)
         if len(lost) > room and not selected:
             lost = sorted(context.random.sample(lost, max(room, 0)))
         known.update(lost)
         async for task in self.owned(lost):
-            chosen = not selected or await context.writer.do(context.manifest.is_chosen, task)
+            chosen = not selected or await context.writer.do(context.manifest.queue.is_selected, task)
             if chosen and task.state is TaskState.LOST:
                 await self._slots.start(task, self._find_again(task, follow=follow))
 
     async def complete_short(self) -> None:
         """Poll the selected tasks that completed with too few images, and fetch what they have by now."""
         since = self._context.clock.unix() - KNOWN_FOR
-        async for task in self.owned(await self._context.writer.do(self._context.manifest.short_of_images, since)):
+        async for task in self.owned(
+            await self._context.writer.do(self._context.manifest.queue.short_of_images, since)
+        ):
             await self._slots.start(task, self._collector.complete(task))
 
     async def owned(self, numbers: Sequence[int]) -> AsyncIterator[TaskRecord]:
@@ -100,7 +104,7 @@ class OpenTasks:
         while start < len(numbers):
             page = numbers[start : start + coordinator.page_size(len(self._slots.working))]
             start += len(page)
-            for task in await self._context.writer.do(self._context.manifest.own_tasks, page):
+            for task in await self._context.writer.do(self._context.manifest.queue.own, page):
                 yield task
 
     async def follow(self, task: TaskRecord, *, at_once: bool) -> None:

@@ -47,7 +47,7 @@ async def move_files(context: RunContext) -> None:
     await _restore_missing(context)
     async for image in _images_to_move(context):
         # A file that was moved aside for another one has a new path by now.
-        current = (await context.writer.do(context.manifest.images, image.task))[image.index - 1]
+        current = (await context.writer.do(context.manifest.images.of_task, image.task))[image.index - 1]
         target = current.target
         if target is None or current.state is not ImageState.STORED:
             continue
@@ -73,8 +73,8 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
-        return await context.writer.do(context.manifest.take_back, image, target, context.clock.unix())
-    owner = await context.writer.do(context.manifest.owner, target)
+        return await context.writer.do(context.manifest.upkeep.take_back, image, target, context.clock.unix())
+    owner = await context.writer.do(context.manifest.images.owner, target)
     if owner is not None:
         await _step_aside(context, *owner)
     return await _relocate(context, image, target, None)
@@ -84,7 +84,7 @@ async def _restore_missing(context: RunContext) -> None:
     """Restore missing images whose file is intact again, at its recorded path or at its path in the job."""
     after = (0, 0)
     restored = 0
-    while page := await context.writer.do(context.manifest.to_look_for, after, PAGE):
+    while page := await context.writer.do(context.manifest.upkeep.missing, after, PAGE):
         for image in page:
             try:
                 place, _ = await find(context, image, identical)
@@ -92,10 +92,12 @@ async def _restore_missing(context: RunContext) -> None:
                 # The file cannot be read, so it stays missing; `verify` reports why.
                 continue
             if place is not None:
-                restored += await context.writer.do(context.manifest.take_back, image, place, context.clock.unix())
+                restored += await context.writer.do(
+                    context.manifest.upkeep.take_back, image, place, context.clock.unix()
+                )
         after = (page[-1].task, page[-1].index)
     if restored:
-        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
+        await context.writer.do(context.manifest.upkeep.restore_complete, context.clock.unix())
 
 
 Look = Callable[[Destination, ExpectedFile], CheckResult]
@@ -110,14 +112,14 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
     path = image.path or ""
 
     async def see(place: str) -> CheckResult:
-        if await context.writer.do(context.manifest.belongs_to_another, image, place):
+        if await context.writer.do(context.manifest.images.belongs_to_another, image, place):
             return CheckResult(there=False, wrong=GONE)
         return await asyncio.to_thread(look, context.folder, ExpectedFile.of(image, place))
 
     result = await see(path)
     if not result.wrong:
         return path, result
-    task = await context.writer.do(context.manifest.task, image.task)
+    task = await context.writer.do(context.manifest.tasks.get, image.task)
     home = home_of(task, image)
     if task.ordinal is None or home == path:
         return None, result
@@ -136,7 +138,7 @@ async def find(context: RunContext, image: ImageRecord, look: Look) -> tuple[str
 async def _images_to_move(context: RunContext) -> AsyncIterator[ImageRecord]:
     """Yield the stored images whose file has to move, read page by page: a changed path may move a million files."""
     after = (0, 0)
-    while page := await context.writer.do(context.manifest.moving, after):
+    while page := await context.writer.do(context.manifest.images.moving, after):
         for image in page:
             yield image
         after = (page[-1].task, page[-1].index)
@@ -160,7 +162,7 @@ async def assign_place(
 
     while (
         found := await context.writer.join(
-            context.manifest.place_all, Placement(image, path, file, context.clock.unix(), places)
+            context.manifest.images.place_all, Placement(image, path, file, context.clock.unix(), places)
         )
     ) is not None:
         if not gives_way(*found):
@@ -181,7 +183,7 @@ async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterab
     stems = {first, *(f"{first}-{index}" for index in range(1, MOST_IMAGES + 1))} - own
     paths = [f"{stem}.{extension}" for stem in sorted(stems) for extension in EXTENSIONS]
 
-    for image in await context.writer.join(context.manifest.left_over, (task, paths), reads=True):
+    for image in await context.writer.join(context.manifest.images.left_over, (task, paths), reads=True):
         await _step_aside(context, image, wanted=False)
 
 
@@ -200,10 +202,10 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
     file is not ours, and stays.
     """
     folder = context.folder
-    if await context.writer.do(context.manifest.owner, path) is not None:
+    if await context.writer.do(context.manifest.images.owner, path) is not None:
         return False
     sha256 = await asyncio.to_thread(folder.sha256, path)
-    image = None if sha256 is None else await context.writer.do(context.manifest.picture_of, sha256)
+    image = None if sha256 is None else await context.writer.do(context.manifest.images.with_hash, sha256)
     if sha256 is None or image is None:
         return False
     suffix = PurePosixPath(path).suffix
@@ -215,9 +217,9 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
         # The image is found again; a task that was planned again only for it is complete.
-        await context.writer.do(context.manifest.take_back, image, path, context.clock.unix())
-        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
-        restored = (await context.writer.do(context.manifest.images, image.task))[image.index - 1]
+        await context.writer.do(context.manifest.upkeep.take_back, image, path, context.clock.unix())
+        await context.writer.do(context.manifest.upkeep.restore_complete, context.clock.unix())
+        restored = (await context.writer.do(context.manifest.images.of_task, image.task))[image.index - 1]
         return await _relocate(context, restored, aside, restored.target)
     await asyncio.to_thread(folder.move, path, aside, sha256)
     context.control.emit(Event(EventKind.MOVED, f"{path} -> {aside}", {"old": path, "new": aside}))
@@ -233,7 +235,7 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
     paths = [f"{stem}.{extension}" for stem in stems for extension in EXTENSIONS]
     folder = context.folder
     for path in folder.existing(paths) if folder.near else await asyncio.to_thread(folder.existing, paths):
-        owner = await context.writer.do(context.manifest.owner, path)
+        owner = await context.writer.do(context.manifest.images.owner, path)
         if owner is None:
             return path
         image = owner[0]
@@ -250,24 +252,24 @@ async def in_the_way(context: RunContext, task: TaskRecord, indices: Iterable[in
 
 async def settle(context: RunContext) -> None:
     """Finish the moves that a killed run had started: the file is at its old path or at its new one."""
-    for image in await context.writer.do(context.manifest.interrupted_moves):
+    for image in await context.writer.do(context.manifest.images.interrupted_moves):
         via = image.via or ""
         if await asyncio.to_thread(context.folder.sha256, via) == image.sha256:
             # The move may not be durable yet.
             await asyncio.to_thread(context.folder.end_move, image.path or via, via)
             # The job may have been edited, or the edit reverted, since the move began.
-            task = await context.writer.do(context.manifest.task, image.task)
+            task = await context.writer.do(context.manifest.tasks.get, image.task)
             right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
             await context.writer.do(
-                context.manifest.relocate,
+                context.manifest.images.relocate,
                 image,
                 via,
                 target=target,
                 now=context.clock.unix(),
             )
         else:
-            await context.writer.do(context.manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.images.begin_move, image, None)
 
 
 async def _step_aside(context: RunContext, image: ImageRecord, wanted: bool) -> None:  # noqa: FBT001 - as the manifest says
@@ -290,19 +292,21 @@ async def _relocate(context: RunContext, image: ImageRecord, path: str, target: 
     folder = context.folder
     result = await asyncio.to_thread(check_size, folder, ExpectedFile.of(image))
     if not result.wrong:
-        await context.writer.do(context.manifest.begin_move, image, path)
+        await context.writer.do(context.manifest.images.begin_move, image, path)
         try:
             await asyncio.to_thread(folder.move, old, path, image.sha256 or "")
         except Occupied:
-            await context.writer.do(context.manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.images.begin_move, image, None)
             if await step_aside_earlier(context, path):
                 return await _relocate(context, image, path, target)
             raise
         except Changed:
-            await context.writer.do(context.manifest.begin_move, image, None)
+            await context.writer.do(context.manifest.images.begin_move, image, None)
             result = await asyncio.to_thread(identical, folder, ExpectedFile.of(image))
         else:
-            await context.writer.do(context.manifest.relocate, image, path, target=target, now=context.clock.unix())
+            await context.writer.do(
+                context.manifest.images.relocate, image, path, target=target, now=context.clock.unix()
+            )
             return True
     await _record_missing(context, image, result)
     return False
@@ -318,7 +322,7 @@ async def _record_missing(context: RunContext, image: ImageRecord, result: Check
     path = image.path or ""
     why = f"{result.wrong}; {LEFT_ALONE}" if result.there else result.wrong
     await context.writer.do(
-        context.manifest.move_image, image, ImageState.MISSING, why, context.clock.unix(), columns={"target": None}
+        context.manifest.images.move, image, ImageState.MISSING, why, context.clock.unix(), columns={"target": None}
     )
     context.record.stats.trouble += 1
     text = why if result.wrong.startswith(path) else f"{path}: {why}"

@@ -67,8 +67,8 @@ class ReferenceSender:
             if sha256 in self._dead:
                 return self._dead[sha256] == link
             self._dead[sha256] = link
-            if await context.writer.do(context.manifest.upload, sha256, origin, 0.0) == link:
-                await context.writer.do(context.manifest.forget_upload, sha256, origin)
+            if await context.writer.do(context.manifest.images.upload, sha256, origin, 0.0) == link:
+                await context.writer.do(context.manifest.images.forget_upload, sha256, origin)
             return True
 
     async def _replace(self, text: str, sendable: Callable[[Reference], Awaitable[str]]) -> str:
@@ -91,13 +91,13 @@ class ReferenceSender:
         # Tasks that share a reference wait for one upload instead of each making its own.
         async with self._uploading.setdefault(reference.sha256, asyncio.Lock()):
             good_until = context.clock.unix() + UPLOAD_MARGIN
-            known = await context.writer.do(context.manifest.upload, reference.sha256, origin, good_until)
+            known = await context.writer.do(context.manifest.images.upload, reference.sha256, origin, good_until)
             if known is not None:
                 return known
             data = await asyncio.to_thread(self._bytes, reference)
             url = await context.control.free(context.service.upload(data, reference.media_type))
             expires = context.clock.unix() + UPLOAD_LIFETIME
-            await context.writer.do(context.manifest.uploaded, reference.sha256, origin, url, expires)
+            await context.writer.do(context.manifest.images.uploaded, reference.sha256, origin, url, expires)
             return url
 
     def _bytes(self, reference: Reference) -> bytes:

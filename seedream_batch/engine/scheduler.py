@@ -46,7 +46,7 @@ class Scheduler:
     async def _submit_all(self) -> None:
         context = self._context
         limit = context.options.limit
-        images, cost = await context.writer.do(context.manifest.planned_cost, limit)
+        images, cost = await context.writer.do(context.manifest.queue.planned_cost, limit)
         if images:
             await check_balance(context, images, cost)
         begun: set[int] = set()
@@ -58,7 +58,7 @@ class Scheduler:
             # Tasks that are about to be claimed are still planned in the manifest; read enough to see past them.
             ahead = self._page_size() if limit is None or only is not None else limit - len(begun)
             most = len(self._sending) + len(self._occupied) + min(self._page_size(), ahead)
-            tasks = await context.writer.read(context.manifest.due, most, now, only)
+            tasks = await context.writer.read(context.manifest.queue.due, most, now, only)
             fresh = [task for task in tasks if task.id not in self._slots.working and task.id not in self._occupied]
             if not fresh and not await self._wait_for_more(now, only):
                 break
@@ -162,8 +162,8 @@ class Scheduler:
         """Wait until a task may be submitted; return whether any can be expected. `only` limits it to these tasks."""
         context = self._context
         manifest = context.writer.manifest
-        planned_again = manifest.planned_again
-        due = await context.writer.read(context.manifest.next_due, only)
+        planned_again = manifest.tasks.times_planned
+        due = await context.writer.read(context.manifest.queue.next_due, only)
         if due is not None and due > now + LONGEST_WAIT:
             # No pause is that long: the clock was set back.
             self._due_by = due
@@ -182,7 +182,7 @@ class Scheduler:
         if await context.coordinator.wait_for_change(self._slots.changed):
             return True
         await self._slots.until_changed()
-        while due is None and self._slots.working and manifest.planned_again == planned_again:
+        while due is None and self._slots.working and manifest.tasks.times_planned == planned_again:
             # Nothing is planned, so there is nothing to read.
             await self._slots.until_changed()
         return True

@@ -158,7 +158,7 @@ class RunSession:
             stack.callback(self._start.rescue.close)
             if self.options.chooses is not None:
                 chooses = self.options.chooses
-                repeated(lambda: self._manifest.choose(chooses))
+                repeated(lambda: self._manifest.queue.select(chooses))
             self._to_close = stack.pop_all()
         return self
 
@@ -169,7 +169,7 @@ class RunSession:
     def _close_manifest(self) -> None:
         if not self._stopped_at_once:
             with suppress(StorageError, ManifestError):
-                repeated(lambda: self._manifest.leave(now=time.time(), outcome="fault"))
+                repeated(lambda: self._manifest.workers.leave(now=time.time(), outcome="fault"))
         self._manifest.close()
 
     def run(self) -> RunResult:
@@ -205,7 +205,7 @@ class RunSession:
 
     def _detach(self) -> None:
         """Detach from the workers; import task ids that arrived after the lease expired."""
-        self._manifest.detach()
+        self._manifest.workers.detach()
         self._start.rescue.close()
         # They are matched by their key. If that fails, the next run imports them.
         with suppress(StorageError, ManifestError, UsageError):
@@ -250,7 +250,7 @@ class RunSession:
         if task_times and not failed:
             # Not after a failure: a full disk may just have room for the end of the run.
             repeated(lambda: manifest.facts.set_task_times(task_times))
-        repeated(lambda: manifest.end_run(now=time.time(), outcome=self._outcome))
+        repeated(lambda: manifest.workers.end_run(now=time.time(), outcome=self._outcome))
 
     def _result(self, seconds: float) -> RunResult:
         context, manifest, work = self._context, self._manifest, self.work
@@ -267,7 +267,9 @@ class RunSession:
                 stop_text=context.control.text if context else "",
                 signal=self._signal,
                 verified=context.record.verified if context else Verified(),
-                not_there=NotThere(*manifest.not_there(work.named), manifest.waiting(), manifest.unrecoverable())
+                not_there=NotThere(
+                    *manifest.upkeep.not_there(work.named), manifest.upkeep.waiting(), manifest.upkeep.unrecoverable()
+                )
                 if isinstance(work, Verify)
                 else None,
                 flagged=reader.flagged_tasks(),

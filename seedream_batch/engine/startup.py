@@ -102,18 +102,18 @@ def begin(
     def join() -> int:
         """Join in one transaction: what is checked still holds when other workers see this run."""
         with manifest.group():
-            manifest.one_joins()
+            manifest.workers.lock_joining()
             check_same_service(manifest, origin, verifies=verifies)
             account = None
             if key is not None:
                 account = same_account(manifest, key, confirmed=confirmed, verifies=verifies)
             manifest.facts.set(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
-            return manifest.begin_run(
+            return manifest.workers.begin_run(
                 now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
             )
 
     run = repeated(join)
-    cut_off = manifest.was_cut_off()
+    cut_off = manifest.workers.was_cut_off()
     import_rescued(manifest, job, now)
     rescue = RescueFile(
         job.output_dir, sync_folder, name_of_worker(manifest.id, run) if manifest.connection.shared else NAME
@@ -122,8 +122,8 @@ def begin(
         result = _sync(manifest, job, source, now, sure=sure)
         return RunStart(alone, cut_off, result, rescue, has_other_folders(manifest, job))
     _find_references(manifest, source)
-    manifest.unlock_startup()
-    result = SyncResult(known=manifest.wanted())
+    manifest.workers.unlock_startup()
+    result = SyncResult(known=manifest.queue.wanted())
     return RunStart(alone, False, result, rescue, has_other_folders(manifest, job))
 
 
@@ -145,7 +145,7 @@ def _check_job(manifest: Manifest, job: Job, source: Source, *, alone: bool) -> 
 def _sync(manifest: Manifest, job: Job, source: Source, now: float, *, sure: bool) -> SyncResult:
     """Sync the job's tasks, and record for other workers what they were made of; raise `UsageError`, `InvalidJob`."""
     with manifest.group():
-        entered = manifest.enter(source.tasks, now)
+        entered = manifest.sync_job(source.tasks, now)
         if not sure:
             same_tasks(manifest, job, entered)
             manifest.facts.set(facts_of(job) | folders_of(manifest, job))
@@ -162,7 +162,7 @@ def _find_references(manifest: Manifest, source: Source) -> None:
         for _ in source.tasks:
             if time.monotonic() - last_heartbeat > BEAT:
                 last_heartbeat = time.monotonic()
-                repeated(manifest.alive)
+                repeated(manifest.workers.renew_lease)
 
 
 def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool, joins: bool) -> dict[str, str]:
@@ -186,12 +186,12 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
 def _is_first(manifest: Manifest, report: Callable[[str], None]) -> bool:
     """Block other workers from joining; return whether none is active."""
     waiting = _Waiting(manifest, report)
-    manifest.lock_startup(waiting.for_one_that_begins)
+    manifest.workers.lock_startup(waiting.for_one_that_begins)
     while True:
         waiting.expire_workers()
-        if not manifest.others():
+        if not manifest.workers.others():
             return True
-        if manifest.other_sessions():
+        if manifest.workers.other_sessions():
             return False
         # Their sessions ended; whether one reconnects is known after a grace period.
         waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
@@ -209,7 +209,7 @@ class _Waiting:
         self._since = self._begun
 
     def expire_workers(self) -> None:
-        repeated(lambda: self._manifest.expire_workers(time.time(), platform.node()))
+        repeated(lambda: self._manifest.workers.expire(time.time(), platform.node()))
 
     def a_moment(self, why: str) -> None:
         if not self._warned and time.monotonic() - self._begun > _WARN_AFTER:
@@ -224,7 +224,7 @@ class _Waiting:
         """
         self.expire_workers()
         now = time.monotonic()
-        session, is_worker = self._manifest.starting_worker() or (0, True)
+        session, is_worker = self._manifest.workers.starting_worker() or (0, True)
         if is_worker or session != self._waited_for:
             self._waited_for, self._since = session, now
         elif now - self._since > JOINING:
@@ -241,7 +241,7 @@ def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
     Files in `read` count as they were when they were read, since they may have changed since.
     """
     known = json.loads(manifest.facts.get(ENTERED) or "{}")
-    others = manifest.others()
+    others = manifest.workers.others()
     _, pid, host = others[0] if others else (0, 0, "")
     who = f"{len(others)} at work on {manifest.name}, the first of them pid {pid} on {host}"
     if known.get("version") != __version__:

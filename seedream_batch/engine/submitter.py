@@ -17,7 +17,8 @@ from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefu
 from seedream_batch.files.references import BadReferenceImage
 from seedream_batch.lifecycle import Move, after_submission, backoff
 from seedream_batch.manifest.rescue_log import Rescued
-from seedream_batch.manifest.task_store import Acceptance, Claim, Intent
+from seedream_batch.manifest.task_queue import Claim, Intent
+from seedream_batch.manifest.task_store import Acceptance
 from seedream_batch.model.outcome import Submission, Submitted
 from seedream_batch.model.service_messages import is_dead_reference, is_moderation
 from seedream_batch.model.task import TaskRecord, TaskState
@@ -110,7 +111,9 @@ class Submitter:
         if accepted is not None or not uncertain or not self._context.options.resend:
             return accepted
         await self._context.control.rest(outcome.retry_after or backoff(1, random=self._context.random))
-        return await self.resend(await self._context.writer.do(self._context.manifest.task, task.id), just_sent=True)
+        return await self.resend(
+            await self._context.writer.do(self._context.manifest.tasks.get, task.id), just_sent=True
+        )
 
     async def resend(self, task: TaskRecord, *, just_sent: bool = False) -> TaskRecord | None:
         """Resend an uncertain task, with the identical body under the same key, until its outcome is known.
@@ -119,7 +122,7 @@ class Submitter:
         while they can be expected to know the key, as for a task that was `just_sent`. Raise `RunStopped`.
         """
         context = self._context
-        claim = await context.writer.do(context.manifest.open_claim, task)
+        claim = await context.writer.do(context.manifest.queue.open_claim, task)
         if claim is None:
             return None
         if not just_sent and (expired := await self._expired(claim)):
@@ -137,7 +140,7 @@ class Submitter:
             try:
                 context.start.rescue.prepare()
                 # During the wait another worker may have taken over the task and recorded its outcome.
-                if tries > 1 and await context.writer.do(context.manifest.open_claim, task) is None:
+                if tries > 1 and await context.writer.do(context.manifest.queue.open_claim, task) is None:
                     return None
                 await self._wait_to_send(await context.coordinator.resend_turn())
                 if not context.coordinator.lease_covers(body):
@@ -159,7 +162,7 @@ class Submitter:
         An unknown age counts as too old.
         """
         now = self._context.clock.unix()
-        newest = await self._context.writer.do(self._context.manifest.newest_run)
+        newest = await self._context.writer.do(self._context.manifest.workers.newest_run)
         age = now - claim.opened_at
         if age < 0 or newest > now + SKEW:
             return "the clock was set back since it was sent: the service may have forgotten the key"
@@ -238,7 +241,9 @@ class Submitter:
             context.control.warn(
                 f"{context.manifest.name} answers too slowly; nothing is sent unless it answers in time"
             )
-        await context.writer.do(context.manifest.not_executed, claim.task, why=why, not_before=now + BEAT, now=now)
+        await context.writer.do(
+            context.manifest.tasks.not_executed, claim.task, why=why, not_before=now + BEAT, now=now
+        )
         context.record.stats.submitted -= 1
 
     async def _record(self, claim: Claim, outcome: Submission) -> TaskRecord | None:
@@ -252,7 +257,7 @@ class Submitter:
                 await self._hold(task, why, outcome)
             else:
                 await context.writer.do(
-                    context.manifest.still_uncertain, task, why=why, held=False, now=now, kept=outcome.kept
+                    context.manifest.tasks.still_uncertain, task, why=why, held=False, now=now, kept=outcome.kept
                 )
             return None
         match move.to:
@@ -269,7 +274,7 @@ class Submitter:
                     await self._refused(task, move, now, outcome)
             case TaskState.UNCERTAIN:
                 await context.writer.do(
-                    context.manifest.uncertain,
+                    context.manifest.tasks.uncertain,
                     task,
                     why=move.why,
                     code=move.code,
@@ -292,7 +297,7 @@ class Submitter:
         acceptance = Acceptance(task, outcome.task_ids, deadline, move.why, now, outcome.kept)
         rescued = False
         try:
-            storing: Awaitable[TaskRecord] = context.writer.join(context.manifest.accept_all, acceptance)
+            storing: Awaitable[TaskRecord] = context.writer.join(context.manifest.tasks.accept_all, acceptance)
             if not context.manifest.connection.in_process:
                 storing = asyncio.ensure_future(storing)
                 if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
@@ -324,7 +329,7 @@ class Submitter:
         context = self._context
         now = context.clock.unix()
         await context.writer.do(
-            context.manifest.not_executed, task, why=why, not_before=not_before, now=now, kept=outcome.kept
+            context.manifest.tasks.not_executed, task, why=why, not_before=not_before, now=now, kept=outcome.kept
         )
         context.record.stats.submitted -= 1
 
@@ -336,7 +341,7 @@ class Submitter:
     async def _refused(self, task: TaskRecord, move: Move, now: float, outcome: Submission | None = None) -> None:
         context = self._context
         kept = None if outcome is None else outcome.kept
-        await context.writer.do(context.manifest.refused, task, why=move.why, code=move.code, now=now, kept=kept)
+        await context.writer.do(context.manifest.tasks.refused, task, why=move.why, code=move.code, now=now, kept=kept)
         context.record.stats.failed += 1
         context.control.emit(event(EventKind.FAILED, task, move.why, code=move.code))
 
@@ -345,7 +350,7 @@ class Submitter:
         now = self._context.clock.unix()
         kept = None if outcome is None else outcome.kept
         await self._context.writer.do(
-            self._context.manifest.still_uncertain, task, why=why, held=True, now=now, kept=kept
+            self._context.manifest.tasks.still_uncertain, task, why=why, held=True, now=now, kept=kept
         )
         self._context.control.emit(event(EventKind.UNCERTAIN, task, why))
 

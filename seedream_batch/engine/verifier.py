@@ -43,9 +43,9 @@ async def verify(
     await settle(context)
     await verifier.check()
     since = context.clock.unix() - KNOWN_FOR
-    short = set(await context.writer.do(context.manifest.short_of_images, since) if ask else ())
-    for number in sorted(short.union(await context.writer.do(context.manifest.wanting))):
-        task = await context.writer.do(context.manifest.task, number)
+    short = set(await context.writer.do(context.manifest.queue.short_of_images, since) if ask else ())
+    for number in sorted(short.union(await context.writer.do(context.manifest.upkeep.wanting))):
+        task = await context.writer.do(context.manifest.tasks.get, number)
         await start(task, verifier.have_again(task, short=number in short))
 
 
@@ -66,13 +66,13 @@ class _Verifier:
         """Check every image that is, or was, stored. Raise `RunStopped`."""
         context = self._context
         after = (0, 0)
-        while page := await context.writer.do(context.manifest.to_check, after, PAGE):
+        while page := await context.writer.do(context.manifest.upkeep.to_check, after, PAGE):
             results = await asyncio.gather(*(self._check(image) for image in page), return_exceptions=True)
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
             after = (page[-1].task, page[-1].index)
-        await context.writer.do(context.manifest.restore_complete, context.clock.unix())
+        await context.writer.do(context.manifest.upkeep.restore_complete, context.clock.unix())
 
     async def _check(self, image: ImageRecord) -> None:
         context = self._context
@@ -96,7 +96,7 @@ class _Verifier:
         if place is not None:
             if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(context.manifest.take_back, image, place, context.clock.unix()):
+            elif await context.writer.do(context.manifest.upkeep.take_back, image, place, context.clock.unix()):
                 verified.whole += 1
                 verified.came_back += missing
             return
@@ -104,10 +104,12 @@ class _Verifier:
         why = f"{result.wrong}; {MOVE_AWAY}" if result.there else result.wrong
         if not missing:
             verified.broken += 1
-            await context.writer.do(context.manifest.move_image, image, ImageState.MISSING, why, context.clock.unix())
+            await context.writer.do(context.manifest.images.move, image, ImageState.MISSING, why, context.clock.unix())
         elif why != image.reason and (image.url or result.there):
             # Without a link, the stored reason is the service's answer, and stays.
-            await context.writer.do(context.manifest.remark, image, why, context.clock.unix(), link=bool(image.url))
+            await context.writer.do(
+                context.manifest.images.remark, image, why, context.clock.unix(), link=bool(image.url)
+            )
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
         """Ask for new links of a succeeded task's missing images, and fetch them. Raise `RunStopped`.
@@ -118,7 +120,7 @@ class _Verifier:
         if short:
             await self._collector.complete(task)
         wanted = []
-        for image in await context.writer.do(context.manifest.images, task.id):
+        for image in await context.writer.do(context.manifest.images.of_task, task.id):
             if image.state not in NOT_THERE:
                 continue
             if await in_the_way(context, task, [image.index]):
@@ -128,7 +130,7 @@ class _Verifier:
         if not self._asks:
             context.record.verified.to_ask += len(wanted)
             return
-        anothers = await context.writer.do(context.manifest.is_anothers, task)
+        anothers = await context.writer.do(context.manifest.tasks.is_anothers, task)
         if wanted and anothers:
             self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
         elif wanted:
@@ -142,7 +144,7 @@ class _Verifier:
         if poll is None:
             self._left_open(task, wanted, "the service gave no clear answer about its links")
             return
-        known = await context.writer.do(context.manifest.delivered, task.id)
+        known = await context.writer.do(context.manifest.images.delivered, task.id)
         # Links are matched by position only: a list of another length cannot be matched.
         links = poll.images if len(poll.images) == known else ()
         now = context.clock.unix()
@@ -153,9 +155,9 @@ class _Verifier:
             for image in wanted:
                 link = links[image.index - 1] if image.index <= len(links) else None
                 if link is not None and _is_new(image, link, now):
-                    manifest.renew_link(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
+                    manifest.images.renew_link(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
                 elif image.state is ImageState.MISSING:
-                    manifest.remark(image, NO_LINK, now, link=False)
+                    manifest.images.remark(image, NO_LINK, now, link=False)
 
         await context.writer.do(note)
 

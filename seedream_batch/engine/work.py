@@ -40,10 +40,10 @@ class RunParts:
         context = self.context
         await context.coordinator.start()
         if context.start.alone:
-            await context.writer.do(context.manifest.recover, context.clock.unix())
+            await context.writer.do(context.manifest.tasks.recover, context.clock.unix())
             if context.start.cut_off:
                 await asyncio.to_thread(context.folder.sweep)
-                await context.writer.do(context.manifest.swept)
+                await context.writer.do(context.manifest.workers.mark_swept)
             await self.open_tasks.adopt()
         await work.run(self)
 

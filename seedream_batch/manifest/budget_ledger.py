@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import Connection, Sql, marks
@@ -32,8 +33,7 @@ Charge = tuple[TaskRecord, int, float]
 """A task whose image was charged, the price (0: unknown), and when (unix seconds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(NamedTuple):
     """What is reserved for a request: its kind, its images, and millionths of a USD."""
 
     kind: str
@@ -76,7 +76,7 @@ class Allowance:
         self._totals = after
         self._admitted.append(wanted)
         if self._exposure is not None:
-            self._exposure.add(wanted.kind, wanted.images, wanted.money)
+            self._exposure.add(*wanted)
         return wanted
 
     def _exceeded(self, after: Totals) -> str:
@@ -96,9 +96,9 @@ class Allowance:
         if self._exposure is None:
             self._exposure = self._read_exposure()
             for admitted in self._admitted:
-                self._exposure.add(admitted.kind, admitted.images, admitted.money)
+                self._exposure.add(*admitted)
         counts = after.cost + after.reserved
-        return not self._exposure.allows(wanted.kind, wanted.images, wanted.money, counts=counts, cap=cap)
+        return not self._exposure.allows(*wanted, counts=counts, cap=cap)
 
 
 class BudgetLedger(Part):
@@ -122,6 +122,11 @@ class BudgetLedger(Part):
             f" cost = cost + ? WHERE {row} = ?",
             (reserved_images, reserved, images, cost, 1 if worker is None else worker),
         )
+
+    def reserve(self, sql: Sql, reservations: Sequence[Reservation]) -> None:
+        """Add reservations to the totals."""
+        images, money = sum(held.images for held in reservations), sum(held.money for held in reservations)
+        self.add(sql, reserved_images=images, reserved=money)
 
     def allowance(self, budget: Budget, now: float) -> Allowance:
         """Return what the budget allows at present."""
@@ -240,10 +245,10 @@ class BudgetLedger(Part):
     def charges(self, *, noted: bool) -> list[tuple[TaskRecord, int, int]]:
         """Return charged attempts, or those with a `noted` odd cost: task, attempt number and cost of each."""
         condition = "cost_note != ''" if noted else "(attempts.cost > 0 OR attempts.images > 0)"
-        columns = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
+        in_order = "ORDER BY tasks.ordinal IS NULL, tasks.ordinal, tasks.id, attempts.number"
         rows = self._connection.rows(
-            f"SELECT {columns}, attempts.number, attempts.cost FROM attempts JOIN tasks ON tasks.id = attempts.task"
-            f" WHERE {condition} ORDER BY tasks.ordinal IS NULL, tasks.ordinal, tasks.id, attempts.number"
+            f"SELECT {TASK_COLUMNS}, attempts.number, attempts.cost FROM attempts JOIN tasks"
+            f" ON tasks.id = attempts.task WHERE {condition} {in_order}"
         )
         return [(task_record(row[:-2]), row[-2], row[-1]) for row in rows]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from seedream_batch.errors import ManifestError, StorageError, UsageError
+from seedream_batch.manifest.db.connection import marks
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.manifest.facts import MOVED_TO
 from seedream_batch.manifest.manifest import Manifest
@@ -15,6 +17,9 @@ from seedream_batch.model.locations import Place, name_of
 
 TABLES = ("facts", "runs", "tasks", "attempts", "images", "uploads", "prices", "charges", "totals", "answers", "events")
 """The tables of a manifest; each comes after those it refers to."""
+
+_PAGE = 500
+"""Rows that are copied together."""
 
 _NUMBERED = ("runs", "tasks", "answers", "events")
 """Tables whose rows the database numbers."""
@@ -41,15 +46,15 @@ def copy_manifest(source: Place, target: Place) -> int:
             raise UsageError(f"{name_of(source)} was moved to {moved_to}; that is the one to copy")
         if not new.is_empty():
             if moved_to and new.id == old.id:
-                return new.size()
+                return _size(new)
             raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
         old.facts.set({MOVED_TO: name_of(target)})
         try:
             with new.group():
                 for table in TABLES:
-                    new.take_over(table, old.every(table))
+                    copy_table(old, new, table)
                 for table in _NUMBERED:
-                    new.number_on(table)
+                    new.connection.number_on(table)
                 # The old one may itself have been moved from the new place, and then has a mark.
                 new.facts.set({MOVED_TO: ""})
         except Exception:
@@ -58,24 +63,32 @@ def copy_manifest(source: Place, target: Place) -> int:
                 if new.is_empty():
                     old.facts.set({MOVED_TO: ""})
             raise
-        return new.size()
+        return _size(new)
+
+
+def copy_table(old: Manifest, new: Manifest, table: str) -> None:
+    """Replace the contents of a table by those of another manifest, as part of a transaction."""
+    columns = old.connection.columns(table)
+    names = ", ".join(f'"{name}"' for name in columns)
+    rows = old.connection.each(f"SELECT {names} FROM {table}")
+    with new.group() as sql:
+        if new.connection.rows(f"SELECT 1 FROM {table} LIMIT 1"):
+            # Every new manifest has an id of its own, and a row of zero totals.
+            sql.execute(f"DELETE FROM {table}")
+        while page := list(itertools.islice(rows, _PAGE)):
+            sql.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks(columns)})", page)
+
+
+def _size(manifest: Manifest) -> int:
+    return int(manifest.connection.rows("SELECT count(*) FROM tasks")[0][0])
 
 
 @contextmanager
 def _open(place: Place) -> Iterator[Manifest]:
     """Open a manifest that nobody else writes."""
-    if not isinstance(place, Path):
-        manifest = Manifest(place)
-        try:
-            yield manifest
-        finally:
-            manifest.close()
-        return
-    if not place.parent.is_dir():
-        raise StorageError(f"{place}: there is no folder {place.parent}; make it first")
-    with run_lock(place.parent):
-        manifest = Manifest(place)
-        try:
-            yield manifest
-        finally:
-            manifest.close()
+    with ExitStack() as stack:
+        if isinstance(place, Path):
+            if not place.parent.is_dir():
+                raise StorageError(f"{place}: there is no folder {place.parent}; make it first")
+            stack.enter_context(run_lock(place.parent))
+        yield stack.enter_context(closing(Manifest(place)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.db.connection import Connection, Cursor, Sql, insert
+from seedream_batch.manifest.db.connection import Connection, Cursor, Sql, Transaction, insert
+from seedream_batch.manifest.facts import Facts
 
 Event = tuple[float, int, int | None, str, str, str]
 """A row of the log: time in unix seconds, task, image, old state, new state, reason."""
@@ -25,6 +26,9 @@ class Database:
         """The run that events are logged for."""
         self.account = 1
         """The account that tasks are sent with."""
+        with connection.transaction() as sql:
+            sql.execute("INSERT INTO facts VALUES ('manifest_id', ?) ON CONFLICT DO NOTHING", (secrets.token_hex(6),))
+        self.id = Facts(connection).get("manifest_id")
 
     def log(self, sql: Sql, events: Sequence[Event]) -> None:
         """Append events to the log."""
@@ -42,7 +46,7 @@ class Part:
         self._database = database
         self._connection = database.connection
 
-    def _group(self) -> AbstractContextManager[Sql]:
+    def _group(self) -> Transaction:
         return self._connection.transaction()
 
 

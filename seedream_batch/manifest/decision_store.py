@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from seedream_batch.manifest.image_store import ACCEPTED_AS_IS
-from seedream_batch.manifest.task_store import TaskStore
+from seedream_batch.manifest.database import Database, Part
+from seedream_batch.manifest.db.connection import Sql
+from seedream_batch.manifest.image_store import ACCEPTED_AS_IS, ImageStore
+from seedream_batch.manifest.transitions import TaskTransitions, leaving
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
 REJECTED = "a person rejected it, and wants another"
 """Reason of a missing image whose file is in `superseded/`, and of its task being planned again."""
 
 
-class DecisionStore(TaskStore):
+class DecisionStore(Part):
     """Transitions that only a person asks for. Reservations of uncertain tasks stay: they may have been charged."""
+
+    def __init__(self, database: Database, transitions: TaskTransitions, images: ImageStore) -> None:
+        super().__init__(database)
+        self._transitions = transitions
+        self._images = images
 
     def retry(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Plan failed and lost tasks again, as new attempts with new keys."""
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                self._leaving(task, TaskState.FAILED, TaskState.LOST)
-                self._move(
-                    sql, task, TaskState.PLANNED, "retry", now,
-                    failures=0, not_before=0, task_ids=None, code="", reason="",
-                )  # fmt: skip
+                leaving(task, TaskState.FAILED, TaskState.LOST)
+                self._plan(sql, task, "retry", now)
 
     def remake(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Plan succeeded tasks with missing images again: their cost stays counted, and the new attempt costs again.
 
         The rows of their images stay: the next attempt replaces only those that are not stored.
         """
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                self._leaving(task, TaskState.SUCCEEDED)
-                self._move(
-                    sql, task, TaskState.PLANNED, "retry of what is missing", now,
-                    failures=0, not_before=0, task_ids=None, code="", reason="",
-                )  # fmt: skip
+                leaving(task, TaskState.SUCCEEDED)
+                self._plan(sql, task, "retry of what is missing", now)
 
     def reject(self, task: TaskRecord, images: Iterable[tuple[ImageRecord, str]], now: float) -> None:
         """Plan a succeeded task again because a person rejected these stored images of it.
@@ -44,30 +45,31 @@ class DecisionStore(TaskStore):
         Each comes with its path in the job, which is free now. The cost stays counted, and the new attempt is charged
         as well.
         """
-        with self.group() as sql:
+        with self._group() as sql:
             for image, home in images:
                 # Remove the link, so that the rejected image is not downloaded again.
-                self.move_image(
-                    image, ImageState.MISSING, REJECTED, now, columns={"path": home, "target": None, "url": ""}
-                )
-            self._leaving(task, TaskState.SUCCEEDED)
-            self._move(
-                sql, task, TaskState.PLANNED, REJECTED, now,
-                failures=0, not_before=0, task_ids=None, code="", reason=REJECTED,
-            )  # fmt: skip
+                columns = {"path": home, "target": None, "url": ""}
+                self._images.move(image, ImageState.MISSING, REJECTED, now, columns)
+            leaving(task, TaskState.SUCCEEDED)
+            self._plan(sql, task, REJECTED, now, reason=REJECTED)
+
+    def _plan(self, sql: Sql, task: TaskRecord, why: str, now: float, *, reason: str = "") -> None:
+        columns = {"failures": 0, "not_before": 0, "task_ids": None, "code": "", "reason": reason}
+        self._transitions.move(sql, task, TaskState.PLANNED, why, now, **columns)
 
     def forget(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Plan uncertain tasks again with new keys: they may be charged twice."""
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                self._move(sql, task, TaskState.PLANNED, "forgotten", now, not_before=0, code="", reason="", held=0)
-                self._attempt(sql, task, "forgotten")
+                columns = {"not_before": 0, "code": "", "reason": "", "held": 0}
+                self._transitions.move(sql, task, TaskState.PLANNED, "forgotten", now, **columns)
+                self._transitions.record_outcome(sql, task, "forgotten")
 
     def accept(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Accept results that differ from the request as they are."""
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                self._leaving(task, TaskState.SUCCEEDED)
+                leaving(task, TaskState.SUCCEEDED)
                 sql.execute(
                     "UPDATE images SET reason = CAST(? AS TEXT) || warning, warning = '', updated_at = ?"
                     " WHERE task = ? AND state = 'stored' AND warning != ''",
@@ -79,15 +81,15 @@ class DecisionStore(TaskStore):
 
     def give_up(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Count uncertain tasks as failed; their reservations stay."""
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
                 why = f"given up; before that: {task.reason}"
-                self._move(sql, task, TaskState.FAILED, why, now, reason=why, held=0, ended_at=now)
-                self._attempt(sql, task, "given up")
+                self._transitions.move(sql, task, TaskState.FAILED, why, now, reason=why, held=0, ended_at=now)
+                self._transitions.record_outcome(sql, task, "given up")
 
     def let_resend(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Allow uncertain tasks that were held to be sent again with their key."""
-        with self.group() as sql:
+        with self._group() as sql:
             sql.executemany(
                 "UPDATE tasks SET held = 0, updated_at = ? WHERE id = ? AND state = 'uncertain'",
                 [(now, task.id) for task in tasks],

@@ -46,7 +46,7 @@ class DeliveryReader(ManifestReader):
         tasks = [(task_record(row[:-1]), row[-1]) for row in rows]
         images: dict[int, list[tuple[ImageRecord, float | None]]] = {}
         delivered = self._rows(
-            f"SELECT {_OF_IMAGES}, stored_at.at FROM images LEFT JOIN stored_at"
+            f"SELECT {IMAGE_COLUMNS}, stored_at.at FROM images LEFT JOIN stored_at"
             ' ON stored_at.task = images.task AND stored_at.image = images."index"'
             f' WHERE images.task IN ({marks(tasks)}) ORDER BY images.task, images."index"',
             [task.id for task, _ in tasks],
@@ -55,6 +55,3 @@ class DeliveryReader(ManifestReader):
             image = image_record(row[:-1])
             images.setdefault(image.task, []).append((image, row[-1]))
         return {task.fingerprint: Delivery(task, ended, tuple(images.get(task.id, ()))) for task, ended in tasks}
-
-
-_OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.database import OneByOne, all_rows, one_row
-from seedream_batch.manifest.db.connection import marks
-from seedream_batch.manifest.in_hand import Ownership
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record
+from seedream_batch.manifest.database import OneByOne, Part, all_rows, one_row
+from seedream_batch.manifest.db.connection import Sql, insert, marks
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record, read_images
+from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, ImageState, TaskRecord
 
 
@@ -63,48 +62,46 @@ ACCEPTED_AS_IS = "accepted as it is: "
 
 _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
-_OF_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 
-
-class ImageStore(Ownership):
+class ImageStore(Part):
     """Images, their files, and uploads."""
 
-    def images(self, task: int) -> list[ImageRecord]:
+    def of_task(self, task: int) -> list[ImageRecord]:
         """Return the images of a task."""
-        sql = f'SELECT {IMAGE_COLUMNS} FROM images WHERE task = ? ORDER BY "index"'
-        return [image_record(row) for row in self._connection.rows(sql, (task,))]
+        return read_images(self._connection, 'images WHERE task = ? ORDER BY "index"', (task,))
 
-    def to_fetch(self) -> array[int]:
-        """Return the tasks with images to fetch that no worker owns, in the order of their expiry."""
-        free = self._free("WHERE")
-        among = f" AND task IN (SELECT id FROM tasks{free})" if free else ""
-        # The plus sign keeps SQLite from scanning all images in the order of their tasks.
-        return self._connection.numbers(
-            f"SELECT +task FROM images WHERE state = 'announced'{among} GROUP BY +task ORDER BY min(expires_at), +task"
-        )
+    def delivered(self, task: int) -> int:
+        """Return the number of images, and so of links, of the task's last succeeded attempt."""
+        sql = "SELECT images FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1"
+        row = self._connection.row(sql, (task,))
+        return int(row[0]) if row else 0
 
     def moving(self, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[ImageRecord]:
         """Return up to `limit` stored images whose file has to move, after this task and index."""
-        sql = (
-            f'SELECT {IMAGE_COLUMNS} FROM images WHERE target IS NOT NULL AND state = ? AND (task, "index") > (?, ?)'
-            ' ORDER BY task, "index" LIMIT ?'
+        return read_images(
+            self._connection,
+            "images WHERE target IS NOT NULL AND state = 'stored' AND (task, \"index\") > (?, ?)"
+            ' ORDER BY task, "index" LIMIT ?',
+            (*after, limit),
         )
-        return [image_record(row) for row in self._connection.rows(sql, (ImageState.STORED, *after, limit))]
 
     def interrupted_moves(self) -> list[ImageRecord]:
         """Return the images whose file was being moved when a run was killed."""
-        sql = f"SELECT {IMAGE_COLUMNS} FROM images WHERE via IS NOT NULL"
-        return [image_record(row) for row in self._connection.rows(sql)]
+        return read_images(self._connection, "images WHERE via IS NOT NULL")
 
     def owner(self, path: str) -> tuple[ImageRecord, bool] | None:
         """Return the stored image with this path, and whether the job still asks for it."""
-        rows = self.owners([path])
-        return rows[0] if rows else None
+        return next(iter(self.owners([path])), None)
+
+    def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
+        """Return whether an image other than this one is stored at a path."""
+        owner = self.owner(path)
+        return owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index)
 
     def owners(self, paths: Sequence[str]) -> list[tuple[ImageRecord, bool]]:
         """Return the stored images with these paths, and whether the job still asks for them."""
         rows = self._connection.rows(
-            f"SELECT {_OF_IMAGES}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
+            f"SELECT {IMAGE_COLUMNS}, tasks.ordinal FROM images JOIN tasks ON tasks.id = images.task"
             f" WHERE images.path IN ({marks(paths)}) AND images.state = 'stored'",
             paths,
         )
@@ -126,7 +123,7 @@ class ImageStore(Ownership):
         """Return for each task the images at these paths that belong to an earlier task of its place in the job."""
         paths = [path for _, paths in wanted for path in paths]
         rows = self._connection.rows(
-            f"SELECT {_OF_IMAGES}, tasks.paths FROM images JOIN tasks ON tasks.id = images.task WHERE images.path IN"
+            f"SELECT {IMAGE_COLUMNS}, tasks.paths FROM images JOIN tasks ON tasks.id = images.task WHERE images.path IN"
             f" ({marks(paths)}) AND images.state = 'stored' AND tasks.ordinal IS NULL",
             paths,
         )
@@ -138,7 +135,7 @@ class ImageStore(Ownership):
 
     def record_paths(self, placements: Sequence[Placement]) -> None:
         """Record paths and hashes before the renames, so that a crash in between can be recovered."""
-        with self.group() as sql:
+        with self._group() as sql:
             for placement in placements:
                 self._check_edge(placement.image, ImageState.STORED)
             # Each file goes to its present path in the job, so no further move is due.
@@ -153,21 +150,18 @@ class ImageStore(Ownership):
             )  # fmt: skip
             all_rows(cursor, len(placements), _in_state(placements[0].image))
 
-    def move_image(
+    def move(
         self, image: ImageRecord, to: ImageState, why: str, now: float, columns: Mapping[str, object] | None = None
     ) -> None:
-        """Move one image from its state to another, and set these columns with it.
+        """Call `move_all` for one image."""
+        self.move_all(to, [ImageMove(image, why, now, columns or {})])
 
-        Raises `StaleTransition` if the image is not in its state any more, or there is no such transition.
-        """
-        self.move_images(to, [ImageMove(image, why, now, columns or {})])
-
-    def move_images(self, to: ImageState, moves: Sequence[ImageMove]) -> None:
+    def move_all(self, to: ImageState, moves: Sequence[ImageMove]) -> None:
         """Move each image, or none, from its state to another; all moves set the same columns.
 
         Raises `StaleTransition` if an image is not in its state any more, or there is no such transition.
         """
-        with self.group() as sql:
+        with self._group() as sql:
             for move in moves:
                 self._check_edge(move.image, to)
             rows = [
@@ -184,7 +178,7 @@ class ImageStore(Ownership):
                 ],
             )
             all_rows(cursor, len(moves), _in_state(moves[0].image))
-            self._log_all(
+            self._database.log(
                 sql, [(move.now, move.image.task, move.image.index, move.image.state, to, move.why) for move in moves]
             )
 
@@ -199,27 +193,20 @@ class ImageStore(Ownership):
         If another image has the same bytes, both get a warning: one of them is wrong, and nobody knows which. Raises
         `OneByOne` for several images then.
         """
-        with self.group() as sql:
-            self.move_images(
-                ImageState.STORED,
-                [
-                    ImageMove(
-                        storing.image,
-                        storing.why,
-                        storing.now,
-                        {"warning": storing.warning, "url": self._link_to_keep(storing.image)},
-                    )
-                    for storing in stored
-                ],
-            )
-            twin = next(filter(None, self.twins([(storing.image, storing.file.sha256) for storing in stored])), None)
-            if twin is None:
-                return [storing.warning for storing in stored]
+        with self._group() as sql:
+            moves = [
+                ImageMove(at.image, at.why, at.now, {"warning": at.warning, "url": self._link_to_keep(at.image)})
+                for at in stored
+            ]
+            self.move_all(ImageState.STORED, moves)
+            same = next(filter(None, self.same_bytes([(at.image, at.file.sha256) for at in stored])), None)
+            if same is None:
+                return [at.warning for at in stored]
             storing = stored[0]
-            warning = f"{SAME_BYTES}{twin.path}" + (f"; {storing.warning}" if storing.warning else "")
+            warning = f"{SAME_BYTES}{same.path}" + (f"; {storing.warning}" if storing.warning else "")
             this = (storing.image.task, storing.image.index)
             sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
-            path = self.images(storing.image.task)[storing.image.index - 1].path
+            path = self.of_task(storing.image.task)[storing.image.index - 1].path
             sql.execute(
                 f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
                 (f"{SAME_BYTES}{path}", storing.file.sha256),
@@ -236,45 +223,75 @@ class ImageStore(Ownership):
         sql = "SELECT 1 FROM tasks WHERE id = ? AND images > (SELECT count(*) FROM images WHERE task = tasks.id)"
         return image.url if self._connection.row(sql, (image.task,)) else image.url.partition(",")[0]
 
-    def twins(self, images: Sequence[tuple[ImageRecord, str]]) -> list[ImageRecord | None]:
-        """Return, for each image and hash, another stored image with these bytes, if there is one."""
+    def same_bytes(self, images: Sequence[tuple[ImageRecord, str]]) -> list[ImageRecord | None]:
+        """Return, for each image and hash, another stored image with these bytes, if there is one.
+
+        Raises `OneByOne` for several images then.
+        """
         hashes = {sha256 for _, sha256 in images}
         # One row more than these images have: that is enough, and thousands may have the same bytes.
-        rows = self._connection.rows(
-            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 IN ({marks(hashes)}) AND state = 'stored' LIMIT ?",
+        stored = read_images(
+            self._connection,
+            f"images WHERE sha256 IN ({marks(hashes)}) AND state = 'stored' LIMIT ?",
             (*hashes, len(images) + 1),
         )
-        stored = [image_record(row) for row in rows]
-        twins = [next((other for other in stored if _is_twin(other, *image)), None) for image in images]
-        if len(images) > 1 and any(twins):
+        same = [next((other for other in stored if _is_other(other, *image)), None) for image in images]
+        if len(images) > 1 and any(same):
             raise OneByOne
-        return twins
+        return same
 
-    def picture_of(self, sha256: str) -> ImageRecord | None:
+    def with_hash(self, sha256: str) -> ImageRecord | None:
         """Return an image with these bytes that is stored or missing; one that is missing is preferred."""
-        row = self._connection.row(
-            f"SELECT {IMAGE_COLUMNS} FROM images WHERE sha256 = ? AND state IN ('stored', 'missing')"
-            " ORDER BY state LIMIT 1",
+        found = read_images(
+            self._connection,
+            "images WHERE sha256 = ? AND state IN ('stored', 'missing') ORDER BY state LIMIT 1",
             (sha256,),
         )
-        return image_record(row) if row else None
+        return found[0] if found else None
 
-    def try_again(
+    def insert(self, sql: Sql, images: Sequence[Sequence[object]]) -> None:
+        """Insert new images: task, index, state, link, its expiry and the present time of each."""
+        insert(sql, 'images (task, "index", state, url, expires_at, updated_at)', images)
+
+    def renew_link(
+        self,
+        image: ImageRecord,
+        link: ImageUrl,
+        *,
+        default_expiry: float,
+        now: float,
+        why: str = "a link was given again",
+    ) -> None:
+        """Record a new link for an image that is not stored, so that it is fetched again."""
+        expires_at = link.expires_at or default_expiry
+        columns = {"url": link.url, "expires_at": expires_at, "tries": 0, "reason": ""}
+        self.move(image, ImageState.ANNOUNCED, why, now, columns)
+
+    def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
+        """Update why an image is missing; without `link`, the service was asked and has none."""
+        with self._group() as sql:
+            sql.execute(
+                'UPDATE images SET reason = ?, url = ?, updated_at = ? WHERE task = ? AND "index" = ?'
+                " AND state = 'missing'",
+                (why, image.url if link else "", now, image.task, image.index),
+            )
+
+    def retry_download(
         self, image: ImageRecord, *, why: str, url: str | None, expires_at: float | None, now: float
     ) -> ImageRecord:
         """Record a failed download that is to be repeated, with a new URL if there is one."""
-        with self.group() as sql:
+        with self._group() as sql:
             cursor = sql.execute(
                 "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
                 ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
                 (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
             )
             one_row(cursor, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
-        return self.images(image.task)[image.index - 1]
+        return self.of_task(image.task)[image.index - 1]
 
     def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
         """Record that a stored file is now at `path`; `target` is where it still has to move, if anywhere."""
-        with self.group() as sql:
+        with self._group() as sql:
             cursor = sql.execute(
                 'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
                 " AND path = ? AND state = ?",
@@ -284,7 +301,7 @@ class ImageStore(Ownership):
 
     def begin_move(self, image: ImageRecord, path: str | None) -> None:
         """Record a rename in progress; None clears it."""
-        with self.group() as sql:
+        with self._group() as sql:
             cursor = sql.execute(
                 'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
                 (path, image.task, image.index, image.path),
@@ -300,7 +317,7 @@ class ImageStore(Ownership):
 
     def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
         """Record where a reference image was uploaded."""
-        with self.group() as sql:
+        with self._group() as sql:
             sql.execute(
                 "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (sha256, service)"
                 " DO UPDATE SET url = excluded.url, expires_at = excluded.expires_at",
@@ -309,7 +326,7 @@ class ImageStore(Ownership):
 
     def forget_upload(self, sha256: str, service: str) -> None:
         """Forget an upload that the service has lost, so that it is uploaded again."""
-        with self.group() as sql:
+        with self._group() as sql:
             sql.execute("DELETE FROM uploads WHERE sha256 = ? AND service = ?", (sha256, service))
 
 
@@ -322,5 +339,5 @@ def _in_state(image: ImageRecord) -> str:
     return f"image {image.index} of task {image.task} in state {image.state}"
 
 
-def _is_twin(other: ImageRecord, image: ImageRecord, sha256: str) -> bool:
+def _is_other(other: ImageRecord, image: ImageRecord, sha256: str) -> bool:
     return other.sha256 == sha256 and (other.task, other.index) != (image.task, image.index)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedream_batch.manifest.db.connection import UNLIMITED
+from seedream_batch.manifest.database import Database, Part
+from seedream_batch.manifest.db.connection import UNLIMITED, Sql
 from seedream_batch.manifest.image_store import ImageStore
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.manifest.rows import read_images, read_tasks
 from seedream_batch.manifest.task_queue import TaskQueue
-from seedream_batch.model.outcome import ImageUrl
+from seedream_batch.manifest.task_store import TaskStore
+from seedream_batch.manifest.transitions import TaskTransitions
 from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
-_IMAGES = ", ".join(f"images.{name.strip()}" for name in IMAGE_COLUMNS.split(","))
 _NOT_THERE = "images.state IN ('rejected', 'expired', 'missing')"
 _NO_LINK = "(images.state IN ('rejected', 'expired') OR (images.state = 'missing' AND images.url = ''))"
 """Images known to have no working link: the run or `verify` asked the service."""
@@ -40,67 +40,67 @@ class Dropped:
     never_sent: int
 
 
-class MaintenanceStore(TaskQueue, ImageStore):
+class MaintenanceStore(Part):
     """Images that were stored, and the tasks they belong to."""
+
+    def __init__(
+        self,
+        database: Database,
+        transitions: TaskTransitions,
+        tasks: TaskStore,
+        images: ImageStore,
+        queue: TaskQueue,
+    ) -> None:
+        super().__init__(database)
+        self._transitions = transitions
+        self._tasks = tasks
+        self._images = images
+        self._queue = queue
 
     # Verifying stored images
 
     def to_check(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
         """Return up to `limit` images of the job that are or were stored, after this task and index."""
-        rows = self._connection.rows(
-            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task"
-            " AND (images.task, images.\"index\") > (?, ?) AND images.state IN ('stored', 'missing')"
-            f' AND {self._of_job} ORDER BY images.task, images."index" LIMIT ?',
+        return self._page(f"images.state IN ('stored', 'missing') AND {self._queue.of_job}", after, limit)
+
+    def missing(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
+        """Return up to `limit` images of the job whose file is missing, after this task and index."""
+        return self._page("images.state = 'missing' AND tasks.ordinal IS NOT NULL", after, limit)
+
+    def _page(self, condition: str, after: tuple[int, int], limit: int) -> list[ImageRecord]:
+        return read_images(
+            self._connection,
+            "images CROSS JOIN tasks WHERE tasks.id = images.task"
+            f' AND (images.task, images."index") > (?, ?) AND {condition} ORDER BY images.task, images."index" LIMIT ?',
             (*after, limit),
         )
-        return [image_record(row) for row in rows]
 
     def not_there(self, limit: int | None) -> tuple[int, list[tuple[ImageRecord, TaskRecord]]]:
         """Return the number of delivered images of the job that are not stored; the first `limit` with their tasks."""
-        gone = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_THERE} AND {self._of_job}"
+        gone = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_THERE} AND {self._queue.of_job}"
         count = self._connection.rows(f"SELECT count(*) {gone}")[0][0]
         rows = self._connection.rows(
             f'SELECT images.task, images."index" {gone} ORDER BY tasks.ordinal, images."index" LIMIT ?',
             (UNLIMITED if limit is None else limit,),
         )
-        return int(count), [(self.images(task)[index - 1], self.task(task)) for task, index in rows]
+        return int(count), [(self._images.of_task(task)[index - 1], self._tasks.get(task)) for task, index in rows]
 
     def waiting(self) -> int:
         """Return the number of images of the job that have a link but are not fetched yet."""
         rows = self._connection.rows(
             "SELECT count(*) FROM images JOIN tasks ON tasks.id = images.task"
-            f" WHERE images.state = 'announced' AND {self._of_job}"
+            f" WHERE images.state = 'announced' AND {self._queue.of_job}"
         )
         return int(rows[0][0])
 
     def wanting(self) -> list[int]:
         """Return the numbers of succeeded tasks of the job with an image that is missing or not fetched yet."""
         rows = self._connection.rows(
-            f"SELECT id FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND id IN"
+            f"SELECT id FROM tasks WHERE state = 'succeeded' AND {self._queue.of_job} AND id IN"
             f" (SELECT task FROM images WHERE {_NOT_THERE} UNION SELECT task FROM images WHERE state = 'announced')"
             " ORDER BY id"
         )
         return [int(row[0]) for row in rows]
-
-    def short_of_images(self, since: float) -> array[int]:
-        """Return the job's flagged tasks submitted since then that were completed with too few images."""
-        return self._connection.numbers(
-            "SELECT id FROM tasks WHERE state = 'succeeded' AND warning != '' AND submitted_at > ?"
-            " AND task_ids IS NOT NULL AND images > (SELECT attempts.images FROM attempts WHERE task = tasks.id"
-            f" AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1) AND {self._of_job}{self._free('AND')}"
-            " ORDER BY id",
-            (since,),
-        )
-
-    def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
-        """Update why an image is missing; without `link`, the service was asked and has none."""
-        url = "" if not link else image.url
-        with self.group() as sql:
-            sql.execute(
-                'UPDATE images SET reason = ?, url = ?, updated_at = ? WHERE task = ? AND "index" = ?'
-                " AND state = 'missing'",
-                (why, url, now, image.task, image.index),
-            )
 
     # Restoring missing images
 
@@ -109,81 +109,39 @@ class MaintenanceStore(TaskQueue, ImageStore):
 
         From there it moves on to its place in the job. Returns False and changes nothing if `path` is another image's.
         """
-        with self.group():
-            if self.belongs_to_another(image, path):
+        with self._group():
+            if self._images.belongs_to_another(image, path):
                 return False
-            task = self.task(image.task)
+            task = self._tasks.get(image.task)
             home = home_of(task, image)
             target = None if task.ordinal is None or home == path else home
             if image.state is ImageState.STORED:
-                self.relocate(image, path, target=target, now=now)
+                self._images.relocate(image, path, target=target, now=now)
             else:
-                self.move_image(
-                    image,
-                    ImageState.STORED,
-                    "the file is back",
-                    now,
-                    columns={"path": path, "target": target, "via": None},
-                )
+                columns = {"path": path, "target": target, "via": None}
+                self._images.move(image, ImageState.STORED, "the file is back", now, columns)
         return True
-
-    def belongs_to_another(self, image: ImageRecord, path: str) -> bool:
-        """Return whether an image other than this one is stored at a path."""
-        owner = self.owner(path)
-        return owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index)
-
-    def to_look_for(self, after: tuple[int, int], limit: int) -> list[ImageRecord]:
-        """Return up to `limit` images of the job whose file is missing, after this task and index."""
-        rows = self._connection.rows(
-            f"SELECT {_IMAGES} FROM images CROSS JOIN tasks WHERE tasks.id = images.task AND images.state = 'missing'"
-            ' AND (images.task, images."index") > (?, ?) AND tasks.ordinal IS NOT NULL'
-            ' ORDER BY images.task, images."index" LIMIT ?',
-            (*after, limit),
-        )
-        return [image_record(row) for row in rows]
-
-    def delivered(self, task: int) -> int:
-        """Return the number of images, and so of links, of the task's last succeeded attempt."""
-        sql = "SELECT images FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1"
-        row = self._connection.row(sql, (task,))
-        return int(row[0]) if row else 0
-
-    def renew_link(self, image: ImageRecord, link: ImageUrl, *, default_expiry: float, now: float) -> None:
-        """Record a new link for an image that is not stored."""
-        self.move_image(
-            image,
-            ImageState.ANNOUNCED,
-            "a link was given again",
-            now,
-            columns={"url": link.url, "expires_at": link.expires_at or default_expiry, "tries": 0, "reason": ""},
-        )
 
     def restore_complete(self, now: float) -> int:
         """Move tasks planned for regeneration back to succeeded if all their images are back; return their number."""
-        with self.group() as sql:
-            back = sql.execute(
-                f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'planned' AND attempt > 0 AND {self._of_job}"
+        with self._group() as sql:
+            back = read_tasks(
+                self._connection,
+                f"tasks WHERE state = 'planned' AND attempt > 0 AND {self._queue.of_job}"
                 " AND EXISTS (SELECT 1 FROM images WHERE task = tasks.id)"
-                " AND NOT EXISTS (SELECT 1 FROM images WHERE task = tasks.id AND state != 'stored')"
-            ).fetchall()
-            for task in map(task_record, back):
+                " AND NOT EXISTS (SELECT 1 FROM images WHERE task = tasks.id AND state != 'stored')",
+            )
+            for task in back:
                 [ids] = sql.execute(
                     "SELECT task_ids FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC"
                     " LIMIT 1",
                     (task.id,),
                 ).fetchone() or (None,)
                 why = "its images came back"
-                self._move(sql, task, TaskState.SUCCEEDED, why, now, task_ids=ids, reason="", code="")
+                self._transitions.move(sql, task, TaskState.SUCCEEDED, why, now, task_ids=ids, reason="", code="")
         return len(back)
 
     # Regenerating images
-
-    def of_job(self, fingerprint: str) -> TaskRecord | None:
-        """Return the job's task with this fingerprint."""
-        row = self._connection.row(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,)
-        )
-        return task_record(row) if row else None
 
     def unrecoverable(self) -> Lost:
         """Return the job's images without a working link, and the cost of regenerating their tasks."""
@@ -191,26 +149,26 @@ class MaintenanceStore(TaskQueue, ImageStore):
             "SELECT coalesce(sum(gone.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
             f" FROM (SELECT task, count(*) AS images FROM images WHERE {_NO_LINK} GROUP BY task) AS gone"
             " JOIN tasks ON tasks.id = gone.task LEFT JOIN prices USING (model, resolution)"
-            f" WHERE tasks.state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"
+            f" WHERE tasks.state = 'succeeded' AND {self._queue.of_job} AND NOT {_WAITING}"
         )[0]
         return Lost(int(row[0]), int(row[1]))
 
     def to_remake(self) -> list[TaskRecord]:
         """Return succeeded tasks of the job with an image without a link, and none waiting to be fetched."""
-        rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job} AND NOT {_WAITING}"
-            f" AND id IN (SELECT task FROM images WHERE {_NO_LINK}) ORDER BY ordinal"
-        )
-        return [task_record(row) for row in rows]
+        return self._succeeded(f"NOT {_WAITING} AND id IN (SELECT task FROM images WHERE {_NO_LINK})")
 
     def not_asked(self) -> list[TaskRecord]:
         """Return the job's other succeeded tasks with a missing image, which a link may still give for free."""
-        rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = 'succeeded' AND {self._of_job}"
-            f" AND id IN (SELECT task FROM images WHERE {_NOT_THERE})"
-            f" AND (id NOT IN (SELECT task FROM images WHERE {_NO_LINK}) OR {_WAITING}) ORDER BY ordinal"
+        return self._succeeded(
+            f"id IN (SELECT task FROM images WHERE {_NOT_THERE})"
+            f" AND (id NOT IN (SELECT task FROM images WHERE {_NO_LINK}) OR {_WAITING})"
         )
-        return [task_record(row) for row in rows]
+
+    def _succeeded(self, condition: str) -> list[TaskRecord]:
+        return read_tasks(
+            self._connection,
+            f"tasks WHERE state = 'succeeded' AND {self._queue.of_job} AND {condition} ORDER BY ordinal",
+        )
 
     # Tasks that are no longer in the job
 
@@ -227,12 +185,13 @@ class MaintenanceStore(TaskQueue, ImageStore):
 
     def to_prune(self, after: int, limit: int) -> list[tuple[TaskRecord, list[ImageRecord]]]:
         """Return up to `limit` tasks after this number that are neither in the job nor in flight, with images."""
-        rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE id > ? AND ordinal IS NULL AND NOT {_IN_FLIGHT}"
+        tasks = read_tasks(
+            self._connection,
+            f"tasks WHERE id > ? AND ordinal IS NULL AND NOT {_IN_FLIGHT}"
             " AND EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id) ORDER BY id LIMIT ?",
             (after, limit),
         )
-        return [(task, self.images(task.id)) for task in map(task_record, rows)]
+        return [(task, self._images.of_task(task.id)) for task in tasks]
 
     def prune(self, tasks: Sequence[TaskRecord], now: float) -> None:
         """Delete the image rows of these tasks, whose files were deleted. Their cost and log stay.
@@ -240,37 +199,30 @@ class MaintenanceStore(TaskQueue, ImageStore):
         A succeeded task becomes planned, so that it no longer counts as done; since it is not in the job, no run buys
         it. Failed and lost tasks keep their state and reason.
         """
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                for image in self.images(task.id):
-                    if image.state is ImageState.STORED:
-                        self._log(sql, task.id, image.state, ImageState.MISSING, "pruned", now, image=image.index)
-                sql.execute("DELETE FROM images WHERE task = ?", (task.id,))
-                # Keep answers while money is reserved: one may contain the id of a paid task.
-                sql.execute(
-                    "DELETE FROM answers WHERE task = ? AND NOT EXISTS"
-                    " (SELECT 1 FROM attempts WHERE attempts.task = answers.task AND reserved_images > 0)",
-                    (task.id,),
-                )
-                if task.state is TaskState.SUCCEEDED:
-                    self._move(
-                        sql,
-                        task,
-                        TaskState.PLANNED,
-                        "pruned",
-                        now,
-                        failures=0,
-                        not_before=0,
-                        task_ids=None,
-                        code="",
-                        reason=PRUNED,
-                    )
-                elif task.state is TaskState.PLANNED:
-                    sql.execute("UPDATE tasks SET reason = ?, failures = 0 WHERE id = ?", (PRUNED, task.id))
+                self._prune(sql, task, now)
+
+    def _prune(self, sql: Sql, task: TaskRecord, now: float) -> None:
+        stored = [image for image in self._images.of_task(task.id) if image.state is ImageState.STORED]
+        missing = ImageState.MISSING
+        self._database.log(sql, [(now, task.id, image.index, image.state, missing, "pruned") for image in stored])
+        sql.execute("DELETE FROM images WHERE task = ?", (task.id,))
+        # Keep answers while money is reserved: one may contain the id of a paid task.
+        sql.execute(
+            "DELETE FROM answers WHERE task = ? AND NOT EXISTS"
+            " (SELECT 1 FROM attempts WHERE attempts.task = answers.task AND reserved_images > 0)",
+            (task.id,),
+        )
+        if task.state is TaskState.SUCCEEDED:
+            columns = {"failures": 0, "not_before": 0, "task_ids": None, "code": "", "reason": PRUNED}
+            self._transitions.move(sql, task, TaskState.PLANNED, "pruned", now, **columns)
+        elif task.state is TaskState.PLANNED:
+            sql.execute("UPDATE tasks SET reason = ?, failures = 0 WHERE id = ?", (PRUNED, task.id))
 
     def prune_never_sent(self) -> int:
         """Delete tasks that are not in the job and were never sent; return their number."""
-        with self.group() as sql:
+        with self._group() as sql:
             return int(sql.execute(f"DELETE FROM tasks WHERE {_NEVER_SENT}").rowcount)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from seedream_batch.manifest.budget_ledger import read_totals
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.db.open import connect
 from seedream_batch.manifest.facts import Facts
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, read_images, read_tasks, task_record
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
@@ -153,21 +154,13 @@ class ManifestReader:
 
     def lookup(self, fingerprints: Sequence[str]) -> dict[str, TaskRecord]:
         """Return the known tasks among these (at most a few hundred at a time), by fingerprint."""
-        sql = f"SELECT {TASK_COLUMNS} FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
-        rows = self._rows(sql, fingerprints)
-        return {row[1]: task_record(row) for row in rows}
+        tasks = read_tasks(self._connection, f"tasks WHERE fingerprint IN ({marks(fingerprints)})", fingerprints)
+        return {task.fingerprint: task for task in tasks}
 
     def images_of(self, tasks: Sequence[int]) -> dict[int, list[ImageRecord]]:
         """Return the images of these tasks (at most a few hundred at a time), by task."""
-        images: dict[int, list[ImageRecord]] = {}
-        rows = self._rows(
-            f'SELECT {IMAGE_COLUMNS} FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
-            tasks,
-        )
-        for row in rows:
-            image = image_record(row)
-            images.setdefault(image.task, []).append(image)
-        return images
+        found = read_images(self._connection, f'images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"', tasks)
+        return {task: list(images) for task, images in itertools.groupby(found, lambda image: image.task)}
 
     def by_path(self, first_paths: Sequence[str]) -> dict[str, TaskRecord]:
         """Return tasks by the JSON text of their paths, to tell what a changed cell was before."""
@@ -228,12 +221,12 @@ class ManifestReader:
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
         """Return up to `limit` tasks in a state, in the job's order."""
-        rows = self._rows(
-            f"SELECT {TASK_COLUMNS} FROM tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN"
-            " ('submitting', 'accepted', 'uncertain')) ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
+        return read_tasks(
+            self._connection,
+            "tasks WHERE state = ? AND (ordinal IS NOT NULL OR state IN ('submitting', 'accepted', 'uncertain'))"
+            " ORDER BY ordinal IS NULL, ordinal, id LIMIT ?",
             (state, limit),
         )
-        return [task_record(row) for row in rows]
 
     def doubts(self, limit: int) -> list[Doubt]:
         """Return up to `limit` uncertain tasks with the submission in doubt, in the job's order."""
@@ -263,11 +256,9 @@ class ManifestReader:
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
         """Return delivered images that could not be stored or are missing, with their tasks."""
-        rows = self._rows(
-            f"SELECT {IMAGE_COLUMNS} FROM images WHERE state IN ('rejected', 'expired', 'missing') LIMIT ?",
-            (limit,),
+        images = read_images(
+            self._connection, "images WHERE state IN ('rejected', 'expired', 'missing') LIMIT ?", (limit,)
         )
-        images = [image_record(row) for row in rows]
         tasks = {image.task: self._task(image.task) for image in images}
         return [(image, tasks[image.task]) for image in images]
 
@@ -277,12 +268,7 @@ class ManifestReader:
 
     def flagged(self, limit: int) -> list[Flagged]:
         """Return up to `limit` of those, in the job's order."""
-        tasks = [
-            task_record(row)
-            for row in self._rows(
-                f"SELECT {TASK_COLUMNS} FROM tasks WHERE {_FLAGGED} ORDER BY ordinal LIMIT ?", (limit,)
-            )
-        ]
+        tasks = read_tasks(self._connection, f"tasks WHERE {_FLAGGED} ORDER BY ordinal LIMIT ?", (limit,))
         results = []
         for start in range(0, len(tasks), 256):
             page = tasks[start : start + 256]
@@ -348,7 +334,7 @@ class ManifestReader:
         return float(row[0]), int(number)
 
     def _task(self, number: int) -> TaskRecord:
-        return task_record(self._one(f"SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?", (number,)))
+        return read_tasks(self._connection, "tasks WHERE id = ?", (number,))[0]
 
     def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         return self._connection.rows(sql, values)

@@ -24,7 +24,7 @@ class SyncResult:
     dropped: int = 0
 
 
-def enter(connection: Sql, specs: Iterable[TaskSpec], now: float) -> SyncResult:
+def sync_job(connection: Sql, specs: Iterable[TaskSpec], now: float) -> SyncResult:
     """Make the tasks of the job those of the manifest; runs inside a transaction.
 
     Nothing is deleted: a task no longer in the job loses its ordinal and keeps everything else.
@@ -110,7 +110,7 @@ _Row = tuple[int, int | None, str, str, int]
 def known_as(specs: Sequence[TaskSpec], known: Callable[[Sequence[str]], Collection[str]]) -> list[TaskSpec]:
     """Return the tasks; those known only under a fingerprint of an earlier version with that one.
 
-    `known` returns which fingerprints the manifest has. Only for reading: `enter` stores the new fingerprints.
+    `known` returns which fingerprints the manifest has. Only for reading: `sync_job` stores the new fingerprints.
     """
     prints = [
         print_

@@ -1,43 +1,136 @@
-"""The tasks of the job that a run may buy: all planned ones, or those that `choose` selected."""
+"""Which tasks a run may work on: those it may buy, those in flight that are free, and its claims on them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from seedream_batch.manifest.db.connection import UNLIMITED
-from seedream_batch.manifest.in_hand import Ownership
-from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
+from seedream_batch.manifest.budget_ledger import BudgetLedger, Reservation
+from seedream_batch.manifest.database import Database, OneByOne, Part
+from seedream_batch.manifest.db.connection import CLOCK, UNLIMITED, Sql, insert, marks
+from seedream_batch.manifest.ownership import Ownership
+from seedream_batch.manifest.rows import TASK_COLUMNS, read_tasks, task_record
+from seedream_batch.manifest.task_store import TaskStore
+from seedream_batch.manifest.transitions import Move, TaskTransitions
 from seedream_batch.model.document import Json
-from seedream_batch.model.task import TaskRecord
+from seedream_batch.model.job import Budget
+from seedream_batch.model.task import TaskRecord, TaskState
 
-_ALL = "tasks WHERE state = 'planned' AND ordinal IS NOT NULL"
+_PLANNED = "state = 'planned' AND ordinal IS NOT NULL"
+_IN_FLIGHT = "state IN ('submitting', 'accepted', 'uncertain')"
+_TO_FETCH = "id IN (SELECT task FROM images WHERE state = 'announced')"
+_IN_ORDER = "ORDER BY ordinal IS NULL, ordinal, id"
 
 
-class TaskQueue(Ownership):
-    """Planned tasks. A selection applies to this run alone."""
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A submission about to be made: the task and, if it differs from the task's own, the exact body."""
 
-    _picked = False
+    task: int
+    body: str | None = None
 
-    def choose(self, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
-        """Restrict the queue to tasks whose cell `chooses` accepts; return their number."""
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A committed intent: what may now be sent, and with which key."""
+
+    task: TaskRecord
+    key: str
+    body: str
+    opened_at: float
+    """When the key was first used, in unix seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Opening:
+    """An attempt to open: its claim, a body other than the task's, its reservation, and whether its key is reused."""
+
+    claim: Claim
+    body: str | None
+    attempt: int
+    reservation: Reservation
+    reused: bool
+
+    @property
+    def task(self) -> TaskRecord:
+        return self.claim.task
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The committed intents, and what kept the rest from being committed, if it was the budget."""
+
+    claims: tuple[Claim, ...]
+    stopped_by: str = ""
+    turns: tuple[float, ...] = ()
+    """When each of them may be sent, in seconds after `decided_at`, if slots were requested."""
+    decided_at: float = 0.0
+    """The reference time of `turns`, by the clock given to `claim`."""
+    free_in: float = 0.0
+    """Seconds after which to try again, if there were fewer slots than intents."""
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRate:
+    """Reserved slots for submissions, and the new state of the rate limiter."""
+
+    state: str
+    at: tuple[float, ...]
+    free_in: float
+
+
+Take = Callable[[str, float, int], SharedRate]
+"""Reserves up to a number of slots, given the limiter's state and the time of the workers' shared clock."""
+
+
+class TaskQueue(Part):
+    """The tasks of the job to work on: all of them, or those that `select` chose for this run.
+
+    On a shared manifest, a worker works on the tasks that it owns, and takes ownership of free ones.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        transitions: TaskTransitions,
+        tasks: TaskStore,
+        budget: BudgetLedger,
+        ownership: Ownership,
+    ) -> None:
+        super().__init__(database)
+        self._transitions = transitions
+        self._tasks = tasks
+        self._budget = budget
+        self._ownership = ownership
+        self._selects = False
+
+    # Planned tasks
+
+    def select(self, selects: Callable[[Mapping[str, Json]], bool]) -> int:
+        """Restrict the queue to tasks whose cell `selects` accepts; return their number."""
 
         def rows() -> Iterator[tuple[int, int, bool]]:
             wanted = "SELECT id, ordinal, state = 'planned', cell FROM tasks WHERE ordinal IS NOT NULL ORDER BY id"
             for number, ordinal, planned, cell in self._connection.each(wanted):
-                if chooses(json.loads(cell)):
+                if selects(json.loads(cell)):
                     yield number, ordinal, planned
 
-        with self.group() as sql:
-            self._connection.choose(self._database.run, rows)
-            self._picked = True
-            count = sql.execute(f"SELECT count(*) FROM {self._all_chosen}").fetchone()[0]
-        return int(count)
+        with self._group() as sql:
+            self._connection.store_selection(self._database.run, rows)
+            self._selects = True
+            return int(sql.execute(f"SELECT count(*) FROM {self._selection}").fetchone()[0])
 
-    def is_chosen(self, task: TaskRecord) -> bool:
+    def is_selected(self, task: TaskRecord) -> bool:
         """Return whether the run may buy or resend the task."""
-        sql = f"SELECT 1 FROM {self._all_chosen} WHERE chosen.task = ?"
-        return not self._picked or self._connection.row(sql, (task.id,)) is not None
+        sql = f"SELECT 1 FROM {self._selection} WHERE chosen.task = ?"
+        return not self._selects or self._connection.row(sql, (task.id,)) is not None
+
+    def wanted(self) -> int:
+        """Return the number of tasks that the job asks for."""
+        return int(self._connection.rows("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL")[0][0])
 
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
         """Return up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the job's order.
@@ -45,30 +138,28 @@ class TaskQueue(Ownership):
         On a shared manifest, this worker takes ownership of them.
         """
         condition, values = self._among(only)
-        due = f"FROM {self._planned} AND not_before <= ?{condition}"
+        due = f"{self._planned} AND not_before <= ?{condition}"
         if self._connection.shared:
             self._take(due, (now, *values), limit)
-        rows = self._connection.rows(
-            f"SELECT {TASK_COLUMNS} {due}{self._mine('AND')} ORDER BY {self._order} LIMIT ?", (now, *values, limit)
-        )
-        return [task_record(row) for row in rows]
+        mine = self._ownership.mine("AND")
+        return read_tasks(self._connection, f"{due}{mine} ORDER BY {self._order} LIMIT ?", (now, *values, limit))
 
     def _take(self, due: str, values: tuple[object, ...], limit: int) -> None:
         """Take ownership of planned tasks, until this worker owns `limit` that are due."""
-        with self.group() as sql:
-            more = limit - sql.execute(f"SELECT count(*) {due}{self._mine('AND')}", values).fetchone()[0]
-            if more > 0:
+        with self._group() as sql:
+            owned = sql.execute(f"SELECT count(*) FROM {due}{self._ownership.mine('AND')}", values).fetchone()[0]
+            if owned < limit:
                 # SKIP LOCKED passes over tasks that another worker is just taking.
                 sql.execute(
-                    f"UPDATE tasks SET worker = ? WHERE id IN (SELECT id {due}{self._free('AND')}"
+                    f"UPDATE tasks SET worker = ? WHERE id IN (SELECT id FROM {due}{self._ownership.free('AND')}"
                     f" ORDER BY {self._order} LIMIT ? FOR NO KEY UPDATE OF tasks SKIP LOCKED)",
-                    (self._connection.worker, *values, more),
+                    (self._connection.worker, *values, limit - owned),
                 )
 
     def next_due(self, only: Collection[int] | None = None) -> float | None:
         """Return when the first planned task of the job (of `only` these) may be sent, in unix seconds."""
         condition, values = self._among(only)
-        of_all = f"SELECT min(not_before) FROM {self._planned}{condition}{self._free_or_mine('AND')}"
+        of_all = f"SELECT min(not_before) FROM {self._planned}{condition}{self._ownership.free_or_mine('AND')}"
         row = self._connection.rows(of_all, values)[0]
         return None if row[0] is None else float(row[0])
 
@@ -83,30 +174,245 @@ class TaskQueue(Ownership):
         return int(row[0]), int(row[1])
 
     @property
-    def _planned(self) -> str:
-        if not self._picked:
-            return _ALL
-        chosen = self._connection.chosen(self._database.run, waiting=True)
-        # This join order matters: the index of the selection is in the job's order.
-        return f"{chosen} CROSS JOIN tasks WHERE tasks.id = chosen.task AND state = 'planned' AND ordinal IS NOT NULL"
-
-    @property
-    def _order(self) -> str:
-        return "place" if self._picked else "ordinal"
-
-    @property
-    def _of_job(self) -> str:
+    def of_job(self) -> str:
         """The condition on `tasks` that a task is in the job and selected."""
         # EXISTS rather than IN, which would scan from the start of the selection for each page of a long list.
-        chosen = f" AND EXISTS (SELECT 1 FROM {self._all_chosen} WHERE chosen.task = tasks.id)" if self._picked else ""
+        chosen = f" AND EXISTS (SELECT 1 FROM {self._selection} WHERE chosen.task = tasks.id)" if self._selects else ""
         return f"tasks.ordinal IS NOT NULL{chosen}"
 
     @property
-    def _all_chosen(self) -> str:
-        return self._connection.chosen(self._database.run, waiting=False)
+    def _planned(self) -> str:
+        if not self._selects:
+            return f"tasks WHERE {_PLANNED}"
+        chosen = self._connection.selection(self._database.run, waiting=True)
+        # This join order matters: the index of the selection is in the job's order.
+        return f"{chosen} CROSS JOIN tasks WHERE tasks.id = chosen.task AND {_PLANNED}"
+
+    @property
+    def _order(self) -> str:
+        return "place" if self._selects else "ordinal"
+
+    @property
+    def _selection(self) -> str:
+        return self._connection.selection(self._database.run, waiting=False)
 
     def _among(self, numbers: Collection[int] | None) -> tuple[str, tuple[object, ...]]:
         if numbers is None:
             return "", ()
         condition, value = self._connection.in_list("tasks.id", numbers)
         return f" AND {condition}", (value,)
+
+    # Tasks in flight
+
+    def unowned(self, state: TaskState) -> array[int]:
+        """Return the numbers of in-flight tasks in a state that no worker owns, in the job's order; for `own`."""
+        # Naming the states of the index `tasks_open` lets the database use it.
+        return self._connection.numbers(
+            f"SELECT id FROM tasks WHERE {_IN_FLIGHT} AND state = ?{self._ownership.free('AND')} {_IN_ORDER}", (state,)
+        )
+
+    def to_fetch(self) -> array[int]:
+        """Return the tasks with images to fetch that no worker owns, in the order of their expiry."""
+        free = self._ownership.free("WHERE")
+        among = f" AND task IN (SELECT id FROM tasks{free})" if free else ""
+        # The plus sign keeps SQLite from scanning all images in the order of their tasks.
+        return self._connection.numbers(
+            f"SELECT +task FROM images WHERE state = 'announced'{among} GROUP BY +task ORDER BY min(expires_at), +task"
+        )
+
+    def lost(self, since: float) -> array[int]:
+        """Return lost tasks submitted since then that have a task id and no owner."""
+        return self._connection.numbers(
+            "SELECT id FROM tasks WHERE state = 'lost' AND submitted_at > ? AND task_ids IS NOT NULL"
+            f"{self._ownership.free('AND')} {_IN_ORDER}",
+            (since,),
+        )
+
+    def short_of_images(self, since: float) -> array[int]:
+        """Return the job's flagged tasks submitted since then that were completed with too few images."""
+        return self._connection.numbers(
+            "SELECT id FROM tasks WHERE state = 'succeeded' AND warning != '' AND submitted_at > ?"
+            " AND task_ids IS NOT NULL AND images > (SELECT attempts.images FROM attempts WHERE task = tasks.id"
+            " AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1)"
+            f" AND {self.of_job}{self._ownership.free('AND')} ORDER BY id",
+            (since,),
+        )
+
+    # Ownership by workers
+
+    def own(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """Take ownership of those of these tasks (at most a few hundred at a time) that are free; return their records.
+
+        In the given order; a single run gets all of them.
+        """
+        if self._connection.shared and numbers:
+            with self._group() as sql:
+                condition, value = self._connection.in_list("id", numbers)
+                rows = sql.execute(
+                    f"UPDATE tasks SET worker = ? WHERE {condition}{self._ownership.free('AND')} RETURNING id",
+                    (self._connection.worker, value),
+                ).fetchall()
+            taken = {row[0] for row in rows}
+            numbers = [number for number in numbers if number in taken]
+        return self._tasks.records(numbers)
+
+    def release(self, but: Collection[int] = ()) -> set[int]:
+        """Release this worker's unfinished tasks, `but` for these; return their numbers."""
+        condition, value = self._connection.in_list("id", but)
+        mine = f"{self._ownership.mine('AND')} AND NOT {condition}"
+        with self._group() as sql:
+            return {
+                row[0]
+                for waiting in (_PLANNED, _IN_FLIGHT, _TO_FETCH)
+                for row in sql.execute(
+                    f"UPDATE tasks SET worker = NULL WHERE {waiting}{mine} RETURNING id", (value,)
+                ).fetchall()
+            }
+
+    def left_to_do(self, but: Collection[int], *, resend: bool) -> bool:
+        """Return whether any unfinished task, `but` for these, is owned by nobody.
+
+        Planned tasks count if they are selected, and uncertain ones with `resend` unless they are held.
+        """
+        condition, value = self._connection.in_list("tasks.id", but)
+        in_flight = (
+            f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
+        )
+        free = self._ownership.free("AND")
+        return any(
+            self._connection.row(f"SELECT 1 FROM {rows}{free} AND NOT {condition} LIMIT 1", (value,))
+            for rows in (self._planned, in_flight, f"tasks WHERE {_TO_FETCH}")
+        )
+
+    def others_have(self, *, settling: bool = False) -> bool:
+        """Return whether others own an unfinished task; with `settling`, one that may free a reservation."""
+        theirs = self._ownership.theirs()
+        kinds = ("state IN ('submitting', 'accepted')",) if settling else (_PLANNED, _IN_FLIGHT, _TO_FETCH)
+        return any(self._connection.row(f"SELECT 1 FROM tasks WHERE {kind} AND {theirs} LIMIT 1") for kind in kinds)
+
+    # Claims
+
+    def claim(
+        self,
+        intents: Sequence[Intent],
+        budget: Budget,
+        now: float,
+        *,
+        take: Take | None = None,
+        also: int = 0,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> Claimed:
+        """Commit the intents with their keys and reservations, as far as the budget and the slots allow.
+
+        Skips tasks that are no longer planned. Nothing may be sent before this returns. `take` reserves as many slots,
+        and before them `also` more for submissions that need no intent; theirs come first.
+        """
+        with self._group() as sql:
+            turns, decided_at = None, 0.0
+            self._budget.lock(sql)
+            if take is not None:
+                state, clock = sql.execute(f"SELECT state, {CLOCK} FROM pace").fetchone()
+                decided_at = monotonic()
+                turns = take(state, clock, also + len(intents))
+                intents = intents[: max(0, len(turns.at) - also)]
+                turns = replace(turns, at=tuple(at - clock for at in turns.at))
+                sql.execute("UPDATE pace SET state = ?", (turns.state,))
+            opened: list[_Opening] = []
+            stopped_by = ""
+            for _, outcome in self._affordable(intents, budget, now):
+                if isinstance(outcome, str):
+                    stopped_by = outcome
+                    break
+                opened.append(outcome)
+            claims = tuple(self._open(sql, opened, now))
+        if turns is None:
+            return Claimed(claims, stopped_by)
+        return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
+
+    def claim_each(self, intents: Sequence[Intent], budget: Budget, now: float) -> list[Claimed]:
+        """Commit the intents like `claim`, but go on after an intent that the budget refuses."""
+        places = {intent.task: place for place, intent in enumerate(intents)}
+        if len(places) < len(intents):
+            raise OneByOne
+        claimed = [Claimed(())] * len(intents)
+        with self._group() as sql:
+            self._budget.lock(sql)
+            opened: list[_Opening] = []
+            for task, outcome in self._affordable(intents, budget, now):
+                if isinstance(outcome, str):
+                    claimed[places[task]] = Claimed((), outcome)
+                else:
+                    opened.append(outcome)
+            for claim in self._open(sql, opened, now):
+                claimed[places[claim.task.id]] = Claimed((claim,))
+        return claimed
+
+    def open_claim(self, task: TaskRecord) -> Claim | None:
+        """Return what was sent for an uncertain task, for a resend with its key; None if it is no longer uncertain."""
+        row = self._connection.row(
+            "SELECT key, attempts.body, opened_at FROM attempts JOIN tasks ON tasks.id = attempts.task"
+            " WHERE task = ? AND number = ? AND attempt = number AND state = 'uncertain'",
+            (task.id, task.attempt),
+        )
+        if row is None:
+            return None
+        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
+
+    def _affordable(
+        self, intents: Sequence[Intent], budget: Budget, now: float
+    ) -> Iterator[tuple[int, _Opening | str]]:
+        """Yield for each planned task the attempt to open for its intent, or the limit of the budget it exceeds."""
+        if not intents:
+            return
+        self._connection.check_in_place()
+        bodies = {intent.task: intent.body for intent in intents}
+        rows = self._connection.rows(
+            f"SELECT {TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
+            " ON attempts.task = tasks.id AND attempts.number = tasks.attempt AND attempts.outcome = 'not executed'"
+            f" WHERE tasks.id IN ({marks(bodies)}) AND tasks.state = 'planned'",
+            list(bodies),
+        )
+        planned = {row[0]: row for row in rows}
+        allowance = self._budget.allowance(budget, now)
+        for number, body in bodies.items():
+            if number not in planned:
+                continue
+            *columns, key, sent, opened_at = planned[number]
+            task = task_record(columns)
+            reservation = allowance.admit(task)
+            if isinstance(reservation, str):
+                yield number, reservation
+                continue
+            # Provably nothing was executed: it is the same logical request, so reuse its key.
+            reused = key is not None and sent == body
+            attempt = task.attempt if reused else task.attempt + 1
+            if not reused:
+                # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again,
+                # and the service recognises what it has already done.
+                key, opened_at = f"sb-{self._database.id}-{task.fingerprint[:40]}-{attempt}", now
+            claim = Claim(task, key, task.body if body is None else body, opened_at)
+            yield number, _Opening(claim, body, attempt, reservation, reused=reused)
+
+    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
+        """Write the attempts and move their tasks; return the claims with the updated tasks."""
+        if not opened:
+            return []
+        sql.executemany(
+            "UPDATE attempts SET outcome = 'open', kind = ?, reserved_images = ?, reserved = ? WHERE key = ?",
+            [(*at.reservation, at.claim.key) for at in opened if at.reused],
+        )
+        insert(
+            sql,
+            "attempts (key, task, number, body, opened_at, kind, reserved_images, reserved)",
+            [(at.claim.key, at.task.id, at.attempt, at.body, now, *at.reservation) for at in opened if not at.reused],
+        )
+        self._budget.reserve(sql, [at.reservation for at in opened])
+        moves = [
+            Move(at.task, f"attempt {at.attempt}", now, {"attempt": at.attempt, "account": self._database.account})
+            for at in opened
+        ]
+        self._transitions.move_all(sql, TaskState.SUBMITTING, moves)
+        return [
+            replace(at.claim, task=replace(at.task, state=TaskState.SUBMITTING, updated_at=now, attempt=at.attempt))
+            for at in opened
+        ]

@@ -3,70 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from seedream_batch.manifest.answer_store import SUBMISSION
-from seedream_batch.manifest.base_store import Move
-from seedream_batch.manifest.budget_ledger import Reservation, Settlement
-from seedream_batch.manifest.database import Event, OneByOne, all_rows, one_row
-from seedream_batch.manifest.db.connection import CLOCK, Sql, insert, marks
+from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
+from seedream_batch.manifest.budget_ledger import BudgetLedger, Settlement
+from seedream_batch.manifest.database import Database, Event, OneByOne, Part, one_row
+from seedream_batch.manifest.db.connection import Sql, marks
 from seedream_batch.manifest.image_store import ImageStore
-from seedream_batch.manifest.rows import TASK_COLUMNS, task_record
-from seedream_batch.model.job import Budget
+from seedream_batch.manifest.ownership import Ownership
+from seedream_batch.manifest.rescue_log import Rescued
+from seedream_batch.manifest.rows import read_tasks
+from seedream_batch.manifest.transitions import Move, TaskTransitions, leaving
 from seedream_batch.model.outcome import ImageUrl, Kept
 from seedream_batch.model.prices import Counted
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A submission about to be made: the task and, if it differs from the task's own, the exact body."""
-
-    task: int
-    body: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A committed intent: what may now be sent, and with which key."""
-
-    task: TaskRecord
-    key: str
-    body: str
-    opened_at: float
-    """When the key was first used, in unix seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Opening:
-    """An attempt to open: its claim, a body other than the task's, its reservation, and whether its key is reused."""
-
-    claim: Claim
-    body: str | None
-    attempt: int
-    reservation: Reservation
-    reused: bool
-
-    @property
-    def task(self) -> TaskRecord:
-        return self.claim.task
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The committed intents, and what kept the rest from being committed, if it was the budget."""
-
-    claims: tuple[Claim, ...]
-    stopped_by: str = ""
-    turns: tuple[float, ...] = ()
-    """When each of them may be sent, in seconds after `decided_at`, if slots were requested."""
-    decided_at: float = 0.0
-    """The reference time of `turns`, by the clock given to `claim`."""
-    free_in: float = 0.0
-    """Seconds after which to try again, if there were fewer slots than intents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,188 +56,136 @@ class Delivered:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class SharedRate:
-    """Reserved slots for submissions, and the new state of the rate limiter."""
-
-    state: str
-    at: tuple[float, ...]
-    free_in: float
-
-
-Take = Callable[[str, float, int], SharedRate]
-"""Reserves up to a number of slots, given the limiter's state and the time of the workers' shared clock."""
-
 SAME_ID = "same_task_id"
 """Code of a task that is held because the service returned another task's id for it."""
 
 _SENT = (TaskState.SUBMITTING, TaskState.UNCERTAIN)
 """States in which a task waits for the outcome of its submission."""
 
-_TASK_COLUMNS = ", ".join(f"tasks.{name.strip()}" for name in TASK_COLUMNS.split(","))
+_OPEN = (
+    "SELECT id FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
+    " UNION SELECT id FROM tasks WHERE state = 'lost' AND task_ids IS NOT NULL"
+    " UNION SELECT task FROM images WHERE state = 'announced'"
+)
+"""Tasks that only the account they were sent with can finish, each part with an index of its own."""
+
+CUT_OFF = "the run ended between sending and an answer"
 
 
-class TaskStore(ImageStore):
-    """Intents, outcomes and ends of tasks."""
+class TaskStore(Part):
+    """Tasks, the outcomes of their submissions, and their ends."""
 
-    def claim(
+    def __init__(
         self,
-        intents: Sequence[Intent],
-        budget: Budget,
-        now: float,
-        *,
-        take: Take | None = None,
-        also: int = 0,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> Claimed:
-        """Commit the intents with their keys and reservations, as far as the budget and the slots allow.
+        database: Database,
+        transitions: TaskTransitions,
+        budget: BudgetLedger,
+        images: ImageStore,
+        answers: AnswerStore,
+        ownership: Ownership,
+    ) -> None:
+        super().__init__(database)
+        self._transitions = transitions
+        self._budget = budget
+        self._images = images
+        self._answers = answers
+        self._ownership = ownership
 
-        Skips tasks that are no longer planned. Nothing may be sent before this returns. `take` reserves as many slots,
-        and before them `also` more for submissions that need no intent; theirs come first.
+    @property
+    def times_planned(self) -> int:
+        """A number that grows whenever a task becomes planned again."""
+        return self._transitions.times_planned
+
+    def get(self, number: int) -> TaskRecord:
+        """Return one task."""
+        return self.records([number])[0]
+
+    def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
+        """Return these tasks (at most a few hundred at a time), in this order."""
+        tasks = read_tasks(self._connection, f"tasks WHERE id IN ({marks(numbers)})", numbers)
+        by_number = {task.id: task for task in tasks}
+        return [by_number[number] for number in numbers]
+
+    def in_state(self, state: TaskState) -> list[TaskRecord]:
+        """Return all tasks in a state, in the job's order."""
+        return read_tasks(self._connection, "tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id", (state,))
+
+    def of_job(self, fingerprint: str) -> TaskRecord | None:
+        """Return the job's task with this fingerprint."""
+        found = read_tasks(self._connection, "tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,))
+        return found[0] if found else None
+
+    def knows_task_id(self, task_id: str) -> bool:
+        """Return whether any attempt has this task id."""
+        elements = self._connection.elements("attempts.task_ids")
+        sql = f"SELECT 1 FROM attempts, {elements} WHERE element.value = ? LIMIT 1"
+        return self._connection.row(sql, (task_id,)) is not None
+
+    # Accounts
+
+    def is_anothers(self, task: TaskRecord) -> bool:
+        """Return whether a task was last sent with an account other than this run's."""
+        sql = "SELECT 1 FROM tasks WHERE id = ? AND account != ?"
+        return self._connection.row(sql, (task.id, self._database.account)) is not None
+
+    def open_by_account(self, *, verifies: bool) -> dict[int, int]:
+        """Return the number of open tasks per account: in flight, uncertain, lost with a task id, or not all fetched.
+
+        For a command that `verifies`, all tasks that the service may be asked about.
         """
-        with self.group() as sql:
-            turns, decided_at = None, 0.0
-            self.budget.lock(sql)
-            if take is not None:
-                state, clock = sql.execute(f"SELECT state, {CLOCK} FROM pace").fetchone()
-                decided_at = monotonic()
-                turns = take(state, clock, also + len(intents))
-                intents = intents[: max(0, len(turns.at) - also)]
-                turns = replace(turns, at=tuple(at - clock for at in turns.at))
-                sql.execute("UPDATE pace SET state = ?", (turns.state,))
-            opened: list[_Opening] = []
-            stopped_by = ""
-            for _, outcome in self._affordable(intents, budget, now):
-                if isinstance(outcome, str):
-                    stopped_by = outcome
-                    break
-                opened.append(outcome)
-            claims = tuple(self._open(sql, opened, now))
-        if turns is None:
-            return Claimed(claims, stopped_by)
-        return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
+        which = f"id IN ({_OPEN})" + (" OR task_ids IS NOT NULL" if verifies else "")
+        rows = self._connection.rows(f"SELECT account, count(*) FROM tasks WHERE {which} GROUP BY account")
+        return {int(account): int(count) for account, count in rows}
 
-    def claim_each(self, intents: Sequence[Intent], budget: Budget, now: float) -> list[Claimed]:
-        """Commit the intents like `claim`, but go on after an intent that the budget refuses."""
-        places = {intent.task: place for place, intent in enumerate(intents)}
-        if len(places) < len(intents):
-            raise OneByOne
-        claimed = [Claimed(())] * len(intents)
-        with self.group() as sql:
-            self.budget.lock(sql)
-            opened: list[_Opening] = []
-            for task, outcome in self._affordable(intents, budget, now):
-                if isinstance(outcome, str):
-                    claimed[places[task]] = Claimed((), outcome)
+    def unite_accounts(self, accounts: Collection[int], account: int) -> None:
+        """Assign the tasks of these accounts to one account."""
+        condition, value = self._connection.in_list("account", accounts)
+        with self._group() as sql:
+            sql.execute(f"UPDATE tasks SET account = ? WHERE {condition} AND account != ?", (account, value, account))
+
+    # After a killed run
+
+    def recover(self, now: float) -> int:
+        """Mark tasks that a killed run was submitting as uncertain; return their number."""
+        with self._group() as sql:
+            return self.cut_off(sql, self._ownership.free("AND"), now)
+
+    def cut_off(self, sql: Sql, condition: str, now: float) -> int:
+        """Mark those tasks of a condition that were being submitted as uncertain; return their number."""
+        tasks = read_tasks(self._connection, f"tasks WHERE state = 'submitting'{condition} ORDER BY id")
+        for task in tasks:
+            self._transitions.move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now, reason=CUT_OFF, code="", held=0)
+            self._transitions.record_outcome(sql, task, "uncertain")
+        return len(tasks)
+
+    def import_ids(self, rescued: Iterable[Rescued], now: float, *, timeout: float) -> int:
+        """Assign rescued task ids to their tasks; return how many of these answers the manifest now knows.
+
+        Skips tasks that another worker owns: it may be about to learn the same.
+        """
+        known = 0
+        with self._group() as sql:
+            for answer in rescued:
+                row = sql.execute(
+                    "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
+                    " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?"
+                    f"{self._ownership.free_or_mine('AND')}{self._connection.for_update('tasks')}",
+                    (answer.key,),
+                ).fetchone()
+                if row is None:
+                    continue
+                known += 1
+                if row[1]:
+                    task, deadline = self.get(row[0]), answer.at + timeout
+                    self.accepted(task, answer.task_ids, deadline=deadline, why="rescued", now=now)
                 else:
-                    opened.append(outcome)
-            for claim in self._open(sql, opened, now):
-                claimed[places[claim.task.id]] = Claimed((claim,))
-        return claimed
+                    sql.execute(
+                        "UPDATE attempts SET task_ids = coalesce(task_ids, ?) WHERE key = ?",
+                        (json.dumps(list(answer.task_ids)), answer.key),
+                    )
+        return known
 
-    def _affordable(
-        self, intents: Sequence[Intent], budget: Budget, now: float
-    ) -> Iterator[tuple[int, _Opening | str]]:
-        """Yield for each planned task the attempt to open for its intent, or the limit of the budget it exceeds."""
-        if not intents:
-            return
-        self._connection.check_in_place()
-        bodies = {intent.task: intent.body for intent in intents}
-        rows = self._connection.rows(
-            f"SELECT {_TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
-            " ON attempts.task = tasks.id AND attempts.number = tasks.attempt AND attempts.outcome = 'not executed'"
-            f" WHERE tasks.id IN ({marks(bodies)}) AND tasks.state = 'planned'",
-            list(bodies),
-        )
-        planned = {row[0]: row for row in rows}
-        allowance = self.budget.allowance(budget, now)
-        for number, body in bodies.items():
-            if number not in planned:
-                continue
-            *task_row, key, sent, opened_at = planned[number]
-            task = task_record(task_row)
-            reservation = allowance.admit(task)
-            if isinstance(reservation, str):
-                yield number, reservation
-                continue
-            # Provably nothing was executed: it is the same logical request, so reuse its key.
-            reused = key is not None and sent == body
-            attempt = task.attempt if reused else task.attempt + 1
-            if not reused:
-                # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again,
-                # and the service recognises what it has already done.
-                key, opened_at = f"sb-{self.id}-{task.fingerprint[:40]}-{attempt}", now
-            claim = Claim(task, key, task.body if body is None else body, opened_at)
-            yield number, _Opening(claim, body, attempt, reservation, reused=reused)
-
-    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
-        """Write the attempts and move their tasks; return the claims with the updated tasks."""
-        if not opened:
-            return []
-        sql.executemany(
-            "UPDATE attempts SET outcome = 'open', reserved_images = ?, reserved = ?, kind = ? WHERE key = ?",
-            [
-                (at.reservation.images, at.reservation.money, at.reservation.kind, at.claim.key)
-                for at in opened
-                if at.reused
-            ],
-        )
-        insert(
-            sql,
-            "attempts (key, task, number, body, opened_at, reserved_images, reserved, kind)",
-            [
-                (
-                    at.claim.key,
-                    at.task.id,
-                    at.attempt,
-                    at.body,
-                    now,
-                    at.reservation.images,
-                    at.reservation.money,
-                    at.reservation.kind,
-                )
-                for at in opened
-                if not at.reused
-            ],
-        )
-        reservations = [opening.reservation for opening in opened]
-        images, money = sum(held.images for held in reservations), sum(held.money for held in reservations)
-        self.budget.add(sql, reserved_images=images, reserved=money)
-        task = opened[0].task
-        moved = sql.executemany(
-            "UPDATE tasks SET state = 'submitting', updated_at = ?, attempt = ?, account = ?"
-            " WHERE id = ? AND state = 'planned' AND attempt = ?",
-            [
-                (now, opening.attempt, self._database.account, opening.task.id, opening.task.attempt)
-                for opening in opened
-            ],
-        )
-        all_rows(moved, len(opened), f"task {task.id} in state {task.state}, attempt {task.attempt},")
-        self._log_all(
-            sql,
-            [
-                (now, opening.task.id, None, TaskState.PLANNED, TaskState.SUBMITTING, f"attempt {opening.attempt}")
-                for opening in opened
-            ],
-        )
-        return [
-            replace(
-                opening.claim,
-                task=replace(opening.task, state=TaskState.SUBMITTING, updated_at=now, attempt=opening.attempt),
-            )
-            for opening in opened
-        ]
-
-    def open_claim(self, task: TaskRecord) -> Claim | None:
-        """Return what was sent for an uncertain task, for a resend with its key; None if it is no longer uncertain."""
-        row = self._connection.row(
-            "SELECT key, attempts.body, opened_at FROM attempts JOIN tasks ON tasks.id = attempts.task"
-            " WHERE task = ? AND number = ? AND attempt = number AND state = 'uncertain'",
-            (task.id, task.attempt),
-        )
-        if row is None:
-            return None
-        return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
+    # Outcomes of submissions
 
     def accepted(
         self,
@@ -307,9 +206,9 @@ class TaskStore(ImageStore):
         If another task has one of the ids, the outcome of this one is unknown: it is held for a person. Raises
         `OneByOne` for several answers then.
         """
-        with self.group() as sql:
+        with self._group() as sql:
             for answer in answers:
-                self._leaving(answer.task, *_SENT)
+                leaving(answer.task, *_SENT)
             other = self._other_with(sql, answers)
             if other is not None:
                 return [self._hold_for_same_id(sql, answers[0], other)]
@@ -321,10 +220,12 @@ class TaskStore(ImageStore):
                 )
                 for answer in answers
             ]  # fmt: skip
-            self._move_all(sql, TaskState.ACCEPTED, moves)
-            self._attempts(sql, "accepted", [(move.task, str(move.columns["task_ids"])) for move in moves])
+            self._transitions.move_all(sql, TaskState.ACCEPTED, moves)
+            self._transitions.record_outcomes(
+                sql, "accepted", [(move.task, str(move.columns["task_ids"])) for move in moves]
+            )
             for answer in answers:
-                self.answers.keep(sql, answer.task, answer.kept, SUBMISSION, answer.now)
+                self._answers.keep(sql, answer.task, answer.kept, SUBMISSION, answer.now)
         return [
             replace(
                 answer.task, state=TaskState.ACCEPTED, updated_at=answer.now, task_ids=tuple(answer.task_ids),
@@ -345,7 +246,7 @@ class TaskStore(ImageStore):
         if len(answers) > 1 and (rows or len(set(ids)) < len(ids)):
             raise OneByOne
         others = [number for (number,) in rows if number != answers[0].task.id]
-        return self.task(others[0]) if others else None
+        return self.get(others[0]) if others else None
 
     def _hold_for_same_id(self, sql: Sql, answer: Acceptance, other: TaskRecord) -> TaskRecord:
         """Hold a task that was answered with another one's id, and return its updated record."""
@@ -355,50 +256,52 @@ class TaskStore(ImageStore):
         if kept is not None:
             kept = replace(kept, why=reason)
             also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
-            self.answers.keep(sql, other, also, SUBMISSION, now)
+            self._answers.keep(sql, other, also, SUBMISSION, now)
         if task.state is TaskState.SUBMITTING:
             self.uncertain(task, why=reason, code=SAME_ID, held=True, now=now, kept=kept)
         else:
             self.still_uncertain(task, why=reason, held=True, now=now, kept=kept)
-        return self.task(task.id)
+        return self.get(task.id)
 
     def not_executed(
         self, task: TaskRecord, *, why: str, not_before: float, now: float, kept: Kept | None = None
     ) -> None:
         """Record that provably nothing was executed: plan it again with its key, and free its reservation."""
-        with self.group() as sql:
-            self._leaving(task, *_SENT)
-            self._move(sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0)
-            self.budget.release(sql, task, "not executed")
-            self.answers.keep(sql, task, kept, SUBMISSION, now)
+        with self._group() as sql:
+            leaving(task, *_SENT)
+            self._transitions.move(
+                sql, task, TaskState.PLANNED, why, now, not_before=not_before, reason=why, code="", held=0
+            )
+            self._budget.release(sql, task, "not executed")
+            self._answers.keep(sql, task, kept, SUBMISSION, now)
 
     def refused(self, task: TaskRecord, *, why: str, code: str, now: float, kept: Kept | None = None) -> None:
         """Record a definite refusal of the submission."""
-        with self.group() as sql:
-            self._leaving(task, *_SENT)
-            self._move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
-            self.budget.release(sql, task, "refused")
-            self.answers.keep(sql, task, kept, SUBMISSION, now)
+        with self._group() as sql:
+            leaving(task, *_SENT)
+            self._transitions.move(sql, task, TaskState.FAILED, why, now, reason=why, code=code, ended_at=now, held=0)
+            self._budget.release(sql, task, "refused")
+            self._answers.keep(sql, task, kept, SUBMISSION, now)
 
     def uncertain(
         self, task: TaskRecord, *, why: str, code: str, held: bool, now: float, kept: Kept | None = None
     ) -> None:
         """Record that the submission was possibly executed and charged: its reservation stays."""
-        with self.group() as sql:
-            self._move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
-            self._attempt(sql, task, "uncertain")
-            self.answers.keep(sql, task, kept, SUBMISSION, now)
+        with self._group() as sql:
+            self._transitions.move(sql, task, TaskState.UNCERTAIN, why, now, reason=why, code=code, held=int(held))
+            self._transitions.record_outcome(sql, task, "uncertain")
+            self._answers.keep(sql, task, kept, SUBMISSION, now)
 
     def still_uncertain(self, task: TaskRecord, *, why: str, held: bool, now: float, kept: Kept | None = None) -> None:
         """Record that a resend of an uncertain task did not show the outcome of the first one."""
-        with self.group() as sql:
+        with self._group() as sql:
             cursor = sql.execute(
                 "UPDATE tasks SET reason = ?, held = CASE WHEN held > ? THEN held ELSE ? END, updated_at = ?"
                 " WHERE id = ? AND state = 'uncertain' AND attempt = ?",
                 (why, int(held), int(held), now, task.id, task.attempt),
             )
             one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
-            self.answers.keep(sql, task, kept, SUBMISSION, now)
+            self._answers.keep(sql, task, kept, SUBMISSION, now)
 
     def succeeded(
         self,
@@ -420,10 +323,10 @@ class TaskStore(ImageStore):
         deliveries then.
         """
         tasks = [delivery.task for delivery in deliveries]
-        with self.group() as sql:
+        with self._group() as sql:
             for task in tasks:
-                self._leaving(task, TaskState.ACCEPTED)
-            held = self.budget.held(sql, tasks)
+                leaving(task, TaskState.ACCEPTED)
+            held = self._budget.held(sql, tasks)
             costs = [self._cost_of(delivery, *held.get(delivery.task.id, (0, 0))) for delivery in deliveries]
             if len(costs) > 1 and not all(spent.believed and not spent.note for spent in costs):
                 # The cost of one depends on what was charged for those before it.
@@ -436,12 +339,12 @@ class TaskStore(ImageStore):
                 )
                 for delivery, spent in zip(deliveries, costs, strict=True)
             ]  # fmt: skip
-            self._move_all(sql, TaskState.SUCCEEDED, moves)
+            self._transitions.move_all(sql, TaskState.SUCCEEDED, moves)
             settlements = [
                 Settlement(delivery.task, len(delivery.images), spent.cost, spent.note)
                 for delivery, spent in zip(deliveries, costs, strict=True)
             ]
-            self.budget.settle(sql, "succeeded", settlements, held)
+            self._budget.settle(sql, "succeeded", settlements, held)
             charges = [
                 # Round up: a reservation must not be too small by a fraction of a millionth.
                 (delivery.task, -(-spent.cost // len(delivery.images)) if spent.believed else 0, delivery.now)
@@ -449,20 +352,20 @@ class TaskStore(ImageStore):
                 if len(delivery.images) == delivery.task.images
             ]
             if charges:
-                self.budget.record_charges(sql, charges)
+                self._budget.record_charges(sql, charges)
             delivered = []
             for delivery, images, spent in zip(deliveries, self._announce(sql, deliveries), costs, strict=True):
                 # Images of an earlier attempt may already be stored.
                 warning = delivery.warn(sum(image.state not in NOT_THERE for image in images))
                 if warning != delivery.task.warning:
-                    self.warn_of_task(delivery.task.id, warning)
+                    self.warn(delivery.task.id, warning)
                 delivered.append(Delivered(images, warning, spent.cost, spent.note))
         return delivered
 
     def _cost_of(self, delivery: Delivery, held_images: int, held: int) -> Counted:
         """Return what delivered images count, at the price reserved for them rather than the job's present one."""
         price = held // held_images if held_images else delivery.task.price
-        return self.budget.cost_of(delivery.task, len(delivery.images), delivery.cost, delivery.now, price=price)
+        return self._budget.cost_of(delivery.task, len(delivery.images), delivery.cost, delivery.now, price=price)
 
     def delivered_more(
         self, task: TaskRecord, images: Sequence[ImageUrl], *, cost: int | None, now: float, default_expiry: float
@@ -472,8 +375,8 @@ class TaskStore(ImageStore):
         `images` are all of them, in the order of the images that are known. Return how many are new, and what they
         add to the cost in millionths of a USD.
         """
-        with self.group() as sql:
-            self._leaving(self.task(task.id), TaskState.SUCCEEDED)
+        with self._group() as sql:
+            leaving(self.get(task.id), TaskState.SUCCEEDED)
             number, before, paid = sql.execute(
                 "SELECT number, images, cost FROM attempts WHERE task = ? AND outcome = 'succeeded'"
                 " ORDER BY number DESC LIMIT 1",
@@ -483,41 +386,31 @@ class TaskStore(ImageStore):
             if added <= 0:
                 return 0, 0
             held = -(-paid // before) if before else task.price
-            spent = self.budget.cost_of(task, len(images), cost, now, price=held)
+            spent = self._budget.cost_of(task, len(images), cost, now, price=held)
             # A cost that a person corrected stays, unless the service names a higher one.
             more = max(spent.cost - paid, 0)
             sql.execute(
                 "UPDATE attempts SET images = ?, cost = ?, cost_note = ? WHERE task = ? AND number = ?",
                 (len(images), paid + more, spent.note, task.id, number),
             )
-            self.budget.add(sql, images=added, cost=more)
+            self._budget.add(sql, images=added, cost=more)
             sql.execute("UPDATE tasks SET cost = ? WHERE id = ? AND attempt = ?", (paid + more, task.id, number))
-            rows = {image.index: image for image in self.images(task.id)}
+            rows = {image.index: image for image in self._images.of_task(task.id)}
             why = f"{added} more image(s) delivered since it completed"
+            new = []
             for index, image in enumerate(images, 1):
-                row, expires_at = rows.get(index), image.expires_at or default_expiry
+                row = rows.get(index)
                 if row is None:
-                    self._announce_one(sql, task, index, image, expires_at, now)
+                    expires_at = image.expires_at or default_expiry
+                    new.append((task.id, index, ImageState.ANNOUNCED, image.url, expires_at, now))
                 elif row.state in {ImageState.REJECTED, ImageState.EXPIRED}:
-                    self.move_image(
-                        row,
-                        ImageState.ANNOUNCED,
-                        why,
-                        now,
-                        columns={"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""},
-                    )
+                    self._images.renew_link(row, image, default_expiry=default_expiry, now=now, why=why)
+            self._images.insert(sql, new)
         return added, more
 
-    @staticmethod
-    def _announce_one(sql: Sql, task: TaskRecord, index: int, image: ImageUrl, expires_at: float, now: float) -> None:
-        sql.execute(
-            'INSERT INTO images (task, "index", state, url, expires_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)',
-            (task.id, index, ImageState.ANNOUNCED, image.url, expires_at, now),
-        )
-
-    def warn_of_task(self, task: int, warning: str) -> None:
+    def warn(self, task: int, warning: str) -> None:
         """Record why the result of a task differs from the request; empty if it does not."""
-        with self.group() as sql:
+        with self._group() as sql:
             sql.execute("UPDATE tasks SET warning = ? WHERE id = ? AND warning != ?", (warning, task, warning))
 
     def _announce(self, sql: Sql, deliveries: Sequence[Delivery]) -> list[list[ImageRecord]]:
@@ -532,14 +425,14 @@ class TaskStore(ImageStore):
             known: dict[int, ImageRecord] = {}
             earlier = 0
             if task.attempt > 1:
-                known = {image.index: image for image in self.images(task.id)}
+                known = {image.index: image for image in self._images.of_task(task.id)}
                 # Pruned images no longer have rows, but earlier attempts show that they existed.
                 earlier = sql.execute(
                     "SELECT coalesce(max(images), 0) FROM attempts"
                     " WHERE task = ? AND outcome = 'succeeded' AND number < ?",
                     (task.id, task.attempt),
                 ).fetchone()[0]
-            why = f"made anew by attempt {task.attempt}"
+            why = f"regenerated by attempt {task.attempt}"
             for index, image in enumerate(delivery.images, 1):
                 expires_at = image.expires_at or delivery.default_expiry
                 row = known.get(index)
@@ -548,12 +441,12 @@ class TaskStore(ImageStore):
                     if index <= earlier:
                         events.append((delivery.now, task.id, index, ImageState.MISSING, ImageState.ANNOUNCED, why))
                 elif row.state in NOT_THERE:
-                    columns = {"url": image.url, "expires_at": expires_at, "tries": 0, "reason": ""}
-                    self.move_image(row, ImageState.ANNOUNCED, why, delivery.now, columns)
-        insert(sql, 'images (task, "index", state, url, expires_at, updated_at)', new)
-        self._log_all(sql, events)
+                    expiry = delivery.default_expiry
+                    self._images.renew_link(row, image, default_expiry=expiry, now=delivery.now, why=why)
+        self._images.insert(sql, new)
+        self._database.log(sql, events)
         return [
-            self.images(delivery.task.id)
+            self._images.of_task(delivery.task.id)
             if delivery.task.attempt > 1
             else [
                 _announced(delivery.task, index, image.url, image.expires_at or delivery.default_expiry)
@@ -566,39 +459,34 @@ class TaskStore(ImageStore):
         self, task: TaskRecord, *, why: str, code: str, retry_at: float | None, now: float, cost: int = 0
     ) -> None:
         """Record a failure by the service, which refunds all but `cost`; `retry_at` plans it again with a new key."""
-        with self.group() as sql:
-            self._leaving(task, TaskState.ACCEPTED)
-            self._move(
+        with self._group() as sql:
+            leaving(task, TaskState.ACCEPTED)
+            self._transitions.move(
                 sql, task, TaskState.FAILED, why, now,
                 reason=why, code=code, ended_at=now, failures=task.failures + 1,
             )  # fmt: skip
-            self.budget.release(sql, task, "failed", cost=cost)
+            self._budget.release(sql, task, "failed", cost=cost)
             if retry_at is not None:
-                again = f"trying again after failure {task.failures + 1}"
-                self._move(sql, self.task(task.id), TaskState.PLANNED, again, now, not_before=retry_at, task_ids=None)
+                retry = f"trying again after failure {task.failures + 1}"
+                failed = replace(task, state=TaskState.FAILED)
+                self._transitions.move(sql, failed, TaskState.PLANNED, retry, now, not_before=retry_at, task_ids=None)
 
-    def lost_ids(self, since: float) -> array[int]:
-        """Return lost tasks submitted since then that have a task id and no owner."""
-        return self._connection.numbers(
-            "SELECT id FROM tasks WHERE state = 'lost' AND submitted_at > ? AND task_ids IS NOT NULL"
-            f"{self._free('AND')} ORDER BY ordinal IS NULL, ordinal, id",
-            (since,),
-        )
-
-    def found_again(self, task: TaskRecord, *, deadline: float, why: str, now: float) -> TaskRecord:
+    def reopen(self, task: TaskRecord, *, deadline: float, why: str, now: float) -> TaskRecord:
         """Record that the service knows a lost task after all; its reservation is settled when it ends."""
-        with self.group() as sql:
-            self._leaving(task, TaskState.LOST)
-            self._move(sql, task, TaskState.ACCEPTED, why, now, deadline=deadline, code="", reason="", ended_at=None)
-            self._attempt(sql, task, "accepted")
-        return self.task(task.id)
+        with self._group() as sql:
+            leaving(task, TaskState.LOST)
+            self._transitions.move(
+                sql, task, TaskState.ACCEPTED, why, now, deadline=deadline, code="", reason="", ended_at=None
+            )
+            self._transitions.record_outcome(sql, task, "accepted")
+        return self.get(task.id)
 
     def lost(self, task: TaskRecord, *, why: str, now: float) -> None:
         """Record that the service does not know the task id; the reservation stays, as it may have been charged."""
-        with self.group() as sql:
-            self._leaving(task, TaskState.ACCEPTED)
-            self._move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)
-            self._attempt(sql, task, "lost")
+        with self._group() as sql:
+            leaving(task, TaskState.ACCEPTED)
+            self._transitions.move(sql, task, TaskState.LOST, why, now, reason=why, ended_at=now)
+            self._transitions.record_outcome(sql, task, "lost")
 
 
 def _announced(task: TaskRecord, index: int, url: str, expires_at: float) -> ImageRecord:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from seedream_batch.manifest.base_store import SILENT
+from seedream_batch.manifest.database import Database, Part
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, Sql
-from seedream_batch.manifest.task_queue import TaskQueue
+from seedream_batch.manifest.facts import SWEPT, Facts
 from seedream_batch.manifest.task_store import TaskStore
-from seedream_batch.model.task import TaskRecord, TaskState
 
 GRACE = 10.0
 """Seconds that a worker has to reconnect after its session ended: the server may have been restarted."""
 
-_PLANNED = "state = 'planned' AND ordinal IS NOT NULL"
-_IN_FLIGHT = "state IN ('submitting', 'accepted', 'uncertain')"
-_TO_FETCH = "id IN (SELECT task FROM images WHERE state = 'announced')"
-
-CUT_OFF = "the run ended between sending and an answer"
+SILENT = "silent"
+"""Outcome of a run whose worker expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,36 +37,99 @@ class Expired:
     in_doubt: int = 0
 
 
-class WorkerStore(TaskQueue, TaskStore):
-    """The workers of a shared manifest. Leases use the clock of the server, which all workers share."""
+class WorkerStore(Part):
+    """The runs of a manifest, which are workers if it is shared. Leases use the server's clock, which all share."""
+
+    def __init__(self, database: Database, facts: Facts, tasks: TaskStore) -> None:
+        super().__init__(database)
+        self._facts = facts
+        self._tasks = tasks
+
+    # Runs
+
+    def lock_joining(self) -> None:
+        """On a shared manifest, keep other workers from joining until the transaction ends."""
+        if self._connection.shared:
+            self._connection.sql.execute("LOCK TABLE workers IN SHARE UPDATE EXCLUSIVE MODE")
+
+    def begin_run(
+        self, *, now: float, pid: int, host: str, version: str, service: str, account: int | None = None
+    ) -> int:
+        """Record the start of a run, which later events refer to. On a shared manifest, join the active workers.
+
+        `account` is the number of the account that it sends tasks with, None if it does not ask the service.
+        """
+        with self._group() as sql:
+            # Lock first, so that workers become visible in the order of their numbers.
+            self.lock_joining()
+            row = sql.execute(
+                "INSERT INTO runs (started_at, pid, host, version, service) VALUES (?, ?, ?, ?, ?) RETURNING id",
+                (now, pid, host, version, service),
+            ).fetchone()
+            self._database.run = int(row[0])
+            if self._connection.shared:
+                self._connection.join(self._database.run, account)
+            self._database.account = account or self._database.account
+        return self._database.run
+
+    def end_run(self, *, now: float, outcome: str) -> None:
+        """Record that the run ended, and why; a worker is removed."""
+        with self._group() as sql:
+            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._database.run))
+            if self._connection.worker is not None:
+                self._tasks.cut_off(sql, f" AND worker = {self._connection.worker}", now)
+                self._merge_totals(sql, self._connection.worker)
+        self._connection.worker = None
+
+    def leave(self, *, now: float, outcome: str) -> None:
+        """Remove a worker after an error, unless it has left already."""
+        if self._connection.worker is not None:
+            self.end_run(now=now, outcome=outcome)
+
+    def detach(self) -> None:
+        """Stop being a worker on this connection, whatever happened to the worker's row."""
+        self._connection.worker = None
+
+    def was_cut_off(self) -> bool:
+        """Return whether a run since the last sweep was killed, and may have left unfinished files."""
+        swept = int(self._facts.get(SWEPT) or 0)
+        sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
+        return self._connection.row(sql, (swept, SILENT, self._database.run or 0)) is not None
+
+    def mark_swept(self) -> None:
+        """Record that no unfinished files of earlier runs are left."""
+        self._facts.set({SWEPT: str((self._database.run or 1) - 1)})
+
+    def newest_run(self) -> float:
+        """Return when the last of the other runs began or ended, in unix seconds of its own clock; 0 without any."""
+        sql = "SELECT coalesce(max(started_at), 0), coalesce(max(ended_at), 0) FROM runs WHERE id != ?"
+        return max(map(float, self._connection.rows(sql, (self._database.run or 0,))[0]))
+
+    # Leases
 
     def send_heartbeat(self, now: float, host: str) -> Beat:
         """Renew this worker's lease, expire dead workers, and return the others."""
-        with self.group() as sql:
-            self._give_sign(sql)
-            expired = self.expire_workers(now, host)
+        with self._group():
+            self.renew_lease()
+            expired = self.expire(now, host)
             others = frozenset(run for run, _, _ in self.others())
         return Beat(others, expired.workers, expired.in_doubt)
 
-    def alive(self) -> None:
-        """Only renew this worker's lease: while the tasks of its job are expanded."""
-        with self.group() as sql:
-            self._give_sign(sql)
+    def renew_lease(self) -> None:
+        """Only renew this worker's lease, without a look at the others: while the tasks of its job are expanded."""
+        with self._group() as sql:
+            sql.execute(
+                f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
+            )
 
-    def _give_sign(self, sql: Sql) -> None:
-        """Renew the lease of this worker, as part of a transaction."""
-        sql.execute(
-            f"UPDATE workers SET until = {CLOCK} + ?, gone = NULL WHERE run = ?", (LEASE, self._connection.worker)
-        )
-
-    def expire_workers(self, now: float, host: str) -> Expired:
+    def expire(self, now: float, host: str) -> Expired:
         """Expire workers whose lease ran out or whose session has been gone for `GRACE` seconds.
 
         The tasks they own become free; those they were submitting become uncertain. `host` is the name of this machine,
         on which an ended process needs no grace period.
         """
         workers = in_doubt = 0
-        with self.group() as sql:
+        with self._group() as sql:
             rows = sql.execute(
                 f"SELECT run, until < {CLOCK}, {CLOCK} - gone, pid, host FROM workers JOIN runs ON runs.id = run"
                 " WHERE run != ? ORDER BY run",
@@ -110,13 +169,7 @@ class WorkerStore(TaskQueue, TaskStore):
         self._connection.end_session(run)
         self._merge_totals(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
-        return self._cut_off_of(sql, run, now)
-
-    def _cut_off_of(self, sql: Sql, run: int, now: float) -> int:
-        """Mark tasks that a worker was submitting as uncertain; return their number."""
-        rows = sql.execute("SELECT id FROM tasks WHERE state = 'submitting' AND worker = ?", (run,)).fetchall()
-        self._cut_off(sql, self.records([row[0] for row in rows]), now)
-        return len(rows)
+        return self._tasks.cut_off(sql, f" AND worker = {int(run)}", now)
 
     def _merge_totals(self, sql: Sql, run: int) -> None:
         """Add a worker's costs and reservations to the totals, and delete the worker."""
@@ -128,11 +181,6 @@ class WorkerStore(TaskQueue, TaskStore):
         )
         sql.execute("DELETE FROM lines USING workers WHERE lines.id = workers.line AND run = ?", (run,))
         sql.execute("DELETE FROM workers WHERE run = ?", (run,))
-
-    def _cut_off(self, sql: Sql, tasks: Sequence[TaskRecord], now: float) -> None:
-        for task in tasks:
-            self._move(sql, task, TaskState.UNCERTAIN, CUT_OFF, now, reason=CUT_OFF, code="", held=0)
-            self._attempt(sql, task, "uncertain")
 
     def lock_startup(self, wait: Callable[[], None]) -> None:
         """Keep other workers from joining; calls `wait` until the present holder has released the lock."""
@@ -154,7 +202,7 @@ class WorkerStore(TaskQueue, TaskStore):
         )
         return [(row[0], row[1], row[2]) for row in rows]
 
-    def accounts_at_work(self) -> set[int]:
+    def accounts(self) -> set[int]:
         """Return the accounts that the other workers use."""
         if not self._connection.has_workers:
             return set()
@@ -164,7 +212,7 @@ class WorkerStore(TaskQueue, TaskStore):
         )
         return {int(row[0]) for row in rows}
 
-    def at_work(self) -> list[int]:
+    def active(self) -> list[int]:
         """Return the numbers of all workers, including this one."""
         return [row[0] for row in self._connection.rows("SELECT run FROM workers ORDER BY run")]
 
@@ -172,77 +220,6 @@ class WorkerStore(TaskQueue, TaskStore):
         """Return whether any other worker has a session."""
         present = self._connection.present()
         return any(run in present for run, _, _ in self.others())
-
-    def wanted(self) -> int:
-        """Return the number of tasks that the job asks for."""
-        return int(self._connection.rows("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL")[0][0])
-
-    def own_tasks(self, numbers: Sequence[int]) -> list[TaskRecord]:
-        """Take ownership of those of these tasks (at most a few hundred at a time) that are free; return their records.
-
-        In the given order; a single run gets all of them.
-        """
-        if not self._connection.shared or not numbers:
-            return self.records(numbers)
-        with self.group() as sql:
-            condition, value = self._connection.in_list("id", numbers)
-            rows = sql.execute(
-                f"UPDATE tasks SET worker = ? WHERE {condition}{self._free('AND')} RETURNING id",
-                (self._connection.worker, value),
-            ).fetchall()
-        taken = {row[0] for row in rows}
-        return self.records([number for number in numbers if number in taken])
-
-    def release_tasks(self, but: Collection[int] = ()) -> set[int]:
-        """Release this worker's unfinished tasks, `but` for these; return their numbers."""
-        condition, value = self._connection.in_list("id", but)
-        mine = f"{self._mine('AND')} AND NOT {condition}"
-        with self.group() as sql:
-            return {
-                row[0]
-                for waiting in (_PLANNED, _IN_FLIGHT, _TO_FETCH)
-                for row in sql.execute(
-                    f"UPDATE tasks SET worker = NULL WHERE {waiting}{mine} RETURNING id", (value,)
-                ).fetchall()
-            }
-
-    def left_to_do(self, but: Collection[int], *, resend: bool) -> bool:
-        """Return whether any unfinished task, `but` for these, is owned by nobody.
-
-        Planned tasks count if they are selected, and uncertain ones with `resend` unless they are held.
-        """
-        condition, value = self._connection.in_list("tasks.id", but)
-        in_flight = (
-            f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
-        )
-        return any(
-            self._connection.row(f"SELECT 1 FROM {rows}{self._free('AND')} AND NOT {condition} LIMIT 1", (value,))
-            for rows in (self._planned, in_flight, f"tasks WHERE {_TO_FETCH}")
-        )
-
-    def others_have(self, *, settling: bool = False) -> bool:
-        """Return whether others own an unfinished task; with `settling`, one that may free a reservation."""
-        theirs = f"NOT {self._in_no_hands()} AND tasks.worker != {self._connection.worker or 0}"
-        kinds = ("state IN ('submitting', 'accepted')",) if settling else (_PLANNED, _IN_FLIGHT, _TO_FETCH)
-        return any(self._connection.row(f"SELECT 1 FROM tasks WHERE {kind} AND {theirs} LIMIT 1") for kind in kinds)
-
-    def end_run(self, *, now: float, outcome: str) -> None:
-        """Record that the run ended, and why; a worker is removed."""
-        with self.group() as sql:
-            sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ?", (now, outcome, self._database.run))
-            if self._connection.worker is not None:
-                self._cut_off_of(sql, self._connection.worker, now)
-                self._merge_totals(sql, self._connection.worker)
-        self._connection.worker = None
-
-    def leave(self, *, now: float, outcome: str) -> None:
-        """Remove a worker after an error, unless it has left already."""
-        if self._connection.worker is not None:
-            self.end_run(now=now, outcome=outcome)
-
-    def detach(self) -> None:
-        """Stop being a worker on this connection, whatever happened to the worker's row."""
-        self._connection.worker = None
 
 
 def _is_alive(pid: int) -> bool:

@@ -51,14 +51,14 @@ def prune(job: Job, tasks: Iterable[TaskSpec], *, delete: bool, named: int | Non
     folder = destination(job)
     with opened(job) as manifest:
         elsewhere = has_other_folders(manifest, job)
-        with manifest.group() if delete else manifest.taken_back():
-            manifest.enter(tasks, time.time())
-            pruned = Pruned(manifest.dropped(), done=delete)
+        with manifest.group() if delete else manifest.rolled_back():
+            manifest.sync_job(tasks, time.time())
+            pruned = Pruned(manifest.upkeep.dropped(), done=delete)
             if not delete:
                 _prune_batches(manifest, folder, pruned, named, elsewhere=elsewhere)
         if delete:
             _prune_batches(manifest, folder, pruned, named, elsewhere=elsewhere)
-            manifest.prune_never_sent()
+            manifest.upkeep.prune_never_sent()
             folder.drop_if_empty(SUPERSEDED)
         return pruned
 
@@ -68,7 +68,7 @@ def _prune_batches(
 ) -> None:
     """Delete in batches: first the files, then, once that is durable, the rows."""
     after = 0
-    while batch := manifest.to_prune(after, BATCH):
+    while batch := manifest.upkeep.to_prune(after, BATCH):
         after = batch[-1][0].id
         cleared: list[TaskRecord] = []
         emptied: list[str] = []
@@ -86,7 +86,7 @@ def _prune_batches(
                 cleared.append(task)
         if pruned.done:
             folder.settle(emptied)
-            manifest.prune(cleared, time.time())
+            manifest.upkeep.prune(cleared, time.time())
 
 
 def _prune_image(
@@ -96,7 +96,7 @@ def _prune_image(
     emptied = []
     # An interrupted move left the file at its old path or at its new one.
     for path in dict.fromkeys(path for path in (image.path, image.via) if path):
-        owner = manifest.owner(path)
+        owner = manifest.images.owner(path)
         if owner is not None and (owner[0].task, owner[0].index) != (image.task, image.index):
             continue
         recorded = ExpectedFile.of(image, path)

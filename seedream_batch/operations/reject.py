@@ -47,7 +47,7 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
     result = Rejected()
     with opened(job) as manifest:
         for fingerprint, group in _by_task(rejected):
-            task = manifest.of_job(fingerprint)
+            task = manifest.tasks.of_job(fingerprint)
             if task is None:
                 result.left.append(f"{fingerprint[:12]}...: the job has no such task")
             elif not chooses(json.loads(task.cell)):
@@ -63,8 +63,8 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
 def short_tasks(job: Job, chooses: Callable[[Mapping[str, Json]], bool]) -> int:
     """Return how many of the chosen flagged tasks lack images that a poll may still bring."""
     with opened(job) as manifest:
-        short = manifest.short_of_images(time.time() - KNOWN_FOR)
-        return sum(chooses(json.loads(manifest.task(number).cell)) for number in short)
+        short = manifest.queue.short_of_images(time.time() - KNOWN_FOR)
+        return sum(chooses(json.loads(manifest.tasks.get(number).cell)) for number in short)
 
 
 def reject_flagged(
@@ -81,14 +81,14 @@ def reject_flagged(
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
             flagged = [entry.task for entry in reader.flagged(UNLIMITED)]
-        short = set(manifest.short_of_images(time.time() - KNOWN_FOR) if polled is not None else ())
+        short = set(manifest.queue.short_of_images(time.time() - KNOWN_FOR) if polled is not None else ())
         for task in flagged:
             if not chooses(json.loads(task.cell)):
                 continue
             if polled is not None and task.id in short and polled.get(task.id) not in NO_MORE:
                 result.unclear += 1
             else:
-                stored = [image for image in manifest.images(task.id) if image.state is ImageState.STORED]
+                stored = [image for image in manifest.images.of_task(task.id) if image.state is ImageState.STORED]
                 picked = [Picked(task.fingerprint, image.index, image.sha256 or "") for image in stored]
                 _reject(manifest, folder, task, picked, result)
     result.cost = estimate(job, result.tasks)
@@ -102,7 +102,7 @@ def _by_task(rejected: Iterable[Picked]) -> Iterator[tuple[str, list[Picked]]]:
 
 def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: list[Picked], result: Rejected) -> None:
     """Move the files of one task aside, then plan it again, in one transaction."""
-    images = {image.index: image for image in manifest.images(task.id)}
+    images = {image.index: image for image in manifest.images.of_task(task.id)}
     if any(image.state is ImageState.ANNOUNCED for image in images.values()):
         result.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
         return
@@ -116,9 +116,9 @@ def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: l
         home = home_of(task, image)
         if aside := _step_aside(manifest, folder, task, image, home):
             result.files.append(aside)
-        rejected.append((manifest.images(task.id)[image.index - 1], home))
+        rejected.append((manifest.images.of_task(task.id)[image.index - 1], home))
     if rejected:
-        manifest.reject(task, rejected, time.time())
+        manifest.decisions.reject(task, rejected, time.time())
         result.tasks.append(task)
 
 
@@ -142,12 +142,12 @@ def _step_aside(manifest: Manifest, folder: Destination, task: TaskRecord, image
     # An interrupted move left the file at its old path or at its new one.
     place = next((path for path in (image.path, image.via) if path and folder.existing([path])), "")
     if place and image.path != aside:
-        manifest.begin_move(image, aside)
+        manifest.images.begin_move(image, aside)
         if place == aside:
             # Moved already, by a command that was killed before that was durable.
             folder.end_move(image.path or aside, aside)
         else:
             folder.move(place, aside, image.sha256 or "")
         # The target is its old path: after a kill here the image is not rejected yet, and the next run moves it back.
-        manifest.relocate(image, aside, target=home, now=time.time())
+        manifest.images.relocate(image, aside, target=home, now=time.time())
     return aside if place else ""

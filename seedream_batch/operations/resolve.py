@@ -64,7 +64,7 @@ def retry_tasks(job: Job, chooses: CellFilter, polled: Mapping[int, Polled] | No
         ]
         left_ids = {task.id for task in left}
         chosen = [task for task in chosen if task.id not in left_ids]
-        manifest.retry(chosen, now)
+        manifest.decisions.retry(chosen, now)
     return Retried(chosen, estimate(job, chosen), left)
 
 
@@ -84,7 +84,7 @@ def lose_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.ACCEPTED,), chooses)
         for task in chosen:
-            manifest.lost(task, why="given up by a person", now=time.time())
+            manifest.tasks.lost(task, why="given up by a person", now=time.time())
     return chosen
 
 
@@ -94,9 +94,9 @@ def remake(job: Job, chooses: CellFilter) -> tuple[list[TaskRecord], int]:
     Return these tasks, and how many others lack an image that a link may still yield for free.
     """
     with opened(job) as manifest:
-        chosen = _filtered(manifest.to_remake(), chooses)
-        manifest.remake(chosen, time.time())
-        return chosen, len(_filtered(manifest.not_asked(), chooses))
+        chosen = _filtered(manifest.upkeep.to_remake(), chooses)
+        manifest.decisions.remake(chosen, time.time())
+        return chosen, len(_filtered(manifest.upkeep.not_asked(), chooses))
 
 
 def accept_results(job: Job, chooses: CellFilter) -> list[TaskRecord]:
@@ -104,7 +104,7 @@ def accept_results(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     with opened(job) as manifest:
         with ManifestReader(job.manifest) as reader:
             chosen = _filtered([entry.task for entry in reader.flagged(UNLIMITED)], chooses)
-        manifest.accept(chosen, time.time())
+        manifest.decisions.accept(chosen, time.time())
     return chosen
 
 
@@ -112,7 +112,7 @@ def forget_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Plan the chosen uncertain tasks again under new keys, which may pay for them twice; return them."""
     with opened(job) as manifest:
         chosen = _of_job(_select(manifest, (TaskState.UNCERTAIN,), chooses))
-        manifest.forget(chosen, time.time())
+        manifest.decisions.forget(chosen, time.time())
     return chosen
 
 
@@ -120,7 +120,7 @@ def give_up_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Mark the chosen uncertain tasks as failed; return them."""
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
-        manifest.give_up(chosen, time.time())
+        manifest.decisions.give_up(chosen, time.time())
     return chosen
 
 
@@ -128,7 +128,7 @@ def let_resend_tasks(job: Job, chooses: CellFilter) -> list[TaskRecord]:
     """Allow the chosen uncertain tasks to be resent under their keys; return them."""
     with opened(job) as manifest:
         chosen = _select(manifest, (TaskState.UNCERTAIN,), chooses)
-        manifest.let_resend(chosen, time.time())
+        manifest.decisions.let_resend(chosen, time.time())
     return chosen
 
 
@@ -147,11 +147,11 @@ def identify_task(job: Job, chooses: CellFilter, task_id: str) -> TaskRecord:
             names = ", ".join(task.paths[0] for task in chosen[:5])
             problem = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
             raise UsageError(f"{problem}; a task id belongs to one: choose it with --select")
-        if not task_id.strip() or manifest.knows_task_id(task_id.strip()):
+        if not task_id.strip() or manifest.tasks.knows_task_id(task_id.strip()):
             raise UsageError(f"the task id {task_id!r} is empty, or belongs to another task of this job")
         now = time.time()
         deadline = now + job.run.task_timeout
-        return manifest.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)
+        return manifest.tasks.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)
 
 
 def _is_named(manifest: Manifest, task: TaskRecord, task_id: str) -> bool:
@@ -165,7 +165,7 @@ def _of_job(tasks: list[TaskRecord]) -> list[TaskRecord]:
 
 
 def _select(manifest: Manifest, states: Sequence[TaskState], chooses: CellFilter) -> list[TaskRecord]:
-    return _filtered([task for state in states for task in manifest.tasks(state)], chooses)
+    return _filtered([task for state in states for task in manifest.tasks.in_state(state)], chooses)
 
 
 def _filtered(tasks: list[TaskRecord], chooses: CellFilter) -> list[TaskRecord]:

@@ -221,23 +221,23 @@ def test_what_an_earlier_version_bought_is_known_again_and_stays_known(tmp_path,
     bought = [json.loads(earlier(spec).body)["prompt"] for spec in specs]
     assert bought == [f"{text}, watercolour" for text in OLD], "as the earlier version sent it"
     with closing(Manifest(tmp_path / "manifest.db")) as manifest:
-        assert manifest.enter([earlier(spec) for spec in specs], 1.0) == SyncResult(new=4)
-        assert manifest.enter(specs, 2.0) == SyncResult(known=4)
+        assert manifest.sync_job([earlier(spec) for spec in specs], 1.0) == SyncResult(new=4)
+        assert manifest.sync_job(specs, 2.0) == SyncResult(known=4)
         clean = tasks(job, {"s.csv": csv_text([normal(text) for text in OLD])})
-        assert manifest.enter(clean, 3.0) == SyncResult(known=4), "also when the file is tidied up"
+        assert manifest.sync_job(clean, 3.0) == SyncResult(known=4), "also when the file is tidied up"
 
 
 def test_a_plan_and_an_export_know_it_before_the_next_run(tmp_path, tasks):
     specs = tasks({**JOB, "matrix": {"subject": {"file": "s.csv"}}}, {"s.csv": csv_text(OLD)})
     with closing(Manifest(tmp_path / "manifest.db")) as manifest:
-        manifest.enter([earlier(spec) for spec in specs], 1.0)
+        manifest.sync_job([earlier(spec) for spec in specs], 1.0)
         there = {earlier(spec).fingerprint for spec in specs}
         looked_up = known_as(specs, there.intersection)
         assert {spec.fingerprint for spec in looked_up} == there
         assert [spec.earlier for spec in looked_up] == [()] * 4
-        assert manifest.enter(specs, 2.0) == SyncResult(known=4)
+        assert manifest.sync_job(specs, 2.0) == SyncResult(known=4)
         # Nothing was sent for them: so they are sent as they are read now.
-        assert [task.body for task in manifest.tasks(TaskState.PLANNED)] == [spec.body for spec in specs]
+        assert [task.body for task in manifest.tasks.in_state(TaskState.PLANNED)] == [spec.body for spec in specs]
 
 
 def test_ordinary_text_has_one_reading(tasks):

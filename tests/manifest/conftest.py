@@ -13,7 +13,7 @@ from crew import Crew
 
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.image_store import Placement, StoredFile
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.task_queue import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.prices import PROVEN
@@ -66,8 +66,8 @@ class Book:
         self.manifest = Manifest(self.place, shared=self._worker)
         if self._worker:
             self._eyes().execute("UPDATE workers SET until = 0")
-            self.manifest.expire_workers(NOW, "nowhere")
-            self.manifest.begin_run(now=NOW, pid=1, host="somewhere", version="1", service="http://127.0.0.1")
+            self.manifest.workers.expire(NOW, "nowhere")
+            self.manifest.workers.begin_run(now=NOW, pid=1, host="somewhere", version="1", service="http://127.0.0.1")
 
     @property
     def path(self):
@@ -90,20 +90,20 @@ class Book:
         self._open()
 
     def enter(self, *specs):
-        return self.manifest.enter(specs, NOW)
+        return self.manifest.sync_job(specs, NOW)
 
     def tasks(self, count=1, **changes):
         """New planned tasks."""
         specs = [spec(number, **changes) for number in range(1, count + 1)]
-        self.manifest.enter(specs, NOW)
-        return self.manifest.tasks(TaskState.PLANNED)
+        self.manifest.sync_job(specs, NOW)
+        return self.manifest.tasks.in_state(TaskState.PLANNED)
 
     def announced(self):
         """The images that wait to be fetched, as they lie in the file."""
         return self.peek("SELECT * FROM images WHERE state = 'announced' ORDER BY task, \"index\"")
 
     def claim(self, task, body=None, budget=None):
-        [claim] = self.manifest.claim([Intent(task.id, body)], budget or Budget(), NOW).claims
+        [claim] = self.manifest.queue.claim([Intent(task.id, body)], budget or Budget(), NOW).claims
         return claim
 
     def prove(self, task, price=PRICE):
@@ -119,37 +119,37 @@ class Book:
             return task
         task = self.claim(task).task
         if state is TaskState.UNCERTAIN:
-            manifest.uncertain(task, why="no answer", code="", held=False, now=NOW)
+            manifest.tasks.uncertain(task, why="no answer", code="", held=False, now=NOW)
         elif state is not TaskState.SUBMITTING:
-            task = manifest.accepted(task, ["task_1"], deadline=NOW + 60, why="accepted", now=NOW)
+            task = manifest.tasks.accepted(task, ["task_1"], deadline=NOW + 60, why="accepted", now=NOW)
             if state is TaskState.SUCCEEDED:
                 self.deliver(task)
             elif state is TaskState.FAILED:
-                manifest.failed(task, why="no", code="task_failed", retry_at=None, now=NOW)
+                manifest.tasks.failed(task, why="no", code="task_failed", retry_at=None, now=NOW)
             elif state is TaskState.LOST:
-                manifest.lost(task, why="404", now=NOW)
-        task = manifest.task(task.id)
+                manifest.tasks.lost(task, why="404", now=NOW)
+        task = manifest.tasks.get(task.id)
         assert task.state is state
         return task
 
     def deliver(self, task, images=1, cost=PRICE, expires=NOW + 86_400):
         urls = [ImageUrl(f"https://img.example.com/{task.id}-{number}", expires) for number in range(images)]
-        return self.manifest.succeeded(task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
+        return self.manifest.tasks.succeeded(task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
 
     def place_image(self, image, path, stored):
         """The file of an image is about to get its name."""
-        self.manifest.record_paths([Placement(image, path, stored, NOW)])
+        self.manifest.images.record_paths([Placement(image, path, stored, NOW)])
 
     def store(self, image, path, mark="a"):
         """A fetched image under its name."""
         self.place_image(image, path, file(mark))
-        self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
-        return self.manifest.images(image.task)[image.index - 1]
+        self.manifest.images.move(image, ImageState.STORED, "stored", NOW)
+        return self.manifest.images.of_task(image.task)[image.index - 1]
 
     def take_back(self, task, index):
         """The file of an image is whole again where it was; whether it counts."""
-        image = self.manifest.images(task.id)[index - 1]
-        return self.manifest.take_back(image, image.path, NOW)
+        image = self.manifest.images.of_task(task.id)[index - 1]
+        return self.manifest.upkeep.take_back(image, image.path, NOW)
 
     def stored(self, path="fox/1.png", **changes):
         """The stored image of a new task."""

@@ -18,12 +18,12 @@ def kept(number):
 def test_an_answer_is_kept_with_its_outcome(book):
     first, second, third, fourth = book.tasks(4)
     manifest = book.manifest
-    manifest.uncertain(book.claim(first).task, why="w", code="", held=False, now=NOW, kept=kept(1))
-    manifest.refused(book.claim(second).task, why="w", code="", now=NOW, kept=kept(2))
-    manifest.not_executed(book.claim(third).task, why="w", not_before=NOW, now=NOW, kept=kept(3))
-    accepted = manifest.accepted(book.claim(fourth).task, ["t"], deadline=NOW, why="w", now=NOW, kept=kept(4))
+    manifest.tasks.uncertain(book.claim(first).task, why="w", code="", held=False, now=NOW, kept=kept(1))
+    manifest.tasks.refused(book.claim(second).task, why="w", code="", now=NOW, kept=kept(2))
+    manifest.tasks.not_executed(book.claim(third).task, why="w", not_before=NOW, now=NOW, kept=kept(3))
+    accepted = manifest.tasks.accepted(book.claim(fourth).task, ["t"], deadline=NOW, why="w", now=NOW, kept=kept(4))
     manifest.answers.record(accepted, kept(5), NOW + 1)
-    manifest.still_uncertain(manifest.task(first.id), why="w", held=True, now=NOW, kept=kept(6))
+    manifest.tasks.still_uncertain(manifest.tasks.get(first.id), why="w", held=True, now=NOW, kept=kept(6))
     assert [one.kept for one in manifest.answers.of_task(first.id)] == [kept(6), kept(1)]
     assert [(one.at, one.attempt, one.kind) for one in manifest.answers.of_task(accepted.id)] == [
         (NOW + 1, 1, "poll"),
@@ -41,9 +41,9 @@ def test_an_answer_is_kept_with_its_outcome(book):
 def test_an_outcome_that_is_not_recorded_keeps_no_answer(book):
     [task] = book.tasks(1)
     claimed = book.claim(task).task
-    book.manifest.refused(claimed, why="w", code="", now=NOW)
+    book.manifest.tasks.refused(claimed, why="w", code="", now=NOW)
     with pytest.raises(StaleTransition):
-        book.manifest.uncertain(claimed, why="w", code="", held=False, now=NOW, kept=kept(1))
+        book.manifest.tasks.uncertain(claimed, why="w", code="", held=False, now=NOW, kept=kept(1))
     assert book.manifest.answers.of_task(task.id) == []
 
 

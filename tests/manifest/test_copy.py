@@ -8,6 +8,7 @@ import pytest
 
 from seedream_batch.errors import ManifestLocked, StorageError, UsageError
 from seedream_batch.manifest import Manifest
+from seedream_batch.manifest import copy as module
 from seedream_batch.manifest.copy import TABLES, copy_manifest
 from seedream_batch.manifest.facts import MOVED_TO
 from seedream_batch.manifest.run_lock import run_lock
@@ -33,16 +34,16 @@ def other(tmp_path):
 
 def filled(book):
     """A job in the middle of its work."""
-    book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
+    book.manifest.workers.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
     book.manifest.facts.set({"job": "foxes", "service": "https://x"})
     first, second, third, *_ = book.tasks(6)
-    accepted = book.manifest.accepted(book.claim(first).task, ["t1"], deadline=NOW + 9, why="w", now=NOW)
+    accepted = book.manifest.tasks.accepted(book.claim(first).task, ["t1"], deadline=NOW + 9, why="w", now=NOW)
     [image] = book.deliver(accepted)
     book.store(image, "fox/1.png")
-    book.manifest.accepted(book.claim(second, body='{"é": 1}').task, ["t2"], deadline=NOW + 9, why="w", now=NOW)
+    book.manifest.tasks.accepted(book.claim(second, body='{"é": 1}').task, ["t2"], deadline=NOW + 9, why="w", now=NOW)
     kept = Kept("no task id in the answer", 200, "{}", '{"note": "task_9 \\x00 é"}', 25)
-    book.manifest.uncertain(book.claim(third).task, why="no answer", code="", held=True, now=NOW, kept=kept)
-    book.manifest.uploaded("a" * 64, "https://x", "https://img/1", NOW + 99)
+    book.manifest.tasks.uncertain(book.claim(third).task, why="no answer", code="", held=True, now=NOW, kept=kept)
+    book.manifest.images.uploaded("a" * 64, "https://x", "https://img/1", NOW + 99)
     book.enter(*(book.spec(number) for number in range(1, 6)))
 
 
@@ -80,15 +81,15 @@ def test_it_goes_on_where_it_was(book, open_book):
     target.reopen()
     book.reopen()
     manifest = target.manifest
-    run = manifest.begin_run(now=NOW + 5, pid=8, host="box", version="1", service="https://x")
+    run = manifest.workers.begin_run(now=NOW + 5, pid=8, host="box", version="1", service="https://x")
     assert run == 2
-    [accepted] = manifest.tasks(TaskState.ACCEPTED)
+    [accepted] = manifest.tasks.in_state(TaskState.ACCEPTED)
     [image] = target.deliver(accepted)
     assert target.store(image, "fox/2.png", "b").state is ImageState.STORED
-    claim = target.claim(manifest.tasks(TaskState.PLANNED)[0])
+    claim = target.claim(manifest.tasks.in_state(TaskState.PLANNED)[0])
     assert claim.task.state is TaskState.SUBMITTING
     target.enter(*(target.spec(number) for number in range(1, 9)))
-    assert manifest.size() == 8
+    assert manifest.connection.rows("SELECT count(*) FROM tasks") == [(8,)]
     target.sound()
 
 
@@ -135,15 +136,15 @@ def test_a_copy_that_was_cut_off_is_begun_again(book, other, monkeypatch):
     filled(book)
     book.manifest.close()
     target = other()
-    take_over = Manifest.take_over
+    copy_table = module.copy_table
 
-    def cut_off(manifest, table, rows):
+    def cut_off(old, new, table):
         if table == "images":
             raise KeyboardInterrupt
-        take_over(manifest, table, rows)
+        copy_table(old, new, table)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Manifest, "take_over", cut_off)
+        patched.setattr(module, "copy_table", cut_off)
         with pytest.raises(KeyboardInterrupt):
             copy_manifest(book.place, target)
     halfway = Manifest(target)
@@ -162,7 +163,7 @@ def test_a_copy_that_fails_leaves_the_old_one_in_use(book, other, monkeypatch):
         raise StorageError("no space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(Manifest, "take_over", full)
+        patched.setattr(module, "copy_table", full)
         with pytest.raises(StorageError, match="no space"):
             copy_manifest(book.place, target)
     book.reopen()

@@ -41,21 +41,21 @@ def test_another_order_changes_no_row_but_the_place(book):
     turned = [book.spec(number, ordinal=6 - number) for number in range(1, 6)]
     assert book.enter(*turned) == SyncResult(known=5)
     assert book.peek("SELECT id, fingerprint, body, paths FROM tasks ORDER BY id") == before
-    assert [task.ordinal for task in book.manifest.tasks(TaskState.PLANNED)] == [1, 2, 3, 4, 5]
-    assert [task.id for task in book.manifest.tasks(TaskState.PLANNED)] == [5, 4, 3, 2, 1]
+    assert [task.ordinal for task in book.manifest.tasks.in_state(TaskState.PLANNED)] == [1, 2, 3, 4, 5]
+    assert [task.id for task in book.manifest.tasks.in_state(TaskState.PLANNED)] == [5, 4, 3, 2, 1]
 
 
 def test_nothing_to_change_is_nothing_written(book):
     book.enter(book.spec(1), book.spec(2))
     before = book.dump()
-    book.manifest.enter([book.spec(1), book.spec(2)], NOW + 1000)
+    book.manifest.sync_job([book.spec(1), book.spec(2)], NOW + 1000)
     assert book.dump() == before
 
 
 def test_labels_and_prices_follow_the_job_and_the_body_stays(book):
     book.enter(book.spec(1))
     book.enter(book.spec(1, cell='{"a": 1}', price=7, body="{}", images=1))
-    task = book.manifest.task(1)
+    task = book.manifest.tasks.get(1)
     assert (task.cell, task.price) == ('{"a": 1}', 7)
     assert task.body == book.spec(1).body, "a resend has to be identical"
 
@@ -64,9 +64,9 @@ def test_labels_and_prices_follow_the_job_and_the_body_stays(book):
 def test_a_task_keeps_its_state_when_the_job_changes(book, state):
     task = book.at(state)
     book.enter()
-    assert book.manifest.task(task.id).state is state
+    assert book.manifest.tasks.get(task.id).state is state
     book.enter(book.spec(1, paths=("elsewhere/1",)))
-    assert book.manifest.task(task.id).state is state
+    assert book.manifest.tasks.get(task.id).state is state
 
 
 @pytest.mark.parametrize("after", [0, 1, 499, 500, 501])
@@ -81,7 +81,7 @@ def test_a_stream_that_breaks_changes_nothing(book, after, error):
         raise error
 
     with pytest.raises(type(error)):
-        book.manifest.enter(stream(), NOW)
+        book.manifest.sync_job(stream(), NOW)
     assert book.dump() == book.stored_before
     assert book.enter(book.spec(1)) == SyncResult(known=1, dropped=2), "and the manifest can still be used"
 
@@ -91,11 +91,11 @@ def test_a_stream_that_reads_the_manifest_is_no_trouble(book):
 
     def stream():
         yield book.spec(1)
-        assert book.manifest.task(1).ordinal == 1
+        assert book.manifest.tasks.get(1).ordinal == 1
         assert book.peek("SELECT count(*) FROM tasks") == [(1,)]
         yield book.spec(2)
 
-    assert book.manifest.enter(stream(), NOW) == SyncResult(new=1, known=1)
+    assert book.manifest.sync_job(stream(), NOW) == SyncResult(new=1, known=1)
 
 
 # Files that have to move
@@ -109,7 +109,7 @@ def test_a_changed_path_aims_the_stored_file(book):
     book.stored("fox/1.png")
     assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1, moved=1)
     assert targets(book) == [("fox/1.png", "hare/1.png")]
-    assert [image.target for image in book.manifest.moving()] == ["hare/1.png"]
+    assert [image.target for image in book.manifest.images.moving()] == ["hare/1.png"]
     assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
     assert targets(book) == [("fox/1.png", "hare/1.png")], "it still has to move"
 
@@ -119,7 +119,7 @@ def test_a_path_that_comes_back_aims_at_nothing(book):
     book.enter(book.spec(1, paths=("hare/1",)))
     assert book.enter(book.spec(1)) == SyncResult(known=1)
     assert targets(book) == [("fox/1.png", None)]
-    assert book.manifest.moving() == []
+    assert book.manifest.images.moving() == []
 
 
 def test_the_extension_is_that_of_the_file(book):
@@ -142,7 +142,7 @@ def test_each_image_of_a_task_has_its_own_aim(book):
 def test_a_dropped_task_that_comes_back_aims_again(book):
     image = book.stored("fox/1.png")
     book.enter()
-    book.manifest.relocate(image, "superseded/fox/1-1-1.png", target=None, now=NOW)
+    book.manifest.images.relocate(image, "superseded/fox/1-1-1.png", target=None, now=NOW)
     assert book.enter(book.spec(1)) == SyncResult(known=1, moved=1)
     assert targets(book) == [("superseded/fox/1-1-1.png", "fox/1.png")]
 
@@ -152,30 +152,30 @@ def test_a_file_that_was_placed_before_a_kill_is_aimed_too(book):
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
     book.place_image(image, "fox/1.png", book.file())
     assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
-    assert book.manifest.moving() == [], "not before it is known to be there"
-    book.manifest.move_image(image, ImageState.STORED, "stored", NOW)
-    assert [(image.path, image.target) for image in book.manifest.moving()] == [("fox/1.png", "hare/1.png")]
+    assert book.manifest.images.moving() == [], "not before it is known to be there"
+    book.manifest.images.move(image, ImageState.STORED, "stored", NOW)
+    assert [(image.path, image.target) for image in book.manifest.images.moving()] == [("fox/1.png", "hare/1.png")]
 
 
 def test_a_file_that_is_fetched_anew_goes_where_the_job_wants_it_now(book):
     [image] = book.deliver(book.at(TaskState.ACCEPTED))
     book.place_image(image, "fox/1.png", book.file())
     book.enter(book.spec(1, paths=("hare/1",)))
-    book.store(book.manifest.images(1)[0], "hare/1.png")
+    book.store(book.manifest.images.of_task(1)[0], "hare/1.png")
     assert targets(book) == [("hare/1.png", None)]
-    assert book.manifest.moving() == []
+    assert book.manifest.images.moving() == []
 
 
 def test_a_missing_file_that_comes_back_moves_on(book):
     image = book.stored("fox/1.png")
-    book.manifest.move_image(image, ImageState.MISSING, "gone", NOW)
+    book.manifest.images.move(image, ImageState.MISSING, "gone", NOW)
     assert book.enter(book.spec(1, paths=("hare/1",))) == SyncResult(known=1)
-    book.manifest.move_image(book.manifest.images(1)[0], ImageState.STORED, "found again", NOW)
-    assert [image.target for image in book.manifest.moving()] == ["hare/1.png"]
+    book.manifest.images.move(book.manifest.images.of_task(1)[0], ImageState.STORED, "found again", NOW)
+    assert [image.target for image in book.manifest.images.moving()] == ["hare/1.png"]
 
 
 def test_a_task_of_a_dropped_job_is_no_owner(book):
     book.stored("fox/1.png")
-    assert book.manifest.owner("fox/1.png")[1] is True
+    assert book.manifest.images.owner("fox/1.png")[1] is True
     book.enter()
-    assert book.manifest.owner("fox/1.png")[1] is False
+    assert book.manifest.images.owner("fox/1.png")[1] is False

@@ -9,7 +9,7 @@ import pytest
 from seedream_batch.errors import ConnectionLost, ManifestError, ManifestLocked
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.task_queue import Intent
 from seedream_batch.model.job import Budget
 
 NOW = 1_800_000_000.0
@@ -145,7 +145,7 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
 
 @pytest.mark.parametrize("gone", [False, True], ids=["another run is there", "another run was there"])
 def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, gone, request, spec_of):
-    manifest.enter([spec_of(number) for number in range(1, 4)], NOW)
+    manifest.sync_job([spec_of(number) for number in range(1, 4)], NOW)
 
     async def main():
         writer = ManifestWriter(manifest)
@@ -159,7 +159,7 @@ def test_whoever_lost_the_manifest_writes_nothing_more(manifest, server, cut, go
             told = []
             for number in (1, 2, 3):
                 with pytest.raises(ManifestLocked) as error:
-                    await writer.do(manifest.claim, [Intent(number)], Budget(), NOW)
+                    await writer.do(manifest.queue.claim, [Intent(number)], Budget(), NOW)
                 told.append(str(error.value))
             return told
         finally:

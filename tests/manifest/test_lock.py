@@ -59,7 +59,7 @@ def test_a_second_run_is_refused(tmp_path, holder):
 def test_a_second_run_learns_who_holds_it(tmp_path, holder):
     manifest = Manifest(tmp_path / "manifest.db")
     started = time.mktime((2026, 5, 6, 7, 8, 9, 0, 0, -1))
-    manifest.begin_run(now=started, pid=holder.pid, host="box", version="1", service="https://x")
+    manifest.workers.begin_run(now=started, pid=holder.pid, host="box", version="1", service="https://x")
     with pytest.raises(ManifestLocked) as told:
         acquired(tmp_path)
     manifest.close()
@@ -69,8 +69,8 @@ def test_a_second_run_learns_who_holds_it(tmp_path, holder):
 
 def test_a_run_that_ended_is_not_named(tmp_path, holder):
     manifest = Manifest(tmp_path / "manifest.db")
-    manifest.begin_run(now=1.0, pid=4711, host="box", version="1", service="https://x")
-    manifest.end_run(now=2.0, outcome="finished")
+    manifest.workers.begin_run(now=1.0, pid=4711, host="box", version="1", service="https://x")
+    manifest.workers.end_run(now=2.0, outcome="finished")
     manifest.close()
     with pytest.raises(ManifestLocked) as told:
         acquired(tmp_path)

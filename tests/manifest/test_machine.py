@@ -17,7 +17,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.task_queue import Intent
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import ImageState, TaskState
@@ -45,11 +45,13 @@ class Events(RuleBasedStateMachine):
 
     def some(self, number, *states):
         """The task of this number among those in these states, None where there is none."""
-        tasks = [task for state in states for task in self.manifest.tasks(state)]
+        tasks = [task for state in states for task in self.manifest.tasks.in_state(state)]
         return tasks[number % len(tasks)] if tasks else None
 
     def image(self, number, *states):
-        images = [image for task in range(1, 9) for image in self.manifest.images(task) if image.state in states]
+        images = [
+            image for task in range(1, 9) for image in self.manifest.images.of_task(task) if image.state in states
+        ]
         return images[number % len(images)] if images else None
 
     @initialize()
@@ -71,7 +73,7 @@ class Events(RuleBasedStateMachine):
         task = self.some(number, S.PLANNED)
         if task is None:
             return
-        for claim in self.manifest.claim([Intent(task.id, body)], BUDGET, NOW).claims:
+        for claim in self.manifest.queue.claim([Intent(task.id, body)], BUDGET, NOW).claims:
             sent = self.keys.setdefault(claim.key, claim.body)
             assert sent == claim.body, "a key was used for another body"
 
@@ -80,33 +82,33 @@ class Events(RuleBasedStateMachine):
         task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
         if task is not None:
             names = [f"t{task.id}-{part}" for part in range(ids)]
-            self.manifest.accepted(task, names, deadline=NOW, why="w", now=NOW)
+            self.manifest.tasks.accepted(task, names, deadline=NOW, why="w", now=NOW)
 
     @rule(number=NUMBERS)
     def not_execute(self, number):
         task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
         if task is not None:
-            self.manifest.not_executed(task, why="429", not_before=NOW, now=NOW)
+            self.manifest.tasks.not_executed(task, why="429", not_before=NOW, now=NOW)
 
     @rule(number=NUMBERS)
     def refuse(self, number):
         task = self.some(number, S.SUBMITTING, S.UNCERTAIN)
         if task is not None:
-            self.manifest.refused(task, why="400", code="", now=NOW)
+            self.manifest.tasks.refused(task, why="400", code="", now=NOW)
 
     @rule(number=NUMBERS, held=st.booleans())
     def doubt(self, number, held):
         task = self.some(number, S.SUBMITTING)
         if task is not None:
-            self.manifest.uncertain(task, why="reset", code="", held=held, now=NOW)
+            self.manifest.tasks.uncertain(task, why="reset", code="", held=held, now=NOW)
 
     @rule(number=NUMBERS)
     def resend(self, number):
         task = self.some(number, S.UNCERTAIN)
         if task is not None:
-            claim = self.manifest.open_claim(task)
+            claim = self.manifest.queue.open_claim(task)
             assert self.keys[claim.key] == claim.body
-            self.manifest.still_uncertain(task, why="again", held=False, now=NOW)
+            self.manifest.tasks.still_uncertain(task, why="again", held=False, now=NOW)
 
     @rule(number=NUMBERS, fewer=st.booleans(), cost=st.sampled_from([None, 0, 1]))
     def deliver(self, number, fewer, cost):
@@ -118,62 +120,64 @@ class Events(RuleBasedStateMachine):
     def fail(self, number, again):
         task = self.some(number, S.ACCEPTED)
         if task is not None:
-            self.manifest.failed(task, why="no", code="", retry_at=NOW if again else None, now=NOW)
+            self.manifest.tasks.failed(task, why="no", code="", retry_at=NOW if again else None, now=NOW)
 
     @rule(number=NUMBERS)
     def lose(self, number):
         task = self.some(number, S.ACCEPTED)
         if task is not None:
-            self.manifest.lost(task, why="404", now=NOW)
+            self.manifest.tasks.lost(task, why="404", now=NOW)
 
     @rule(number=NUMBERS, word=st.booleans())
     def fetch(self, number, word):
         image = self.image(number, ImageState.ANNOUNCED)
         if image is None:
             return
-        path = f"{self.manifest.task(image.task).paths[0]}-{image.index}.png"
-        if self.manifest.owner(path) is None:
+        path = f"{self.manifest.tasks.get(image.task).paths[0]}-{image.index}.png"
+        if self.manifest.images.owner(path) is None:
             self.book.place_image(image, path, self.book.file())
             if word:
-                self.manifest.move_image(image, ImageState.STORED, "stored", NOW)
+                self.manifest.images.move(image, ImageState.STORED, "stored", NOW)
 
     @rule(number=NUMBERS, to=st.sampled_from([ImageState.REJECTED, ImageState.EXPIRED]))
     def give_up(self, number, to):
         image = self.image(number, ImageState.ANNOUNCED)
         if image is not None:
-            self.manifest.move_image(image, to, "why", NOW)
+            self.manifest.images.move(image, to, "why", NOW)
 
     @rule(number=NUMBERS)
     def miss(self, number):
         image = self.image(number, ImageState.STORED)
         if image is not None:
-            self.manifest.move_image(image, ImageState.MISSING, "gone", NOW)
+            self.manifest.images.move(image, ImageState.MISSING, "gone", NOW)
 
     @rule(number=NUMBERS)
     def find_again(self, number):
         image = self.image(number, ImageState.MISSING, ImageState.EXPIRED, ImageState.REJECTED)
         # Only tasks that have succeeded are asked for links.
-        if image is not None and self.manifest.task(image.task).state is S.SUCCEEDED:
-            self.manifest.renew_link(image, ImageUrl("https://img.example.com/x", None), default_expiry=NOW, now=NOW)
+        if image is not None and self.manifest.tasks.get(image.task).state is S.SUCCEEDED:
+            self.manifest.images.renew_link(
+                image, ImageUrl("https://img.example.com/x", None), default_expiry=NOW, now=NOW
+            )
 
     @rule(number=NUMBERS)
     def take_back(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.take_back(image, image.path, NOW)
-            self.manifest.restore_complete(NOW)
+            self.manifest.upkeep.take_back(image, image.path, NOW)
+            self.manifest.upkeep.restore_complete(NOW)
 
     @rule(number=NUMBERS)
     def ask_in_vain(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.remark(image, "no link", NOW, link=False)
+            self.manifest.images.remark(image, "no link", NOW, link=False)
 
     @rule()
     def remake(self):
         stored = self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'")
-        self.manifest.remake(self.manifest.to_remake(), NOW)
-        assert self.manifest.to_remake() == []
+        self.manifest.decisions.remake(self.manifest.upkeep.to_remake(), NOW)
+        assert self.manifest.upkeep.to_remake() == []
         assert self.book.peek("SELECT task, \"index\", path FROM images WHERE state = 'stored'") == stored
 
     @rule()
@@ -181,16 +185,16 @@ class Events(RuleBasedStateMachine):
         money = self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")
         flight = "SELECT * FROM tasks WHERE state IN ('submitting', 'accepted', 'uncertain')"
         before = self.book.peek(flight), self.book.announced()
-        self.manifest.prune([task for task, _ in self.manifest.to_prune(0, 100)], NOW)
+        self.manifest.upkeep.prune([task for task, _ in self.manifest.upkeep.to_prune(0, 100)], NOW)
         assert (self.book.peek("SELECT * FROM totals"), self.book.peek("SELECT * FROM attempts")) == money
         assert (self.book.peek(flight), self.book.announced()) == before
-        assert self.manifest.dropped().files == 0
+        assert self.manifest.upkeep.dropped().files == 0
 
     @rule()
     def move_files(self):
-        for image in self.manifest.moving():
-            if self.manifest.owner(image.target) is None:
-                self.manifest.relocate(image, image.target, target=None, now=NOW)
+        for image in self.manifest.images.moving():
+            if self.manifest.images.owner(image.target) is None:
+                self.manifest.images.relocate(image, image.target, target=None, now=NOW)
 
     @rule(clean=st.booleans())
     def start_again(self, clean):
@@ -204,19 +208,19 @@ class Events(RuleBasedStateMachine):
                 survivor.sound(BUDGET)
                 survivor.close()
         self.book.reopen()
-        left = len(self.manifest.tasks(S.SUBMITTING))
-        assert self.manifest.recover(NOW) == left
-        assert self.manifest.tasks(S.SUBMITTING) == []
+        left = len(self.manifest.tasks.in_state(S.SUBMITTING))
+        assert self.manifest.tasks.recover(NOW) == left
+        assert self.manifest.tasks.in_state(S.SUBMITTING) == []
 
-    @precondition(lambda self: self.manifest.tasks(S.PLANNED))
+    @precondition(lambda self: self.manifest.tasks.in_state(S.PLANNED))
     @rule()
     def break_a_group(self):
         before = self.book.dump()
 
         def half():
             with self.manifest.group():
-                task = self.manifest.tasks(S.PLANNED)[0]
-                self.manifest.claim([Intent(task.id)], Budget(), NOW)
+                task = self.manifest.tasks.in_state(S.PLANNED)[0]
+                self.manifest.queue.claim([Intent(task.id)], Budget(), NOW)
                 raise RuntimeError
 
         with pytest.raises(RuntimeError):
@@ -229,8 +233,8 @@ class Events(RuleBasedStateMachine):
         paths = [path for (path,) in self.book.peek("SELECT path FROM images WHERE state = 'stored'")]
         assert len(set(paths)) == len(paths)
         for task, *_ in self.book.announced():
-            assert self.manifest.task(task).state is S.SUCCEEDED
-        for image in self.manifest.moving():
+            assert self.manifest.tasks.get(task).state is S.SUCCEEDED
+        for image in self.manifest.images.moving():
             assert image.target != image.path
 
 

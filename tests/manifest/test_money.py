@@ -5,7 +5,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.manifest.task_store import Intent
+from seedream_batch.manifest.task_queue import Intent
 from seedream_batch.model.job import DEFAULT_PRICE, Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.prices import RECENT, UNSURE
@@ -20,11 +20,13 @@ def urls(count):
 
 
 def deliver(book, task, count, cost):
-    return book.manifest.succeeded(task, urls(count), cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
+    return book.manifest.tasks.succeeded(
+        task, urls(count), cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600
+    )
 
 
 def accept(book, task):
-    return book.manifest.accepted(task, [f"task_{task.id}"], deadline=NOW, why="accepted", now=NOW)
+    return book.manifest.tasks.accepted(task, [f"task_{task.id}"], deadline=NOW, why="accepted", now=NOW)
 
 
 # Keys
@@ -44,9 +46,9 @@ def test_a_claim_is_durable_before_it_is_given(book):
 def test_what_was_not_executed_keeps_its_key_and_body(book, body):
     first = book.claim(book.tasks()[0], body)
     for _ in range(3):
-        book.manifest.not_executed(first.task, why="429", not_before=NOW, now=NOW)
+        book.manifest.tasks.not_executed(first.task, why="429", not_before=NOW, now=NOW)
         assert book.manifest.budget.totals() == Totals()
-        again = book.claim(book.manifest.task(1), body)
+        again = book.claim(book.manifest.tasks.get(1), body)
         assert (again.key, again.body, again.task.attempt) == (first.key, first.body, 1)
         first = again
     assert book.peek("SELECT count(*) FROM attempts") == [(1,)]
@@ -55,19 +57,19 @@ def test_what_was_not_executed_keeps_its_key_and_body(book, body):
 @pytest.mark.parametrize(("before", "after"), [(None, "{}"), ("{}", None), ("{}", "[]")])
 def test_another_body_gets_another_key(book, before, after):
     first = book.claim(book.tasks()[0], before)
-    book.manifest.not_executed(first.task, why="429", not_before=NOW, now=NOW)
-    again = book.claim(book.manifest.task(1), after)
+    book.manifest.tasks.not_executed(first.task, why="429", not_before=NOW, now=NOW)
+    again = book.claim(book.manifest.tasks.get(1), after)
     assert again.key != first.key
     assert again.task.attempt == 2
-    book.manifest.not_executed(again.task, why="429", not_before=NOW, now=NOW)
-    back = book.claim(book.manifest.task(1), before)
+    book.manifest.tasks.not_executed(again.task, why="429", not_before=NOW, now=NOW)
+    back = book.claim(book.manifest.tasks.get(1), before)
     assert len({first.key, again.key, back.key}) == 3
 
 
 def test_a_failure_is_followed_by_a_new_key(book):
     first = book.claim(book.tasks()[0])
-    book.manifest.failed(accept(book, first.task), why="no", code="task_failed", retry_at=NOW + 5, now=NOW)
-    task = book.manifest.task(1)
+    book.manifest.tasks.failed(accept(book, first.task), why="no", code="task_failed", retry_at=NOW + 5, now=NOW)
+    task = book.manifest.tasks.get(1)
     assert (task.state, task.failures, task.not_before, task.task_ids) == (S.PLANNED, 1, NOW + 5, ())
     again = book.claim(task)
     assert again.key != first.key
@@ -78,26 +80,26 @@ def test_an_uncertain_task_is_sent_again_as_it_was(book):
     tasks = book.tasks(2)
     for task, body in zip(tasks, (None, '{"a":"\u72d0"}'), strict=True):
         claim = book.claim(task, body)
-        book.manifest.uncertain(claim.task, why="w", code="", held=False, now=NOW)
+        book.manifest.tasks.uncertain(claim.task, why="w", code="", held=False, now=NOW)
         book.reopen()
-        again = book.manifest.open_claim(book.manifest.task(task.id))
+        again = book.manifest.queue.open_claim(book.manifest.tasks.get(task.id))
         assert (again.key, again.body) == (claim.key, claim.body)
 
 
 def test_a_planned_task_has_no_open_claim(book):
-    assert book.manifest.open_claim(book.at(S.PLANNED)) is None
+    assert book.manifest.queue.open_claim(book.at(S.PLANNED)) is None
 
 
 def test_what_is_no_longer_in_doubt_is_not_sent_again(book):
     # A run that waits before it sends again may have lost the manifest to another one meanwhile.
     task = book.at(S.UNCERTAIN)
-    assert book.manifest.open_claim(task) is not None
-    book.manifest.forget([task], NOW)
-    assert book.manifest.open_claim(task) is None
-    again = book.claim(book.manifest.task(task.id)).task
-    assert book.manifest.open_claim(task) is None
-    book.manifest.uncertain(again, why="w", code="", held=False, now=NOW)
-    assert book.manifest.open_claim(task) is None, "that is another attempt"
+    assert book.manifest.queue.open_claim(task) is not None
+    book.manifest.decisions.forget([task], NOW)
+    assert book.manifest.queue.open_claim(task) is None
+    again = book.claim(book.manifest.tasks.get(task.id)).task
+    assert book.manifest.queue.open_claim(task) is None
+    book.manifest.tasks.uncertain(again, why="w", code="", held=False, now=NOW)
+    assert book.manifest.queue.open_claim(task) is None, "that is another attempt"
 
 
 def test_keys_of_two_manifests_differ(open_book):
@@ -153,11 +155,11 @@ def test_what_each_state_holds(book, state):
 )
 def test_what_was_delivered_is_what_counts(book, asked, delivered, cost, spent):
     book.enter(book.spec(1, images=asked))
-    task = accept(book, book.claim(book.manifest.task(1)).task)
+    task = accept(book, book.claim(book.manifest.tasks.get(1)).task)
     images = deliver(book, task, delivered, cost)
     assert [image.index for image in images] == list(range(1, delivered + 1))
     assert book.manifest.budget.totals() == Totals(0, 0, delivered, spent)
-    task = book.manifest.task(1)
+    task = book.manifest.tasks.get(1)
     assert task.cost == spent
     assert bool(task.reason) == (asked != delivered), "a partial delivery says so"
 
@@ -165,14 +167,14 @@ def test_what_was_delivered_is_what_counts(book, asked, delivered, cost, spent):
 def test_without_a_cost_it_is_the_price_at_which_it_was_bought(book):
     task = accept(book, book.claim(book.at(S.PLANNED), budget=Budget(max_cost=book.PRICE)).task)
     book.enter(book.spec(1, price=90_000))
-    deliver(book, book.manifest.task(task.id), 1, None)
+    deliver(book, book.manifest.tasks.get(task.id), 1, None)
     assert book.manifest.budget.totals().cost == book.PRICE, "an edited price does not lift what is spent over the cap"
 
 
 def test_a_link_without_an_expiry_gets_the_usual_one(book):
     task = accept(book, book.claim(book.at(S.PLANNED)).task)
     images = [ImageUrl("https://a", None), ImageUrl("https://b", NOW + 7)]
-    stored = book.manifest.succeeded(task, images, cost=1, why="w", now=NOW, default_expiry=NOW + 86_400)
+    stored = book.manifest.tasks.succeeded(task, images, cost=1, why="w", now=NOW, default_expiry=NOW + 86_400)
     assert [image.expires_at for image in stored] == [NOW + 86_400, NOW + 7]
 
 
@@ -181,44 +183,44 @@ def test_the_caps_hold_to_the_image_and_the_millionth(book):
     tasks = book.tasks(40)
     book.prove(tasks[0])
     budget = Budget(max_cost=1_000_000)
-    claimed = book.manifest.claim([Intent(task.id) for task in tasks], budget, NOW)
+    claimed = book.manifest.queue.claim([Intent(task.id) for task in tasks], budget, NOW)
     assert len(claimed.claims) == 28
     assert claimed.stopped_by == "budget.max_cost_usd 1"
-    assert len(book.manifest.claim([Intent(40)], Budget(max_cost=29 * book.PRICE), NOW).claims) == 1
-    assert book.manifest.claim([Intent(39)], Budget(max_cost=30 * book.PRICE - 1), NOW).claims == ()
-    refused = book.manifest.claim([Intent(39)], Budget(max_images=29), NOW)
+    assert len(book.manifest.queue.claim([Intent(40)], Budget(max_cost=29 * book.PRICE), NOW).claims) == 1
+    assert book.manifest.queue.claim([Intent(39)], Budget(max_cost=30 * book.PRICE - 1), NOW).claims == ()
+    refused = book.manifest.queue.claim([Intent(39)], Budget(max_images=29), NOW)
     assert (refused.claims, refused.stopped_by) == ((), "budget.max_images 29")
-    assert book.manifest.task(39).state is S.PLANNED
+    assert book.manifest.tasks.get(39).state is S.PLANNED
 
 
 def test_what_was_not_bought_frees_its_money(book):
     tasks = book.tasks(2)
     budget = Budget(max_images=1)
     claim = book.claim(tasks[0], budget=budget)
-    assert book.manifest.claim([Intent(2)], budget, NOW).claims == ()
-    book.manifest.refused(claim.task, why="no", code="", now=NOW)
+    assert book.manifest.queue.claim([Intent(2)], budget, NOW).claims == ()
+    book.manifest.tasks.refused(claim.task, why="no", code="", now=NOW)
     assert book.claim(tasks[1], budget=budget)
 
 
 def test_more_delivered_than_asked_for_counts_against_the_cap(book):
     book.enter(book.spec(1), book.spec(2))
     budget = Budget(max_images=2)
-    task = accept(book, book.claim(book.manifest.task(1), budget=budget).task)
+    task = accept(book, book.claim(book.manifest.tasks.get(1), budget=budget).task)
     deliver(book, task, 3, None)
-    assert book.manifest.claim([Intent(2)], budget, NOW).stopped_by == "budget.max_images 2"
+    assert book.manifest.queue.claim([Intent(2)], budget, NOW).stopped_by == "budget.max_images 2"
 
 
 def test_a_real_price_wins_over_the_estimate(book):
     book.tasks(3)
-    deliver(book, accept(book, book.claim(book.manifest.task(1)).task), 1, 50_001)
-    assert book.manifest.planned_cost(None) == (2, 100_002)
-    assert book.manifest.planned_cost(1) == (1, 50_001)
+    deliver(book, accept(book, book.claim(book.manifest.tasks.get(1)).task), 1, 50_001)
+    assert book.manifest.queue.planned_cost(None) == (2, 100_002)
+    assert book.manifest.queue.planned_cost(1) == (1, 50_001)
     budget = Budget(max_cost=50_001 + 50_000)
-    assert book.manifest.claim([Intent(2)], budget, NOW).claims == ()
-    book.claim(book.manifest.task(2))
+    assert book.manifest.queue.claim([Intent(2)], budget, NOW).claims == ()
+    book.claim(book.manifest.tasks.get(2))
     assert book.manifest.budget.totals().reserved == 50_001
     book.enter(*(book.spec(number) for number in (1, 2, 3)), book.spec(4, resolution="4K", price=70_000))
-    book.claim(book.manifest.task(4))
+    book.claim(book.manifest.tasks.get(4))
     assert book.manifest.budget.totals().reserved == 50_001 + 70_000, "another resolution has its own price"
 
 
@@ -232,16 +234,16 @@ def succeed(count, cost):
 
 
 FROM_SENT = {
-    "not executed": lambda book, task: book.manifest.not_executed(task, why="w", not_before=0, now=NOW),
-    "refused": lambda book, task: book.manifest.refused(task, why="w", code="", now=NOW),
+    "not executed": lambda book, task: book.manifest.tasks.not_executed(task, why="w", not_before=0, now=NOW),
+    "refused": lambda book, task: book.manifest.tasks.refused(task, why="w", code="", now=NOW),
     "accepted": accept,
 }
 FROM_SUBMITTING = {
-    "uncertain": lambda book, task: book.manifest.uncertain(task, why="w", code="", held=False, now=NOW),
+    "uncertain": lambda book, task: book.manifest.tasks.uncertain(task, why="w", code="", held=False, now=NOW),
 }
 FROM_ACCEPTED = {
-    "failed": lambda book, task: book.manifest.failed(task, why="w", code="", retry_at=NOW, now=NOW),
-    "lost": lambda book, task: book.manifest.lost(task, why="w", now=NOW),
+    "failed": lambda book, task: book.manifest.tasks.failed(task, why="w", code="", retry_at=NOW, now=NOW),
+    "lost": lambda book, task: book.manifest.tasks.lost(task, why="w", now=NOW),
     "all": succeed(lambda task: task.images, lambda held: held),
     "one": succeed(lambda _: 1, lambda held: held // 2),
     "no cost": succeed(lambda task: task.images, lambda _: None),
@@ -267,9 +269,9 @@ def test_spent_and_reserved_stay_within_the_caps(open_book, steps, sizes, max_im
     budget = Budget(max_images=max_images, max_cost=max_cost)
     book.enter(*(book.spec(number, images=size) for number, size in enumerate(sizes, 1)))
     for number, step in steps:
-        task = book.manifest.task(number)
+        task = book.manifest.tasks.get(number)
         if step == "claim":
-            book.manifest.claim([Intent(number)], budget, NOW)
+            book.manifest.queue.claim([Intent(number)], budget, NOW)
         elif step in MOVES.get(task.state, {}):
             MOVES[task.state][step](book, task)
         totals = book.manifest.budget.totals()
@@ -309,7 +311,7 @@ def test_the_ledger_of_the_service_stays_within_the_cap(open_book, prices, estim
     for step, count in [*steps, *[("claim", 20), ("end", 20)] * 8]:
         if step == "claim":
             before = len(in_flight)
-            claims = book.manifest.claim([Intent(n) for n in waiting[:count]], Budget(max_cost=CAP), NOW).claims
+            claims = book.manifest.queue.claim([Intent(n) for n in waiting[:count]], Budget(max_cost=CAP), NOW).claims
             for claim in claims:
                 waiting.remove(claim.task.id)
                 in_flight.append(accept(book, claim.task))
@@ -333,18 +335,18 @@ def test_the_ledger_of_the_service_stays_within_the_cap(open_book, prices, estim
 def test_the_highest_price_of_the_last_days_is_held(book):
     book.tasks(4)
     for number, price in ((1, 140_000), (2, 50_000)):
-        deliver(book, accept(book, book.claim(book.manifest.task(number)).task), 1, price)
-    book.claim(book.manifest.task(3))
+        deliver(book, accept(book, book.claim(book.manifest.tasks.get(number)).task), 1, price)
+    book.claim(book.manifest.tasks.get(3))
     assert book.manifest.budget.totals().reserved == 140_000
-    assert book.manifest.planned_cost(None) == (1, 50_000), "what is likely is the price of last time"
+    assert book.manifest.queue.planned_cost(None) == (1, 50_000), "what is likely is the price of last time"
     week = NOW + (RECENT + 1) * 86_400
-    [late] = book.manifest.claim([Intent(4)], Budget(), week).claims
+    [late] = book.manifest.queue.claim([Intent(4)], Budget(), week).claims
     assert book.peek("SELECT reserved FROM attempts WHERE key = ?", late.key) == [(50_000,)]
 
 
 def test_a_higher_price_raises_what_is_held_and_a_correction_lowers_it(book):
     book.tasks(3)
-    first, second = (accept(book, book.claim(book.manifest.task(number)).task) for number in (1, 2))
+    first, second = (accept(book, book.claim(book.manifest.tasks.get(number)).task) for number in (1, 2))
     deliver(book, first, 1, 35_000_000)
     assert book.manifest.budget.totals() == Totals(1, 35_000_000, 1, 35_000_000)
     [(task, number, cost)] = book.manifest.budget.charges(noted=True)
@@ -352,7 +354,7 @@ def test_a_higher_price_raises_what_is_held_and_a_correction_lowers_it(book):
     book.manifest.budget.correct_cost([(task, number, cost)], 40_000, NOW)
     assert book.manifest.budget.totals() == Totals(1, 40_000, 1, 40_000)
     assert book.manifest.budget.charges(noted=True) == []
-    assert book.manifest.task(1).cost == 40_000
+    assert book.manifest.tasks.get(1).cost == 40_000
     deliver(book, second, 1, 40_000)
     assert book.manifest.budget.totals() == Totals(0, 0, 2, 80_000)
 
@@ -360,9 +362,9 @@ def test_a_higher_price_raises_what_is_held_and_a_correction_lowers_it(book):
 def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):
     tasks = book.tasks(2)
     budget = Budget(max_cost=100_000)
-    book.manifest.uncertain(book.claim(tasks[0], budget=budget).task, why="w", code="", held=True, now=NOW)
-    refused = book.manifest.claim([Intent(2)], budget, NOW)
+    book.manifest.tasks.uncertain(book.claim(tasks[0], budget=budget).task, why="w", code="", held=True, now=NOW)
+    refused = book.manifest.queue.claim([Intent(2)], budget, NOW)
     assert refused.claims == ()
     assert "collect or resolve" in refused.stopped_by
     book.prove(tasks[1])
-    assert book.claim(book.manifest.task(2), budget=budget)
+    assert book.claim(book.manifest.tasks.get(2), budget=budget)

@@ -181,8 +181,8 @@ def test_a_damaged_manifest_is_told(open_book):
     def write():
         manifest = Manifest(book.path)
         try:
-            manifest.tasks(TaskState.PLANNED)
-            manifest.enter([book.spec(1)], NOW)
+            manifest.tasks.in_state(TaskState.PLANNED)
+            manifest.sync_job([book.spec(1)], NOW)
         finally:
             manifest.close()
 
@@ -207,11 +207,11 @@ def test_a_snapshot_is_of_one_moment(book):
     book.tasks(2)
     with ManifestReader(book.place) as frozen, ManifestReader(book.place) as live:
         frozen.snapshot()
-        claim = book.claim(book.manifest.task(1))
+        claim = book.claim(book.manifest.tasks.get(1))
         assert (frozen.counts(), frozen.totals()) == ({TaskState.PLANNED: 2}, Totals())
         assert live.counts() == {TaskState.PLANNED: 1, TaskState.SUBMITTING: 1}
         assert live.totals() == Totals(1, book.PRICE)
-        book.manifest.accepted(claim.task, ["task_1"], deadline=NOW, why="w", now=NOW)
+        book.manifest.tasks.accepted(claim.task, ["task_1"], deadline=NOW, why="w", now=NOW)
         assert frozen.counts() == {TaskState.PLANNED: 2}
     with ManifestReader(book.place) as reader:
         assert reader.counts() == {TaskState.PLANNED: 1, TaskState.ACCEPTED: 1}
@@ -219,9 +219,9 @@ def test_a_snapshot_is_of_one_moment(book):
 
 def test_a_reader_sees_nothing_of_an_open_transaction(book):
     with ManifestReader(book.place) as reader, book.manifest.group():
-        book.manifest.enter([book.spec(1)], NOW)
+        book.manifest.sync_job([book.spec(1)], NOW)
         assert reader.wanted()[0] == 0
-        assert book.manifest.task(1).ordinal == 1
+        assert book.manifest.tasks.get(1).ordinal == 1
     with ManifestReader(book.place) as reader:
         assert reader.wanted()[0] == 1
 
@@ -287,12 +287,12 @@ with manifest.group():
 @pytest.mark.quick
 def test_what_a_reader_tells(book):
     first, second, third = book.tasks(3)
-    run = book.manifest.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
-    accepted = book.manifest.accepted(book.claim(first).task, ["t1"], deadline=NOW, why="w", now=NOW)
+    run = book.manifest.workers.begin_run(now=NOW, pid=7, host="box", version="1", service="https://x")
+    accepted = book.manifest.tasks.accepted(book.claim(first).task, ["t1"], deadline=NOW, why="w", now=NOW)
     [image] = book.deliver(accepted)
     stored = book.store(image, "fox/1.png")
-    book.manifest.lost(book.manifest.accepted(book.claim(second).task, ["t2"], deadline=NOW, why="w", now=NOW),
-                       why="404", now=NOW)  # fmt: skip
+    lost = book.manifest.tasks.accepted(book.claim(second).task, ["t2"], deadline=NOW, why="w", now=NOW)
+    book.manifest.tasks.lost(lost, why="404", now=NOW)
     book.manifest.facts.set({"job": "foxes"})
     book.enter(*(book.spec(number) for number in (1, 2)))
     with ManifestReader(book.place) as reader:
@@ -311,8 +311,8 @@ def test_what_a_reader_tells(book):
         assert reader.images_of([first.id, third.id]) == {first.id: [stored]}
         assert set(reader.by_path(['["fox/1"]', '["fox/3"]'])) == {'["fox/1"]'}
         assert reader.troubled_images(5) == []
-    book.manifest.move_image(stored, ImageState.MISSING, "gone", NOW)
-    book.manifest.end_run(now=NOW + 5, outcome="finished")
+    book.manifest.images.move(stored, ImageState.MISSING, "gone", NOW)
+    book.manifest.workers.end_run(now=NOW + 5, outcome="finished")
     with ManifestReader(book.place) as reader:
         [(image, task)] = reader.troubled_images(5)
         assert (image.state, task.id) == (ImageState.MISSING, first.id)
@@ -328,8 +328,8 @@ def test_a_reader_cannot_write(book):
 def test_what_expires_next(book):
     book.tasks(3)
     for number, expires in ((1, NOW + 100), (2, NOW + 3000), (3, NOW + 9000)):
-        claim = book.claim(book.manifest.task(number))
-        task = book.manifest.accepted(claim.task, [f"t{number}"], deadline=NOW, why="w", now=NOW)
+        claim = book.claim(book.manifest.tasks.get(number))
+        task = book.manifest.tasks.accepted(claim.task, [f"t{number}"], deadline=NOW, why="w", now=NOW)
         book.deliver(task, expires=expires)
     with ManifestReader(book.place) as reader:
         assert reader.next_expiry() == (NOW + 100, 2)
@@ -348,15 +348,15 @@ def test_rescued_task_ids_come_home(book, tmp_path):
     assert mode(rescue.path) == 0o600
     rescue.close()
     book.reopen()
-    book.manifest.recover(NOW)
+    book.manifest.tasks.recover(NOW)
     with orphaned_logs(tmp_path, book.manifest.id, at_work=None) as left:
         [file] = left.files
         assert len(file.rescued) == 2
-        assert book.manifest.import_ids(file.rescued, NOW, timeout=60) == 1
-        task = book.manifest.task(1)
+        assert book.manifest.tasks.import_ids(file.rescued, NOW, timeout=60) == 1
+        task = book.manifest.tasks.get(1)
         assert (task.state, task.task_ids, task.deadline) == (TaskState.ACCEPTED, ("task_1", "task_2"), NOW + 60)
         # Known already: taken in once more, nothing changes.
-        assert book.manifest.import_ids(file.rescued, NOW, timeout=60) == 1
+        assert book.manifest.tasks.import_ids(file.rescued, NOW, timeout=60) == 1
         file.imported(1)
         assert rescue.path.exists(), "the other one belongs to no attempt"
         file.imported(2)
@@ -397,6 +397,6 @@ def test_nothing_is_claimed_while_the_file_is_not_in_its_place(book, happened):
     with pytest.raises(StorageError, match="moved, replaced or deleted"):
         book.claim(second)
     # What was sent before is still recorded.
-    book.manifest.accepted(sent, ["task_1"], deadline=book.NOW + 60, why="accepted", now=book.NOW)
+    book.manifest.tasks.accepted(sent, ["task_1"], deadline=book.NOW + 60, why="accepted", now=book.NOW)
     aside.replace(book.path)
     assert book.claim(second).task.id == second.id

@@ -15,23 +15,23 @@ from seedream_batch.manifest.db.connection import CLOCK
 @pytest.mark.quick
 def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first, second = crew(), crew()
-    first.due(3, NOW)
+    first.queue.due(3, NOW)
     first.connection._raw.close()
     while second.connection.present() != [second.run]:
         pass
-    assert len(second.send_heartbeat(NOW, "another machine").others) == 1
+    assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1
     [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
     assert gone
     assert not first.connection.reconnect()
-    assert len(second.send_heartbeat(NOW, "another machine").others) == 1
+    assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1
     [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
     assert not gone
     first.connection._raw.close()
     while second.connection.present() != [second.run]:
         pass
-    second.send_heartbeat(NOW, "another machine")
+    second.workers.send_heartbeat(NOW, "another machine")
     second.connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
-    assert len(second.send_heartbeat(NOW, "another machine").others) == 0
+    assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 0
     with pytest.raises(ManifestLocked):
         first.connection.reconnect()
 
@@ -47,29 +47,29 @@ def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
         until(lambda: asked(crew.place, idle))
         yield spec_of(2)
 
-    assert worker.enter(slowly(), NOW).known == 2
+    assert worker.sync_job(slowly(), NOW).known == 2
 
 
 def test_whoever_keeps_others_out_does_so_on_a_new_line(crew):
     first, second = crew(), crew()
-    first.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
     first.connection.reconnect()
     asks = []
 
     def wait():
         asks.append(1)
-        first.unlock_startup()
+        first.workers.unlock_startup()
 
-    second.lock_startup(wait)
+    second.workers.lock_startup(wait)
     assert asks == [1]
 
 
 def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     first, second = crew(), crew()
-    first.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
-    second.lock_startup(lambda: None)
+    second.workers.lock_startup(lambda: None)
     with pytest.raises(ManifestLocked, match="another worker has begun"):
         first.connection.reconnect()
 
@@ -80,13 +80,13 @@ def test_making_the_tasks_for_long_is_no_silence(crew, spec_of):
     def slowly():
         yield spec_of(1)
         silence(second, first)
-        assert second.send_heartbeat(NOW, HERE).expired == 0, "it is in the middle of a transaction"
+        assert second.workers.send_heartbeat(NOW, HERE).expired == 0, "it is in the middle of a transaction"
 
-    first.enter(slowly(), NOW)
-    assert second.send_heartbeat(NOW, HERE).expired == 0
+    first.sync_job(slowly(), NOW)
+    assert second.workers.send_heartbeat(NOW, HERE).expired == 0
     silence(second, first)
-    first.alive()
-    assert second.send_heartbeat(NOW, HERE).expired == 0
+    first.workers.renew_lease()
+    assert second.workers.send_heartbeat(NOW, HERE).expired == 0
 
 
 def test_whether_one_that_begins_is_a_worker(crew):
@@ -95,13 +95,13 @@ def test_whether_one_that_begins_is_a_worker(crew):
     beginning = Manifest(crew.place, shared=True)
     session = beginning.connection._raw.info.backend_pid
     try:
-        assert second.starting_worker() is None
-        beginning.lock_startup(lambda: pytest.fail("nobody else does"))
-        assert second.starting_worker() == (session, False)
-        beginning.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
-        assert second.starting_worker() == (session, True)
-        beginning.unlock_startup()
-        assert second.starting_worker() is None
+        assert second.workers.starting_worker() is None
+        beginning.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+        assert second.workers.starting_worker() == (session, False)
+        beginning.workers.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
+        assert second.workers.starting_worker() == (session, True)
+        beginning.workers.unlock_startup()
+        assert second.workers.starting_worker() is None
     finally:
         beginning.close()
 
@@ -117,7 +117,7 @@ def test_a_table_that_is_locked_for_long_is_waited_for(crew):
         tries.append(1)
         if len(tries) == 3:
             outside.connection.sql.execute("ROLLBACK")
-        return worker.due(1, NOW)
+        return worker.queue.due(1, NOW)
 
     async def wait():
         writer = ManifestWriter(worker)
@@ -133,7 +133,7 @@ def test_a_table_that_is_locked_for_long_is_waited_for(crew):
 
 def comes_and_goes(crew):
     worker = crew()
-    worker.end_run(now=NOW, outcome="finished")
+    worker.workers.end_run(now=NOW, outcome="finished")
     worker.close()
 
 
@@ -156,18 +156,18 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     with burying.group():
         assert burying.connection.may_expire(worker.run)
         with pytest.raises(Collision):
-            worker.due(1, NOW)
+            worker.queue.due(1, NOW)
         assert not worker.connection.in_transaction
-    assert numbers(worker.due(1, NOW)) == [1]
+    assert numbers(worker.queue.due(1, NOW)) == [1]
 
 
 def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
     """Its lease is over, and its session, with the lock that others wait for, is ended."""
     first, second = crew(), crew()
-    first.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     silence(second, first)
-    second.lock_startup(lambda: second.expire_workers(NOW, HERE))
-    assert second.others() == []
+    second.workers.lock_startup(lambda: second.workers.expire(NOW, HERE))
+    assert second.workers.others() == []
 
 
 def test_a_call_that_is_broken_off_is_made_again():

@@ -12,7 +12,7 @@ from seedream_batch.engine.workers.claim_batcher import ClaimBatcher
 from seedream_batch.engine.workers.heartbeat import WorkerLease
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import CLOCK, LEASE
-from seedream_batch.manifest.task_store import Intent, SharedRate
+from seedream_batch.manifest.task_queue import Intent, SharedRate
 from seedream_batch.manifest.worker_store import GRACE
 from seedream_batch.model.job import Budget
 from seedream_batch.model.task import TaskState
@@ -29,9 +29,11 @@ def take(rate, news=None):
 
 def test_turns_are_shared(crew):
     first, second = crew(), crew()
-    claims = partial(first.claim, budget=Budget(), now=NOW, take=take(10.0), monotonic=lambda: 0.0)
-    mine = claims(intents(first.due(3, NOW)))
-    theirs = second.claim(intents(second.due(12, NOW)), Budget(), NOW, take=take(10.0), monotonic=lambda: 0.0)
+    claims = partial(first.queue.claim, budget=Budget(), now=NOW, take=take(10.0), monotonic=lambda: 0.0)
+    mine = claims(intents(first.queue.due(3, NOW)))
+    theirs = second.queue.claim(
+        intents(second.queue.due(12, NOW)), Budget(), NOW, take=take(10.0), monotonic=lambda: 0.0
+    )
     assert len(mine.turns) == len(mine.claims) == 3
     assert mine.turns[2] - mine.turns[0] == pytest.approx(0.2, abs=0.06)
     # No turn is far away, so that no intent waits for long.
@@ -44,16 +46,16 @@ def test_turns_are_shared(crew):
 def test_a_pause_is_everybodys(crew):
     first, second = crew(), crew()
     clock = first.connection.rows(f"SELECT {CLOCK}")[0][0]
-    first.claim([], Budget(), NOW, take=take(10.0, RateFeedback(refused=[(clock, 30.0)])))
-    waiting = second.claim(intents(second.due(2, NOW)), Budget(), NOW, take=take(10.0))
+    first.queue.claim([], Budget(), NOW, take=take(10.0, RateFeedback(refused=[(clock, 30.0)])))
+    waiting = second.queue.claim(intents(second.queue.due(2, NOW)), Budget(), NOW, take=take(10.0))
     assert waiting.claims == ()
     assert 25 < waiting.free_in < 30.1
-    assert second.task(1).state is TaskState.PLANNED
+    assert second.tasks.get(1).state is TaskState.PLANNED
 
 
 def test_turns_without_intents_come_first(crew):
     worker = crew()
-    claimed = worker.claim(intents(worker.due(2, NOW)), Budget(), NOW, take=take(100.0), also=2)
+    claimed = worker.queue.claim(intents(worker.queue.due(2, NOW)), Budget(), NOW, take=take(100.0), also=2)
     assert len(claimed.turns) == 4
     assert len(claimed.claims) == 2
 
@@ -61,7 +63,7 @@ def test_turns_without_intents_come_first(crew):
 @pytest.mark.quick
 def test_the_pace_is_kept_as_text(crew):
     worker = crew()
-    worker.claim(intents(worker.due(1, NOW)), Budget(), NOW, take=take(None))
+    worker.queue.claim(intents(worker.queue.due(1, NOW)), Budget(), NOW, take=take(None))
     [(state,)] = worker.connection.rows("SELECT state FROM pace")
     assert json.loads(state)["rate"] == 8.0
 
@@ -110,7 +112,7 @@ def test_one_that_is_gone_may_have_left_something_whoever_has_taken_it_away(crew
 
     def leave(crew):
         assert not crew.left_something
-        other.end_run(now=NOW, outcome="finished")
+        other.workers.end_run(now=NOW, outcome="finished")
 
     def look(crew):
         assert crew.left_something
@@ -143,13 +145,13 @@ def test_a_pause_that_is_heard_before_the_first_turn_counts(crew):
         assert 28 < rests[0] < 30.1
 
     asyncio.run(claims())
-    assert worker.task(1).state is TaskState.PLANNED
+    assert worker.tasks.get(1).state is TaskState.PLANNED
 
 
 def test_an_outage_does_not_put_turns_off(crew):
     """A claim that took a minute, since the server was gone, does not make the next turns come as late."""
     worker = crew()
-    worker.due(2, NOW)
+    worker.queue.due(2, NOW)
     moments = iter([0.0, 0.0, 0.0, 60.0])
 
     async def claims():

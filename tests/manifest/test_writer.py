@@ -11,7 +11,8 @@ from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.database import OneByOne
 from seedream_batch.manifest.db import sqlite
 from seedream_batch.manifest.image_store import Placement, Storing
-from seedream_batch.manifest.task_store import Acceptance, Delivery, Intent
+from seedream_batch.manifest.task_queue import Intent
+from seedream_batch.manifest.task_store import Acceptance, Delivery
 from seedream_batch.model.job import Budget
 from seedream_batch.model.outcome import ImageUrl
 from seedream_batch.model.task import TaskState
@@ -90,7 +91,7 @@ def test_a_result_comes_after_the_commit(book):
 
     async def work(writer):
         async def one(number):
-            claimed = await writer.do(lambda: book.manifest.claim([Intent(number)], Budget(), NOW))
+            claimed = await writer.do(lambda: book.manifest.queue.claim([Intent(number)], Budget(), NOW))
             key = claimed.claims[0].key
             # Another connection sees it at the very moment in which the POST would go out.
             assert book.peek("SELECT key FROM attempts WHERE task = ?", number) == [(key,)]
@@ -221,11 +222,11 @@ async def lived_through(writer, book):
     budget = Budget(max_images=18, max_cost=200 * book.PRICE)
     manifest = writer.manifest
     specs = [book.spec(number, images=1 + number % 3, paths=(f"fox/{number}",)) for number in range(1, 11)]
-    manifest.enter([*specs, book.spec(11, images=20), book.spec(12)], NOW)
-    book.prove(manifest.task(1))
+    manifest.sync_job([*specs, book.spec(11, images=20), book.spec(12)], NOW)
+    book.prove(manifest.tasks.get(1))
 
     def claim_each(intents):
-        return manifest.claim_each(intents, budget, NOW)
+        return manifest.queue.claim_each(intents, budget, NOW)
 
     async def asked(method, items):
         return await asyncio.gather(*(writer.join(method, item) for item in items), return_exceptions=True)
@@ -236,11 +237,13 @@ async def lived_through(writer, book):
     for names in (lambda task: f"task_{task.id}", lambda task: f"task_{max(task.id, 6)}"):
         # One after the other with ids of their own, and then some with the same.
         now, tasks = (tasks[:4], tasks[4:]) if names(tasks[0]) == "task_1" else (tasks, [])
-        accepted = await asked(manifest.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now])
+        accepted = await asked(
+            manifest.tasks.accept_all, [Acceptance(one, [names(one)], NOW + 60, "w", NOW) for one in now]
+        )
         costs = {2: 2 * book.PRICE, 3: 2 * book.PRICE, 4: None, 6: 0, 7: 10**9}
         for half in (accepted[:2], accepted[2:]):
             delivered = await asked(
-                manifest.succeed_all,
+                manifest.tasks.succeed_all,
                 [
                     Delivery(
                         one, [ImageUrl(f"https://x/{one.id}-{n}", None) for n in range(one.images - (one.id == 4))],
@@ -254,8 +257,8 @@ async def lived_through(writer, book):
             paths = [f"fox/{one.task}-{one.index}.png" for one in images]
             place = [Placement(*one, NOW) for one in zip(images, paths, files, strict=True)]
             stored = [Storing(image, file, "w", "", NOW) for image, file in zip(images, files, strict=True)]
-            await asked(manifest.place_all, place)
-            answers += [accepted, delivered, await asked(manifest.store_all, stored)]
+            await asked(manifest.images.place_all, place)
+            answers += [accepted, delivered, await asked(manifest.images.store_all, stored)]
     return answers
 
 
@@ -291,8 +294,8 @@ def test_a_call_that_fails_undoes_nothing_of_the_others(book):
 
     def stale():
         book.manifest.facts.set({"note stale": "x"})
-        book.manifest.recover(NOW)
-        book.manifest.lost(book.manifest.task(1), why="w", now=NOW)
+        book.manifest.tasks.recover(NOW)
+        book.manifest.tasks.lost(book.manifest.tasks.get(1), why="w", now=NOW)
 
     def broken():
         book.manifest.facts.set({"note broken": "x"})
@@ -404,7 +407,7 @@ def test_a_call_that_only_reads_waits_for_no_commit_of_its_own(book):
     async def work(writer):
         threads = set()
         at_commits(book, lambda: threads.add(threading.current_thread()))
-        assert len(await writer.do(lambda: book.manifest.tasks(TaskState.PLANNED))) == 3
+        assert len(await writer.do(lambda: book.manifest.tasks.in_state(TaskState.PLANNED))) == 3
         return threads
 
     assert with_writer(book, work) == {threading.main_thread()}
@@ -496,13 +499,13 @@ def test_a_run_through_the_writer(book):
 
     async def follow(writer, claim):
         def accept():
-            return book.manifest.accepted(claim.task, [claim.key], deadline=NOW, why="w", now=NOW)
+            return book.manifest.tasks.accepted(claim.task, [claim.key], deadline=NOW, why="w", now=NOW)
 
         task = await writer.do(accept)
-        await writer.do(lambda: book.manifest.lost(task, why="w", now=NOW))
+        await writer.do(lambda: book.manifest.tasks.lost(task, why="w", now=NOW))
 
     async def one(writer, number):
-        claimed = await writer.do(lambda: book.manifest.claim([Intent(number)], budget, NOW))
+        claimed = await writer.do(lambda: book.manifest.queue.claim([Intent(number)], budget, NOW))
         for claim in claimed.claims:
             await follow(writer, claim)
         return len(claimed.claims)
@@ -511,7 +514,7 @@ def test_a_run_through_the_writer(book):
         return await asyncio.gather(*(one(writer, number) for number in range(1, 21)))
 
     assert sum(with_writer(book, work)) == 15
-    assert len(book.manifest.tasks(TaskState.LOST)) == 15
+    assert len(book.manifest.tasks.in_state(TaskState.LOST)) == 15
     book.sound(budget)
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from seedream_batch.errors import StorageError
 from seedream_batch.files.local_folder import OutputFolder
-from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.maintenance_store import MaintenanceStore
 
 
 def words(text):
@@ -199,7 +199,7 @@ def test_a_kill_between_the_files_and_their_rows(shrunk, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Manifest, "prune", killed)
+        patch.setattr(MaintenanceStore, "prune", killed)
         assert shrunk.call("prune", "--yes").code == 130
     assert set(shrunk.files()) == {"fox/1-1.jpg", "panda/1-1.jpg"}
     assert shrunk.rows("SELECT count(*) FROM images") == [(6,)]

@@ -118,7 +118,8 @@ def test_putting_the_file_back_takes_the_rejection_back(made):
 @pytest.mark.parametrize("moment", ["begin_move", "move", "relocate", "reject"])
 def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
     from seedream_batch.files.local_folder import OutputFolder
-    from seedream_batch.manifest import Manifest
+    from seedream_batch.manifest.decision_store import DecisionStore
+    from seedream_batch.manifest.image_store import ImageStore
 
     class Killed(BaseException):
         pass
@@ -128,7 +129,7 @@ def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
 
     choice = choose(made, "fox/1-1.jpg")
     with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder if moment == "move" else Manifest, moment, die)
+        patch.setattr({"move": OutputFolder, "reject": DecisionStore}.get(moment, ImageStore), moment, die)
         with pytest.raises(Killed):
             made.call("retry", "--choice", choice)
     # Either way of going on is a good one: a run puts the file back,
@@ -139,7 +140,7 @@ def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
     made.check()
     # and the command itself finishes its work.
     with monkeypatch.context() as patch:
-        patch.setattr(OutputFolder if moment == "move" else Manifest, moment, die)
+        patch.setattr({"move": OutputFolder, "reject": DecisionStore}.get(moment, ImageStore), moment, die)
         with pytest.raises(Killed):
             made.call("retry", "--choice", choice)
     assert "1 task planned again" in made.call("retry", "--choice", choice).out
@@ -190,13 +191,13 @@ def test_what_is_wrong_with_a_choice_is_told(made):
 
 def test_a_picture_that_stepped_aside_and_was_not_rejected_after_all_comes_home(made, monkeypatch):
     """Stopped between the two: the next run finds nothing decided, and puts the file back."""
-    from seedream_batch.manifest.manifest import Manifest
+    from seedream_batch.manifest.decision_store import DecisionStore
 
     def stop(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Manifest, "reject", stop)
+        patch.setattr(DecisionStore, "reject", stop)
         assert made.call("retry", "--choice", choose(made, "fox/16-9.jpg")).code == 130
     assert len(aside(made)) == 1
     assert made.run().code == 0

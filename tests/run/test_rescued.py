@@ -11,7 +11,7 @@ import pytest
 from postgres import asked, url_of
 
 from seedream_batch.errors import StorageError
-from seedream_batch.manifest import Manifest
+from seedream_batch.manifest.task_store import TaskStore
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_ids_that_a_killed_one_left_are_taken_in_by_the_living(bench, place, una
 def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswered, until, monkeypatch):
     """The line breaks between the change and its commit: a kill in this moment must not take them along."""
     charge, run, first = unanswered()
-    genuine = Manifest.import_ids
+    genuine = TaskStore.import_ids
     there = []
 
     def import_ids(self, rescued, *args, **options):
@@ -79,7 +79,7 @@ def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswer
                 asked(place, f"SELECT pg_terminate_backend({pid}, 10000)")
         return known
 
-    monkeypatch.setattr(Manifest, "import_ids", import_ids)
+    monkeypatch.setattr(TaskStore, "import_ids", import_ids)
 
     def kill():
         until(lambda: len(bench.charges()) > 1)

@@ -139,14 +139,14 @@ def test_the_choice_finds_what_is_due_without_looking_at_the_rest(tmp_path):
         )
 
     manifest = Manifest(tmp_path / "manifest.db")
-    manifest.enter(map(spec, range(1000)), 0.0)
-    assert manifest.choose(lambda cell: cell["n"] >= 900) == 100
-    assert [task.ordinal for task in manifest.due(3, 1.0)] == [900, 901, 902]
-    assert manifest.planned_cost(None) == (100, 100)
-    assert manifest.planned_cost(7) == (7, 7)
-    assert manifest.next_due() == 0.0
+    manifest.sync_job(map(spec, range(1000)), 0.0)
+    assert manifest.queue.select(lambda cell: cell["n"] >= 900) == 100
+    assert [task.ordinal for task in manifest.queue.due(3, 1.0)] == [900, 901, 902]
+    assert manifest.queue.planned_cost(None) == (100, 100)
+    assert manifest.queue.planned_cost(7) == (7, 7)
+    assert manifest.queue.next_due() == 0.0
     rows = manifest.connection.rows(
-        f"EXPLAIN QUERY PLAN SELECT id FROM {manifest._planned} ORDER BY {manifest._order} LIMIT 5"
+        f"EXPLAIN QUERY PLAN SELECT id FROM {manifest.queue._planned} ORDER BY {manifest.queue._order} LIMIT 5"
     )
     plan = " ".join(str(row[-1]) for row in rows)
     assert "chosen_waiting" in plan
@@ -154,7 +154,7 @@ def test_the_choice_finds_what_is_due_without_looking_at_the_rest(tmp_path):
     # Pages of images begin where the last one ended.
     told = []
     manifest.connection._raw.set_trace_callback(told.append)
-    manifest.to_check((500, 1), 10)
+    manifest.upkeep.to_check((500, 1), 10)
     manifest.connection._raw.set_trace_callback(None)
     rows = manifest.connection.rows(f"EXPLAIN QUERY PLAN {told[-1]}")
     assert "SEARCH images USING PRIMARY KEY ((task,index)>" in rows[0][-1]

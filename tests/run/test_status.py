@@ -297,7 +297,7 @@ def large(tmp_path):
     path.parent.mkdir()
     number = MOST_VALUES + 500
     manifest = Manifest(path)
-    manifest.enter(
+    manifest.sync_job(
         (
             TaskSpec(
                 fingerprint=f"{place:064x}", ordinal=place, sample=1, body='{"prompt": "x"}', images=1,

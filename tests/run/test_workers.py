@@ -233,7 +233,7 @@ def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_o
     known = asked(place, "SELECT value FROM facts WHERE name = 'account'")
     here = {"now": 1.8e9, "pid": os.getpid(), "host": platform.node(), "version": "1", "service": "http://127.0.0.1"}
     with closing(Manifest(place, shared=True)) as at_work:
-        at_work.begin_run(**here, account=1)
+        at_work.workers.begin_run(**here, account=1)
         assert many.run("--manifest", url_of(place)).code == 0
         monkeypatch.setenv("APIMART_API_KEY", "another-account-0123456789")
         refused = many.run("--manifest", url_of(place))
@@ -248,7 +248,7 @@ def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_o
             pytest.raises(UsageError, match=r"other workers on .* use https://one\.example, not https://two\.example"),
         ):
             check_same_service(other, "https://two.example", verifies=False)
-        at_work.end_run(now=1.8e9, outcome="finished")
+        at_work.workers.end_run(now=1.8e9, outcome="finished")
 
 
 def test_of_two_accounts_that_join_together_one_is_turned_away(place, until):
@@ -256,9 +256,9 @@ def test_of_two_accounts_that_join_together_one_is_turned_away(place, until):
 
     def join(manifest, key):
         with manifest.group():
-            manifest.one_joins()
+            manifest.workers.lock_joining()
             account = same_account(manifest, ApiKey(key), confirmed=False, verifies=False)
-            manifest.begin_run(**here, account=account)
+            manifest.workers.begin_run(**here, account=account)
 
     with closing(Manifest(place, shared=True)) as one, closing(Manifest(place, shared=True)) as other:
         with ThreadPoolExecutor(1) as thread:
@@ -268,7 +268,7 @@ def test_of_two_accounts_that_join_together_one_is_turned_away(place, until):
                 until(lambda: waits(place))
             with pytest.raises(UsageError, match="use another API key"):
                 second.result()
-        one.end_run(now=1.8e9, outcome="finished")
+        one.workers.end_run(now=1.8e9, outcome="finished")
 
 
 def test_two_manifests_in_one_folder(many, serve, postgres, workers, until):
@@ -295,16 +295,16 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
     assert many.run("--manifest", url_of(place), "--limit", "1").code == 0
     at_work, stopped = Manifest(place, shared=True), Manifest(place, shared=True)
     try:
-        at_work.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
-        stopped.lock_startup(lambda: pytest.fail("nobody else does"))
+        at_work.workers.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
+        stopped.workers.lock_startup(lambda: pytest.fail("nobody else does"))
         monkeypatch.setattr("seedream_batch.engine.startup.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
         assert refused.code == 75, refused
         assert "if it is stopped, end it" in refused.err
         # As a worker it has a lease, and that is over.
-        run = stopped.begin_run(now=0.0, pid=os.getpid(), host="somewhere", version="1", service="")
+        run = stopped.workers.begin_run(now=0.0, pid=os.getpid(), host="somewhere", version="1", service="")
         asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
-        at_work.end_run(now=0.0, outcome="finished")
+        at_work.workers.end_run(now=0.0, outcome="finished")
         done = many.run("--manifest", url_of(place), "--limit", "1")
         assert done.code == 0, done
     finally:

@@ -9,7 +9,7 @@ from functools import partial
 
 from seedream_batch.engine.stop_control import RunStopped
 from seedream_batch.manifest.async_writer import ManifestWriter
-from seedream_batch.manifest.task_store import Claim, Claimed, Intent, SharedRate
+from seedream_batch.manifest.task_queue import Claim, Claimed, Intent, SharedRate
 from seedream_batch.model.job import Budget
 from seedream_batch.pacing import RateFeedback, reserve_slots
 from seedream_batch.pacing.rate_limiter import MOST_HELD
@@ -137,7 +137,7 @@ class ClaimBatcher:
 
         def call() -> tuple[Claimed, float]:
             take = partial(self._take, accepted, refused)
-            claimed = manifest.claim(
+            claimed = manifest.queue.claim(
                 [intent for intent, _ in intents.values() if intent is not None],
                 self._budget, self._clock(), take=take, also=len(turns_only), monotonic=self._monotonic,
             )  # fmt: skip

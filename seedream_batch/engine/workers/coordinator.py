@@ -17,7 +17,7 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import ManifestWriter
 from seedream_batch.manifest.db.connection import LEASE
 from seedream_batch.manifest.rescue_log import orphaned_logs
-from seedream_batch.manifest.task_store import Claim, Claimed, Intent
+from seedream_batch.manifest.task_queue import Claim, Claimed, Intent
 from seedream_batch.model.job import Budget, Job
 from seedream_batch.pacing import AdaptiveRateLimiter
 
@@ -147,7 +147,7 @@ class SharedCoordinator(Coordinator):
 
     async def unlock_startup(self) -> None:
         """Let other workers join."""
-        await self._writer.do(self._writer.manifest.unlock_startup)
+        await self._writer.do(self._writer.manifest.workers.unlock_startup)
 
     def page_size(self, in_flight: int) -> int:
         """Return how many tasks to take per query: no more than can be started at once."""
@@ -165,13 +165,13 @@ class SharedCoordinator(Coordinator):
         """Wait for work that other workers leave, with nothing left to do here; return whether there is any."""
         lease, control = self._lease, self._control
         # After a stop, and with --collect, tasks may still be in flight.
-        self.left_behind |= await self._writer.do(self._writer.manifest.release_tasks, in_flight)
+        self.left_behind |= await self._writer.do(self._writer.manifest.queue.release, in_flight)
         while control.may_submit() and not (options.collect or options.submit_only or options.limit is not None):
             await self._import_rescued()
             known = self.left_behind.union(blocked)
-            if await self._writer.do(self._writer.manifest.left_to_do, known, resend=bool(options.resend)):
+            if await self._writer.do(self._writer.manifest.queue.left_to_do, known, resend=bool(options.resend)):
                 return True
-            if not await self._writer.do(self._writer.manifest.others_have) and not lease.left_something:
+            if not await self._writer.do(self._writer.manifest.queue.others_have) and not lease.left_something:
                 break
             lease.heard.clear()
             await control.until(lease.heard, BEAT)
@@ -183,12 +183,14 @@ class SharedCoordinator(Coordinator):
         if not (lease.left_something or lease.still_written):
             return
         lease.left_something = False
-        at_work = await writer.do(writer.manifest.at_work)
+        at_work = await writer.do(writer.manifest.workers.active)
         with orphaned_logs(job.output_dir, writer.manifest.id, at_work=at_work) as left:
             lease.still_written = left.held
             for file in left.files:
                 timeout = job.run.task_timeout
-                known = await writer.do(writer.manifest.import_ids, file.rescued, self._clock.unix(), timeout=timeout)
+                known = await writer.do(
+                    writer.manifest.tasks.import_ids, file.rescued, self._clock.unix(), timeout=timeout
+                )
                 file.imported(known)
 
     async def wait_for_change(self, changed: Signal) -> bool:
@@ -199,7 +201,7 @@ class SharedCoordinator(Coordinator):
 
     async def others_may_settle(self) -> bool:
         """Return whether other workers have tasks that may release a part of the budget, after a pause."""
-        if not await self._writer.do(self._writer.manifest.others_have, settling=True):
+        if not await self._writer.do(self._writer.manifest.queue.others_have, settling=True):
             return False
         await self._control.rest(1.0)
         return True
@@ -239,4 +241,4 @@ class SharedCoordinator(Coordinator):
 def _claim_each(
     manifest: Manifest, budget: Budget, unix: Callable[[], float], intents: Sequence[Intent]
 ) -> list[Claimed]:
-    return manifest.claim_each(intents, budget, unix())
+    return manifest.queue.claim_each(intents, budget, unix())

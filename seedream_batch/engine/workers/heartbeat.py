@@ -51,7 +51,7 @@ class WorkerLease:
     async def send_heartbeat(self) -> None:
         """Send a heartbeat; expire the workers whose lease ran out."""
         began = self._clock()
-        beat = await self._writer.do(self._writer.manifest.send_heartbeat, self._clock(), platform.node())
+        beat = await self._writer.do(self._writer.manifest.workers.send_heartbeat, self._clock(), platform.node())
         # Counted from before the call: the lease cannot have started earlier.
         self._until = began + LEASE
         self.on_heartbeat(began)

@@ -125,11 +125,11 @@ class Connection(ABC):
         """Return an expression for a column of the first task of a group, in a query with `min(ordinal)`."""
 
     @abstractmethod
-    def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
+    def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
         """Store a run's selection: the tasks it may buy, their positions, and whether they are planned."""
 
     @abstractmethod
-    def chosen(self, run: int | None, *, waiting: bool) -> str:
+    def selection(self, run: int | None, *, waiting: bool) -> str:
         """Return a `FROM` item for the selection as a table `chosen`; with `waiting`, sent tasks may be left out."""
 
     def for_update(self, table: str) -> str:  # noqa: ARG002 - there is nobody else

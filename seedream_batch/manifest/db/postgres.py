@@ -346,7 +346,7 @@ class PostgresConnection(Connection):
     def first_of(self, column: str) -> str:
         return f"(array_agg({column} ORDER BY ordinal))[1]"
 
-    def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
+    def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
         # Delete the selections of ended runs.
         self.execute("DELETE FROM choices WHERE run NOT IN (SELECT run FROM workers)")
         source = iter(rows())
@@ -354,7 +354,7 @@ class PostgresConnection(Connection):
         while page := list(itertools.islice(source, _PAGE)):
             self.executemany("INSERT INTO choices VALUES (?, ?, ?)", [(run, task, place) for task, place, _ in page])
 
-    def chosen(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
+    def selection(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
     def for_update(self, table: str) -> str:

@@ -133,12 +133,12 @@ class SqliteConnection(Connection):
     def first_of(self, column: str) -> str:
         return column  # with min(), SQLite takes a bare column from the row with the smallest value
 
-    def choose(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:  # noqa: ARG002 - one a connection
+    def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:  # noqa: ARG002 - one a connection
         for statement in _CHOSEN:
             self._raw.execute(statement)
         self._raw.executemany("INSERT INTO temp.chosen VALUES (?, ?, ?)", rows())
 
-    def chosen(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - one a connection
+    def selection(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - one a connection
         return "(SELECT task, place FROM temp.chosen WHERE waiting) AS chosen" if waiting else "temp.chosen AS chosen"
 
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:

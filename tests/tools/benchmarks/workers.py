@@ -87,7 +87,7 @@ def _claim_all(database: Postgres, tasks: int) -> float:
 
     place = database.place()
     with closing(Manifest(place)) as manifest:
-        manifest.enter((_spec(number) for number in range(tasks)), time.time())
+        manifest.sync_job((_spec(number) for number in range(tasks)), time.time())
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(WORKERS), context.Queue()
     workers = [context.Process(target=_claim, args=(place, barrier, found)) for _ in range(WORKERS)]
@@ -104,7 +104,7 @@ def _claim_all(database: Postgres, tasks: int) -> float:
 def _claim(place: Any, barrier: Any, found: Any) -> None:
     """One worker: takes and claims until nothing is left."""
     from seedream_batch.manifest import Manifest
-    from seedream_batch.manifest.task_store import Intent, SharedRate
+    from seedream_batch.manifest.task_queue import Intent, SharedRate
     from seedream_batch.model.job import Budget
     from seedream_batch.pacing import RateFeedback, reserve_slots
 
@@ -112,18 +112,18 @@ def _claim(place: Any, barrier: Any, found: Any) -> None:
         return SharedRate(*reserve_slots(state, 100_000.0, clock, most, lead=0.02, news=RateFeedback()))
 
     with closing(Manifest(place, shared=True)) as manifest:
-        manifest.begin_run(now=time.time(), pid=os.getpid(), host=platform.node(), version="1", service="none")
+        manifest.workers.begin_run(now=time.time(), pid=os.getpid(), host=platform.node(), version="1", service="none")
         barrier.wait()
         begin, count = time.time(), 0
         claimed: set[int] = set()
-        while tasks := manifest.due(TOGETHER, time.time()):
+        while tasks := manifest.queue.due(TOGETHER, time.time()):
             intents = [Intent(task.id) for task in tasks]
-            claims = manifest.claim(intents, Budget(max_images=10**9), time.time(), take=take).claims
+            claims = manifest.queue.claim(intents, Budget(max_images=10**9), time.time(), take=take).claims
             claimed.update(claim.task.id for claim in claims)
             count += len(claims)
         found.put((begin, time.time(), count))
         barrier.wait()
-        manifest.end_run(now=time.time(), outcome="finished")
+        manifest.workers.end_run(now=time.time(), outcome="finished")
 
 
 def _spec(number: int) -> Any:

@@ -36,7 +36,7 @@ _TRIED_ANEW = (
         "Move(TaskState.PLANNED, message)",
     ),
     # As the usual retry library has it: a new try, as if nothing had been sent.
-    Edit("manifest.task_store.TaskStore.not_executed", "self.budget.release(...)"),
+    Edit("manifest.task_store.TaskStore.not_executed", "self._budget.release(...)"),
 )
 _MOVED_ALONG = (
     # Each of the four would do.
@@ -58,7 +58,7 @@ MUTATIONS = (
         "I1 what was being sent when the run was killed is planned anew",
         "I1",
         (("crashes", "run, keys not honoured"),),
-        (Edit("manifest.worker_store.WorkerStore._cut_off", "TaskState.UNCERTAIN", "TaskState.PLANNED"),),
+        (Edit("manifest.task_store.TaskStore.cut_off", "TaskState.UNCERTAIN", "TaskState.PLANNED"),),
     ),
     Mutation(
         "I1 a resend gets a key of its own",
@@ -88,7 +88,13 @@ MUTATIONS = (
         "I2 an attempt that was cut off by a kill counts as not executed",
         "I2",
         (("crashes", "run, in doubt is held"),),
-        (Edit("manifest.worker_store.WorkerStore._cut_off", "'uncertain'", "'not executed'"),),
+        (
+            Edit(
+                "manifest.task_store.TaskStore.cut_off",
+                "self._transitions.record_outcome(...)",
+                "self._transitions.record_outcome(sql, task, 'not executed')",
+            ),
+        ),
     ),
     Mutation(
         "I2 ids that the manifest cannot take are not rescued",
@@ -121,8 +127,9 @@ MUTATIONS = (
         (
             Edit(
                 "manifest.decision_store.DecisionStore.give_up",
-                "self._attempt(...)",
-                "self.budget.release(sql, task, 'given up')",
+                "self._transitions.record_outcome(...)",
+                "from seedream_batch.manifest.budget_ledger import BudgetLedger\n"
+                "BudgetLedger(self._database).release(sql, task, 'given up')",
             ),
         ),
     ),
@@ -307,7 +314,7 @@ MUTATIONS = (
         "tasks in doubt may be sent under the key of another account",
         "the other account got",
         (("account", "another key: tasks in doubt, run, trusted"),),
-        (Edit("manifest.base_store._OPEN", "\"'accepted', 'uncertain'\"", "\"'accepted'\""),),
+        (Edit("manifest.task_store._OPEN", "\"'accepted', 'uncertain'\"", "\"'accepted'\""),),
     ),
     Mutation(
         "another account is asked for images that are gone",

@@ -22,8 +22,8 @@ _BREAK = {
     "in the balance": ("seedream_batch.client.service", "Service", "balance"),
     "in the upload": ("seedream_batch.client.service", "Service", "upload"),
     "in the download": ("seedream_batch.client.images", "ImageClient", "fetch"),
-    "in the manifest": ("seedream_batch.manifest.task_store", "TaskStore", "claim_each"),
-    "in the start of the run": ("seedream_batch.manifest.base_store", "BaseStore", "begin_run"),
+    "in the manifest": ("seedream_batch.manifest.task_queue", "TaskQueue", "claim_each"),
+    "in the start of the run": ("seedream_batch.manifest.worker_store", "WorkerStore", "begin_run"),
     "in the engine": ("seedream_batch.engine.scheduler", "Scheduler", "_may_begin"),
 }
 
