@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import itertools
 import json
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,22 +17,45 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from seedream_batch.emulator import EmulatorConfig
 from seedream_batch.errors import InvalidJob
 from seedream_batch.jobfile import load_job
 
 pytest_plugins = ["buckets", "postgres"]
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 4 * 10**9
+"""Bytes that have to be free in memory for the folders of the tests to be there; a run of all takes less than 1 GB."""
+
+
 def pytest_xdist_auto_num_workers(config):
-    """Two for each core: half of the time a test waits for a socket, a disk or another process."""
+    """Three for each core: most of the time a test waits for a socket, a timer or another process."""
     del config
-    return 2 * (os.cpu_count() or 1)
+    return 3 * (os.cpu_count() or 1)
 
 
 def pytest_configure(config):
-    """Let the processes that the tests start share what they compile, even where no bytecode is to be kept."""
+    """Let the processes that the tests start share what they compile, even where no bytecode is to be kept.
+
+    The folders of the tests are in memory, if there is room: much of a run's time is the syncing of small files.
+    """
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", "") and hasattr(config, "cache"):
         os.environ["PYTHONPYCACHEPREFIX"] = str(config.cache.mkdir("bytecode"))
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Make tests of whole runs thorough, except with the first of their parameters: each takes a while."""
+    tried = set()
+    for item in items:
+        if "bench" in item.fixturenames and not item.get_closest_marker("thorough"):
+            test = item.nodeid.partition("[")[0]
+            if test in tried:
+                item.add_marker("thorough")
+            tried.add(test)
 
 
 def pytest_sessionstart(session):
@@ -65,6 +90,18 @@ def pytest_sessionfinish(session):
     file = os.environ.get("SKIPPED_TESTS")
     if file and not hasattr(session.config, "workerinput"):
         Path(file).write_text("".join(f"{node}\n" for node in sorted(set(_skipped))), encoding="utf-8")
+
+
+@pytest.fixture
+def in_haste(monkeypatch):
+    """Runs in this process begin at full speed and ask soon, and what `--emulate` starts makes tiny pictures at once.
+
+    Otherwise a few tasks would take seconds.
+    """
+    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
+    monkeypatch.setattr("seedream_batch.pacing.poll_schedule.SOON", 0.05)
+    quick = functools.partial(EmulatorConfig, task_seconds="fixed:0.05", image_size="tiny")
+    monkeypatch.setattr("seedream_batch.emulator.EmulatorConfig", quick)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,8 @@ JOBS = {
 LIMIT = 60_000
 """Bytes of a reference image in this repository."""
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
 
 @pytest.fixture
 def jobs(tmp_path):

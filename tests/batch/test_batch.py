@@ -40,9 +40,11 @@ run: {max_in_flight: 2}
 """
 
 
+pytestmark = pytest.mark.usefixtures("in_haste")
+
+
 @pytest.fixture(autouse=True)
-def in_haste(monkeypatch):
-    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
+def short_pauses(monkeypatch):
     monkeypatch.setattr("seedream_batch.lifecycle.BACKOFF_BASE", 0.05)
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 1.0)
     monkeypatch.setattr("seedream_batch.engine.downloader.SETTLING", 0.1)

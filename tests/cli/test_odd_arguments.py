@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from examples import some
 
 from seedream_batch.cli import main
 
@@ -18,6 +19,8 @@ request: {prompt: "{{ subject }}"}
 PROGRAM = [sys.executable, "-m", "seedream_batch"]
 LONG = "x" * 300
 DEEP = "x/" * 3000
+
+pytestmark = pytest.mark.usefixtures("in_haste")
 
 
 @pytest.fixture
@@ -131,7 +134,7 @@ def test_a_job_file_whose_name_is_not_utf_8_needs_a_name(folder, capsys):
     assert left.value.code == 0
 
 
-@pytest.mark.parametrize("columns", ["1", "-5", "x", "9" * 30])
+@pytest.mark.parametrize("columns", some(["1", "-5", "x", "9" * 30], 2))
 @pytest.mark.usefixtures("folder")
 def test_any_width_of_the_terminal(monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
@@ -175,7 +178,7 @@ def test_a_path_from_a_current_folder_that_was_deleted(folder, tmp_path, capsys,
     assert len(told.splitlines()) <= 3
 
 
-@pytest.mark.parametrize("files", [12, 24])
+@pytest.mark.parametrize("files", some([12, 24], 1))
 def test_few_open_files(folder, files):
     """Told before anything is bought."""
     done = subprocess.run(

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
+from itertools import product
 
 import pytest
 from examples import some
@@ -75,8 +76,11 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["closed", "full", "broken"])
-@pytest.mark.parametrize("name", some([*COMMANDS], 4))
+TRIED = [("help", "full"), ("plan --json", "broken"), ("status", "closed"), ("validate", "full")]
+KINDS = ["closed", "full", "broken"]
+
+
+@pytest.mark.parametrize(("name", "kind"), some(TRIED + sorted({*product(COMMANDS, KINDS)} - {*TRIED}), len(TRIED)))
 def test_every_command_ends_as_documented(made, name, kind):
     arguments, code = COMMANDS[name]
     # What was asked for, and could not be written whole, is no success; where nobody wanted it, it is.
@@ -94,7 +98,7 @@ def test_every_command_ends_as_documented(made, name, kind):
             ("broken", (1,), ["--summary", "s.json"]),
             ("broken", (1, 2), ["--log-format", "json", "--summary", "s.json"]),
         ],
-        3,
+        1,
     ),
 )
 def test_a_run_makes_its_images_whoever_reads(folder, kind, numbers, options):
@@ -107,7 +111,7 @@ def test_a_run_makes_its_images_whoever_reads(folder, kind, numbers, options):
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
-@pytest.mark.parametrize("kind", ["full", "broken"])
+@pytest.mark.parametrize("kind", some(["full", "broken"], 1))
 def test_the_exit_code_of_a_run_is_about_the_images(folder, serve, kind):
     serve([{"on": "submit", "action": "fail", "prompt": "fox", "code": "OutputImageSensitiveContentDetected"}])
     assert ended(["run", "new.yaml"], folder, kind).returncode == 3

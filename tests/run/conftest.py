@@ -1,5 +1,6 @@
 """A folder with a job, an emulator on a real socket, and the command line run the way a user runs it."""
 
+import functools
 import hashlib
 import io
 import json
@@ -56,6 +57,14 @@ class Done:
 
     def __repr__(self):
         return f"exit {self.code}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+@functools.cache
+def decoded_size(data):
+    """The size of a picture that can be decoded; most pictures are the same in many tests."""
+    with Image.open(io.BytesIO(data)) as image:
+        image.load()
+        return image.size
 
 
 class Bench:
@@ -138,9 +147,7 @@ class Bench:
             data = (self.out / path).read_bytes()
             assert len(data) == size
             assert hashlib.sha256(data).hexdigest() == sha256
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                assert image.size == (width, height)
+            assert decoded_size(data) == (width, height)
         for path in self.out.rglob("*"):
             if path.is_file():
                 assert KEY.encode() not in path.read_bytes(), path
@@ -151,10 +158,8 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def in_haste(monkeypatch):
-    """Runs in this process begin at full speed and ask soon: a few tasks would take a second for that alone."""
-    monkeypatch.setattr("seedream_batch.pacing.rate_limiter.START", 500.0)
-    monkeypatch.setattr("seedream_batch.pacing.poll_schedule.SOON", 0.2)
+def in_haste(in_haste):
+    """For all tests here."""
 
 
 @pytest.fixture

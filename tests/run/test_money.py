@@ -4,7 +4,6 @@ import json
 import threading
 
 import pytest
-from examples import some
 from PIL import Image
 
 from seedream_batch.engine import submitter as submit
@@ -278,7 +277,7 @@ def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve)
 
 
 @pytest.mark.parametrize(
-    "cost", some([0, -1, "free", float("nan"), -0.0, 1e-9, 0.0001, "0", "-1", "1_000", True, [0.035], 1e308], 4)
+    "cost", [0, -1, "free", float("nan"), -0.0, 1e-9, 0.0001, "0", "-1", "1_000", True, [0.035], 1e308]
 )
 def test_a_cost_that_is_none_does_not_lift_the_cap(many, serve, cost):
     serve(task_seconds="fixed:0.01")

@@ -7,7 +7,6 @@ import sqlite3
 from random import Random
 
 import pytest
-from examples import some
 
 from seedream_batch.files.image_inspection import FORMATS
 from seedream_batch.manifest.db.sqlite_schema import APPLICATION_ID, MIGRATIONS
@@ -205,7 +204,7 @@ def nothing_to_do(bench):
 
 
 @pytest.mark.parametrize("verb", ["run", "verify"])
-@pytest.mark.parametrize("place", some(["fox/1-1.jpg", "new/fox-1-1.jpg"], 2))
+@pytest.mark.parametrize("place", ["fox/1-1.jpg", "new/fox-1-1.jpg"])
 def test_a_file_that_was_away_while_its_path_was_edited_comes_to_its_place(made, verb, place):
     kept = away(made, "fox/1-1.jpg")
     made.edit(*ELSEWHERE)
@@ -315,7 +314,7 @@ def seen(path):
     return ("file", path.read_bytes()) if path.is_file() else ("other", "")
 
 
-@pytest.mark.parametrize("kind", some(["folder", "link", "pipe", "picture"], 2))
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe", "picture"])
 def test_what_the_user_put_in_the_place_of_a_picture_is_not_moved(made, kind):
     path = made.out / "fox" / "1-1.jpg"
     path.unlink()
@@ -414,7 +413,7 @@ class User:
                     path.unlink()
 
 
-@pytest.mark.parametrize("seed", some([4, 5, 7, *sorted({*range(30)} - {4, 5, 7})], 3))
+@pytest.mark.parametrize("seed", [4, 5, 7, *sorted({*range(30)} - {4, 5, 7})])
 def test_whatever_the_user_does_with_the_files(bench, serve, seed):
     serve()
     bench.edit("[1:1, 16:9, 9:16]", "[1:1, 16:9]")
