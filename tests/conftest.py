@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+from examples import examples
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from seedream_batch.emulator import EmulatorConfig
@@ -22,6 +24,12 @@ from seedream_batch.errors import InvalidJob
 from seedream_batch.jobfile import load_job
 
 pytest_plugins = ["buckets", "postgres"]
+
+# How fast a machine is says nothing about a property.
+settings.register_profile(
+    "tests", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 MEMORY = Path("/dev/shm")

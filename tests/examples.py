@@ -8,7 +8,7 @@ import os
 import pytest
 
 THOROUGH = os.environ.get("THOROUGH") == "1"
-FEWEST = 20
+FEWEST = 10
 
 
 def examples(count):

@@ -340,7 +340,7 @@ POLL = st.builds(
 )
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(st.sampled_from([SUBMITTING, UNCERTAIN]), SUBMISSION)
 def test_a_submission_moves_along_the_edges(state, submission):
     move = after_submission(state, submission)
@@ -355,7 +355,7 @@ def test_a_submission_moves_along_the_edges(state, submission):
         assert submission.kind not in {Submitted.UNKNOWN, Submitted.IN_PROGRESS, Submitted.INDETERMINATE}
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(POLL, min_size=1, max_size=4),
     st.floats(0, 1e6),
@@ -434,7 +434,7 @@ def test_what_parts_delivered_is_put_together():
     assert combine([one, Poll(Polled.COMPLETED, images=IMAGES[1:])], 0).cost is None
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(st.integers(0, 10**9), st.integers())
 def test_the_backoff_is_bounded_and_spread(tries, seed):
     ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, 40))

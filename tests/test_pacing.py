@@ -39,7 +39,7 @@ def test_slots_that_are_taken_together_are_spaced_as_well():
     assert [later - earlier for earlier, later in itertools.pairwise(waits[1:])] == pytest.approx([0.5, 0.5])
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.floats(0.01, 1000), st.lists(st.floats(0, 10), min_size=2, max_size=30))
 def test_on_average_never_faster_than_the_rate(rate, pauses):
     pace, now, found = AdaptiveRateLimiter(rate), 0.0, []
@@ -52,7 +52,7 @@ def test_on_average_never_faster_than_the_rate(rate, pauses):
         assert found[last] - found[first] >= (last - first) / rate - LATE - 1e-6
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.floats(2, 1000), st.lists(st.floats(0, 0.5), min_size=2, max_size=60))
 def test_what_the_disk_held_up_together_leaves_at_the_rate(rate, delays):
     """Each delay is what passes from a slot until the intent is on the disk; a slow one holds up the next."""
@@ -246,7 +246,7 @@ class Clock:
         return self.now
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(st.tuples(st.sampled_from(["2K", "4K"]), st.floats(0, 1e6)), max_size=12),
     st.sampled_from(["2K", "4K", "8K"]),

@@ -204,6 +204,7 @@ def test_the_crontab_line_runs_as_pasted_and_is_silent(clone, emulator):
     assert emulator.stats()["submit"] == 6
 
 
+@pytest.mark.thorough
 def test_the_systemd_units_start_what_is_there(clone, emulator):
     key(clone)
     service, timer, _ = (parsed(block.text) for block in blocks("ini"))

@@ -402,6 +402,7 @@ def test_ctrl_c_is_raised_when_all_is_recorded(job, emulator):
     assert outcomes(job) == ["interrupted"]
 
 
+@pytest.mark.thorough
 def test_a_handler_of_the_callers_own_stays(job, emulator):
     program = """
         import os, signal
@@ -424,6 +425,7 @@ def test_the_package_is_there_at_once():
     assert done.communicate(timeout=60) == ("['seedream_batch._version']\n", "")
 
 
+@pytest.mark.thorough
 def test_what_explains_mistakes_is_not_imported_where_there_are_none(job):
     program = """
         import os, sys

@@ -161,12 +161,14 @@ def test_closed_standard_input_is_no_reason_to_fail(folder):
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+@pytest.mark.thorough
 def test_a_full_disk_under_the_output_is_told(folder):
     done = ended(["plan", "new.yaml", "--json"], folder, "full", (1,))
     assert done.returncode == 8
     assert b"standard output could not be written: No space left on device" in done.stderr
 
 
+@pytest.mark.thorough
 def test_a_watch_that_nobody_reads_ends(folder, until):
     """`status --watch | head -1` while a run holds the job."""
     watched = subprocess.Popen(
@@ -255,6 +257,7 @@ def test_where_the_locale_cannot_be_changed_nothing_is_bought(folder):
     assert not (folder / "out" / "new-emulated").exists()
 
 
+@pytest.mark.thorough
 def test_a_python_program_in_such_a_locale_buys_nothing(folder):
     code = "from seedream_batch import load_job, run; run(load_job('new.yaml'), key='sk-canary-7f3a9b2c51')"
     done = subprocess.run(

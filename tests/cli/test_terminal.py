@@ -102,6 +102,7 @@ def test_messages_break_between_words(seen, tmp_path):
     assert all(f" {verb}" in named for verb in COMMANDS)
 
 
+@pytest.mark.thorough
 def test_elsewhere_a_message_is_one_line(tmp_path, environment):
     (tmp_path / "job.yaml").write_text(JOB, encoding="utf-8")
     done = subprocess.run(
@@ -111,6 +112,7 @@ def test_elsewhere_a_message_is_one_line(tmp_path, environment):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 
+@pytest.mark.thorough
 def test_a_refused_key_is_told_without_parentheses_in_parentheses(seen):
     lines = seen("run job.yaml", APIMART_API_KEY="wrong-key").lines
     assert lines[0] == "stopping: the service refuses the API key (asking for the balance: HTTP 401:"

@@ -69,7 +69,7 @@ def test_no_line_is_a_command_to_a_ci_system(command):
 
 
 @given(HOSTILE)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_no_text_steers_or_commands(text):
     for shown in (inert(text), inert(wrapped(text, indent="  "))):
         assert commanding(shown) == []
@@ -97,7 +97,7 @@ VALUES = st.recursive(
 
 @given(VALUES, st.sampled_from([None, 2]))
 @example("##[error] \udcff \u200d \u202e \x9b \x7f \u2028 \U000e0001 ###[", 2)
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_json_is_exactly_the_data_and_steers_nothing(value, indent):
     text = as_json(value, indent=indent)
     assert json.loads(text) == value

@@ -155,7 +155,7 @@ def test_no_encoding_hides_a_key(key, way):
     st.lists(st.sampled_from(range(7)), min_size=len(REALISTIC), max_size=len(REALISTIC)),
     st.text(),
 )
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_no_mixture_of_encodings_hides_a_key(before, forms, behind):
     ways = ("{0}", "\\u{1:04x}", "%{1:02X}", "&#{1};", "&#x{1:x};", "\\{0}", " {0}")
     # A backslash before a letter or a digit would mean something else.
@@ -169,7 +169,7 @@ def test_no_mixture_of_encodings_hides_a_key(before, forms, behind):
 
 
 @given(st.text() | st.lists(st.sampled_from(["\\", "%", "&", "u0073", "25", "#x73;", "sk-", "a"])).map("".join))
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 def test_other_text_stays_as_it_is(text):
     key = ApiKey("sk-1234567890abcdefghijk")
     assert key.masked(text) == text

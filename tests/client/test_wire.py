@@ -485,7 +485,7 @@ WAYS = {
 }
 
 
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=examples(400))
 @given(document=ONE_ID, way=st.sampled_from(sorted(WAYS)))
 def test_one_task_id_is_found_wherever_it_is(document, way):
     body = WAYS[way](json.dumps(document))
@@ -624,7 +624,7 @@ ELSEWHERE = [
 """Results where no service that is known lists them."""
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(data=st.data(), form=st.sampled_from(FORMS), word=st.sampled_from(["completed", "FINISHED", "reticulated", 3]))
 def test_images_are_found_wherever_they_are(data, form, word):
     document = data.draw(nested({"id": TASK_ID, "status": word, **form}))
@@ -934,19 +934,19 @@ def taken(one):
         assert all(amount is None or abs(amount) < 2**63 for amount in (balance.remaining, balance.used))
 
 
-@settings(max_examples=examples(800), deadline=None)
+@settings(max_examples=examples(800))
 @given(document=DOCUMENTS, status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_json_raises(document, status, headers, whole):
     taken(Answer(status, headers, json.dumps(document).encode(), whole))
 
 
-@settings(max_examples=examples(800), deadline=None)
+@settings(max_examples=examples(800))
 @given(body=st.binary(max_size=200), status=STATUSES, headers=HEADERS, whole=st.booleans())
 def test_no_bytes_raise(body, status, headers, whole):
     taken(Answer(status, headers, body, whole))
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 @given(data=st.data())
 def test_no_cut_or_flipped_answer_raises(data):
     body = bytearray(json.dumps(images({"url": [A, B], "expires_at": LATER}, cost=0.035)).encode())

@@ -256,7 +256,7 @@ PIECES = st.sampled_from([
 ])  # fmt: skip
 
 
-@settings(max_examples=examples(2_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(2_000), suppress_health_check=list(HealthCheck))
 @given(st.one_of(st.lists(PIECES, max_size=20).map("".join), st.text(max_size=40), st.binary(max_size=40)))
 def test_no_input_brings_anything_but_problems(text):
     try:

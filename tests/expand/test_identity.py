@@ -9,7 +9,7 @@ import json
 import random
 
 import pytest
-from examples import examples
+from examples import examples, some
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,7 @@ ANOTHER = {
 }
 
 
-@pytest.mark.parametrize("name", ANOTHER)
+@pytest.mark.parametrize("name", some([*ANOTHER], 6))
 def test_edits_that_make_other_tasks(prints, name):
     found = prints(ANOTHER[name])
     assert len(found) == len(prints(JOB))
@@ -209,7 +209,7 @@ def meaning(body):
     }
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(one=BODIES, other=BODIES, samples=st.tuples(st.integers(1, 3), st.integers(1, 3)))
 def test_the_same_meaning_is_the_same_fingerprint(one, other, samples):
     same = meaning(one) == meaning(other) and samples[0] == samples[1]
@@ -220,7 +220,7 @@ def test_the_same_meaning_is_the_same_fingerprint(one, other, samples):
     assert (prints[0] == prints[1]) is same
 
 
-@settings(max_examples=examples(120), deadline=None)
+@settings(max_examples=examples(120))
 @given(body=BODIES, sample=st.integers(1, 9), seed=st.integers())
 def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed):
     body = normalise_numbers(body)
@@ -239,7 +239,7 @@ def test_the_order_of_fields_and_defaults_given_do_not_count(body, sample, seed)
     assert json.loads(dumps(body)) == body
 
 
-@settings(max_examples=examples(120), deadline=None)
+@settings(max_examples=examples(120))
 @given(bodies=st.lists(BODIES, min_size=1, max_size=5), prompts=st.lists(st.text(max_size=9), min_size=1, max_size=5))
 def test_remembered_texts_are_the_texts(bodies, prompts):
     texts = RequestTexts(DEFAULTS)

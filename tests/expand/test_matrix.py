@@ -39,7 +39,7 @@ request: {prompt: "{{ subject }}"}
     assert [spec.ordinal for spec in specs] == list(range(1, 11))
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(data=st.data())
 def test_as_many_tasks_as_the_axes_multiply_to(data, job_file):
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))

@@ -121,7 +121,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 @given(st.one_of(st.text(max_size=30), st.lists(PIECES, max_size=10).map("".join)))
 def test_a_safe_path_never_escapes(rendered):
     try:
@@ -145,7 +145,7 @@ def test_a_safe_path_never_escapes(rendered):
     assert safe_path(path) == path
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=20))
 def test_letter_case_and_unicode_form_do_not_tell_paths_apart(text):
     for form in ("NFC", "NFD"):
@@ -362,7 +362,7 @@ TEXTS = st.sampled_from(
 )
 
 
-@settings(max_examples=examples(80), deadline=None)
+@settings(max_examples=examples(80))
 @given(data=st.data())
 def test_the_default_path_is_unique_and_keeps_when_values_are_reordered(data, job_file):
     def distinct(values):

@@ -44,7 +44,7 @@ def told(render, context):
         return (error.message, error.line, error.hint)
 
 
-@settings(max_examples=examples(400), deadline=None)
+@settings(max_examples=examples(400))
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7), CONTEXTS, st.sampled_from([300, 2_000, 100_000]))
 def test_a_template_that_remembers_says_what_it_would_say_anew(pieces, contexts, bound):
     engine = TemplateEngine(lambda _: "hero {{ a }}", max_output=max(bound, 1_000), max_steps=bound)
@@ -119,7 +119,7 @@ PATH_CHARACTERS = st.sampled_from(
 )
 
 
-@settings(max_examples=examples(1500), deadline=None)
+@settings(max_examples=examples(1500))
 @given(st.lists(PATH_CHARACTERS, max_size=12).map("".join))
 def test_a_path_that_needs_no_looking_into_is_what_looking_into_it_gives(path):
     def outcome(check):
@@ -149,7 +149,7 @@ AXIS_VALUES = st.one_of(
 )
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(
     st.lists(
         st.dictionaries(st.sampled_from(["a", "b", "subject", "n"]), AXIS_VALUES, max_size=3), min_size=1, max_size=8
@@ -237,7 +237,7 @@ def outcome(file):
     return specs, []
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(JOBS)
 def test_a_job_whose_cells_are_remembered_is_the_job_whose_cells_are_made_anew(job_file, job):
     file = job_file(job)

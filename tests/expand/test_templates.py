@@ -401,7 +401,7 @@ TEMPLATES = st.one_of(
 SMALL = TemplateEngine(include, max_output=2_000, max_steps=2_000)
 
 
-@settings(max_examples=examples(1_000), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(1_000), suppress_health_check=list(HealthCheck))
 @given(TEMPLATES)
 def test_nothing_but_a_template_error_ever_comes_out(source):
     engine = SMALL

@@ -7,7 +7,7 @@ import json
 import tarfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -104,7 +104,6 @@ def long_fields():
 
 
 @pytest.mark.usefixtures("long_fields")
-@settings(deadline=None)
 @given(CELLS)
 def test_csv(folder, cells):
     found = list(pictures(folder, cells))
@@ -141,7 +140,6 @@ def test_the_guard_can_be_taken_away(text):
     assert free(harmless(text)) == text
 
 
-@settings(deadline=None)
 @given(CELLS)
 def test_json_lines(folder, cells):
     found = list(pictures(folder, cells))
@@ -150,7 +148,6 @@ def test_json_lines(folder, cells):
     assert [json.loads(line)["cell"] for line in lines[:-1]] == [picture.cell for picture in found]
 
 
-@settings(deadline=None)
 @given(CELLS)
 def test_parquet(folder, cells):
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -176,7 +173,6 @@ def shape(value):
     return type(value)
 
 
-@settings(deadline=None)
 @given(CELLS)
 def test_samples_of_a_webdataset_have_one_shape(folder, cells):
     found = list(pictures(folder, cells, endings=(".jpg", ".png", ".webp")))

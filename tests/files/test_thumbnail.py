@@ -3,6 +3,7 @@
 import io
 
 import pytest
+from examples import some
 from PIL import Image
 
 from seedream_batch.files.image_inspection import BadPicture
@@ -17,7 +18,7 @@ def picture(mode, size, form, **options):
 
 @pytest.mark.parametrize(
     ("size", "small"),
-    [((2048, 2048), (256, 256)), ((5404, 3040), (256, 144)), ((1296, 3024), (110, 256)), ((9, 7), (9, 7))],
+    some([((2048, 2048), (256, 256)), ((9, 7), (9, 7)), ((1296, 3024), (110, 256)), ((5404, 3040), (256, 144))], 2),
 )
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])
 def test_the_longer_side_is_bounded_and_the_ratio_kept(size, small, form):

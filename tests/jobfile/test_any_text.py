@@ -8,7 +8,7 @@ import random
 
 import pytest
 from examples import examples
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob, StorageError
@@ -128,7 +128,7 @@ def test_the_jobs_that_are_broken_next(outcome):
     assert [outcome(text.encode()) for text in VALID] == [8, 8]
 
 
-@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500))
 @given(
     job=st.sampled_from(VALID),
     seed=st.integers(),
@@ -186,7 +186,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(80))
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES), st.booleans())
 def test_any_values_give_problems_and_nothing_else(outcome, job, filled):
     if filled:
@@ -194,7 +194,7 @@ def test_any_values_give_problems_and_nothing_else(outcome, job, filled):
     outcome(json.dumps(job).encode())
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=60))
 def test_any_bytes_give_problems_and_nothing_else(outcome, data):
     outcome(data)

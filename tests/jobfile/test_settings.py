@@ -75,7 +75,7 @@ def test_rates(text, value):
     assert per_second(text) == value
 
 
-@settings(max_examples=examples(200), deadline=None)
+@settings(max_examples=examples(200))
 @given(st.integers(0, 10**15))
 def test_money_is_exact(micro):
     assert micro_usd(micro / 1_000_000) == micro

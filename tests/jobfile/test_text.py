@@ -45,7 +45,7 @@ def yaml_text(text):
     return json.dumps(text, ensure_ascii=False).replace("\x85", "\\N").replace("\u2028", "\\L").replace("\u2029", "\\P")
 
 
-@settings(max_examples=examples(300), deadline=None)
+@settings(max_examples=examples(300))
 @given(TEXTS)
 def test_the_same_texts_are_the_same_values_in_every_format(texts):
     wanted = [text for text in map(plain_value, texts) if text]
@@ -72,7 +72,7 @@ def _starts_with_a_hash(text):
     return plain_value(text).lstrip("\\").startswith("#")
 
 
-@settings(max_examples=examples(60), deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(ANY.filter(lambda text: plain_value(text) != ""), min_size=1, max_size=4, unique_by=plain_value))
 def test_other_line_ends_are_the_same_tasks(tasks, texts):
     job = {**JOB, "matrix": {"subject": {"file": "s.csv"}}, "request": {"prompt": {"file": "p.j2"}}, "repeat": 1}

@@ -242,7 +242,5 @@ class Events(RuleBasedStateMachine):
 def test_any_sequence_of_events(open_book):
     run_state_machine_as_test(
         type("Machine", (Events,), {"open_book": staticmethod(open_book)}),
-        settings=settings(
-            max_examples=examples(25), stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-        ),
+        settings=settings(max_examples=examples(25), stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )

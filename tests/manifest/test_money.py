@@ -257,7 +257,7 @@ MOVES = {
 STEPS = st.tuples(st.integers(1, 6), st.sampled_from(("claim", *FROM_SENT, *FROM_SUBMITTING, *FROM_ACCEPTED)))
 
 
-@settings(max_examples=examples(80), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(80), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(STEPS, max_size=60),
     sizes=st.lists(st.integers(1, 4), min_size=6, max_size=6),
@@ -288,7 +288,7 @@ KINDS = ("1:1", "16:9", "21:9")
 
 
 @pytest.mark.timeout(600)  # a server takes its time for each of thousands of steps
-@settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     prices=st.lists(st.integers(500, UNSURE * DEFAULT_PRICE), min_size=3, max_size=3),
     estimate=st.sampled_from([1_000, 35_000, 70_000]),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from examples import some
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest import ManifestReader
@@ -68,7 +69,7 @@ def test_every_write_from_every_state(book, name, state):
 
 
 @pytest.mark.parametrize("name", WRITES)
-@pytest.mark.parametrize("state", S)
+@pytest.mark.parametrize("state", some([*S], 3))
 def test_a_record_that_is_out_of_date_moves_nothing(book, name, state):
     # The record says one thing, the row has gone on: to each state there is.
     task = book.at(state)

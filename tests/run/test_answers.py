@@ -223,6 +223,7 @@ def test_what_is_refused_for_one_prompt_fails_that_one(odd, answer, balance):
     assert odd.rows("SELECT reserved FROM totals") == [(0,)]
 
 
+@pytest.mark.thorough
 def test_a_page_with_a_429_for_one_prompt_fails_that_one(odd, monkeypatch):
     monkeypatch.setattr(submit_module, "MOST_PAGES", 2)
     names = several(odd, 6)
@@ -321,6 +322,7 @@ def test_refusals_for_content_stop_nothing(odd):
     assert odd.states() == {"failed": 34, "succeeded": 6}
 
 
+@pytest.mark.thorough
 def test_refusals_for_different_reasons_stop_nothing(odd):
     names = several(odd, 40)
 

@@ -145,6 +145,7 @@ def test_a_task_id_of_another_task_is_refused(doubtful):
         assert done.code == 2, done
 
 
+@pytest.mark.thorough
 def test_retry_leaves_tasks_alone_that_the_job_no_longer_has(bench, serve):
     serve()
     bench.emulator.set_faults([{"on": "submit", "action": "fail", "prompt": "fox"}])
@@ -189,6 +190,7 @@ def test_status_cuts_long_prompts(bench, serve):
     assert " ..." in shown
 
 
+@pytest.mark.thorough
 def test_status_names_twenty_of_those_in_doubt(bench, serve):
     serve()
     bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 4\n")

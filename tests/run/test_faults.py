@@ -521,6 +521,7 @@ def test_real_prices_win_over_the_estimate(bench, serve):
     assert "budget.max_cost_usd 0.16" in done.out
 
 
+@pytest.mark.thorough
 def test_a_reference_of_many_tasks_is_uploaded_once(bench, serve):
     from PIL import Image
 

@@ -82,6 +82,7 @@ def test_a_wrong_picture_that_gets_right_is_not_flagged(one):
     one.check()
 
 
+@pytest.mark.thorough
 def test_when_nothing_helps_others_are_not_fetched_again(bench, serve):
     serve()
     bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 8\n")
@@ -116,6 +117,7 @@ def test_the_same_picture_for_two_tasks_is_flagged_for_both(bench, serve):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_the_same_picture_twice_within_a_task(series):
     series.emulator.set_faults(
         [{"on": "image", "action": "wrong_size", "width": 2048, "height": 2048, "prompt": "calm", "after": 1}]
@@ -153,6 +155,7 @@ def short(series):
     return series
 
 
+@pytest.mark.thorough
 def test_images_that_come_a_moment_later_are_waited_for(series):
     assert series.run("--submit-only").code == 0
     series.emulator.set_faults([{"on": "poll", "action": "image_error", "prompt": "calm", "count": 1}])
@@ -162,6 +165,7 @@ def test_images_that_come_a_moment_later_are_waited_for(series):
     series.check()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("later", ["not_found", "fail"])
 def test_images_that_were_shown_once_are_not_given_up_for_later_answers(series, monkeypatch, later):
     monkeypatch.setattr("seedream_batch.lifecycle.NOT_FOUND_GRACE", 0.0)
@@ -190,6 +194,7 @@ def test_images_that_come_later_are_fetched_and_not_paid_for(short, command):
     short.check()
 
 
+@pytest.mark.thorough
 def test_what_could_not_be_stored_comes_with_what_was_lacking(series, monkeypatch):
     monkeypatch.setattr("seedream_batch.engine.downloader.TRYING", 60.0)
     faults = [{"on": "poll", "action": "image_error"}, {"on": "image", "action": "truncated_image"}]
@@ -203,6 +208,7 @@ def test_what_could_not_be_stored_comes_with_what_was_lacking(series, monkeypatc
     series.check()
 
 
+@pytest.mark.thorough
 def test_what_stays_incomplete_is_planned_again_with_its_price(short):
     short.emulator.set_faults([{"on": "poll", "action": "image_error", "prompt": "calm"}])
     assert short.call("verify").code == 9
@@ -341,6 +347,7 @@ def test_old_images_do_not_stay_beside_the_new_ones(series, edit):
     series.check()
 
 
+@pytest.mark.thorough
 def test_images_of_a_cell_that_was_dropped_stay_where_they_are(series):
     assert series.run().code == 0
     series.edit("mood: [calm, wild]", "mood: [calm]")

@@ -41,6 +41,7 @@ def test_kill_in_the_middle_and_go_on(bench, serve, until, end, stored):
     assert bench.requests() == before
 
 
+@pytest.mark.thorough
 def test_killed_before_the_service_bills(bench, serve, until, end):
     serve()
     bench.emulator.set_faults([{"on": "submit", "action": "hang", "at": "before_bill", "count": 1}])
@@ -71,6 +72,7 @@ def test_killed_after_the_service_billed(bench, serve, until, end):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_killed_after_the_bill_and_keys_not_trusted(bench, serve, until, end):
     serve(honour_keys=False)
     bench.emulator.set_faults([{"on": "submit", "action": "hang", "at": "after_bill", "count": 1}])
@@ -90,6 +92,7 @@ def test_killed_after_the_bill_and_keys_not_trusted(bench, serve, until, end):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_killed_in_the_middle_of_an_image(bench, serve, until, end):
     serve(image_size="exact")
     bench.emulator.set_faults([{"on": "image", "action": "hang", "at": "mid_body", "count": 2}])
@@ -126,6 +129,7 @@ def test_a_file_that_got_its_name_just_before_the_kill_is_known_again(bench, ser
     bench.check()
 
 
+@pytest.mark.thorough
 def test_the_embedded_emulator_and_a_kill(bench, until, end, monkeypatch):
     monkeypatch.delenv("APIMART_API_KEY", raising=False)
     out = bench.folder / "out-emulated"
@@ -157,6 +161,7 @@ def test_ctrl_c_once_drains_and_leaves_130(bench, serve, until, end):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_sigterm_leaves_143(bench, serve, until, end):
     serve(task_seconds="fixed:2")
     process = bench.start()
@@ -169,6 +174,7 @@ def test_sigterm_leaves_143(bench, serve, until, end):
     assert len(bench.charges()) == 6
 
 
+@pytest.mark.thorough
 def test_a_second_ctrl_c_leaves_at_once(bench, serve, until, end):
     serve()
     bench.emulator.set_faults([{"on": "submit", "action": "hang", "at": "after_bill"}])

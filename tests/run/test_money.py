@@ -104,6 +104,7 @@ def test_a_key_is_not_trusted_for_ever(bench, serve, monkeypatch):
     assert len(bench.charges()) == 1
 
 
+@pytest.mark.thorough
 def test_nothing_is_bought_after_the_end_was_called(bench, serve, until, end):
     serve()
     Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")
@@ -256,6 +257,7 @@ class _liar:  # noqa: N801 - used like a function
         self._bench._monkeypatch.setenv("APIMART_BASE_URL", self._bench.emulator.url)
 
 
+@pytest.mark.thorough
 def test_a_service_that_names_no_cost_is_not_waited_for(many, serve):
     serve(omit=("cost", "credits_cost"), task_seconds="fixed:0.2")
     many.write(MANY + "budget: {max_cost_usd: 5, price_per_image_usd: 0.035}\n")
@@ -265,6 +267,7 @@ def test_a_service_that_names_no_cost_is_not_waited_for(many, serve):
     many.check()
 
 
+@pytest.mark.thorough
 def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve):
     serve(price_usd=0.10)
     many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
@@ -291,6 +294,7 @@ def test_a_cost_that_is_none_does_not_lift_the_cap(many, serve, cost):
     assert "counted at the estimate" in many.call("status").out
 
 
+@pytest.mark.thorough
 def test_a_price_that_depends_on_the_ratio_does_not_pass_the_cap(bench, serve):
     serve(task_seconds="fixed:0.1")
     text = MANY.replace("number: {", "size: [1:1, 21:9], number: {").replace(

@@ -42,6 +42,7 @@ def test_a_move_that_was_cut_off_before_its_record(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_a_move_that_was_cut_off_and_the_edit_taken_back(made):
     number = made.rows("SELECT task FROM images WHERE path = 'fox/1-1.jpg'")[0][0]
     cut_off(made, f"UPDATE images SET via = 'elsewhere/fox.jpg' WHERE task = {number}")
@@ -54,6 +55,7 @@ def test_a_move_that_was_cut_off_and_the_edit_taken_back(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_a_file_named_before_the_kill_whose_path_was_edited(made):
     cut_off(made, "UPDATE images SET state = 'announced' WHERE path = 'fox/1-1.jpg'")
     before = made.requests()
@@ -110,6 +112,7 @@ def test_a_file_that_was_named_before_the_kill_counts_once_its_name_is_on_the_di
     made.check()
 
 
+@pytest.mark.thorough
 def test_three_paths_in_a_circle(made):
     before = {name: path.read_bytes() for name, path in made.files().items()}
     made.edit(
@@ -140,6 +143,7 @@ def test_a_picture_of_an_older_prompt_that_comes_late_takes_no_place(bench, serv
     bench.check()
 
 
+@pytest.mark.thorough
 def test_a_picture_too_many_does_not_fight_another_cell(bench, serve):
     from PIL import Image
 
@@ -169,6 +173,7 @@ def test_a_file_that_is_gone_is_told(made):
     assert len(made.charges()) == 6
 
 
+@pytest.mark.thorough
 def test_a_file_that_was_named_and_not_recorded_is_known_again_without_a_kill(made):
     # As a second Ctrl-C leaves it when the rename is under way: the run says that it ended.
     with sqlite3.connect(made.out / "manifest.db") as connection:
@@ -226,6 +231,7 @@ def test_a_file_that_the_user_moved_along_with_the_edit_is_known_there(made):
     nothing_to_do(made)
 
 
+@pytest.mark.thorough
 def test_a_picture_that_comes_back_where_another_one_was_is_told_apart(made):
     kept = away(made, "fox/1-1.jpg")
     made.edit('"{{ subject.id }}/{{ size }}"', "\"{{ {'fox': 'panda', 'panda': 'fox'}[subject.id] }}/{{ size }}\"")
@@ -275,6 +281,7 @@ def first_version(file, *statements):
     new.replace(file)
 
 
+@pytest.mark.thorough
 def test_a_manifest_of_an_earlier_version_brings_such_files_home(made):
     number = made.rows("SELECT task FROM images WHERE path = 'fox/1-1.jpg'")[0][0]
     made.edit(*ELSEWHERE)
@@ -484,6 +491,7 @@ def test_an_earlier_picture_steps_aside(edited, moment):
     made.check()
 
 
+@pytest.mark.thorough
 def test_a_move_to_a_place_with_an_earlier_picture(made):
     saved = (made.out / "fox" / "1-1.jpg").read_bytes()
     target = made.out / "1-1" / "panda.jpg"

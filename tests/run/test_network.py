@@ -71,6 +71,7 @@ def test_little_is_bought_while_no_image_can_be_fetched(many, serve, fault):
     many.check()
 
 
+@pytest.mark.thorough
 def test_one_image_that_earlier_runs_could_not_fetch_is_enough(many, serve):
     serve()
     many.emulator.set_faults([{"on": "image", "action": "status", "status": 503}])
@@ -88,6 +89,7 @@ def test_a_dead_link_does_not_keep_the_others_from_being_bought(many, serve):
     assert image_states(many) == {"announced": 1, "stored": 39}
 
 
+@pytest.mark.thorough
 def test_images_that_fail_at_first_hold_nothing_up(many, serve):
     serve()
     many.emulator.set_faults([{"on": "image", "action": "status", "status": 500, "count": 10}])
@@ -95,6 +97,7 @@ def test_images_that_fail_at_first_hold_nothing_up(many, serve):
     assert len(many.files()) == len(many.charges()) == 40
 
 
+@pytest.mark.thorough
 def test_a_host_that_breaks_in_the_middle_ends_the_buying(many, serve):
     serve()
     many.emulator.set_faults([{"on": "image", "action": "status", "status": 500, "after": 3}])
@@ -147,6 +150,7 @@ def test_an_image_is_decompressed_however_it_was_compressed(compress):
     assert uncompressed(compress(data)[:-20], 10**6) is None
 
 
+@pytest.mark.thorough
 def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, monkeypatch):
     def as_webp(plan, index):
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()

@@ -80,6 +80,7 @@ def test_it_deletes_what_the_job_no_longer_has(shrunk):
     shrunk.check()
 
 
+@pytest.mark.thorough
 def test_a_cell_that_comes_back_is_bought_again(shrunk):
     shrunk.call("prune", "--yes")
     shrunk.edit("size: [1:1]", "size: [1:1, 16:9]")
@@ -244,6 +245,7 @@ def test_a_file_that_cannot_be_deleted_keeps_its_rows(shrunk, monkeypatch):
     assert shrunk.rows("SELECT count(*) FROM images") == [(2,)]
 
 
+@pytest.mark.thorough
 def test_a_place_that_another_picture_has_by_now(bench, serve):
     serve()
     assert bench.run().code == 0
@@ -284,6 +286,7 @@ def test_for_machines(shrunk):
     assert (found["deleted"], found["files"], found["changed"]) == (True, 3, ["fox/16-9.jpg"])
 
 
+@pytest.mark.thorough
 def test_a_series_of_which_one_is_missing(bench, serve):
     serve()
     Image.new("RGB", (64, 48), "teal").save(bench.folder / "cup.png")

@@ -51,6 +51,7 @@ def test_a_rejected_image_is_bought_anew_and_its_file_steps_aside(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_the_same_choice_again_buys_nothing(made):
     choice = choose(made, "fox/16-9.jpg")
     made.call("retry", "--choice", choice)
@@ -64,6 +65,7 @@ def test_the_same_choice_again_buys_nothing(made):
     assert len(made.charges()) == 7
 
 
+@pytest.mark.thorough
 def test_rejected_twice(made):
     for _ in range(2):
         made.call("retry", "--choice", choose(made, "panda/1-1.jpg"))
@@ -88,6 +90,7 @@ def test_a_file_that_was_changed_stays(made):
     assert made.states() == {"succeeded": 6}
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_gone_is_made_anew_all_the_same(made):
     choice = choose(made, "fox/1-1.jpg")
     made.files()["fox/1-1.jpg"].unlink()
@@ -96,6 +99,7 @@ def test_a_file_that_is_gone_is_made_anew_all_the_same(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_verify_asks_for_no_link_of_it(made):
     made.call("retry", "--choice", choose(made, "fox/1-1.jpg"))
     before = made.requests()
@@ -150,6 +154,7 @@ def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
     made.check()
 
 
+@pytest.mark.thorough
 def test_several_images_of_one_task(bench, serve):
     serve()
     bench.write(
@@ -189,6 +194,7 @@ def test_what_is_wrong_with_a_choice_is_told(made):
     assert "the job has no such task" in done.out
 
 
+@pytest.mark.thorough
 def test_a_picture_that_stepped_aside_and_was_not_rejected_after_all_comes_home(made, monkeypatch):
     """Stopped between the two: the next run finds nothing decided, and puts the file back."""
     from seedream_batch.manifest.decision_store import DecisionStore

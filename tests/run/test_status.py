@@ -155,6 +155,7 @@ def test_many_causes_are_bounded():
     assert (found[0].reason, found[0].count) == (OTHER, 2 * MOST)
 
 
+@pytest.mark.thorough
 def test_the_pace_and_what_is_left(bench, serve, until, end):
     serve(task_seconds="fixed:0.3")
     bench.edit("matrix:\n", "repeat: 20\nrun: {max_in_flight: 2}\nmatrix:\n")
@@ -223,6 +224,7 @@ def test_watching_without_a_terminal_is_a_line_each(bench, serve, until, end):
     assert len(bench.call("status", "--watch").out.splitlines()) == 1
 
 
+@pytest.mark.thorough
 def test_ctrl_c_ends_watching(bench, serve, until, end):
     serve(task_seconds="fixed:30")
     process = bench.start()
@@ -312,6 +314,7 @@ def large(tmp_path):
     return path, number
 
 
+@pytest.mark.thorough
 def test_an_axis_of_many_values_is_counted_in_bounded_memory(large):
     path, number = large
     status = read_status(path, path.parent, axes=["subject", "size", "gone"], running=False, now=2.0)

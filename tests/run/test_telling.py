@@ -140,6 +140,7 @@ def test_the_summary_of_runs_that_end_otherwise(bench, serve, tmp_path, monkeypa
     assert "version: must be 1" in told["error"]
 
 
+@pytest.mark.thorough
 def test_the_summary_of_a_run_that_finds_the_job_held(bench, serve, tmp_path, until, end):
     serve(task_seconds="fixed:3")
     process = bench.start()
@@ -423,6 +424,7 @@ def test_a_webhook_that_is_not_there_or_does_not_answer(bench, serve, notifying,
     assert "s3cr3t" not in done.err
 
 
+@pytest.mark.thorough
 def test_a_rehearsal_notifies_nobody(bench, notifying, monkeypatch):
     hook = notifying()
     monkeypatch.delenv("NOTIFY_SECRET")

@@ -90,6 +90,7 @@ def test_a_deleted_file_is_had_again_for_nothing(made):
     assert moves == [("announced", "stored"), ("stored", "missing"), ("missing", "announced"), ("announced", "stored")]
 
 
+@pytest.mark.thorough
 def test_a_folder_of_its_own_is_made_again(made):
     for path in (made.out / "fox").iterdir():
         path.unlink()
@@ -117,6 +118,7 @@ def test_without_a_key_the_local_part_is_done(made, monkeypatch):
     assert images(made) == {"stored": 6}
 
 
+@pytest.mark.thorough
 def test_of_an_image_that_came_within_the_answer_only_the_file_is_kept(made, monkeypatch):
     file = made.out / "fox" / "1-1.jpg"
     link = f"data:image/jpeg;base64,{base64.b64encode(file.read_bytes()).decode()}"
@@ -263,6 +265,7 @@ def test_a_file_that_cannot_be_read_says_nothing(made, monkeypatch):
     assert images(made) == {"stored": 6}
 
 
+@pytest.mark.thorough
 def test_links_that_the_service_renews(made):
     dead(made, renewed=True)
     (made.out / "fox" / "1-1.jpg").unlink()
@@ -274,6 +277,7 @@ def test_links_that_the_service_renews(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_what_no_link_gives_is_listed_and_priced(made):
     gives_no_links(made)
     (made.out / "fox" / "1-1.jpg").unlink()
@@ -341,6 +345,7 @@ def test_select_looks_at_some(made):
     assert set(made.files()) == {"fox/1-1.jpg", "fox/16-9.jpg"}
 
 
+@pytest.mark.thorough
 def test_more_than_twenty_are_counted(bench, serve, monkeypatch):
     serve()
     bench.edit("size: [1:1, 16:9, 9:16]\n", "size: [1:1, 16:9, 9:16]\nrepeat: 4\n")
@@ -368,6 +373,7 @@ def test_a_verification_that_was_killed_is_gone_on_with(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_an_output_path_that_was_edited_does_not_hide_the_files(made):
     made.edit('"{{ subject.id }}/{{ size }}"', '"{{ size }}/{{ subject.id }}"')
     assert made.call("verify").code == 0
@@ -402,6 +408,7 @@ def test_verify_of_a_job_that_was_never_run(bench):
     assert not bench.out.exists()
 
 
+@pytest.mark.thorough
 def test_the_emulated_pictures(bench):
     assert bench.run("--emulate").code == 0
     out = bench.folder / "out-emulated"
@@ -453,6 +460,7 @@ def test_retry_without_missing_is_as_it_was(made):
     assert made.states() == {"succeeded": 6}
 
 
+@pytest.mark.thorough
 def test_of_three_images_the_two_that_are_there_stay(series):
     before = {name: path.read_bytes() for name, path in series.files().items()}
     assert len(before) == 6
@@ -497,6 +505,7 @@ def test_more_images_the_second_time(series):
     series.check()
 
 
+@pytest.mark.thorough
 def test_fewer_images_the_second_time(series):
     gives_no_links(series)
     (series.out / "calm-3.jpg").unlink()
@@ -526,6 +535,7 @@ def test_the_budget_holds_for_what_is_made_anew(made):
     assert len(made.charges()) == 7
 
 
+@pytest.mark.thorough
 def test_a_second_attempt_that_fails_keeps_what_is_stored(series):
     gives_no_links(series)
     (series.out / "calm-2.jpg").unlink()
@@ -561,6 +571,7 @@ def test_a_file_that_comes_back_in_time_is_not_paid_for_again(made):
     made.check()
 
 
+@pytest.mark.thorough
 def test_some_of_what_is_missing(made):
     gives_no_links(made)
     for path in made.files().values():

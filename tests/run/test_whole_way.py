@@ -46,6 +46,7 @@ def test_a_second_run_makes_no_request(bench, serve):
     assert bench.requests() == before
 
 
+@pytest.mark.thorough
 def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does(bench, serve):
     serve(task_seconds="fixed:2")
     bench.write(
@@ -58,6 +59,7 @@ def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does
     assert bench.emulator.stats()["poll"] < 80 + 6 * 4 + 20
 
 
+@pytest.mark.thorough
 def test_a_later_run_knows_how_long_tasks_take(bench, serve):
     serve(task_seconds="fixed:2")
     bench.write(
@@ -292,6 +294,7 @@ def test_status_before_during_and_after(bench, serve, until, end):
     assert after["last_run"]["outcome"] == "finished"
 
 
+@pytest.mark.thorough
 def test_a_second_run_is_told_who_is_at_work(bench, serve, until, end):
     serve(task_seconds="fixed:3")
     process = bench.start()

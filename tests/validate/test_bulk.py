@@ -66,7 +66,7 @@ anything = st.dictionaries(st.sampled_from([*schema("request")["properties"], "y
 bodies = st.one_of(usual, st.builds(lambda body, more: {**body, **more}, usual, anything), anything, odd)
 
 
-@settings(max_examples=examples(3000), deadline=None)
+@settings(max_examples=examples(3000))
 @given(bodies)
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": (URL,)})
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": [URL, "https://a\x1cb"]})
@@ -120,7 +120,7 @@ def replaced(value, path, new):
     return new
 
 
-@settings(max_examples=examples(1000), deadline=None)
+@settings(max_examples=examples(1000))
 @given(
     st.lists(
         st.tuples(st.lists(st.integers(0, 12), min_size=1, max_size=4), st.one_of(telling, texts, odd, numbers, urls)),
@@ -155,7 +155,7 @@ def test_both_know_the_same_spaces(space, text):
     assert ACCEPTS(body) is VALIDATOR.is_valid(body)
 
 
-@settings(max_examples=examples(500), deadline=None)
+@settings(max_examples=examples(500))
 @given(st.one_of(texts, st.text(), odd))
 def test_the_prompt_alone_is_judged_as_in_a_request(prompt):
     field = schema("request")["properties"]["prompt"]

@@ -1,5 +1,5 @@
 from examples import examples
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.model.document import Document, Mark
@@ -68,7 +68,7 @@ def check_job(value):
         assert "something else" not in problem.message
 
 
-@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500))
 @given(bodies)
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": {}, "n": 2})
 def test_any_request_is_judged_and_explained(body):
@@ -132,7 +132,7 @@ def test_the_whole_job_is_valid():
     assert job_problems(Document("j.yaml", WHOLE, Mark(1, 1))) == []
 
 
-@settings(max_examples=examples(500), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(500))
 @given(
     st.one_of(
         values,
