@@ -57,6 +57,10 @@ class CredentialsRefused(ServiceError):
     """The service refused the API key (401) or the access (403)."""
 
 
+class AccessRefused(CredentialsRefused):
+    """The service refused the access (403), perhaps only to this endpoint."""
+
+
 class BalanceTooLow(ServiceError):
     """The account cannot pay (402)."""
 

@@ -99,10 +99,14 @@ def test_what_is_said_of_a_submission():
             for message in (
                 "Pre Img Risk Not Pass", "图像包含不当内容", "内容审查未通过", "提示词可能不安全",
                 "安全でないコンテンツ", "The output image was flagged", "유해 콘텐츠",
-                "El contenido infringe las normas",
+                "El contenido infringe las normas", "Der Inhalt verstößt gegen unsere Richtlinien",
+                "Le contenu a été rejeté", "Conteúdo bloqueado", "Il contenuto viola le norme", "İçerik ihlali",
+                "Nội dung vi phạm chính sách", "Контент нарушает правила", "المحتوى ينتهك سياسة الاستخدام",
+                "コンテンツポリシー違反", "콘텐츠 정책 위반", "เนื้อหาละเมิดนโยบาย", "Konten melanggar kebijakan",
             )
         ),
         *(("", message, False) for message in ("size 参数不当", "the upstream flagged a timeout", "risk of a timeout")),
+        ("", "contents left", False),
         ("task_failed", "the GPU fell asleep", False),
         ("", "", False),
     ],

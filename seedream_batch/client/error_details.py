@@ -20,7 +20,7 @@ _LONGEST_TEXT = 300
 
 _MESSAGES = (
     "message", "msg", "error_message", "errorMessage", "error_msg", "errmsg", "detail", "details", "description",
-    "fail_reason", "failReason", "failure_reason", "reason", "title",
+    "fail_reason", "failReason", "failure_reason", "reason", "title", "status_msg", "status_message", "statusMessage",
 )  # fmt: skip
 _ERRORS = ("error", "errors", "err", "fault")
 
@@ -42,7 +42,8 @@ def fault_of(document: Json, answer: Answer) -> Fault:
     """Return the error of a response: `error` as object or string, `success: false` + `message`, or no JSON at all."""
     if isinstance(document, dict):
         fault = next((described for name in _ERRORS if (described := fault_in(document.get(name))) != Fault()), Fault())
-        message = fault.message or _message(document)
+        inside = (document, *(part for part in islice(document.values(), 20) if isinstance(part, dict)))
+        message = fault.message or next(filter(None, map(_message, inside)), "")
         return Fault(fault.code or word(document.get("code")), fault.type, message)
     if not answer.status:
         return Fault(message="an answer that is not HTTP")

@@ -34,6 +34,7 @@ from seedream_batch.client.proxies import SOCKS, Proxy, proxy_for
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.client.trust import distrusted, tls
 from seedream_batch.errors import (
+    AccessRefused,
     BalanceTooLow,
     CredentialsRefused,
     NotReached,
@@ -58,11 +59,7 @@ SLOWEST_UPLOAD = 50_000.0
 TRICKLE = 60.0
 """Seconds that a whole exchange may take on top of its timeout."""
 KEEP_ALIVE = 5.0
-"""Seconds an idle connection is kept.
-
-Short, because a POST on a connection that the service is just closing has an unknown outcome; servers keep theirs for
-15 s and more.
-"""
+"""Seconds an idle connection is kept; servers keep theirs for 15 s and more. Submissions never use one."""
 
 PIECE = 256 * 1024
 """Bytes of a request sent at once: inlined references make bodies of many MB, and other requests wait meanwhile."""
@@ -283,8 +280,10 @@ class Service:
         kind: type[ServiceError]
         if answer.status in {402, 403, 429} and is_balance(fault.code, fault.type, message):
             kind = BalanceTooLow
-        elif answer.status == 401 or (answer.status == 403 and not is_web_page(answer.body)):
+        elif answer.status == 401:
             kind = CredentialsRefused
+        elif answer.status == 403 and not is_web_page(answer.body):
+            kind = AccessRefused
         elif answer.status == 402:
             kind = BalanceTooLow
         elif answer.status == 403:

@@ -8,7 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from seedream_batch.client.documents import Answer, Documents, candidates, documents, task_ids
-from seedream_batch.client.error_details import Fault, fault_in, fault_of, is_web_page, number_of, one_line, retry_after
+from seedream_batch.client.error_details import (
+    Fault,
+    fault_in,
+    fault_of,
+    is_web_page,
+    number_of,
+    one_line,
+    retry_after,
+    word,
+)
 from seedream_batch.client.results import (
     Progress,
     cost_of,
@@ -24,7 +33,14 @@ from seedream_batch.client.results import (
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.outcome import Kept, Poll, Polled, Submission, Submitted
-from seedream_batch.model.service_messages import is_balance, is_moderation, is_no_model, is_unknown_task, lacks_money
+from seedream_batch.model.service_messages import (
+    is_balance,
+    is_moderation,
+    is_no_model,
+    is_too_fast,
+    is_unknown_task,
+    lacks_money,
+)
 
 KEPT = 64 * 1024
 """Bytes stored of a response that was not fully understood, for the user."""
@@ -84,6 +100,8 @@ def submission(answer: Answer, now: float) -> Submission:
             odd = "" if documented else "the task id was not where the service documents it"
             kept = kept_of(answer, odd)
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
+        if not status_code and not ids.ids and parsed.clean and (declined := _declined(parsed.first, fault)):
+            return outcome(declined, fault.message or fault.code)
         if not status_code or ids.ids or not answer.whole:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
@@ -96,6 +114,38 @@ def submission(answer: Answer, now: float) -> Submission:
     return outcome(kind)
 
 
+def _declined(document: Json, fault: Fault) -> Submitted | None:
+    """Return what an undocumented error in a response with a success status and without any id means; None if unclear.
+
+    Moderation, money, rates and models are checked before a task is made, or it is refunded.
+    """
+    if not isinstance(document, dict):
+        return None
+    if not any(map(_is_refused, (document, *(part for part in document.values() if isinstance(part, dict))))):
+        return None
+    if lacks_money(fault.code, fault.type, fault.message):
+        return Submitted.UNPAID
+    if is_moderation(fault.code, fault.message):
+        return Submitted.REFUSED
+    if is_too_fast(fault.code, fault.message):
+        return Submitted.RATE_LIMITED
+    return Submitted.NO_MODEL if is_no_model(fault.code, fault.message, certain=True) else None
+
+
+def _is_refused(part: Mapping[str, Json]) -> bool:
+    """Return whether an object says that a request failed: by an error, a code, or a status."""
+    if part.get("success") is False or fault_in(part.get("error")) != Fault():
+        return True
+    codes = [part.get(name) for name in ("code", "status_code", "errcode", "error_code")]
+    words = [progress_of(word(code)) for code in codes if isinstance(code, str) and number_of(code) is None]
+    numbers = [number for code in codes if (number := number_of(code)) is not None]
+    return (
+        any(number not in {0, 1} and not 200 <= number < 300 for number in numbers)
+        or Progress.UNKNOWN in words
+        or progress_of(status_of(part) or "") is Progress.FAILED
+    )
+
+
 def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     """Return what a refusal with this status means; None if the request may have been executed all the same."""
     # A balance that is too low is noticed before execution, whatever the status; a web page is not the service's. With
@@ -103,8 +153,11 @@ def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     lacking = is_balance if status in _NOT_EXECUTED else lacks_money
     if status >= 400 and status != 409 and not page and lacking(fault.code, fault.type, fault.message):
         return Submitted.UNPAID
-    if status in {403, 404, 500, 503} and is_no_model(fault.code, fault.message):
+    certain = status in _NOT_EXECUTED or status == 404
+    if status in {400, 403, 404, 500, 503} and is_no_model(fault.code, fault.message, certain=certain):
         return Submitted.NO_MODEL
+    if status in {400, 403} and not page and is_too_fast(fault.code, fault.message):
+        return Submitted.RATE_LIMITED
     if status in _REFUSED_BY_HTTP or (status == 403 and page):
         return Submitted.BLOCKED
     return _ON_THE_WAY.get(status) or _documented(status, fault, page=page)

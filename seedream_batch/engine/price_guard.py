@@ -5,7 +5,7 @@ from __future__ import annotations
 from seedream_batch.client.wire import Balance
 from seedream_batch.engine.context import RunContext, dollars
 from seedream_batch.engine.events import StopReason
-from seedream_batch.errors import CredentialsRefused, NotReached, ServiceError
+from seedream_batch.errors import AccessRefused, CredentialsRefused, NotReached, ServiceError
 from seedream_batch.lifecycle import backoff
 
 
@@ -32,12 +32,12 @@ async def check_balance(context: RunContext, images: int, cost: int) -> None:
     """
     try:
         balance = await _balance(context)
-    except CredentialsRefused as error:
-        context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
-        return
     except ServiceError as error:
-        # Not every account may ask for it; a submission reveals all that matters.
-        context.control.warn(f"the balance is not known: {error}")
+        if isinstance(error, CredentialsRefused) and not isinstance(error, AccessRefused):
+            context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+        else:
+            # Not every key may ask for it; a submission reveals all that matters.
+            context.control.warn(f"the balance is not known: {error}")
         return
     left = balance.remaining
     if left is None or left >= cost:

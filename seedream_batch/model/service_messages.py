@@ -11,7 +11,8 @@ import re
 _MODERATION = re.compile(
     r"""
     sensitive(?:content|information|word|text|image|_)  | (?<!case.)(?<![a-z])sensitive(?![ ]to)
-    | content[ _-]?(?:filter|policy|moderation|safety|risk|security|violation|check|review|guideline)
+    | content[ _-]?(?:filter|policy|moderation|safety|risk|security|violation|check|review|guideline|audit)
+    | (?:prompt|text|image|input)[ _](?:audit|review|moderation)
     | content[ ]exists[ ]risk | moderat(?:ion|ed|or) | safety | \bunsafe\b | nsfw | prohibited | inappropriate
     | (?:violat\w+|breach\w*|against|infring\w+)\W(?:\w+\W+){0,6}?
       (?:polic|terms|guideline|content|rules|standard|law|copyright|right)
@@ -27,6 +28,9 @@ _MODERATION = re.compile(
     | nudity | pornograph | sexual | self-harm | hate[ _]speech | gore\b | minors\b | celebrit | public[ _]figure
     | 敏感 | 违规 | 违禁 | 违反 | 审核 | 不合规 | 合规 | 内容安全 | 安全策略 | 风险 | 风控 | 色情 | 涉黄 | 涉政 | 暴力
     | 不良 | 屏蔽 | 不安全 | 审查 | 審査 | 不雅 | 安全でない
+    # The word for content: other languages than English use it for little else in an error.
+    | \b(?:contenido|conteúdo|contenuto|contenu|inhalte?|inhoud|innehåll\w*|konten|içerik\w*|tre[śs][ćc]\w*|obsah\w*)\b
+    | nội[ ]dung | контент | содержим | содержани | вміст | محتو | เนื้อหา | सामग्री | コンテンツ | 콘텐츠
     | 版权 | 侵权 | 敏感詞 | 違規 | 審核 | 不適切 | ポリシー | センシティブ
     | 부적절 | 정책 | 민감
     """,
@@ -43,7 +47,9 @@ _TOO_LITTLE = r"""
       |running[ _]out|empty)
     | (?:quota|balance|credit)s?_?(?:exceeded|exhausted|insufficient|not_enough)
     | (?:余额|餘額|額度|额度|配额|点数|點數|积分|積分)(?:不足|不够|不夠|已用完|已耗尽|已用尽) | 欠费 | 欠費
-    | (?:spend(?:ing)?|budget|credit)[ ]limit\b | budget\W(?:\w+\W){0,3}?exceeded | exceeded_?budget | budget_exceeded
+    | (?:spend(?:ing)?|budget|credit|monthly|daily)[ ](?:limit|cap)\b | arrear(?:s|age)\b
+    | overdue[ ](?:balance|payment|bill|invoice) | account[ _-]?overdue
+    | budget\W(?:\w+\W){0,3}?exceeded | exceeded_?budget | budget_exceeded
     | (?:消费|消費|支出|用量)(?:限额|上限)
     """
 _LACKS_MONEY = re.compile(_TOO_LITTLE, re.IGNORECASE | re.VERBOSE)
@@ -62,6 +68,16 @@ _PER_TIME = re.compile(
     r"|too many requests|每分钟|每秒|并发|频率|请求过于频繁"
 )
 
+_TOO_FAST = re.compile(
+    r"(?i)concurren|too[ _-]?many[ _-]?(?:requests|tasks|jobs)|rate[ _-]?limit|throttl|too[ _-]?fast|too[ _-]?frequent"
+    r"|requests?[ ]per[ ](?:second|minute)|并发|频率|频繁|過於頻繁|同時実行|동시"
+)
+_NOT_OFFERED = re.compile(
+    r"(?i)\bmodel\b\W{1,3}(?:[\w./:-]+\W{1,3})?(?:is[ ]|was[ ]|does[ ]|has[ ]been[ ])?(?:currently[ ])?"
+    r"(?:not[ ](?:found|exist|supported|available|enabled|offered)|unavailable|unknown|disabled|deprecated|retired)"
+    r"|(?:unknown|invalid|unsupported|no[ ]such|no[ ]access[ ]to(?:[ ]the)?|not[ ](?:found|allowed):?)[ ]model\b"
+    r"|模型(?:\S{0,30})(?:不存在|已下线|不可用|未开通|不支持$)"
+)
 _NO_MODEL = re.compile(r"(?i)\bno (?:available|usable|enabled) channels?\b|无可用(?:的)?渠道|\bno channel available\b")
 
 _REFERENCE = re.compile(
@@ -109,13 +125,19 @@ def lacks_money(code: str, kind: str, message: str) -> bool:
     return bool(_LACKS_MONEY.search(f"{code} {kind} {message}")) and is_balance(code, kind, message)
 
 
-def is_no_model(code: str, message: str) -> bool:
+def is_too_fast(code: str, message: str) -> bool:
+    """Return whether a refusal says that too many requests come at once or too soon; later ones are accepted."""
+    return bool(_TOO_FAST.search(f"{code} {message}"))
+
+
+def is_no_model(code: str, message: str, *, certain: bool = False) -> bool:
     """Return whether a gateway says that it has no upstream for the model, so that nothing was executed.
 
-    If the message mentions a retry, the gateway's first attempt failed, and something may have been executed.
+    If the message mentions a retry, the gateway's first attempt failed, and something may have been executed. With
+    `certain`, it was not executed anyway, and other wordings count too.
     """
     named = code.lower() in {"model_not_found", "no_available_channel"} or bool(_NO_MODEL.search(message))
-    return named and "retry" not in message.lower()
+    return (named and "retry" not in message.lower()) or (certain and bool(_NOT_OFFERED.search(message)))
 
 
 def is_dead_reference(code: str, message: str) -> bool:

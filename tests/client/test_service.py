@@ -9,7 +9,14 @@ from seedream_batch.client.proxies import bypasses, proxy_for
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.client.service import Service, is_loopback, origin_of
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, UsageError
+from seedream_batch.errors import (
+    AccessRefused,
+    BalanceTooLow,
+    CredentialsRefused,
+    RequestRefused,
+    ServiceError,
+    UsageError,
+)
 from seedream_batch.model.outcome import Polled, Submitted
 
 RUNNING = {"code": 200, "data": {"id": "task_1", "status": "processing", "progress": 40}}
@@ -118,7 +125,7 @@ def test_an_upload(talk):
         (404, b"", ServiceError, "HTTP 404"),
         (429, b"", ServiceError, "HTTP 429"),
         (401, {"error": {"message": "bad key"}}, CredentialsRefused, "HTTP 401: bad key"),
-        (403, b"", CredentialsRefused, "HTTP 403: an empty answer"),
+        (403, b"", AccessRefused, "HTTP 403: an empty answer"),
         (200, {}, ServiceError, "HTTP 200: no URL in the answer"),
         (200, {"url": "ftp://x"}, ServiceError, "HTTP 200: no URL in the answer"),
         (200, b"<html>", ServiceError, "HTTP 200: a web page"),

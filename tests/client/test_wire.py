@@ -752,8 +752,25 @@ def test_a_bare_id_in_an_envelope(document, ids):
             for text in (
                 "Budget has been exceeded! Current cost: 1.2, Max budget: 1", "Monthly spend limit reached",
                 "account balance is not sufficient", "積分不足", "账户已达到本月消费限额",
+                "Your account is in arrears", "You have hit your monthly spend cap", "pay your overdue invoice",
             )
         ),
+        *(
+            (status, {"error": {"message": text}}, Submitted.RATE_LIMITED)
+            for status in (400, 403)
+            for text in ("RequestBurstTooFast", "Too many concurrent tasks, limit 3", "当前并发任务数已达上限")
+        ),
+        *(
+            (status, {"error": {"message": text}}, Submitted.NO_MODEL)
+            for status in (400, 403, 404)
+            for text in (
+                "The model `x-4.5` does not exist", "model not found: x-4.5", "模型x-4.5不存在",
+                "This token has no access to model x", "Unknown model x",
+            )
+        ),
+        (400, {"error": {"message": "The model does not support size 9:21"}}, Submitted.REFUSED),
+        (400, {"error": {"message": "n is not supported by this model"}}, Submitted.REFUSED),
+        (503, {"error": {"message": "model is currently unavailable"}}, Submitted.UNKNOWN),
     ],
 )  # fmt: skip
 def test_more_refusals_that_were_not_executed(status, document, kind):
@@ -854,6 +871,40 @@ def test_a_redirect_that_names_a_task_was_executed():
     sent = replace(answer({"code": 200, "data": [{"task_id": "task_01"}]}), status=302)
     found = wire.submission(sent, NOW)
     assert (found.kind, found.task_ids, bool(found.kept)) == (Submitted.ACCEPTED, ("task_01",), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("insufficient balance", Submitted.UNPAID),
+        ("prompt audit failed", Submitted.REFUSED),
+        ("Nội dung vi phạm chính sách", Submitted.REFUSED),
+        ("concurrency limit reached, please retry later", Submitted.RATE_LIMITED),
+        ("model not supported", Submitted.NO_MODEL),
+        ("something went wrong", Submitted.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: {"code": 10013, "message": text, "data": None},
+        lambda text: {"success": False, "message": text},
+        lambda text: {"code": "Declined", "msg": text},
+        lambda text: {"status": "failed", "error": {"code": "X", "message": text}},
+        lambda text: {"code": 0, "data": {"task_id": "", "status": "rejected", "fail_reason": text}},
+        lambda text: {"base_resp": {"status_code": 1008, "status_msg": text}},
+    ],
+)
+def test_an_error_with_a_success_status_in_any_notation(form, text, kind):
+    outcome = submitted(form(text))
+    assert (outcome.kind, outcome.kept is not None) == (kind, True)
+    assert text in outcome.message or kind is Submitted.UNKNOWN
+
+
+@pytest.mark.parametrize("code", [0, 1, 200, "200", "success", "ok"])
+def test_words_beside_a_success_are_no_refusal(code):
+    for text in ("accepted; your balance is too low for more", "content policy checked", "rate limit: 5"):
+        assert submitted({"code": code, "message": text, "data": None}).kind is Submitted.UNKNOWN
 
 
 @pytest.mark.parametrize("status", [500, 504])

@@ -43,6 +43,7 @@ class Service:
         self.submit = self.accept
         self.poll = self.complete
         self.link = lambda: f"{self.url}/up/{self.uploads}.png"
+        self.upload = lambda: (200, {"url": self.link()})
         self.balance = lambda: (200, {"success": True, "remain_balance": 100})
         self.image = lambda number: (200, picture(number))
         service = self
@@ -89,7 +90,7 @@ class Service:
     def post(self, path, body):
         if path.endswith("/uploads/images"):
             self.uploads += 1
-            return 200, {"url": self.link()}
+            return self.upload()
         self.seen["submit"] += 1
         return self.submit(json.loads(body))
 
@@ -252,6 +253,7 @@ def test_a_wall_in_front_of_everything_stops_soon(odd):
         (429, {"error": {"message": "Quota exceeded"}}, {"Retry-After": "1"}),
         (400, {"success": False, "message": "余额不足, 请充值"}),
         (200, {"code": 402, "msg": "Credits insufficient. Please top up.", "data": None}),
+        (200, {"code": 1008, "message": "insufficient balance", "data": None}),
         (402, PAGE),
         (500, {"error": {"message": "insufficient balance"}}),
     ],
@@ -278,6 +280,14 @@ def test_the_key_is_refused_only_if_the_balance_endpoint_refuses_it(odd, status,
     assert done.code == code, done
     assert ("refuses the API key" in done.err) == (code == 6)
     assert odd.service.seen["submit"] < 20
+
+
+def test_a_key_that_may_not_see_the_account_may_buy(odd):
+    several(odd, 3)
+    odd.service.balance = lambda: (403, {"error": {"message": "not allowed", "type": "permission_error"}})
+    done = odd.run()
+    assert done.code == 0, done
+    assert "the balance is not known" in done.err
 
 
 def test_a_model_that_is_not_offered_leaves_nothing_in_doubt(odd):
@@ -388,6 +398,17 @@ def test_uploads_that_are_always_lost_are_uploaded_twice_at_most(with_reference,
     assert odd.run().code == 3
     assert odd.states() == {"failed": 4}
     assert odd.service.uploads == 2
+
+
+def test_uploads_that_are_refused_do_not_mean_the_key(with_reference, monkeypatch):
+    odd = with_reference
+    monkeypatch.setattr(submit_module, "MOST_UPLOADS", 2)
+    odd.service.upload = lambda: (403, {"error": {"message": "uploads are not part of this plan"}})
+    done = odd.run()
+    assert done.code == 7, done
+    assert "uploads are not part of this plan" in done.err
+    assert "refuses the API key" not in done.err
+    assert odd.states() == {"planned": 4}
 
 
 # Pauses
