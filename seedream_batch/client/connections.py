@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -33,11 +33,13 @@ class Exchange:
     """One request and its response, as a context manager that limits their time and knows whether it was ever sent.
 
     `connected` becomes true once there is a connection, including proxy and TLS where they are used: before that, the
-    service cannot have seen anything of the request. `seconds` limits the time after that; None: no limit.
+    service cannot have seen anything of the request. `seconds` limits the time after that; None: no limit. With
+    `fresh`, it gets a connection of its own.
     """
 
-    def __init__(self, seconds: float | None = None) -> None:
+    def __init__(self, seconds: float | None = None, *, fresh: bool = False) -> None:
         self.connected = False
+        self.fresh = fresh
         self._seconds = seconds
         self._limit = asyncio.timeout(seconds)
 
@@ -103,11 +105,26 @@ def open_session(
         )  # fmt: skip
     else:
         connector = aiohttp.TCPConnector(resolver=resolver, **limits)
+    _reuse_connections_where_safe(connector)
     if lenient:
         read_anyway(connector, lenient, incomplete=incomplete)
     return aiohttp.ClientSession(
         connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_watch()], **more
     )
+
+
+def _reuse_connections_where_safe(connector: aiohttp.TCPConnector) -> None:
+    """Open a new connection for every fresh exchange.
+
+    A server may be closing an idle connection at the moment when a request is sent on it. Nobody knows then whether it
+    was executed.
+    """
+    reuse = connector._get  # noqa: SLF001 - no other way
+
+    async def get(*args: Any) -> Any:
+        return None if _CURRENT.get().fresh else await reuse(*args)
+
+    connector._get = cast("Any", get)  # type: ignore[method-assign] # noqa: SLF001
 
 
 def _watch() -> aiohttp.TraceConfig:

@@ -208,7 +208,11 @@ class Service:
 
     async def submit(self, body: str, key: str) -> Submission:
         """Send one generation request under its Idempotency-Key; return its outcome."""
-        headers = [(b"Content-Type", b"application/json"), (b"Idempotency-Key", key.encode("ascii"))]
+        headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Idempotency-Key", key.encode("ascii")),
+            (b"Connection", b"close"),
+        ]
         try:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
         except NotExecuted as error:
@@ -319,7 +323,7 @@ class Service:
         if isinstance(request.stream, httpx.ByteStream):
             request.read()
         # A body that trickles in either direction never triggers the read timeout; this limits the whole exchange.
-        exchange = Exchange(_longest_exchange(timeout, len(content or b"")))
+        exchange = Exchange(_longest_exchange(timeout, len(content or b"")), fresh=path == SUBMIT)
         self._unconnected.add(exchange)
         failure: NotExecuted | None = None
         try:
