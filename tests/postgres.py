@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -68,7 +69,7 @@ class Postgres:
             self._bin = _reachable(self._bin, self.folder)
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
             for above in self.folder.parents:
-                # The folders of pytest are private to its user.
+                # A temporary folder is private to its user.
                 with contextlib.suppress(PermissionError):
                     above.chmod(above.stat().st_mode | 0o011)
         self._call("initdb", "-D", str(self.data), "-U", "tests", "--auth=trust", "--no-sync", "-E", "UTF8")
@@ -165,23 +166,25 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """One server for all tests of a process; what it keeps need not survive a power cut."""
-    with _server(tmp_path_factory.mktemp("postgres"), "-cfsync=off", "-cfull_page_writes=off") as server:
+    with _server("-cfsync=off", "-cfull_page_writes=off") as server:
         yield server
 
 
 @pytest.fixture
-def own_postgres(tmp_path_factory):
+def own_postgres():
     """A server that may be stopped, and keeps what it was told to keep."""
-    with _server(tmp_path_factory.mktemp("own")) as server:
+    with _server() as server:
         yield server
 
 
 @contextlib.contextmanager
-def _server(folder, *options):
+def _server(*options):
     if reason := why_not():
         pytest.skip(reason)
-    server = Postgres(folder, *options).start()
-    yield server
-    server.stop()
+    # The folders of pytest are private to its user, and another session makes them so again.
+    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:
+        server = Postgres(folder, *options).start()
+        yield server
+        server.stop()
