@@ -52,7 +52,7 @@ def test_settings_of_the_file(book):
     assert book.peek("PRAGMA user_version") == [(len(MIGRATIONS),)]
     assert book.peek("PRAGMA application_id") == [(APPLICATION_ID,)]
     assert book.peek("PRAGMA integrity_check") == [("ok",)]
-    settings = {name: book.manifest.connection._raw.execute(f"PRAGMA {name}").fetchone()[0]
+    settings = {name: book.manifest.connection.sql.execute(f"PRAGMA {name}").fetchone()[0]
                 for name in ("synchronous", "foreign_keys")}  # fmt: skip
     assert settings == {"synchronous": 2, "foreign_keys": 1}
 

@@ -385,10 +385,10 @@ def test_announced_images_come_soonest_first(book):
 def test_what_is_in_flight_is_found_without_a_look_at_all_the_rest(book):
     told = []
     book.tasks(3)
-    book.manifest.connection._raw.set_trace_callback(told.append)
+    book.manifest.connection.sql.set_trace_callback(told.append)
     book.manifest.queue.to_fetch()
     book.manifest.queue.unowned(S.ACCEPTED)
-    book.manifest.connection._raw.set_trace_callback(None)
+    book.manifest.connection.sql.set_trace_callback(None)
     plans = [" ".join(row[3] for row in book.peek(f"EXPLAIN QUERY PLAN {one}")) for one in told]
     assert "USING INDEX images_open" in plans[0]
     assert "USING INDEX tasks_open" in plans[1]

@@ -156,7 +156,7 @@ def test_a_group_has_a_bound(book, most):
 def traced(book):
     """The first words of the statements from here on."""
     seen = []
-    book.manifest.connection._raw.set_trace_callback(lambda statement: seen.append(statement.split()[0]))
+    book.manifest.connection.sql.set_trace_callback(lambda statement: seen.append(statement.split()[0]))
     return seen
 
 
@@ -299,10 +299,10 @@ def test_a_call_that_fails_undoes_nothing_of_the_others(book):
 
     def broken():
         book.manifest.facts.set({"note broken": "x"})
-        book.manifest.connection._raw.execute("INSERT INTO facts VALUES ('note 1', 'again')")
+        book.manifest.connection.sql.execute("INSERT INTO facts VALUES ('note 1', 'again')")
 
     def nonsense():
-        book.manifest.connection._raw.execute("SELECT * FROM nothing")
+        book.manifest.connection.sql.execute("SELECT * FROM nothing")
 
     book.tasks(1)
 
@@ -334,7 +334,7 @@ def test_a_storage_error_fails_the_whole_group(book):
 
 @pytest.mark.file_only
 def test_a_real_full_disk_fails_the_whole_group(book):
-    raw = book.manifest.connection._raw
+    raw = book.manifest.connection.sql
     [(pages,)] = raw.execute("PRAGMA page_count").fetchall()
     [(most,)] = raw.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
 
@@ -355,7 +355,7 @@ def test_a_real_full_disk_fails_the_whole_group(book):
 def test_a_lost_transaction_is_no_success(book):
     def rollback():
         # What SQLite does by itself after some errors of the disk.
-        book.manifest.connection._raw.execute("ROLLBACK")
+        book.manifest.connection.sql.execute("ROLLBACK")
 
     async def work(writer):
         return await together(writer, note(book, 1), rollback, note(book, 2))

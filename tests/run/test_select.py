@@ -152,9 +152,9 @@ def test_the_choice_finds_what_is_due_without_looking_at_the_rest(tmp_path):
     assert "TEMP B-TREE" not in plan
     # Pages of images begin where the last one ended.
     told = []
-    manifest.connection._raw.set_trace_callback(told.append)
+    manifest.connection.sql.set_trace_callback(told.append)
     manifest.upkeep.to_check((500, 1), 10)
-    manifest.connection._raw.set_trace_callback(None)
+    manifest.connection.sql.set_trace_callback(None)
     rows = manifest.connection.rows(f"EXPLAIN QUERY PLAN {told[-1]}")
     assert "SEARCH images USING PRIMARY KEY ((task,index)>" in rows[0][-1]
     manifest.close()
