@@ -52,6 +52,9 @@ class InvalidJob(SeedreamBatchError):
 class ServiceError(SeedreamBatchError):
     """The image service cannot be used as asked."""
 
+    status: int | None = None
+    """The HTTP status of the answer, if there was one."""
+
 
 class CredentialsRefused(ServiceError):
     """The service refused the API key (401) or the access (403)."""

@@ -7,6 +7,7 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -15,6 +16,9 @@ from seedream_batch._version import __version__
 from seedream_batch.cli.help_text import COMMANDS, text
 from seedream_batch.cli.lazy_imports import importing
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
+
+_ACTING = ("retry", "resolve", "report", "export", "init", "manifest")
+"""Commands that change something: what they print is a log."""
 
 
 class _Commands(click.Group):
@@ -68,7 +72,6 @@ def cli() -> None:
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code. Errors become messages here, and only here."""
     from seedream_batch.cli.output.console import say
-    from seedream_batch.cli.streams import unwritten
 
     # Log messages of libraries may contain parts of answers and URLs.
     logging.lastResort = _Log(logging.WARNING)
@@ -91,12 +94,22 @@ def main(args: list[str] | None = None) -> None:
     except Exception as error:  # noqa: BLE001 - a bug: say so, with what is needed to correct it
         code = _unexpected(error)
     code = code if isinstance(code, int) else 0
+    sys.exit(code or _unwritten_code(sys.argv[1:] if args is None else args))
+
+
+def _unwritten_code(args: Sequence[str]) -> int:
+    """Return the exit code of a command that succeeded: 8 if what it was asked to print could not be written.
+
+    What the commands in `_ACTING` print is only a log of what they did, unless it is JSON.
+    """
+    from seedream_batch.cli.output.console import say
+    from seedream_batch.cli.streams import unwritten
+
     lacking = unwritten()
-    # The exit code of a run is about the images; the output of other commands is their result.
-    if lacking and not code and (sys.argv[1:] if args is None else args)[:1] != ["run"]:
-        say(f"seedream-batch: standard output could not be written: {lacking}", err=True)
-        code = 8
-    sys.exit(code)
+    if not lacking or args[:1] == ["run"]:
+        return 0
+    say(f"seedream-batch: standard output could not be written: {lacking}", err=True)
+    return 0 if args[0] in _ACTING and "--json" not in args else 8
 
 
 class _Log(logging.Handler):

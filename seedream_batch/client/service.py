@@ -297,7 +297,9 @@ class Service:
         else:
             kind = ServiceError
         status = f"HTTP {answer.status}" if answer.status else ""
-        raise kind(": ".join(filter(None, (doing, status, message))))
+        error = kind(": ".join(filter(None, (doing, status, message))))
+        error.status = answer.status or None
+        raise error
 
     async def _exchange(
         self,

@@ -431,7 +431,7 @@ class Submitter:
         """Handle a reference image that could not be prepared, so that nothing was sent."""
         context = self._context
         match error:
-            case CredentialsRefused() if await context.health.key.is_refused(401):
+            case CredentialsRefused() if await context.health.key.is_refused(error.status):
                 context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
             case BalanceTooLow():
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")

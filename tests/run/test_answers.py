@@ -389,6 +389,29 @@ def test_an_upload_that_the_service_lost_is_uploaded_again(with_reference, statu
     assert keys[0][0] == keys[0][1] > keys[0][2], "another body goes out under another key"
 
 
+@pytest.mark.parametrize("refusal", [(401, b"<html>log in</html>"), (401, {}), (403, {"error": "blocked"})])
+def test_an_upload_refused_once_is_not_the_key_if_the_balance_is_given(with_reference, refusal):
+    odd = with_reference
+    answers = iter([refusal])
+    odd.service.upload = lambda: next(answers, (200, {"url": odd.service.link()}))
+    done = odd.run()
+    assert done.code == 0, done
+    assert odd.states() == {"succeeded": 4}
+
+
+@pytest.mark.parametrize(("key_is_refused", "code"), [(False, 7), (True, 6)])
+def test_uploads_that_are_always_refused_end_the_run(with_reference, key_is_refused, code):
+    odd = with_reference
+    odd.service.upload = lambda: (401, {"error": {"message": "not allowed"}})
+    if key_is_refused:
+        balance, asked = odd.service.balance, iter([True])
+        # The first request is made before anything is bought.
+        odd.service.balance = lambda: balance() if next(asked, False) else (401, {})
+    done = odd.run()
+    assert done.code == code, done
+    assert not odd.service.bills
+
+
 @pytest.mark.parametrize("links", ["another link", "the same link"])
 def test_uploads_that_are_always_lost_are_uploaded_twice_at_most(with_reference, links):
     odd = with_reference
