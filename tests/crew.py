@@ -9,6 +9,7 @@ from postgres import asked
 from seedream_batch.errors import Fenced
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.task_queue import Intent
+from seedream_batch.manifest.task_store import Delivery
 
 NOW = 1_800_000_000.0
 HERE = platform.node()
@@ -35,6 +36,11 @@ class Crew:
     def close(self):
         for manifest in self._opened:
             manifest.close()
+
+
+def record_delivery(manifest, task, images, *, cost, why, now, default_expiry):
+    """The images of a task that has succeeded."""
+    return manifest.tasks.succeed_all([Delivery(task, images, cost, why, now, default_expiry)])[0].images
 
 
 def intents(tasks):

@@ -122,7 +122,7 @@ def begin(
         result = _sync(manifest, job, source, now, sure=sure)
         return RunStart(alone, cut_off, result, rescue, has_other_folders(manifest, job))
     _find_references(manifest, source)
-    manifest.workers.unlock_startup()
+    manifest.connection.workers.unlock_startup()
     result = SyncResult(known=manifest.queue.wanted())
     return RunStart(alone, False, result, rescue, has_other_folders(manifest, job))
 
@@ -186,7 +186,7 @@ def _facts(manifest: Manifest, job: Job, origin: str, now: float, *, sure: bool,
 def _is_first(manifest: Manifest, report: Callable[[str], None]) -> bool:
     """Block other workers from joining; return whether none is active."""
     waiting = _Waiting(manifest, report)
-    manifest.workers.lock_startup(waiting.for_one_that_begins)
+    manifest.connection.workers.lock_startup(waiting.for_one_that_begins)
     while True:
         waiting.expire_workers()
         if not manifest.workers.others():
@@ -224,7 +224,7 @@ class _Waiting:
         """
         self.expire_workers()
         now = time.monotonic()
-        session, is_worker = self._manifest.workers.starting_worker() or (0, True)
+        session, is_worker = self._manifest.connection.workers.startup_lock_holder() or (0, True)
         if is_worker or session != self._waited_for:
             self._waited_for, self._since = session, now
         elif now - self._since > JOINING:

@@ -185,13 +185,7 @@ class ManifestWriter:
             self._connection.wait_for_lock(0)
 
     def _begun(
-        self,
-        batch: list[_Call],
-        transaction: Transaction,
-        sql: Sql | None,
-        error: BaseException | None,
-        *,
-        apart: bool,
+        self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None, *, apart: bool
     ) -> None:
         """Run the calls, and have them committed."""
         if sql is None:

@@ -45,11 +45,7 @@ class Allowance:
     """What a budget still allows within one transaction; each task that it admits counts for those after it."""
 
     def __init__(
-        self,
-        budget: Budget,
-        totals: Totals,
-        prices: Mapping[tuple[str, str], int],
-        exposure: Callable[[], Exposure],
+        self, budget: Budget, totals: Totals, prices: Mapping[tuple[str, str], int], exposure: Callable[[], Exposure]
     ) -> None:
         """`prices` are the highest known ones by model and resolution; `exposure` reads what is pending, if needed."""
         self._budget = budget
@@ -124,12 +120,10 @@ class BudgetLedger(Part):
         )
 
     def reserve(self, sql: Sql, reservations: Sequence[Reservation]) -> None:
-        """Add reservations to the totals."""
         images, money = sum(held.images for held in reservations), sum(held.money for held in reservations)
         self.add(sql, reserved_images=images, reserved=money)
 
     def allowance(self, budget: Budget, now: float) -> Allowance:
-        """Return what the budget allows at present."""
         limited = budget.max_images is not None or budget.max_cost is not None
         return Allowance(
             budget,
@@ -231,7 +225,7 @@ class BudgetLedger(Part):
     def _change_reservations(self, sql: Sql, like: tuple[str, str], price: int, *, lower: bool = False) -> None:
         """Reserve at least this price for each in-flight image of a model and resolution; with `lower`, at most."""
         of_kind = "SELECT 1 FROM tasks WHERE id = attempts.task AND model = ? AND resolution = ?"
-        locked = self._connection.for_update("attempts")
+        locked = self._connection.dialect.for_update("attempts")
         wrong = sql.execute(
             "SELECT key, reserved_images, reserved FROM attempts WHERE reserved_images > 0"
             f" AND reserved {'>' if lower else '<'} reserved_images * ? AND EXISTS ({of_kind}) ORDER BY key{locked}",
@@ -293,7 +287,7 @@ class BudgetLedger(Part):
             # Lock the rows: another worker may be raising the reservations.
             "SELECT tasks.id, reserved_images, reserved FROM tasks JOIN attempts ON attempts.task = tasks.id"
             f" AND attempts.number = tasks.attempt WHERE tasks.id IN ({marks(tasks)}) ORDER BY attempts.key"
-            f"{self._connection.for_update('attempts')}",
+            f"{self._connection.dialect.for_update('attempts')}",
             [task.id for task in tasks],
         ).fetchall()
         return {row[0]: (int(row[1]), int(row[2])) for row in rows}

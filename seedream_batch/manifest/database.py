@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
 from seedream_batch.manifest.db.connection import Connection, Cursor, Sql, Transaction, insert
@@ -31,10 +32,10 @@ class Database:
         self.id = Facts(connection).get("manifest_id")
 
     def log(self, sql: Sql, events: Sequence[Event]) -> None:
-        """Append events to the log."""
         insert(sql, "events (run, at, task, image, old, new, why)", [(self.run, *event) for event in events])
 
 
+@dataclass(eq=False)
 class Part:
     """A part of a manifest.
 
@@ -42,9 +43,10 @@ class Part:
     transaction of their caller.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._connection = database.connection
+    _database: Database
+
+    def __post_init__(self) -> None:
+        self._connection = self._database.connection
 
     def _group(self) -> Transaction:
         return self._connection.transaction()

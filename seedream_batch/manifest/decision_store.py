@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from seedream_batch.manifest.database import Database, Part
+from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import Sql
 from seedream_batch.manifest.image_store import ACCEPTED_AS_IS, ImageStore
 from seedream_batch.manifest.transitions import TaskTransitions, leaving
@@ -14,13 +15,12 @@ REJECTED = "a person rejected it, and wants another"
 """Reason of a missing image whose file is in `superseded/`, and of its task being planned again."""
 
 
+@dataclass(eq=False)
 class DecisionStore(Part):
     """Transitions that only a person asks for. Reservations of uncertain tasks stay: they may have been charged."""
 
-    def __init__(self, database: Database, transitions: TaskTransitions, images: ImageStore) -> None:
-        super().__init__(database)
-        self._transitions = transitions
-        self._images = images
+    _transitions: TaskTransitions
+    _images: ImageStore
 
     def retry(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Plan failed and lost tasks again, as new attempts with new keys."""

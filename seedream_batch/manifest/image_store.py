@@ -67,7 +67,6 @@ class ImageStore(Part):
     """Images, their files, and uploads."""
 
     def of_task(self, task: int) -> list[ImageRecord]:
-        """Return the images of a task."""
         return read_images(self._connection, 'images WHERE task = ? ORDER BY "index"', (task,))
 
     def delivered(self, task: int) -> int:
@@ -316,7 +315,6 @@ class ImageStore(Part):
         return str(row[0]) if row else None
 
     def uploaded(self, sha256: str, service: str, url: str, expires_at: float) -> None:
-        """Record where a reference image was uploaded."""
         with self._group() as sql:
             sql.execute(
                 "INSERT INTO uploads VALUES (?, ?, ?, ?) ON CONFLICT (sha256, service)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedream_batch.manifest.database import Database, Part
+from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import UNLIMITED, Sql
 from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.rows import read_images, read_tasks
@@ -40,22 +40,14 @@ class Dropped:
     never_sent: int
 
 
+@dataclass(eq=False)
 class MaintenanceStore(Part):
     """Images that were stored, and the tasks they belong to."""
 
-    def __init__(
-        self,
-        database: Database,
-        transitions: TaskTransitions,
-        tasks: TaskStore,
-        images: ImageStore,
-        queue: TaskQueue,
-    ) -> None:
-        super().__init__(database)
-        self._transitions = transitions
-        self._tasks = tasks
-        self._images = images
-        self._queue = queue
+    _transitions: TaskTransitions
+    _tasks: TaskStore
+    _images: ImageStore
+    _queue: TaskQueue
 
     # Verifying stored images
 

@@ -43,7 +43,6 @@ class Manifest:
         self.place = place
         self.connection = connect(place, shared=shared)
         self.name = self.connection.name
-        """The manifest for people."""
         try:
             self._database = database = Database(self.connection)
             self.id = database.id
@@ -69,7 +68,6 @@ class Manifest:
 
     @property
     def run(self) -> int | None:
-        """The run that events are logged for."""
         return self._database.run
 
     def group(self) -> Transaction:
@@ -84,7 +82,6 @@ class Manifest:
             raise _RolledBack
 
     def is_empty(self) -> bool:
-        """Return whether it has neither tasks nor runs."""
         return not self.connection.rows("SELECT 1 FROM tasks UNION ALL SELECT 1 FROM runs LIMIT 1")
 
     def sync_job(self, specs: Iterable[TaskSpec], now: float) -> SyncResult:
@@ -99,5 +96,4 @@ class Manifest:
             return result
 
     def close(self) -> None:
-        """Close the connection."""
         self.connection.close()

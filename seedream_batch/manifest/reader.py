@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Self
 
 from seedream_batch.manifest.answer_store import KeptAnswer, read_answers
@@ -14,7 +12,7 @@ from seedream_batch.manifest.budget_ledger import read_totals
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.db.open import connect
 from seedream_batch.manifest.facts import Facts
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, read_images, read_tasks, task_record
+from seedream_batch.manifest.rows import TASK_COLUMNS, read_images, read_tasks, task_record
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
@@ -30,14 +28,6 @@ _FLAGGED = (
     " UNION SELECT task FROM images WHERE warning != '' AND state = 'stored')"
 )
 """Condition on `tasks`: its result differs from the request."""
-
-
-class Step(StrEnum):
-    """A step of a task that a chart of the run counts."""
-
-    SUBMITTED = "submitted"
-    ENDED = "ended"
-    STORED = "stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +71,6 @@ class RunRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A task for a report: when it ended, and its images with the time of their last change."""
-
-    task: TaskRecord
-    ended_at: float | None
-    images: list[tuple[ImageRecord, float]]
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """An active run on a shared manifest: its start by its own clock, what it owns and what it has done.
 
@@ -115,7 +96,6 @@ class ManifestReader:
         self._connection = connect(place, read_only=True)
         self.facts = Facts(self._connection)
         self.name = self._connection.name
-        """The manifest for people."""
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +104,6 @@ class ManifestReader:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
     def snapshot(self) -> None:
@@ -134,7 +113,6 @@ class ManifestReader:
         self._rows("SELECT 1 FROM facts LIMIT 1")
 
     def last_run(self) -> RunRow | None:
-        """Return the newest run."""
         row = self._connection.row(
             "SELECT id, started_at, ended_at, pid, host, version, service, outcome FROM runs ORDER BY id DESC LIMIT 1"
         )
@@ -216,7 +194,6 @@ class ManifestReader:
         return {(row[0], row[1]): int(row[2]) for row in self._rows("SELECT model, resolution, price FROM prices")}
 
     def totals(self) -> Totals:
-        """Return what was spent and what is reserved."""
         return read_totals(self._connection)
 
     def tasks(self, state: TaskState, limit: int) -> list[TaskRecord]:
@@ -251,7 +228,6 @@ class ManifestReader:
         return read_answers(self._connection, newest_first, (task.id, task.attempt))
 
     def kept_count(self) -> int:
-        """Return the number of stored answers."""
         return int(self._one("SELECT count(*) FROM answers")[0])
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:
@@ -283,45 +259,6 @@ class ManifestReader:
                 for task in page
             ]
         return results
-
-    def wanted_ids(self) -> list[int]:
-        """Return the numbers of all tasks of the job, in its order."""
-        return [row[0] for row in self._rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL ORDER BY ordinal")]
-
-    def shown(self, tasks: Sequence[int]) -> list[Shown]:
-        """Return these tasks (at most a few hundred at a time) with their images, in the given order."""
-        images: dict[int, list[tuple[ImageRecord, float]]] = {}
-        for row in self._rows(
-            f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
-            tasks,
-        ):
-            image = image_record(row[:-1])
-            images.setdefault(image.task, []).append((image, row[-1]))
-        rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks(tasks)})", tasks)
-        by_number = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
-        return [by_number[number] for number in tasks if number in by_number]
-
-    def stretches(self) -> list[tuple[float, float]]:
-        """Return the first and last change of each run that changed anything, in order."""
-        rows = self._rows("SELECT min(at), max(at) FROM events WHERE run IS NOT NULL GROUP BY run ORDER BY min(at)")
-        return [(row[0], row[1]) for row in rows]
-
-    def steps(self) -> Iterator[tuple[float, Step, int]]:
-        """Yield the steps of all tasks from the log, in order: time, step, cost (millionths of a USD)."""
-        costs = {
-            (row[0], row[1]): row[2] for row in self._rows("SELECT task, number, cost FROM attempts WHERE cost != 0")
-        }
-        attempts: Counter[int] = Counter()
-        events = "SELECT at, task, image, old, new FROM events WHERE run IS NOT NULL ORDER BY id"
-        for at, task, image, old, new in self._connection.each(events):
-            if image is not None:
-                if new == ImageState.STORED and old == ImageState.ANNOUNCED:
-                    yield at, Step.STORED, 0
-            elif new == TaskState.SUBMITTING:
-                attempts[task] += 1
-                yield at, Step.SUBMITTED, 0
-            elif old == TaskState.ACCEPTED:
-                yield at, Step.ENDED, costs.get((task, attempts[task]), 0)
 
     def next_expiry(self) -> tuple[float, int] | None:
         """Return when the first link expires (unix seconds), and how many do within an hour of that."""

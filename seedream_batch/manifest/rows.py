@@ -20,8 +20,7 @@ TASK_COLUMNS = _of(
     " task_ids submitted_at deadline cost code reason held updated_at warning",
 )
 IMAGE_COLUMNS = _of(
-    "images",
-    'task "index" state url expires_at path target bytes sha256 width height format tries reason via warning',
+    "images", 'task "index" state url expires_at path target bytes sha256 width height format tries reason via warning'
 )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from seedream_batch.manifest.reader import ManifestReader, RunRow
-from seedream_batch.model.task import ImageState, TaskState
+from seedream_batch.model.locations import Place
+from seedream_batch.model.task import ImageState, TaskState, Totals
 
 MOST_VALUES = 10_000
 """Values of an axis that are distinguished; further ones are not counted."""
@@ -87,15 +88,25 @@ class Pace:
     seconds: float
 
 
-class StatisticsReader(ManifestReader):
-    """A read-only view with counts."""
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tasks and images of a job by state, the number of images it asks for, and their cost."""
 
+    tasks: dict[TaskState, int]
+    images: dict[ImageState, int]
+    wanted: int
+    totals: Totals
+    flagged: int
+    """Tasks whose result differs from the request."""
+
+
+class StatisticsReader(ManifestReader):
     def by_axis(self, axes: Sequence[str]) -> dict[str, AxisCount]:
         """Count the job's tasks by their values on these axes; skips tasks without a value there."""
         counts = {axis: AxisCount() for axis in axes}
         if not axes:
             return counts
-        members = [self._connection.member("cell", axis) for axis in axes]
+        members = [self._connection.dialect.member("cell", axis) for axis in axes]
         columns = ", ".join(column for column, _ in members)
         sql = f"SELECT ordinal, {_PART}, {columns} FROM tasks WHERE ordinal IS NOT NULL"
         counters = list(counts.values())
@@ -117,7 +128,7 @@ class StatisticsReader(ManifestReader):
     def failures(self) -> Iterator[FailureRow]:
         """Yield the job's failed and lost tasks, grouped by code and reason, in the job's order."""
         sql = (
-            f"SELECT state, code, reason, count(*), {self._connection.first_of('paths')}, min(ordinal) AS place"
+            f"SELECT state, code, reason, count(*), {self._connection.dialect.first_of('paths')}, min(ordinal) AS place"
             " FROM tasks WHERE state IN ('failed', 'lost') AND ordinal IS NOT NULL"
             " GROUP BY state, code, reason ORDER BY place"
         )
@@ -127,7 +138,7 @@ class StatisticsReader(ManifestReader):
     def cost_notes(self, limit: int) -> list[CostNote]:
         """Return up to `limit` cost notes, the most expensive first."""
         rows = self._rows(
-            f"SELECT cost_note, count(*), sum(attempts.cost) AS money, {self._connection.first_of('paths')},"
+            f"SELECT cost_note, count(*), sum(attempts.cost) AS money, {self._connection.dialect.first_of('paths')},"
             " min(ordinal) FROM attempts JOIN tasks ON tasks.id = task WHERE cost_note != '' GROUP BY cost_note"
             " ORDER BY money DESC LIMIT ?",
             (limit,),
@@ -161,3 +172,11 @@ class StatisticsReader(ManifestReader):
         if end is None or not count:
             return None
         return Pace(count, max(end - max(run.started_at, end - window), 0.001))
+
+
+def read_counts(manifest: Place) -> Counts:
+    """Read consistent counts, also while a run is active. Raises `ManifestError` and `StorageError`."""
+    with ManifestReader(manifest) as reader:
+        reader.snapshot()
+        wanted, flagged = reader.wanted()[1], reader.flagged_tasks()
+        return Counts(reader.counts(), reader.image_counts(), wanted, reader.totals(), flagged)

@@ -6,10 +6,10 @@ import json
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from seedream_batch.manifest.budget_ledger import BudgetLedger, Reservation
-from seedream_batch.manifest.database import Database, OneByOne, Part
+from seedream_batch.manifest.database import OneByOne, Part
 from seedream_batch.manifest.db.connection import CLOCK, UNLIMITED, Sql, insert, marks
 from seedream_batch.manifest.ownership import Ownership
 from seedream_batch.manifest.rows import TASK_COLUMNS, read_tasks, task_record
@@ -86,26 +86,18 @@ Take = Callable[[str, float, int], SharedRate]
 """Reserves up to a number of slots, given the limiter's state and the time of the workers' shared clock."""
 
 
+@dataclass(eq=False)
 class TaskQueue(Part):
     """The tasks of the job to work on: all of them, or those that `select` chose for this run.
 
     On a shared manifest, a worker works on the tasks that it owns, and takes ownership of free ones.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        transitions: TaskTransitions,
-        tasks: TaskStore,
-        budget: BudgetLedger,
-        ownership: Ownership,
-    ) -> None:
-        super().__init__(database)
-        self._transitions = transitions
-        self._tasks = tasks
-        self._budget = budget
-        self._ownership = ownership
-        self._selects = False
+    _transitions: TaskTransitions
+    _tasks: TaskStore
+    _budget: BudgetLedger
+    _ownership: Ownership
+    _selects: bool = field(default=False, init=False)
 
     # Planned tasks
 
@@ -199,7 +191,7 @@ class TaskQueue(Part):
     def _among(self, numbers: Collection[int] | None) -> tuple[str, tuple[object, ...]]:
         if numbers is None:
             return "", ()
-        condition, value = self._connection.in_list("tasks.id", numbers)
+        condition, value = self._connection.dialect.in_list("tasks.id", numbers)
         return f" AND {condition}", (value,)
 
     # Tasks in flight
@@ -247,7 +239,7 @@ class TaskQueue(Part):
         """
         if self._connection.shared and numbers:
             with self._group() as sql:
-                condition, value = self._connection.in_list("id", numbers)
+                condition, value = self._connection.dialect.in_list("id", numbers)
                 rows = sql.execute(
                     f"UPDATE tasks SET worker = ? WHERE {condition}{self._ownership.free('AND')} RETURNING id",
                     (self._connection.worker, value),
@@ -258,7 +250,7 @@ class TaskQueue(Part):
 
     def release(self, but: Collection[int] = ()) -> set[int]:
         """Release this worker's unfinished tasks, `but` for these; return their numbers."""
-        condition, value = self._connection.in_list("id", but)
+        condition, value = self._connection.dialect.in_list("id", but)
         mine = f"{self._ownership.mine('AND')} AND NOT {condition}"
         with self._group() as sql:
             return {
@@ -274,7 +266,7 @@ class TaskQueue(Part):
 
         Planned tasks count if they are selected, and uncertain ones with `resend` unless they are held.
         """
-        condition, value = self._connection.in_list("tasks.id", but)
+        condition, value = self._connection.dialect.in_list("tasks.id", but)
         in_flight = (
             f"tasks WHERE {_IN_FLIGHT} AND (state = 'accepted' OR (state = 'uncertain' AND held = 0 AND {resend}))"
         )

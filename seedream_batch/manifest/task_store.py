@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
 from seedream_batch.manifest.budget_ledger import BudgetLedger, Settlement
-from seedream_batch.manifest.database import Database, Event, OneByOne, Part, one_row
+from seedream_batch.manifest.database import Event, OneByOne, Part, one_row
 from seedream_batch.manifest.db.connection import Sql, marks
 from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.ownership import Ownership
@@ -72,32 +72,21 @@ _OPEN = (
 CUT_OFF = "the run ended between sending and an answer"
 
 
+@dataclass(eq=False)
 class TaskStore(Part):
     """Tasks, the outcomes of their submissions, and their ends."""
 
-    def __init__(
-        self,
-        database: Database,
-        transitions: TaskTransitions,
-        budget: BudgetLedger,
-        images: ImageStore,
-        answers: AnswerStore,
-        ownership: Ownership,
-    ) -> None:
-        super().__init__(database)
-        self._transitions = transitions
-        self._budget = budget
-        self._images = images
-        self._answers = answers
-        self._ownership = ownership
+    _transitions: TaskTransitions
+    _budget: BudgetLedger
+    _images: ImageStore
+    _answers: AnswerStore
+    _ownership: Ownership
 
     @property
     def times_planned(self) -> int:
-        """A number that grows whenever a task becomes planned again."""
         return self._transitions.times_planned
 
     def get(self, number: int) -> TaskRecord:
-        """Return one task."""
         return self.records([number])[0]
 
     def records(self, numbers: Sequence[int]) -> list[TaskRecord]:
@@ -111,13 +100,11 @@ class TaskStore(Part):
         return read_tasks(self._connection, "tasks WHERE state = ? ORDER BY ordinal IS NULL, ordinal, id", (state,))
 
     def of_job(self, fingerprint: str) -> TaskRecord | None:
-        """Return the job's task with this fingerprint."""
         found = read_tasks(self._connection, "tasks WHERE fingerprint = ? AND ordinal IS NOT NULL", (fingerprint,))
         return found[0] if found else None
 
     def knows_task_id(self, task_id: str) -> bool:
-        """Return whether any attempt has this task id."""
-        elements = self._connection.elements("attempts.task_ids")
+        elements = self._connection.dialect.elements("attempts.task_ids")
         sql = f"SELECT 1 FROM attempts, {elements} WHERE element.value = ? LIMIT 1"
         return self._connection.row(sql, (task_id,)) is not None
 
@@ -139,7 +126,7 @@ class TaskStore(Part):
 
     def unite_accounts(self, accounts: Collection[int], account: int) -> None:
         """Assign the tasks of these accounts to one account."""
-        condition, value = self._connection.in_list("account", accounts)
+        condition, value = self._connection.dialect.in_list("account", accounts)
         with self._group() as sql:
             sql.execute(f"UPDATE tasks SET account = ? WHERE {condition} AND account != ?", (account, value, account))
 
@@ -169,7 +156,7 @@ class TaskStore(Part):
                 row = sql.execute(
                     "SELECT tasks.id, attempts.number = tasks.attempt AND tasks.state IN ('submitting', 'uncertain')"
                     " FROM attempts JOIN tasks ON tasks.id = attempts.task WHERE attempts.key = ?"
-                    f"{self._ownership.free_or_mine('AND')}{self._connection.for_update('tasks')}",
+                    f"{self._ownership.free_or_mine('AND')}{self._connection.dialect.for_update('tasks')}",
                     (answer.key,),
                 ).fetchone()
                 if row is None:
@@ -302,19 +289,6 @@ class TaskStore(Part):
             )
             one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
             self._answers.keep(sql, task, kept, SUBMISSION, now)
-
-    def succeeded(
-        self,
-        task: TaskRecord,
-        images: Sequence[ImageUrl],
-        *,
-        cost: int | None,
-        why: str,
-        now: float,
-        default_expiry: float,
-    ) -> list[ImageRecord]:
-        """Call `succeed_all` for one task."""
-        return self.succeed_all([Delivery(task, images, cost, why, now, default_expiry)])[0].images
 
     def succeed_all(self, deliveries: Sequence[Delivery]) -> list[Delivered]:
         """Record deliveries: store the URLs, and replace the reservations by the real costs.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from seedream_batch.manifest.database import Database, Part
+from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, Sql
 from seedream_batch.manifest.facts import SWEPT, Facts
 from seedream_batch.manifest.task_store import TaskStore
@@ -37,13 +36,12 @@ class Expired:
     in_doubt: int = 0
 
 
+@dataclass(eq=False)
 class WorkerStore(Part):
     """The runs of a manifest, which are workers if it is shared. Leases use the server's clock, which all share."""
 
-    def __init__(self, database: Database, facts: Facts, tasks: TaskStore) -> None:
-        super().__init__(database)
-        self._facts = facts
-        self._tasks = tasks
+    _facts: Facts
+    _tasks: TaskStore
 
     # Runs
 
@@ -136,7 +134,7 @@ class WorkerStore(Part):
                 (self._connection.worker or 0,),
             ).fetchall()
             # Query this after the rows: a worker's session exists before its row does.
-            here = self._connection.present()
+            here = self._connection.workers.present()
             for run, over, gone, pid, of in rows:
                 is_gone = run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))
                 if over or is_gone:
@@ -159,14 +157,14 @@ class WorkerStore(Part):
     def _take_away(self, sql: Sql, run: int, now: float, *, is_gone: bool) -> int | None:
         """Expire a worker; return the number of tasks it was submitting, None if it was not expired."""
         # A worker in the middle of a transaction is alive.
-        if not self._connection.may_expire(run):
+        if not self._connection.workers.may_expire(run):
             return None
         # Another worker may have expired it already, or its last transaction may have renewed the lease.
         row = sql.execute(f"SELECT until < {CLOCK} FROM workers WHERE run = ?", (run,)).fetchone()
         if row is None or not (is_gone or row[0]):
             return None
         # The session of a stopped process would block others with its other locks.
-        self._connection.end_session(run)
+        self._connection.workers.end_session(run)
         self._merge_totals(sql, run)
         sql.execute("UPDATE runs SET ended_at = ?, outcome = ? WHERE id = ? AND ended_at IS NULL", (now, SILENT, run))
         return self._tasks.cut_off(sql, f" AND worker = {int(run)}", now)
@@ -181,18 +179,6 @@ class WorkerStore(Part):
         )
         sql.execute("DELETE FROM lines USING workers WHERE lines.id = workers.line AND run = ?", (run,))
         sql.execute("DELETE FROM workers WHERE run = ?", (run,))
-
-    def lock_startup(self, wait: Callable[[], None]) -> None:
-        """Keep other workers from joining; calls `wait` until the present holder has released the lock."""
-        self._connection.lock_startup(wait)
-
-    def unlock_startup(self) -> None:
-        """Let other workers join."""
-        self._connection.unlock_startup()
-
-    def starting_worker(self) -> tuple[int, bool] | None:
-        """Return the session that holds the startup lock, and whether it is a worker's, which has a lease."""
-        return self._connection.startup_lock_holder()
 
     def others(self) -> list[tuple[int, int, str]]:
         """Return the other workers: number, process id and host."""
@@ -218,12 +204,11 @@ class WorkerStore(Part):
 
     def other_sessions(self) -> bool:
         """Return whether any other worker has a session."""
-        present = self._connection.present()
+        present = self._connection.workers.present()
         return any(run in present for run, _, _ in self.others())
 
 
 def _is_alive(pid: int) -> bool:
-    """Return whether a process exists on this machine."""
     with suppress(PermissionError):
         try:
             os.kill(pid, 0)

@@ -15,8 +15,7 @@ from seedream_batch._version import __version__
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.local_folder import resolved
-from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.reader import Shown
+from seedream_batch.manifest.gallery_reader import GalleryReader, Shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
@@ -68,7 +67,7 @@ def write_gallery(
     folder = resolved(images.spool)
     if resolved(to).is_relative_to(folder) or folder.is_relative_to(resolved(to)):
         raise UsageError(f"{to} is in the folder of the images, or around it: give another folder with --to")
-    with ManifestReader(manifest) as reader, ReportFolder(to) as report:
+    with GalleryReader(manifest) as reader, ReportFolder(to) as report:
         thumbnails = Thumbnails(images, report)
         try:
             records = _Records(report, thumbnails)
@@ -139,7 +138,7 @@ class _Records:
 
 
 def _index(
-    reader: ManifestReader, images: Destination, to: Path, records: _Records, *, running: bool
+    reader: GalleryReader, images: Destination, to: Path, records: _Records, *, running: bool
 ) -> Mapping[str, Json]:
     """Return what the page loads first."""
     totals = reader.totals()

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedream_batch.manifest.reader import Shown
+from seedream_batch.manifest.gallery_reader import Shown
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskState, image_path

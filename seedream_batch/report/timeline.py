@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from seedream_batch.manifest import ManifestReader
-from seedream_batch.manifest.reader import Step
+from seedream_batch.manifest.gallery_reader import GalleryReader, Step
 from seedream_batch.model.document import Json
 
 POINTS = 240
@@ -13,7 +12,7 @@ MOST_STRETCHES = 30
 """Most runs shown side by side; more are shown as one stretch of time with its pauses."""
 
 
-def timeline(reader: ManifestReader) -> list[list[list[Json]]]:
+def timeline(reader: GalleryReader) -> list[list[list[Json]]]:
     """Return the moments of each run that did something.
 
     A moment has unix seconds, and the numbers of submitted, ended and stored, and the cost in USD, up to then.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from crew import Crew
+from crew import Crew, record_delivery
 
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.image_store import Placement, StoredFile
@@ -134,7 +134,9 @@ class Book:
 
     def deliver(self, task, images=1, cost=PRICE, expires=NOW + 86_400):
         urls = [ImageUrl(f"https://img.example.com/{task.id}-{number}", expires) for number in range(images)]
-        return self.manifest.tasks.succeeded(task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600)
+        return record_delivery(
+            self.manifest, task, urls, cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600
+        )
 
     def place_image(self, image, path, stored):
         """The file of an image is about to get its name."""

@@ -128,7 +128,7 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
         return execute("SELECT 1")
 
     connection = manifest.connection
-    own_tasks, broken = connection._take_up, []
+    own_tasks, broken = connection._resume, []
 
     def breaking(raw):
         if len(broken) < 3:
@@ -136,7 +136,7 @@ def test_the_question_outlives_a_line_that_breaks_again(manifest, cut, superuser
             superuser.execute("SELECT pg_terminate_backend(%s, 5000)", [raw.info.backend_pid])
         return own_tasks(raw)
 
-    monkeypatch.setattr(connection, "_take_up", breaking)
+    monkeypatch.setattr(connection, "_resume", breaking)
     once(connection, meet)
     assert done(manifest, add_one) == [1]
     assert manifest.facts.get("count") == "1"

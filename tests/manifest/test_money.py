@@ -1,6 +1,7 @@
 """Keys, reservations and the budget: one key for one request, and never more held and spent than the caps allow."""
 
 import pytest
+from crew import record_delivery
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,8 +21,8 @@ def urls(count):
 
 
 def deliver(book, task, count, cost):
-    return book.manifest.tasks.succeeded(
-        task, urls(count), cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600
+    return record_delivery(
+        book.manifest, task, urls(count), cost=cost, why="completed", now=NOW, default_expiry=NOW + 3600
     )
 
 
@@ -174,7 +175,7 @@ def test_without_a_cost_it_is_the_price_at_which_it_was_bought(book):
 def test_a_link_without_an_expiry_gets_the_usual_one(book):
     task = accept(book, book.claim(book.at(S.PLANNED)).task)
     images = [ImageUrl("https://a", None), ImageUrl("https://b", NOW + 7)]
-    stored = book.manifest.tasks.succeeded(task, images, cost=1, why="w", now=NOW, default_expiry=NOW + 86_400)
+    stored = record_delivery(book.manifest, task, images, cost=1, why="w", now=NOW, default_expiry=NOW + 86_400)
     assert [image.expires_at for image in stored] == [NOW + 86_400, NOW + 7]
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from crew import record_delivery
 from examples import some
 
 from seedream_batch.errors import StaleTransition
@@ -18,7 +19,7 @@ S = TaskState
 
 def deliver(manifest, task):
     urls = [ImageUrl("https://img.example.com/0", None)]
-    manifest.tasks.succeeded(task, urls, cost=1, why="completed", now=NOW, default_expiry=NOW)
+    record_delivery(manifest, task, urls, cost=1, why="completed", now=NOW, default_expiry=NOW)
 
 
 # What each write moves a task to, and the states from which it may.

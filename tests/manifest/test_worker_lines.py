@@ -17,7 +17,7 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first, second = crew(), crew()
     first.queue.due(3, NOW)
     first.connection._raw.close()
-    while second.connection.present() != [second.run]:
+    while second.connection.workers.present() != [second.run]:
         pass
     assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1
     [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
@@ -27,7 +27,7 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
     assert not gone
     first.connection._raw.close()
-    while second.connection.present() != [second.run]:
+    while second.connection.workers.present() != [second.run]:
         pass
     second.workers.send_heartbeat(NOW, "another machine")
     second.connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
@@ -52,24 +52,24 @@ def test_tasks_may_be_made_slowly(crew, spec_of, until, monkeypatch):
 
 def test_whoever_keeps_others_out_does_so_on_a_new_line(crew):
     first, second = crew(), crew()
-    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
     first.connection.reconnect()
     asks = []
 
     def wait():
         asks.append(1)
-        first.workers.unlock_startup()
+        first.connection.workers.unlock_startup()
 
-    second.workers.lock_startup(wait)
+    second.connection.workers.lock_startup(wait)
     assert asks == [1]
 
 
 def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     first, second = crew(), crew()
-    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
-    second.workers.lock_startup(lambda: None)
+    second.connection.workers.lock_startup(lambda: None)
     with pytest.raises(ManifestLocked, match="another worker has begun"):
         first.connection.reconnect()
 
@@ -95,13 +95,13 @@ def test_whether_one_that_begins_is_a_worker(crew):
     beginning = Manifest(crew.place, shared=True)
     session = beginning.connection._raw.info.backend_pid
     try:
-        assert second.workers.starting_worker() is None
-        beginning.workers.lock_startup(lambda: pytest.fail("nobody else does"))
-        assert second.workers.starting_worker() == (session, False)
+        assert second.connection.workers.startup_lock_holder() is None
+        beginning.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+        assert second.connection.workers.startup_lock_holder() == (session, False)
         beginning.workers.begin_run(now=NOW, pid=1, host=HERE, version="1", service="")
-        assert second.workers.starting_worker() == (session, True)
-        beginning.workers.unlock_startup()
-        assert second.workers.starting_worker() is None
+        assert second.connection.workers.startup_lock_holder() == (session, True)
+        beginning.connection.workers.unlock_startup()
+        assert second.connection.workers.startup_lock_holder() is None
     finally:
         beginning.close()
 
@@ -154,7 +154,7 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     worker.connection.sql.execute("SET lock_timeout TO 50")
     burying = crew()
     with burying.group():
-        assert burying.connection.may_expire(worker.run)
+        assert burying.connection.workers.may_expire(worker.run)
         with pytest.raises(Collision):
             worker.queue.due(1, NOW)
         assert not worker.connection.in_transaction
@@ -164,9 +164,9 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
 def test_a_stopped_one_does_not_keep_others_out_for_good(crew):
     """Its lease is over, and its session, with the lock that others wait for, is ended."""
     first, second = crew(), crew()
-    first.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+    first.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     silence(second, first)
-    second.workers.lock_startup(lambda: second.workers.expire(NOW, HERE))
+    second.connection.workers.lock_startup(lambda: second.workers.expire(NOW, HERE))
     assert second.workers.others() == []
 
 

@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from crew import HERE, NOBODY, NOW, comes_back, intents, numbers, silence, waits
+from crew import HERE, NOBODY, NOW, comes_back, intents, numbers, record_delivery, silence, waits
 
 from seedream_batch.errors import ConnectionLost, Fenced, ManifestLocked, StaleTransition
 from seedream_batch.manifest import Manifest
@@ -117,7 +117,7 @@ def test_one_whose_process_is_gone_is_taken_away_at_once_on_its_own_machine(crew
     first.queue.claim(intents(tasks), Budget(), NOW)
     assert len(second.workers.send_heartbeat(NOW, HERE).others) == 1, "its session is there"
     first.close()
-    while second.connection.present() != [second.run]:
+    while second.connection.workers.present() != [second.run]:
         pass
     assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1, (
         "there nothing is known of its process"
@@ -147,7 +147,8 @@ def test_a_new_price_raises_what_others_hold(crew):
     [mine] = first.queue.claim(intents(first.queue.due(1, NOW)), Budget(), NOW).claims
     second.queue.claim(intents(second.queue.due(2, NOW)), Budget(), NOW)
     accepted = first.tasks.accepted(mine.task, ["task_1"], deadline=NOW, why="accepted", now=NOW)
-    first.tasks.succeeded(
+    record_delivery(
+        first,
         accepted,
         [ImageUrl("https://img.example.com/1", None)],
         cost=50_000,
@@ -207,7 +208,7 @@ def test_what_is_freed_is_what_is_held_by_then(crew, until):
     with ThreadPoolExecutor() as threads:
         with first.group():
             links = [ImageUrl("https://img.example.com/1", None)]
-            first.tasks.succeeded(task, links, cost=50_000, why="completed", now=NOW, default_expiry=NOW)
+            record_delivery(first, task, links, cost=50_000, why="completed", now=NOW, default_expiry=NOW)
             given_back = threads.submit(
                 second.tasks.not_executed, theirs.task, why="refused", not_before=0.0, now=NOW
             )  # fmt: skip

@@ -296,7 +296,7 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
     at_work, stopped = Manifest(place, shared=True), Manifest(place, shared=True)
     try:
         at_work.workers.begin_run(now=0.0, pid=os.getpid(), host=platform.node(), version="1", service="")
-        stopped.workers.lock_startup(lambda: pytest.fail("nobody else does"))
+        stopped.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
         monkeypatch.setattr("seedream_batch.engine.startup.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
         assert refused.code == 75, refused

@@ -19,8 +19,8 @@ from seedream_batch.cli.run_report.summary import RunOutcome, is_summary, kind_o
 from seedream_batch.client.secret import known_secrets
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
-from seedream_batch.manifest.counts import Counts, read_counts
 from seedream_batch.manifest.db.open import exists
+from seedream_batch.manifest.statistics import Counts, read_counts
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job, Notify
 

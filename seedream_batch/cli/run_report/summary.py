@@ -12,7 +12,7 @@ from seedream_batch.cli.exit_codes import Exit, meaning
 from seedream_batch.cli.output.console import duration, number, usd
 from seedream_batch.engine.events import StopReason
 from seedream_batch.engine.session import RunResult
-from seedream_batch.manifest.counts import Counts
+from seedream_batch.manifest.statistics import Counts
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, NotifyOn
 from seedream_batch.model.task import ImageState, TaskState

@@ -147,7 +147,7 @@ class SharedCoordinator(Coordinator):
 
     async def unlock_startup(self) -> None:
         """Let other workers join."""
-        await self._writer.do(self._writer.manifest.workers.unlock_startup)
+        await self._writer.do(self._writer.manifest.connection.workers.unlock_startup)
 
     def page_size(self, in_flight: int) -> int:
         """Return how many tasks to take per query: no more than can be started at once."""

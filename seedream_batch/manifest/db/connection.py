@@ -8,7 +8,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from seedream_batch.manifest.db.dialect import Dialect
+
+if TYPE_CHECKING:
+    # It imports psycopg, which is optional.
+    from seedream_batch.manifest.db.postgres_workers import PostgresWorkers
 
 CLOCK = "extract(epoch FROM clock_timestamp())::double precision"
 """The server's time in unix seconds: the one clock that all workers share."""
@@ -62,6 +68,7 @@ class Connection(ABC):
     """The statement that begins a transaction with consistent answers."""
     in_process: bool
     """Whether statements take microseconds, so that an event loop may wait for them; commits may be slow."""
+    dialect = Dialect()
     errors: type[Exception]
     """The base class of the driver's exceptions."""
     guards: type[Exception]
@@ -109,32 +116,12 @@ class Connection(ABC):
         """Continue the numbering of new rows of a table after the existing ones."""
 
     @abstractmethod
-    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
-        """Return a condition, and its value, that a column is one of any number of integers."""
-
-    @abstractmethod
-    def elements(self, column: str) -> str:
-        """Return a `FROM` item for the strings of a JSON list: a table `element` with the column `value`."""
-
-    @abstractmethod
-    def member(self, column: str, name: str) -> tuple[str, object]:
-        """Return an expression, and its value, for a member of a JSON object as JSON text; `null` if missing."""
-
-    @abstractmethod
-    def first_of(self, column: str) -> str:
-        """Return an expression for a column of the first task of a group, in a query with `min(ordinal)`."""
-
-    @abstractmethod
     def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
         """Store a run's selection: the tasks it may buy, their positions, and whether they are planned."""
 
     @abstractmethod
     def selection(self, run: int | None, *, waiting: bool) -> str:
         """Return a `FROM` item for the selection as a table `chosen`; with `waiting`, sent tasks may be left out."""
-
-    def for_update(self, table: str) -> str:  # noqa: ARG002 - there is nobody else
-        """Return a suffix for a query that locks the rows it finds in a table until the transaction ends."""
-        return ""
 
     def take_time(self) -> None:  # noqa: B027 - what may take its time anyway
         """Allow long pauses between the statements of the present transaction."""
@@ -155,28 +142,9 @@ class Connection(ABC):
         """Make the run a worker, from the commit of the present transaction on."""
         raise AssertionError(f"{self.name} is worked on by one run at a time, and not by {run} and others")
 
-    def present(self) -> list[int]:
-        """Return the workers that have a session."""
-        raise AssertionError(f"{self.name} has no workers")
-
-    def startup_lock_holder(self) -> tuple[int, bool] | None:
-        """Return the session that holds the startup lock, and whether it is a worker's."""
-        raise AssertionError(f"{self.name} has no workers")
-
-    def may_expire(self, run: int) -> bool:
-        """Return whether a worker is in no transaction; it can then begin none before this one ends."""
-        raise AssertionError(f"{self.name} has no workers, and not {run}")
-
-    def end_session(self, run: int) -> None:
-        """Terminate the session of a worker, if there is one."""
-        raise AssertionError(f"{self.name} has no workers, and not {run}")
-
-    def lock_startup(self, wait: Callable[[], None]) -> None:
-        """Keep other workers from joining; calls `wait` until the present holder has released the lock."""
-        raise AssertionError(f"{self.name} has no workers to call {wait} for")
-
-    def unlock_startup(self) -> None:
-        """Let other workers join."""
+    @property
+    def workers(self) -> PostgresWorkers:
+        """The workers that share the manifest; only if it `has_workers`."""
         raise AssertionError(f"{self.name} has no workers")
 
     def commit(self) -> None:
@@ -188,7 +156,7 @@ class Connection(ABC):
 
         Raises `ConnectionLost` if it fails, and `ManifestLocked` if somebody else has had the manifest.
         """
-        raise AssertionError(f"{self.name} has no line to lose")
+        raise AssertionError(f"{self.name} has no connection to lose")
 
     @abstractmethod
     def check_in_place(self) -> None:

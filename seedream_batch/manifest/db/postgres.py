@@ -7,7 +7,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -16,33 +16,28 @@ import psycopg
 from psycopg import sql as composed
 from psycopg.pq import TransactionStatus
 
-from seedream_batch.errors import (
-    Collision,
-    ConnectionLost,
-    Fenced,
-    ManifestError,
-    ManifestLocked,
-    StorageError,
-)
+from seedream_batch.errors import Collision, ConnectionLost, Fenced, ManifestError, ManifestLocked, StorageError
 from seedream_batch.manifest.db import postgres_locks as locks
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, PATIENCE, Connection, Cursor
+from seedream_batch.manifest.db.dialect import PostgresDialect
 from seedream_batch.manifest.db.postgres_schema import VERSION, Raw, check_version, migrate
 from seedream_batch.manifest.db.postgres_session import connected, first_line_of
+from seedream_batch.manifest.db.postgres_workers import PostgresWorkers
 from seedream_batch.model.locations import Server
 
 # Its warnings about lost connections would go to standard error, where the events are printed.
 logging.getLogger("psycopg").setLevel(logging.CRITICAL)
 
-LINE_PATIENCE = 300.0
+RECONNECT_FOR = 300.0
 """Seconds that a run waits for a lost database before it gives up."""
 
 _FULL = "53"
 """Class of PostgreSQL's errors for exhausted resources: disk, memory, connections."""
 
-_GONE = ("08", "57P")
+_LOST = ("08", "57P")
 """Classes of errors for lost connections, and for servers that stop or start."""
 
-_BROKEN_OFF = ("40001", "40P01", "55P03")
+_COLLISIONS = ("40001", "40P01", "55P03")
 """Errors of a transaction that the server aborted because of another one, or that waited too long."""
 
 STOPPED = 3.0
@@ -68,6 +63,7 @@ class PostgresConnection(Connection):
     # READ WRITE, because some reads need a temporary table.
     snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ WRITE"
     in_process = False
+    dialect = PostgresDialect()
     errors = psycopg.Error
     guards = psycopg.IntegrityError
     has_workers = True
@@ -77,19 +73,19 @@ class PostgresConnection(Connection):
         self._server = server
         self.shared = shared
         self._read_only = read_only
-        self._hurried = threading.Event()
+        self._aborted = threading.Event()
         self._changes = self._changes_before = 0
         self._named = 0
         self._backend: locks.Backend = (0, None)
         self._line = 0
         """The number of this connection among all that ever wrote the manifest."""
-        self._unclear = ""
+        self._unconfirmed = ""
         """The mark of a transaction whose commit was not answered."""
         self._lost_at: float | None = None
         """When the connection was lost, until the next commit."""
         self._losses = 0
-        self._keeps_others_out = False
-        self._barred: ManifestLocked | None = None
+        self._workers = PostgresWorkers(server, lambda: self._raw, self.translated_errors)
+        self._refusal: ManifestLocked | None = None
         """Why this connection must no longer write."""
         super().__init__(server.name)
         self._raw = connected(server)
@@ -103,7 +99,7 @@ class PostgresConnection(Connection):
                 if not read_only:
                     self._hold(self._raw)
                     migrate(self._raw, server.schema, self.name)
-                self._settle(self._raw)
+                self._apply_settings(self._raw)
                 if not read_only:
                     self._begin_session()
         except BaseException:
@@ -113,14 +109,12 @@ class PostgresConnection(Connection):
     # Statements
 
     def execute(self, sql: str, values: Sequence[object] = (), /) -> Cursor:
-        """Execute a statement."""
         cursor = self._raw.execute(_translated(sql), [_clean(value) for value in values])
         if not (cursor.statusmessage or "").startswith("SELECT"):
             self._changes += max(cursor.rowcount, 0)
         return cursor
 
     def executemany(self, sql: str, values: Iterable[Sequence[object]], /) -> Cursor:
-        """Execute a statement once for each row of values."""
         cursor = self._raw.cursor()
         cursor.executemany(_translated(sql), ([_clean(value) for value in row] for row in values))
         self._changes += max(cursor.rowcount, 0)
@@ -182,30 +176,9 @@ class PostgresConnection(Connection):
         )
         self.worker = run
 
-    def present(self) -> list[int]:
-        with self.translated_errors():
-            return locks.present(self._raw, self._server)
-
-    def end_session(self, run: int) -> None:
-        locks.end_session(self._raw, self._server, run)
-
-    def may_expire(self, run: int) -> bool:
-        return locks.may_expire(self._raw, self._server, run)
-
-    def lock_startup(self, wait: Callable[[], None]) -> None:
-        with self.translated_errors():
-            while not locks.try_joining(self._raw, self._server):
-                wait()
-        self._keeps_others_out = True
-
-    def startup_lock_holder(self) -> tuple[int, bool] | None:
-        with self.translated_errors():
-            return locks.startup_lock_holder(self._raw, self._server)
-
-    def unlock_startup(self) -> None:
-        with self.translated_errors():
-            locks.drop_joining(self._raw, self._server)
-        self._keeps_others_out = False
+    @property
+    def workers(self) -> PostgresWorkers:
+        return self._workers
 
     def commit(self) -> None:
         if self._changes != self._changes_before:
@@ -213,15 +186,15 @@ class PostgresConnection(Connection):
             mark = secrets.token_hex(8)
             self._raw.execute("UPDATE lines SET mark = %s WHERE id = %s", [mark, self._line])
             # Until the commit is answered, only the mark tells whether it is durable.
-            self._unclear = mark
+            self._unconfirmed = mark
         try:
             self._raw.execute("COMMIT")
         except psycopg.Error as error:
             if not isinstance(self.translate_error(error), ConnectionLost):
                 # The server answered: it was not committed.
-                self._unclear = ""
+                self._unconfirmed = ""
             raise
-        self._unclear = ""
+        self._unconfirmed = ""
         self._changes_before = self._changes
         self._lost_at, self._losses = None, 0
 
@@ -231,8 +204,8 @@ class PostgresConnection(Connection):
         Raises `ConnectionLost` if the server does not come back in time, and `ManifestLocked`, from then on every time,
         if somebody else has had the manifest meanwhile.
         """
-        if self._barred is not None:
-            raise self._barred
+        if self._refusal is not None:
+            raise self._refusal
         if self._lost_at is None:
             self._lost_at = time.monotonic()
         with suppress(psycopg.Error):
@@ -241,23 +214,22 @@ class PostgresConnection(Connection):
             # Back off if the last connection did not last until a commit.
             pause = min(0.05 * 2**self._losses, 5.0) if self._losses else 0.0
             self._losses += 1
-            if self._hurried.wait(pause) or time.monotonic() - self._lost_at > LINE_PATIENCE:
+            if self._aborted.wait(pause) or time.monotonic() - self._lost_at > RECONNECT_FOR:
                 raise ConnectionLost(f"{self.name} does not answer")
             try:
-                return self._take_up(connected(self._server))
+                return self._resume(connected(self._server))
             except ManifestLocked as error:
-                self._barred = error
+                self._refusal = error
                 raise
             except (ConnectionLost, psycopg.Error):
                 continue
 
-    def _take_up(self, raw: Raw) -> bool:
+    def _resume(self, raw: Raw) -> bool:
         """Continue on a new connection once it has the locks; return whether the unclear commit is durable."""
         try:
-            self._settle(raw)
+            self._apply_settings(raw)
             self._hold(raw, own=self._backend)
-            if self._keeps_others_out:
-                locks.take_joining(raw, self._server)
+            self._workers.retake_startup_lock(raw)
             # After that lock: whoever has expired this worker must not see it reappear.
             if self.worker is not None:
                 locks.hold_worker(raw, self._server, self.worker)
@@ -270,16 +242,16 @@ class PostgresConnection(Connection):
         if newest is None or newest[0] != self._line:
             if self.worker is not None:
                 # It is no longer a worker, but the connection can still be used to report what it knows.
-                self._go_on_with(raw)
+                self._switch_to(raw)
                 raise self._fenced()
             raw.close()
-            raise ManifestLocked(f"another run has had {self.name} while the line to it was gone; run again")
-        self._go_on_with(raw)
-        durable = self._unclear != "" and newest[1] == self._unclear
-        self._unclear = ""
+            raise ManifestLocked(f"another run has had {self.name} while the connection to it was lost; run again")
+        self._switch_to(raw)
+        durable = self._unconfirmed != "" and newest[1] == self._unconfirmed
+        self._unconfirmed = ""
         return durable
 
-    def _go_on_with(self, raw: Raw) -> None:
+    def _switch_to(self, raw: Raw) -> None:
         self._raw = raw
         self._backend = locks.backend(raw)
         self.in_part = self.broken = False
@@ -294,7 +266,7 @@ class PostgresConnection(Connection):
         pass  # the server answers for its files
 
     def abort_retries(self) -> None:
-        self._hurried.set()
+        self._aborted.set()
 
     # The PostgreSQL dialect
 
@@ -311,9 +283,9 @@ class PostgresConnection(Connection):
         text = first_line_of(error) or type(error).__name__
         kind: type[Exception] = StorageError if state.startswith(_FULL) else ManifestError
         lost = self._raw.closed or self._raw.broken
-        if lost or state.startswith(_GONE) or (not state and isinstance(error, psycopg.OperationalError)):
+        if lost or state.startswith(_LOST) or (not state and isinstance(error, psycopg.OperationalError)):
             kind = ConnectionLost
-        elif state in _BROKEN_OFF:
+        elif state in _COLLISIONS:
             kind = Collision
         return kind(f"{self.name}: {text}")
 
@@ -334,18 +306,6 @@ class PostgresConnection(Connection):
         sequence = "pg_get_serial_sequence(?, 'id')"
         self.rows(f"SELECT setval({sequence}, coalesce(({largest}), 1), ({largest}) IS NOT NULL)", (table,))
 
-    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
-        return f"{column} = ANY(?)", sorted(numbers)
-
-    def elements(self, column: str) -> str:
-        return f"json_array_elements_text({_without_nul(column)}::json) AS element(value)"
-
-    def member(self, column: str, name: str) -> tuple[str, object]:
-        return f"coalesce(({_without_nul(column)}::json -> ?::text)::text, 'null')", name
-
-    def first_of(self, column: str) -> str:
-        return f"(array_agg({column} ORDER BY ordinal))[1]"
-
     def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:
         # Delete the selections of ended runs.
         self.execute("DELETE FROM choices WHERE run NOT IN (SELECT run FROM workers)")
@@ -357,16 +317,12 @@ class PostgresConnection(Connection):
     def selection(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
-    def for_update(self, table: str) -> str:
-        # NO KEY, so that rows which only refer to these are not blocked.
-        return f" FOR NO KEY UPDATE OF {table}"
-
     def take_time(self) -> None:
         # Keep a limit: a process stopped meanwhile would block the start of others forever.
         self._raw.execute(f"SET LOCAL idle_in_transaction_session_timeout TO {round(LEASE * 1000)}")
 
     def wait_for_lock(self, seconds: float = PATIENCE) -> None:
-        pass  # statements run on a thread, which may wait for the lock timeout of `_settle`
+        pass  # statements run on a thread, which may wait for the lock timeout of `_apply_settings`
 
     def close(self) -> None:
         # Release locks explicitly: ending the session takes the server a moment, and the next command may be near.
@@ -376,7 +332,7 @@ class PostgresConnection(Connection):
 
     # The session
 
-    def _settle(self, raw: Raw) -> None:
+    def _apply_settings(self, raw: Raw) -> None:
         """Apply the settings of a new connection, whatever the defaults of server and user are."""
         raw.execute(composed.SQL("SET search_path TO {}").format(composed.Identifier(self._server.schema)))
         # An intent must survive a power failure of the server.
@@ -404,12 +360,7 @@ class PostgresConnection(Connection):
         self._line = 0 if row is None else int(row[0])
 
     def _hold(self, raw: Raw, *, own: locks.Backend | None = None) -> None:
-        locks.hold(raw, self._server, shared=self.shared, pause=self._hurried.wait, own=own)
-
-
-def _without_nul(column: str) -> str:
-    """Return a column of JSON without NUL, which PostgreSQL's JSON cannot represent; for reading only."""
-    return f"replace({column}, '\\u0000', '\\ufffd')"
+        locks.hold(raw, self._server, shared=self.shared, pause=self._aborted.wait, own=own)
 
 
 @lru_cache(maxsize=1024)

@@ -20,16 +20,8 @@ PATIENCE = 1.0
 
 _STEP = PATIENCE / 20
 
-_MANIFEST = 0x5EED_BA7C & 0x7FFF_FFFF
+MANIFEST = 0x5EED_BA7C & 0x7FFF_FFFF
 """First key of the locks of whoever writes a manifest."""
-
-_JOINING = _MANIFEST + 1
-"""First key of the startup lock, held while a manifest is synchronised with its job."""
-
-_NUMBERED = """
-FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 AND classid::bigint = %s
-AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-"""
 
 _END_OWN = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = %s AND backend_start = %s
@@ -39,7 +31,8 @@ Backend = tuple[int, object]
 """A session of the server: its process id and start time."""
 
 
-def _name(server: Server) -> int:
+def key_of(server: Server) -> int:
+    """Return the second key of the locks of a manifest."""
     return zlib.crc32(server.schema.encode()) & 0x7FFF_FFFF
 
 
@@ -54,10 +47,10 @@ def hold(
     # The server may not have noticed yet that an earlier run has ended or was killed.
     begun = time.monotonic()
     deadline = begun + PATIENCE
-    ask = "SELECT pg_try_advisory_lock_shared(%s, %s)" if shared else "SELECT pg_try_advisory_lock(%s, %s)"
+    lock = "SELECT pg_try_advisory_lock_shared(%s, %s)" if shared else "SELECT pg_try_advisory_lock(%s, %s)"
     while True:
         ending = own is not None and bool(raw.execute(_END_OWN, own).fetchall())
-        if not ending and _true(raw, ask, [_MANIFEST, _name(server)]):
+        if not ending and ask(raw, lock, [MANIFEST, key_of(server)]):
             return
         if ending:
             deadline = min(time.monotonic(), begun + 9 * PATIENCE) + PATIENCE
@@ -66,39 +59,9 @@ def hold(
         pause(_STEP)
 
 
-def try_joining(raw: Raw, server: Server) -> bool:
-    """Try to take the startup lock; return whether it worked."""
-    return _true(raw, "SELECT pg_try_advisory_lock(%s, %s)", [_JOINING, _name(server)])
-
-
-def take_joining(raw: Raw, server: Server) -> None:
-    """Take the startup lock again after a lost connection. Raises `ManifestLocked`."""
-    if not try_joining(raw, server):
-        raise ManifestLocked(f"another worker has begun on {server.name} while the line to it was gone; run again")
-
-
-def startup_lock_holder(raw: Raw, server: Server) -> tuple[int, bool] | None:
-    """Return the session that holds the startup lock, and whether it is that of a worker in the table."""
-    row = raw.execute(
-        "SELECT pid, EXISTS (SELECT 1 FROM pg_locks AS own WHERE own.pid = joining.pid AND own.granted"
-        " AND own.locktype = 'advisory' AND own.objsubid = 1 AND own.database = joining.database"
-        " AND own.classid::bigint = %s AND own.objid::bigint IN (SELECT run FROM workers))"
-        " FROM pg_locks AS joining WHERE locktype = 'advisory' AND granted AND objsubid = 2"
-        " AND classid::bigint = %s AND objid::bigint = %s"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-        [_name(server), _JOINING, _name(server)],
-    ).fetchone()
-    return None if row is None else (row[0], row[1])
-
-
-def drop_joining(raw: Raw, server: Server) -> None:
-    """Release the startup lock."""
-    raw.execute("SELECT pg_advisory_unlock(%s, %s)", [_JOINING, _name(server)])
-
-
 def hold_worker(raw: Raw, server: Server, run: int) -> None:
     """Take the lock by which others see that a worker's session exists."""
-    raw.execute("SELECT pg_advisory_lock(%s)", [_name(server) << 32 | run])
+    raw.execute("SELECT pg_advisory_lock(%s)", [key_of(server) << 32 | run])
 
 
 def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
@@ -107,7 +70,7 @@ def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
     Locking the row would also work, but turn every transaction into a write. Sends one message, as it is needed often.
     """
     cursor = raw.execute(
-        f"BEGIN; SELECT pg_advisory_xact_lock_shared({_name(server)}, {int(run)});"
+        f"BEGIN; SELECT pg_advisory_xact_lock_shared({key_of(server)}, {int(run)});"
         f" SELECT EXISTS (SELECT 1 FROM workers WHERE run = {int(run)})"
     )
     while cursor.nextset():
@@ -116,43 +79,23 @@ def begin_as_worker(raw: Raw, server: Server, run: int) -> bool:
     return row is not None and bool(row[0])
 
 
-def may_expire(raw: Raw, server: Server, run: int) -> bool:
-    """Return whether a worker is in no transaction; it can then begin none before this transaction ends."""
-    return _true(raw, "SELECT pg_try_advisory_xact_lock(%s, %s)", [_name(server), run])
-
-
-def end_session(raw: Raw, server: Server, run: int) -> None:
-    """Terminate the session that holds a worker's lock, if it exists and belongs to this user."""
-    raw.execute(
-        "SELECT pg_terminate_backend(pid)" + _NUMBERED + " AND objid::bigint = %s"
-        " AND pid IN (SELECT pid FROM pg_stat_activity WHERE usename = current_user)",
-        [_name(server), run],
-    )  # fmt: skip
-
-
-def present(raw: Raw, server: Server) -> list[int]:
-    """Return the workers with a session."""
-    return [row[0] for row in raw.execute("SELECT objid::bigint" + _NUMBERED, [_name(server)]).fetchall()]
-
-
 def is_held(raw: Raw, server: Server) -> bool:
     """Return whether anybody holds the manifest right now."""
-    return _true(
+    return ask(
         raw,
         "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s"
         " AND objsubid = 2 AND granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))",
-        [_MANIFEST, _name(server)],
+        [MANIFEST, key_of(server)],
     )
 
 
 def backend(raw: Raw) -> Backend:
-    """Return this session, for `hold`."""
     row = raw.execute("SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").fetchone()
     return (0, None) if row is None else (row[0], row[1])
 
 
-def _true(raw: Raw, query: str, values: list[Any]) -> bool:
+def ask(raw: Raw, query: str, values: list[Any]) -> bool:
     row = raw.execute(query, values).fetchone()
     return row is not None and bool(row[0])
 

@@ -71,11 +71,7 @@ _ACCOUNT = """
 ALTER TABLE workers ADD COLUMN account BIGINT;  -- NULL: it asks the service nothing
 """
 
-MIGRATIONS = (
-    FIRST.format(**DIALECT) + _CONNECTIONS,
-    _WORKERS,
-    ANSWERS_AND_CHARGES.format(**DIALECT) + _ACCOUNT,
-)
+MIGRATIONS = (FIRST.format(**DIALECT) + _CONNECTIONS, _WORKERS, ANSWERS_AND_CHARGES.format(**DIALECT) + _ACCOUNT)
 """`MIGRATIONS[i]` migrates from version i to i + 1."""
 
 VERSION = len(MIGRATIONS)

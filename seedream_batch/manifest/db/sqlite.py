@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -119,19 +118,6 @@ class SqliteConnection(Connection):
 
     def number_on(self, table: str) -> None:
         pass  # the next number is one more than the largest
-
-    def in_list(self, column: str, numbers: Collection[int]) -> tuple[str, object]:
-        return f"{column} IN (SELECT value FROM json_each(?))", json.dumps(sorted(numbers))
-
-    def elements(self, column: str) -> str:
-        return f"json_each({column}) AS element"
-
-    def member(self, column: str, name: str) -> tuple[str, object]:
-        # SQLite parses an object once for all of its members, in a fifth of Python's time.
-        return f"json_quote(json_extract({column}, ?))", f'$."{name}"'
-
-    def first_of(self, column: str) -> str:
-        return column  # with min(), SQLite takes a bare column from the row with the smallest value
 
     def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:  # noqa: ARG002 - one a connection
         for statement in _CHOSEN:
