@@ -34,7 +34,8 @@ class Reply:
     """Interim answers before the real one."""
     framing: str = "length"
     """How the end of the body is marked: length, chunked, both, close, extensions, trailer."""
-    length: int | None = None
+    surplus: int = 0
+    """Bytes that Content-Length announces and that never come."""
     """The length to declare instead of the real one."""
     keep: int | None = None
     """Bytes of the body that are sent before the connection is closed."""
@@ -79,8 +80,8 @@ class Reply:
                 lines.append(f"Content-Length: {len(body)}")
             body = _chunks(body, self.framing)
         elif self.framing == "length" and "content-length" not in names:
-            lines.append(f"Content-Length: {len(body) if self.length is None else self.length}")
-        close = self.framing in {"close", "both"} or self.keep is not None or self.length is not None
+            lines.append(f"Content-Length: {len(body) + self.surplus}")
+        close = self.framing in {"close", "both"} or self.keep is not None or self.surplus > 0
         if close:
             lines.append("Connection: close")
         head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
@@ -212,7 +213,7 @@ def _reset(reply: Reply, about: About) -> None:
 
 
 def _too_long(reply: Reply, _: About) -> None:
-    reply.length = len(reply.body) + 7
+    reply.surplus = 7
 
 
 _several(
