@@ -36,7 +36,6 @@ class Reply:
     """How the end of the body is marked: length, chunked, both, close, extensions, trailer."""
     surplus: int = 0
     """Bytes that Content-Length announces and that never come."""
-    """The length to declare instead of the real one."""
     keep: int | None = None
     """Bytes of the body that are sent before the connection is closed."""
     reset: bool = False
