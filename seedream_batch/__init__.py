@@ -6,7 +6,7 @@
     print(plan(job).to_buy)
     result = run(job)
 
-What goes wrong is told with the errors of `seedream_batch.errors`.
+What goes wrong is raised as the errors of `seedream_batch.errors`.
 """
 
 import importlib

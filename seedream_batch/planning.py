@@ -107,7 +107,7 @@ def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
         return "not made yet"
     lacking = next((image for image in images if image.state in NOT_THERE), None)
     if lacking is not None:
-        return f"to be made anew, as decided: image {lacking.state}"
+        return f"to be generated again, as decided: image {lacking.state}"
     if known.reason == PRUNED:
         return f"made before; {PRUNED}"
     return f"failed {known.failures} x, to be tried again" if known.failures else "not executed the last time"

@@ -168,7 +168,7 @@ def test_each_state_of_the_images(images, action, why):
 
 def test_what_is_to_be_made_anew_says_so():
     images = [STORED[0], image(2, ImageState.MISSING, "panda/1-2.jpg", "gone")]
-    told = Decision(Action.SUBMIT, "to be made anew, as decided: image missing", **BUY)
+    told = Decision(Action.SUBMIT, "to be generated again, as decided: image missing", **BUY)
     assert decided(record(TaskState.PLANNED, attempt=1), images) == told
     assert decided(record(TaskState.PLANNED, attempt=2, failures=1), images) == told
 

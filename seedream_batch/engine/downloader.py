@@ -182,7 +182,7 @@ class Downloader:
         return result
 
     async def _why_flagged(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> str:
-        """Return why a complete image is not what was requested; empty if it is, as far as can be told."""
+        """Return why a complete image is not what was requested; empty if it is, as far as can be judged."""
         file = result.file
         if file is None:
             raise AssertionError("a whole download has a file")

@@ -48,7 +48,7 @@ _STEP = 0.2
 """Seconds between two checks whether this worker may join."""
 
 _WARN_AFTER = 2.0
-"""Seconds of waiting after which the user is told why."""
+"""Seconds of waiting after which a warning says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _is_first(manifest: Manifest, report: Callable[[str], None]) -> bool:
 
 
 class _Waiting:
-    """Waits for other workers; the user is told why, once."""
+    """Waits for other workers; a warning says why, once."""
 
     def __init__(self, manifest: Manifest, report: Callable[[str], None]) -> None:
         self._manifest = manifest

@@ -301,7 +301,7 @@ class ObjectStore(Destination):
         text = str(error)
         code = re.search(r"<Code>([^<]{1,100})</Code>", text)
         if "NoSuchBucket" in text or "ContainerNotFound" in text:
-            return f"{self.store.url}: there is no bucket {self.store.bucket}; make it, or mend output.dir"
+            return f"{self.store.url}: there is no bucket {self.store.bucket}; create it, or correct output.dir"
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
             why = f" ({code[1]})" if code else ""
             return f"{where}: the store refuses the credentials, or what they may do{why}; see AWS_PROFILE and AWS_*"

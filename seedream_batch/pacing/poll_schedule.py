@@ -158,9 +158,9 @@ class TaskPoller:
         self._last = age
         self._learnt.times.reached(self, age)
 
-    def ended(self, age: float, told: float | None = None, *, failed: bool = False) -> None:
-        """Record that a poll at this age found the task ended; `told` is the duration the service reports, if any."""
-        likely = (self._last + age) / 2 if told is None else told
+    def ended(self, age: float, took: float | None = None, *, failed: bool = False) -> None:
+        """Record that a poll at this age found the task ended; `took` is the duration the service reports, if any."""
+        likely = (self._last + age) / 2 if took is None else took
         self.close()
         self._learnt.ended(min(max(likely, self._last), age), failed=failed)
 

@@ -25,7 +25,7 @@ class Axes:
             for name, value in (*cell.items(), *([] if SAMPLE in cell else [(SAMPLE, sample)]))
         }
 
-    def told(self) -> list[dict[str, Json]]:
+    def as_json(self) -> list[dict[str, Json]]:
         """Return the axes in order of appearance, each with the labels of its values."""
         return [{"name": clean(name), "values": list(labels)} for name, labels in self._labels.items()]
 

@@ -27,7 +27,7 @@ ADVICE = {
     Kind.MODERATION: "change the prompt: the same one would be refused again",
     Kind.BLOCKED: "a firewall or a rule of the account turned this one away: change its words, or ask the service; then"
     " `retry`",
-    Kind.REFUSED: "the service does not take this request: mend what it names in the job file, then `validate`",
+    Kind.REFUSED: "the service does not take this request: correct what it names in the job file, then `validate`",
     Kind.SERVICE: "`retry` plans it again: the service failed, which may pass",
     Kind.LOST: "each run polls it for 7 days, for free, and a larger `run.task_timeout` gives it more time; `retry`"
     " polls it, too, and pays for it again only if the service does not have it",

@@ -35,7 +35,7 @@ PAGE = 250
 GRID_CHUNK = 2000
 """Tasks per file of the grid."""
 
-Chooses = Callable[[str], bool]
+PathFilter = Callable[[str], bool]
 """Returns whether a cell (JSON text) is shown."""
 
 
@@ -55,7 +55,7 @@ def write_gallery(
     images: Destination,
     to: Path,
     *,
-    chooses: Chooses,
+    chooses: PathFilter,
     running: bool,
     progress: Callable[[int, int], None],
 ) -> Gallery:
@@ -150,7 +150,7 @@ def _index(
         "images": _link(images.spool, to) if images.link is None else images.link,
         "elsewhere": images.link is not None,
         "running": running,
-        "axes": records.axes.told(),
+        "axes": records.axes.as_json(),
         "tasks": records.tasks,
         "cells": len(records.cells),
         "states": dict(records.states),

@@ -273,8 +273,8 @@ def _translated(error: BaseException, line: int | None, values: Mapping[str, Any
 
 
 def _undefined(error: UndefinedLookup, line: int | None, values: Mapping[str, Any]) -> TemplateError:
-    if error.told is not None:
-        return TemplateError(error.told, line)
+    if error.hint is not None:
+        return TemplateError(error.hint, line)
     name = str(error.name)[:60]
     if error.owner is missing:
         known = [key for key in values if key not in GLOBALS and key != BUDGET]

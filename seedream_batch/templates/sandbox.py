@@ -46,7 +46,7 @@ class UndefinedLookup(UndefinedError):
         super().__init__(hint or message)
         self.owner = owner
         self.name = name
-        self.told = hint
+        self.hint = hint
 
 
 class Undefined(StrictUndefined):

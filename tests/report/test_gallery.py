@@ -311,7 +311,7 @@ def test_values_that_look_alike_stay_apart():
     assert axes.add({"a": {"id": "x", "n": 1}}, 1) == {0: 0, 1: 0}
     assert axes.add({"a": {"id": "x", "n": 2}}, 1) == {0: 1, 1: 0}
     assert axes.add({"b": 1}, 2) == {2: 0, 1: 1}
-    assert axes.told() == [
+    assert axes.as_json() == [
         {"name": "a", "values": ["x", "x (2)"]},
         {"name": "sample", "values": ["1", "2"]},
         {"name": "b", "values": ["1"]},

@@ -331,7 +331,7 @@ def test_a_page_that_was_written_anew_says_so(look, postcards, tmp_path):
         path.unlink()
     tile(page, "panda, 1:1, 2K").click()
     page.locator("#detail-facts p").wait_for()
-    assert "the gallery was written anew. Reload the page." in page.locator("#detail-facts").inner_text()
+    assert "the gallery was written again. Reload the page." in page.locator("#detail-facts").inner_text()
 
 
 # How it looks

@@ -52,7 +52,7 @@ def test_a_task_id_that_was_found(doubtful):
 def test_forget_buys_again_and_says_so(doubtful):
     done = doubtful.call("resolve", "--forget")
     assert done.code == 0
-    assert "buys them anew" in " ".join(done.out.split())
+    assert "buys them again" in " ".join(done.out.split())
     assert doubtful.run().code == 0
     assert len(doubtful.charges()) == 8
     # What is in doubt stays held: it may have been paid.

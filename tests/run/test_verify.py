@@ -285,7 +285,7 @@ def test_what_no_link_gives_is_listed_and_priced(made):
     done = made.call("verify")
     assert done.code == 3, done
     told = words(done.out)
-    assert "2 images cannot be had again; making them anew would cost about 0.07 USD" in told
+    assert "2 images cannot be downloaded again; generating them again would cost about 0.07 USD" in told
     assert f"`seedream-batch retry {made.job} --missing`" in told
     assert "the service gives no link any more" in told
     found = json.loads(made.call("verify", "--json").out)
@@ -430,7 +430,7 @@ def test_retry_of_what_is_missing_pays_again(made):
     done = made.call("retry", "--missing")
     assert "1 task planned again, 1 image to be paid for" in words(done.out)
     shown = made.call("plan").out
-    assert "to be made anew, as decided: image missing" in words(shown)
+    assert "to be generated again, as decided: image missing" in words(shown)
     assert "1 image for about 0.035 USD" in words(shown)
     made.emulator.set_faults([])
     done = made.run()
@@ -467,7 +467,7 @@ def test_of_three_images_the_two_that_are_there_stay(series):
     gives_no_links(series)
     (series.out / "calm-2.jpg").unlink()
     shown = words(series.call("verify").out)
-    assert "1 image cannot be had again; making them anew would cost about 0.105 USD" in shown
+    assert "1 image cannot be downloaded again; generating them again would cost about 0.105 USD" in shown
     assert "3 images to be paid for" in words(series.call("retry", "--missing").out)
     series.emulator.set_faults([])
     assert series.run().code == 0

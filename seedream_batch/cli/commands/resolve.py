@@ -92,7 +92,7 @@ def command(
         task = decide.identify_task(target, chooses, task_id)
         show_chosen([task], "identified", f"{next_run} polls it", none)
     elif what == "forget":
-        show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them anew", none)
+        show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them again", none)
     elif what == "accept":
         show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "there is no flagged result")
     elif what == "lost":

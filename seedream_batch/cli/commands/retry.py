@@ -34,11 +34,11 @@ The next run submits them, as new attempts that are paid for as such. What moder
 again: change the prompt instead.
 
 --missing pays again for images that were delivered once: those that are missing, expired or rejected, and that no link
-gives any more, as `seedream-batch verify` found. A task of several images is made anew whole; of its images, those
-that are stored stay as they are.
+gives any more, as `seedream-batch verify` found. A task of several images is generated again as a whole;
+those of its images that are stored stay as they are.
 
 --choice pays again for the images that were rejected in the gallery (`seedream-batch report`), as its exported file
-says. Their files go to superseded/ and stay there. Images that were made anew since are left alone.
+says. Their files go to superseded/ and stay there. Images that were generated again since are left alone.
 
 --flagged pays again for tasks whose result is not what was requested: images lacking, of another ratio or size, or the
 same as another one. All files of such a task go to superseded/. Tasks of which images are lacking are polled first,
@@ -48,14 +48,14 @@ as lost tasks are: images that the service has by now are fetched, and not bough
 @click.command("retry", epilog=_EPILOG)
 @JOB
 @SELECT
-@click.option("--missing", is_flag=True, help="Make those anew whose images are not there and cannot be had again.")
+@click.option("--missing", is_flag=True, help="Generate images again that are missing and cannot be downloaded again.")
 @click.option(
     "--choice",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Make those anew whose images were rejected in the gallery; FILE is the choice that it exports.",
+    help="Generate images again that were rejected in the gallery; FILE is the choice that it exports.",
 )
-@click.option("--flagged", is_flag=True, help="Make those anew whose result is not what was requested.")
+@click.option("--flagged", is_flag=True, help="Generate results again that are not what was requested.")
 @click.option("--no-poll", is_flag=True, help="Do not poll lost or incomplete tasks first: they may be paid for twice.")
 @SAME_ACCOUNT
 @EMULATE

@@ -18,8 +18,8 @@ Examples:
   seedream-batch verify jobs/quickstart.yaml --select subject=fox --json | jq .not_there
 
 Looks at each stored image: whether it is there, its size, its SHA-256, its pixels. What is not there is asked for
-again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is told and never
-touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
+again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is reported and
+never touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
 
 Tasks that were completed with too few images are polled: what the service has added since then is fetched, too.
 

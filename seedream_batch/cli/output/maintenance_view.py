@@ -80,12 +80,12 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
         lines.append(f"{number(lacking.waiting, 'image')} could not be fetched now: verify again, or run.")
     if lacking.lost.images:
         lines.append(
-            f"{number(lacking.lost.images, 'image')} cannot be had again; making them anew would cost about"
+            f"{number(lacking.lost.images, 'image')} cannot be downloaded again; generating them again would cost about"
             f" {usd(lacking.lost.cost)}: `seedream-batch retry {path} --missing`"
         )
     replanned = sum(task.state is not TaskState.SUCCEEDED for _, task in lacking.images)
     if replanned:
-        lines.append(f"`seedream-batch run {path}` makes those anew that are planned again.")
+        lines.append(f"`seedream-batch run {path}` generates those that are planned again.")
     return lines
 
 

@@ -152,7 +152,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
     if result.stop_reason is StopReason.BUDGET:
         lines.append("Raise the budget in the job file to go on.")
     if result.stop_reason is StopReason.STORAGE:
-        lines.append("Once that is mended, run again: it goes on where it stopped.")
+        lines.append("Correct that, then run again: it continues where it stopped.")
     if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
         lines.append("Run again: it goes on where it stopped.")
     return lines

@@ -185,7 +185,7 @@ CREATE INDEX images_sha256 ON images (sha256) WHERE state = 'stored';
 CREATE INDEX attempts_task_ids ON attempts {hash}(task_ids);
 
 -- Files that came back kept their old place though the job had another one by then: as if their path had changed since,
--- the next run aims them anew.
+-- the next run gives them new paths.
 UPDATE tasks SET paths = paths || ' ' WHERE id IN (SELECT task FROM events WHERE old = 'missing' AND new = 'stored');
 
 ALTER TABLE attempts ADD COLUMN kind TEXT NOT NULL DEFAULT '';         -- what requests of the same price have in common

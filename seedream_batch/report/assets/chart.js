@@ -111,12 +111,12 @@
     }
     const [time, submitted, ended, stored, cost] = runs[runs.length - 1][runs[runs.length - 1].length - 1];
     const when = `In ${words.count(runs.length, 'run')} until ${words.time(time)}`;
-    const told = `${when}: ${submitted} submitted, ${ended} ended, ${stored} stored, ${words.usd(cost)}.`;
+    const summary = `${when}: ${submitted} submitted, ${ended} ended, ${stored} stored, ${words.usd(cost)}.`;
     body.replaceChildren(
-      el('p', null, `${told} Pauses between the runs are left out.`),
+      el('p', null, `${summary} Pauses between the runs are left out.`),
       el('p', { class: 'chart-title' }, 'Tasks submitted and ended, images stored'),
       legend(),
-      plot(runs, wide, COUNTS.map((name, at) => [name, at + 1]), 260, (value) => String(Math.round(value)), told),
+      plot(runs, wide, COUNTS.map((name, at) => [name, at + 1]), 260, (value) => String(Math.round(value)), summary),
       el('p', { class: 'chart-title' }, 'Cost in USD'),
       plot(runs, wide, [['cost', 4]], 160, (value) => value.toFixed(2), `It cost ${words.usd(cost)} in all.`),
       el('p', { class: 'chart-title' }, 'In figures'),

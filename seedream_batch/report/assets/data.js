@@ -17,7 +17,7 @@
       };
       script.onerror = () => {
         script.remove();
-        failed(new Error(`${name} is not there any more: the gallery was written anew. Reload the page.`));
+        failed(new Error(`${name} is not there any more: the gallery was written again. Reload the page.`));
       };
       document.head.append(script);
     });

@@ -62,7 +62,7 @@
   function fill(record) {
     const file = record.files.find((one) => one.index === item.index);
     const state = words.state(item.state);
-    const told = item.reason || record.reason;
+    const reason = item.reason || record.reason;
     facts.replaceChildren(
       heading('Prompt', item.task.prompt),
       el('p', { class: 'prompt' }, item.task.prompt),
@@ -71,7 +71,7 @@
         'dl',
         { class: 'rows' },
         ...row('State', el('span', { class: state.kind }, `${state.sign} ${state.word}`)),
-        ...(told ? row('Reason', told) : []),
+        ...(reason ? row('Reason', reason) : []),
         ...(record.code ? row('Code', record.code) : []),
         ...data.telling.flatMap((axis) => row(data.job.axes[axis].name, data.word(axis, data.value(axis, item)))),
         ...record.ids.flatMap((id) => row('Task id', el('code', null, id), id)),

@@ -13,7 +13,7 @@
       onchange: () => {
         if (input.checked) facet.picked.add(value);
         else facet.picked.delete(value);
-        told();
+        showCount();
         changed();
       },
     });
@@ -22,7 +22,7 @@
 
   let facets = [];
 
-  function told() {
+  function showCount() {
     const picked = facets.reduce((sum, facet) => sum + facet.picked.size, 0);
     button.textContent = picked ? `Filter (${picked})` : 'Filter';
   }
@@ -50,7 +50,7 @@
       ...facets.map((facet) => fieldset(facet, items, changed)),
       el('button', { type: 'button', class: 'reset', onclick: () => seedream.filters.reset() }, 'Show all'),
     );
-    told();
+    showCount();
   }
 
   seedream.filters = {

@@ -91,7 +91,7 @@
   async function start() {
     const job = data.job;
     if (!job) {
-      byId('shown').textContent = 'data/index.js is missing: write the gallery anew.';
+      byId('shown').textContent = 'data/index.js is missing: write the gallery again.';
       return;
     }
     marks.open(job);

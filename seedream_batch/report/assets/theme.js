@@ -14,7 +14,7 @@
     }
   }
 
-  function told() {
+  function showTheme() {
     const now = root.dataset.theme || (dark.matches ? 'dark' : 'light');
     button.textContent = now === 'dark' ? 'Light' : 'Dark';
     return now;
@@ -22,11 +22,11 @@
 
   const chosen = stored();
   if (chosen) root.dataset.theme = chosen;
-  told();
-  dark.addEventListener('change', told);
+  showTheme();
+  dark.addEventListener('change', showTheme);
   button.addEventListener('click', () => {
-    root.dataset.theme = told() === 'dark' ? 'light' : 'dark';
-    told();
+    root.dataset.theme = showTheme() === 'dark' ? 'light' : 'dark';
+    showTheme();
     try {
       localStorage.setItem(NAME, root.dataset.theme);
     } catch {

@@ -40,7 +40,7 @@
   }
 
   // What those hear who do not see the tile.
-  function told(item, labels) {
+  function description(item, labels) {
     const mark = { keep: ', kept', reject: ', rejected' }[marks.of(item)] || '';
     const reason = item.reason ? `: ${item.reason}` : '';
     const state = item.state === 'stored' ? '' : `, ${words.state(item.state).word}${reason}`;
@@ -61,7 +61,7 @@
         type: 'button',
         class: `tile ${marks.of(item)}`,
         tabIndex: -1,
-        'aria-label': told(item, labels),
+        'aria-label': description(item, labels),
         'data-id': item.id,
       },
       frame,

@@ -1,6 +1,6 @@
 'use strict';
 {
-  // What a state is called here, and how grave it is. The sign stands beside the word, so that no state is told by its
+  // What a state is called here, and how grave it is. The sign stands beside the word, so that no state is shown by its
   // colour alone.
   const states = {
     stored: { word: 'stored', kind: 'good', sign: '✓' },
