@@ -6,6 +6,7 @@ around the JSON, several documents in one body, a body that was cut off, undocum
 
 from __future__ import annotations
 
+import ast
 import base64
 import codecs
 import html
@@ -133,7 +134,9 @@ def documents(answer: Answer) -> Documents:
     try:
         whole: Json = json.loads(text, strict=False)
     except (ValueError, RecursionError):
-        pass
+        almost = _almost_json(stripped[:SCANNED])
+        if almost is not None:
+            return Documents((almost,), text=text)
     else:
         if answer.whole or isinstance(whole, dict | list):
             return Documents((inner(whole),), clean=answer.whole, text=text)
@@ -148,6 +151,32 @@ def documents(answer: Answer) -> Documents:
     return Documents(found, text=text)
 
 
+def _almost_json(text: str) -> dict[str, Json] | list[Json] | None:
+    """Return the document in JSON with comments or commas at the end, or in the notation of Python; None for others."""
+    if text[:1] not in {"{", "["}:
+        return None
+    # Twice, since a comment may follow a comma.
+    plain_json = _EXTRAS.sub(r"\1", _EXTRAS.sub(r"\1", text))
+    for read, form in ((json.loads, plain_json), (ast.literal_eval, text if "': " in text else "")):
+        try:
+            value = read(form)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        # Python has objects that JSON does not have.
+        if isinstance(value, dict | list) and (json_value := _as_json(value)) is not None:
+            return json_value
+    return None
+
+
+def _as_json(value: dict[str, Json] | list[Json]) -> dict[str, Json] | list[Json] | None:
+    try:
+        again: dict[str, Json] | list[Json] = json.loads(json.dumps(value))
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return again
+
+
+_EXTRAS = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])|/\*.*?\*/|//[^\n]*', re.DOTALL)
 _HTML = re.compile(r"(?i)<(?:!doctype|html|head|body|script|title|div|h1|p)\b")
 _TAGS = re.compile(r"(?is)<(script|style|title)\b.*?(?:</\1\s*>|\Z)|<[^>]*>")
 

@@ -156,7 +156,8 @@ def _refusal(status: int, fault: Fault, *, page: bool) -> Submitted | None:
     certain = status in _NOT_EXECUTED or status == 404
     if status in {400, 403, 404, 500, 503} and is_no_model(fault.code, fault.message, certain=certain):
         return Submitted.NO_MODEL
-    if status in {400, 403} and not page and is_too_fast(fault.code, fault.message):
+    overloaded = status == 529 and "overloaded" in f"{fault.type} {fault.message}".lower()
+    if overloaded or (status in {400, 403} and not page and is_too_fast(fault.code, fault.message)):
         return Submitted.RATE_LIMITED
     if status in _REFUSED_BY_HTTP or (status == 403 and page):
         return Submitted.BLOCKED

@@ -48,7 +48,7 @@ _TOO_LITTLE = r"""
     | (?:quota|balance|credit)s?_?(?:exceeded|exhausted|insufficient|not_enough)
     | (?:余额|餘額|額度|额度|配额|点数|點數|积分|積分)(?:不足|不够|不夠|已用完|已耗尽|已用尽) | 欠费 | 欠費
     | (?:spend(?:ing)?|budget|credit|monthly|daily)[ ](?:limit|cap)\b | arrear(?:s|age)\b
-    | overdue[ ](?:balance|payment|bill|invoice) | account[ _-]?overdue
+    | overdue[ ](?:balance|payment|bill|invoice) | account[ _-]?overdue | set_?limit_?exceeded
     | budget\W(?:\w+\W){0,3}?exceeded | exceeded_?budget | budget_exceeded
     | (?:消费|消費|支出|用量)(?:限额|上限)
     """

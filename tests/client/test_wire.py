@@ -583,11 +583,26 @@ def test_an_id_at_the_end_of_what_was_cut_may_not_be_whole(text):
         assert ids == (("task_01AB",) if text[:cut].partition("task_01AB")[2] else ())
 
 
-@pytest.mark.parametrize("way", ["page", "base64"])
-def test_a_task_document_in_a_page_or_as_a_file(way):
-    text = json.dumps(images({"url": A}))
-    body = f"<html><pre>{text}</pre></html>".encode() if way == "page" else base64.b64encode(text.encode())
-    assert [image.url for image in polled(body).images] == [A]
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: f"<html><pre>{text}</pre></html>",
+        lambda text: base64.b64encode(text.encode()).decode(),
+        lambda text: repr({**json.loads(text), "ok": True, "nothing": None}),
+        lambda text: text[:-1] + ", }",
+        lambda text: text[:-1] + ', "log": ["a,]", "//",], /* odd\n */ } // end',
+    ],
+)
+def test_a_task_document_in_a_page_as_a_file_or_in_almost_json(form):
+    poll = polled(form(json.dumps(images({"url": A}))).encode())
+    assert [image.url for image in poll.images] == [A]
+
+
+@pytest.mark.parametrize(
+    "body", [b"{'a': {1, 2}}", b"{'a': b'x'}", b"{'a': __import__('os')}", b"{'a': " + b"[" * 10**5]
+)
+def test_what_only_python_can_say_is_no_document(body):
+    assert wire.parse(answer(body)) is None
 
 
 DATA = "data:image/png;base64,iVBORw0KGgo="
@@ -771,6 +786,9 @@ def test_a_bare_id_in_an_envelope(document, ids):
         (400, {"error": {"message": "The model does not support size 9:21"}}, Submitted.REFUSED),
         (400, {"error": {"message": "n is not supported by this model"}}, Submitted.REFUSED),
         (503, {"error": {"message": "model is currently unavailable"}}, Submitted.UNKNOWN),
+        (503, {"error": {"message": "overloaded"}}, Submitted.UNKNOWN),
+        (529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, Submitted.RATE_LIMITED),
+        (429, {"error": {"code": "SetLimitExceeded", "message": "limit reached"}}, Submitted.UNPAID),
     ],
 )  # fmt: skip
 def test_more_refusals_that_were_not_executed(status, document, kind):
