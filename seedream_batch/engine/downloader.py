@@ -200,7 +200,8 @@ class Downloader:
             if len(references) < len(urls):
                 # The ratio may follow a reference whose size is not known.
                 references = []
-        return wrong_picture(task.size, task.resolution, file.width, file.height, references)
+        width, height = (file.height, file.width) if file.turned else (file.width, file.height)
+        return wrong_picture(task.size, task.resolution, width, height, references)
 
     async def _fresh_link(self, task: TaskRecord, image: ImageRecord) -> ImageUrl | None:
         """Return the image's current link, if the service lists as many links as it delivered images.
@@ -301,7 +302,9 @@ class Downloader:
             await asyncio.to_thread(folder.discard, path)
             text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
             return _DownloadResult(Fetched.BROKEN, text, bad=True, stands_in=True)
-        file = StoredFile(temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format)
+        file = StoredFile(
+            temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format, picture.turned
+        )
         return _DownloadResult(Fetched.WHOLE, temp_path=path, file=file, picture=picture)
 
     async def _store(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> bool:

@@ -7,8 +7,12 @@ import re
 import threading
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FORMATS = {
     "JPEG": ("jpg", "image/jpeg"),
@@ -46,11 +50,15 @@ class NoPicture(BadPicture):
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """The properties of an image; `format` is one of `FORMATS`, sizes in pixels."""
+    """The properties of an image; `format` is one of `FORMATS`, sizes in pixels.
+
+    With `turned`, programs show it turned by a quarter, since its Exif says so.
+    """
 
     format: str
     width: int
     height: int
+    turned: bool = field(default=False, compare=False)
 
     @property
     def extension(self) -> str:
@@ -83,7 +91,7 @@ def inspect(
             with Image.open(io.BytesIO(data), formats=formats) as image:
                 # Cameras store several JPEGs in one file, an MPO; the first one is the image.
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
-                picture = Picture(kind, image.width, image.height)
+                picture = Picture(kind, image.width, image.height, turned=_is_turned(image))
                 _bounded(picture, data, max_pixels)
                 _long_enough(picture, data)
                 if decode and picture.format == "PNG":
@@ -136,6 +144,18 @@ def _without_notes(data: bytes) -> bytes:
             raise BadPicture(f"is damaged: the checksum of its {kind.decode()} chunk is wrong")
         at = end
     return b"".join([*parts, data[at:]])
+
+
+def _is_turned(image: Image) -> bool:
+    if "exif" not in image.info:
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION) in {5, 6, 7, 8}
+    except Exception:  # noqa: BLE001 - whatever a decoder makes of such bytes, the image itself may be good
+        return False
+
+
+_ORIENTATION = 0x0112
 
 
 def _long_enough(picture: Picture, data: bytes) -> None:

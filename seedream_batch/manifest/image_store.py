@@ -16,13 +16,14 @@ from seedream_batch.model.task import IMAGE_EDGES, SAME_BYTES, ImageRecord, Imag
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """The properties of a verified file."""
+    """The properties of a verified file; if `turned`, programs show it turned by a quarter."""
 
     bytes: int
     sha256: str
     width: int
     height: int
     format: str
+    turned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,17 @@ def test_sizes(size, kind):
     assert inspect(saved(noise(*size), kind)) == Picture(kind, *size)
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_images_that_programs_show_turned(kind):
+    for orientation in range(10):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        picture = inspect(saved(noise(40, 30), kind, exif=exif))
+        assert (picture.width, picture.height, picture.turned) == (40, 30, orientation in {5, 6, 7, 8})
+    damaged = saved(noise(40, 30), kind, exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\1" * 9)
+    assert not inspect(damaged).turned
+
+
 def test_a_picture_at_full_size():
     data = saved(Image.new("RGB", (6198, 2656), (200, 30, 30)), "JPEG")
     assert inspect(data) == Picture("JPEG", 6198, 2656)
