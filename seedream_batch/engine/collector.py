@@ -190,7 +190,7 @@ class Collector:
         Raise `RunStopped`.
         """
         context = self._context
-        if await context.writer.do(context.manifest.tasks.is_anothers, task):
+        if await context.writer.do(context.manifest.tasks.is_of_other_account, task):
             # The service would answer this account that there is no such task.
             return
         poll = await self.clear_answer(task)

@@ -25,7 +25,7 @@ from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.async_writer import repeated
 from seedream_batch.manifest.facts import ACCOUNT, ENTERED
 from seedream_batch.manifest.rescue_log import orphaned_logs
-from seedream_batch.manifest.run_lock import folder_of, run_lock
+from seedream_batch.manifest.run_lock import lock_for_workers, run_lock
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import Server
 
@@ -76,7 +76,7 @@ def lock_output_folder(stack: ExitStack, manifest: Manifest, job: Job) -> None:
     """Lock the output folder against users of another manifest on a server. Raise `ManifestLocked` or `UsageError`."""
     check_same_folder(manifest, job)
     if isinstance(job.manifest, Server):
-        stack.enter_context(folder_of(job.output_dir, manifest.id, manifest.name))
+        stack.enter_context(lock_for_workers(job.output_dir, manifest.id, manifest.name))
 
 
 def check_same_store(manifest: Manifest, job: Job) -> None:
@@ -138,7 +138,7 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
     if tasks or at_work:
         same = {account, *tasks, *at_work}
         account = min(at_work or tasks)
-        manifest.tasks.unite_accounts(same, account)
+        manifest.tasks.merge_accounts(same, account)
         keys = {hashed: account if number in same else number for hashed, number in keys.items()}
     keys[own] = account
     now = " ".join([salt, *(f"{hashed}={number}" for hashed, number in keys.items())])

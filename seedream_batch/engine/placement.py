@@ -73,7 +73,7 @@ async def _move_home(context: RunContext, image: ImageRecord, target: str) -> bo
         return False
     if place == target:
         # Whoever edited the path may have moved the file as well.
-        return await context.writer.do(context.manifest.upkeep.take_back, image, target, context.clock.unix())
+        return await context.writer.do(context.manifest.upkeep.restore, image, target, context.clock.unix())
     owner = await context.writer.do(context.manifest.images.owner, target)
     if owner is not None:
         await _step_aside(context, *owner)
@@ -92,9 +92,7 @@ async def _restore_missing(context: RunContext) -> None:
                 # The file cannot be read, so it stays missing; `verify` reports why.
                 continue
             if place is not None:
-                restored += await context.writer.do(
-                    context.manifest.upkeep.take_back, image, place, context.clock.unix()
-                )
+                restored += await context.writer.do(context.manifest.upkeep.restore, image, place, context.clock.unix())
         after = (page[-1].task, page[-1].index)
     if restored:
         await context.writer.do(context.manifest.upkeep.restore_complete, context.clock.unix())
@@ -217,7 +215,7 @@ async def step_aside_earlier(context: RunContext, path: str) -> bool:
         aside = f"{stem}-{number}{suffix}"
     if image.state is ImageState.MISSING:
         # The image is found again; a task that was planned again only for it is complete.
-        await context.writer.do(context.manifest.upkeep.take_back, image, path, context.clock.unix())
+        await context.writer.do(context.manifest.upkeep.restore, image, path, context.clock.unix())
         await context.writer.do(context.manifest.upkeep.restore_complete, context.clock.unix())
         restored = (await context.writer.do(context.manifest.images.of_task, image.task))[image.index - 1]
         return await _relocate(context, restored, aside, restored.target)

@@ -30,7 +30,7 @@ from seedream_batch.errors import Fenced, ManifestError, StorageError, UsageErro
 from seedream_batch.files.open_destination import destination
 from seedream_batch.manifest import Manifest, ManifestReader
 from seedream_batch.manifest.async_writer import ManifestWriter, repeated
-from seedream_batch.manifest.maintenance_store import Lost
+from seedream_batch.manifest.maintenance_store import Unrecoverable
 from seedream_batch.manifest.run_lock import run_lock
 from seedream_batch.manifest.sync_job import SyncResult
 from seedream_batch.model.job import MICRO, Job, Reference
@@ -52,7 +52,7 @@ class NotThere:
     """The images with their tasks: all, or the first ones, as requested."""
     waiting: int
     """Images with a link, to be downloaded."""
-    lost: Lost
+    lost: Unrecoverable
     """Images without a usable link."""
 
 
@@ -268,7 +268,7 @@ class RunSession:
                 signal=self._signal,
                 verified=context.record.verified if context else Verified(),
                 not_there=NotThere(
-                    *manifest.upkeep.not_there(work.named), manifest.upkeep.waiting(), manifest.upkeep.unrecoverable()
+                    *manifest.upkeep.not_stored(work.named), manifest.upkeep.waiting(), manifest.upkeep.unrecoverable()
                 )
                 if isinstance(work, Verify)
                 else None,

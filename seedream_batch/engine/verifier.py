@@ -44,7 +44,7 @@ async def verify(
     await verifier.check()
     since = context.clock.unix() - KNOWN_FOR
     short = set(await context.writer.do(context.manifest.queue.short_of_images, since) if ask else ())
-    for number in sorted(short.union(await context.writer.do(context.manifest.upkeep.wanting))):
+    for number in sorted(short.union(await context.writer.do(context.manifest.upkeep.incomplete))):
         task = await context.writer.do(context.manifest.tasks.get, number)
         await start(task, verifier.have_again(task, short=number in short))
 
@@ -96,7 +96,7 @@ class _Verifier:
         if place is not None:
             if not missing and place == image.path:
                 verified.whole += 1
-            elif await context.writer.do(context.manifest.upkeep.take_back, image, place, context.clock.unix()):
+            elif await context.writer.do(context.manifest.upkeep.restore, image, place, context.clock.unix()):
                 verified.whole += 1
                 verified.came_back += missing
             return
@@ -108,7 +108,7 @@ class _Verifier:
         elif why != image.reason and (image.url or result.there):
             # Without a link, the stored reason is the service's answer, and stays.
             await context.writer.do(
-                context.manifest.images.remark, image, why, context.clock.unix(), link=bool(image.url)
+                context.manifest.images.update_reason, image, why, context.clock.unix(), link=bool(image.url)
             )
 
     async def have_again(self, task: TaskRecord, *, short: bool) -> None:
@@ -130,7 +130,7 @@ class _Verifier:
         if not self._asks:
             context.record.verified.to_ask += len(wanted)
             return
-        anothers = await context.writer.do(context.manifest.tasks.is_anothers, task)
+        anothers = await context.writer.do(context.manifest.tasks.is_of_other_account, task)
         if wanted and anothers:
             self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
         elif wanted:
@@ -157,7 +157,7 @@ class _Verifier:
                 if link is not None and _is_new(image, link, now):
                     manifest.images.renew_link(image, link, default_expiry=now + DEFAULT_LINK_LIFETIME, now=now)
                 elif image.state is ImageState.MISSING:
-                    manifest.images.remark(image, NO_LINK, now, link=False)
+                    manifest.images.update_reason(image, NO_LINK, now, link=False)
 
         await context.writer.do(note)
 

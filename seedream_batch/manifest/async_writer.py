@@ -147,7 +147,7 @@ class ManifestWriter:
             return
         self._start([self._calls.popleft() for _ in range(min(len(self._calls), self._most))])
 
-    def _start(self, batch: list[_Call], *, apart: bool = False) -> None:
+    def _start(self, batch: list[_Call], *, one_by_one: bool = False) -> None:
         if self._connection.in_process and all(call.reads for call in batch):
             self._end(batch, self._read(batch), None)
             return
@@ -166,15 +166,15 @@ class ManifestWriter:
             except ManifestBusy:
                 # Another program has locked the file.
                 def begun(sql: Sql | None, error: BaseException | None) -> None:
-                    self._begun(batch, transaction, sql, error, apart=apart)
+                    self._begun(batch, transaction, sql, error, one_by_one=one_by_one)
 
                 self._on_thread(lambda: self._begin_later(transaction), begun)
             except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
-                self._begun(batch, transaction, None, error, apart=apart)
+                self._begun(batch, transaction, None, error, one_by_one=one_by_one)
             else:
-                self._begun(batch, transaction, sql, None, apart=apart)
+                self._begun(batch, transaction, sql, None, one_by_one=one_by_one)
         except BaseException:
-            self._break_off()
+            self._abort()
             raise
 
     def _begin_later(self, transaction: Transaction) -> Sql:
@@ -185,7 +185,13 @@ class ManifestWriter:
             self._connection.wait_for_lock(0)
 
     def _begun(
-        self, batch: list[_Call], transaction: Transaction, sql: Sql | None, error: BaseException | None, *, apart: bool
+        self,
+        batch: list[_Call],
+        transaction: Transaction,
+        sql: Sql | None,
+        error: BaseException | None,
+        *,
+        one_by_one: bool,
     ) -> None:
         """Run the calls, and have them committed."""
         if sql is None:
@@ -193,19 +199,19 @@ class ManifestWriter:
             return
         before = self._connection.changes
         try:
-            outcomes = self._apart(batch) if apart else self._together(batch)
+            outcomes = self._one_by_one(batch) if one_by_one else self._together(batch)
         except _CallFailed as failure:
-            error = _taken_back(transaction, failure)
+            error = _rolled_back(transaction, failure)
             if error is failure:
-                self._start(batch, apart=True)
+                self._start(batch, one_by_one=True)
             else:
                 self._end(batch, [], error)
             return
         except Exception as failure:  # noqa: BLE001 - it is not swallowed: every caller gets it
-            self._end(batch, [], _taken_back(transaction, failure))
+            self._end(batch, [], _rolled_back(transaction, failure))
             return
         except BaseException:
-            self._break_off()
+            self._abort()
             raise
         if self._connection.changes == before:
             # Nothing has changed, so there is no sync to wait for.
@@ -214,7 +220,7 @@ class ManifestWriter:
         try:
             self._on_thread(lambda: _committed(transaction), lambda failure, _: self._end(batch, outcomes, failure))
         except RuntimeError as failure:
-            self._end(batch, [], _taken_back(transaction, failure))
+            self._end(batch, [], _rolled_back(transaction, failure))
 
     def _on_thread(self, work: Callable[[], Any], then: Callable[[Any, BaseException | None], None]) -> None:
         """Run `work` on the thread; `then` gets its result and error, back in the loop."""
@@ -231,20 +237,20 @@ class ManifestWriter:
 
     def _end(self, batch: list[_Call], outcomes: list[_Outcome], error: BaseException | None) -> None:
         """Return the outcomes, or the error to all callers, and continue after their next calls."""
-        _give(outcomes if error is None else [(call.future, None, error) for call in batch])
+        _resolve(outcomes if error is None else [(call.future, None, error) for call in batch])
         self._loop.call_soon(self._next)
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
         """Run a whole transaction on the thread; repeat it if it was aborted or the connection was lost."""
-        reported = apart = False
+        reported = one_by_one = False
         collisions = 0
         while True:
             outcomes: list[_Outcome] | None = None
             try:
                 with self._connection.transaction():
-                    outcomes = self._apart(batch) if apart else self._together(batch)
+                    outcomes = self._one_by_one(batch) if one_by_one else self._together(batch)
             except _CallFailed:
-                apart = True
+                one_by_one = True
             except Collision:
                 # The server let the other transaction continue.
                 collisions += 1
@@ -262,7 +268,7 @@ class ManifestWriter:
     def _together(self, batch: list[_Call]) -> list[_Outcome]:
         """Make all calls, or raise `_CallFailed` if one of them fails."""
         try:
-            with self._connection.one_part():
+            with self._connection.without_savepoints():
                 return self._grouped(batch, self._check_transaction)
         except StorageError:
             raise
@@ -276,7 +282,7 @@ class ManifestWriter:
         except Exception:  # noqa: BLE001 - whoever made the call that failed gets the error below
             return [self._outcome(call) for call in batch]
         except BaseException:
-            self._break_off()
+            self._abort()
             raise
 
     def _grouped(self, batch: list[_Call], check: Callable[[], None]) -> list[_Outcome]:
@@ -291,7 +297,7 @@ class ManifestWriter:
             check()
         return outcomes
 
-    def _apart(self, batch: list[_Call]) -> list[_Outcome]:
+    def _one_by_one(self, batch: list[_Call]) -> list[_Outcome]:
         """Make the calls one by one, each with the savepoint that it is rolled back to if it fails."""
         outcomes: list[_Outcome] = []
         for call in batch:
@@ -315,7 +321,7 @@ class ManifestWriter:
         if not self._connection.in_transaction:
             raise StorageError(f"{self.manifest.name}: the transaction was lost")
 
-    def _break_off(self) -> None:
+    def _abort(self) -> None:
         """Stop: an open transaction ends with the connection and is not committed."""
         self._closed = self._broken = True
         self._idle.set()
@@ -330,7 +336,7 @@ def _committed(transaction: Transaction) -> BaseException | None:
     return None
 
 
-def _taken_back(transaction: Transaction, failure: Exception) -> BaseException:
+def _rolled_back(transaction: Transaction, failure: Exception) -> BaseException:
     """Roll back because of a failure; return it as an error of the manifest."""
     try:
         transaction.__exit__(type(failure), failure, failure.__traceback__)
@@ -339,7 +345,7 @@ def _taken_back(transaction: Transaction, failure: Exception) -> BaseException:
     return failure
 
 
-def _give(outcomes: list[_Outcome]) -> None:
+def _resolve(outcomes: list[_Outcome]) -> None:
     for future, result, error in outcomes:
         if future.cancelled():
             continue

@@ -54,7 +54,7 @@ def copy_manifest(source: Place, target: Place) -> int:
                 for table in TABLES:
                     copy_table(old, new, table)
                 for table in _NUMBERED:
-                    new.connection.number_on(table)
+                    new.connection.continue_numbering(table)
                 # The old one may itself have been moved from the new place, and then has a mark.
                 new.facts.set({MOVED_TO: ""})
         except Exception:

@@ -22,7 +22,7 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class GalleryTask:
     """A task for a report: when it ended, and its images with the time of their last change."""
 
     task: TaskRecord
@@ -35,7 +35,7 @@ class GalleryReader(ManifestReader):
         """Return the numbers of all tasks of the job, in its order."""
         return [row[0] for row in self._rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL ORDER BY ordinal")]
 
-    def shown(self, tasks: Sequence[int]) -> list[Shown]:
+    def with_images(self, tasks: Sequence[int]) -> list[GalleryTask]:
         """Return these tasks (at most a few hundred at a time) with their images, in the given order."""
         images: dict[int, list[tuple[ImageRecord, float]]] = {}
         for row in self._rows(
@@ -45,10 +45,10 @@ class GalleryReader(ManifestReader):
             image = image_record(row[:-1])
             images.setdefault(image.task, []).append((image, row[-1]))
         rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks(tasks)})", tasks)
-        by_number = {row[0]: Shown(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
+        by_number = {row[0]: GalleryTask(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
         return [by_number[number] for number in tasks if number in by_number]
 
-    def stretches(self) -> list[tuple[float, float]]:
+    def run_periods(self) -> list[tuple[float, float]]:
         """Return the first and last change of each run that changed anything, in order."""
         rows = self._rows("SELECT min(at), max(at) FROM events WHERE run IS NOT NULL GROUP BY run ORDER BY min(at)")
         return [(row[0], row[1]) for row in rows]

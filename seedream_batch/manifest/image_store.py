@@ -267,7 +267,7 @@ class ImageStore(Part):
         columns = {"url": link.url, "expires_at": expires_at, "tries": 0, "reason": ""}
         self.move(image, ImageState.ANNOUNCED, why, now, columns)
 
-    def remark(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
+    def update_reason(self, image: ImageRecord, why: str, now: float, *, link: bool = True) -> None:
         """Update why an image is missing; without `link`, the service was asked and has none."""
         with self._group() as sql:
             sql.execute(

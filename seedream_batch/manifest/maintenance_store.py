@@ -14,7 +14,7 @@ from seedream_batch.manifest.task_store import TaskStore
 from seedream_batch.manifest.transitions import TaskTransitions
 from seedream_batch.model.task import PRUNED, ImageRecord, ImageState, TaskRecord, TaskState, home_of
 
-_NOT_THERE = "images.state IN ('rejected', 'expired', 'missing')"
+_NOT_STORED = "images.state IN ('rejected', 'expired', 'missing')"
 _NO_LINK = "(images.state IN ('rejected', 'expired') OR (images.state = 'missing' AND images.url = ''))"
 """Images known to have no working link: the run or `verify` asked the service."""
 _WAITING = "EXISTS (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state = 'announced')"
@@ -22,7 +22,7 @@ _IN_FLIGHT = f"(tasks.state IN ('submitting', 'accepted', 'uncertain') OR {_WAIT
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class Unrecoverable:
     """Images without a working link, and the cost of regenerating their tasks (millionths of a USD)."""
 
     images: int
@@ -67,12 +67,12 @@ class MaintenanceStore(Part):
             (*after, limit),
         )
 
-    def not_there(self, limit: int | None) -> tuple[int, list[tuple[ImageRecord, TaskRecord]]]:
+    def not_stored(self, limit: int | None) -> tuple[int, list[tuple[ImageRecord, TaskRecord]]]:
         """Return the number of delivered images of the job that are not stored; the first `limit` with their tasks."""
-        gone = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_THERE} AND {self._queue.of_job}"
-        count = self._connection.rows(f"SELECT count(*) {gone}")[0][0]
+        not_stored = f"FROM images JOIN tasks ON tasks.id = images.task WHERE {_NOT_STORED} AND {self._queue.of_job}"
+        count = self._connection.rows(f"SELECT count(*) {not_stored}")[0][0]
         rows = self._connection.rows(
-            f'SELECT images.task, images."index" {gone} ORDER BY tasks.ordinal, images."index" LIMIT ?',
+            f'SELECT images.task, images."index" {not_stored} ORDER BY tasks.ordinal, images."index" LIMIT ?',
             (UNLIMITED if limit is None else limit,),
         )
         return int(count), [(self._images.of_task(task)[index - 1], self._tasks.get(task)) for task, index in rows]
@@ -85,18 +85,18 @@ class MaintenanceStore(Part):
         )
         return int(rows[0][0])
 
-    def wanting(self) -> list[int]:
+    def incomplete(self) -> list[int]:
         """Return the numbers of succeeded tasks of the job with an image that is missing or not fetched yet."""
         rows = self._connection.rows(
             f"SELECT id FROM tasks WHERE state = 'succeeded' AND {self._queue.of_job} AND id IN"
-            f" (SELECT task FROM images WHERE {_NOT_THERE} UNION SELECT task FROM images WHERE state = 'announced')"
+            f" (SELECT task FROM images WHERE {_NOT_STORED} UNION SELECT task FROM images WHERE state = 'announced')"
             " ORDER BY id"
         )
         return [int(row[0]) for row in rows]
 
     # Restoring missing images
 
-    def take_back(self, image: ImageRecord, path: str, now: float) -> bool:
+    def restore(self, image: ImageRecord, path: str, now: float) -> bool:
         """Record that the intact file of an image, missing or stored elsewhere, was found at `path`.
 
         From there it moves on to its place in the job. Returns False and changes nothing if `path` is another image's.
@@ -135,24 +135,24 @@ class MaintenanceStore(Part):
 
     # Regenerating images
 
-    def unrecoverable(self) -> Lost:
+    def unrecoverable(self) -> Unrecoverable:
         """Return the job's images without a working link, and the cost of regenerating their tasks."""
         row = self._connection.rows(
-            "SELECT coalesce(sum(gone.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
-            f" FROM (SELECT task, count(*) AS images FROM images WHERE {_NO_LINK} GROUP BY task) AS gone"
-            " JOIN tasks ON tasks.id = gone.task LEFT JOIN prices USING (model, resolution)"
+            "SELECT coalesce(sum(lost.images), 0), coalesce(sum(tasks.images * coalesce(prices.price, tasks.price)), 0)"
+            f" FROM (SELECT task, count(*) AS images FROM images WHERE {_NO_LINK} GROUP BY task) AS lost"
+            " JOIN tasks ON tasks.id = lost.task LEFT JOIN prices USING (model, resolution)"
             f" WHERE tasks.state = 'succeeded' AND {self._queue.of_job} AND NOT {_WAITING}"
         )[0]
-        return Lost(int(row[0]), int(row[1]))
+        return Unrecoverable(int(row[0]), int(row[1]))
 
     def to_remake(self) -> list[TaskRecord]:
         """Return succeeded tasks of the job with an image without a link, and none waiting to be fetched."""
         return self._succeeded(f"NOT {_WAITING} AND id IN (SELECT task FROM images WHERE {_NO_LINK})")
 
-    def not_asked(self) -> list[TaskRecord]:
+    def maybe_restorable(self) -> list[TaskRecord]:
         """Return the job's other succeeded tasks with a missing image, which a link may still give for free."""
         return self._succeeded(
-            f"id IN (SELECT task FROM images WHERE {_NOT_THERE})"
+            f"id IN (SELECT task FROM images WHERE {_NOT_STORED})"
             f" AND (id NOT IN (SELECT task FROM images WHERE {_NO_LINK}) OR {_WAITING})"
         )
 
@@ -166,10 +166,10 @@ class MaintenanceStore(Part):
 
     def dropped(self) -> Dropped:
         """Return what is left of tasks that are no longer in the job."""
-        gone = f"tasks.ordinal IS NULL AND NOT {_IN_FLIGHT}"
+        dropped = f"tasks.ordinal IS NULL AND NOT {_IN_FLIGHT}"
         tasks, files, size = self._connection.rows(
             "SELECT count(DISTINCT task), count(*), coalesce(sum(bytes), 0) FROM images JOIN tasks ON tasks.id = task"
-            f" WHERE images.state = 'stored' AND {gone}"
+            f" WHERE images.state = 'stored' AND {dropped}"
         )[0]
         in_flight = self._connection.rows(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_IN_FLIGHT}")[0][0]
         never = self._connection.rows(f"SELECT count(*) FROM tasks WHERE {_NEVER_SENT}")[0][0]

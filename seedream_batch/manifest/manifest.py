@@ -88,7 +88,7 @@ class Manifest:
         """Make the manifest's tasks those of the job; changes nothing if the stream of tasks raises."""
         with self.group() as sql:
             # Expanding the tasks takes time.
-            self.connection.take_time()
+            self.connection.allow_pauses()
             result = sync_job(sql, specs, now)
             if self.connection.shared:
                 # No heartbeat was sent meanwhile.

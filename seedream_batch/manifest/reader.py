@@ -16,7 +16,7 @@ from seedream_batch.manifest.rows import TASK_COLUMNS, read_images, read_tasks, 
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
-_SOMETHING = (
+_WITH_RESULTS = (
     "(state IN ('submitting', 'accepted', 'uncertain') OR EXISTS"
     " (SELECT 1 FROM images WHERE images.task = tasks.id AND images.state IN ('announced', 'stored')))"
 )
@@ -31,7 +31,7 @@ _FLAGGED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class UncertainTask:
     """An uncertain task: the key it was sent with, `sent_at` (unix seconds), and its reservation."""
 
     task: TaskRecord
@@ -156,13 +156,13 @@ class ManifestReader:
         )
         return {TaskState(state): number for state, number in rows}
 
-    def with_something(self) -> int:
+    def with_results(self) -> int:
         """Return the number of tasks with files or in flight, including those no longer in the job."""
-        return int(self._one(f"SELECT count(*) FROM tasks WHERE {_SOMETHING}")[0])
+        return int(self._one(f"SELECT count(*) FROM tasks WHERE {_WITH_RESULTS}")[0])
 
     def dropped(self) -> int:
         """Return how many of those are no longer in the job."""
-        return int(self._one(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_SOMETHING}")[0])
+        return int(self._one(f"SELECT count(*) FROM tasks WHERE ordinal IS NULL AND {_WITH_RESULTS}")[0])
 
     def dropped_in_flight(self) -> int:
         """Return how many of those are in flight: they are paid for, and collected anyway."""
@@ -205,7 +205,7 @@ class ManifestReader:
             (state, limit),
         )
 
-    def doubts(self, limit: int) -> list[Doubt]:
+    def uncertain(self, limit: int) -> list[UncertainTask]:
         """Return up to `limit` uncertain tasks with the submission in doubt, in the job's order."""
         doubts = []
         for task in self.tasks(TaskState.UNCERTAIN, limit):
@@ -213,21 +213,21 @@ class ManifestReader:
                 "SELECT key, opened_at, reserved FROM attempts WHERE task = ? AND number = ?", (task.id, task.attempt)
             )
             key, sent_at, reserved = row
-            doubts.append(Doubt(task, key, sent_at, reserved, self.kept_of(task)))
+            doubts.append(UncertainTask(task, key, sent_at, reserved, self.answers_of(task)))
         return doubts
 
-    def kept_answers(self, limit: int) -> list[tuple[KeptAnswer, TaskRecord]]:
+    def answers(self, limit: int) -> list[tuple[KeptAnswer, TaskRecord]]:
         """Return up to `limit` stored answers, newest first, with their tasks."""
         answers = read_answers(self._connection, "ORDER BY id DESC LIMIT ?", (limit,))
         tasks = {answer.task: self._task(answer.task) for answer in answers}
         return [(answer, tasks[answer.task]) for answer in answers]
 
-    def kept_of(self, task: TaskRecord) -> list[KeptAnswer]:
+    def answers_of(self, task: TaskRecord) -> list[KeptAnswer]:
         """Return the stored answers to the last attempt of a task, newest first."""
         newest_first = "WHERE task = ? AND attempt = ? ORDER BY id DESC"
         return read_answers(self._connection, newest_first, (task.id, task.attempt))
 
-    def kept_count(self) -> int:
+    def answer_count(self) -> int:
         return int(self._one("SELECT count(*) FROM answers")[0])
 
     def troubled_images(self, limit: int) -> list[tuple[ImageRecord, TaskRecord]]:

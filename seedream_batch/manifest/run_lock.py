@@ -66,7 +66,7 @@ def _shared_lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def folder_of(folder: Path, manifest: str, name: str) -> Iterator[None]:
+def lock_for_workers(folder: Path, manifest: str, name: str) -> Iterator[None]:
     """Lock a folder for the workers of one manifest on a server. Raises `ManifestLocked` if others use it.
 
     The first worker writes the id of the `manifest` into the file, where the others find it.

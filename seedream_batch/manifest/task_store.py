@@ -110,7 +110,7 @@ class TaskStore(Part):
 
     # Accounts
 
-    def is_anothers(self, task: TaskRecord) -> bool:
+    def is_of_other_account(self, task: TaskRecord) -> bool:
         """Return whether a task was last sent with an account other than this run's."""
         sql = "SELECT 1 FROM tasks WHERE id = ? AND account != ?"
         return self._connection.row(sql, (task.id, self._database.account)) is not None
@@ -124,7 +124,7 @@ class TaskStore(Part):
         rows = self._connection.rows(f"SELECT account, count(*) FROM tasks WHERE {which} GROUP BY account")
         return {int(account): int(count) for account, count in rows}
 
-    def unite_accounts(self, accounts: Collection[int], account: int) -> None:
+    def merge_accounts(self, accounts: Collection[int], account: int) -> None:
         """Assign the tasks of these accounts to one account."""
         condition, value = self._connection.dialect.in_list("account", accounts)
         with self._group() as sql:

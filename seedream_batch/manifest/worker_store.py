@@ -134,34 +134,35 @@ class WorkerStore(Part):
                 (self._connection.worker or 0,),
             ).fetchall()
             # Query this after the rows: a worker's session exists before its row does.
-            here = self._connection.workers.present()
-            for run, over, gone, pid, of in rows:
-                is_gone = run not in here and ((gone or 0.0) > GRACE or (of == host and not _is_alive(pid)))
-                if over or is_gone:
-                    doubts = self._take_away(sql, run, now, is_gone=is_gone)
-                    if doubts is not None:
-                        workers, in_doubt = workers + 1, in_doubt + doubts
-                elif (run in here) != (gone is None):
-                    self._note(sql, run, gone=run not in here)
+            present = self._connection.workers.present()
+            for run, lease_over, gone_for, pid, worker_host in rows:
+                ended = worker_host == host and not _is_alive(pid)
+                dead = run not in present and ((gone_for or 0.0) > GRACE or ended)
+                if lease_over or dead:
+                    submitting = self._expire(sql, run, now, dead=dead)
+                    if submitting is not None:
+                        workers, in_doubt = workers + 1, in_doubt + submitting
+                elif (run in present) != (gone_for is None):
+                    self._record_session(sql, run, present=run in present)
         return Expired(workers, in_doubt)
 
-    def _note(self, sql: Sql, run: int, *, gone: bool) -> None:
+    def _record_session(self, sql: Sql, run: int, *, present: bool) -> None:
         """Record that the session of a worker has ended, or that a new one exists."""
-        since = CLOCK if gone else "NULL"
+        since = "NULL" if present else CLOCK
         sql.execute(
             f"UPDATE workers SET gone = {since} WHERE run IN"
             " (SELECT run FROM workers WHERE run = ? FOR NO KEY UPDATE SKIP LOCKED)",
             (run,),
         )
 
-    def _take_away(self, sql: Sql, run: int, now: float, *, is_gone: bool) -> int | None:
+    def _expire(self, sql: Sql, run: int, now: float, *, dead: bool) -> int | None:
         """Expire a worker; return the number of tasks it was submitting, None if it was not expired."""
         # A worker in the middle of a transaction is alive.
         if not self._connection.workers.may_expire(run):
             return None
         # Another worker may have expired it already, or its last transaction may have renewed the lease.
         row = sql.execute(f"SELECT until < {CLOCK} FROM workers WHERE run = ?", (run,)).fetchone()
-        if row is None or not (is_gone or row[0]):
+        if row is None or not (dead or row[0]):
             return None
         # The session of a stopped process would block others with its other locks.
         self._connection.workers.end_session(run)

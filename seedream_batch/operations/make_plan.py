@@ -44,7 +44,7 @@ def make_plan(
         while page := list(itertools.islice(source, _BATCH)):
             batch = [_priced(spec, prices) for spec in known_as(page, reader.lookup)]
             known += _survey_batch(plan, batch, reader, resend=resend, now=now, chooses=chooses)
-        plan.dropped = reader.with_something() - known
+        plan.dropped = reader.with_results() - known
         plan.collect = reader.dropped_in_flight()
     return plan
 

@@ -96,7 +96,7 @@ def remake(job: Job, chooses: CellFilter) -> tuple[list[TaskRecord], int]:
     with opened(job) as manifest:
         chosen = _filtered(manifest.upkeep.to_remake(), chooses)
         manifest.decisions.remake(chosen, time.time())
-        return chosen, len(_filtered(manifest.upkeep.not_asked(), chooses))
+        return chosen, len(_filtered(manifest.upkeep.maybe_restorable(), chooses))
 
 
 def accept_results(job: Job, chooses: CellFilter) -> list[TaskRecord]:

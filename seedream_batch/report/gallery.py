@@ -15,7 +15,7 @@ from seedream_batch._version import __version__
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.local_folder import resolved
-from seedream_batch.manifest.gallery_reader import GalleryReader, Shown
+from seedream_batch.manifest.gallery_reader import GalleryReader, GalleryTask
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
@@ -74,7 +74,7 @@ def write_gallery(
             numbers = reader.wanted_ids()
             done = 0
             for page in _pages(numbers):
-                records.add([shown for shown in reader.shown(page) if chooses(shown.task.cell)])
+                records.add([shown for shown in reader.with_images(page) if chooses(shown.task.cell)])
                 done += len(page)
                 progress(done, len(numbers))
             records.end()
@@ -104,7 +104,7 @@ class _Records:
         self._batch = Batch()
         self._details: list[Json] = []
 
-    def add(self, page: list[Shown]) -> None:
+    def add(self, page: list[GalleryTask]) -> None:
         """Add one page of tasks, after creating their thumbnails."""
         stored = [image for shown in page for image, _ in shown.images if image.state is ImageState.STORED]
         faults = self._thumbnails.ensure(stored)

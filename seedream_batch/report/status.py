@@ -12,7 +12,7 @@ from seedream_batch.client.wire import possible_ids
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.answer_store import KeptAnswer
 from seedream_batch.manifest.db.connection import UNLIMITED
-from seedream_batch.manifest.reader import Doubt, Flagged, RunRow, WorkerRow
+from seedream_batch.manifest.reader import Flagged, RunRow, UncertainTask, WorkerRow
 from seedream_batch.manifest.statistics import AxisCount, CostNote, Pace, Phase, StatisticsReader
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.document import Json
@@ -71,7 +71,7 @@ class Status:
     causes: list[Cause]
     failed: list[TaskRecord]
     lost: list[TaskRecord]
-    uncertain: list[Doubt]
+    uncertain: list[UncertainTask]
     troubled: list[tuple[ImageRecord, TaskRecord]]
     kept_answers: int
     kept: list[tuple[KeptAnswer, TaskRecord]]
@@ -123,10 +123,10 @@ def read_status(manifest: Place, folder: Path | str, *, axes: Sequence[str], run
             causes=causes(reader.failures()),
             failed=reader.tasks(TaskState.FAILED, SHOWN),
             lost=reader.tasks(TaskState.LOST, SHOWN),
-            uncertain=reader.doubts(SHOWN),
+            uncertain=reader.uncertain(SHOWN),
             troubled=reader.troubled_images(SHOWN),
-            kept_answers=reader.kept_count(),
-            kept=reader.kept_answers(SHOWN),
+            kept_answers=reader.answer_count(),
+            kept=reader.answers(SHOWN),
             flagged_tasks=reader.flagged_tasks(),
             flagged=reader.flagged(SHOWN),
         )

@@ -17,7 +17,7 @@ def timeline(reader: GalleryReader) -> list[list[list[Json]]]:
 
     A moment has unix seconds, and the numbers of submitted, ended and stored, and the cost in USD, up to then.
     """
-    stretches = reader.stretches()
+    stretches = reader.run_periods()
     if len(stretches) > MOST_STRETCHES:
         stretches = [(stretches[0][0], max(end for _, end in stretches))]
     if not stretches:

@@ -148,10 +148,10 @@ class Book:
         self.manifest.images.move(image, ImageState.STORED, "stored", NOW)
         return self.manifest.images.of_task(image.task)[image.index - 1]
 
-    def take_back(self, task, index):
+    def restore(self, task, index):
         """The file of an image is whole again where it was; whether it counts."""
         image = self.manifest.images.of_task(task.id)[index - 1]
-        return self.manifest.upkeep.take_back(image, image.path, NOW)
+        return self.manifest.upkeep.restore(image, image.path, NOW)
 
     def stored(self, path="fox/1.png", **changes):
         """The stored image of a new task."""

@@ -30,12 +30,12 @@ def test_an_answer_is_kept_with_its_outcome(book):
         (NOW, 1, "submission"),
     ]
     with ManifestReader(book.place) as reader:
-        assert reader.kept_count() == 6
-        assert [(one.kept, task.id) for one, task in reader.kept_answers(2)] == [
+        assert reader.answer_count() == 6
+        assert [(one.kept, task.id) for one, task in reader.answers(2)] == [
             (kept(6), first.id),
             (kept(5), accepted.id),
         ]
-        assert [doubt.kept[0].kept for doubt in reader.doubts(9)] == [kept(6)]
+        assert [doubt.kept[0].kept for doubt in reader.uncertain(9)] == [kept(6)]
 
 
 def test_an_outcome_that_is_not_recorded_keeps_no_answer(book):

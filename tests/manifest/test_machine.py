@@ -164,14 +164,14 @@ class Events(RuleBasedStateMachine):
     def take_back(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.upkeep.take_back(image, image.path, NOW)
+            self.manifest.upkeep.restore(image, image.path, NOW)
             self.manifest.upkeep.restore_complete(NOW)
 
     @rule(number=NUMBERS)
     def ask_in_vain(self, number):
         image = self.image(number, ImageState.MISSING)
         if image is not None:
-            self.manifest.images.remark(image, "no link", NOW, link=False)
+            self.manifest.images.update_reason(image, "no link", NOW, link=False)
 
     @rule()
     def remake(self):

@@ -302,7 +302,7 @@ def test_what_a_reader_tells(book):
         assert (last.id, last.pid, last.host, last.ended_at, last.outcome) == (run, 7, "box", None, None)
         assert reader.counts() == {TaskState.SUCCEEDED: 1, TaskState.LOST: 1}
         # The third has no files and is not in flight: nothing of it stays.
-        assert (reader.with_something(), reader.dropped(), reader.wanted()) == (1, 0, (2, 2))
+        assert (reader.with_results(), reader.dropped(), reader.wanted()) == (1, 0, (2, 2))
         assert reader.image_counts() == {ImageState.STORED: 1}
         assert reader.stored_bytes() == 10
         assert reader.next_expiry() is None

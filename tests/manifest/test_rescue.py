@@ -8,7 +8,7 @@ from seedream_batch.errors import ManifestLocked, StorageError
 from seedream_batch.files.local_folder import sync_folder
 from seedream_batch.manifest import rescue_log as module
 from seedream_batch.manifest.rescue_log import SIZE, Rescued, RescueFile, name_of_worker, orphaned_logs
-from seedream_batch.manifest.run_lock import folder_of
+from seedream_batch.manifest.run_lock import lock_for_workers
 
 NOW = 1_800_000_000.0
 
@@ -111,18 +111,18 @@ def test_a_full_disk_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.pwrite", full)
-    with pytest.raises(StorageError, match="No space left"), folder_of(tmp_path, "ours", "our manifest"):
+    with pytest.raises(StorageError, match="No space left"), lock_for_workers(tmp_path, "ours", "our manifest"):
         pass
 
 
 def test_a_folder_is_that_of_one_manifest_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr("seedream_batch.manifest.run_lock.PATIENCE", 0.02)
     folder = tmp_path / "not yet there"
-    with folder_of(folder, "ours", "our manifest"), folder_of(folder, "ours", "our manifest"):
-        others = folder_of(folder, "another", "theirs")
+    with lock_for_workers(folder, "ours", "our manifest"), lock_for_workers(folder, "ours", "our manifest"):
+        others = lock_for_workers(folder, "another", "theirs")
         with pytest.raises(ManifestLocked, match=r"another manifest than theirs are at work in .*output\.dir"), others:
             pass
-        with folder_of(folder, "ours", "our manifest"):
+        with lock_for_workers(folder, "ours", "our manifest"):
             pass
-    with folder_of(folder, "another", "theirs"):
+    with lock_for_workers(folder, "another", "theirs"):
         pass

@@ -47,7 +47,7 @@ def lose(book, task, *indices, link=False):
     for index in indices:
         image = book.manifest.images.of_task(task.id)[index - 1]
         book.manifest.images.move(image, I.MISSING, "gone", NOW)
-        book.manifest.images.remark(book.manifest.images.of_task(task.id)[index - 1], "no link", NOW, link=link)
+        book.manifest.images.update_reason(book.manifest.images.of_task(task.id)[index - 1], "no link", NOW, link=link)
     return book.manifest.tasks.get(task.id)
 
 
@@ -97,7 +97,7 @@ def test_another_number_of_images_the_second_time(book, series, delivered, state
 def test_a_link_that_may_still_give_it_is_not_paid_over(book, series):
     task = lose(book, series, 2, link=True)
     assert book.manifest.upkeep.to_remake() == []
-    assert [one.id for one in book.manifest.upkeep.not_asked()] == [task.id]
+    assert [one.id for one in book.manifest.upkeep.maybe_restorable()] == [task.id]
 
 
 def test_what_waits_to_be_fetched_is_not_made_anew(book, series):
@@ -118,7 +118,7 @@ def test_a_task_whose_images_came_back_has_succeeded(book, series):
     book.manifest.decisions.remake([task], NOW)
     for index in (1, 2):
         assert book.manifest.upkeep.restore_complete(NOW) == 0
-        assert book.take_back(task, index)
+        assert book.restore(task, index)
     assert book.manifest.upkeep.restore_complete(NOW) == 1
     assert book.manifest.tasks.get(task.id).state is S.SUCCEEDED
     assert book.manifest.tasks.get(task.id).task_ids == ("task_1",)
@@ -134,7 +134,7 @@ def test_a_file_at_a_place_that_is_anothers_is_not_taken_back(book, series):
         book.manifest.tasks.accepted(book.claim(second).task, ["t9"], deadline=NOW, why="w", now=NOW)
     )
     book.store(image, "fox/1-1.png")
-    assert not book.take_back(series, 1)
+    assert not book.restore(series, 1)
 
 
 @pytest.mark.quick

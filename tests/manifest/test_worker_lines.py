@@ -143,7 +143,7 @@ def test_one_alone_hears_that_workers_came_and_went(crew):
     try:
         cut(alone)
         comes_and_goes(crew)
-        with pytest.raises(ManifestLocked, match="another run has had"):
+        with pytest.raises(ManifestLocked, match="another run used"):
             alone.connection.reconnect()
     finally:
         alone.close()

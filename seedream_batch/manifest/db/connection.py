@@ -112,7 +112,7 @@ class Connection(ABC):
         """Return the names of a table's columns."""
 
     @abstractmethod
-    def number_on(self, table: str) -> None:
+    def continue_numbering(self, table: str) -> None:
         """Continue the numbering of new rows of a table after the existing ones."""
 
     @abstractmethod
@@ -123,7 +123,7 @@ class Connection(ABC):
     def selection(self, run: int | None, *, waiting: bool) -> str:
         """Return a `FROM` item for the selection as a table `chosen`; with `waiting`, sent tasks may be left out."""
 
-    def take_time(self) -> None:  # noqa: B027 - what may take its time anyway
+    def allow_pauses(self) -> None:  # noqa: B027 - what may take its time anyway
         """Allow long pauses between the statements of the present transaction."""
 
     @abstractmethod
@@ -154,7 +154,7 @@ class Connection(ABC):
     def reconnect(self) -> bool:
         """Reconnect, which may take long; return whether the commit during which the connection was lost is durable.
 
-        Raises `ConnectionLost` if it fails, and `ManifestLocked` if somebody else has had the manifest.
+        Raises `ConnectionLost` if it fails, and `ManifestLocked` if somebody else used the manifest meanwhile.
         """
         raise AssertionError(f"{self.name} has no connection to lose")
 
@@ -193,7 +193,7 @@ class Connection(ABC):
         return Transaction(self)
 
     @contextmanager
-    def one_part(self) -> Iterator[None]:
+    def without_savepoints(self) -> Iterator[None]:
         """Within a transaction: what is done within fails as a whole, and has no savepoint to be rolled back to."""
         self.in_part, self.broken = True, False
         try:
@@ -265,9 +265,9 @@ class Transaction:
             if self._level is _Level.INSIDE:
                 connection.broken |= error is not None
             elif error is None and not (self._level is _Level.PART and connection.broken):
-                self._keep()
+                self._commit()
             else:
-                self._take_back()
+                self._roll_back()
                 if error is None:
                     raise RuntimeError("a change of the manifest failed, and its error was caught too soon")
         except connection.guards:
@@ -277,7 +277,7 @@ class Transaction:
         if isinstance(error, connection.errors) and not isinstance(error, connection.guards):
             raise connection.translate_error(error) from error
 
-    def _keep(self) -> None:
+    def _commit(self) -> None:
         connection = self._connection
         if self._level is _Level.PART:
             connection.in_part = False
@@ -290,7 +290,7 @@ class Transaction:
                 connection.sql.execute("ROLLBACK")
             raise
 
-    def _take_back(self) -> None:
+    def _roll_back(self) -> None:
         connection = self._connection
         if self._level is _Level.PART:
             connection.in_part = False

@@ -202,7 +202,7 @@ class PostgresConnection(Connection):
         """Reconnect, and return whether the commit during which the connection was lost is durable.
 
         Raises `ConnectionLost` if the server does not come back in time, and `ManifestLocked`, from then on every time,
-        if somebody else has had the manifest meanwhile.
+        if somebody else used the manifest meanwhile.
         """
         if self._refusal is not None:
             raise self._refusal
@@ -245,7 +245,7 @@ class PostgresConnection(Connection):
                 self._switch_to(raw)
                 raise self._fenced()
             raw.close()
-            raise ManifestLocked(f"another run has had {self.name} while the connection to it was lost; run again")
+            raise ManifestLocked(f"another run used {self.name} while the connection to it was lost; run again")
         self._switch_to(raw)
         durable = self._unconfirmed != "" and newest[1] == self._unconfirmed
         self._unconfirmed = ""
@@ -259,7 +259,7 @@ class PostgresConnection(Connection):
 
     def _fenced(self) -> Fenced:
         return Fenced(
-            f"{self.name}: this worker was silent for too long, and others have taken over its tasks; run again"
+            f"{self.name}: this worker sent no heartbeat for too long, and others took over its tasks; run again"
         )
 
     def check_in_place(self) -> None:
@@ -300,7 +300,7 @@ class PostgresConnection(Connection):
             )
         )
 
-    def number_on(self, table: str) -> None:
+    def continue_numbering(self, table: str) -> None:
         largest = f"SELECT max(id) FROM {table}"
         # In an empty table the first number is 1.
         sequence = "pg_get_serial_sequence(?, 'id')"
@@ -317,7 +317,7 @@ class PostgresConnection(Connection):
     def selection(self, run: int | None, *, waiting: bool) -> str:  # noqa: ARG002 - the index of `tasks` has to do
         return f"(SELECT task, place FROM choices WHERE run = {int(run or 0)}) AS chosen"
 
-    def take_time(self) -> None:
+    def allow_pauses(self) -> None:
         # Keep a limit: a process stopped meanwhile would block the start of others forever.
         self._raw.execute(f"SET LOCAL idle_in_transaction_session_timeout TO {round(LEASE * 1000)}")
 

@@ -63,7 +63,7 @@ class SqliteConnection(Connection):
             _make_private(path)
         if path.is_file() and 0 < path.stat().st_size < _SMALLEST:
             # SQLite would treat it as an empty database and overwrite it.
-            raise ManifestError(f"{path} is no manifest of seedream-batch")
+            raise ManifestError(f"{path} is not a manifest of seedream-batch")
         with self.translated_errors():
             self.sql = self._raw = _connected(path, "ro" if read_only else "rwc")
         try:
@@ -116,7 +116,7 @@ class SqliteConnection(Connection):
     def columns(self, table: str) -> tuple[str, ...]:
         return tuple(row[1] for row in self.rows(f"PRAGMA table_info({table})"))
 
-    def number_on(self, table: str) -> None:
+    def continue_numbering(self, table: str) -> None:
         pass  # the next number is one more than the largest
 
     def store_selection(self, run: int | None, rows: Callable[[], Iterable[tuple[int, int, bool]]]) -> None:  # noqa: ARG002 - one a connection
@@ -152,7 +152,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def check_type(path: Path) -> None:
-    """Raise `StorageError` for what is no file, and for a broken link, which would start a second manifest."""
+    """Raise `StorageError` for what is not a file, and for a broken link, which would start a second manifest."""
     with translate_os_errors(path):
         present = path.exists()
         if not present and path.is_symlink():
@@ -161,7 +161,7 @@ def check_type(path: Path) -> None:
                 " without its manifest the job would be bought again"
             )
     if present and not path.is_file():
-        raise StorageError(f"{path} is no file; a manifest is one: put it back there")
+        raise StorageError(f"{path} is not a file; put the manifest back there")
 
 
 def is_blank(path: Path) -> bool:

@@ -57,7 +57,7 @@ def check_version(connection: sqlite3.Connection, name: str) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     application = connection.execute("PRAGMA application_id").fetchone()[0]
     if application != APPLICATION_ID and (application or version or not _empty(connection)):
-        raise ManifestError(f"{name} is an SQLite database, but no manifest of seedream-batch")
+        raise ManifestError(f"{name} is an SQLite database, but not a manifest of seedream-batch")
     if version > len(MIGRATIONS):
         raise ManifestError(
             f"{name} was written by a newer seedream-batch (manifest version {version}, this one knows up to"

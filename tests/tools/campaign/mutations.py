@@ -350,7 +350,7 @@ MUTATIONS = (
         "a file that was brought back stays where it was",
         "I7",
         (("user-edits", "take a picture away, edit the path"),),
-        (Edit("manifest.maintenance_store.MaintenanceStore.take_back", "target = ...", "target = None"),),
+        (Edit("manifest.maintenance_store.MaintenanceStore.restore", "target = ...", "target = None"),),
     ),
     Mutation(
         "what a person put in the place of a picture is pruned",
