@@ -53,7 +53,7 @@ def numbers(tasks):
 
 def silence(manifest, other):
     """As if nothing had been heard of the other one for longer than its lease."""
-    manifest.connection.rows("UPDATE workers SET until = 0 WHERE run = ? RETURNING run", (other.run,))
+    manifest.connection.rows("UPDATE workers SET until = 0 WHERE run = ? RETURNING run", (other.connection.worker,))
 
 
 def comes_back(manifest):

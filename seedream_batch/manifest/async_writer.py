@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 from seedream_batch.errors import Collision, ConnectionLost, ManifestBusy, StorageError
-from seedream_batch.manifest.db.connection import Sql, Transaction
+from seedream_batch.manifest.db.connection import Transaction
 from seedream_batch.manifest.manifest import Manifest
 
 MOST_COLLISIONS = 20
@@ -148,55 +148,35 @@ class ManifestWriter:
         self._start([self._calls.popleft() for _ in range(min(len(self._calls), self._most))])
 
     def _start(self, batch: list[_Call], *, one_by_one: bool = False) -> None:
-        if self._connection.in_process and all(call.reads for call in batch):
+        if not self._connection.in_process:
+            self._hand_over(batch)
+            return
+        if all(call.reads for call in batch):
             self._end(batch, self._read(batch), None)
             return
         transaction = self._connection.transaction()
-        if not self._connection.in_process:
-            try:
-                self._on_thread(
-                    lambda: self._whole(batch), lambda outcomes, error: self._end(batch, outcomes or [], error)
-                )
-            except RuntimeError as failure:
-                self._end(batch, [], failure)
-            return
         try:
-            try:
-                sql = transaction.__enter__()
-            except ManifestBusy:
-                # Another program has locked the file.
-                def begun(sql: Sql | None, error: BaseException | None) -> None:
-                    self._begun(batch, transaction, sql, error, one_by_one=one_by_one)
-
-                self._on_thread(lambda: self._begin_later(transaction), begun)
-            except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
-                self._begun(batch, transaction, None, error, one_by_one=one_by_one)
-            else:
-                self._begun(batch, transaction, sql, None, one_by_one=one_by_one)
+            transaction.__enter__()
+        except ManifestBusy:
+            # Another program has locked the file: wait for it on the thread.
+            self._hand_over(batch)
+        except Exception as error:  # noqa: BLE001 - it is not swallowed: every caller gets it
+            self._end(batch, [], error)
         except BaseException:
             self._abort()
             raise
+        else:
+            self._carry_out(batch, transaction, one_by_one=one_by_one)
 
-    def _begin_later(self, transaction: Transaction) -> Sql:
-        self._connection.wait_for_lock()
+    def _hand_over(self, batch: list[_Call]) -> None:
+        """Run a transaction on the thread."""
         try:
-            return transaction.__enter__()
-        finally:
-            self._connection.wait_for_lock(0)
+            self._on_thread(lambda: self._whole(batch), lambda outcomes, error: self._end(batch, outcomes or [], error))
+        except RuntimeError as failure:
+            self._end(batch, [], failure)
 
-    def _begun(
-        self,
-        batch: list[_Call],
-        transaction: Transaction,
-        sql: Sql | None,
-        error: BaseException | None,
-        *,
-        one_by_one: bool,
-    ) -> None:
-        """Run the calls, and have them committed."""
-        if sql is None:
-            self._end(batch, [], error)
-            return
+    def _carry_out(self, batch: list[_Call], transaction: Transaction, *, one_by_one: bool) -> None:
+        """Run the calls in the loop, and have them committed on the thread."""
         before = self._connection.changes
         try:
             outcomes = self._one_by_one(batch) if one_by_one else self._together(batch)
@@ -241,7 +221,14 @@ class ManifestWriter:
         self._loop.call_soon(self._next)
 
     def _whole(self, batch: list[_Call]) -> list[_Outcome]:
-        """Run a whole transaction on the thread; repeat it if it was aborted or the connection was lost."""
+        self._connection.wait_for_lock()
+        try:
+            return self._repeated(batch)
+        finally:
+            self._connection.wait_for_lock(0)
+
+    def _repeated(self, batch: list[_Call]) -> list[_Outcome]:
+        """Run a whole transaction; repeat it if it was aborted or the connection was lost."""
         reported = one_by_one = False
         collisions = 0
         while True:

@@ -52,12 +52,7 @@ class Part:
         return self._connection.transaction()
 
 
-def one_row(cursor: Cursor, what: str) -> None:
-    """Raise `StaleTransition` unless a statement changed one row."""
-    all_rows(cursor, 1, what)
-
-
-def all_rows(cursor: Cursor, count: int, what: str) -> None:
+def expect_rows(cursor: Cursor, count: int, what: str) -> None:
     """Raise `StaleTransition` unless a statement changed `count` rows."""
     if cursor.rowcount != count:
         raise StaleTransition(f"{what} was not found; nothing was changed")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from seedream_batch.manifest.db.connection import marks
 from seedream_batch.manifest.reader import ManifestReader
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.task import ImageRecord, TaskRecord
 
 # A temporary table: the manifest is open for reading only.
@@ -41,17 +39,6 @@ class DeliveryReader(ManifestReader):
 
     def deliveries(self, fingerprints: Sequence[str]) -> dict[str, Delivery]:
         """Return what is known about these tasks (at most a few hundred at a time), by fingerprint."""
-        query = f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE fingerprint IN ({marks(fingerprints)})"
-        rows = self._rows(query, fingerprints)
-        tasks = [(task_record(row[:-1]), row[-1]) for row in rows]
-        images: dict[int, list[tuple[ImageRecord, float | None]]] = {}
-        delivered = self._rows(
-            f"SELECT {IMAGE_COLUMNS}, stored_at.at FROM images LEFT JOIN stored_at"
-            ' ON stored_at.task = images.task AND stored_at.image = images."index"'
-            f' WHERE images.task IN ({marks(tasks)}) ORDER BY images.task, images."index"',
-            [task.id for task, _ in tasks],
-        )
-        for row in delivered:
-            image = image_record(row[:-1])
-            images.setdefault(image.task, []).append((image, row[-1]))
-        return {task.fingerprint: Delivery(task, ended, tuple(images.get(task.id, ()))) for task, ended in tasks}
+        stored_at = ' LEFT JOIN stored_at ON stored_at.task = images.task AND stored_at.image = images."index"'
+        found = self._with_images("fingerprint", fingerprints, "stored_at.at", stored_at)
+        return {task.fingerprint: Delivery(task, ended_at, tuple(images)) for task, ended_at, images in found}

@@ -10,9 +10,6 @@ from seedream_batch.manifest.db.connection import Connection
 ENTERED = "entered"
 """Fact: what the tasks of the job were made from, on a shared manifest."""
 
-SWEPT = "swept"
-"""Fact: the last run whose unfinished files were removed."""
-
 ACCOUNT = "account"
 """Fact: a salt, and for each known key its salted hash and the number of its account."""
 

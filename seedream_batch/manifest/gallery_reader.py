@@ -7,9 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from seedream_batch.manifest.db.connection import marks
 from seedream_batch.manifest.reader import ManifestReader
-from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, task_record
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
 
@@ -37,15 +35,8 @@ class GalleryReader(ManifestReader):
 
     def with_images(self, tasks: Sequence[int]) -> list[GalleryTask]:
         """Return these tasks (at most a few hundred at a time) with their images, in the given order."""
-        images: dict[int, list[tuple[ImageRecord, float]]] = {}
-        for row in self._rows(
-            f'SELECT {IMAGE_COLUMNS}, updated_at FROM images WHERE task IN ({marks(tasks)}) ORDER BY task, "index"',
-            tasks,
-        ):
-            image = image_record(row[:-1])
-            images.setdefault(image.task, []).append((image, row[-1]))
-        rows = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE id IN ({marks(tasks)})", tasks)
-        by_number = {row[0]: GalleryTask(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in rows}
+        found = self._with_images("id", tasks, "images.updated_at")
+        by_number = {task.id: GalleryTask(task, ended_at, images) for task, ended_at, images in found}
         return [by_number[number] for number in tasks if number in by_number]
 
     def run_periods(self) -> list[tuple[float, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.database import OneByOne, Part, all_rows, one_row
+from seedream_batch.manifest.database import OneByOne, Part, expect_rows
 from seedream_batch.manifest.db.connection import Sql, insert, marks
 from seedream_batch.manifest.rows import IMAGE_COLUMNS, image_record, read_images
 from seedream_batch.model.outcome import ImageUrl
@@ -61,6 +61,7 @@ class Storing:
 ACCEPTED_AS_IS = "accepted as it is: "
 """Prefix of the reason of a stored image that differs from the request and that a person accepted."""
 
+_THIS = 'WHERE task = ? AND "index" = ?'
 _UNFLAGGED = f"warning = '' AND substr(reason, 1, {len(ACCEPTED_AS_IS)}) != '{ACCEPTED_AS_IS}'"
 
 
@@ -148,7 +149,7 @@ class ImageStore(Part):
                     for at in placements
                 ],
             )  # fmt: skip
-            all_rows(cursor, len(placements), _in_state(placements[0].image))
+            expect_rows(cursor, len(placements), _in_state(placements[0].image))
 
     def move(
         self, image: ImageRecord, to: ImageState, why: str, now: float, columns: Mapping[str, object] | None = None
@@ -177,7 +178,7 @@ class ImageStore(Part):
                     for row, move in zip(rows, moves, strict=True)
                 ],
             )
-            all_rows(cursor, len(moves), _in_state(moves[0].image))
+            expect_rows(cursor, len(moves), _in_state(moves[0].image))
             self._database.log(
                 sql, [(move.now, move.image.task, move.image.index, move.image.state, to, move.why) for move in moves]
             )
@@ -205,7 +206,7 @@ class ImageStore(Part):
             storing = stored[0]
             warning = f"{SAME_BYTES}{same.path}" + (f"; {storing.warning}" if storing.warning else "")
             this = (storing.image.task, storing.image.index)
-            sql.execute('UPDATE images SET warning = ? WHERE task = ? AND "index" = ?', (warning, *this))
+            sql.execute(f"UPDATE images SET warning = ? {_THIS}", (warning, *this))
             path = self.of_task(storing.image.task)[storing.image.index - 1].path
             sql.execute(
                 f"UPDATE images SET warning = ? WHERE sha256 = ? AND state = 'stored' AND {_UNFLAGGED}",
@@ -271,8 +272,7 @@ class ImageStore(Part):
         """Update why an image is missing; without `link`, the service was asked and has none."""
         with self._group() as sql:
             sql.execute(
-                'UPDATE images SET reason = ?, url = ?, updated_at = ? WHERE task = ? AND "index" = ?'
-                " AND state = 'missing'",
+                f"UPDATE images SET reason = ?, url = ?, updated_at = ? {_THIS} AND state = 'missing'",
                 (why, image.url if link else "", now, image.task, image.index),
             )
 
@@ -282,31 +282,29 @@ class ImageStore(Part):
         """Record a failed download that is to be repeated, with a new URL if there is one."""
         with self._group() as sql:
             cursor = sql.execute(
-                "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url),"
-                ' expires_at = coalesce(?, expires_at), updated_at = ? WHERE task = ? AND "index" = ? AND state = ?',
-                (why, url, expires_at, now, image.task, image.index, ImageState.ANNOUNCED),
+                "UPDATE images SET tries = tries + 1, reason = ?, url = coalesce(?, url), expires_at ="
+                f" coalesce(?, expires_at), updated_at = ? {_THIS} AND state = 'announced'",
+                (why, url, expires_at, now, image.task, image.index),
             )
-            one_row(cursor, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
+            expect_rows(cursor, 1, f"image {image.index} of task {image.task} in state {ImageState.ANNOUNCED}")
         return self.of_task(image.task)[image.index - 1]
 
     def relocate(self, image: ImageRecord, path: str, *, target: str | None, now: float) -> None:
         """Record that a stored file is now at `path`; `target` is where it still has to move, if anywhere."""
         with self._group() as sql:
             cursor = sql.execute(
-                'UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ? WHERE task = ? AND "index" = ?'
-                " AND path = ? AND state = ?",
-                (path, target, now, image.task, image.index, image.path, ImageState.STORED),
+                "UPDATE images SET path = ?, target = ?, via = NULL, updated_at = ?"
+                f" {_THIS} AND path = ? AND state = 'stored'",
+                (path, target, now, image.task, image.index, image.path),
             )
-            one_row(cursor, f"image {image.index} of task {image.task} stored at {image.path}")
+            expect_rows(cursor, 1, f"image {image.index} of task {image.task} stored at {image.path}")
 
     def begin_move(self, image: ImageRecord, path: str | None) -> None:
         """Record a rename in progress; None clears it."""
         with self._group() as sql:
-            cursor = sql.execute(
-                'UPDATE images SET via = ? WHERE task = ? AND "index" = ? AND path = ?',
-                (path, image.task, image.index, image.path),
-            )
-            one_row(cursor, f"image {image.index} of task {image.task} at {image.path}")
+            statement = f"UPDATE images SET via = ? {_THIS} AND path = ?"
+            cursor = sql.execute(statement, (path, image.task, image.index, image.path))
+            expect_rows(cursor, 1, f"image {image.index} of task {image.task} at {image.path}")
 
     def upload(self, sha256: str, service: str, good_until: float) -> str | None:
         """Return the URL of an uploaded reference image that is valid until then, if there is one."""

@@ -44,7 +44,7 @@ class Manifest:
         self.connection = connect(place, shared=shared)
         self.name = self.connection.name
         try:
-            self._database = database = Database(self.connection)
+            database = Database(self.connection)
             self.id = database.id
             transitions = TaskTransitions(database)
             ownership = Ownership(self.connection)
@@ -65,10 +65,6 @@ class Manifest:
         except BaseException:
             self.close()
             raise
-
-    @property
-    def run(self) -> int | None:
-        return self._database.run
 
     def group(self) -> Transaction:
         """Begin a transaction that the calls inside share."""

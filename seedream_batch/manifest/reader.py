@@ -12,7 +12,7 @@ from seedream_batch.manifest.budget_ledger import read_totals
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, marks
 from seedream_batch.manifest.db.open import connect
 from seedream_batch.manifest.facts import Facts
-from seedream_batch.manifest.rows import TASK_COLUMNS, read_images, read_tasks, task_record
+from seedream_batch.manifest.rows import IMAGE_COLUMNS, TASK_COLUMNS, image_record, read_images, read_tasks, task_record
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 
@@ -269,6 +269,21 @@ class ManifestReader:
             "SELECT count(*) FROM images WHERE state = 'announced' AND expires_at <= ?", (row[0] + 3600,)
         )[0]
         return float(row[0]), int(number)
+
+    def _with_images(
+        self, column: str, keys: Sequence[object], at: str, join: str = ""
+    ) -> list[tuple[TaskRecord, float | None, list[tuple[ImageRecord, Any]]]]:
+        """Return tasks by a column, when they ended, and their images, each with the time that `at` names."""
+        tasks = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE {column} IN ({marks(keys)})", keys)
+        rows = self._rows(
+            f"SELECT {IMAGE_COLUMNS}, {at} FROM images{join} WHERE images.task IN ({marks(tasks)})"
+            ' ORDER BY images.task, images."index"',
+            [row[0] for row in tasks],
+        )
+        images: dict[int, list[tuple[ImageRecord, Any]]] = {}
+        for row in rows:
+            images.setdefault(row[0], []).append((image_record(row[:-1]), row[-1]))
+        return [(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in tasks]
 
     def _task(self, number: int) -> TaskRecord:
         return read_tasks(self._connection, "tasks WHERE id = ?", (number,))[0]

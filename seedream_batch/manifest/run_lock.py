@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -56,12 +56,9 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _shared_lock(folder: Path) -> Iterator[None]:
-    deadline = time.monotonic() + PATIENCE
     with _opened(folder / LOCK) as handle:
-        while not _shared_now(handle, folder / LOCK):
-            if time.monotonic() > deadline:
-                raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
-            time.sleep(PATIENCE / 20)
+        if not _comes_true(lambda: _shared_now(handle, folder / LOCK), PATIENCE):
+            raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
         yield
 
 
@@ -71,15 +68,22 @@ def lock_for_workers(folder: Path, manifest: str, name: str) -> Iterator[None]:
 
     The first worker writes the id of the `manifest` into the file, where the others find it.
     """
-    deadline = time.monotonic() + 5 * PATIENCE
     with _opened(folder / WORKERS) as handle:
-        while not _is_theirs(handle, folder / WORKERS, manifest, name):
-            if time.monotonic() > deadline:
-                raise ManifestLocked(
-                    f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
-                )
-            time.sleep(PATIENCE / 20)
+        if not _comes_true(lambda: _is_theirs(handle, folder / WORKERS, manifest, name), 5 * PATIENCE):
+            raise ManifestLocked(
+                f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
+            )
         yield
+
+
+def _comes_true(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; return whether it did in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PATIENCE / 20)
+    return True
 
 
 def manifest_of(folder: Path) -> tuple[str, str] | None:

@@ -309,35 +309,21 @@ class TaskQueue(Part):
                 intents = intents[: max(0, len(turns.at) - also)]
                 turns = replace(turns, at=tuple(at - clock for at in turns.at))
                 sql.execute("UPDATE pace SET state = ?", (turns.state,))
-            opened: list[_Opening] = []
-            stopped_by = ""
-            for _, outcome in self._affordable(intents, budget, now):
-                if isinstance(outcome, str):
-                    stopped_by = outcome
-                    break
-                opened.append(outcome)
-            claims = tuple(self._open(sql, opened, now))
+            claims, refusals = self._claims(sql, intents, budget, now, stops=True)
+        stopped_by = next(iter(refusals.values()), "")
         if turns is None:
-            return Claimed(claims, stopped_by)
-        return Claimed(claims, stopped_by, turns.at, decided_at, turns.free_in)
+            return Claimed(tuple(claims), stopped_by)
+        return Claimed(tuple(claims), stopped_by, turns.at, decided_at, turns.free_in)
 
     def claim_each(self, intents: Sequence[Intent], budget: Budget, now: float) -> list[Claimed]:
         """Commit the intents like `claim`, but go on after an intent that the budget refuses."""
-        places = {intent.task: place for place, intent in enumerate(intents)}
-        if len(places) < len(intents):
+        if len({intent.task for intent in intents}) < len(intents):
             raise OneByOne
-        claimed = [Claimed(())] * len(intents)
         with self._group() as sql:
             self._budget.lock(sql)
-            opened: list[_Opening] = []
-            for task, outcome in self._affordable(intents, budget, now):
-                if isinstance(outcome, str):
-                    claimed[places[task]] = Claimed((), outcome)
-                else:
-                    opened.append(outcome)
-            for claim in self._open(sql, opened, now):
-                claimed[places[claim.task.id]] = Claimed((claim,))
-        return claimed
+            claims, refusals = self._claims(sql, intents, budget, now)
+        by_task = {claim.task.id: (claim,) for claim in claims}
+        return [Claimed(by_task.get(intent.task, ()), refusals.get(intent.task, "")) for intent in intents]
 
     def open_claim(self, task: TaskRecord) -> Claim | None:
         """Return what was sent for an uncertain task, for a resend with its key; None if it is no longer uncertain."""
@@ -350,15 +336,18 @@ class TaskQueue(Part):
             return None
         return Claim(task, str(row[0]), task.body if row[1] is None else str(row[1]), float(row[2]))
 
-    def _affordable(
-        self, intents: Sequence[Intent], budget: Budget, now: float
-    ) -> Iterator[tuple[int, _Opening | str]]:
-        """Yield for each planned task the attempt to open for its intent, or the limit of the budget it exceeds."""
+    def _claims(
+        self, sql: Sql, intents: Sequence[Intent], budget: Budget, now: float, *, stops: bool = False
+    ) -> tuple[list[Claim], dict[int, str]]:
+        """Commit what the budget allows; return the claims, and by task the limits that the other intents exceed.
+
+        With `stops`, only the intents before the first of these are committed.
+        """
         if not intents:
-            return
+            return [], {}
         self._connection.check_in_place()
         bodies = {intent.task: intent.body for intent in intents}
-        rows = self._connection.rows(
+        rows = sql.execute(
             f"SELECT {TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
             " ON attempts.task = tasks.id AND attempts.number = tasks.attempt AND attempts.outcome = 'not executed'"
             f" WHERE tasks.id IN ({marks(bodies)}) AND tasks.state = 'planned'",
@@ -366,14 +355,16 @@ class TaskQueue(Part):
         )
         planned = {row[0]: row for row in rows}
         allowance = self._budget.allowance(budget, now)
-        for number, body in bodies.items():
-            if number not in planned:
-                continue
+        opened: list[_Opening] = []
+        refusals: dict[int, str] = {}
+        for number in filter(planned.__contains__, bodies):
             *columns, key, sent, opened_at = planned[number]
-            task = task_record(columns)
+            task, body = task_record(columns), bodies[number]
             reservation = allowance.admit(task)
             if isinstance(reservation, str):
-                yield number, reservation
+                refusals[number] = reservation
+                if stops:
+                    break
                 continue
             # Provably nothing was executed: it is the same logical request, so reuse its key.
             reused = key is not None and sent == body
@@ -383,7 +374,8 @@ class TaskQueue(Part):
                 # and the service recognises what it has already done.
                 key, opened_at = f"sb-{self._database.id}-{task.fingerprint[:40]}-{attempt}", now
             claim = Claim(task, key, task.body if body is None else body, opened_at)
-            yield number, _Opening(claim, body, attempt, reservation, reused=reused)
+            opened.append(_Opening(claim, body, attempt, reservation, reused=reused))
+        return self._open(sql, opened, now), refusals
 
     def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
         """Write the attempts and move their tasks; return the claims with the updated tasks."""

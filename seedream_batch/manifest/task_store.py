@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from seedream_batch.manifest.answer_store import SUBMISSION, AnswerStore
 from seedream_batch.manifest.budget_ledger import BudgetLedger, Settlement
-from seedream_batch.manifest.database import Event, OneByOne, Part, one_row
+from seedream_batch.manifest.database import Event, OneByOne, Part, expect_rows
 from seedream_batch.manifest.db.connection import Sql, marks
 from seedream_batch.manifest.image_store import ImageStore
 from seedream_batch.manifest.ownership import Ownership
@@ -287,7 +287,7 @@ class TaskStore(Part):
                 " WHERE id = ? AND state = 'uncertain' AND attempt = ?",
                 (why, int(held), int(held), now, task.id, task.attempt),
             )
-            one_row(cursor, f"task {task.id} in state {TaskState.UNCERTAIN}")
+            expect_rows(cursor, 1, f"task {task.id} in state {TaskState.UNCERTAIN}")
             self._answers.keep(sql, task, kept, SUBMISSION, now)
 
     def succeed_all(self, deliveries: Sequence[Delivery]) -> list[Delivered]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from seedream_batch.errors import StaleTransition
-from seedream_batch.manifest.database import Part, all_rows
+from seedream_batch.manifest.database import Part, expect_rows
 from seedream_batch.manifest.db.connection import Sql
 from seedream_batch.model.task import EDGES, TaskRecord, TaskState
 
@@ -49,7 +49,7 @@ class TaskTransitions(Part):
             ],
         )
         task = moves[0].task
-        all_rows(cursor, len(moves), f"task {task.id} in state {task.state}, attempt {task.attempt},")
+        expect_rows(cursor, len(moves), f"task {task.id} in state {task.state}, attempt {task.attempt},")
         self._database.log(sql, [(move.now, move.task.id, None, move.task.state, new, move.why) for move in moves])
 
     def record_outcome(self, sql: Sql, task: TaskRecord, outcome: str) -> None:
@@ -62,7 +62,7 @@ class TaskTransitions(Part):
             "UPDATE attempts SET outcome = ?, task_ids = coalesce(?, task_ids) WHERE task = ? AND number = ?",
             [(outcome, task_ids, task.id, task.attempt) for task, task_ids in tasks],
         )
-        all_rows(cursor, len(tasks), f"attempt {tasks[0][0].attempt} of task {tasks[0][0].id}")
+        expect_rows(cursor, len(tasks), f"attempt {tasks[0][0].attempt} of task {tasks[0][0].id}")
 
 
 def leaving(task: TaskRecord, *states: TaskState) -> None:

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import CLOCK, LEASE, Sql
-from seedream_batch.manifest.facts import SWEPT, Facts
+from seedream_batch.manifest.facts import Facts
 from seedream_batch.manifest.task_store import TaskStore
 
 GRACE = 10.0
 """Seconds that a worker has to reconnect after its session ended: the server may have been restarted."""
+
+_SWEPT = "swept"
+"""Fact: the last run whose unfinished files were removed."""
 
 SILENT = "silent"
 """Outcome of a run whose worker expired."""
@@ -90,13 +93,13 @@ class WorkerStore(Part):
 
     def was_cut_off(self) -> bool:
         """Return whether a run since the last sweep was killed, and may have left unfinished files."""
-        swept = int(self._facts.get(SWEPT) or 0)
+        swept = int(self._facts.get(_SWEPT) or 0)
         sql = "SELECT 1 FROM runs WHERE id > ? AND (ended_at IS NULL OR outcome = ?) AND id != ? LIMIT 1"
         return self._connection.row(sql, (swept, SILENT, self._database.run or 0)) is not None
 
     def mark_swept(self) -> None:
         """Record that no unfinished files of earlier runs are left."""
-        self._facts.set({SWEPT: str((self._database.run or 1) - 1)})
+        self._facts.set({_SWEPT: str((self._database.run or 1) - 1)})
 
     def newest_run(self) -> float:
         """Return when the last of the other runs began or ended, in unix seconds of its own clock; 0 without any."""

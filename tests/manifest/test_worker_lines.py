@@ -17,17 +17,17 @@ def test_one_whose_session_is_gone_may_come_back_for_a_while(crew):
     first, second = crew(), crew()
     first.queue.due(3, NOW)
     first.connection._raw.close()
-    while second.connection.workers.present() != [second.run]:
+    while second.connection.workers.present() != [second.connection.worker]:
         pass
     assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1
-    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
+    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.connection.worker,))
     assert gone
     assert not first.connection.reconnect()
     assert len(second.workers.send_heartbeat(NOW, "another machine").others) == 1
-    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.run,))
+    [(gone,)] = second.connection.rows("SELECT gone IS NOT NULL FROM workers WHERE run = ?", (first.connection.worker,))
     assert not gone
     first.connection._raw.close()
-    while second.connection.workers.present() != [second.run]:
+    while second.connection.workers.present() != [second.connection.worker]:
         pass
     second.workers.send_heartbeat(NOW, "another machine")
     second.connection.rows(f"UPDATE workers SET gone = {CLOCK} - 11 WHERE gone IS NOT NULL RETURNING run")
@@ -70,7 +70,7 @@ def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     first.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
     second.connection.workers.lock_startup(lambda: None)
-    with pytest.raises(ManifestLocked, match="another worker has begun"):
+    with pytest.raises(ManifestLocked, match="another worker began"):
         first.connection.reconnect()
 
 
@@ -154,7 +154,7 @@ def test_a_lock_that_is_not_given_leaves_no_transaction_behind(crew):
     worker.connection.sql.execute("SET lock_timeout TO 50")
     burying = crew()
     with burying.group():
-        assert burying.connection.workers.may_expire(worker.run)
+        assert burying.connection.workers.may_expire(worker.connection.worker)
         with pytest.raises(Collision):
             worker.queue.due(1, NOW)
         assert not worker.connection.in_transaction

@@ -86,7 +86,7 @@ def test_a_foreign_database_is_not_touched(bench, serve):
     before = path.read_bytes()
     done = bench.run()
     assert done.code == 8, done
-    assert "no manifest" in done.err
+    assert "not a manifest" in done.err
     assert path.read_bytes() == before
 
 

@@ -168,7 +168,7 @@ def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, worker
     os.kill(first.pid, signal.SIGCONT)
     code, told = ended(first)
     assert code == 75, told
-    assert "others have taken over its tasks; run again" in told
+    assert "others took over its tasks; run again" in told
     assert many.run("--manifest", url_of(place)).code == 0
     paid_once(many, place)
 

@@ -338,15 +338,11 @@ class PostgresConnection(Connection):
         # An intent must survive a power failure of the server.
         raw.execute("SET synchronous_commit TO on")
         raw.execute("SET statement_timeout TO 0")
-        raw.execute(composed.SQL("SET lock_timeout TO {}").format(composed.Literal(round(PATIENCE * 1000))))
+        raw.execute(f"SET lock_timeout TO {round(PATIENCE * 1000)}")
         # Otherwise a server that does not notice a lost connection keeps its locks for hours.
         raw.execute("SET tcp_keepalives_idle TO 30; SET tcp_keepalives_interval TO 5; SET tcp_keepalives_count TO 4")
         if self.shared:
-            raw.execute(
-                composed.SQL("SET idle_in_transaction_session_timeout TO {}").format(
-                    composed.Literal(round(STOPPED * 1000))
-                )
-            )
+            raw.execute(f"SET idle_in_transaction_session_timeout TO {round(STOPPED * 1000)}")
 
     def _begin_session(self) -> None:
         """Take a number, by which a later connection sees whether anybody else has written."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import psycopg
 
 from seedream_batch.errors import ConnectionLost, ManifestError, UsageError
@@ -29,20 +32,21 @@ def connected(server: Server) -> Raw:
 
 def is_held(server: Server) -> bool:
     """Return whether a run holds the manifest right now."""
-    raw = connected(server)
-    try:
+    with _probe(server) as raw:
         return locks.is_held(raw, server)
-    except psycopg.Error as error:
-        raise ManifestError(f"{server.name}: {first_line_of(error)}") from error
-    finally:
-        raw.close()
 
 
 def is_there(server: Server) -> bool:
     """Return whether there is a manifest. Raises `ConnectionLost`, and `ManifestError` for something else."""
+    with _probe(server) as raw:
+        return check_version(raw, server.schema, server.name, old=True) > 0
+
+
+@contextmanager
+def _probe(server: Server) -> Iterator[Raw]:
     raw = connected(server)
     try:
-        return check_version(raw, server.schema, server.name, old=True) > 0
+        yield raw
     except psycopg.Error as error:
         raise ManifestError(f"{server.name}: {first_line_of(error)}") from error
     finally:
