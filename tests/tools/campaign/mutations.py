@@ -368,7 +368,10 @@ MUTATIONS = (
         "the exit code of a run describes its output",
         "exit 8",
         (("streams", "run, stdout full"),),
-        (Edit("cli.app.main", "lacking and not code and ...", "lacking"),),
+        (
+            Edit("cli.app._unwritten_code", "args[:1] == ['run']", "False"),
+            Edit("cli.app._unwritten_code", "0 if args[0] in _ACTING and '--json' not in args else 8", "8"),
+        ),
     ),
     Mutation(
         "files are opened under the numbers of closed streams",
