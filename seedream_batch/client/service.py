@@ -262,6 +262,14 @@ class Service:
             self._refuse(answer, "asking for the balance", "no balance in the answer")
         return balance
 
+    async def is_there(self) -> bool:
+        """Return whether the service itself answers a free request, whatever it says."""
+        try:
+            answer = await self._exchange("GET", "/balance", POLL_TIMEOUT)
+        except _FAILURES:
+            return False
+        return answer.status < 500 and isinstance(wire.parse(answer), dict)
+
     async def _run_exchange(self, doing: str, exchange: Awaitable[Answer]) -> Answer:
         failure: ServiceError
         try:
@@ -451,7 +459,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def describe(error: BaseException) -> str:
     """Return a short message for a failed exchange, without memory or proxy addresses."""
-    cause = error.__cause__ or error
+    cause = error if isinstance(error, aiohttp.ClientConnectorDNSError) else error.__cause__ or error
     if isinstance(cause, asyncio.CancelledError):
         # Cancelled by the time limit of the exchange.
         cause = error

@@ -41,6 +41,11 @@ def _tls(file: str, folders: str) -> ssl.SSLContext:
 
 def distrusted(why: str) -> str:
     """Return what to do about an untrusted certificate, as a sentence."""
-    text = f"its certificate is not trusted ({why}); set SSL_CERT_FILE to the file with your company's authority"
+    text = f"its certificate is not trusted ({why})"
+    if "mismatch" in why:
+        return f"{text}: it belongs to another host"
+    if "expired" in why or "not yet valid" in why:
+        return f"{text}; is the clock of this machine right?"
+    text = f"{text}; set SSL_CERT_FILE to the file with your company's authority"
     others = [name for name in _OTHERS if os.environ.get(name)]
     return f"{text}: {' and '.join(others)} are for other programs" if others else text

@@ -8,6 +8,7 @@ from seedream_batch.client.service import Service
 from seedream_batch.engine.events import Event, EventKind, StopReason
 from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.stop_control import StopControl
+from seedream_batch.lifecycle import poll_pause
 from seedream_batch.pacing import AdaptiveRateLimiter
 
 OUTAGE_LIMIT = 120.0
@@ -18,6 +19,9 @@ DEAD_END_LIMIT = 3.0
 
 LIMITED_LIMIT = 1800.0
 """Seconds with nothing but "too many requests" answers after which the run ends."""
+
+PROBING = 60.0
+"""Seconds for which submissions wait for a sign of life after an unclear answer."""
 
 LONG_PAUSE = 30.0
 """Seconds of requested pauses after which a warning is shown; it is repeated after ten times as long."""
@@ -35,6 +39,8 @@ class ServiceHealth:
         """False once the key is refused. Images need no key, so they are still downloaded."""
         self.unclear = 0
         """Tasks in a row without a clear answer."""
+        self.doubtful = False
+        """Whether a submission got no clear answer, and nothing was answered since."""
         self.denied = 0
         """Polls in a row for which the key was refused."""
         self._service = service
@@ -48,6 +54,7 @@ class ServiceHealth:
         """Record a usable answer."""
         self._silent_since = None
         self._limited_since = None
+        self.doubtful = False
         self.denied = 0
 
     def unanswered(self, why: str) -> None:
@@ -63,6 +70,20 @@ class ServiceHealth:
             self._control.end(StopReason.OUTAGE, f"{origin} cannot be used from here: {why}")
         elif silent > OUTAGE_LIMIT:
             self._control.end(StopReason.OUTAGE, f"no usable answer from {origin} for {OUTAGE_LIMIT:.0f} s: {why}")
+
+    async def wait_for_life(self) -> None:
+        """After an unclear answer, wait until the service answers anything, but not for ever; raise `RunStopped`.
+
+        Asking is free, and every further submission into an outage might become uncertain.
+        """
+        since, tries = self._monotonic(), 0
+        while self.doubtful and self._monotonic() - since < PROBING:
+            if await self._control.free(self._service.is_there()):
+                self.doubtful, self._silent_since = False, None
+                return
+            self.unanswered("an unclear answer to a submission, and none about the balance")
+            tries += 1
+            await self._control.rest(poll_pause(tries))
 
     def asked_to_wait(self, seconds: float, reason: str) -> None:
         """Record a pause that the service asks for; end the run after `LIMITED_LIMIT` seconds of such answers."""

@@ -86,6 +86,7 @@ class Submitter:
             await context.control.until(self._answered)
         self._unanswered += 1
         try:
+            await context.health.wait_for_life()
             await context.coordinator.wait_for_turn()
         except BaseException:
             self.give_up_turn()
@@ -373,7 +374,9 @@ class Submitter:
         message = f"HTTP {outcome.status}: {outcome.message}" if outcome.status else outcome.message
         if kind in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE}:
             context.health.unanswered(message)
-        elif kind not in {Submitted.UNKNOWN, Submitted.RATE_LIMITED}:
+        elif kind is Submitted.UNKNOWN:
+            context.health.doubtful = True
+        elif kind is not Submitted.RATE_LIMITED:
             context.health.answered()
         if first and kind not in {Submitted.UNREACHABLE, Submitted.UNAVAILABLE, Submitted.RATE_LIMITED}:
             # The others say nothing about tasks or the model, and must not interrupt a series of such answers.

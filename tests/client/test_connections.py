@@ -35,6 +35,8 @@ def test_what_to_do_about_an_unknown_authority(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/etc/company.pem")
     assert "set SSL_CERT_FILE" in distrusted("self-signed")
     assert "REQUESTS_CA_BUNDLE" in distrusted("self-signed")
+    assert "clock" in distrusted("certificate has expired")
+    assert "another host" in distrusted("Hostname mismatch, certificate is not valid for 'a.b'")
 
 
 @pytest.fixture

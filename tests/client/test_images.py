@@ -559,6 +559,7 @@ def test_a_name_that_leads_to_this_machine_is_not_asked(talk, monkeypatch):
 
     download, _ = talk.fetch(never, lambda server: f"https://localhost:{server.port}/0.png", origin=PUBLIC)
     assert download.kind is Fetched.BROKEN
+    assert download.message.startswith("localhost resolves to")
     assert "which is not public" in download.message
     assert talk.server.connections == 0
 
@@ -581,6 +582,7 @@ def test_no_proxy_does_not_open_the_inside(talk, monkeypatch):
         await wire.read()
 
     download, _ = talk.fetch(never, lambda server: f"https://localhost:{server.port}/0.png", origin=PUBLIC)
+    assert download.message.startswith("localhost resolves to")
     assert "which is not public" in download.message
     assert talk.server.connections == 0
 

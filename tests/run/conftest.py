@@ -170,6 +170,7 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr("seedream_batch.engine.downloader.SETTLING", 0.1)
     monkeypatch.setattr("seedream_batch.engine.polls.PATIENCE", 0.3)
     monkeypatch.setattr("seedream_batch.engine.service_health.DEAD_END_LIMIT", 0.2)
+    monkeypatch.setattr("seedream_batch.engine.service_health.PROBING", 0.3)
     monkeypatch.setattr("seedream_batch.client.images.RESUME_PAUSE", 0.01)
     monkeypatch.chdir(tmp_path)
     return Bench(tmp_path, monkeypatch)

@@ -358,6 +358,43 @@ def test_the_same_refusal_of_everything_stops_the_run(odd):
     assert 20 <= odd.service.seen["submit"] < 60
 
 
+# A gateway that is there, and a service that is not
+
+
+@pytest.mark.parametrize("returns", [True, False])
+def test_an_outage_behind_a_gateway_leaves_few_tasks_in_doubt(odd, monkeypatch, returns):
+    monkeypatch.setattr(service_health, "PROBING", 30.0)
+    monkeypatch.setattr(service_health, "OUTAGE_LIMIT", 30.0 if returns else 0.5)
+    several(odd, 30)
+    odd.write(odd.job.read_text() + "run: {max_in_flight: 2}\n")
+    service = odd.service
+    probes = []
+
+    def or_down(name, answer):
+        def reply(*args):
+            is_down = bool(probes) or (name == "submit" and len(service.bills) >= 4)
+            if returns and len(probes) > 4:
+                return answer(*args)
+            if is_down and name in {"submit", "balance"}:
+                probes.append(name)
+            return (503, PAGE) if is_down else answer(*args)
+
+        return reply
+
+    for name in ("submit", "poll", "balance"):
+        setattr(service, name, or_down(name, getattr(service, name)))
+    done = odd.run()
+    states = odd.states()
+    assert 1 <= states["uncertain"] <= 2, states
+    if returns:
+        assert done.code == 4, done
+        assert states["succeeded"] == 30 - states["uncertain"]
+    else:
+        assert done.code in {4, 7}, done
+        assert "no usable answer" in done.err
+        assert states["planned"] >= 20
+
+
 # Uploads that the service has lost
 
 

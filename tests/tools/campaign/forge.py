@@ -149,6 +149,8 @@ def _shorten_pauses() -> None:
     download = importlib.import_module("seedream_batch.engine.downloader")
     download.TRYING = 30.0 * FASTER  # type: ignore[attr-defined]
     download.SETTLING = 3.0 * FASTER  # type: ignore[attr-defined]
+    health = importlib.import_module("seedream_batch.engine.service_health")
+    health.PROBING = 2.0 * FASTER  # type: ignore[attr-defined]
     images = importlib.import_module("seedream_batch.client.images")
     images.RESUME_PAUSE = 1.0 * FASTER  # type: ignore[attr-defined]
     submitting = importlib.import_module("seedream_batch.pacing.rate_limiter")
