@@ -369,3 +369,14 @@ def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):
     assert "collect or resolve" in refused.stopped_by
     book.prove(tasks[1])
     assert book.claim(book.manifest.tasks.get(2), budget=budget)
+
+
+def test_what_a_claim_admits_counts_for_the_rest_of_it(book):
+    """Also what it admits after the first request that is refused for what it might cost."""
+    book.enter(book.spec(1), book.spec(2, images=4, size="16:9"), book.spec(3, size="16:9"), book.spec(4, images=15))
+    for known in (1, 4):
+        book.prove(book.manifest.tasks.get(known))
+    book.claim(book.manifest.tasks.get(1))
+    intents = [Intent(number) for number in (2, 3, 4)]
+    claimed = book.manifest.queue.claim_each(intents, Budget(max_cost=20 * book.PRICE), NOW)
+    assert [len(one.claims) for one in claimed] == [0, 1, 0], "the second one may cost ten times its estimate"
