@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.util
 import io
 import itertools
@@ -66,13 +67,25 @@ def pytest_collection_modifyitems(items):
             tried.add(test)
 
 
-def pytest_sessionstart(session):
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session):
+    """Collect without looking for garbage, as what is made then stays until the end: that takes a third of the time."""
+    gc.disable()
+    try:
+        _compile_some(session.config)
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _compile_some(config):
     """Share out the compiling of the test modules: each worker begins with other ones, and finds those of the rest."""
-    worker = getattr(session.config, "workerinput", None)
+    worker = getattr(config, "workerinput", None)
     if worker:
         files = sorted(Path(__file__).parent.rglob("test_*.py"))
         for file in files[int(worker["workerid"].removeprefix("gw")) :: worker["workercount"]]:
-            name = ".".join(file.relative_to(session.config.rootpath).with_suffix("").parts)
+            name = ".".join(file.relative_to(config.rootpath).with_suffix("").parts)
             finders = (finder.find_spec(name, [str(file.parent)]) for finder in sys.meta_path)
             spec = next(found for found in finders if found)
             # What is wrong with a module is told when it is collected.

@@ -1,6 +1,6 @@
 """How many examples and parameters a test is tried with: few in the quick suite, all of them in `.ci/run`.
 
-A property is tried with a tenth of its examples, and with all of them where THOROUGH=1 is set.
+A property is tried with a twentieth of its examples, and with all of them where THOROUGH=1 is set.
 """
 
 import os
@@ -12,7 +12,7 @@ FEWEST = 10
 
 
 def examples(count):
-    return count if THOROUGH else min(count, max(FEWEST, count // 10))
+    return count if THOROUGH else min(count, max(FEWEST, count // 20))
 
 
 def some(values, number):

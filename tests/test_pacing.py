@@ -204,6 +204,7 @@ def test_a_limit_that_is_raised_is_found_again_and_one_that_is_lowered_costs_lit
     assert service.pace.rate > 1.2 * rate
 
 
+@pytest.mark.thorough
 def test_a_configured_rate_is_a_bound():
     service = Limited(50, rate=10)
     assert service.run(500) == pytest.approx(10, rel=0.02)

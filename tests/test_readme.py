@@ -157,6 +157,7 @@ def test_the_fault_plan_is_valid(tmp_path):
     assert len(load_faults(path)) == 3
 
 
+@pytest.mark.thorough
 def test_the_workflow_annotates_what_is_wrong(clone, emulator):
     (text,) = [block.text for block in blocks("yaml") if block.text.startswith("# .github/")]
     command = yaml.safe_load(text)["jobs"]["validate"]["steps"][-1]["run"]

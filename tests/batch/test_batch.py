@@ -451,6 +451,7 @@ def test_the_collector_passes_over_imports_only_where_the_process_is_one_command
     assert child(program).communicate(timeout=60) == ("True False\nFalse True True\n", "")
 
 
+@pytest.mark.thorough
 def test_all_names_are_there_whatever_was_imported_before():
     assert set(seedream_batch.__all__) <= set(dir(seedream_batch))
     program = """

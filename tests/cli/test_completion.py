@@ -127,6 +127,7 @@ def script_for(shell, folder, environment):
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash on this machine")
 def test_bash_completes_what_is_typed(folder, environment):
     (folder / ".bashrc").write_text('PS1="$ "\neval "$(seedream-batch completion bash)"\n', encoding="utf-8")

@@ -144,6 +144,7 @@ def test_any_width_of_the_terminal(monkeypatch, columns):
         assert left.value.code == 0
 
 
+@pytest.mark.thorough
 def test_a_current_folder_that_was_deleted(folder, tmp_path_factory):
     gone = tmp_path_factory.mktemp("gone")
     done = subprocess.run(

@@ -73,7 +73,7 @@ COMMANDS = {
     "verify": (["verify", "job.yaml", "--emulate", "--json"], 0),
     "export": (["export", "job.yaml", "--emulate", "--format", "csv", "--to", "table", "--replace"], 0),
     "export --json": (["export", "job.yaml", "--emulate", "--format", "csv", "--to", "t2", "--replace", "--json"], 0),
-    "report": (["report", "job.yaml", "--emulate", "-o", "page"], 0),
+    "report": (["report", "job.yaml", "--emulate", "--to", "page"], 0),
     "resolve": (["resolve", "job.yaml", "--emulate", "--accept"], 0),
     "retry": (["retry", "job.yaml", "--emulate"], 0),
     "schema": (["schema"], 0),
@@ -122,6 +122,7 @@ def test_the_exit_code_of_a_run_is_about_the_images(folder, serve, kind):
     assert ended(["run", "new.yaml"], folder, kind).returncode == 3
 
 
+@pytest.mark.thorough
 def test_a_run_goes_on_though_its_reader_stands_still(folder):
     """A pager that is paused, or a logger that hangs: the pipe is full, and nobody takes anything out."""
     read, write = os.pipe()
@@ -158,6 +159,7 @@ def test_what_was_left_out_is_said_in_the_form_of_the_log():
     os.close(write)
 
 
+@pytest.mark.thorough
 def test_closed_standard_input_is_no_reason_to_fail(folder):
     done = subprocess.run(
         ["/bin/sh", "-c", '"$@" 0<&-', "sh", *PROGRAM, "run", "new.yaml", "--emulate", "-q"],
@@ -216,6 +218,7 @@ def locale(request, tmp_path):
     return {"LC_ALL": request.param, "LOCPATH": str(path.parent)}, encoding
 
 
+@pytest.mark.thorough
 def test_names_of_files_and_data_are_the_same_in_every_locale(made, folder, locale):
     environment, encoding = locale
     done = called(["run", "job.yaml", "--emulate"], folder, environment)

@@ -120,6 +120,7 @@ def test_a_refused_key_is_told_without_parentheses_in_parentheses(seen):
     assert "))" not in "".join(lines)
 
 
+@pytest.mark.thorough
 def test_what_to_do_next_can_be_pasted_and_is_about_the_same_images(seen, service, tmp_path):
     service.set_faults([REFUSED])
     (tmp_path / "job.yaml").rename(tmp_path / "my job.yaml")

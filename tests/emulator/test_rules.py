@@ -214,7 +214,7 @@ def test_how_many_images_a_request_asks_for(fields, images):
             ((6001, 6000), "36000000 pixels"),
             ((6000, 6000), None),
         ],
-        7,
+        6,
     ),
 )
 def test_limits_of_reference_pictures(picture, size, expected):

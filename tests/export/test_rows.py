@@ -208,6 +208,7 @@ def test_it_works_beside_a_run_and_asks_nothing(made, export, monkeypatch):
     assert len(table(made)) == 6
 
 
+@pytest.mark.thorough
 def test_it_tells_one_moment_of_a_run_that_is_going(bench, serve, export, until):
     serve(task_seconds="uniform:0.1,1.5")
     with bench.start() as run:

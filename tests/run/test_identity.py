@@ -111,7 +111,6 @@ def place(postgres):
     return postgres.place()
 
 
-@pytest.mark.quick
 def test_a_folder_knows_its_manifest_when_the_option_is_forgotten(cards, place):
     shutil.rmtree(cards.out)
     assert cards.run("--manifest", url_of(place), "--submit-only").code == 0

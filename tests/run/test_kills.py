@@ -57,6 +57,7 @@ def test_killed_before_the_service_bills(bench, serve, until, end):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_killed_after_the_service_billed(bench, serve, until, end):
     serve()
     bench.emulator.set_faults([{"on": "submit", "action": "hang", "at": "after_bill", "count": 1}])

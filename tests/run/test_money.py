@@ -317,6 +317,7 @@ def test_a_price_that_depends_on_the_ratio_does_not_pass_the_cap(bench, serve):
     assert bench.rows("SELECT cost <= 1500000 AND reserved = 0 FROM totals") == [(1,)]
 
 
+@pytest.mark.thorough
 def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
     serve(task_seconds="fixed:0.01")
     many.write(MANY + "budget: {max_cost_usd: 60, price_per_image_usd: 0.035}\n")

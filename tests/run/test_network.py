@@ -80,6 +80,7 @@ def test_one_image_that_earlier_runs_could_not_fetch_is_enough(many, serve):
     assert (done.code, len(many.charges())) == (7, 1), done
 
 
+@pytest.mark.thorough
 def test_a_dead_link_does_not_keep_the_others_from_being_bought(many, serve):
     serve()
     many.emulator.set_faults([{"on": "image", "action": "expired"}])

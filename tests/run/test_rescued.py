@@ -63,7 +63,6 @@ def test_ids_that_a_killed_one_left_are_taken_in_by_the_living(bench, place, una
     all_is_there(bench)
 
 
-@pytest.mark.quick
 def test_they_stay_until_they_are_in_the_manifest_durably(bench, place, unanswered, until, monkeypatch):
     """The line breaks between the change and its commit: a kill in this moment must not take them along."""
     charge, run, first = unanswered()

@@ -73,7 +73,6 @@ def test_what_is_chosen_is_bought(bench, serve, place):
     assert len(bench.charges()) == 3
 
 
-@pytest.mark.quick
 def test_decisions(bench, serve, place):
     serve(honour_keys=False)
     there = ("--manifest", url_of(place))

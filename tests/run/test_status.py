@@ -241,6 +241,7 @@ def test_ctrl_c_ends_watching(bench, serve, until, end):
     assert (watching.returncode, err) == (0, "")
 
 
+@pytest.mark.thorough
 def test_on_a_terminal_it_is_drawn_over_itself(bench, serve, until, end):
     serve(task_seconds="fixed:2")
     process = bench.start()

@@ -272,6 +272,7 @@ def test_plan_before_any_run(bench):
     assert not bench.out.exists()
 
 
+@pytest.mark.thorough
 def test_status_before_during_and_after(bench, serve, until, end):
     serve(task_seconds="fixed:3")
     never = bench.call("status")
