@@ -430,6 +430,8 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
     """Return the error for a request that never had a connection, with what to do about it."""
     causes = list(_causes(error))
     for cause in causes:
+        if isinstance(cause, ForbiddenAddress):
+            return NotExecuted(str(cause), lasting=True)
         if isinstance(cause, aiohttp.ClientConnectorCertificateError):
             cause = cause.certificate_error  # noqa: PLW2901
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -464,8 +466,6 @@ def describe(error: BaseException) -> str:
         # Cancelled by the time limit of the exchange.
         cause = error
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
-        if isinstance(cause.os_error, ForbiddenAddress):
-            return str(cause.os_error)
         return f"the name {cause.host} cannot be resolved"
     if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return f"no TLS connection to {cause.host}: {cause}"

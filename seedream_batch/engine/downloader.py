@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from seedream_batch.engine.placement import assign_place, clear_leftovers, step_
 from seedream_batch.engine.polls import look
 from seedream_batch.engine.stop_control import RunStopped
 from seedream_batch.errors import StorageError
-from seedream_batch.files.content_encoding import uncompressed
+from seedream_batch.files.content_encoding import unwrapped
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import BadPicture, NoPicture, Picture, has_end, inspect
 from seedream_batch.files.local_folder import Occupied
@@ -387,7 +388,7 @@ def _is_stored(folder: Destination, path: str, sha256: str) -> bool:
 def _finish(writer: DownloadWriter, temp_file: TempFile) -> tuple[Picture | None, BadPicture | OSError | None]:
     """Write and sync a complete download, then validate it: return the image, or why it is invalid.
 
-    An image that a proxy compressed is decompressed first.
+    An image that a proxy or host compressed or wrapped is unwrapped.
     """
     writer.finish()
     try:
@@ -395,15 +396,13 @@ def _finish(writer: DownloadWriter, temp_file: TempFile) -> tuple[Picture | None
     except OSError as error:
         return None, error
     except BadPicture as error:
-        plain = uncompressed(temp_file.path.read_bytes(), MAX_IMAGE)
-        try:
-            picture = None if plain is None else inspect(plain)
-        except BadPicture:
-            picture = None
-        if plain is None or picture is None:
-            return None, error
-        temp_file.replace(plain)
-        return picture, None
+        wrong = error
+    for inside in unwrapped(temp_file.path.read_bytes(), MAX_IMAGE):
+        with suppress(BadPicture):
+            picture = inspect(inside)
+            temp_file.replace(inside)
+            return picture, None
+    return None, wrong
 
 
 def _complete_after_all(writer: DownloadWriter, temp_file: TempFile) -> Picture | None:

@@ -1,11 +1,37 @@
-"""Decompress bodies that a proxy compressed, whatever their headers say."""
+"""Find the image in a body that a proxy or host compressed or wrapped, whatever its headers say."""
 
 from __future__ import annotations
 
+import base64
+import re
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
+
+
+_IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|GIF8[79]a", re.DOTALL)
+_BASE64 = re.compile(
+    rb"[\s\"']*(?:data:image/[\w.+-]+;base64,\s*)?(?=/9j/|iVBORw|UklGR|R0lGOD)([A-Za-z0-9+/=\s]+)[\s\"']*"
+)
+_WRAPPER = 2048
+"""Bytes in front of an image that are skipped: line breaks, the head of a part."""
+
+
+def unwrapped(data: bytes, most: int) -> Iterator[bytes]:
+    """Yield what may be the image in a body that is none itself: compressed, in base64, or behind other bytes."""
+    plain = uncompressed(data, most)
+    if plain is not None:
+        yield plain
+    if text := _BASE64.fullmatch(data):
+        with suppress(ValueError):
+            yield base64.b64decode(text[1] + b"==")
+    start = _IMAGE.search(data, 0, _WRAPPER)
+    # Within an image, another one is its preview.
+    if start is not None and start.start():
+        yield data[start.start() :]
 
 
 def uncompressed(data: bytes, most: int) -> bytes | None:

@@ -1,5 +1,6 @@
 """Runs behind proxies and firewalls: what cannot be sent is not in doubt, and what cannot be fetched is not bought."""
 
+import base64
 import contextlib
 import gzip
 import hashlib
@@ -14,7 +15,7 @@ from PIL import Image
 
 from seedream_batch.emulator.world import image_cache
 from seedream_batch.engine.circuit_breaker import FIRST_TASKS, MOST_FAILING
-from seedream_batch.files.content_encoding import uncompressed
+from seedream_batch.files.content_encoding import uncompressed, unwrapped
 
 MANY = """\
 version: 1
@@ -152,6 +153,43 @@ def test_an_image_is_decompressed_however_it_was_compressed(compress):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        base64.b64encode,
+        lambda data: b'"data:image/png;base64,' + base64.encodebytes(data).rstrip(b"=\n") + b'"\n',
+        lambda data: b"\r\n" + data,
+        lambda data: b"--B\r\nContent-Type: image/jpeg\r\n\r\n" + data + b"\r\n--B--\r\n",
+    ],
+    ids=["base64", "data URL", "line break", "part"],
+)
+def test_an_image_is_found_in_what_is_wrapped_around_it(kind, wrap):
+    out = io.BytesIO()
+    Image.effect_noise((50, 40), 90).save(out, kind)
+    assert any(one.startswith(out.getvalue()) for one in unwrapped(wrap(out.getvalue()), 10**6))
+
+
+def test_the_preview_in_a_damaged_image_is_not_taken_for_it():
+    out = io.BytesIO()
+    Image.effect_noise((50, 40), 90).save(out, "JPEG")
+    assert list(unwrapped(b"\xff\xd8\xff\xe1" + b"\0" * 50 + out.getvalue(), 10**6)) == []
+    assert list(unwrapped(b"<html>" + b"x" * 5000 + out.getvalue(), 10**6)) == []
+
+
+def test_an_image_in_base64_is_stored(bench, serve, monkeypatch):
+    plain = image_cache.draw
+
+    def as_text(plan, index):
+        image = plain(plan, index)
+        return image_cache.EncodedImage(base64.b64encode(image.data), "text/plain")
+
+    monkeypatch.setattr(image_cache, "draw", as_text)
+    serve()
+    assert bench.run().code == 0
+    bench.check()
+
+
 def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, monkeypatch):
     def as_webp(plan, index):
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()
