@@ -39,6 +39,7 @@ output:
 QUICK = {
     "BACKOFF_BASE": 0.05,
     "POLL_PAUSE": 0.02,
+    "LONGEST_POLL_PAUSE": 0.2,
     "CONFIRMED": 0.04,
     "WATCHED": 0.3,
     "WATCHED_OVERDUE": 0.1,
