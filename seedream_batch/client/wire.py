@@ -60,6 +60,14 @@ _ON_THE_WAY = {
 """Statuses of a proxy or network that passed nothing on: it wants a login, or a connection of another kind (RFC 9110,
 RFC 6585, RFC 8470)."""
 
+_NOT_FORWARDED = {521, 523, 525, 526, 530}
+"""Statuses of Cloudflare, which could not connect to the service."""
+_NO_UPSTREAM = re.compile(
+    rb"(?i)no (?:healthy|available|active|live) (?:upstream|server|target|backend|peer|host)s?\b"
+    rb"|no server is available to handle|failure to get a peer from"
+)
+"""What load balancers say that have nowhere to send a request."""
+
 _TYPES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -106,12 +114,22 @@ def submission(answer: Answer, now: float) -> Submission:
             fault = Fault(fault.code, fault.type, fault.message or "no task id in the answer")
             return outcome(Submitted.UNKNOWN, fault.message)
     kind = _refusal(status_code, fault, page=not parsed.found and is_web_page(answer.body))
+    if kind is None and _is_undelivered(answer):
+        kind = Submitted.UNAVAILABLE
     if kind is Submitted.UNREACHABLE:
         fault = Fault(message=f"a proxy or the network on the way to the service wants a login (HTTP {status_code})")
     walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not parsed.found and is_web_page(answer.body)
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
     return outcome(kind)
+
+
+def _is_undelivered(answer: Answer) -> bool:
+    """Return whether a gateway or load balancer says that it sent the request nowhere."""
+    if answer.status in _NOT_FORWARDED:
+        return "cf-ray" in answer.headers or answer.headers.get("server", "").lower() == "cloudflare"
+    text = answer.body[:4096]
+    return answer.status in {404, 502, 503} and bool(_NO_UPSTREAM.search(text)) and b"retr" not in text.lower()
 
 
 def _declined(document: Json, fault: Fault) -> Submitted | None:

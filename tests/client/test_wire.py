@@ -892,6 +892,26 @@ def test_a_redirect_that_names_a_task_was_executed():
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "headers", "kind"),
+    [
+        *((status, b"<html>", {"server": "cloudflare"}, Submitted.UNAVAILABLE) for status in (521, 523, 525, 526, 530)),
+        (521, b"", {"cf-ray": "8a-FRA"}, Submitted.UNAVAILABLE),
+        (521, b"", {}, Submitted.UNKNOWN),
+        *((status, b"<html>", {"server": "cloudflare"}, Submitted.UNKNOWN) for status in (502, 520, 522, 524)),
+        (503, b"no healthy upstream", {}, Submitted.UNAVAILABLE),
+        (503, b"<h1>503</h1>\nNo server is available to handle this request.\n", {}, Submitted.UNAVAILABLE),
+        (503, b'{"message":"failure to get a peer from the ring-balancer"}', {}, Submitted.UNAVAILABLE),
+        (503, b"no available server", {}, Submitted.UNAVAILABLE),
+        (502, b"no live upstreams after 3 retries", {}, Submitted.UNKNOWN),
+        (503, b"upstream connect error or disconnect/reset before headers", {}, Submitted.UNKNOWN),
+        (500, b"no healthy upstream", {}, Submitted.UNKNOWN),
+    ],
+)
+def test_gateways_that_say_they_sent_it_nowhere(status, body, headers, kind):
+    assert submitted(body, status, headers).kind is kind
+
+
+@pytest.mark.parametrize(
     ("text", "kind"),
     [
         ("insufficient balance", Submitted.UNPAID),
