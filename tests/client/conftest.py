@@ -28,6 +28,10 @@ class Request:
     body: bytes
 
 
+TLS = b"\x16"
+"""How a greeting begins."""
+
+
 class Wire:
     """One accepted connection. Nothing is read before the conversation reads it."""
 
@@ -69,8 +73,10 @@ class Wire:
     def close(self):
         """A regular end, or a reset by the kernel where something was left unread."""
         if self._socket.fileno() >= 0:
-            waiting = fcntl.ioctl(self._socket, termios.FIONREAD, b"\0\0\0\0")
-            self._server.unread += struct.unpack("i", waiting)[0]
+            waiting = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, b"\0\0\0\0"))[0]
+            if waiting and not self._server.received:
+                self._server.greeted = self._socket.recv(1, socket.MSG_PEEK) == TLS
+            self._server.unread += waiting
             self._socket.close()
 
     def reset(self):
@@ -85,6 +91,8 @@ class Server:
         self._play = play
         self.received = bytearray()
         self.unread = 0
+        self.greeted = False
+        """Whether nothing but a TLS greeting came, which was not even read."""
         self.requests = []
         self.connections = 0
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -96,7 +104,7 @@ class Server:
     @property
     def arrived(self):
         """Bytes of requests that reached this machine; a TLS greeting is none."""
-        return 0 if self.received[:1] == b"\x16" else len(self.received) + self.unread
+        return 0 if self.greeted or self.received[:1] == TLS else len(self.received) + self.unread
 
     async def serve(self):
         loop = asyncio.get_running_loop()
