@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from seedream_batch.manifest.database import Part
@@ -41,19 +41,18 @@ class Reservation(NamedTuple):
     money: int
 
 
+@dataclass(slots=True)
 class Allowance:
     """What a budget still allows within one transaction; each task that it admits counts for those after it."""
 
-    def __init__(
-        self, budget: Budget, totals: Totals, prices: Mapping[tuple[str, str], int], exposure: Callable[[], Exposure]
-    ) -> None:
-        """`prices` are the highest known ones by model and resolution; `exposure` reads what is pending, if needed."""
-        self._budget = budget
-        self._totals = totals
-        self._prices = prices
-        self._read_exposure = exposure
-        self._exposure: Exposure | None = None
-        self._admitted: list[Reservation] = []
+    _budget: Budget
+    _totals: Totals
+    _prices: Mapping[tuple[str, str], int]
+    """The highest known ones by model and resolution."""
+    _read_exposure: Callable[[], Exposure]
+    """Reads what is pending; called only if it matters."""
+    _exposure: Exposure | None = None
+    _admitted: list[Reservation] = field(default_factory=list)
 
     def admit(self, task: TaskRecord) -> Reservation | str:
         """Return what to reserve for a task, or the limit that it would exceed."""

@@ -45,21 +45,6 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class _Opening:
-    """An attempt to open: its claim, a body other than the task's, its reservation, and whether its key is reused."""
-
-    claim: Claim
-    body: str | None
-    attempt: int
-    reservation: Reservation
-    reused: bool
-
-    @property
-    def task(self) -> TaskRecord:
-        return self.claim.task
-
-
-@dataclass(frozen=True, slots=True)
 class Claimed:
     """The committed intents, and what kept the rest from being committed, if it was the budget."""
 
@@ -346,6 +331,46 @@ class TaskQueue(Part):
         if not intents:
             return [], {}
         self._connection.check_in_place()
+        allowance = self._budget.allowance(budget, now)
+        claims: list[Claim] = []
+        reservations: list[Reservation] = []
+        new, reused, moves = [], [], []
+        refusals: dict[int, str] = {}
+        for task, body, known in self._planned_with_keys(sql, intents):
+            reservation = allowance.admit(task)
+            if isinstance(reservation, str):
+                refusals[task.id] = reservation
+                if stops:
+                    break
+                continue
+            number = task.attempt + (known is None)
+            # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again, and
+            # the service recognises what it has already done.
+            key, opened_at = known or (f"sb-{self._database.id}-{task.fingerprint[:40]}-{number}", now)
+            if known is None:
+                new.append((key, task.id, number, body, now, *reservation))
+            else:
+                reused.append((*reservation, key))
+            moves.append(Move(task, f"attempt {number}", now, {"attempt": number, "account": self._database.account}))
+            sent = replace(task, state=TaskState.SUBMITTING, updated_at=now, attempt=number)
+            claims.append(Claim(sent, key, task.body if body is None else body, opened_at))
+            reservations.append(reservation)
+        if claims:
+            renewed = "UPDATE attempts SET outcome = 'open', kind = ?, reserved_images = ?, reserved = ? WHERE key = ?"
+            sql.executemany(renewed, reused)
+            insert(sql, "attempts (key, task, number, body, opened_at, kind, reserved_images, reserved)", new)
+            self._budget.reserve(sql, reservations)
+            self._transitions.move_all(sql, TaskState.SUBMITTING, moves)
+        return claims, refusals
+
+    @staticmethod
+    def _planned_with_keys(
+        sql: Sql, intents: Sequence[Intent]
+    ) -> Iterator[tuple[TaskRecord, str | None, tuple[str, float] | None]]:
+        """Yield the planned tasks of intents with their bodies, and the key to reuse and when it was first used.
+
+        A key is reused if provably nothing was executed, and the body is the same: it is the same logical request.
+        """
         bodies = {intent.task: intent.body for intent in intents}
         rows = sql.execute(
             f"SELECT {TASK_COLUMNS}, attempts.key, attempts.body, attempts.opened_at FROM tasks LEFT JOIN attempts"
@@ -354,49 +379,7 @@ class TaskQueue(Part):
             list(bodies),
         )
         planned = {row[0]: row for row in rows}
-        allowance = self._budget.allowance(budget, now)
-        opened: list[_Opening] = []
-        refusals: dict[int, str] = {}
         for number in filter(planned.__contains__, bodies):
             *columns, key, sent, opened_at = planned[number]
-            task, body = task_record(columns), bodies[number]
-            reservation = allowance.admit(task)
-            if isinstance(reservation, str):
-                refusals[number] = reservation
-                if stops:
-                    break
-                continue
-            # Provably nothing was executed: it is the same logical request, so reuse its key.
-            reused = key is not None and sent == body
-            attempt = task.attempt if reused else task.attempt + 1
-            if not reused:
-                # Derived from manifest, task and attempt: a manifest restored from a backup uses the same key again,
-                # and the service recognises what it has already done.
-                key, opened_at = f"sb-{self._database.id}-{task.fingerprint[:40]}-{attempt}", now
-            claim = Claim(task, key, task.body if body is None else body, opened_at)
-            opened.append(_Opening(claim, body, attempt, reservation, reused=reused))
-        return self._open(sql, opened, now), refusals
-
-    def _open(self, sql: Sql, opened: Sequence[_Opening], now: float) -> list[Claim]:
-        """Write the attempts and move their tasks; return the claims with the updated tasks."""
-        if not opened:
-            return []
-        sql.executemany(
-            "UPDATE attempts SET outcome = 'open', kind = ?, reserved_images = ?, reserved = ? WHERE key = ?",
-            [(*at.reservation, at.claim.key) for at in opened if at.reused],
-        )
-        insert(
-            sql,
-            "attempts (key, task, number, body, opened_at, kind, reserved_images, reserved)",
-            [(at.claim.key, at.task.id, at.attempt, at.body, now, *at.reservation) for at in opened if not at.reused],
-        )
-        self._budget.reserve(sql, [at.reservation for at in opened])
-        moves = [
-            Move(at.task, f"attempt {at.attempt}", now, {"attempt": at.attempt, "account": self._database.account})
-            for at in opened
-        ]
-        self._transitions.move_all(sql, TaskState.SUBMITTING, moves)
-        return [
-            replace(at.claim, task=replace(at.task, state=TaskState.SUBMITTING, updated_at=now, attempt=at.attempt))
-            for at in opened
-        ]
+            reusable = key is not None and sent == bodies[number]
+            yield task_record(columns), bodies[number], (key, opened_at) if reusable else None
