@@ -323,14 +323,14 @@ class ImageClient:
 def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -> str | None:
     """Record the version and length of a body; return what is wrong with it, or None."""
     version = _version(headers)
-    if status in _WHOLE:
+    part = _RANGE.fullmatch(headers.get("content-range", "").strip())
+    if status in _WHOLE or (status == 206 and not partial.received and part is None):
         if partial.received and version != partial.version:
             partial.version = ""
             return "the image was cut off, and is another one now"
         length = headers.get("content-length", "")
         partial.version, partial.whole = version, int(length) if length.isdecimal() else None
         return None
-    part = _RANGE.fullmatch(headers.get("content-range", "").strip())
     if status == 206 and not partial.received and part is not None and int(part[1]) == 0:
         # Not asked for: some hosts send every image as a range, or only its first part.
         partial.version, partial.whole = version, int(part[2]) + 1 if part[3] == "*" else int(part[3])

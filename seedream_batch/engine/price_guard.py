@@ -38,6 +38,7 @@ async def check_balance(context: RunContext, images: int, cost: int) -> None:
         else:
             # Not every key may ask for it; a submission reveals all that matters.
             context.control.warn(f"the balance is not known: {error}")
+            context.health.unproven = True
         return
     left = balance.remaining
     if left is None or left >= cost:

@@ -41,6 +41,8 @@ class ServiceHealth:
         """Tasks in a row without a clear answer."""
         self.doubtful = False
         """Whether a submission got no clear answer, and nothing was answered since."""
+        self.unproven = False
+        """Whether not even the balance was answered, nor anything else yet."""
         self.denied = 0
         """Polls in a row for which the key was refused."""
         self._service = service
@@ -54,7 +56,7 @@ class ServiceHealth:
         """Record a usable answer."""
         self._silent_since = None
         self._limited_since = None
-        self.doubtful = False
+        self.doubtful = self.unproven = False
         self.denied = 0
 
     def unanswered(self, why: str) -> None:

@@ -77,11 +77,12 @@ class Submitter:
     async def wait_for_turn(self) -> None:
         """Wait until the next submission may be sent, and take its turn; raise `RunStopped`.
 
-        Few requests are outstanding at first: while nothing is known of the service, few tasks can become uncertain.
+        Few requests are outstanding at first: while nothing is known of the service, few tasks can become uncertain. If
+        not even the balance is answered, it is one.
         The turn ends with `submit` or `resend`, or with `give_up_turn`.
         """
         context = self._context
-        while self._unanswered >= self._most_unanswered:
+        while self._unanswered >= (1 if context.health.unproven else self._most_unanswered):
             self._answered.clear()
             await context.control.until(self._answered)
         self._unanswered += 1

@@ -395,6 +395,24 @@ def test_an_outage_behind_a_gateway_leaves_few_tasks_in_doubt(odd, monkeypatch, 
         assert states["planned"] >= 20
 
 
+def test_an_outage_from_the_start_leaves_one_task_in_doubt(odd, monkeypatch):
+    monkeypatch.setattr(service_health, "PROBING", 30.0)
+    monkeypatch.setattr(service_health, "OUTAGE_LIMIT", 0.5)
+    several(odd, 30)
+    submitting = threading.Semaphore(0)
+
+    def submit(_request):
+        # Slow, as gateways in trouble are: others could be sent meanwhile.
+        submitting.acquire(timeout=0.3)
+        return 503, PAGE
+
+    odd.service.submit = submit
+    odd.service.balance = lambda: (503, PAGE)
+    done = odd.run()
+    assert done.code in {4, 7}, done
+    assert odd.states() == {"uncertain": 1, "planned": 29}
+
+
 # Uploads that the service has lost
 
 
