@@ -6,7 +6,6 @@ around the JSON, several documents in one body, a body that was cut off, undocum
 
 from __future__ import annotations
 
-import ast
 import base64
 import codecs
 import html
@@ -155,30 +154,44 @@ def _almost_json(text: str) -> dict[str, Json] | list[Json] | None:
     """Return the document in JSON with comments or commas at the end, or in the notation of Python; None for others."""
     if text[:1] not in {"{", "["}:
         return None
-    # Twice, since a comment may follow a comma.
-    plain_json = _EXTRAS.sub(r"\1", _EXTRAS.sub(r"\1", text))
-    for read, form in ((json.loads, plain_json), (ast.literal_eval, text if "': " in text else "")):
-        try:
-            value = read(form)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-        # Python has objects that JSON does not have.
-        if isinstance(value, dict | list) and (json_value := _as_json(value)) is not None:
-            return json_value
-    return None
-
-
-def _as_json(value: dict[str, Json] | list[Json]) -> dict[str, Json] | list[Json] | None:
     try:
-        again: dict[str, Json] | list[Json] = json.loads(json.dumps(value))
-    except (ValueError, TypeError, RecursionError):
+        # Twice, since a comment may follow a comma.
+        value = json.loads(_NOT_JSON.sub(_to_json, _NOT_JSON.sub(_to_json, text)), strict=False)
+    except (ValueError, RecursionError):
         return None
-    return again
+    return value if isinstance(value, dict | list) else None
 
 
-_EXTRAS = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])|/\*.*?\*/|//[^\n]*', re.DOTALL)
+# Bounded repetitions: what is never closed would be searched from each of its beginnings to the end of the text.
+_NOT_JSON = re.compile(
+    r"""("(?:[^"\\]|\\.)*") | '((?:[^'\\]|\\.)*)' | \b(True|False|None)\b
+    | ,(?=\s{0,200}[}\]]) | /\*.{0,200}?\*/ | //[^\n]{0,1000}""",
+    re.DOTALL | re.VERBOSE,
+)
+_OF_PYTHON = {"True": "true", "False": "false", "None": "null"}
+
+
+def _to_json(match: re.Match[str]) -> str:
+    """Return JSON for a token that is not, and nothing for a comment or a comma at the end."""
+    if match[1] is not None:
+        return match[1]
+    if match[2] is not None:
+        # The escapes of Python that JSON does not have are those of the quote, and of bytes.
+        return f'"{_ESCAPES.sub(_escape_for_json, match[2])}"'
+    return _OF_PYTHON.get(match[3], "")
+
+
+_ESCAPES = re.compile(r"""\\x([0-9a-fA-F]{2})|\\'|"|\\.""")
+
+
+def _escape_for_json(match: re.Match[str]) -> str:
+    if match[1] is not None:
+        return f"\\u00{match[1]}"
+    return {"\\'": "'", '"': '\\"'}.get(match[0], match[0])
+
+
 _HTML = re.compile(r"(?i)<(?:!doctype|html|head|body|script|title|div|h1|p)\b")
-_TAGS = re.compile(r"(?is)<(script|style|title)\b.*?(?:</\1\s*>|\Z)|<[^>]*>")
+_TAGS = re.compile(r"(?is)<(script|style|title)\b.*?(?:</\1\s*>|\Z)|<[^<>]*>")
 
 
 def _from_base64(text: str) -> tuple[Json, ...]:
@@ -293,14 +306,16 @@ _NOT_TASKS = {
 """Objects whose `id` is not that of a task."""
 
 _BEGUN = {"submitted", "pending", "processing", "inprogress", "queued", "running", "created", "accepted"}
-_LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]*[0-9])[\w-]{1,250}")
+_LOOKS_LIKE_ID = re.compile(r"(?i)task[_-](?=[\w-]{0,250}[0-9])[\w-]{1,250}")
 
 
 _BARE_ID = re.compile(r"(?i)[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|[0-9a-f]{24,64}|[0-9]{15,25}")
 """What can only be an id: a UUID, a hash, a number longer than a time in milliseconds."""
-_NAMED = re.compile(r"(?i)(?<![a-z])task[ _-]?(?:uu)?id\W{1,12}(?=[\w.:-]*\d)([\w.:-]{6,250})(?=[^\w.:-])", re.ASCII)
+_NAMED = re.compile(
+    r"(?i)(?<![a-z])task[ _-]?(?:uu)?id\W{1,12}(?=[\w.:-]{0,250}\d)([\w.:-]{6,250})(?=[^\w.:-])", re.ASCII
+)
 """An id with its name. Something has to follow it, or it may have been cut off."""
-_LONG = re.compile(r"\b(?=[\w-]*[0-9])[\w-]{12,250}\b", re.ASCII)
+_LONG = re.compile(r"\b(?=[\w-]{0,250}[0-9])[\w-]{12,250}\b", re.ASCII)
 """Anything too long for a word that contains digits."""
 
 

@@ -605,6 +605,16 @@ def test_what_only_python_can_say_is_no_document(body):
     assert wire.parse(answer(body)) is None
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("piece", ["<", "/* ", "task_id:", "task_a-", "{'", '{"', "data: {\n", "](", "&#", "a-", ", "])
+def test_no_text_takes_time_with_the_square_of_its_length(piece):
+    """With the square, each of these takes minutes."""
+    text = (piece * 10**5)[: 2 * 10**5].encode()
+    for start in (b"", b"{'a': '"):
+        assert submitted(start + text).kind is Submitted.UNKNOWN
+        polled(start + text)
+
+
 DATA = "data:image/png;base64,iVBORw0KGgo="
 FORMS = [
     {"result": {"images": [{"url": [A]}]}},
