@@ -244,7 +244,7 @@ class Service:
         answer = await self._run_exchange(
             "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
         )
-        url = wire.upload_url(wire.parse(answer)) if answer.succeeded else None
+        url = wire.upload_url(wire.parse(answer), self.origin) if answer.succeeded else None
         if url is None:
             self._refuse(answer, "uploading a reference image", "no URL in the answer")
         return url

@@ -378,11 +378,12 @@ def balance(document: Json) -> Balance | None:
     return Balance(round(remaining * MICRO), used_micro)
 
 
-def upload_url(document: Json) -> str | None:
-    """Return the URL of an uploaded image; None if the response has none."""
+def upload_url(document: Json, origin: str = "") -> str | None:
+    """Return the URL of an uploaded image, relative to `origin` if it has no host; None if the response has none."""
     for at in (document, document.get("data") if isinstance(document, dict) else None):
         url = at.get("url") if isinstance(at, dict) else None
         url = url.strip() if isinstance(url, str) else url
         if is_url(url):
             return url
-    return None
+    links = images_elsewhere(Documents((document,)), None, origin)
+    return next((link.url for link in links if is_url(link.url)), None)

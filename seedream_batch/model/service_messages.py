@@ -75,7 +75,8 @@ _TOO_FAST = re.compile(
 _NOT_OFFERED = re.compile(
     r"(?i)\bmodel\b\W{1,3}(?:[\w./:-]+\W{1,3})?(?:is[ ]|was[ ]|does[ ]|has[ ]been[ ])?(?:currently[ ])?"
     r"(?:not[ ](?:found|exist|supported|available|enabled|offered)|unavailable|unknown|disabled|deprecated|retired)"
-    r"|(?:unknown|invalid|unsupported|no[ ]such|no[ ]access[ ]to(?:[ ]the)?|not[ ](?:found|allowed):?)[ ]model\b"
+    r"|(?:unknown|invalid|unsupported|no[ ]such|no[ ]access[ ]to(?:[ ]the)?|not[ ](?:found|allowed):?)"
+    r"[ ]model\b(?![ ](?:param|option|setting|input))"
     r"|模型(?:\S{0,30})(?:不存在|已下线|不可用|未开通|不支持$)"
 )
 _NO_MODEL = re.compile(r"(?i)\bno (?:available|usable|enabled) channels?\b|无可用(?:的)?渠道|\bno channel available\b")

@@ -429,15 +429,19 @@ def test_balances(document, found):
         ({"url": None, "data": {"url": A}}, A),
         ({"url": "a.png"}, None),
         ({"url": " https://x/\n"}, "https://x/"),
-        ({"url": "https://x/\n/"}, None),
+        ({"url": "https://x/\n/"}, "https://x//"),
         ({"url": "https://" + "x" * 9000}, None),
-        ({"data": [A]}, None),
+        ({"data": [A]}, A),
+        ({"data": [{"url": A}]}, A),
+        ({"success": True, "file_url": A, "task_url": B}, A),
+        ({"url": "/up/a.png"}, "https://api.example.com/up/a.png"),
+        ({"url": "data:image/png;base64,iVBORw0KGgo="}, None),
         ([], None),
         (None, None),
     ],
 )
 def test_uploads(document, url):
-    assert wire.upload_url(document) == url
+    assert wire.upload_url(document, "https://api.example.com") == url
 
 
 # Ids and images wherever they are
@@ -795,6 +799,7 @@ def test_a_bare_id_in_an_envelope(document, ids):
         ),
         (400, {"error": {"message": "The model does not support size 9:21"}}, Submitted.REFUSED),
         (400, {"error": {"message": "n is not supported by this model"}}, Submitted.REFUSED),
+        (400, {"error": {"message": "invalid model parameter: size"}}, Submitted.REFUSED),
         (503, {"error": {"message": "model is currently unavailable"}}, Submitted.UNKNOWN),
         (503, {"error": {"message": "overloaded"}}, Submitted.UNKNOWN),
         (529, {"error": {"type": "overloaded_error", "message": "Overloaded"}}, Submitted.RATE_LIMITED),
