@@ -86,11 +86,9 @@ def run(
             of the output folder, and left before that is released. None: `APIMART_BASE_URL`, else the provider's.
         key: The API key. None: `APIMART_API_KEY`, else the file that `APIMART_API_KEY_FILE` names.
         on_event: Receives every event. An error it raises ends the run in good order, and is raised then.
-        on_start: Receives the live counters, how many images the job asks for, and how many are stored already,
-            before the first event. Its errors are handled like those of `on_event`.
+        on_start: Receives the live counters, and how many images the job asks for and has stored, before any event.
         interruption: Ends the run, from another thread or from a callback.
-        signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order, and name the signal in the result. Only in
-            the main thread.
+        signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order; only in the main thread.
 
     Raises:
         InvalidJob: A cell of the job has a problem; nothing was sent.

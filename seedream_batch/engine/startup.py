@@ -9,6 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from seedream_batch._version import __version__
@@ -99,20 +100,12 @@ def begin(
     sure = _check_job(manifest, job, source, alone=alone)
     now = time.time()
 
-    def join() -> int:
-        """Join in one transaction: what is checked still holds when other workers see this run."""
-        with manifest.group():
-            manifest.workers.lock_joining()
-            check_same_service(manifest, origin, verifies=verifies)
-            account = None
-            if key is not None:
-                account = same_account(manifest, key, confirmed=confirmed, verifies=verifies)
-            manifest.facts.set(_facts(manifest, job, origin, now, sure=sure, joins=not alone))
-            return manifest.workers.begin_run(
-                now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
-            )
+    def check() -> int | None:
+        check_same_service(manifest, origin, verifies=verifies)
+        return None if key is None else same_account(manifest, key, confirmed=confirmed, verifies=verifies)
 
-    run = repeated(join)
+    facts = partial(_facts, manifest, job, origin, now, sure=sure, joins=not alone)
+    run = repeated(lambda: _join(manifest, origin, now, check, facts))
     cut_off = manifest.workers.was_cut_off()
     import_rescued(manifest, job, now)
     rescue = RescueFile(
@@ -125,6 +118,19 @@ def begin(
     manifest.connection.workers.unlock_startup()
     result = SyncResult(known=manifest.queue.wanted())
     return RunStart(alone, False, result, rescue, has_other_folders(manifest, job))
+
+
+def _join(
+    manifest: Manifest, origin: str, now: float, check: Callable[[], int | None], facts: Callable[[], dict[str, str]]
+) -> int:
+    """Join in one transaction: what `check` finds, the account, still holds when other workers see this run."""
+    with manifest.group():
+        manifest.workers.lock_joining()
+        account = check()
+        manifest.facts.set(facts())
+        return manifest.workers.begin_run(
+            now=now, pid=os.getpid(), host=platform.node(), version=__version__, service=origin, account=account
+        )
 
 
 def _check_job(manifest: Manifest, job: Job, source: Source, *, alone: bool) -> bool:

@@ -94,17 +94,8 @@ def inspect(
                 picture = Picture(kind, image.width, image.height, turned=_is_turned(image))
                 _bounded(picture, data, max_pixels)
                 _long_enough(picture, data)
-                if decode and picture.format == "PNG":
-                    image.verify()
-                elif decode:
-                    # Reads all data of a JPEG, but computes one pixel of 64: less time, and far less memory.
-                    image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-                    image.load()
-            if decode and picture.format == "PNG":
-                # After `verify`, Pillow requires the image to be opened again.
-                with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                    image.load()
-                _ended(data)
+                if decode:
+                    _decode(image, data)
         except UnidentifiedImageError:
             if data.startswith((_PNG_START, _JPEG_START)):
                 raise BadPicture("is damaged: its header cannot be read") from None
@@ -117,6 +108,22 @@ def inspect(
             known = isinstance(error, OSError | SyntaxError | ValueError | Image.DecompressionBombError)
             raise BadPicture(f"is damaged: {error if known else 'its parts do not fit together'}") from None
     return picture
+
+
+def _decode(image: Image, data: bytes) -> None:
+    """Read all data of an image; raise what its decoder raises."""
+    if image.format == "PNG":
+        from PIL import Image as pillow  # noqa: PLC0415, N813 - loaded already
+
+        image.verify()
+        # After `verify`, Pillow requires the image to be opened again.
+        with pillow.open(io.BytesIO(data), formats=["PNG"]) as again:
+            again.load()
+        _ended(data)
+    else:
+        # Of a JPEG, computes one pixel of 64: less time, and far less memory.
+        image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
+        image.load()
 
 
 def _decodable(data: bytes) -> bytes:

@@ -143,10 +143,7 @@ MUTATIONS = (
         "I4 pictures are not decoded",
         "I4",
         (("network", "image: truncated, once"),),
-        (
-            Edit("files.image_inspection.inspect", "if ...:\n    image.verify()\nelse:\n    ..."),
-            Edit("files.image_inspection.inspect", "if ...:\n    with ... as image:\n        ...\n    ..."),
-        ),
+        (Edit("files.image_inspection.inspect", "if decode:\n    ..."),),
     ),
     Mutation(
         "I4 an image is told as stored before it has its name",
