@@ -171,7 +171,8 @@ def test_an_id_from_a_kept_answer_finds_its_task(odd):
     assert len(odd.files()) == len(odd.service.bills) == 3
 
 
-def test_few_answers_of_a_task_are_kept_and_of_each_the_first_part(odd):
+def test_few_answers_of_a_task_are_kept_and_of_each_the_first_part(odd, monkeypatch):
+    monkeypatch.setattr("seedream_batch.pacing.poll_schedule.SLOWER", 1.1)
     word = iter(range(100))
 
     def poll(task_id):
