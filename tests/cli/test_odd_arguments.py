@@ -182,6 +182,7 @@ def test_a_path_from_a_current_folder_that_was_deleted(folder, tmp_path, capsys,
     assert len(told.splitlines()) <= 3
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("files", [12, 24])
 def test_few_open_files(folder, files):
     """Told before anything is bought."""

@@ -53,6 +53,7 @@ def seen(tmp_path, environment):
     return give
 
 
+@pytest.mark.thorough
 def test_the_bar_can_be_read_whatever_stands_beside_it(seen, service):
     service.set_faults([REFUSED, UNCLEAR])
     played = seen("run job.yaml")

@@ -102,6 +102,7 @@ def test_no_password_in_a_job_file(told, value):
     assert "hunter2" not in problems
 
 
+@pytest.mark.thorough
 def test_without_the_library_the_line_to_install_it_is_told(job_file, tmp_path):
     (tmp_path / "psycopg").mkdir()
     (tmp_path / "psycopg" / "__init__.py").write_text("raise ImportError('no module')\n")

@@ -190,6 +190,7 @@ def test_an_image_in_base64_is_stored(bench, serve, monkeypatch):
     bench.check()
 
 
+@pytest.mark.thorough
 def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, monkeypatch):
     def as_webp(plan, index):
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()

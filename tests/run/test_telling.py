@@ -154,6 +154,7 @@ def test_the_summary_of_a_run_that_finds_the_job_held(bench, serve, tmp_path, un
     assert told["state"]["images"]["asked_for"] == 6
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_summary_of_a_run_that_is_stopped(bench, serve, tmp_path, until, end, number, code):
     serve(task_seconds="fixed:20")
