@@ -341,7 +341,7 @@ def task_ids(documents: Documents, headers: Mapping[str, str]) -> Ids:
 
 def _in_text(text: str) -> Ids:
     """Return the ids that a text names as those of tasks: XML, YAML, forms, JSON with mistakes or nested too deeply."""
-    found = [match[1].rstrip(".:") for match in islice(_NAMED.finditer(text), 20)]
+    found = [match[1].rstrip(".:") for match in islice(_NAMED.finditer(text[: 4 * SCANNED]), 20)]
     return Ids(1, tuple(dict.fromkeys(found))) if found else Ids()
 
 

@@ -13,9 +13,7 @@ _RAW = -zlib.MAX_WBITS
 
 
 _IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|GIF8[79]a", re.DOTALL)
-_BASE64 = re.compile(
-    rb"[\s\"']*(?:data:image/[\w.+-]+;base64,\s*)?(?=/9j/|iVBORw|UklGR|R0lGOD)([A-Za-z0-9+/=\s]+)[\s\"']*"
-)
+_BASE64 = re.compile(rb"(?:data:image/[\w.+-]+;base64,\s*)?(?=/9j/|iVBORw|UklGR|R0lGOD)([A-Za-z0-9+/=\s]+)")
 _WRAPPER = 2048
 """Bytes in front of an image that are skipped: line breaks, the head of a part."""
 
@@ -25,7 +23,7 @@ def unwrapped(data: bytes, most: int) -> Iterator[bytes]:
     plain = uncompressed(data, most)
     if plain is not None:
         yield plain
-    if text := _BASE64.fullmatch(data):
+    if text := _BASE64.fullmatch(data.strip(b"\"' \t\r\n")):
         with suppress(ValueError):
             yield base64.b64decode(text[1] + b"==")
     start = _IMAGE.search(data, 0, _WRAPPER)

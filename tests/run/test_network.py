@@ -175,6 +175,8 @@ def test_the_preview_in_a_damaged_image_is_not_taken_for_it():
     Image.effect_noise((50, 40), 90).save(out, "JPEG")
     assert list(unwrapped(b"\xff\xd8\xff\xe1" + b"\0" * 50 + out.getvalue(), 10**6)) == []
     assert list(unwrapped(b"<html>" + b"x" * 5000 + out.getvalue(), 10**6)) == []
+    # With the square of its length, this takes minutes.
+    assert list(unwrapped(b"iVBORw" + b" " * 10**6 + b"!", 10**6)) == []
 
 
 def test_an_image_in_base64_is_stored(bench, serve, monkeypatch):
