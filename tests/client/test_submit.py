@@ -428,6 +428,34 @@ def test_a_submission_never_goes_out_on_a_connection_that_may_be_closing(talk, h
     assert talk.server.connections == 4
 
 
+def test_idle_connections_count_for_the_limit(talk, monkeypatch):
+    monkeypatch.setattr(service_module, "KEEP_ALIVE", 600.0)
+    connections = set()
+
+    async def main():
+        submitted, polled = asyncio.Event(), asyncio.Barrier(4)
+
+        async def play(wire):
+            connections.add(wire)
+            try:
+                while (request := await wire.request()) is not None:
+                    await (submitted if request.method == "POST" else polled).wait()
+                    await wire.send(talk.http(200, ACCEPTED))
+            finally:
+                connections.discard(wire)
+
+        async with talk.listening(play) as server, Service(server.origin, ApiKey("k"), connections=4) as service:
+            await asyncio.gather(*(service.poll("task_1") for _ in range(4)))
+            sending = [asyncio.ensure_future(service.submit("{}", f"key-{number}")) for number in range(4)]
+            while len(server.requests) < 8 or len(connections) > 4:  # noqa: ASYNC110 - a time limit of the test ends it
+                await asyncio.sleep(0.01)
+            submitted.set()
+            return await asyncio.gather(*sending)
+
+    outcomes = asyncio.run(asyncio.wait_for(main(), 20))
+    assert {outcome.kind for outcome in outcomes} == {Submitted.ACCEPTED}
+
+
 def test_many_submissions_on_few_connections_are_each_sent_once(talk):
     async def many(service):
         return await asyncio.gather(*(service.submit("{}", f"key-{number}") for number in range(60)))
