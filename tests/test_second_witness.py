@@ -1,11 +1,14 @@
 """The request schema and the emulator's own plain rules judge the same requests: they have to agree on each one."""
 
+import json
 import random
+from pathlib import Path
 
 import pytest
 from examples import some
 
-from seedream_batch.emulator.world.request_rules import check_request
+from seedream_batch.emulator.world.model_schema import model_schema
+from seedream_batch.emulator.world.request_rules import FIELDS, check_request
 from seedream_batch.validate import RequestSchema
 
 URLS = ["https://example.com/a.png", "http://example.com/b", "https://example.com/c.jpg?size=1#x"]
@@ -110,3 +113,35 @@ def test_schema_and_emulator_agree(requests):
         assert schema.is_valid(body) == (not refused), f"request {number}: {body!r}\nthe emulator says {refused}"
     # A comparison of nothing but refusals, or of nothing but good requests, would prove little.
     assert 0.25 * requests < valid < 0.75 * requests
+
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[1] / "schemas/seedream-4.5.request.schema.json").read_text(encoding="utf-8")
+)
+PROPERTIES = SCHEMA["properties"]
+
+
+def values(rule):
+    """Values of a field at its limits and beyond, and odd ones."""
+    at = [rule[name] + more for name in ("minimum", "maximum") if name in rule for more in (-1, 0, 1)]
+    return [*at, *rule.get("enum", ()), *ODD]
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_both_judge_each_field_at_its_limits(name):
+    schema = RequestSchema()
+    for more in ({}, {"image_urls": URLS[:1]}, {"sequential_image_generation": "auto"}):
+        for value in values(PROPERTIES[name]):
+            body = {"model": MODELS[0], "prompt": "a fox", **more, name: value}
+            refused = check_request(body, strict=True)
+            assert schema.is_valid(body) == (not refused), f"{body!r}\nthe emulator says {refused}"
+
+
+def test_the_emulator_describes_the_same_fields():
+    described = model_schema(MODELS[0])["data"]["schema"]["properties"]
+    assert set(FIELDS) == set(described) == set(PROPERTIES), "see the recipe for a field in CONTRIBUTING.md"
+    for name, rule in PROPERTIES.items():
+        for limit in ("type", "minimum", "maximum", "default"):
+            if limit in rule and limit in described[name]:
+                assert described[name][limit] == rule[limit], (name, limit)
+        assert set(described[name].get("enum", ())) == set(rule.get("enum", ())), name

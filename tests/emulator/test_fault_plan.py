@@ -1,5 +1,7 @@
 """Fault rules without a server: when they fire, and the messages about mistakes in them; the same for settings."""
 
+from pathlib import Path
+
 import pytest
 
 from seedream_batch.emulator import ConfigError, EmulatorConfig, FaultError
@@ -109,3 +111,13 @@ def test_every_action_with_its_defaults_is_a_valid_rule():
 def test_invalid_settings(settings):
     with pytest.raises(ConfigError):
         EmulatorConfig(**settings)
+
+
+# Whatever comes before the body is at least a reset.
+@pytest.mark.parametrize("action", sorted(ACTIONS.keys() - {"reset_before"}))
+def test_every_action_is_carried_out_somewhere(action):
+    import seedream_batch.emulator
+
+    package = Path(seedream_batch.emulator.__file__).parent
+    sources = [file.read_text(encoding="utf-8") for part in ("http", "world") for file in (package / part).glob("*.py")]
+    assert any(f'"{action}"' in source for source in sources), "see the recipe for a fault in CONTRIBUTING.md"

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from seedream_batch.cli.commands.export import command
+from seedream_batch.cli.help_text import COMMANDS
+from seedream_batch.export import Format
 from seedream_batch.files.atomic_folder import WholeFolder
 
 
@@ -66,7 +69,16 @@ def hidden(place, what):
     return WholeFolder(place, ".seedream-export.json", replace=True)._hidden(what)
 
 
-FORMATS = ("imagefolder", "webdataset", "parquet", "csv", "jsonl")
+FORMATS = tuple(Format)
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_format_can_be_given_and_is_described():
+    choices = next(option.type.choices for option in command.params if option.name == "form")
+    assert tuple(choices) == FORMATS, "cli/commands/export.py"
+    for form in FORMATS:
+        assert form in COMMANDS["export"], "cli/help_text.py"
+        assert f"| `{form}` |" in README, "the README's table of formats"
 
 
 @pytest.mark.parametrize("form", FORMATS)
