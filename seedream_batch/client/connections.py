@@ -119,11 +119,12 @@ def _reuse_connections_where_safe(connector: aiohttp.TCPConnector) -> None:
     A server may be closing an idle connection at the moment when a request is sent on it. Nobody knows then whether it
     was executed.
     """
-    reuse, idle = connector._get, connector._conns  # noqa: SLF001 - no other way
+    reuse = connector._get  # noqa: SLF001 - no other way
 
     async def get(key: Any, traces: Any) -> Any:
         if not _CURRENT.get().fresh:
             return await reuse(key, traces)
+        idle = connector._conns  # noqa: SLF001
         if idle.get(key) and len(idle[key]) + len(connector._acquired) >= connector.limit:  # noqa: SLF001
             # The limit is that of all connections, since each is an open file.
             idle[key].popleft()[0].abort()
