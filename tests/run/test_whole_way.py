@@ -6,6 +6,8 @@ import re
 import pytest
 from PIL import Image
 
+from seedream_batch.pacing.poll_schedule import SOON
+
 SUBJECTS = ("panda", "fox")
 SIZES = ("1-1", "16-9", "9-16")
 
@@ -47,7 +49,8 @@ def test_a_second_run_makes_no_request(bench, serve):
 
 
 @pytest.mark.thorough
-def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does(bench, serve):
+def test_tasks_that_wait_for_the_first_to_end_are_not_all_looked_at_when_it_does(bench, serve, monkeypatch):
+    monkeypatch.setattr("seedream_batch.pacing.poll_schedule.SOON", SOON)
     serve(task_seconds="fixed:2")
     bench.write(
         f"version: 1\nmatrix: {{number: {list(range(80))}}}\n"
