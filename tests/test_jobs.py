@@ -1,5 +1,6 @@
 """The example jobs are real: each is validated, planned and run, and a second run asks the service nothing."""
 
+import itertools
 import json
 import re
 import shutil
@@ -17,7 +18,14 @@ JOBS = {
     "quickstart": {"tasks": 6, "images": 6},
     "product-shots": {"tasks": 11, "images": 22},
     "dataset": {"tasks": 48, "images": 48},
+    "catalogue": {"tasks": 40, "images": 40},
+    "lora-dataset": {"tasks": 60, "images": 60},
+    "nightly": {"tasks": 10, "images": 10},
 }
+HEAD = re.compile(r"Shows: .+ Costs: .*?= (\d+) images, about (\d+\.\d\d) USD")
+"""How the first comment of a job says what it shows and what it costs."""
+SETTINGS = {"APIMART_API_KEY": "test", "NOTIFY_SLACK_URL": "https://hooks.example.com/a-secret"}
+"""What the jobs take from the environment."""
 LIMIT = 60_000
 """Bytes of a reference image in this repository."""
 
@@ -40,7 +48,7 @@ def emulator(tmp_path):
 
 def command(jobs, emulator, *arguments):
     """What a command prints."""
-    done = called(*arguments, cwd=jobs.parent, env={"APIMART_BASE_URL": emulator.url, "APIMART_API_KEY": "test"})
+    done = called(*arguments, cwd=jobs.parent, env={"APIMART_BASE_URL": emulator.url, **SETTINGS})
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -56,6 +64,7 @@ def test_an_example_is_made_once(jobs, emulator, name):
     assert f"{job}: valid, {wanted['tasks']} tasks" in command(jobs, emulator, "validate", job)
     plan = json.loads(command(jobs, emulator, "plan", "--json", job))
     assert (plan["tasks"], plan["to_buy"]["images"]) == (wanted["tasks"], wanted["images"])
+    assert stated(jobs / f"{name}.yaml") == (plan["to_buy"]["images"], plan["to_buy"]["cost_usd"])
     assert not any(emulator.stats().values()), "validate and plan send nothing"
 
     command(jobs, emulator, "run", job)
@@ -69,6 +78,13 @@ def test_an_example_is_made_once(jobs, emulator, name):
     assert "none of them new" in command(jobs, emulator, "run", job)
     assert emulator.stats() == before, "a second run makes no request"
     assert pictures(jobs.parent / "out" / name) == files
+
+
+def stated(job):
+    """The images and USD that the first comment of a job states."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), job.read_text(encoding="utf-8").splitlines())
+    images, cost = HEAD.search(" ".join(line.lstrip("# ") for line in comment)).groups()
+    return int(images), float(cost)
 
 
 def pictures(folder):
@@ -110,12 +126,51 @@ def of_dataset(emulator, files):
     labels = ("red-fox", "grey-heron", "brown-hare")
     folders = {path.rpartition("/")[0] for path in files}
     assert folders == {f"{split}/{label}" for split in ("train", "test") for label in labels}
-    prompts = {entry["request"]["prompt"] for entry in emulator.ledger() if entry["event"] == "charge"}
+    prompts = prompts_of(emulator)
     assert len(prompts) == 24, "two samples of each"
     assert not [prompt for prompt in prompts if ", ." in prompt or "{" in prompt]
 
 
-DETAILS = {"quickstart": of_quickstart, "product-shots": of_product_shots, "dataset": of_dataset}
+def of_catalogue(emulator, files):
+    """Each name makes one path, whatever is in it; no name reaches a prompt."""
+    assert len({path.split("/")[1].split(" ")[0] for path in files}) == 40, "each number is in one path"
+    assert {path.count("/") for path in files} == {1}
+    assert {
+        "mugs/00017 Ida's -Classic- mug, 0.3 l.jpg", "mugs/00019 Half-Half.jpg", "mugs/00020 ☕ Morgenmuffel.jpg",
+        "blankets/00304 Fjäll, the very long name of a blanket that somebody in mark.jpg", "trays/00605 _.jpg",
+    } < set(files)  # fmt: skip
+    prompts = prompts_of(emulator)
+    assert len(prompts) == 40
+    assert not [prompt for prompt in prompts if "Morgenmuffel" in prompt]
+
+
+def of_lora_dataset(emulator, files):
+    """Each scene in each view, from one reference; the trigger word is only for captions."""
+    assert emulator.stats()["upload"] == 1
+    assert {"counter-close.jpg", "terrace-wide.jpg"} < set(files)
+    prompts = prompts_of(emulator)
+    assert len(prompts) == 60
+    assert not [prompt for prompt in prompts if "zkwmug" in prompt]
+
+
+def of_nightly(emulator, files):
+    """Both ratios of each line; the comments in the table are none."""
+    assert len({path.split("/")[0] for path in files}) == 5
+    assert not [prompt for prompt in prompts_of(emulator) if "#" in prompt]
+
+
+def prompts_of(emulator):
+    return {entry["request"]["prompt"] for entry in emulator.ledger() if entry["event"] == "charge"}
+
+
+DETAILS = {
+    "quickstart": of_quickstart,
+    "product-shots": of_product_shots,
+    "dataset": of_dataset,
+    "catalogue": of_catalogue,
+    "lora-dataset": of_lora_dataset,
+    "nightly": of_nightly,
+}
 
 
 def test_the_reference_images_are_small_pictures():

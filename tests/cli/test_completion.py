@@ -81,12 +81,12 @@ def test_options_and_choices(ask):
 
 
 def test_job_files(ask, folder):
-    jobs = plain("jobs/dataset.yaml", "jobs/product-shots.yaml", "jobs/quickstart.yaml")
+    jobs = plain(*sorted(f"jobs/{path.name}" for path in (folder / "jobs").glob("*.yaml")))
     (folder / ".hidden.yaml").touch()
     (folder / "notes.txt").touch()
     for line in ("run ", "plan ", "validate jobs/dataset.yaml ", "status --json jo", "verify jobs/"):
         assert ask(f"seedream-batch {line}") == jobs, line
-    assert ask("seedream-batch run jobs/q") == jobs[2:]
+    assert ask("seedream-batch run jobs/q") == plain("jobs/quickstart.yaml")
     assert ask(f"seedream-batch run {folder}/jobs/q") == plain(f"{folder}/jobs/quickstart.yaml")
     assert ask("seedream-batch run .h") == plain(".hidden.yaml")
     assert ask("seedream-batch report jobs/quickstart.yaml --to o") == [("dir", "o")]

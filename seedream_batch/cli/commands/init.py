@@ -20,24 +20,24 @@ Asks nothing, and never overwrites a file."""
 _TEMPLATE = """\
 # yaml-language-server: $schema={schema}
 #
-# A job for seedream-batch: 2 subjects x 2 sizes x 1 resolution = 4 images. Change it to your taste, then:
+# A job for seedream-batch: 2 subjects x 2 sizes x 1 resolution = 4 images, about 0.14 USD. Edit it, then:
 #
 #   seedream-batch validate {path}
-#       says everything that is wrong, and where
+#       reports all mistakes, with their lines
 #   seedream-batch plan {path}
-#       shows what a run would make, and what that would cost
+#       shows what a run would generate, and for how much
 #   seedream-batch run {path} --emulate
-#       rehearses it with placeholders: no key, no network, no cost
+#       rehearses it with placeholder images: no key, no network, no cost
 #   seedream-batch run {path}
-#       buys the images; APIMART_API_KEY has the key
+#       generates the images: needs APIMART_API_KEY, costs money
 #
-# The first line is for editors. With a YAML language server they complete the keys, explain them and mark mistakes.
+# The first line is for editors with a YAML language server: they complete and explain keys, and mark mistakes.
 version: 1
 
 # Every combination of these values is one image.
 matrix:
-  # A value is a text, a number, or a mapping as here: `id` is for plans and file names, `text` for the prompt.
-  # From a table beside this file, with the columns id and text, it would be
+  # A value is a text, a number or a mapping, as here: `id` is for plans and file names, `text` for the prompt.
+  # To read the subjects from a table beside this file, with the columns id and text:
   #   subject: {{file: subjects.csv}}
   subject:
     - {{id: panda, text: a panda playing in a bamboo forest}}
@@ -45,25 +45,25 @@ matrix:
   size: [1:1, 16:9]     # 1:1 4:3 3:4 16:9 9:16 3:2 2:3 21:9 9:21; no quotes needed
   resolution: [2K]      # 2K 4K
 
-# Words that all prompts share. Change them after a run, and every image is a new one.
+# Words that all prompts share. If you change them, the next run regenerates every image.
 vars:
   style: watercolour, soft morning light
 
-# What is sent to the service. Each text is a template: it sees the axes and the vars by their names.
+# What is sent to the service. Each text is a template that sees the axes and the vars by their names.
 request:
   prompt: "{{{{ subject.text }}}}, {{{{ style }}}}"
   watermark: false
 
-# Where the images go. The manifest.db in this folder knows what is paid for: keep it, and keep it out of git.
+# Where the images go. The manifest.db in this folder records what is paid for: keep it, but not in git.
 output:
   dir: {folder}    # relative to this file
-  path: "{{{{ subject.id }}}}/{{{{ size }}}}-{{{{ resolution }}}}"    # 16:9 becomes 16-9; the ending comes by itself
+  path: "{{{{ subject.id }}}}/{{{{ size }}}}-{{{{ resolution }}}}"    # 16:9 becomes 16-9; the extension is added
 
-# All runs of the job together stay below these limits.
+# Hard limits for all runs of this job together.
 budget:
   max_images: 100
   max_cost_usd: 5
-  price_per_image_usd: 0.035    # an estimate, until the service has said what an image costs
+  price_per_image_usd: 0.035    # an estimate, until real costs are known
 """
 
 
