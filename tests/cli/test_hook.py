@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pages import titled
 
 ROOT = Path(__file__).parents[2]
 HOOK = "seedream-batch-validate"
@@ -101,9 +102,8 @@ def test_the_hook_as_it_is_tried_out(pre_commit, repository, user):
     assert user.is_dir()
 
 
-def test_the_configuration_in_the_readme(pre_commit, repository, user):
-    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("```yaml\n# .pre-commit-config.yaml\n")
-    config = yaml.safe_load(rest.partition("```")[0])
+def test_the_configuration_in_the_documentation(pre_commit, repository, user):
+    config = yaml.safe_load(titled(".pre-commit-config.yaml"))
     assert [hook["id"] for hook in config["repos"][0]["hooks"]] == [HOOK]
     config["repos"][0].update(repo=str(repository), rev=git(repository, "rev-parse", "HEAD"))
     (user / ".pre-commit-config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import EVERYTHING
 
 from seedream_batch.cli.commands.export import command
 from seedream_batch.cli.help_text import COMMANDS
@@ -70,7 +71,6 @@ def hidden(place, what):
 
 
 FORMATS = tuple(Format)
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_format_can_be_given_and_is_described():
@@ -78,7 +78,7 @@ def test_every_format_can_be_given_and_is_described():
     assert tuple(choices) == FORMATS, "cli/commands/export.py"
     for form in FORMATS:
         assert form in COMMANDS["export"], "cli/help_text.py"
-        assert f"| `{form}` |" in README, "the README's table of formats"
+        assert f"| `{form}` |" in EVERYTHING, "the table of formats in the documentation"
 
 
 @pytest.mark.parametrize("form", FORMATS)

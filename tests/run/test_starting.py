@@ -1,4 +1,4 @@
-"""What the README has for starting workers: systemd, SLURM, a container and Ray, each with two of them at work."""
+"""Starting workers as the documentation does: systemd, SLURM, a container and Ray, each with two of them at work."""
 
 import os
 import shlex
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import yaml
+from pages import titled, unit
 from postgres import asked, url_of
-from test_readme import blocks, parsed
 
 JOB = """\
 version: 1
@@ -63,8 +63,8 @@ def made_by_two(place):
 
 def test_the_unit_of_systemd(clone):
     tree, place = clone
-    *_, unit = (parsed(block.text) for block in blocks("ini"))
-    service = {name: value.replace("%h", str(tree.parent)) for name, value in unit["Service"].items()}
+    lines = unit("seedream-foxes@.service")["Service"]
+    service = {name: value.replace("%h", str(tree.parent)) for name, value in lines.items()}
     assert service["WorkingDirectory"] == str(tree)
     name, _, value = service["Environment"].partition("=")
     two(shlex.split(service["ExecStart"]), tree, **{name: value})
@@ -73,9 +73,8 @@ def test_the_unit_of_systemd(clone):
 
 def test_the_script_for_slurm(clone):
     tree, place = clone
-    (script,) = [block.text for block in blocks("bash") if "#SBATCH" in block.text]
     file = tree / "foxes.sh"
-    file.write_text(script)
+    file.write_text(titled(file.name))
     file.chmod(0o755)
     two([str(file)], tree)
     made_by_two(place)
@@ -83,8 +82,7 @@ def test_the_script_for_slurm(clone):
 
 def test_the_job_for_kubernetes(clone):
     tree, place = clone
-    (text,) = [block.text for block in blocks("yaml") if block.text.startswith("# kubernetes.yaml\n")]
-    job = yaml.safe_load(text)
+    job = yaml.safe_load(titled("kubernetes.yaml"))
     assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
     pod = job["spec"]["template"]["spec"]
     # Only with this one a policy for failures is allowed.
@@ -101,8 +99,7 @@ def test_the_job_for_kubernetes(clone):
 def test_the_script_for_ray(clone):
     pytest.importorskip("ray", reason="Ray is not installed")
     tree, place = clone
-    (script,) = [block.text for block in blocks("python") if block.text.startswith("# ray_workers.py\n")]
-    (tree / "ray_workers.py").write_text(script)
+    (tree / "ray_workers.py").write_text(titled("ray_workers.py"))
     done = subprocess.run(
         [sys.executable, "ray_workers.py"],
         cwd=tree, env=environment(tree, APIMART_API_KEY="any", RAY_USAGE_STATS_ENABLED="0"),
