@@ -46,7 +46,6 @@ class Point:
     there: Callable[[World], object]
     pause: bool = False
     """Whether the submission that was struck may only be sent again after `_PAUSE`."""
-    codes: frozenset[int] = frozenset({0})
 
 
 def _held(on: str, at: str) -> Point:
@@ -91,8 +90,6 @@ POINTS = {
             {"on": "image", "action": "status", "status": 403, "prompt": "fox", "count": 3},
         ),
         lambda world: world.service.ask("GET", "waiting"),
-        # Left to the next run, but not given up.
-        codes=frozenset({7}),
     ),
 }
 
@@ -165,13 +162,9 @@ def run(cell: Cell, root: Path, port: int) -> list[str]:
 
 def _alone(cell: Cell) -> bool:
     """Whether nobody is needed for the end: a key that looks a year old, or not sent yet, is not trusted any more."""
-    # The run that is killed while submissions wait may have others on the way.
-    looks_old = {
-        "two hours on": ("had to wait",),
-        "a year on": ("killed", "in doubt", "had to wait"),
-        "a year back": ("had to wait",),
-    }
-    return cell.variant == "trusted" and not any(word in cell.when for word in looks_old.get(cell.jump, ()))
+    # The run that is killed while submissions wait may have others on the way. Two hours later a key is still trusted.
+    words = ("had to wait",) if cell.jump == "two hours on" else ("killed", "in doubt", "had to wait")
+    return cell.variant == "trusted" and not any(word in cell.when for word in words)
 
 
 def _during(cell: Cell, point: Point, world: World) -> list[str]:
@@ -187,7 +180,7 @@ def _during(cell: Cell, point: Point, world: World) -> list[str]:
             world.service.set_faults([])
         world.service.ask("DELETE", "waiting")
         ended = program.wait()
-    wrong = _judged(world, ended, set(point.codes))
+    wrong = _judged(world, ended, {0})
     for rule in world.service.ask("GET", "faults"):
         if rule["fired"] < rule["count"]:
             wrong.append(f"did not fire: {rule}")
