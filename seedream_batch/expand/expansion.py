@@ -14,16 +14,14 @@ from seedream_batch.expand.matrix import cells, varying_names
 from seedream_batch.expand.output_path import Places
 from seedream_batch.expand.path_safety import collision_key
 from seedream_batch.expand.problem_collector import ProblemCollector
-from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
 from seedream_batch.expand.request_template import PROMPT, Context, FieldError, RequestTemplate
-from seedream_batch.expand.request_variants import RequestVariant, RequestVariants
+from seedream_batch.expand.request_variants import RequestVariant, RequestVariants, ResolveReference
 from seedream_batch.model.cell import label
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import RereadTask, TaskSpec
 from seedream_batch.templates.engine import Template, TemplateEngine, TemplateError
-
-__all__ = ["BadReference", "Expansion", "RequestRules", "ResolveReference"]
+from seedream_batch.validate import RequestSchema
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -35,7 +33,7 @@ class Expansion:
     it raises `InvalidJob` with every problem found; the tasks yielded before must then not be used.
     """
 
-    def __init__(self, job: Job, *, rules: RequestRules, engine: TemplateEngine, resolve: ResolveReference) -> None:
+    def __init__(self, job: Job, *, rules: RequestSchema, engine: TemplateEngine, resolve: ResolveReference) -> None:
         self._job = job
         self._rules = rules
         self._takes_prompt = rules.takes_prompt

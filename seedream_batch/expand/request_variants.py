@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from seedream_batch.expand.fingerprint import PromptFrame, RequestTexts
 from seedream_batch.expand.matrix import varying_names
-from seedream_batch.expand.protocols import BadReference, RequestRules, ResolveReference
 from seedream_batch.expand.request_template import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import REFERENCE, Job, Reference, web_address
 from seedream_batch.templates.engine import TemplateError
 from seedream_batch.templates.render_cache import ABSENT
+from seedream_batch.validate import RequestSchema
 
 STAND_IN = "https://reference.invalid/"
 """Replaces a checked local reference while the rest of the request is checked."""
@@ -24,6 +24,19 @@ MAX_IMAGES = 15
 _REMEMBERED: Final = 4096
 """Number of cached variants."""
 _ANY_PROMPT: Final = "x"
+
+
+class BadReference(ValueError):
+    """Raised for an unusable reference image; the message gives the limit and the measured value."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.hint = hint
+        super().__init__(message)
+
+
+ResolveReference = Callable[[str], Reference]
+"""Takes an entry of `image_urls` (a path or a data URI, not a URL) and returns the checked image; may raise
+`BadReference`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +63,7 @@ class RequestVariants:
         self,
         job: Job,
         request: RequestTemplate,
-        rules: RequestRules,
+        rules: RequestSchema,
         resolve: ResolveReference,
         references: dict[str, Reference],
     ) -> None:

@@ -16,9 +16,10 @@ from seedream_batch.document import parse_table, parse_yaml
 from seedream_batch.document.decoding import decoded, no_control
 from seedream_batch.document.yaml_loader import as_written
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
-from seedream_batch.expand.expansion import BadReference, Expansion, ResolveReference
+from seedream_batch.expand.expansion import Expansion
 from seedream_batch.expand.matrix import count
 from seedream_batch.expand.problem_collector import MOST_CAUSES, file_order
+from seedream_batch.expand.request_variants import BadReference, ResolveReference
 from seedream_batch.files.local_folder import resolved
 from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
 from seedream_batch.jobfile.build import build_job

@@ -17,6 +17,7 @@ from jinja2 import Undefined, pass_context
 from jinja2.exceptions import FilterArgumentError
 from jinja2.filters import FILTERS as JINJA_FILTERS
 from jinja2.runtime import Context
+from jinja2.tests import TESTS as JINJA_TESTS
 
 from seedream_batch.templates.limits import (
     Budget,
@@ -29,7 +30,6 @@ from seedream_batch.templates.limits import (
     to_text,
     whole,
 )
-from seedream_batch.templates.tests import TESTS
 
 Function = Callable[..., Any]
 
@@ -296,4 +296,25 @@ FILTERS: Final[Mapping[str, Function]] = {
     "slice": _slice,
     "sort": _sort,
     "sum": _sum,
+}
+
+
+_JINJA_TESTS: Final = cast("Mapping[str, Function]", JINJA_TESTS)
+
+
+def _of_numbers(name: str) -> Function:
+    """Take numbers only: `'%999d' is odd` would format in Jinja."""
+    return lambda *values: _JINJA_TESTS[name](*map(number, values))
+
+
+_SAME: Final = (
+    "!= < <= == > >= boolean defined eq equalto false float ge greaterthan gt integer iterable le lessthan lt mapping"
+    " ne none number sequence string true undefined"
+)
+TESTS: Final[Mapping[str, Function]] = {
+    **{name: _JINJA_TESTS[name] for name in _SAME.split()},
+    **{name: _of_numbers(name) for name in ("divisibleby", "even", "odd")},
+    "in": lambda value, items: value in sequence(items),
+    "lower": lambda value: isinstance(value, str) and value.islower(),
+    "upper": lambda value: isinstance(value, str) and value.isupper(),
 }

@@ -7,9 +7,8 @@ can contain: `@tick`, `@loop`, `@sized` and `@concat`.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from functools import partial
 from math import isfinite
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -17,9 +16,8 @@ from jinja2 import Environment, nodes
 from jinja2.visitor import NodeTransformer
 
 from seedream_batch.model.text import encodable
-from seedream_batch.templates.filters import FILTERS
+from seedream_batch.templates.filters import FILTERS, TESTS
 from seedream_batch.templates.limits import MAX_NUMBER_BITS, TemplateError
-from seedream_batch.templates.tests import TESTS
 
 _NODES_A_STEP: Final = 10
 
@@ -65,11 +63,6 @@ class Rewriter(NodeTransformer):
     def __init__(self, environment: Environment) -> None:
         self.environment = environment
 
-    def get_visitor(self, node: nodes.Node) -> Callable[..., Any] | None:
-        """Return the rule for this kind of node."""
-        rule = _RULES.get(type(node))
-        return None if rule is None else partial(rule, self)
-
     def _wrapped(self, name: str, node: nodes.Node, *args: nodes.Expr) -> nodes.Filter:
         wrapped = nodes.Filter(cast(nodes.Expr, node), name, list(args), [], None, None, lineno=node.lineno)
         wrapped.set_environment(self.environment)
@@ -85,47 +78,48 @@ class Rewriter(NodeTransformer):
         body.insert(0, tick)
         return node
 
-    def loop(self, node: nodes.For) -> nodes.Node:
+    def visit_For(self, node: nodes.For) -> nodes.Node:
         self._counted(node)
         node.iter = self._wrapped("@loop", node.iter)
         return node
 
-    def macro(self, node: nodes.Macro) -> nodes.Node:
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:
         _check_name(node, node.name)
         return self._counted(node)
 
-    def call_block(self, node: nodes.CallBlock) -> nodes.Node:
-        return self._counted(node)
+    visit_CallBlock = _counted
 
-    def concat(self, node: nodes.Concat) -> nodes.Node:
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
         self.generic_visit(node)
         return self._wrapped("@concat", node.nodes[0], *node.nodes[1:])
 
-    def compare(self, node: nodes.Compare) -> nodes.Node:
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
         self.generic_visit(node)
         node.expr = self._wrapped("@sized", node.expr)
         for operand in node.ops:
             operand.expr = self._wrapped("@sized", operand.expr)
         return node
 
-    def getitem(self, node: nodes.Getitem) -> nodes.Node:
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
         self.generic_visit(node)
         return self._wrapped("@sized", node) if isinstance(node.arg, nodes.Slice) else node
 
-    def literal(self, node: nodes.Expr) -> nodes.Node:
+    def visit_Dict(self, node: nodes.Expr) -> nodes.Node:
         self.generic_visit(node)
         return self._wrapped("@sized", node)
 
-    def tuple(self, node: nodes.Tuple) -> nodes.Node:
-        return self.literal(node) if node.ctx == "load" else self.generic_visit(node)
+    visit_List = visit_Dict
 
-    def condition(self, node: nodes.CondExpr) -> nodes.Node:
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:
+        return self.visit_Dict(node) if node.ctx == "load" else self.generic_visit(node)
+
+    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
         self.generic_visit(node)
         if node.expr2 is None:
             node.expr2 = nodes.Const("", lineno=node.lineno)
         return node
 
-    def constant(self, node: nodes.Const) -> nodes.Node:
+    def visit_Const(self, node: nodes.Const) -> nodes.Node:
         value = node.value
         if isinstance(value, int) and value.bit_length() > MAX_NUMBER_BITS:
             _refuse(node, "the number is too large")
@@ -135,21 +129,23 @@ class Rewriter(NodeTransformer):
             _refuse(node, "an escape stands for half of a character (a lone surrogate)")
         return node
 
-    def name(self, node: nodes.Name | nodes.NSRef) -> nodes.Node:
+    def visit_Name(self, node: nodes.Name | nodes.NSRef) -> nodes.Node:
         _check_name(node, node.name)
         return node
 
-    def keyword(self, node: nodes.Keyword) -> nodes.Node:
+    visit_NSRef = visit_Name
+
+    def visit_Keyword(self, node: nodes.Keyword) -> nodes.Node:
         _check_name(node, node.key)
         if node.key in {"_loop_vars", "_block_vars"}:
             _refuse(node, f"{node.key!r} is a name of Jinja's own", "use another name")
         return self.generic_visit(node)
 
-    def filter(self, node: nodes.Filter) -> nodes.Node:
+    def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
         self._known(node, node.name, FILTERS, "filter")
         return self.generic_visit(node)
 
-    def test(self, node: nodes.Test) -> nodes.Node:
+    def visit_Test(self, node: nodes.Test) -> nodes.Node:
         self._known(node, node.name, TESTS, "test")
         return self.generic_visit(node)
 
@@ -160,38 +156,15 @@ class Rewriter(NodeTransformer):
             hint = f"did you mean `{close[0]}`?" if close else "there are: " + ", ".join(sorted(known))
             _refuse(node, f"there is no {what} `{name[:60]}`", hint)
 
-    def include(self, node: nodes.Include) -> nodes.Node:
+    def visit_Include(self, node: nodes.Include) -> nodes.Node:
         if isinstance(node.template, (nodes.List, nodes.Tuple)):
             _refuse(node, "`include` takes one file, not a list")
         if not node.with_context:
             _refuse(node, "`include ... without context` is not known here", "leave out `without context`")
         return self.generic_visit(node)
 
-    def inheritance(self, node: nodes.Node) -> NoReturn:
+    def visit_Block(self, node: nodes.Node) -> NoReturn:
         name = {"FromImport": "from", "Block": "block"}.get(type(node).__name__, type(node).__name__.lower())
         _refuse(node, f"`{name}` is not known here", "use `include`, or `macro` in the template itself")
 
-
-_RULES: Final[Mapping[type[nodes.Node], Callable[..., Any]]] = {
-    nodes.Block: Rewriter.inheritance,
-    nodes.CallBlock: Rewriter.call_block,
-    nodes.Compare: Rewriter.compare,
-    nodes.Concat: Rewriter.concat,
-    nodes.CondExpr: Rewriter.condition,
-    nodes.Const: Rewriter.constant,
-    nodes.Dict: Rewriter.literal,
-    nodes.Extends: Rewriter.inheritance,
-    nodes.Filter: Rewriter.filter,
-    nodes.For: Rewriter.loop,
-    nodes.FromImport: Rewriter.inheritance,
-    nodes.Getitem: Rewriter.getitem,
-    nodes.Import: Rewriter.inheritance,
-    nodes.Include: Rewriter.include,
-    nodes.Keyword: Rewriter.keyword,
-    nodes.List: Rewriter.literal,
-    nodes.Macro: Rewriter.macro,
-    nodes.NSRef: Rewriter.name,
-    nodes.Name: Rewriter.name,
-    nodes.Test: Rewriter.test,
-    nodes.Tuple: Rewriter.tuple,
-}
+    visit_Extends = visit_FromImport = visit_Import = visit_Block

@@ -16,7 +16,7 @@ from jinja2.runtime import Context, LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
-from seedream_batch.templates.filters import FILTERS, Group, budget_of, guarded
+from seedream_batch.templates.filters import FILTERS, TESTS, Group, budget_of, guarded
 from seedream_batch.templates.limits import (
     Budget,
     TemplateError,
@@ -26,7 +26,6 @@ from seedream_batch.templates.limits import (
     to_text,
 )
 from seedream_batch.templates.methods import Method, methods_of, run_method
-from seedream_batch.templates.tests import TESTS
 
 BUDGET: Final = "@budget"
 """The name of the budget in the context: no template can contain it, and includes inherit it."""

@@ -11,41 +11,7 @@ from typing import Final
 
 from jinja2 import meta, nodes
 
-_PURE: Final = (
-    nodes.Add,
-    nodes.And,
-    nodes.Call,
-    nodes.Compare,
-    nodes.Concat,
-    nodes.CondExpr,
-    nodes.Const,
-    nodes.Dict,
-    nodes.Div,
-    nodes.Filter,
-    nodes.FloorDiv,
-    nodes.For,
-    nodes.Getattr,
-    nodes.Getitem,
-    nodes.If,
-    nodes.Keyword,
-    nodes.List,
-    nodes.Mod,
-    nodes.Mul,
-    nodes.Name,
-    nodes.Neg,
-    nodes.Not,
-    nodes.Operand,
-    nodes.Or,
-    nodes.Output,
-    nodes.Pair,
-    nodes.Pos,
-    nodes.Pow,
-    nodes.Slice,
-    nodes.Sub,
-    nodes.TemplateData,
-    nodes.Test,
-    nodes.Tuple,
-)
+_PURE: Final = (nodes.Expr, nodes.Helper, nodes.For, nodes.If, nodes.Output)
 """Nodes that do not affect the rest of the template, unlike `set`, `macro` and perhaps `include`."""
 
 _LONG: Final = 100

@@ -2,7 +2,7 @@
 
 Besides JSON Schema's keywords it reads these annotations from the schemas: `x-expected` (completes "must be ..."),
 `x-hints` (hints for certain values), `x-quoted` (why a quoted number is wrong), `x-empty` and `x-empty-hint` (message
-and hint for an empty mapping or list), `x-max-items-hint`, `x-rule` (a rule that spans fields, see `rules`) and
+and hint for an empty mapping or list), `x-max-items-hint`, `x-rule` (a rule that spans fields, see `_RULES`) and
 `x-aside` (a branch of an `anyOf` that is never explained if another can be).
 """
 
@@ -17,7 +17,6 @@ from seedream_batch.model.document import Json, Path
 from seedream_batch.model.text import escaped
 from seedream_batch.validate.hints import Schema, hint_for, types_of, unknown_key, usable_name
 from seedream_batch.validate.quoting import bare, flow, path_text, shown
-from seedream_batch.validate.rules import broken_rule
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError
@@ -31,6 +30,30 @@ _KINDS = {
     "boolean": "true or false",
 }
 
+
+MOST_TOGETHER = 15
+"""Most reference images plus requested images [Seedream 4.5 API documentation]."""
+
+_RULES = {
+    "size-auto": ("size auto needs a reference image", "give image_urls, or a ratio such as 1:1"),
+    "several-images": (
+        "several images ({name} {images}) need at least one reference image in image_urls",
+        "for several pictures of one text without references use `repeat` in the job",
+    ),
+    "series": (
+        "sequential_image_generation auto needs at least one reference image in image_urls",
+        "give image_urls, or leave it out",
+    ),
+    "options-without-auto": (
+        "goes only together with sequential_image_generation: auto",
+        "add sequential_image_generation: auto, or use n alone",
+    ),
+    "together": (
+        "{references} reference{s} + {name} {images} make {all}, the API takes at most {most} together",
+        "{name} can be at most {left} here",
+    ),
+}
+"""What each rule that spans fields says, and how to follow it."""
 
 MOST_FINDINGS = 1000
 """Findings after which the search ends: nobody reads more, and each takes time to explain."""
@@ -71,8 +94,7 @@ def _explain(error: ValidationError, value: Json, root: Schema) -> Iterator[Find
     path = tuple(error.absolute_path)
     steps = tuple(error.relative_schema_path)
     if "x-rule" in schema:
-        broken = broken_rule(schema["x-rule"], path, error.instance, value)
-        yield Finding(broken.path, broken.message, broken.hint, at=path)
+        yield _broken_rule(schema["x-rule"], path, error.instance, value)
     elif steps[-2:-1] == ("propertyNames",):
         name = str(error.instance)
         yield Finding((*path, name), f"a name must be {_expected(schema)}", usable_name(schema, name), key=True)
@@ -82,6 +104,23 @@ def _explain(error: ValidationError, value: Json, root: Schema) -> Iterator[Find
         yield from _EXPLAIN[error.validator](path, schema, error.instance, root)
     else:
         yield _refused(path, schema, error.instance)
+
+
+def _broken_rule(rule: str, path: Path, value: Json, body: Json) -> Finding:
+    references, images = len(body.get("image_urls") or ()), int(value) if isinstance(value, int | float) else 0
+    facts = {
+        "name": path[-1] if path else "",
+        "images": images,
+        "references": references,
+        "s": "s" * (references > 1),
+        "all": references + images,
+        "most": MOST_TOGETHER,
+        "left": MOST_TOGETHER - references,
+    }
+    message, hint = (text.format_map(facts) for text in _RULES[rule])
+    # This one is about a field that the rule itself does not name.
+    place = ("sequential_image_generation_options",) if rule == "options-without-auto" else path
+    return Finding(place, message, hint, at=path)
 
 
 def _schema(error: ValidationError) -> Schema:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.text import LONGEST
 from seedream_batch.validate.quoting import bare, flow
-from seedream_batch.validate.suggestions import did_you_mean
 
 Schema = Mapping[str, Json]
 
@@ -131,3 +131,16 @@ def _ratio(text: str) -> float | None:
         return None
     width, height = float(match[1]), float(match[2])
     return math.log(width / height) if width and height else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the one of `known` most similar to `word`, ignoring case and dashes; empty if none is similar."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake is worth the import
+
+    by_form = {_form(name): name for name in reversed(tuple(islice(known, 1000)))}
+    near = get_close_matches(_form(word[:100]), by_form, n=1, cutoff=0.7)
+    return by_form[near[0]] if near else ""
+
+
+def _form(word: str) -> str:
+    return word.casefold().replace("-", "_").replace(" ", "_")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from seedream_batch.model.document import Json, Path
-from seedream_batch.validate.explain import findings
+from seedream_batch.model.document import Json
+from seedream_batch.validate.explain import Finding, findings
 from seedream_batch.validate.fast_path import accepts
 from seedream_batch.validate.hints import types_of
 from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
@@ -24,18 +23,6 @@ _REMEMBERED = 4096
 """Number of cached results, and longest body in characters that is cached."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestProblem:
-    """Something that the API would refuse: the path in the request, what is wrong, how to fix it."""
-
-    path: Path
-    message: str
-    hint: str = ""
-
-    def __str__(self) -> str:
-        return self.message + (f" ({self.hint})" if self.hint else "")
-
-
 class RequestSchema:
     """What the API accepts in a submission, for the request schema called `name`.
 
@@ -47,15 +34,12 @@ class RequestSchema:
         self._name = name
         self._verdicts: dict[str, bool] = {}
 
-    def problems(self, body: Mapping[str, Json]) -> list[RequestProblem]:
+    def problems(self, body: Mapping[str, Json]) -> list[Finding]:
         """Return everything wrong with a request body, without duplicates; empty exactly when `is_valid`."""
         if self.is_valid(body):
             return []
         plain = _plain(body)
-        return [
-            RequestProblem(finding.path, finding.message, finding.hint)
-            for finding in findings(self._whole.iter_errors(plain), plain, self._schema)
-        ]
+        return findings(self._whole.iter_errors(plain), plain, self._schema)
 
     def is_valid(self, body: Mapping[str, Json]) -> bool:
         """Return whether the API would accept this body."""

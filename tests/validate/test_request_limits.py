@@ -1,6 +1,6 @@
 import pytest
 
-from seedream_batch.validate import RequestProblem, RequestSchema
+from seedream_batch.validate import RequestSchema
 
 SCHEMA = RequestSchema()
 MODEL = "doubao-seedance-4-5"
@@ -334,8 +334,3 @@ def test_verdicts_are_forgotten_before_they_fill_the_memory():
     assert len(fresh._verdicts) <= 4096
     fresh.is_valid(body(image_urls=["data:image/png;base64," + "A" * 100_000]))
     assert max(map(len, fresh._verdicts)) <= 4096
-
-
-def test_a_problem_reads_as_a_sentence():
-    assert str(RequestProblem(("n",), "must be 1", "write 1")) == "must be 1 (write 1)"
-    assert str(RequestProblem(("n",), "must be 1")) == "must be 1"
