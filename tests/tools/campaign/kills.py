@@ -121,7 +121,7 @@ def _left(cell: Cell, manifest: Manifest, world: World) -> list[str]:
     number, times = HOW[cell.how]
     in_order = times == 1 and number != signal.SIGKILL
     wrong = []
-    # All but a submission is free to repeat and cancelled at the first signal; the run may have ended before the second.
+    # All but a submission is free to repeat: it is cancelled, and the run may have ended before the second signal.
     either = times == 2 and cell.on != "submit"
     if bool(manifest.runs[-1]["ended_at"]) != in_order and not either:
         wrong.append(f"the manifest says of the run: {manifest.runs[-1]['outcome']}")
