@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from seedream_batch.emulator.config import ConfigError, EmulatorConfig
 
 if TYPE_CHECKING:
-    from seedream_batch.emulator.faults.file import load_faults
-    from seedream_batch.emulator.faults.plan import FaultError
+    from seedream_batch.emulator.faults.plan import FaultError, load_faults
     from seedream_batch.emulator.server import Emulator, serve
     from seedream_batch.emulator.world.ledger import LedgerError
 
@@ -25,7 +24,7 @@ _LAZY = {
     "Emulator": "server",
     "FaultError": "faults.plan",
     "LedgerError": "world.ledger",
-    "load_faults": "faults.file",
+    "load_faults": "faults.plan",
     "serve": "server",
 }
 

@@ -133,11 +133,7 @@ class EmulatorConfig(Oddities):
     faults: Annotated[tuple[Mapping[str, Any], ...], "Fault plan in YAML; see below."] = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
-        """Convert every field to its type, and check the values.
-
-        Raises:
-            ConfigError: for an invalid value.
-        """
+        """Convert every field to its type, and check the values. Raises `ConfigError` for an invalid value."""
         for name, hint in field_types().items():
             if name != "faults":  # `FaultPlan` checks those
                 object.__setattr__(self, name, _converted(name, getattr(self, name), hint))
@@ -164,8 +160,7 @@ class EmulatorConfig(Oddities):
     def changed(self, changes: Mapping[str, Any]) -> Self:
         """Return this config with some fields changed, as settings at run time are.
 
-        Raises:
-            ConfigError: for an unknown or fixed field, or an invalid value.
+        Raises `ConfigError` for an unknown or fixed field, or an invalid value.
         """
         known = {each.name for each in fields(self)}
         if unknown := set(changes) - known:
@@ -192,8 +187,7 @@ def field_types() -> dict[str, Any]:
 def _converted(name: str, value: Any, wanted: Any) -> Any:
     """Return a value from JSON, YAML or Python in the type of its field: lists as tuples and sets, 5 as 5.0.
 
-    Raises:
-        ConfigError: for a value of another type.
+    Raises `ConfigError` for a value of another type.
     """
     if isinstance(value, int | float) and not abs(value) < LARGEST_NUMBER:
         raise ConfigError(f"{name}: {value!r} is not a number below 1e300")
@@ -221,8 +215,7 @@ def _converted(name: str, value: Any, wanted: Any) -> Any:
 def parse_rate(text: str) -> float:
     """Return the requests per second of a limit written as `50/s`, `600/m` or `1000/h`.
 
-    Raises:
-        ConfigError: for any other text.
+    Raises `ConfigError` for any other text.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*([smh])\s*", text)
     if match is None or float(match[1]) <= 0:
@@ -243,8 +236,7 @@ class DurationDistribution:
     def parse(cls, text: str) -> "DurationDistribution":
         """Parse `fixed:S`, `uniform:LOW,HIGH`, `lognormal:MEDIAN,SIGMA` or a bare number of seconds.
 
-        Raises:
-            ConfigError: for any other text.
+        Raises `ConfigError` for any other text.
         """
         number = r"(\d+(?:\.\d+)?)"
         if match := re.fullmatch(rf"\s*(?:fixed:)?\s*{number}\s*", text):

@@ -10,8 +10,15 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
 from seedream_batch.emulator.config import EmulatorConfig
-from seedream_batch.emulator.http.app import serving
+from seedream_batch.emulator.http.api_endpoints import ApiEndpoints
+from seedream_batch.emulator.http.control_endpoints import control_routes
+from seedream_batch.emulator.http.image_endpoints import ImageEndpoints
+from seedream_batch.emulator.http.raw_responses import Finished, to_aiohttp
+from seedream_batch.emulator.http.responses import error_response
 from seedream_batch.emulator.http.state import EmulatorState
 
 Result = TypeVar("Result")
@@ -45,10 +52,8 @@ class Emulator:
     def start(self) -> None:
         """Start to serve.
 
-        Raises:
-            LedgerError: for a state folder that can't be used.
-            FaultError: for invalid fault rules.
-            OSError: if the emulator can't listen on the address.
+        Raises `LedgerError` for a state folder that can't be used; `FaultError` for invalid fault rules; `OSError` if
+        the emulator can't listen on the address.
         """
         self._port = Future()
         self._thread = threading.Thread(target=self._run, name="seedream-emulator", daemon=True)
@@ -91,19 +96,11 @@ class Emulator:
         return self._call(lambda state: [dict(each) for each in state.log])
 
     def configure(self, **changes: Any) -> None:
-        """Change settings.
-
-        Raises:
-            ConfigError: for an invalid change; then nothing changes.
-        """
+        """Change settings. Raises `ConfigError` for an invalid change; then nothing changes."""
         self._call(lambda state: state.configure(changes))
 
     def set_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the fault rules.
-
-        Raises:
-            FaultError: for invalid rules; then the old ones stay in force.
-        """
+        """Replace the fault rules. Raises `FaultError` for invalid rules; then the old ones stay in force."""
         listed = list(rules)
         self._call(lambda state: state.set_faults(listed))
 
@@ -154,17 +151,10 @@ class Emulator:
 
 
 def serve(config: EmulatorConfig, *, announce: Callable[[str], object] = _print) -> None:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM; call `announce` with a line that names the URL and the ledger, once ready.
 
-    Args:
-        config: The settings.
-        announce: Is called with a line that names the URL and the ledger, when the emulator is ready; prints it by
-            default.
-
-    Raises:
-        LedgerError: for a state folder that can't be used.
-        FaultError: for invalid fault rules.
-        OSError: if the emulator can't listen on the address.
+    Raises `LedgerError` for a state folder that can't be used; `FaultError` for invalid fault rules; `OSError` if the
+    emulator can't listen on the address.
     """
 
     def started(state: EmulatorState, stop: asyncio.Event) -> None:
@@ -176,13 +166,52 @@ def serve(config: EmulatorConfig, *, announce: Callable[[str], object] = _print)
     asyncio.run(_serve(config, started))
 
 
+_ADVANCE_SECONDS = 0.2
+"""Interval for adding the ends of tasks to the ledger, so that the file is complete even if nobody polls."""
+_BACKLOG = 1024
+
+
 async def _serve(config: EmulatorConfig, started: Callable[[EmulatorState, asyncio.Event], None]) -> None:
-    """Serve until the event is set that `started` is called with."""
+    """Serve until the event is set that `started` is called with. Raises `OSError` if the address can't be used."""
     state = EmulatorState(config)
     stop = asyncio.Event()
+    # aiohttp must not limit the size of requests: the handlers do, and their limits can change at run time.
+    app = web.Application(client_max_size=0, middlewares=[_error_middleware(state)])
+    app.add_routes([*ApiEndpoints(state).routes(), *ImageEndpoints(state).routes(), *control_routes(state)])
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
     try:
-        async with serving(state):
+        await runner.setup()
+        advancing = asyncio.create_task(_advance_forever(state))
+        try:
+            await web.TCPSite(runner, config.host, config.port, backlog=_BACKLOG).start()
+            state.port = runner.addresses[0][1]
             started(state, stop)
             await stop.wait()
+        finally:
+            advancing.cancel()
+            state.held.release()
+            await state.webhooks.close()
+            await runner.cleanup()
     finally:
         state.close()
+
+
+async def _advance_forever(state: EmulatorState) -> None:
+    while True:
+        await asyncio.sleep(_ADVANCE_SECONDS)
+        state.account.advance()
+
+
+def _error_middleware(state: EmulatorState) -> Middleware:
+    @web.middleware
+    async def respond(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Finished as finished:
+            return finished.response
+        except web.HTTPException as error:
+            state.stats["unknown_path"] += 1
+            message = f"{request.method} {request.path}: {error.reason}"
+            return to_aiohttp(error_response(error.status, message, oddities=state.config))
+
+    return respond

@@ -9,7 +9,7 @@ import pytest
 from examples import some
 from PIL import Image
 
-from seedream_batch.emulator.world.sizes import PIXELS, nearest_ratio
+from seedream_batch.emulator.world.request_rules import PIXELS, nearest_ratio
 
 SIZES = [(resolution, ratio) for resolution, ratios in PIXELS.items() for ratio in ratios]
 

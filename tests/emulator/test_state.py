@@ -12,8 +12,8 @@ import pytest
 from examples import some
 
 from seedream_batch.emulator import Emulator, EmulatorConfig, LedgerError
+from seedream_batch.emulator.http.state import TokenBucket
 from seedream_batch.emulator.world.ledger import Ledger
-from seedream_batch.emulator.world.rate_limiter import TokenBucket
 
 REFERENCE = "https://example.com/a.png"
 

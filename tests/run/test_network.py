@@ -13,7 +13,7 @@ from random import Random
 import pytest
 from PIL import Image
 
-from seedream_batch.emulator.world import image_cache
+from seedream_batch.emulator.world import images
 from seedream_batch.engine.circuit_breaker import FIRST_TASKS, MOST_FAILING
 from seedream_batch.files.content_encoding import uncompressed, unwrapped
 
@@ -180,13 +180,13 @@ def test_the_preview_in_a_damaged_image_is_not_taken_for_it():
 
 
 def test_an_image_in_base64_is_stored(bench, serve, monkeypatch):
-    plain = image_cache.draw
+    plain = images.draw
 
     def as_text(plan, index):
         image = plain(plan, index)
-        return image_cache.EncodedImage(base64.b64encode(image.data), "text/plain")
+        return images.EncodedImage(base64.b64encode(image.data), "text/plain")
 
-    monkeypatch.setattr(image_cache, "draw", as_text)
+    monkeypatch.setattr(images, "draw", as_text)
     serve()
     assert bench.run().code == 0
     bench.check()
@@ -198,9 +198,9 @@ def test_an_image_that_its_host_made_another_format_of_is_kept(bench, serve, mon
         shade = hashlib.sha256(f"{plan.id}/{index}".encode()).digest()
         data = io.BytesIO()
         Image.new("RGB", (plan.width, plan.height), tuple(shade[:3])).save(data, "WEBP", method=0)
-        return image_cache.EncodedImage(data.getvalue(), "image/jpeg")
+        return images.EncodedImage(data.getvalue(), "image/jpeg")
 
-    monkeypatch.setattr(image_cache, "draw", as_webp)
+    monkeypatch.setattr(images, "draw", as_webp)
     serve()
     assert bench.run().code == 0
     assert len(list(bench.out.rglob("*.webp"))) == 6

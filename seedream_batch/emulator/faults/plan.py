@@ -8,8 +8,11 @@ applied; delays, oddities and task outcomes are all applied.
 import random
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from seedream_batch.emulator.faults.actions import ACTIONS, ENDPOINTS, SELECTORS, ActionSpec
 
@@ -43,22 +46,19 @@ class RequestInfo:
     task_number: int | None = None
 
 
-@dataclass
 class Rule:
     """One rule of the plan, with how many requests it matched and how often it fired."""
 
-    number: int
-    document: Mapping[str, Any]
-    endpoints: frozenset[str]
-    dice: random.Random
-    prompt: re.Pattern[str]
-    matched: int = 0
-    fired: int = 0
-    spec: ActionSpec = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Look up the action."""
-        self.spec = ACTIONS[self.document["action"]]
+    def __init__(self, number: int, document: Mapping[str, Any], seed: int) -> None:
+        self.number = number
+        # What the control endpoint returns about a rule may be sent back to it unchanged.
+        self.document = {name: value for name, value in document.items() if name not in {"met", "fired"}}
+        self.spec = ACTIONS[document["action"]]
+        self.matched = 0
+        self.fired = 0
+        self._endpoints = _endpoints(document["on"])
+        self._dice = random.Random(f"{seed}/{number}")
+        self._prompt = re.compile(document.get("prompt", ""))
 
     def fires(self, info: RequestInfo) -> bool:
         """Return whether to apply the action to this request, and count the request if the selectors match."""
@@ -72,15 +72,15 @@ class Rule:
         if self.fired >= rule.get("count", self.fired + 1):
             return False
         # One random number for each request that gets here, so the same seed repeats the same faults.
-        if self.dice.random() >= rule.get("probability", 1.0):
+        if self._dice.random() >= rule.get("probability", 1.0):
             return False
         self.fired += 1
         return True
 
     def _matches(self, info: RequestInfo) -> bool:
-        if info.endpoint not in self.endpoints:
+        if info.endpoint not in self._endpoints:
             return False
-        if "prompt" in self.document and (info.prompt is None or self.prompt.search(info.prompt) is None):
+        if "prompt" in self.document and (info.prompt is None or self._prompt.search(info.prompt) is None):
             return False
         return "task" not in self.document or self.document["task"] in (info.task_id, info.task_number)
 
@@ -89,16 +89,12 @@ class FaultPlan:
     """The rules in force."""
 
     def __init__(self, documents: Iterable[Any] = (), *, seed: int = 0) -> None:
-        """Check and keep the rules.
-
-        Raises:
-            FaultError: with every mistake in the plan.
-        """
+        """Check and keep the rules. Raises `FaultError` with every mistake in the plan."""
         numbered = list(enumerate(documents, 1))
         mistakes = [f"rule {number}: {each}" for number, document in numbered for each in _mistakes(document)]
         if mistakes:
             raise FaultError("\n".join(mistakes))
-        self._rules = [_rule(number, document, seed) for number, document in numbered]
+        self._rules = [Rule(number, document, seed) for number, document in numbered]
 
     def match(self, info: RequestInfo, *, before_body: bool) -> list[Fault]:
         """Return the actions to apply to a request: those before its body is read, or all others."""
@@ -114,13 +110,6 @@ class FaultPlan:
     def as_json(self) -> list[dict[str, Any]]:
         """Return the rules, each with how many requests it matched (`met`) and how often it fired."""
         return [{**rule.document, "met": rule.matched, "fired": rule.fired} for rule in self._rules]
-
-
-def _rule(number: int, document: Mapping[str, Any], seed: int) -> Rule:
-    # What the control endpoint returns about a rule may be sent back to it unchanged.
-    kept = {name: value for name, value in document.items() if name not in {"met", "fired"}}
-    prompt = re.compile(kept.get("prompt", ""))
-    return Rule(number, kept, _endpoints(kept["on"]), random.Random(f"{seed}/{number}"), prompt)
 
 
 def _listed(on: Any) -> Any:
@@ -164,3 +153,36 @@ def _endpoint_mistakes(on: object, action: str, spec: ActionSpec) -> list[str]:
     if not wrong and not _endpoints(listed) <= spec.endpoints:
         wrong.append(f"on: {action} can be used on {', '.join(sorted(spec.endpoints))} only")
     return wrong
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose only booleans are true and false: `on` is the name of a field here."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|false"), list("tf"))
+
+
+def load_faults(path: Path) -> tuple[Mapping[str, Any], ...]:
+    """Read the rules of a fault plan: a YAML list, or a mapping whose `faults` is that list.
+
+    Raises `FaultError` for a file that can't be read or is not YAML, or for an invalid rule.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe loader
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise FaultError(f"{path}: {error}") from error
+    if isinstance(document, Mapping) and set(document) == {"faults"}:
+        document = document["faults"]
+    if document is None:
+        document = []
+    if not isinstance(document, list):
+        raise FaultError(f"{path}: must be a list of rules, or a mapping with `faults` and nothing else")
+    try:
+        FaultPlan(document)
+    except FaultError as error:
+        raise FaultError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from error
+    return tuple(document)

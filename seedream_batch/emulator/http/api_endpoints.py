@@ -14,14 +14,13 @@ from aiohttp.typedefs import Handler
 from seedream_batch.emulator.config import EmulatorConfig
 from seedream_batch.emulator.http import responses
 from seedream_batch.emulator.http.exchange import Exchange
-from seedream_batch.emulator.http.links import result_url, upload_url
+from seedream_batch.emulator.http.image_endpoints import result_url, upload_url
 from seedream_batch.emulator.http.raw_responses import Finished, NoResponse, read_body, to_aiohttp
 from seedream_batch.emulator.http.responses import Response, json_response
 from seedream_batch.emulator.http.state import EmulatorState
 from seedream_batch.emulator.world import request_rules
 from seedream_batch.emulator.world.account import Submission
-from seedream_batch.emulator.world.model_schema import model_schema
-from seedream_batch.emulator.world.sizes import nearest_ratio
+from seedream_batch.emulator.world.request_rules import nearest_ratio
 from seedream_batch.emulator.world.tasks import Task, task_document, with_number_form
 from seedream_batch.emulator.world.uploads import MAX_UPLOAD_BYTES
 
@@ -67,7 +66,11 @@ class ApiEndpoints:
         raw = await read_body(request, self._state.config.max_body_bytes)
         if raw is None:
             return to_aiohttp(exchange.error(413))
-        body, digest = _parse(raw), hashlib.sha256(raw).hexdigest()
+        digest = hashlib.sha256(raw).hexdigest()
+        try:
+            body = json.loads(raw)
+        except (ValueError, RecursionError):
+            body = None  # which no check accepts
         exchange.record["body_sha256"] = digest
         prompt = body.get("prompt") if isinstance(body, dict) else None
         account = self._state.account
@@ -94,7 +97,11 @@ class ApiEndpoints:
         if not wrong and isinstance(body, dict):
             wrong = await self._check_images(body)
             if not wrong:
-                return self._submission(exchange, body, digest)
+                key = exchange.request.headers.get("Idempotency-Key")
+                response = None if key is None else self._check_key(exchange, key, digest)
+                return response or Submission(
+                    body, digest, key, request_rules.images_requested(body), self._ratio(body)
+                )
         # `param` names the first field.
         return exchange.error(400, "; ".join(wrong), param=wrong[0].split(":", 1)[0])
 
@@ -110,17 +117,11 @@ class ApiEndpoints:
                 wrong.append(f"image_urls[{index}]: no such upload, or no longer: {each}")
         return wrong
 
-    def _submission(self, exchange: Exchange, body: dict[str, Any], digest: str) -> Submission | Response:
-        key = exchange.request.headers.get("Idempotency-Key")
-        if key is not None and self._state.config.honour_keys:
-            response = self._check_key(exchange, key, digest)
-            if response is not None:
-                return response
-        return Submission(body, digest, key, request_rules.images_requested(body), self._ratio(body))
-
     def _check_key(self, exchange: Exchange, key: str, digest: str) -> Response | None:
         """Return the response to a used or invalid idempotency key; None for a new one."""
         account = self._state.account
+        if not self._state.config.honour_keys:
+            return None
         if not 1 <= len(key) <= _MAX_KEY_LENGTH or not all("!" <= each <= "~" for each in key):
             message = "Idempotency-Key: must be 1 to 191 visible ASCII characters"
             return exchange.error(400, message, param="Idempotency-Key")
@@ -308,22 +309,14 @@ class ApiEndpoints:
         model = exchange.request.query.get("model", "")
         if model not in request_rules.MODELS:
             return exchange.error(404, f"model: {model!r} is not one of {', '.join(request_rules.MODELS)}")
-        return json_response(model_schema(model))
-
-
-def _parse(raw: bytes) -> object:
-    """Return the JSON in a body; None, which no check accepts, for anything else."""
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
+        schema = {"type": "object", "required": ["model", "prompt"], "properties": request_rules.PARAMETERS}
+        return json_response({"success": True, "data": {"model": model, "type": "image", "schema": schema}})
 
 
 async def _read_file_field(request: web.Request) -> tuple[str, bytes] | None:
     """Return name and bytes of the field `file`, one byte more than allowed if it is too large; None without one.
 
-    Raises:
-        Finished: if the client disconnects.
+    Raises `Finished` if the client disconnects.
     """
     if not request.content_type.startswith("multipart/"):
         return None

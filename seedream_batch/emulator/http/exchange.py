@@ -62,8 +62,7 @@ class Exchange:
     async def admit(self, *, auth: bool = True) -> None:
         """Apply the faults that need no body, and check API key and rate limit.
 
-        Raises:
-            Finished: if the request ends here.
+        Raises `Finished` if the request ends here.
         """
         await self._apply_early_faults()
         if auth:
@@ -100,11 +99,7 @@ class Exchange:
         return self.state.settings(self.oddity_overrides())
 
     async def before_execution(self) -> None:
-        """Apply the faults that come before the request is executed.
-
-        Raises:
-            Finished: if one of them ends it.
-        """
+        """Apply the faults that come before the request is executed. Raises `Finished` if one of them ends it."""
         for fault in self.faults:
             if fault.get("at") == "before_bill":
                 await self._wait(fault)
@@ -117,8 +112,7 @@ class Exchange:
     async def finish(self, response: Response) -> web.StreamResponse:
         """Apply the faults that come after the request was executed, and send its response.
 
-        Raises:
-            Finished: if the client has disconnected.
+        Raises `Finished` if the client has disconnected.
         """
         for fault in self.faults:
             if fault.get("at") == "after_bill":
@@ -182,11 +176,7 @@ class Exchange:
         return None
 
     async def _wait(self, fault: Fault) -> None:
-        """Wait for the end of a delay or a hang.
-
-        Raises:
-            Finished: if the client has disconnected.
-        """
+        """Wait for the end of a delay or a hang. Raises `Finished` if the client has disconnected."""
         if fault.action == "delay":
             await asyncio.sleep(fault.get("seconds"))
         if fault.action == "hang" and not await self.state.held.hold(self.request, self._describe_hold(fault)):

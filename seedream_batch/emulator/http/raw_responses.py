@@ -92,8 +92,7 @@ def send_truncated(request: web.BaseRequest, response: Response, keep: float) ->
 async def read_body(request: web.BaseRequest, limit: int) -> bytes | None:
     """Return the body of a request; None if it is above the limit in bytes.
 
-    Raises:
-        Finished: if the client disconnects before the end.
+    Raises `Finished` if the client disconnects before the end.
     """
     if request.content_length is not None and request.content_length > limit:
         return None
@@ -108,8 +107,7 @@ async def read_body(request: web.BaseRequest, limit: int) -> bytes | None:
 async def read_some(request: web.BaseRequest, least: int) -> None:
     """Wait for this many bytes of the request's body, or for its end.
 
-    Raises:
-        Finished: if the client disconnects before that.
+    Raises `Finished` if the client disconnects before that.
     """
     size = 0
     async for part in _parts(request):

@@ -13,32 +13,22 @@ VERSION_HEADER = "X-APIMart-Response-Version"
 VERSION = "2026-07-27"
 REPLAYED_HEADER = "Idempotency-Replayed"
 
-ERROR_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "payment_required",
-    403: "permission_error",
-    404: "not_found_error",
-    409: "idempotency_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-    500: "server_error",
-    502: "bad_gateway",
-    503: "service_unavailable",
-    504: "gateway_timeout",
+_ERRORS = {
+    400: ("invalid_request_error", ""),
+    401: ("authentication_error", "invalid API key"),
+    402: ("payment_required", "the balance is too low"),
+    403: ("permission_error", "you are not allowed to use this resource"),
+    404: ("not_found_error", "not found"),
+    409: ("idempotency_error", ""),
+    413: ("invalid_request_error", "the request body is too large"),
+    429: ("rate_limit_error", "too many requests, please slow down"),
+    500: ("server_error", "internal server error"),
+    502: ("bad_gateway", "bad gateway"),
+    503: ("service_unavailable", "service temporarily unavailable"),
+    504: ("gateway_timeout", "gateway timeout"),
 }
-MESSAGES = {
-    401: "invalid API key",
-    402: "the balance is too low",
-    403: "you are not allowed to use this resource",
-    404: "not found",
-    413: "the request body is too large",
-    429: "too many requests, please slow down",
-    500: "internal server error",
-    502: "bad gateway",
-    503: "service temporarily unavailable",
-    504: "gateway timeout",
-}
+"""The type and the message of an error, by its status."""
+_OTHER_ERROR = ("server_error", "")
 _HTML = (
     "<html>\r\n<head><title>{status}</title></head>\r\n<body>\r\n<center><h1>{status}</h1></center>\r\n"
     "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
@@ -73,15 +63,10 @@ def error_response(
 ) -> Response:
     """Return an error in the form of the service, or in another form that was seen.
 
-    Args:
-        status: The HTTP status.
-        message: The message; that of the status by default.
-        oddities: The form.
-        kind: The `type`; that of the status by default.
-        code: The `code`; the status by default.
-        param: The field that is wrong.
+    `message`, `kind` (its `type`) and `code` are those of the status by default; `param` is the field that is wrong.
     """
-    message = message or MESSAGES.get(status, "error")
+    default_kind, default_message = _ERRORS.get(status, _OTHER_ERROR)
+    message = message or default_message or "error"
     if oddities.error_form == "string":
         return json_response({"error": message}, status)
     if oddities.error_form == "absent":
@@ -90,7 +75,7 @@ def error_response(
     error = {
         "code": str(code) if oddities.error_code_form == "string" else code,
         "message": message,
-        "type": kind or ERROR_TYPES.get(status, "server_error"),
+        "type": kind or default_kind,
     }
     if param is not None:
         error["param"] = param
@@ -141,11 +126,12 @@ def with_image_error(response: Response, number: int, code: int | str, message: 
 
 def with_body_kind(error: Response, kind: str) -> Response:
     """Return an error response with another kind of body: json, html, empty, garbage, or a bare JSON string."""
+    message = _ERRORS.get(error.status, _OTHER_ERROR)[1]
     if kind == "html":
-        page = _HTML.format(status=f"{error.status} {MESSAGES.get(error.status, '')}".strip())
+        page = _HTML.format(status=f"{error.status} {message}".strip())
         return replace(error, body=page.encode(), content_type="text/html")
     if kind == "string":
-        return replace(error, body=json.dumps({"error": MESSAGES.get(error.status, "error")}).encode())
+        return replace(error, body=json.dumps({"error": message or "error"}).encode())
     return replace(error, body={"empty": b"", "garbage": GARBAGE}.get(kind, error.body))
 
 

@@ -1,36 +1,44 @@
 """What all handlers of a running emulator share."""
 
 import collections
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from seedream_batch.emulator.config import EmulatorConfig
+from seedream_batch.emulator.config import EmulatorConfig, parse_rate
+from seedream_batch.emulator.faults.actions import ENDPOINTS
 from seedream_batch.emulator.faults.plan import FaultPlan
 from seedream_batch.emulator.http.raw_responses import HeldRequests
 from seedream_batch.emulator.http.webhooks import Webhooks
 from seedream_batch.emulator.world.account import Account
-from seedream_batch.emulator.world.image_cache import ImageCache
+from seedream_batch.emulator.world.images import ImageCache
 from seedream_batch.emulator.world.ledger import Ledger, LedgerError
-from seedream_batch.emulator.world.rate_limiter import TokenBucket
 from seedream_batch.emulator.world.tasks import Clock
 from seedream_batch.emulator.world.uploads import Uploads
 
 MAX_LOGGED_REQUESTS = 10_000
-STAT_NAMES = (
-    "submit",
-    "poll",
-    "upload",
-    "balance",
-    "models",
-    "image",
-    "uploaded_image",
-    "unknown_path",
-    "replayed",
-    "rate_limited",
-    "leaked_credentials",
-    "faults",
-)
+STAT_NAMES = (*ENDPOINTS, "uploaded_image", "unknown_path", "replayed", "rate_limited", "leaked_credentials", "faults")
+
+
+class TokenBucket:
+    """Tokens that are refilled at a rate; every request takes one."""
+
+    def __init__(self, rate: str, burst: int | None, now: float) -> None:
+        """Start with a full bucket; `burst` is its size, by default the tokens of a tenth of a second, at least 1."""
+        self._per_second = parse_rate(rate)
+        self._size = float(burst if burst is not None else max(1, math.ceil(self._per_second / 10)))
+        self._tokens = self._size
+        self._filled = now
+
+    def take(self, now: float) -> float:
+        """Take a token and return 0; if there is none, return the seconds until there is one."""
+        self._tokens = min(self._size, self._tokens + (now - self._filled) * self._per_second)
+        self._filled = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self._per_second
 
 
 class EmulatorState:
@@ -39,9 +47,7 @@ class EmulatorState:
     def __init__(self, config: EmulatorConfig) -> None:
         """Open the state folder and rebuild the account from it.
 
-        Raises:
-            LedgerError: for a state folder that can't be used.
-            FaultError: for invalid fault rules.
+        Raises `LedgerError` for a state folder that can't be used; `FaultError` for invalid fault rules.
         """
         self.config = config
         self.clock = Clock()
@@ -63,11 +69,7 @@ class EmulatorState:
         self._rate_limit = self._new_rate_limit()
 
     def configure(self, changes: Mapping[str, Any]) -> None:
-        """Change settings.
-
-        Raises:
-            ConfigError: for an invalid change; then nothing changes.
-        """
+        """Change settings. Raises `ConfigError` for an invalid change; then nothing changes."""
         config = self.config.changed(changes)
         if "balance_usd" in changes:
             self.account.starting_balance_usd = config.balance_usd
@@ -76,11 +78,7 @@ class EmulatorState:
             self._rate_limit = self._new_rate_limit()
 
     def set_faults(self, rules: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the fault plan.
-
-        Raises:
-            FaultError: for invalid rules; then the old plan stays in force.
-        """
+        """Replace the fault plan. Raises `FaultError` for invalid rules; then the old plan stays in force."""
         self.plan = FaultPlan(rules, seed=self.config.seed)
 
     def reset(self) -> None:

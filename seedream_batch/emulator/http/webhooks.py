@@ -27,13 +27,9 @@ class Webhooks:
     def call_later(
         self, webhook: str, seconds: float, document: Callable[[], Response], *, retries: Sequence[float]
     ) -> None:
-        """Post a document to an address on this machine; ignore any other address.
+        """Post a document after a delay to the base URL of a webhook; ignore any that is not on this machine.
 
-        Args:
-            webhook: The base URL.
-            seconds: The delay.
-            document: Returns the document.
-            retries: Seconds to wait before each further attempt, until one succeeds.
+        `retries` are the seconds to wait before each further attempt, until one succeeds.
         """
         if _is_local(webhook):
             call = asyncio.create_task(_call(webhook.rstrip("/") + "/callback", seconds, document, retries))

@@ -8,7 +8,7 @@ from typing import Any
 
 from seedream_batch.emulator.config import DurationDistribution, EmulatorConfig
 from seedream_batch.emulator.world.ledger import Ledger
-from seedream_batch.emulator.world.sizes import PIXELS
+from seedream_batch.emulator.world.request_rules import PIXELS
 from seedream_batch.emulator.world.tasks import Clock, Task, TaskPlan, task_id
 
 MICRO = 1_000_000
@@ -45,8 +45,7 @@ class Account:
     def __init__(self, config: EmulatorConfig, ledger: Ledger, clock: Clock) -> None:
         """Rebuild the account from the ledger.
 
-        Raises:
-            KeyError, TypeError, ValueError: for an entry that no emulator wrote.
+        Raises `KeyError` or `TypeError` or `ValueError` for an entry that no emulator wrote.
         """
         self.ledger = ledger
         self._clock = clock
@@ -103,30 +102,49 @@ class Account:
         outcome: Mapping[str, Any] | None,
         oddities: Mapping[str, Any] | None,
     ) -> list[Task]:
-        """Create the tasks of a submission, without charging for them: see `charge`.
+        """Create at most `parts` tasks of a submission, one for each image at most; `charge` then takes the money.
 
-        Args:
-            submission: The submission.
-            config: The settings, with those of `oddities`.
-            parts: The number of tasks; fewer if there are fewer images.
-            outcome: The fault that decides how the tasks end.
-            oddities: The settings to use in every response about the tasks.
+        `outcome` is the fault that decides how they end, `oddities` the settings of every response about them; those
+        are in `config` already.
         """
         count = min(parts, submission.images)
+        created = self._clock.now()
+        resolution = str(submission.body.get("resolution", "2K"))
+        durations = DurationDistribution.parse(config.task_seconds)
+        factor = 2 if resolution == "4K" else 1
+        width, height = PIXELS[resolution][submission.ratio]
         tasks = []
         for part in range(count):
             self._count += 1
             images = submission.images // count + (part < submission.images % count)
-            tasks.append(Task(self._plan(submission, config, images, outcome, oddities)))
+            plan = TaskPlan(
+                id=task_id(self._seed, self._count, created),
+                number=self._count,
+                created=created,
+                seconds=durations.draw(random.Random(f"{self._seed}/{self._count}")) * factor,
+                images=images,
+                delivered=max(0 if config.deliver <= -15 else 1, images + config.deliver),
+                price=config.price_usd,
+                prompt=str(submission.body["prompt"]),
+                ratio=submission.ratio,
+                resolution=resolution,
+                width=width,
+                height=height,
+                image_format=config.image_format,
+                quality=config.jpeg_quality,
+                pad=config.image_bytes,
+                estimate=max(1, round(durations.typical * factor)),
+                outcome=outcome,
+                oddities=oddities,
+                blank=config.image_size == "tiny",
+            )
+            tasks.append(Task(plan))
         return tasks
 
     def charge(self, submission: Submission, tasks: Sequence[Task], response: Mapping[str, Any] | None) -> None:
         """Execute a submission: write the charge to the ledger and add the tasks.
 
-        Args:
-            submission: The submission.
-            tasks: Its tasks.
-            response: What to replay when the key is used again; None to forget the key.
+        `response` is what to replay when the key is used again; None to forget the key.
         """
         entry = {
             "at": self._clock.now(),
@@ -175,41 +193,6 @@ class Account:
             entry["late"] = True
         self.ledger.append(entry)
         self._spent -= back
-
-    def _plan(
-        self,
-        submission: Submission,
-        config: EmulatorConfig,
-        images: int,
-        outcome: Mapping[str, Any] | None,
-        oddities: Mapping[str, Any] | None,
-    ) -> TaskPlan:
-        created = self._clock.now()
-        resolution = str(submission.body.get("resolution", "2K"))
-        durations = DurationDistribution.parse(config.task_seconds)
-        factor = 2 if resolution == "4K" else 1
-        width, height = PIXELS[resolution][submission.ratio]
-        return TaskPlan(
-            id=task_id(self._seed, self._count, created),
-            number=self._count,
-            created=created,
-            seconds=durations.draw(random.Random(f"{self._seed}/{self._count}")) * factor,
-            images=images,
-            delivered=max(0 if config.deliver <= -15 else 1, images + config.deliver),
-            price=config.price_usd,
-            prompt=str(submission.body["prompt"]),
-            ratio=submission.ratio,
-            resolution=resolution,
-            width=width,
-            height=height,
-            image_format=config.image_format,
-            quality=config.jpeg_quality,
-            pad=config.image_bytes,
-            estimate=max(1, round(durations.typical * factor)),
-            outcome=outcome,
-            oddities=oddities,
-            blank=config.image_size == "tiny",
-        )
 
     def _add(self, entry: Mapping[str, Any], tasks: Sequence[Task]) -> None:
         """Take over a charge and its tasks."""

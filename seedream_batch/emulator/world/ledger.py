@@ -26,8 +26,7 @@ class Ledger:
     def __init__(self, state_dir: Path | None) -> None:
         """Open the ledger of a state folder, created if missing, or an empty one in memory.
 
-        Raises:
-            LedgerError: for a file that another emulator is using, or whose lines are not entries.
+        Raises `LedgerError` for a file that another emulator is using, or whose lines are not entries.
         """
         self.path = None if state_dir is None else state_dir / FILE_NAME
         self._lines: list[bytes] = []

@@ -8,24 +8,37 @@ import base64
 import binascii
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 MODELS = ("doubao-seedance-4-5", "Doubao-Seedream-4.5", "doubao-seedream-4.5", "doubao-seedream-4-5")
-SIZES = ("1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9", "9:21", "auto")
-RESOLUTIONS = ("2K", "4K")
-FIELDS = (
-    "model",
-    "prompt",
-    "size",
-    "resolution",
-    "n",
-    "image_urls",
-    "optimize_prompt_options",
-    "sequential_image_generation",
-    "sequential_image_generation_options",
-    "watermark",
-)
+PIXELS: dict[str, dict[str, tuple[int, int]]] = {
+    "2K": {
+        "1:1": (2048, 2048),
+        "4:3": (2304, 1728),
+        "3:4": (1728, 2304),
+        "16:9": (2560, 1440),
+        "9:16": (1440, 2560),
+        "3:2": (2496, 1664),
+        "2:3": (1664, 2496),
+        "21:9": (3024, 1296),
+        "9:21": (1296, 3024),
+    },
+    "4K": {
+        "1:1": (4096, 4096),
+        "4:3": (4694, 3520),
+        "3:4": (3520, 4694),
+        "16:9": (5404, 3040),
+        "9:16": (3040, 5404),
+        "3:2": (4992, 3328),
+        "2:3": (3328, 4992),
+        "21:9": (6198, 2656),
+        "9:21": (2656, 6198),
+    },
+}
+"""The pixel sizes of images for each resolution and ratio, from the service's documentation."""
+
+SIZES = (*PIXELS["2K"], "auto")
 
 MAX_IMAGES = 15
 """References and requested images together."""
@@ -33,6 +46,24 @@ MAX_REFERENCE_BYTES = 10 * 1024 * 1024
 MAX_REFERENCE_PIXELS = 6000 * 6000
 MIN_REFERENCE_SIDE = 15  # "more than 14 px"
 MAX_ASPECT_RATIO = 3
+
+_COUNT = {"type": "integer", "minimum": 1, "maximum": MAX_IMAGES}
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "model": {"type": "string", "enum": list(MODELS), "default": MODELS[0]},
+    "prompt": {"type": "string", "minLength": 1},
+    "size": {"type": "string", "enum": list(SIZES), "default": "1:1"},
+    "resolution": {"type": "string", "enum": list(PIXELS), "default": "2K"},
+    "n": {**_COUNT, "default": 1, "description": "with image_urls only, and at most 15 minus their number"},
+    "image_urls": {"type": "array", "items": {"type": "string"}},
+    "optimize_prompt_options": {
+        "type": "object",
+        "properties": {"mode": {"type": "string", "enum": ["standard", "fast"], "default": "standard"}},
+    },
+    "sequential_image_generation": {"type": "string", "enum": ["disabled", "auto"], "default": "disabled"},
+    "sequential_image_generation_options": {"type": "object", "properties": {"max_images": _COUNT}},
+    "watermark": {"type": "boolean", "default": False},
+}
+"""The parameters of a submission, as GET /v1/model-schema describes them; limits that span fields are not in it."""
 
 _WEB_URL = re.compile(r"https?://[^\s/?#][^\s]*")
 _DATA_URI = re.compile(r"data:image/(?P<kind>jpeg|png);base64,(?P<payload>[A-Za-z0-9+/]+={0,2})")
@@ -46,7 +77,7 @@ def check_request(body: object, *, strict: bool) -> list[str]:
     if not isinstance(body, dict):
         return ["body: must be a JSON object"]
     return [
-        *_unknown_fields(body, FIELDS, "", strict=strict),
+        *_unknown_fields(body, PARAMETERS, "", strict=strict),
         *_check_fields(body),
         *_check_references(body),
         *_check_options(body, strict=strict),
@@ -114,7 +145,7 @@ def images_requested(body: dict[str, Any]) -> int:
     return requested
 
 
-def _unknown_fields(part: dict[str, Any], known: tuple[str, ...], prefix: str, *, strict: bool) -> Iterator[str]:
+def _unknown_fields(part: dict[str, Any], known: Iterable[str], prefix: str, *, strict: bool) -> Iterator[str]:
     if strict:
         yield from (f"{prefix}{name}: unknown parameter" for name in part if name not in known)
 
@@ -127,13 +158,8 @@ def _check_fields(body: dict[str, Any]) -> Iterator[str]:
     # White space counts as empty.
     if "prompt" in body and (not isinstance(body["prompt"], str) or not body["prompt"].strip()):
         yield "prompt: must be a string that is not empty"
-    choices = (
-        ("model", MODELS),
-        ("size", SIZES),
-        ("resolution", RESOLUTIONS),
-        ("sequential_image_generation", ("disabled", "auto")),
-    )
-    for name, allowed in choices:
+    for name in ("model", "size", "resolution", "sequential_image_generation"):
+        allowed = PARAMETERS[name]["enum"]
         if name in body and not (isinstance(body[name], str) and body[name] in allowed):
             yield f"{name}: must be one of {', '.join(allowed)}"
     if "watermark" in body and not isinstance(body["watermark"], bool):
@@ -207,3 +233,14 @@ def _check_combined_limits(body: dict[str, Any]) -> Iterator[str]:
         yield f"image_urls: references and n together must be at most 15, are {references} + {requested}"
     if references + most > MAX_IMAGES:
         yield f"image_urls: references and max_images together must be at most 15, are {references} + {most}"
+
+
+def nearest_ratio(width: int, height: int) -> str:
+    """Return the service's ratio that is nearest to width x height pixels (by the quotient of the two)."""
+
+    def distance(ratio: str) -> float:
+        wide, high = ratio.split(":")
+        quotient = (width * int(high)) / (height * int(wide))
+        return max(quotient, 1 / quotient)
+
+    return min(PIXELS["2K"], key=distance)

@@ -143,16 +143,10 @@ def task_document(
     result_url: Callable[[int], str],
     language: str,
 ) -> dict[str, Any]:
-    """Return the document of a task for a poll.
+    """Return the document of a task for a poll, with its `state` as `Task.state` returns it.
 
-    Args:
-        task: The task.
-        now: Seconds since the epoch.
-        state: Its state, as `Task.state` returns it.
-        oddities: The form of the document.
-        error: `code` and `message` of a failed task, if they are known.
-        result_url: Returns the URL of the image with an index, from 0.
-        language: Of messages: en, zh, ja or ko.
+    `error` has `code` and `message` of a failed task, if they are known, in a `language` of en, zh, ja or ko;
+    `result_url` returns the URL of the image with an index, from 0.
     """
     plan = task.plan
     ended = state in {"completed", "failed", "cancelled"}
