@@ -11,7 +11,9 @@ import sys
 import pages
 import pytest
 import yaml
-from pages import EVERYTHING, PAGES, README, ROOT, blocks, every, make_clone, titled, unit
+from build import entries
+from generate import assembled
+from pages import PAGES, README, ROOT, blocks, every, make_clone, titled, unit
 
 from seedream_batch.cli import exit_codes
 from seedream_batch.emulator import Emulator, EmulatorConfig, load_faults
@@ -107,6 +109,8 @@ def masked(output):
         (r"\b[\d.]+ [KMG]?B\b", "BYTES"),
         (r"\bpid \d+", "PID"),
         (r"[\d,.]+ images a minute", "PACE"),
+        # Progress, as often as it is printed.
+        (r"(?m)^[\d,]+ of [\d,]+ images stored, .* in flight.*\n", ""),
     ):
         output = re.sub(pattern, mask, output)
     # A longer number moves the line breaks.
@@ -208,11 +212,10 @@ def key(clone):
 
 
 def test_the_exit_codes_are_those_of_the_program():
-    _, _, rest = EVERYTHING.partition("\nExit codes:\n")
-    rows = dict(re.findall(r"^\| ([\d, ]+) \| (.+) \|$", rest.split("\n\n")[0], re.MULTILINE))
-    assert {int(code) for row in rows for code in row.split(",")} == {*map(int, exit_codes.Exit), 130, 143}
-    told = dict(re.findall(r"^ +([\d, ]+?)  (.+)$", exit_codes.HELP, re.MULTILINE))
-    assert {code: meaning.replace("`", "") for code, meaning in rows.items()} == told
+    page = assembled((ROOT / "docs" / "reference" / "exit-codes.md").read_text(encoding="utf-8"))
+    rows = dict(re.findall(r"^\| ([\d, ]+) \| (.+?) \|", page, re.MULTILINE))
+    assert {int(code) for row in rows for code in row.split(",")} == {*map(int, exit_codes.Exit), 129, 130, 143}
+    assert rows["75"] == exit_codes.meaning(75)
 
 
 SOURCES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
@@ -220,7 +223,7 @@ SOURCES = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=pages.name(page)) for page in SOURCES])
 def test_links_lead_somewhere(page):
-    text = without_code(page)
+    text = without_code(page.read_text(encoding="utf-8"))
     for link in re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'\b(?:src(?:set)?|href)="([^"]+)"', text):
         if link.startswith(("https://", "http://")):
             continue
@@ -232,12 +235,16 @@ def test_links_lead_somewhere(page):
 
 def anchors(page):
     """The anchors of a page's headings, as GitHub and the site make them."""
-    titles = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", without_code(assembled(page.read_text(encoding="utf-8"))), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def without_code(page):
-    return re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+def without_code(text):
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_front_page_links_to_every_page():
+    assert len(entries()) == len(PAGES) - 2
 
 
 def test_the_table_of_the_package_names_every_module():
@@ -248,15 +255,18 @@ def test_the_table_of_the_package_names_every_module():
     assert named == {name for name in there if not name.startswith("__") and name != "schemas"}
 
 
+COMMANDS = assembled((ROOT / "docs" / "reference" / "commands.md").read_text(encoding="utf-8"))
+
+
 def test_every_command_and_every_option_of_a_run_is_named():
     from seedream_batch.cli.app import cli
     from seedream_batch.cli.commands.run import command
 
     for verb in cli.list_commands(None):
-        assert re.search(rf"^\| `{verb}\b", EVERYTHING, re.MULTILINE), verb
+        assert f"\n## {verb}\n" in COMMANDS, verb
     for parameter in command.params:
         for option in parameter.opts if parameter.param_type_name == "option" else ():
-            assert f"`{option}" in EVERYTHING, option
+            assert re.search(rf"^\| (`|<code>)[^|]*{option}\b", COMMANDS, re.MULTILINE), option
 
 
 def test_every_key_of_a_job_file_is_named():
@@ -267,5 +277,6 @@ def test_every_key_of_a_job_file_is_named():
         *schema,
         *(f"{part}.{key}" for part in ("output", "budget", "run", "notify") for key in schema[part]["properties"]),
     }
-    for name in keys | set(schema["request"]["properties"]):
-        assert f"`{name}`" in EVERYTHING, name
+    page = assembled((ROOT / "docs" / "reference" / "job-file.md").read_text(encoding="utf-8"))
+    for name in keys | {f"request.{key}" for key in schema["request"]["properties"]}:
+        assert f"`{name}`" in page, name
