@@ -39,6 +39,13 @@ def test_rows_have_figures_and_those_with_a_target_are_judged(tmp_path):
     assert rows["downloads-decoded"]["met"] is None
 
 
+@pytest.mark.thorough
+def test_the_runner_is_charged_once_for_each_image(tmp_path):
+    rows = measured(tmp_path, ["charges-faults-runner", "charges-kill-runner", "charges-kill-script"])
+    assert rows["charges-faults-runner"]["figure"] == rows["charges-kill-runner"]["figure"] == 12
+    assert rows["charges-kill-script"]["figure"] is None or rows["charges-kill-script"]["figure"] >= 12
+
+
 def test_a_row_that_is_not_known_is_an_error(tmp_path):
     command = [sys.executable, BENCHMARKS, "--small", "--only", "speed"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from rows import Options, Row
 
-GROUPS = ("startup", "large_job", "throughput", "downloads", "pacing", "polling", "memory", "workers")
+GROUPS = ("startup", "large_job", "throughput", "downloads", "pacing", "polling", "memory", "workers", "charges")
 """Modules with `ROWS`, the names of their rows, and `measure(options)`, which gives those that are wanted."""
 
 WIDTH = 120
