@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from seedream_batch.errors import UsageError
-from seedream_batch.export.image_rows import FIXED, TAKEN, Way, fixed, leaf, leaves
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.model.document import Json
 
@@ -19,6 +18,33 @@ _EXACT = range(-(2**53), 2**53 + 1)
 
 _DATED = re.compile(r"\d{4}-\d\d-\d\d(?:[T ].*)?", re.DOTALL)
 """Texts that readers of JSON lines take for a date; at least as broad as their own rule."""
+
+
+Way = tuple[str, ...]
+"""The keys that lead to a value in a cell, the axis first."""
+
+FIXED: Mapping[str, type] = {
+    "path": str,
+    "prompt": str,
+    "size": str,
+    "resolution": str,
+    "width": int,
+    "height": int,
+    "format": str,
+    "task_id": str,
+    "sample": int,
+    "index": int,
+    "cost_usd": float,
+    "sha256": str,
+    "bytes": int,
+    "submitted_at": str,
+    "ended_at": str,
+    "stored_at": str,
+}
+"""The columns of every table, in this order, after those of the axes."""
+
+TAKEN = frozenset({*FIXED, "file_name", "image"})
+"""Names that a column of an axis cannot have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +66,7 @@ class Columns:
     def row(self, picture: Picture, path: str) -> dict[str, Json]:
         """Return a row with every column; None where there is no value."""
         values = {self.names[way]: leaf(value) for way, value in leaves(picture.cell)}
-        values |= fixed(picture, path)
+        values |= {**picture.about, "path": path}
         return {name: converted(values.get(name), kind) for name, kind in self.types.items()}
 
     def without_gaps(self, row: Mapping[str, Json]) -> dict[str, Json]:
@@ -67,7 +93,7 @@ class Columns:
                 value = converted(leaf(value), self.types[name])
                 value = _filled(value) if name in self.gappy else value
             at[way[-1]] = value
-        return {"cell": cell, **self.without_gaps(fixed(picture, path))}
+        return {"cell": cell, **self.without_gaps({"path": path, **picture.about})}
 
 
 class Learner:
@@ -87,7 +113,7 @@ class Learner:
         for way, value in leaves(picture.cell):
             self._elements[way] = _element_type(value, self._elements.get(way, _ANY))
             self._learn(way, leaf(value))
-        for name, value in fixed(picture, picture.path).items():
+        for name, value in ("path", picture.path), *picture.about.items():
             self._learn((name, _FIXED), value)
         self._dated = self._dated or _DATED.fullmatch(picture.prompt) is not None
 
@@ -191,3 +217,21 @@ def _common_type(first: type, second: type) -> type:
     if first is second:
         return first
     return float if {first, second} == {int, float} else str
+
+
+def leaves(cell: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
+    """Yield the values of a cell with the keys that lead to each; lists and empty mappings are values."""
+    return _leaves((), cell)
+
+
+def leaf(value: Json) -> Json:
+    """Return a value for a table: lists and mappings become JSON text."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def _leaves(way: Way, value: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from _leaves((*way, key), inner)
+        else:
+            yield (*way, key), inner

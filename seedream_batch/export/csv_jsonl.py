@@ -8,7 +8,6 @@ import re
 import unicodedata
 from typing import BinaryIO
 
-from seedream_batch.export.image_rows import nested
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
 from seedream_batch.model.document import Json
@@ -72,7 +71,7 @@ class JsonLines(_Table):
     ending = "jsonl"
 
     def line(self, picture: Picture, path: str) -> bytes:
-        return json.dumps(nested(picture, path), ensure_ascii=False).encode() + b"\n"
+        return json.dumps({"cell": picture.cell, "path": path, **picture.about}, ensure_ascii=False).encode() + b"\n"
 
 
 def harmless(value: Json) -> Json:

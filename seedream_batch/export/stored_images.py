@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from seedream_batch.manifest.export_reader import Delivery, DeliveryReader
 from seedream_batch.manifest.sync_job import known_as
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, home_of
 from seedream_batch.selection.picks import Picks
 
@@ -21,25 +23,17 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A stored image with everything that an export includes; times in unix seconds, money in millionths of a USD.
+    """A stored image: where it is with its recorded properties, and where the job wants it.
 
-    `file` is where it is and its recorded properties; `path` is where the job wants it.
+    `about` has the columns of an export that do not depend on it, with times in ISO 8601 and money in USD.
     """
 
     file: ExpectedFile
     path: str
     cell: Mapping[str, Json]
     prompt: str
-    size: str
-    resolution: str
-    format: str
-    task_id: str
-    sample: int
     index: int
-    cost: int | None
-    submitted_at: float | None
-    ended_at: float | None
-    stored_at: float | None
+    about: Mapping[str, Json]
 
 
 class Pictures:
@@ -109,24 +103,32 @@ def _images_of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery
 def _picture(
     spec: TaskSpec, cell: Mapping[str, Json], prompt: str, delivery: Delivery, image: ImageRecord, at: float | None
 ) -> Picture:
-    task = delivery.task
-    return Picture(
-        file=ExpectedFile.of(image),
-        # Not where the file is now: it may wait for the next run to move it.
-        path=home_of(spec, image),
-        cell=cell,
-        prompt=prompt,
-        size=spec.size,
-        resolution=spec.resolution,
-        format=(image.format or "").lower(),
-        task_id=",".join(task.task_ids),
-        sample=spec.sample,
-        index=image.index,
-        cost=share(task.cost, len(delivery.images), image.index),
-        submitted_at=task.submitted_at,
-        ended_at=delivery.ended_at,
-        stored_at=at,
-    )
+    task, file = delivery.task, ExpectedFile.of(image)
+    cost = share(task.cost, len(delivery.images), image.index)
+    about: dict[str, Json] = {
+        "prompt": prompt,
+        "size": spec.size,
+        "resolution": spec.resolution,
+        "width": file.width,
+        "height": file.height,
+        "format": (image.format or "").lower(),
+        "task_id": ",".join(task.task_ids),
+        "sample": spec.sample,
+        "index": image.index,
+        "cost_usd": None if cost is None else cost / MICRO,
+        "sha256": file.sha256,
+        "bytes": file.bytes,
+        "submitted_at": _iso(task.submitted_at),
+        "ended_at": _iso(delivery.ended_at),
+        "stored_at": _iso(at),
+    }
+    # Not where the file is now: it may wait for the next run to move it.
+    return Picture(file, home_of(spec, image), cell, prompt, image.index, about)
+
+
+def _iso(at: float | None) -> str | None:
+    """Return unix seconds as ISO 8601 in UTC, to the second."""
+    return None if at is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def share(cost: int | None, images: int, index: int) -> int | None:

@@ -104,7 +104,6 @@ class OutputFolder(Destination):
         """Folders whose own names are durable."""
 
     def file(self, path: str) -> Path:
-        """Return the file of a path."""
         return self.locate(path)
 
     @property
@@ -113,7 +112,6 @@ class OutputFolder(Destination):
         return
 
     def named(self, path: str) -> str:
-        """Return the file of a path, for messages."""
         return str(self.root / path)
 
     def prepare(self) -> None:
@@ -131,7 +129,6 @@ class OutputFolder(Destination):
             probe.unlink(missing_ok=True)
 
     def free_bytes(self) -> int:
-        """Return the free bytes of the folder's disk."""
         with translate_os_errors(self.root):
             return shutil.disk_usage(self.root).free
 
@@ -258,7 +255,6 @@ class OutputFolder(Destination):
                 return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def unlink(self, path: str) -> None:
-        """Delete a file; durable only after `settle` of its folder."""
         file = self.locate(path)
         with translate_os_errors(file):
             file.unlink(missing_ok=True)
@@ -283,11 +279,9 @@ class OutputFolder(Destination):
             self._drop_empty(folder)
 
     def drop_if_empty(self, name: str) -> None:
-        """Remove a folder in this one if it exists and is empty."""
         self._drop_empty(self.root / name)
 
     def discard(self, temp_path: Path) -> None:
-        """Remove an incomplete file, if it still exists."""
         with translate_os_errors(temp_path):
             temp_path.unlink(missing_ok=True)
 

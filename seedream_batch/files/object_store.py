@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,7 +115,6 @@ class ObjectStore(Destination):
         return self._files.new_part("part")
 
     def discard(self, temp_path: Path) -> None:
-        """Remove a temp file, if it still exists."""
         self._files.discard(temp_path)
 
     def sweep(self) -> None:
@@ -210,7 +210,7 @@ class ObjectStore(Destination):
 
         Interrupted in between, it is at both keys, and `end_move`, or moving it again, finishes that.
         """
-        data = self._read_all(old)
+        data = self.read(old, sys.maxsize)
         if hashlib.sha256(data).hexdigest() != sha256:
             raise Changed(f"{self.named(old)} is not the stored picture any more")
         try:
@@ -252,10 +252,6 @@ class ObjectStore(Destination):
             if response.meta["size"] <= most:
                 return bytes(response.bytes())
             return bytes(obstore.get_range(self._bucket, path, start=0, end=most))
-
-    def _read_all(self, path: str) -> bytes:
-        with self._translate_errors(path):
-            return bytes(obstore.get(self._bucket, path).bytes())
 
     def sha256(self, path: str) -> str | None:
         """Return the SHA-256 in hex of the bytes that the store returns for a key; None if there is no object."""

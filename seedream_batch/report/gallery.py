@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,12 +22,9 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageState
-from seedream_batch.report.axes import Axes
-from seedream_batch.report.gallery_chunks import Batch, Chunks, drop_others
 from seedream_batch.report.gallery_folder import ReportFolder
-from seedream_batch.report.gallery_records import detail_record, grid_record, tiles
-from seedream_batch.report.page import write_assets, write_page
-from seedream_batch.report.page_text import clean, script
+from seedream_batch.report.gallery_records import Axes, detail_record, grid_record, tiles
+from seedream_batch.report.page import clean, script, write_assets, write_page
 from seedream_batch.report.thumbnails import Thumbnails
 from seedream_batch.report.timeline import timeline
 
@@ -34,6 +33,9 @@ PAGE = 250
 
 GRID_CHUNK = 2000
 """Tasks per file of the grid."""
+
+_DATA = "data"
+_CHUNK = re.compile(rf"{_DATA}/(?:cells|details)-\d+-[0-9a-f]{{16}}\.js")
 
 PathFilter = Callable[[str], bool]
 """Returns whether a cell (JSON text) is shown."""
@@ -81,27 +83,46 @@ def write_gallery(
         finally:
             thumbnails.close()
         write_assets(report)
-        report.write("data/index.js", script("begin", _index(reader, images, to, records, running=running)))
+        report.write(f"{_DATA}/index.js", script("begin", _index(reader, images, to, records, running=running)))
         write_page(report, reader.facts.get("job"))
-        drop_others(report, [records.grid, records.details])
+        # The chunks of earlier galleries go.
+        report.keep_only(_DATA, _CHUNK, {f"{_DATA}/{name}" for name in (*records.grid.names, *records.details.names)})
         thumbnails.drop_others()
     shown = records.states
     return Gallery(to / "index.html", len(records.cells), records.tasks, shown[ImageState.STORED], thumbnails.made)
+
+
+class _Chunks:
+    """Records of one kind in files of bounded size, each named by its hash: unchanged files are not written again."""
+
+    def __init__(self, report: ReportFolder, kind: str) -> None:
+        self._report = report
+        self._kind = kind
+        self.names: list[str] = []
+
+    def add(self, value: Json) -> None:
+        """Write a chunk: a call of `seedream.KIND` with the number of the chunk and the value."""
+        data = script(self._kind, len(self.names), value)
+        name = f"{self._kind}-{len(self.names)}-{hashlib.sha256(data).hexdigest()[:16]}.js"
+        self._report.write(f"{_DATA}/{name}", data)
+        self.names.append(name)
 
 
 class _Records:
     """Collects tasks into chunks, and counts them."""
 
     def __init__(self, report: ReportFolder, thumbnails: Thumbnails) -> None:
-        self.grid = Chunks(report, "cells")
-        self.details = Chunks(report, "details")
+        self.grid = _Chunks(report, "cells")
+        self.details = _Chunks(report, "details")
         self.axes = Axes()
         self.states: Counter[str] = Counter()
         self.cells: set[int] = set()
         """Hashes of the cells: all samples of a cell count once."""
         self.tasks = 0
         self._thumbnails = thumbnails
-        self._batch = Batch()
+        self._grid: list[Json] = []
+        self._prompts: dict[str, int] = {}
+        """The prompts of a chunk of the grid, each once: many tasks share theirs."""
         self._details: list[Json] = []
 
     def add(self, page: list[GalleryTask]) -> None:
@@ -111,21 +132,21 @@ class _Records:
         unavailable = {(image.task, image.index): fault for image, fault in zip(stored, faults, strict=True) if fault}
         for shown in page:
             task_tiles = tiles(shown, unavailable)
-            self._batch.records.append(grid_record(shown, task_tiles, self.axes, self._batch.prompts))
+            self._grid.append(grid_record(shown, task_tiles, self.axes, self._prompts))
             self._details.append(detail_record(shown, task_tiles))
             self.states.update(tile.state for tile in task_tiles)
             self.cells.add(hash(shown.task.cell))
             self.tasks += 1
             if len(self._details) == PAGE:
                 self._end_details()
-            if len(self._batch) == GRID_CHUNK:
+            if len(self._grid) == GRID_CHUNK:
                 self._end_grid()
 
     def end(self) -> None:
         """Write the remaining records."""
         if self._details:
             self._end_details()
-        if len(self._batch):
+        if self._grid:
             self._end_grid()
 
     def _end_details(self) -> None:
@@ -133,8 +154,8 @@ class _Records:
         self._details = []
 
     def _end_grid(self) -> None:
-        self.grid.add(self._batch.value())
-        self._batch = Batch()
+        self.grid.add({"prompts": list(self._prompts), "tasks": self._grid})
+        self._grid, self._prompts = [], {}
 
 
 def _index(

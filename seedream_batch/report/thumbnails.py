@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.image_inspection import BadPicture
+from seedream_batch.files.image_inspection import QUIET, BadPicture, inspect
 from seedream_batch.files.integrity import OTHER_BYTES, ExpectedFile, check_size
-from seedream_batch.files.thumbnail import SUFFIX, thumbnail
 from seedream_batch.model.task import ImageRecord
 from seedream_batch.report.gallery_folder import ReportFolder
 
@@ -19,10 +19,12 @@ FOLDER = "thumbs"
 SIDE = 256
 """Longer side in pixels."""
 
+_QUALITY = 78
+
 _DIGITS = 24
 """Hex digits of the SHA-256 in a thumbnail's name: enough to distinguish any two images."""
 
-_PATH = re.compile(rf"{FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{{_DIGITS}}}{re.escape(SUFFIX)}")
+_PATH = re.compile(rf"{FOLDER}/[0-9a-f]{{2}}/[0-9a-f]{{{_DIGITS}}}\.webp")
 
 
 class Thumbnails:
@@ -84,4 +86,27 @@ def name(image: ImageRecord) -> str:
 
 
 def _path(image: ImageRecord) -> str:
-    return f"{FOLDER}/{name(image)[:2]}/{name(image)}{SUFFIX}"
+    return f"{FOLDER}/{name(image)[:2]}/{name(image)}.webp"
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """Return the image as WebP whose longer side is at most `side` pixels. Raise `BadPicture`.
+
+    Slow for large images, mostly without holding Python's lock: call it on threads.
+    """
+    picture = inspect(data, decode=False)
+    from PIL import Image  # noqa: PLC0415 - slow to import, and most commands need no picture
+
+    small = io.BytesIO()
+    with QUIET:
+        try:
+            with Image.open(io.BytesIO(data), formats=[picture.format]) as image:
+                # A JPEG is decoded at a reduced size, which saves most of the work.
+                image.draft("RGB", (2 * side, 2 * side))
+                # Palette colours cannot be averaged.
+                shrunk = image if image.mode == "RGB" else image.convert("RGB")
+                shrunk.thumbnail((side, side), reducing_gap=2.0)
+                shrunk.save(small, "WEBP", quality=_QUALITY, method=3)
+        except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
+            raise BadPicture(f"is damaged: {error}") from None
+    return small.getvalue()

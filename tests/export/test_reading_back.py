@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from seedream_batch.export.columns import Learner, converted
+from seedream_batch.export.columns import Learner, converted, leaf, leaves
 from seedream_batch.export.csv_jsonl import Csv, JsonLines, harmless
-from seedream_batch.export.image_rows import leaf, leaves
 from seedream_batch.export.imagefolder import ImageFolder
 from seedream_batch.export.parquet import Parquet
 from seedream_batch.export.split_layout import Layout
@@ -67,11 +66,14 @@ def pictures(folder, cells, endings=(".jpg",)):
     recorded = ExpectedFile("one.jpg", len(data), folder.sha256("one.jpg"), 16, 16)
     for number, (cell, ending) in enumerate(zip(cells, itertools.cycle(endings), strict=False)):
         texts = [value for _, value in leaves(cell) if isinstance(value, str)]
-        yield Picture(
-            file=recorded, path=f"p{number}{ending}", cell=cell, prompt=texts[0] if texts else "p", size="1:1",
-            resolution="2K", format="jpeg", task_id="007", sample=1, index=1, cost=None if number % 2 else 35_000,
-            submitted_at=1e9, ended_at=None, stored_at=1e9,
-        )  # fmt: skip
+        prompt = texts[0] if texts else "p"
+        about = {
+            "prompt": prompt, "size": "1:1", "resolution": "2K", "width": 16, "height": 16, "format": "jpeg",
+            "task_id": "007", "sample": 1, "index": 1, "cost_usd": None if number % 2 else 0.035,
+            "sha256": recorded.sha256, "bytes": recorded.bytes, "submitted_at": "2001-09-09T01:46:40Z",
+            "ended_at": None, "stored_at": "2001-09-09T01:46:40Z",
+        }  # fmt: skip
+        yield Picture(recorded, f"p{number}{ending}", cell, prompt, 1, about)
 
 
 def write(writer, folder, found, *, flat=True, ending=".jpg"):

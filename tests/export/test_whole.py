@@ -100,7 +100,7 @@ def test_files_in_disorder_are_named_and_nothing_is_exported(made, export, form)
 
 
 def test_of_many_files_in_disorder_some_are_named(made, export, monkeypatch):
-    monkeypatch.setattr("seedream_batch.export.scan.SHOWN", 2)
+    monkeypatch.setattr("seedream_batch.export.dataset.SHOWN", 2)
     for path in list(made.files().values())[:5]:
         path.unlink()
     told = export("csv", code=8).err.splitlines()

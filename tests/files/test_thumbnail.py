@@ -7,7 +7,7 @@ from examples import some
 from PIL import Image
 
 from seedream_batch.files.image_inspection import BadPicture
-from seedream_batch.files.thumbnail import thumbnail
+from seedream_batch.report.thumbnails import thumbnail
 
 
 def picture(mode, size, form, **options):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.emulator import Emulator, EmulatorConfig
-from seedream_batch.report.page_text import clean, label, script
+from seedream_batch.report.page import clean, label, script
 
 SMALL = """\
 version: 1
@@ -305,7 +305,7 @@ def test_scripts_cannot_be_left():
 
 
 def test_values_that_look_alike_stay_apart():
-    from seedream_batch.report.axes import Axes
+    from seedream_batch.report.gallery_records import Axes
 
     axes = Axes()
     assert axes.add({"a": {"id": "x", "n": 1}}, 1) == {0: 0, 1: 0}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.report.page_text import script
+from seedream_batch.report.page import script
 from seedream_batch.selection.picks import parse_choice
 
 pytestmark = pytest.mark.thorough
