@@ -1,4 +1,4 @@
-"""A run from the command line: with a service, a key, a display, a summary and an exit code."""
+"""A run from the command line: with a service, a key, a display and a summary."""
 
 from __future__ import annotations
 
@@ -7,39 +7,19 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from seedream_batch import batch
-from seedream_batch.cli.exit_codes import Exit, of_run, of_state
+from seedream_batch.cli.exit_codes import Exit, of_state
 from seedream_batch.cli.output.progress import display
 from seedream_batch.cli.output.run_view import show_result
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.engine.events import RunOptions, StopReason
 from seedream_batch.engine.session import RunResult
-from seedream_batch.engine.work import Generate, Work
+from seedream_batch.engine.work import Work
 from seedream_batch.errors import StorageError
 from seedream_batch.jobfile import LoadedJob
 from seedream_batch.model.job import Job
 
-GENERATE = Generate()
-"""The work of a normal run."""
-
 EMULATED = ApiKey("emulated")
 """The key for the emulator, which accepts any."""
-
-
-def run(
-    loaded: LoadedJob,
-    path: str,
-    *,
-    emulate: bool,
-    options: RunOptions,
-    select: Sequence[str] = (),
-    quiet: bool,
-    log_format: str,
-) -> int:
-    """Run the job, show its progress and result, and return the exit code."""
-    result = perform(loaded, emulate=emulate, options=options, select=select, quiet=quiet, log_format=log_format)
-    code = of_run(result)
-    show_end(result, loaded.job, path, code=code, quiet=quiet)
-    return code
 
 
 def show_end(result: RunResult, job: Job, path: str, *, code: int, quiet: bool) -> None:
@@ -53,12 +33,12 @@ def perform(
     loaded: LoadedJob,
     key: ApiKey | None = None,
     *,
-    work: Work = GENERATE,
+    work: Work = batch.GENERATE,
     emulate: bool,
     options: RunOptions,
     select: Sequence[str] = (),
-    quiet: bool,
-    log_format: str,
+    quiet: bool = False,
+    log_format: str = "text",
 ) -> RunResult:
     """Run the job and show its progress. Without a key, use that of the environment, or any for the emulator."""
     service: AbstractContextManager[str] | None = _emulator(loaded.job) if emulate else None
@@ -66,17 +46,10 @@ def perform(
         key = EMULATED
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        return batch.perform(
-            loaded,
-            work,
-            options,
-            select=select,
-            service=service,
-            key=key,
-            on_event=shown.event,
-            on_start=shown.started,
-            signals=True,
-        )
+        return batch.run(
+            loaded, options, select=select, service=service, key=key, on_event=shown.event, on_start=shown.started,
+            signals=True, work=work,
+        )  # fmt: skip
     finally:
         shown.close()
 

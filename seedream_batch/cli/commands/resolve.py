@@ -120,8 +120,9 @@ def _correct(job: Job, select: tuple[str, ...], cost: float) -> int:
 
 def _resend(loaded: LoadedJob, path: str, chooses: CellFilter, *, emulate: bool, same_account: bool) -> int:
     """Send the selected uncertain tasks again under their keys; return the exit code."""
-    from seedream_batch.cli.execute import run
-    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.cli.execute import perform
+    from seedream_batch.cli.exit_codes import of_run
+    from seedream_batch.cli.output.run_view import show_chosen, show_result
     from seedream_batch.engine.events import RunOptions
     from seedream_batch.operations.resolve import let_resend_tasks
 
@@ -131,4 +132,6 @@ def _resend(loaded: LoadedJob, path: str, chooses: CellFilter, *, emulate: bool,
         return 0
     only = frozenset(task.id for task in tasks)
     options = RunOptions(limit=0, resend=True, resend_only=only, same_account=same_account)
-    return run(loaded, path, emulate=emulate, options=options, quiet=False, log_format="text")
+    result = perform(loaded, emulate=emulate, options=options)
+    show_result(result, loaded.job, path)
+    return of_run(result)

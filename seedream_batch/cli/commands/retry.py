@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +12,9 @@ import click
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
 
 if TYPE_CHECKING:
-    from seedream_batch.engine.events import Recheck
     from seedream_batch.jobfile import LoadedJob
-    from seedream_batch.model.document import Json
+    from seedream_batch.model.cell import CellFilter
+    from seedream_batch.model.job import Job
     from seedream_batch.model.outcome import Polled
 
 _EPILOG = """\b
@@ -73,13 +73,10 @@ def command(
 ) -> int:
     """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
     from seedream_batch.cli.job_target import made, named
-    from seedream_batch.cli.output.console import number, say, wrapped
     from seedream_batch.cli.output.picks_view import read_choice, show_rejected
-    from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.errors import UsageError
     from seedream_batch.jobfile.select_option import chosen as checked
     from seedream_batch.operations.reject import reject_images
-    from seedream_batch.operations.resolve import remake
 
     if missing + (choice is not None) + flagged > 1:
         raise UsageError("give one of --missing, --choice and --flagged")
@@ -92,9 +89,20 @@ def command(
         rejected = reject_images(target, read_choice(choice, target).reject, chooses)
         show_rejected(rejected, then, "the choice rejects no image of the job")
         return 0
-    if not missing:
-        again = _retry_flagged if flagged else _retry
-        return again(loaded, path, chooses, emulate=emulate, poll=not no_poll, same_account=same_account)
+    if missing:
+        return _remake(target, chooses, path, then)
+    polled = _Polled(answers=None)
+    if not no_poll:
+        polled = _poll_first(loaded, chooses, flagged=flagged, emulate=emulate, same_account=same_account)
+    return (_retry_flagged if flagged else _retry)(target, chooses, then, polled)
+
+
+def _remake(target: Job, chooses: CellFilter, path: str, then: str) -> int:
+    """Plan tasks again of which images are beyond all links; return the exit code."""
+    from seedream_batch.cli.output.console import number, say, wrapped
+    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.operations.resolve import remake
+
     replanned, others = remake(target, chooses)
     if replanned:
         images = number(sum(task.images for task in replanned), "image")
@@ -107,93 +115,68 @@ def command(
     return 0
 
 
-def _retry(
-    loaded: LoadedJob,
-    path: str,
-    chooses: Callable[[Mapping[str, Json]], bool],
-    *,
-    emulate: bool,
-    poll: bool,
-    same_account: bool,
-) -> int:
-    """Poll lost tasks, then plan failed and finally lost ones again; return the exit code."""
-    from seedream_batch.cli.output.console import number, say, usd, wrapped
-    from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.engine.events import Recheck
-    from seedream_batch.operations.resolve import lost_tasks, retry_tasks
-
-    job = loaded.job
-    polled = _Polled()
-    if poll and lost_tasks(job, chooses):
-        polled = _poll_first(loaded, Recheck.LOST, chooses, emulate=emulate, same_account=same_account)
-    retried = retry_tasks(job, chooses, polled.answers if poll else None)
-    if polled.found:
-        say(wrapped(f"{number(polled.found, 'lost task')} found again at the service, at no cost."))
-    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
-    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
-    show_chosen(retried.tasks, what, f"`seedream-batch run {path}` submits them", none)
-    return _report_left_alone(len(retried.left), "lost task", polled)
-
-
-def _retry_flagged(
-    loaded: LoadedJob,
-    path: str,
-    chooses: Callable[[Mapping[str, Json]], bool],
-    *,
-    emulate: bool,
-    poll: bool,
-    same_account: bool,
-) -> int:
-    """Poll tasks with too few images, then plan those still flagged again; return the exit code."""
-    from seedream_batch.cli.output.console import number, say, wrapped
-    from seedream_batch.cli.output.picks_view import show_rejected
-    from seedream_batch.engine.events import Recheck
-    from seedream_batch.operations.reject import reject_flagged, short_tasks
-
-    job = loaded.job
-    polled = _Polled()
-    if poll and short_tasks(job, chooses):
-        polled = _poll_first(loaded, Recheck.FLAGGED, chooses, emulate=emulate, same_account=same_account)
-    rejected = reject_flagged(job, chooses, polled.answers if poll else None)
-    if polled.found:
-        say(wrapped(f"{number(polled.found, 'image')} delivered since then, at no cost."))
-    show_rejected(rejected, f"`seedream-batch run {path}` submits them", "there is no flagged result")
-    return _report_left_alone(rejected.unclear, "flagged task", polled)
-
-
 @dataclass(slots=True)
 class _Polled:
-    """Results of polling before anything is paid for: the last answer per task, what was found, what failed."""
+    """Results of polling before anything is paid for: the last answer per task, what was found, what failed.
 
-    answers: Mapping[int, Polled] = field(default_factory=dict)
+    Without answers, nothing was polled, as a person decided.
+    """
+
+    answers: Mapping[int, Polled] | None = field(default_factory=dict)
     found: int = 0
     trouble: str = ""
     refused: bool = False
 
 
-def _poll_first(
-    loaded: LoadedJob,
-    what: Recheck,
-    chooses: Callable[[Mapping[str, Json]], bool],
-    *,
-    emulate: bool,
-    same_account: bool,
-) -> _Polled:
-    """Poll the selected tasks of one kind, and fetch what is found: that is free."""
+def _poll_first(loaded: LoadedJob, chooses: CellFilter, *, flagged: bool, emulate: bool, same_account: bool) -> _Polled:
+    """Poll the selected tasks that are lost, or those with too few images, and fetch what is found: that is free."""
     from seedream_batch.cli.execute import perform
-    from seedream_batch.engine.events import RunOptions, StopReason
+    from seedream_batch.engine.events import Recheck, RunOptions, StopReason
     from seedream_batch.engine.work import PollAgain
     from seedream_batch.environment import api_key
     from seedream_batch.errors import UsageError
+    from seedream_batch.operations.reject import short_tasks
+    from seedream_batch.operations.resolve import lost_tasks
 
+    if not (short_tasks if flagged else lost_tasks)(loaded.job, chooses):
+        return _Polled()
     try:
         key = None if emulate else api_key()
     except UsageError as error:
         return _Polled(trouble=str(error))
     options = RunOptions(collect=True, chooses=chooses, same_account=same_account)
-    result = perform(loaded, key, work=PollAgain(what), emulate=emulate, options=options, quiet=True, log_format="text")
+    work = PollAgain(Recheck.FLAGGED if flagged else Recheck.LOST)
+    result = perform(loaded, key, work=work, emulate=emulate, options=options, quiet=True)
     refused = result.stop_reason is StopReason.CREDENTIALS
     return _Polled(result.rechecks, result.stats.found + result.stats.added, result.stop_text, refused)
+
+
+def _retry(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
+    """Plan failed and finally lost tasks again; return the exit code."""
+    from seedream_batch.cli.output.console import number, say, usd, wrapped
+    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.operations.resolve import retry_tasks
+
+    retried = retry_tasks(job, chooses, polled.answers)
+    if polled.found:
+        say(wrapped(f"{number(polled.found, 'lost task')} found again at the service, at no cost."))
+    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
+    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
+    show_chosen(retried.tasks, what, then, none)
+    return _report_left_alone(len(retried.left), "lost task", polled)
+
+
+def _retry_flagged(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
+    """Plan tasks that are still flagged again; return the exit code."""
+    from seedream_batch.cli.output.console import number, say, wrapped
+    from seedream_batch.cli.output.picks_view import show_rejected
+    from seedream_batch.operations.reject import reject_flagged
+
+    rejected = reject_flagged(job, chooses, polled.answers)
+    if polled.found:
+        say(wrapped(f"{number(polled.found, 'image')} delivered since then, at no cost."))
+    show_rejected(rejected, then, "there is no flagged result")
+    return _report_left_alone(rejected.unclear, "flagged task", polled)
 
 
 def _report_left_alone(count: int, what: str, polled: _Polled) -> int:

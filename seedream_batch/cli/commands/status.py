@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
+from seedream_batch.cli.output.console import inert, say
+from seedream_batch.cli.streams import abandoned
 
 if TYPE_CHECKING:
     from seedream_batch.report import Status
@@ -53,7 +58,6 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
     from seedream_batch.cli.job_target import existing, named
     from seedream_batch.cli.output.console import give, say
     from seedream_batch.cli.output.status_view import progress_line, status_lines
-    from seedream_batch.cli.output.watch import watch
     from seedream_batch.errors import UsageError
     from seedream_batch.manifest.run_lock import is_locked
     from seedream_batch.report import read_status
@@ -74,9 +78,43 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
         return status_lines(status, path, emulated=fallen_back, now=time.time())
 
     if every is not None:
-        watch(read, lines=lines, line=lambda status: progress_line(status, time.time()), seconds=every)
+        _watch(read, lines=lines, line=lambda status: progress_line(status, time.time()), seconds=every)
     elif as_json:
         give(status_json(read()))
     else:
         say("\n".join(lines(read())))
     return 0
+
+
+_HOME, _CLEAR, _REST_OF_LINE, _REST = "\x1b[H", "\x1b[2J", "\x1b[K", "\x1b[J"
+
+
+def _watch(
+    read: Callable[[], Status], *, lines: Callable[[Status], list[str]], line: Callable[[Status], str], seconds: float
+) -> None:
+    """Show the status every `seconds` while a run is active, then once more; Ctrl-C ends it as well.
+
+    A terminal is redrawn with the `lines`; elsewhere a `line` is appended each time.
+    """
+    terminal = sys.stdout.isatty()
+    try:
+        if terminal:
+            click.echo(_HOME + _CLEAR, nl=False)
+        while True:
+            status = read()
+            if terminal:
+                _draw(lines(status), complete=not status.running)
+            else:
+                say(line(status))
+            if not status.running or abandoned():
+                return
+            time.sleep(seconds)
+    except KeyboardInterrupt:
+        say()
+
+
+def _draw(lines: list[str], *, complete: bool) -> None:
+    """Redraw the terminal. While a run is active, cut what does not fit: it would scroll the top away."""
+    rows = shutil.get_terminal_size((80, 24)).lines - 1
+    shown = lines if complete or len(lines) <= rows else [*lines[: rows - 1], "  ..."]
+    click.echo(_HOME + "".join(f"{inert(text)}{_REST_OF_LINE}\n" for text in shown) + _REST, nl=False)

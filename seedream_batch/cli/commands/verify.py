@@ -69,9 +69,7 @@ def command(
         same_account=same_account,
     )
     work = Verify(deep=deep, asks=not without, named=None if as_json else SHOWN)
-    result = perform(
-        loaded, key, work=work, emulate=emulate, options=options, quiet=quiet or as_json, log_format="text"
-    )
+    result = perform(loaded, key, work=work, emulate=emulate, options=options, quiet=quiet or as_json)
     code = of_verification(result)
     if as_json:
         give(verification_json(result, loaded.job))

@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from seedream_batch.cli.output.console import give, inert, number, say, tell, usd, wrapped
 from seedream_batch.engine.events import Event, EventKind, Stats, StopReason
@@ -41,19 +41,6 @@ _NEWS = {
     EventKind.WARNING,
 }
 """Events that are shown immediately; the others only affect the counts."""
-
-
-class Display(Protocol):
-    """Shows a run: first `started`, then events, then `close`."""
-
-    def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Begin, with live counters, the number of images the job asks for, and of those already stored."""
-
-    def event(self, event: Event) -> None:
-        """Show an event."""
-
-    def close(self) -> None:
-        """End the display."""
 
 
 class _Ticker:
@@ -196,8 +183,8 @@ class JsonLines:
         give(line, err=True, indent=None)
 
 
-def display(*, quiet: bool, log_format: str) -> Display:
-    """Return the display to use: JSON if asked for, a bar on a terminal, else lines."""
+def display(*, quiet: bool, log_format: str) -> Bar | Lines | JsonLines:
+    """Return the display to use, to be started and closed: JSON if asked for, a bar on a terminal, else lines."""
     if log_format == "json":
         return JsonLines()
     if sys.stderr.isatty() and not quiet:

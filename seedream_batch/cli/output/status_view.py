@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import textwrap
 import time
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.axis_table import axis_lines
 from seedream_batch.cli.output.console import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
+from seedream_batch.manifest.statistics import Phase
 from seedream_batch.model.cell import label
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.report.failure_causes import ADVICE
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from seedream_batch.manifest.answer_store import KeptAnswer
     from seedream_batch.manifest.reader import WorkerRow
     from seedream_batch.report import Status
+    from seedream_batch.report.status import AxisStatus
 
 WORKERS = 20
 """Workers that are shown."""
@@ -37,7 +39,7 @@ def status_lines(status: Status, path: str, *, emulated: bool, now: float) -> li
     """Return the status at `now` (unix seconds) as lines; `path` is the job as given to commands."""
     blocks = list(_counts(status, path, emulated=emulated, now=now))
     for part in (
-        axis_lines(status.axes),
+        _axis_lines(status.axes),
         list(_causes(status)),
         list(_doubts(status, path)),
         _troubled(status, path),
@@ -246,3 +248,52 @@ def _expiry(status: Status, now: float) -> str:
 
 def _clock(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+VALUES = 12
+"""Values of an axis that are shown."""
+
+_NAMES = 28
+"""Columns for the names; with five columns of numbers that makes 80."""
+_NUMBERS = 10
+
+
+def _axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
+    """Return a table of the axes with more than one value; empty if all tasks are in the same phase."""
+    several = {axis: status for axis, status in axes.items() if len(status.values) > 1}
+    parts = [
+        part for part in Phase if any(value.parts.get(part) for status in several.values() for value in status.values)
+    ]
+    if len(parts) < 2:
+        return []
+    lines: list[str] = []
+    for axis, status in several.items():
+        if lines:
+            lines.append("")
+        lines.append(_row(f"  {axis}", [str(part).replace("_", " ") for part in parts]))
+        lines += [
+            _row(f"    {value.name}", [f"{value.parts.get(part, 0):,}" for part in parts])
+            for value in status.values[:VALUES]
+        ]
+        more = len(status.values) - VALUES + status.more
+        if more > 0:
+            lines.append(f"    and {more:,}{' or more' if status.cut else ''} more")
+    return lines
+
+
+def _row(name: str, cells: list[str]) -> str:
+    return _fit(clean(name), _NAMES) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
+
+
+def _fit(text: str, columns: int) -> str:
+    """Fit the text into a number of terminal columns, where some characters take two and some none."""
+    if _columns(text) > columns:
+        while _columns(text) >= columns:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (columns - _columns(text))
+
+
+def _columns(text: str) -> int:
+    wide = sum(unicodedata.east_asian_width(char) in {"W", "F"} for char in text)
+    return len(text) + wide - sum(bool(unicodedata.combining(char)) for char in text)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,8 +12,15 @@ from typing import Self
 from seedream_batch.cli.exit_codes import INTERRUPTED, Exit, of_error, of_run
 from seedream_batch.cli.output.console import as_json
 from seedream_batch.cli.output.progress import warn
-from seedream_batch.cli.run_report.metrics import are_metrics, metrics
-from seedream_batch.cli.run_report.summary import RunOutcome, is_summary, kind_of, message, summary
+from seedream_batch.cli.run_report.summary import (
+    RunOutcome,
+    are_metrics,
+    is_summary,
+    kind_of,
+    message,
+    metrics,
+    summary,
+)
 from seedream_batch.client.secret import known_secrets
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
@@ -25,23 +30,13 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job, Notify
 
 
-@dataclass(frozen=True, slots=True)
-class Files:
-    """Where the end of a run is written; links are resolved, and both files can be replaced."""
-
-    summary: Path | None
-    metrics: Path | None
-
-
-def files(to_summary: Path | None, to_metrics: Path | None) -> Files:
-    """Resolve the requested files. Raises `UsageError` or `StorageError` if they cannot be written."""
+def files(to_summary: Path | None, to_metrics: Path | None) -> dict[str, Path]:
+    """Return the requested files by option, with links resolved. Raises `UsageError` or `StorageError` if unusable."""
     from seedream_batch.files.atomic_file import replaceable
 
-    resolved = Files(
-        None if to_summary is None else replaceable(to_summary, is_summary),
-        None if to_metrics is None else replaceable(to_metrics, are_metrics),
-    )
-    if resolved.summary is not None and resolved.summary == resolved.metrics:
+    asked = {"summary": (to_summary, is_summary), "metrics": (to_metrics, are_metrics)}
+    resolved = {name: replaceable(path, ours) for name, (path, ours) in asked.items() if path is not None}
+    if len(resolved) > len(set(resolved.values())):
         raise UsageError("--summary and --metrics name the same file; give each its own")
     return resolved
 
@@ -53,7 +48,7 @@ class RunReporter:
     is called as well, and the exception propagates; otherwise the caller calls `notify` once it has shown the result.
     """
 
-    def __init__(self, path: str, files: Files, *, emulated: bool, log_format: str) -> None:
+    def __init__(self, path: str, files: dict[str, Path], *, emulated: bool, log_format: str) -> None:
         self.result: RunResult | None = None
         self.code: int = Exit.BUG
         self._path = Path(path)
@@ -74,10 +69,9 @@ class RunReporter:
         from seedream_batch.jobfile.webhook_url import webhook_url
 
         self._job = job
-        for name in ("summary", "metrics"):
-            path = getattr(self._files, name)
-            if path is not None and _belongs_to_job(path, job):
-                self._files = dataclasses.replace(self._files, **{name: None})
+        for name, path in self._files.items():
+            if _belongs_to_job(path, job):
+                self._files = {other: file for other, file in self._files.items() if other != name}
                 raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
         # An emulated run needs no network, and must not report success to a monitor.
         if job.notify is not None and not self._emulated:
@@ -138,14 +132,13 @@ class RunReporter:
     def _write(self, content: dict[str, Json]) -> None:
         from seedream_batch.files.atomic_file import replace_file
 
-        texts = ((self._files.summary, _json, is_summary), (self._files.metrics, _metrics, are_metrics))
-        for path, text, ours in texts:
-            if path is not None:
-                try:
-                    replace_file(path, text(content), ours)
-                except StorageError as error:
-                    warn(str(error), log_format=self._log_format)
-                    self.code = self.code or Exit.NO_STORAGE
+        for name, path in self._files.items():
+            data, ours = (_json(content), is_summary) if name == "summary" else (_metrics(content), are_metrics)
+            try:
+                replace_file(path, data, ours)
+            except StorageError as error:
+                warn(str(error), log_format=self._log_format)
+                self.code = self.code or Exit.NO_STORAGE
 
 
 def _belongs_to_job(path: Path, job: Job) -> bool:
