@@ -184,13 +184,13 @@ def _check_process(*, signals: bool) -> None:
     """Raise `UsageError` if a run cannot work in this thread, or with this process's file names."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
-        raise UsageError("an event loop is running here, and run() would hold it up; await run_async()")
+        raise UsageError("run() would block the running event loop; await run_async() instead")
     if signals and threading.current_thread() is not threading.main_thread():
         raise UsageError("only the main thread can handle signals")
     if codecs.lookup(sys.getfilesystemencoding()).name != "utf-8":
         # The names of images must not depend on the locale of whoever runs the job.
         encoding = sys.getfilesystemencoding()
-        raise UsageError(f"file names are in {encoding} here, not in UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
+        raise UsageError(f"file names use {encoding}, not UTF-8; start Python with -X utf8 or PYTHONUTF8=1")
 
 
 class _Listener(Generic[*Args]):

@@ -72,8 +72,8 @@ def wrong_count(there: int, asked: int, errors: Sequence[str] = (), *, at_most: 
         return ""
     details = f": {'; '.join(errors)}" if errors else ""
     if there < asked:
-        return f"{asked - there} of {asked} images lacking{details}"
-    return f"{there} images were delivered, and {asked} requested{details}"
+        return f"{asked - there} of {asked} images missing{details}"
+    return f"{there} images delivered instead of {asked}{details}"
 
 
 def in_place(links: Sequence[str], known: Sequence[str]) -> list[int]:

@@ -31,9 +31,9 @@ def api_key() -> ApiKey:
             with Path(name).open("rb") as stream:
                 return ApiKey(stream.read(LONGEST_KEY).decode())
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise StorageError(f"APIMART_API_KEY_FILE: {name} cannot be read: {reason}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+            raise StorageError(f"APIMART_API_KEY_FILE: cannot read {name}: {reason}") from None
     raise UsageError(
-        "there is no API key. Set APIMART_API_KEY, or APIMART_API_KEY_FILE to the name of a file with the key"
-        " (a run needs none with --emulate)"
+        "no API key. Set APIMART_API_KEY to the key, or APIMART_API_KEY_FILE to the path of a file with the key"
+        " (not needed with --emulate)"
     )

@@ -76,7 +76,7 @@ def after_submission(state: TaskState, submission: Submission) -> Move | None:
             final = is_moderation(submission.code, submission.message)
             return Move(TaskState.FAILED, message, submission.code, final=final) if first else None
         case Submitted.BLOCKED:
-            return Move(TaskState.FAILED, f"turned away: {message}", submission.code) if first else None
+            return Move(TaskState.FAILED, f"blocked: {message}", submission.code) if first else None
         case (
             Submitted.UNREACHABLE
             | Submitted.RATE_LIMITED
@@ -156,14 +156,14 @@ def after_poll(
                 return Move(TaskState.SUCCEEDED, f"completed with {len(poll.images)} image(s)")
             if poll.images:
                 return None
-            why = "completed, but no image URL could be read from the answer"
+            why = "completed, but the answer contains no image URL"
             return Move(TaskState.LOST, why) if believed else None
         case Polled.FAILED:
             moderated = is_moderation(poll.code, poll.message)
             # Moderation is final. Any other failure may be that of a relay, while the task itself still completes.
             if not moderated and (polls < 2 or lasted < CONFIRMED):
                 return None
-            why = poll.message or poll.code or "failed without a word"
+            why = poll.message or poll.code or "failed; the service gave no reason"
             # A failed task that was charged for is not bought again automatically.
             return Move(TaskState.FAILED, why, poll.code, final=bool(poll.cost) or moderated)
         case Polled.NOT_FOUND:
@@ -172,9 +172,9 @@ def after_poll(
             status = f" (HTTP {poll.status})" if poll.status else ""
             return Move(TaskState.LOST, f"the service does not know this task id{status}")
         case Polled.RUNNING if len(poll.images) >= asked and not poll.partial:
-            return Move(TaskState.SUCCEEDED, f"all of {len(poll.images)} image(s) are there")
+            return Move(TaskState.SUCCEEDED, f"all of {len(poll.images)} image(s) delivered")
         case Polled.RUNNING:
-            why = f"not ended {age:.0f} s after it was accepted"
+            why = f"not finished {age:.0f} s after the service accepted it"
             if not (overdue and believed):
                 return None
             # Images that exist are not given up because of the status.

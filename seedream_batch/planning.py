@@ -81,15 +81,15 @@ def decide(
             return Decision(Action.SUBMIT, _why_planned(known, images), spec.images, spec.images * spec.price)
         case TaskState.SUBMITTING | TaskState.UNCERTAIN:
             if resend and not known.held:
-                return Decision(Action.RESEND, "no clear answer to its submission; the same key is sent again")
-            return Decision(Action.HOLD, "perhaps made and paid for; needs `seedream-batch resolve`")
+                return Decision(Action.RESEND, "uncertain; resent with the same Idempotency-Key")
+            return Decision(Action.HOLD, "uncertain, may have been charged; decide with `seedream-batch resolve`")
         case TaskState.ACCEPTED:
-            return Decision(Action.POLL, "submitted, the service is at work")
+            return Decision(Action.POLL, "submitted, in progress at the service")
         case TaskState.FAILED:
             return Decision(Action.LEAVE, f"failed: {known.reason or known.code}")
         case TaskState.LOST:
             if may_be_known(known, now):
-                return Decision(Action.POLL, "lost; polled again, for free, before anything is bought")
+                return Decision(Action.POLL, "lost; polled again for free")
             return Decision(Action.LEAVE, f"lost: {known.reason}")
         case TaskState.SUCCEEDED:
             return _decide_by_images(spec, known, images)
@@ -99,24 +99,25 @@ def decide(
 @lru_cache(maxsize=64)
 def _new(images: int, price: int) -> Decision:
     """Return the decision for an unknown task, cached: the first plan of a large job has a million equal ones."""
-    return Decision(Action.SUBMIT, "not made yet", images, images * price)
+    return Decision(Action.SUBMIT, "not generated yet", images, images * price)
 
 
 def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
     if not known.attempt:
-        return "not made yet"
+        return "not generated yet"
     lacking = next((image for image in images if image.state in NOT_THERE), None)
     if lacking is not None:
-        return f"to be generated again, as decided: image {lacking.state}"
+        return f"queued again: image {lacking.state}"
     if known.reason == PRUNED:
-        return f"made before; {PRUNED}"
-    return f"failed {known.failures} x, to be tried again" if known.failures else "not executed the last time"
+        return f"generated before, but {PRUNED}"
+    times = "once" if known.failures == 1 else f"{known.failures} times"
+    return f"failed {times}, will be retried" if known.failures else "not executed in the last attempt"
 
 
 def _decide_by_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageRecord]) -> Decision:
     states = Counter(image.state for image in images)
     if states[ImageState.ANNOUNCED]:
-        return Decision(Action.FETCH, "made and paid for, not downloaded yet")
+        return Decision(Action.FETCH, "generated and paid for, not downloaded yet")
     if any(image.state is ImageState.STORED and home_of(spec, image) != image.path for image in images):
         return Decision(Action.MOVE, "stored under another path")
     for state in NOT_THERE:
@@ -126,8 +127,8 @@ def _decide_by_images(spec: TaskSpec, known: TaskRecord, images: Sequence[ImageR
     warning = known.warning or next((image.warning for image in images if image.warning), "")
     if warning:
         short = "the same bytes as another image" if warning.startswith(SAME_BYTES) else warning
-        how = "accept it with `resolve --accept`, or pay again with `retry --flagged`"
-        return Decision(Action.LEAVE, f"stored, but not as requested: {short}; {how}")
+        how = "accept it with `resolve --accept`, or regenerate it with `retry --flagged`"
+        return Decision(Action.LEAVE, f"flagged, differs from the request: {short}; {how}")
     return Decision(Action.KEEP, "stored")
 
 

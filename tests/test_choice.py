@@ -43,17 +43,17 @@ def test_nothing_may_be_chosen():
 
 @pytest.mark.parametrize("text", ["", "{", b"\xff\xfe\xfa", "[" * 100_000])
 def test_what_is_no_json(text):
-    assert told(text).startswith("choice.json is no JSON (")
+    assert told(text).startswith("choice.json is not JSON (")
 
 
 @pytest.mark.parametrize("value", [None, [], {}, {"keep": []}, "text"])
 def test_what_is_no_choice(value):
-    assert "it has no key 'seedream_batch_choice'" in told(json.dumps(value))
+    assert "the key 'seedream_batch_choice' is missing" in told(json.dumps(value))
 
 
 @pytest.mark.parametrize("version", [2, "1", None, True])
 def test_another_version(version):
-    assert "this seedream-batch reads 1" in told({"seedream_batch_choice": version, "job": "cats"})
+    assert "reads only 1" in told({"seedream_batch_choice": version, "job": "cats"})
 
 
 def test_all_mistakes_are_told_at_once():
@@ -67,7 +67,7 @@ def test_all_mistakes_are_told_at_once():
     ).splitlines()
     assert lines == [
         "choice.json: job: must be the name of a job",
-        'choice.json: "kepe": unknown key; there are seedream_batch_choice, job, keep and reject',
+        'choice.json: "kepe": unknown key; known: seedream_batch_choice, job, keep and reject',
         'choice.json: keep[0].fingerprint: must be 64 hexadecimal digits, got "xyz"',
         "choice.json: keep[1].index: must be a whole number from 1, got 0",
         'choice.json: keep[2]: must be {"fingerprint": ..., "index": ...}, got 7',
@@ -78,7 +78,7 @@ def test_all_mistakes_are_told_at_once():
 def test_an_image_is_not_kept_and_rejected():
     entry = {"fingerprint": ONE, "index": 1}
     assert told(choice(keep=[entry], reject=[{**entry, "sha256": OTHER}])) == (
-        "choice.json: keep and reject both have image 1 of 111111111111..."
+        "choice.json: keep and reject both contain image 1 of 111111111111..."
     )
 
 

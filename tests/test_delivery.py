@@ -76,9 +76,9 @@ def test_placeholders():
 
 def test_counts():
     assert wrong_count(4, 4) == ""
-    assert wrong_count(3, 4) == "1 of 4 images lacking"
-    assert wrong_count(3, 4, ["Oops: gone"]) == "1 of 4 images lacking: Oops: gone"
-    assert wrong_count(5, 4) == "5 images were delivered, and 4 requested"
+    assert wrong_count(3, 4) == "1 of 4 images missing"
+    assert wrong_count(3, 4, ["Oops: gone"]) == "1 of 4 images missing: Oops: gone"
+    assert wrong_count(5, 4) == "5 images delivered instead of 4"
 
 
 def test_group_mode_without_a_number_leaves_the_count_to_the_service():
@@ -88,9 +88,9 @@ def test_group_mode_without_a_number_leaves_the_count_to_the_service():
     assert not leaves_count_open({**group, "n": 3})
     assert not leaves_count_open({**group, "sequential_image_generation_options": {"max_images": 3}})
     assert wrong_count(3, 14, at_most=True) == ""
-    assert wrong_count(0, 14, at_most=True) == "14 of 14 images lacking"
-    assert wrong_count(3, 14, ["Oops: gone"], at_most=True) == "11 of 14 images lacking: Oops: gone"
-    assert wrong_count(15, 14, at_most=True) == "15 images were delivered, and 14 requested"
+    assert wrong_count(0, 14, at_most=True) == "14 of 14 images missing"
+    assert wrong_count(3, 14, ["Oops: gone"], at_most=True) == "11 of 14 images missing: Oops: gone"
+    assert wrong_count(15, 14, at_most=True) == "15 images delivered instead of 14"
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def test_after_a_submission(kind):
     move = after_submission(SUBMITTING, submission)
     assert move is not None
     assert (move.to, move.held) == (first, held)
-    told = {Submitted.ACCEPTED: "accepted", Submitted.BLOCKED: "turned away: HTTP 418: why"}
+    told = {Submitted.ACCEPTED: "accepted", Submitted.BLOCKED: "blocked: HTTP 418: why"}
     assert move.why == told.get(kind, "HTTP 418: why")
     assert move.code == ("" if kind is Submitted.ACCEPTED else "c")
     move = after_submission(UNCERTAIN, submission)
@@ -114,7 +114,7 @@ def test_what_is_said_of_a_submission():
 def test_moderation(code, message, moderation):
     assert is_moderation(code, message) is moderation
     move = after_poll(Poll(Polled.FAILED, code=code, message=message), age=1, overdue=False, polls=2, lasted=CONFIRMED)
-    assert move == Move(FAILED, message or code or "failed without a word", code, final=moderation)
+    assert move == Move(FAILED, message or code or "failed; the service gave no reason", code, final=moderation)
 
 
 EARLY, LATER = NOT_FOUND_GRACE - 0.1, NOT_FOUND_GRACE
@@ -223,12 +223,12 @@ def test_what_is_said_of_a_poll():
         return (move.to, move.why) if move else None
 
     assert why(Poll(Polled.COMPLETED, images=IMAGES), 1) == (SUCCEEDED, "completed with 2 image(s)")
-    assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but no image URL could be read from the answer")
+    assert why(Poll(Polled.COMPLETED), 1) == (LOST, "completed, but the answer contains no image URL")
     assert why(Poll(Polled.RUNNING, images=IMAGES), 30, overdue=True) == (
         SUCCEEDED,
-        "not ended 30 s after it was accepted",
+        "not finished 30 s after the service accepted it",
     ), "images that are there are not given up"
-    assert why(Poll(Polled.RUNNING), 30, overdue=True) == (LOST, "not ended 30 s after it was accepted")
+    assert why(Poll(Polled.RUNNING), 30, overdue=True) == (LOST, "not finished 30 s after the service accepted it")
     assert why(Poll(Polled.NOT_FOUND), 60) == (LOST, "the service does not know this task id")
     assert why(Poll(Polled.NOT_FOUND, status=400), 60) == (
         LOST,

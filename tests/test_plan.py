@@ -71,22 +71,40 @@ def decided(known, images=(), *, was=None, resend=False):
 
 BUY = {"images": 2, "cost": 70_000}
 STATES = [
-    (TaskState.PLANNED, {}, False, Action.SUBMIT, "not made yet"),
-    (TaskState.PLANNED, {"attempt": 1}, False, Action.SUBMIT, "not executed the last time"),
-    (TaskState.PLANNED, {"attempt": 1, "reason": PRUNED}, False, Action.SUBMIT, "made before; its images were pruned"),
-    (TaskState.PLANNED, {"attempt": 2, "failures": 2}, False, Action.SUBMIT, "failed 2 x, to be tried again"),
-    (TaskState.SUBMITTING, {}, False, Action.HOLD, "perhaps made and paid for; needs `seedream-batch resolve`"),
-    (TaskState.SUBMITTING, {}, True, Action.RESEND, "no clear answer to its submission; the same key is sent again"),
-    (TaskState.UNCERTAIN, {}, False, Action.HOLD, "perhaps made and paid for; needs `seedream-batch resolve`"),
-    (TaskState.UNCERTAIN, {}, True, Action.RESEND, "no clear answer to its submission; the same key is sent again"),
+    (TaskState.PLANNED, {}, False, Action.SUBMIT, "not generated yet"),
+    (TaskState.PLANNED, {"attempt": 1}, False, Action.SUBMIT, "not executed in the last attempt"),
+    (
+        TaskState.PLANNED,
+        {"attempt": 1, "reason": PRUNED},
+        False,
+        Action.SUBMIT,
+        "generated before, but its images were pruned",
+    ),
+    (TaskState.PLANNED, {"attempt": 2, "failures": 2}, False, Action.SUBMIT, "failed 2 times, will be retried"),
+    (
+        TaskState.SUBMITTING,
+        {},
+        False,
+        Action.HOLD,
+        "uncertain, may have been charged; decide with `seedream-batch resolve`",
+    ),
+    (TaskState.SUBMITTING, {}, True, Action.RESEND, "uncertain; resent with the same Idempotency-Key"),
+    (
+        TaskState.UNCERTAIN,
+        {},
+        False,
+        Action.HOLD,
+        "uncertain, may have been charged; decide with `seedream-batch resolve`",
+    ),
+    (TaskState.UNCERTAIN, {}, True, Action.RESEND, "uncertain; resent with the same Idempotency-Key"),
     (
         TaskState.UNCERTAIN,
         {"held": True},
         True,
         Action.HOLD,
-        "perhaps made and paid for; needs `seedream-batch resolve`",
+        "uncertain, may have been charged; decide with `seedream-batch resolve`",
     ),
-    (TaskState.ACCEPTED, {}, False, Action.POLL, "submitted, the service is at work"),
+    (TaskState.ACCEPTED, {}, False, Action.POLL, "submitted, in progress at the service"),
     (TaskState.FAILED, {"reason": "HTTP 400: no", "code": "c"}, False, Action.LEAVE, "failed: HTTP 400: no"),
     (TaskState.FAILED, {"code": "c"}, True, Action.LEAVE, "failed: c"),
     (TaskState.LOST, {"reason": "404"}, True, Action.LEAVE, "lost: 404"),
@@ -102,7 +120,7 @@ STATES = [
         {"reason": "404", "task_ids": ("t",), "submitted_at": NOW - KNOWN_FOR + 1},
         True,
         Action.POLL,
-        "lost; polled again, for free, before anything is bought",
+        "lost; polled again for free",
     ),
 ]
 
@@ -118,7 +136,7 @@ def test_every_state_is_in_the_table():
 
 
 def test_a_task_that_is_new():
-    assert decided(None) == Decision(Action.SUBMIT, "not made yet", **BUY)
+    assert decided(None) == Decision(Action.SUBMIT, "not generated yet", **BUY)
 
 
 @pytest.mark.parametrize(
@@ -140,13 +158,13 @@ ELSEWHERE = image(1, ImageState.STORED, "fox/1-1.png")
 IMAGES = [
     (STORED, Action.KEEP, "stored"),
     (STORED[:1], Action.KEEP, "stored"),
-    ([STORED[0], image(2, ImageState.ANNOUNCED)], Action.FETCH, "made and paid for, not downloaded yet"),
+    ([STORED[0], image(2, ImageState.ANNOUNCED)], Action.FETCH, "generated and paid for, not downloaded yet"),
     (
         [image(1, ImageState.EXPIRED), image(2, ImageState.ANNOUNCED)],
         Action.FETCH,
-        "made and paid for, not downloaded yet",
+        "generated and paid for, not downloaded yet",
     ),
-    ([ELSEWHERE, image(2, ImageState.ANNOUNCED)], Action.FETCH, "made and paid for, not downloaded yet"),
+    ([ELSEWHERE, image(2, ImageState.ANNOUNCED)], Action.FETCH, "generated and paid for, not downloaded yet"),
     ([ELSEWHERE, STORED[1]], Action.MOVE, "stored under another path"),
     ([ELSEWHERE, image(2, ImageState.REJECTED)], Action.MOVE, "stored under another path"),
     ([STORED[0], image(2, ImageState.REJECTED, reason="too small")], Action.LEAVE, "image rejected: too small"),
@@ -168,7 +186,7 @@ def test_each_state_of_the_images(images, action, why):
 
 def test_what_is_to_be_made_anew_says_so():
     images = [STORED[0], image(2, ImageState.MISSING, "panda/1-2.jpg", "gone")]
-    told = Decision(Action.SUBMIT, "to be generated again, as decided: image missing", **BUY)
+    told = Decision(Action.SUBMIT, "queued again: image missing", **BUY)
     assert decided(record(TaskState.PLANNED, attempt=1), images) == told
     assert decided(record(TaskState.PLANNED, attempt=2, failures=1), images) == told
 
@@ -185,7 +203,7 @@ def test_a_plan_in_numbers_and_as_json():
     keep = Decision(Action.KEEP, "stored")
     plan.add(SPEC, keep, {"subject": "panda", "size": "1:1"})
     assert not plan.work
-    submit = Decision(Action.SUBMIT, "not made yet", **BUY)
+    submit = Decision(Action.SUBMIT, "not generated yet", **BUY)
     for size in ("1:1", "16:9"):
         plan.add(SPEC, submit, {"subject": "fox", "size": size})
     plan.add(SPEC, Decision(Action.POLL, "at work"), {"subject": "fox"})
@@ -194,7 +212,7 @@ def test_a_plan_in_numbers_and_as_json():
     assert (plan.tasks, plan.images, plan.to_buy) == (5, 10, (5, 182_000))
     assert [(group.action, group.why, group.tasks) for group in plan.ordered()] == [
         (Action.POLL, "at work", 1),
-        (Action.SUBMIT, "not made yet", 2),
+        (Action.SUBMIT, "not generated yet", 2),
         (Action.SUBMIT, "again", 1),
         (Action.KEEP, "stored", 1),
     ]
@@ -210,7 +228,7 @@ def test_a_plan_in_numbers_and_as_json():
     }
     assert found["groups"][1] == {
         "action": "submit",
-        "why": "not made yet",
+        "why": "not generated yet",
         "tasks": 2,
         "images": 4,
         "cost_usd": 0.14,

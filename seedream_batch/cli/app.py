@@ -55,18 +55,16 @@ class _Commands(click.Group):
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
-            more = f"Did you mean `{near}`?" if near else f"There is {', '.join(COMMANDS)}."
+            more = f"Did you mean `{near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
             # Follows the "Error: " that click prints.
-            ctx.fail(
-                wrapped(f"There is no command `{name}`. {more}", indent=" " * len("Error: "), hanging="  ").lstrip()
-            )
+            ctx.fail(wrapped(f"No such command `{name}`. {more}", indent=" " * len("Error: "), hanging="  ").lstrip())
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="seedream-batch")
 def cli() -> None:
-    """Make images from job files."""
+    """Generate images from job files."""
 
 
 def main(args: list[str] | None = None) -> None:
@@ -108,7 +106,7 @@ def _unwritten_code(args: Sequence[str]) -> int:
     lacking = unwritten()
     if not lacking or args[:1] == ["run"]:
         return 0
-    say(f"seedream-batch: standard output could not be written: {lacking}", err=True)
+    say(f"seedream-batch: cannot write to standard output: {lacking}", err=True)
     return 0 if args[0] in _ACTING and "--json" not in args else 8
 
 
@@ -126,15 +124,15 @@ class _Log(logging.Handler):
 
 
 _OF_THE_MACHINE = {
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n), or lower run.max_in_flight",
-    errno.ENFILE: "this machine has too many open files",
-    errno.ENOMEM: "there is not enough memory",
-    errno.ENOSPC: "there is no space left on the device",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EIO: "the disk cannot be read or written",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n) or lower run.max_in_flight",
+    errno.ENFILE: "too many open files on this machine; close some programs and try again",
+    errno.ENOMEM: "out of memory",
+    errno.ENOSPC: "no space left on the device; free some space and try again",
+    errno.EDQUOT: "disk quota exceeded; free some space and try again",
+    errno.EIO: "the disk returned an input/output error; check the disk",
     errno.EROFS: "the file system is read-only",
-    errno.EFBIG: "a file would be larger than the system allows (ulimit -f)",
-    errno.ESTALE: "a network file system has lost a file",
+    errno.EFBIG: "a file would exceed the size limit (ulimit -f)",
+    errno.ESTALE: "a file on a network file system has disappeared; check the mount and try again",
 }
 """System errors that no command can fix, wherever they come from."""
 
@@ -146,10 +144,10 @@ def _unexpected(error: Exception) -> int:
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
     message = _OF_THE_MACHINE.get(number) if number else None
     if isinstance(error, FileNotFoundError) and not _has_current_folder():
-        tell("seedream-batch: the current folder was deleted; change to another one, or give whole paths")
+        tell("seedream-batch: the current folder was deleted; change to another folder or use absolute paths")
         return 2
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
-        message = "this machine starts no more threads; raise the limit (ulimit -u)"
+        message = "cannot start more threads; raise the limit (ulimit -u)"
     if message is not None:
         name = getattr(error, "filename", None)
         tell(f"seedream-batch: {f'{name}: ' if name else ''}{message}")
@@ -160,10 +158,7 @@ def _unexpected(error: Exception) -> int:
     import traceback
 
     say(_without_secrets("".join(traceback.format_exception(error))), err=True)
-    tell(
-        f"This is a bug in seedream-batch {__version__}. Please report it, with the lines above, to those you have it"
-        " from."
-    )
+    tell(f"This is a bug in seedream-batch {__version__}. Please report it with the lines above.")
     return 1
 
 

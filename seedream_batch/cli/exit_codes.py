@@ -113,18 +113,18 @@ def of_error(error: SeedreamBatchError) -> Exit:
 INTERRUPTED = 128 + signal.SIGINT
 
 _MEANINGS = {
-    0: "done, or nothing to do",
+    0: "success, or nothing to do",
     1: "a bug in seedream-batch",
-    2: "wrong usage, or an invalid job",
-    3: "finished; some tasks failed or were lost, or images are not there",
-    4: "finished; some tasks are uncertain",
-    5: "stopped by the budget or the balance",
-    6: "the service refuses the API key",
+    2: "wrong usage or an invalid job",
+    3: "finished; some tasks failed or were lost, or images are missing",
+    4: "finished; some tasks are uncertain: they may have been charged",
+    5: "stopped by the budget or the account balance",
+    6: "the service rejected the API key",
     7: "stopped early with work left; run again",
-    8: "storage failed",
-    9: "finished, but some results are not what was requested",
+    8: "cannot read or write the images or the manifest",
+    9: "finished; some results differ from the request",
     10: "there is work to do (plan --detailed-exitcode)",
-    75: "another run holds the job, or others have taken over from this one",
+    75: "another run is using the job, or other workers took over from this one",
 }
 
 

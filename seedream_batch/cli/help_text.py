@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 COMMANDS = {
-    "validate": "Check job files; say everything that is wrong with them.",
-    "plan": "Show what a run would do, and why; changes nothing.",
-    "run": "Make every image that a job asks for and that is not there yet.",
-    "status": "Show what is stored, in flight, failed, and what it cost.",
-    "verify": "Check stored images against the manifest; fetch what is not there.",
-    "retry": "Plan failed and lost tasks again, or missing and rejected images.",
-    "resolve": "Decide about tasks that were perhaps made and paid for.",
-    "prune": "Delete the images that a job no longer asks for.",
-    "report": "Write a page that shows all images: to look, compare, choose.",
-    "export": "Make a dataset: imagefolder, webdataset, parquet, csv or jsonl.",
-    "manifest": "Move the manifest of a job to a database, or back.",
-    "balance": "Show what the account has left; checks the API key.",
+    "validate": "Check job files and report all errors.",
+    "plan": "Show what a run would do, why, and what it would cost.",
+    "run": "Generate the missing images of a job.",
+    "status": "Show the progress, failures and costs of a job.",
+    "verify": "Check stored images and download missing ones again.",
+    "retry": "Queue failed, missing or rejected images for the next run.",
+    "resolve": "Decide about uncertain tasks, which may have been charged.",
+    "prune": "Delete stored images that are no longer in a job.",
+    "report": "Write an HTML gallery to search, compare and choose images.",
+    "export": "Export images as imagefolder, webdataset, parquet, csv or jsonl.",
+    "manifest": "Move a job's manifest between SQLite and PostgreSQL.",
+    "balance": "Show the account balance; checks the API key.",
     "init": "Write a commented job file to start from.",
-    "schema": "Print a JSON Schema, for editors and other tools.",
-    "completion": "Print what lets bash, zsh or fish complete what you type.",
-    "emulator": "Play the image service on this machine, with faults on demand.",
+    "schema": "Print a JSON Schema for editors and other tools.",
+    "completion": "Print a completion script for bash, zsh or fish.",
+    "emulator": "Emulate the image service on this machine, with faults on demand.",
 }
 """The commands and their one-line descriptions."""
 
 _TEXT = """\
 Usage: seedream-batch [OPTIONS] COMMAND [ARGS]...
 
-  Make images by the thousand from job files: resumable, checked, and paid for
-  once.
+  Generate thousands of images from job files. Interrupted runs resume, images
+  are verified, and nothing is charged twice without your consent.
 
 Options:
   --version   Show the version and exit.
@@ -38,7 +38,7 @@ Commands:
   Example:
     seedream-batch run jobs/quickstart.yaml --emulate
 
-  `seedream-batch COMMAND --help` has an example of each command."""
+  `seedream-batch COMMAND --help` shows examples of each command."""
 
 
 def text() -> str:

@@ -64,7 +64,7 @@ def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     readable(loaded.job)
     if not exists(loaded.job.manifest):
         how = " with --emulate" if emulate else ""
-        raise UsageError(f"{path} was never run{how}: {_absence(loaded.job.manifest)}")
+        raise UsageError(f"{path} has not been run{how} yet: {_absence(loaded.job.manifest)}")
     return loaded
 
 
@@ -84,9 +84,9 @@ def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[
         readable(emulated.job)
         return emulated, True
     run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
-    raise UsageError(f"{path} was never run: {_absence(loaded.job.manifest)}. `{run}` makes it")
+    raise UsageError(f"{path} has not been run yet: {_absence(loaded.job.manifest)}. Start with `{run}`")
 
 
 def _absence(place: Place) -> str:
     exists = isinstance(place, Path) and place.exists()
-    return f"{shown(place)} is empty" if exists else f"there is no {shown(place)}"
+    return f"{shown(place)} is empty" if exists else f"{shown(place)} does not exist"

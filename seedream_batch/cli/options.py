@@ -30,9 +30,9 @@ class OutputPath(click.Path):
         path = os.fspath(value)
         what = shell_part(path)
         if what:
-            self.fail(f"{path} has {what} in it, which no shell has filled in: write the whole path", param, ctx)
+            self.fail(f"{path} contains {what}, which the shell did not expand; write the full path", param, ctx)
         if not path or any(unicodedata.category(char) in {"Cc", "Zl", "Zp"} for char in path):
-            self.fail(f"{path!r} is no name for a file or a folder", param, ctx)
+            self.fail(f"{path!r} is not a valid file name", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -72,40 +72,39 @@ MAX_TASKS: _Decorator = click.option(
     "--max-tasks",
     type=click.IntRange(min=1),
     default=1_000_000,
-    show_default=True,
     metavar="N",
-    help="Refuse a job that expands to more tasks.",
+    help="Refuse a job with more tasks than this.  [default: 1,000,000]",
 )
 
 EMULATE: _Decorator = click.option(
     "--emulate",
     is_flag=True,
-    help="Use the emulator that comes with this program: no key, no network, no cost. Its images go to a folder of "
-    "their own, beside the real one.",
+    help="Use the built-in emulator: no key, no network, no cost. Its images go to a separate folder, the output"
+    " folder with -emulated added to its name.",
 )
 
 MANIFEST: _Decorator = click.option(
     "--manifest",
     metavar="URL",
-    help="Keep the manifest in a PostgreSQL database (postgresql://...) instead of where the job says.",
+    help="PostgreSQL database (postgresql://...) of the manifest; overrides the job file.",
 )
 
 SAME_ACCOUNT: _Decorator = click.option(
     "--same-account",
     is_flag=True,
-    help="The API key is another one than before, and belongs to the same account: go on with what is open.",
+    help="Confirm that a changed API key belongs to the same account, to continue with its tasks.",
 )
 
 SELECT: _Decorator = click.option(
     "--select",
     multiple=True,
     metavar="AXIS=VALUE",
-    help="Only tasks with this axis value; several after commas, further axes with further --select.",
+    help="Only tasks with this axis value. Separate several values with commas; repeat for other axes.",
 )
 
 
 FLAGGED: _Decorator = click.option(
-    "--flagged", is_flag=True, help="Only cells with results that are flagged as not what was requested."
+    "--flagged", is_flag=True, help="Only cells with flagged results, which differ from the request."
 )
 
 

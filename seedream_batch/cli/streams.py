@@ -89,7 +89,7 @@ class Output(io.RawIOBase):
 
 def _notice(count: int, *, like: bytes) -> bytes:
     """Return a line about dropped output, in the format of the line that follows."""
-    message = f"{count:,} bytes of output were not read in time, and are left out"
+    message = f"{count:,} bytes of output were dropped because nobody read them in time"
     return (f'{{"event": "warning", "text": "{message}"}}\n' if like == b"{" else f"warning: {message}\n").encode()
 
 
@@ -161,7 +161,9 @@ def _start_again(*, again: bool) -> None:
         with suppress(OSError, UnicodeError):
             command = [os.fsencode(sys.executable), *map(os.fsencode, _UTF8), *_arguments()]
             os.execv(sys.executable, command)  # noqa: S606 - the same program, with the same arguments
-    message = f"seedream-batch: file names are in {sys.getfilesystemencoding()} here; set PYTHONUTF8=1 and try again\n"
+    message = (
+        f"seedream-batch: file names use {sys.getfilesystemencoding()}, not UTF-8; set PYTHONUTF8=1 and try again\n"
+    )
     os.write(2, message.encode("ascii", "replace"))
     sys.exit(2)
 

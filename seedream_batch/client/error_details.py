@@ -52,7 +52,8 @@ def fault_of(document: Json, answer: Answer) -> Fault:
     if is_web_page(answer.body):
         return Fault(message="a web page instead of an answer")
     return Fault(
-        message=_plain_text(answer.body) or ("an answer that is no JSON object" if answer.body else "an empty answer")
+        message=_plain_text(answer.body)
+        or ("an answer that is not a JSON object" if answer.body else "an empty answer")
     )
 
 

@@ -195,7 +195,7 @@ class ImageClient:
         """Return why this URL must not be requested; empty if it may be."""
         host = url.raw_host or ""
         if not host or url.scheme not in {"http", "https"}:
-            return "the URL is no http(s) URL"
+            return "not an http(s) URL"
         if self.local:
             return "" if is_loopback(host) else f"{host} is not on this machine, but the service is"
         if url.scheme != "https":
@@ -304,7 +304,7 @@ class ImageClient:
             now = self._monotonic()
             if now - since > SLOW_WINDOW:
                 if came - mark < SLOWEST:
-                    return broken(f"only {came - mark:,} bytes came in {now - since:.0f} s")
+                    return broken(f"only {came - mark:,} bytes received in {now - since:.0f} s")
                 since, mark = now, came
             fresh, known = chunk[known:], max(0, known - len(chunk))
             if not fresh:
@@ -316,7 +316,7 @@ class ImageClient:
             # The time to write is not counted against the host.
             since += self._monotonic() - now
         if partial.whole is not None and partial.whole != partial.received:
-            return broken(f"{partial.received:,} of {partial.whole:,} bytes came")
+            return broken(f"only {partial.received:,} of {partial.whole:,} bytes received")
         return Download(Fetched.WHOLE, partial.received, status=response.status)
 
 
@@ -327,7 +327,7 @@ def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -
     if status in _WHOLE or (status == 206 and not partial.received and part is None):
         if partial.received and version != partial.version:
             partial.version = ""
-            return "the image was cut off, and is another one now"
+            return "the download was interrupted, and the image has changed since"
         length = headers.get("content-length", "")
         partial.version, partial.whole = version, int(length) if length.isdecimal() else None
         return None
@@ -339,7 +339,7 @@ def _begin(partial: _PartialDownload, status: int, headers: Mapping[str, str]) -
         fits = part is not None and int(part[1]) == partial.received and (not version or version == partial.version)
         if part is None or not fits or (partial.whole is not None and part[3] not in {"*", str(partial.whole)}):
             partial.version = ""
-            return "the rest of the image does not fit what came before"
+            return "the rest of the image does not match the first part"
         partial.whole = int(part[2]) + 1 if part[3] == "*" else int(part[3])
         return None
     return f"HTTP {status}" if status else "an answer that is not HTTP"
@@ -420,4 +420,4 @@ def _target(url: str, location: str) -> Download | str:
     try:
         return urljoin(url, location)
     except ValueError:
-        return Download(Fetched.BROKEN, message="redirected to what is no URL", lasting=True)
+        return Download(Fetched.BROKEN, message="redirected to an invalid URL", lasting=True)

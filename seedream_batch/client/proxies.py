@@ -124,8 +124,8 @@ def _read(variable: str, address: str) -> Proxy:
     scheme = parts.scheme.lower()
     if scheme == "socks":
         raise UsageError(
-            f"the environment variable {variable} begins with socks://, which does not say which version of SOCKS;"
-            " write socks5h:// or socks4a://"
+            f"the environment variable {variable} begins with socks://, which does not name a SOCKS version; write"
+            " socks5h:// or socks4a://"
         )
     sane = re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:.]+", host) and port != 0
     # A path is what is left of `http:/host`, or the address of a configuration script.
@@ -142,6 +142,6 @@ def _read(variable: str, address: str) -> Proxy:
 
 def _unusable(variable: str) -> str:
     return (
-        f"the environment variable {variable} holds no proxy that can be used; it has to look like"
+        f"the environment variable {variable} is not a valid proxy; write it like"
         " http://proxy.example.com:3128 or socks5h://127.0.0.1:1080"
     )

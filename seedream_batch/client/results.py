@@ -274,7 +274,7 @@ class _Gathering:
             message = ": ".join(filter(None, (fault.code or fault.type, fault.message)))
             self._errors.append(message or "an error without a message")
         elif entry and not tried:
-            self._notes.append("an image URL that is none: an object")
+            self._notes.append("an invalid image URL: an object")
         if self._anywhere:
             for name in sorted(names.keys() - set(_HOLDERS), key=lambda one: (not _FILE.search(one), one)):
                 self._take_undocumented(names[name], name, expires, depth + 1)
@@ -326,7 +326,7 @@ class _Gathering:
 
     def _add(self, url: str | None, value: Json, expires: float | None) -> None:
         if url is None:
-            self._notes.append(f"an image URL that is none: {shown(value)}")
+            self._notes.append(f"an invalid image URL: {shown(value)}")
         elif url in self.found:
             self._notes.append("the same image URL twice")
         else:
@@ -415,7 +415,7 @@ def _unix_time(value: Json, notes: list[str]) -> float | None:
     for unit in (1, 1e3, 1e6, 1e9):
         if number is not None and 1e9 < number / unit < 1e11:
             return number / unit
-    notes.append(f"an expires_at that is no time: {shown(value)}")
+    notes.append(f"an invalid expires_at: {shown(value)}")
     return None
 
 
@@ -439,7 +439,7 @@ def cost_of(task: Mapping[str, Json], notes: list[str]) -> int | None:
         number = number_of(value)
         if number is not None and 0 <= number < 1e6:
             return round(number * unit)
-        notes.append(f"a {name} that is no amount: {shown(value)}")
+        notes.append(f"an invalid {name}: {shown(value)}")
     return None
 
 

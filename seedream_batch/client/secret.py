@@ -155,7 +155,7 @@ class ApiKey:
         if not value:
             raise UsageError("the API key is empty")
         if not value.isascii() or not value.isprintable() or " " in value:
-            raise UsageError("the API key has characters that no key has; was it pasted with a line break or a quote?")
+            raise UsageError("the API key contains invalid characters; check for a pasted line break or quote")
         self._value = value
         self._secrets = Secrets([value] if len(value) >= SHORTEST_KEY else [])
 

@@ -106,12 +106,12 @@ def origin_of(base_url: str) -> str:
     except (ValueError, httpx.InvalidURL):
         raise UsageError(f"{base_url!r} {_NO_BASE_URL}") from None
     if "@" in parts.netloc:
-        raise UsageError("the base URL has a user name or a password in it; only the API key says who asks")
+        raise UsageError("the base URL contains a user name or a password; remove them, the API key is enough")
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
         raise UsageError(f"{base_url!r} {_NO_BASE_URL}")
     path = parts.path.rstrip("/").removesuffix("/v1")
     if parts.scheme == "http" and not is_loopback(host):
-        raise UsageError(f"{base_url!r} would send the API key unencrypted; only https is used, except on this machine")
+        raise UsageError(f"{base_url!r} would send the API key unencrypted; use https, except on this machine")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
@@ -124,7 +124,7 @@ UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Passed to the transport, which would otherwise load certificates that it does not use; trusts nothing."""
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
-_NO_BASE_URL = "is no base URL; it has to look like https://api.apimart.ai"
+_NO_BASE_URL = "is not a base URL; write it like https://api.apimart.ai"
 
 
 @lru_cache(maxsize=256)
@@ -223,8 +223,8 @@ class Service:
         if outcome.kind is not Submitted.UNKNOWN:
             self._no_service = None
         elif self._no_service is not None and _are_alike(answer, self._no_service):
-            text = f"{self.origin} answers HTTP {answer.status} to everything, so this is not the service"
-            return Submission(Submitted.UNREACHABLE, message=f"{text}; APIMART_BASE_URL sets it", status=answer.status)
+            text = f"{self.origin} answers HTTP {answer.status} to every request, so it is not the service"
+            return Submission(Submitted.UNREACHABLE, message=f"{text}; check APIMART_BASE_URL", status=answer.status)
         return outcome
 
     async def poll(self, task_id: str) -> Poll:
@@ -252,14 +252,14 @@ class Service:
     async def balance(self) -> wire.Balance:
         """Return the account's balance. Raise `CredentialsRefused`, `NotReached` or `ServiceError`."""
         answer = await self._run_exchange(
-            f"asking {self.origin} for the balance", self._exchange("GET", "/balance", POLL_TIMEOUT)
+            f"requesting the balance from {self.origin}", self._exchange("GET", "/balance", POLL_TIMEOUT)
         )
         balance = wire.balance(wire.parse(answer)) if answer.succeeded else None
         # The service itself answers neither with 404 nor with a web page.
         own = isinstance(wire.parse(answer), dict)
         self._no_service = answer if answer.status == 404 or (answer.status < 300 and not own) else None
         if balance is None:
-            self._refuse(answer, "asking for the balance", "no balance in the answer")
+            self._refuse(answer, "requesting the balance", "no balance in the answer")
         return balance
 
     async def is_there(self) -> bool:
@@ -408,8 +408,8 @@ def _redirected(origin: str, answer: Answer) -> str:
         pass
     text = f"{origin} redirects (HTTP {answer.status})"
     if not target.isprintable() or not target.startswith(("http://", "https://")) or target == origin:
-        return f"{text}, which is not followed; is that the address of the service? APIMART_BASE_URL sets it"
-    return f"{text} to {target}, which is not followed; if the service is there now, set APIMART_BASE_URL={target}"
+        return f"{text}, which is not followed; check the address of the service in APIMART_BASE_URL"
+    return f"{text} to {target}, which is not followed; if the service has moved there, set APIMART_BASE_URL={target}"
 
 
 def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
@@ -437,9 +437,9 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return NotExecuted(f"no TLS connection: {distrusted(cause.verify_message)}", lasting=True)
         if isinstance(cause, aiohttp.ClientHttpProxyError) and proxy is not None:
-            text = f"the proxy that {proxy.variable} names refuses: HTTP {cause.status}"
+            text = f"the proxy in {proxy.variable} refused the connection: HTTP {cause.status}"
             if cause.status == 407:
-                text += f" (it wants a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
+                text += f" (it requires a user and a password: {proxy.scheme}://USER:PASSWORD@HOST:PORT)"
             return NotExecuted(text, lasting=True)
     text = no_connection_in_time() if any(isinstance(cause, TimeoutError) for cause in causes) else describe(error)
     if proxy is None:
@@ -448,7 +448,7 @@ def not_connected(error: BaseException, proxy: Proxy | None) -> NotExecuted:
         text = "it cannot be reached"
     elif proxy.scheme in SOCKS:
         text = next((one_line(str(cause)) for cause in causes if type(cause) is ConnectionError), text)
-    return NotExecuted(f"no connection through the proxy that {proxy.variable} names ({text})", lasting=True)
+    return NotExecuted(f"no connection through the proxy in {proxy.variable} ({text})", lasting=True)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -466,7 +466,7 @@ def describe(error: BaseException) -> str:
         # Cancelled by the time limit of the exchange.
         cause = error
     if isinstance(cause, aiohttp.ClientConnectorDNSError):
-        return f"the name {cause.host} cannot be resolved"
+        return f"cannot resolve the name {cause.host}"
     if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return f"no TLS connection to {cause.host}: {cause}"
     if isinstance(cause, aiohttp.ClientConnectorError):

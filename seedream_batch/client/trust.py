@@ -27,11 +27,11 @@ def _tls(file: str, folders: str) -> ssl.SSLContext:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
         except ssl.SSLError:
-            raise UsageError(f"SSL_CERT_FILE names {file!r}, in which there are no certificates (PEM)") from None
+            raise UsageError(f"SSL_CERT_FILE is {file!r}, which contains no certificates (PEM)") from None
         except OSError as error:
-            raise UsageError(f"SSL_CERT_FILE names {file!r}, which cannot be read: {error.strerror}") from None
+            raise UsageError(f"SSL_CERT_FILE is {file!r}, which cannot be read: {error.strerror}") from None
     if folders and not any(Path(folder).is_dir() for folder in folders.split(os.pathsep)):
-        raise UsageError(f"SSL_CERT_DIR names {folders!r}, which is no folder")
+        raise UsageError(f"SSL_CERT_DIR is {folders!r}, which is not a folder")
     context = ssl.create_default_context()
     if file or folders:
         # Private authorities often lack fields that strict verification requires.
@@ -45,7 +45,7 @@ def distrusted(why: str) -> str:
     if "mismatch" in why:
         return f"{text}: it belongs to another host"
     if "expired" in why or "not yet valid" in why:
-        return f"{text}; is the clock of this machine right?"
-    text = f"{text}; set SSL_CERT_FILE to the file with your company's authority"
+        return f"{text}; check the clock of this machine"
+    text = f"{text}; set SSL_CERT_FILE to the file with your company's certificate authority"
     others = [name for name in _OTHERS if os.environ.get(name)]
     return f"{text}: {' and '.join(others)} are for other programs" if others else text

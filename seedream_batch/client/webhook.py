@@ -26,13 +26,13 @@ def address_fault(url: str) -> str:
         host = httpx.URL(url).host
         port = parts.port
     except (ValueError, httpx.InvalidURL):
-        return "is no address; it has to look like https://example.com/hook"
+        return "is not a URL; write it like https://example.com/hook"
     if parts.scheme not in {"http", "https"} or not host or port == 0:
-        return "is no address; it has to look like https://example.com/hook"
+        return "is not a URL; write it like https://example.com/hook"
     if "@" in parts.netloc:
-        return "has a user name or a password in it; put the secret into the path or the query"
+        return "contains a user name or a password; put the secret in the path or the query"
     if parts.scheme == "http" and not is_loopback(host):
-        return "would send it unencrypted; only https is used, except on this machine"
+        return "is not encrypted; use https, except on this machine"
     return ""
 
 
@@ -55,7 +55,7 @@ async def deliver(url: str, method: str, body: bytes | None) -> None:
             why = f"HTTP {status}"
     # Raised outside the handler: the errors of the HTTP library contain the whole address.
     if why:
-        raise ServiceError(f"{host} was not notified: {why}")
+        raise ServiceError(f"cannot notify {host}: {why}")
 
 
 async def _exchange(url: str, method: str, body: bytes | None) -> int:

@@ -105,7 +105,7 @@ def submission(answer: Answer, now: float) -> Submission:
         if ids.rank > (1 if status_code or _is_error(parsed) or status is None else 0):
             replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
             documented = parsed.clean and ids.rank > 1 and answer.status < 300
-            odd = "" if documented else "the task id was not where the service documents it"
+            odd = "" if documented else "the task id is not where the service documents it"
             kept = kept_of(answer, odd)
             return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
         if not status_code and not ids.ids and parsed.clean and (declined := _declined(parsed.first, fault)):
@@ -117,7 +117,7 @@ def submission(answer: Answer, now: float) -> Submission:
     if kind is None and _is_undelivered(answer):
         kind = Submitted.UNAVAILABLE
     if kind is Submitted.UNREACHABLE:
-        fault = Fault(message=f"a proxy or the network on the way to the service wants a login (HTTP {status_code})")
+        fault = Fault(message=f"a proxy or the network requires a login (HTTP {status_code})")
     walled = kind in {Submitted.BLOCKED, Submitted.RATE_LIMITED} and not parsed.found and is_web_page(answer.body)
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")

@@ -73,7 +73,7 @@ def _from_bytes(data: bytes, file: str) -> str:
         data = data.removeprefix(b"\xef\xbb\xbf")
         before = data[: error.start].decode("utf-8", "replace")
         at = located(before + " ", len(before))
-        message = f"not UTF-8: the byte 0x{data[error.start]:02x} does not belong here"
+        message = f"not UTF-8: the byte 0x{data[error.start]:02x} is invalid here"
         raise refusal(file, message, "save the file as UTF-8", at=at) from None
 
 
@@ -89,16 +89,16 @@ _OTHER_BYTES = (
 _OTHER_FILES = (
     (
         re.compile(r"\Aversion https?://\S+/spec/v\d"),
-        "the file is a Git LFS pointer, not the file itself",
-        'get the file with "git lfs pull"',
+        "the file is a Git LFS pointer, not the content",
+        'run "git lfs pull"',
     ),
     (
         re.compile(r"\A/annex/objects/"),
-        "the file is a git-annex pointer, not the file itself",
-        'get the file with "git annex get"',
+        "the file is a git-annex pointer, not the content",
+        'run "git annex get"',
     ),
     (re.compile(r"\A\s*<(?:!doctype html|html)", re.IGNORECASE), "the file is a web page", "download the file itself"),
-    (re.compile(r"^<{7} ", re.MULTILINE), "a merge conflict is not resolved here", "keep one of the two sides"),
+    (re.compile(r"^<{7} ", re.MULTILINE), "unresolved merge conflict", "keep one of the two sides"),
 )
 """Texts that are not the intended file itself."""
 

@@ -17,7 +17,7 @@ _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise BadScalar(f"{name} is not a number that JSON has")
+    raise BadScalar(f"{name} is not a valid JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -92,7 +92,7 @@ def _check(value: Json, index: int) -> None:
             elif isinstance(item, list):
                 below.extend(item)
             elif isinstance(item, str) and not encodable(item):
-                raise JsonProblem("a \\u escape stands for half of a character (a lone surrogate)", index)
+                raise JsonProblem("the \\u escape is half of a character (a lone surrogate)", index)
         if not below:
             return
         level = below
@@ -103,7 +103,7 @@ def _check_end(text: str, index: int, what: str) -> None:
     """Raise `JsonProblem` if anything but white space follows."""
     index = skip_space(text, index)
     if index != len(text):
-        raise JsonProblem(f"there is more text after {what}", index)
+        raise JsonProblem(f"unexpected text after {what}", index)
 
 
 Values: TypeAlias = tuple[list[Json], list[tuple[int, int]], list[Problem], dict[int, Json]]
@@ -130,7 +130,7 @@ def _elements(text: str) -> Values:
     line, start, counted = 1, 0, 0  # counted on from the last element: a file may be one long line
     index = skip_space(text, 0)
     if text[index : index + 1] != "[":
-        raise JsonProblem("the file must hold a list: [..., ...]", index)
+        raise JsonProblem("the file must contain a list: [..., ...]", index)
     index = skip_space(text, index + 1)
     while text[index : index + 1] != "]" or values:
         line += text.count("\n", counted, index)
@@ -145,7 +145,7 @@ def _elements(text: str) -> Values:
             break
         index = skip_space(text, index + 1)
     if text[index : index + 1] != "]":
-        raise JsonProblem("not JSON: a comma or ] was expected", index)
+        raise JsonProblem("not JSON: expected a comma or ]", index)
     _check_end(text, index + 1, "the list")
     return values, positions, [], written
 

@@ -63,7 +63,7 @@ def parse_table(data: bytes, file: str) -> Table:
     if parse is None:
         known = ", ".join(_FORMATS)
         shown = f"the suffix {suffix}" if suffix else "a file without a suffix"
-        raise refusal(file, f"{shown} is no table format", f"known: {known}")
+        raise refusal(file, f"{shown} is not a supported table format", f"known: {known}")
     typed = suffix not in _UNTYPED
     rows = parse(decoded(data, file), file)
     if typed:
@@ -71,7 +71,7 @@ def parse_table(data: bytes, file: str) -> Table:
     if rows.problems:
         raise InvalidJob(rows.problems)
     if not rows.values:
-        raise refusal(file, "there are no values in the file")
+        raise refusal(file, "the file contains no values")
     return Table(file, rows.values, rows.positions, typed, rows.earlier, rows.written)
 
 
@@ -95,7 +95,9 @@ def _normal(rows: Rows, file: str) -> Rows:
 def _check_size(text: str, file: str, separators: str) -> None:
     """Raise `InvalidJob` for a file that may have more values than fit in memory, before creating them."""
     if sum(map(text.count, separators)) > MAX_VALUES:
-        raise refusal(file, f"the file may have more than {MAX_VALUES:,} values", "split it, or write less of them")
+        raise refusal(
+            file, f"the file may contain more than {MAX_VALUES:,} values", "split the file or use fewer values"
+        )
 
 
 def _csv(text: str, file: str) -> Rows:
@@ -132,10 +134,10 @@ def _find_header(lines: list[str], file: str, usual: str) -> tuple[int, str]:
                 file, message, "separate them with commas" if usual == "," else "separate them with tabs", at=at
             )
     if usual == "\t" and delimiter != "\t":
-        message = f"the columns are separated by {delimiter}, in a .tsv file by tabs"
+        message = f"the columns are separated by {delimiter}, but a .tsv file needs tabs"
         raise refusal(file, message, "name the file .csv", at=(first + 1, 1))
     if delimiter not in ",;\t|" or delimiter == '"':
-        raise refusal(file, f"{delimiter!r} is no separator that is known", "use a comma", at=(first, 1))
+        raise refusal(file, f"{delimiter!r} is not a supported separator", "use a comma", at=(first, 1))
     return first, delimiter
 
 
@@ -147,9 +149,11 @@ def _read_rows(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
     names = [plain_value(name) for name in header]
     if not rows.problems:
         if not names:
-            raise refusal(file, "the file is empty: a header row was expected")
+            raise refusal(file, "the file is empty; it needs a header row")
         if len(names) > _MOST_COLUMNS:
-            raise refusal(file, f"there are {len(names):,} columns; at most {_MOST_COLUMNS:,} are read", at=(line, 1))
+            raise refusal(
+                file, f"the table has {len(names):,} columns; at most {_MOST_COLUMNS:,} are allowed", at=(line, 1)
+            )
         for problem in _header_problems(names, Position(file, line, 1)):
             rows.problems.append(problem)
     for line, row in parsed:
@@ -166,18 +170,18 @@ def _read_rows(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
                 )
             rows.add(dict(zip(names, plain, strict=True)), line)
         elif names:
-            message = f"the row has {len(row)} fields, the header {len(names)}"
+            message = f"the row has {len(row):,} fields, but the header has {len(names):,}"
             rows.refuse(file, message, (line, 1), _count_hint(row, names, delimiter))
     return rows
 
 
 def _count_hint(row: list[str], names: list[str], delimiter: str) -> str:
     if delimiter == "\t" and any('"' in text for text in row):
-        return "a field of a .tsv file has no tab or line break in it, in quotes or not: save such a table as .csv"
+        return "a .tsv field cannot contain a tab or a line break, even in quotes: save the table as .csv"
     wide = next((char for char in row[-1] if char in _WRONG_SEPARATORS), "") if len(row) < len(names) else ""
     if wide:
         return f"is {wide} (U+{ord(wide):04X}) meant as a separator?"
-    return "quote a field that has the separator in it" if len(row) > len(names) else ""
+    return "quote fields that contain the separator" if len(row) > len(names) else ""
 
 
 def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsOf:
@@ -211,8 +215,8 @@ def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsO
 
 
 _COMMENT_FAULT: Final = (
-    "this row starts with #, and a table with columns has no comments",
-    'remove it; a value that starts with "# " goes in quotes',
+    "this row starts with #, but tables cannot have comments",
+    'remove it; quote a value that starts with "# "',
 )
 
 
@@ -246,7 +250,7 @@ def _header_problems(names: list[str], position: Position) -> list[Problem]:
         if not name
     ]
     problems += [
-        Problem("", f"the column {name!r} is given {count} times", position)
+        Problem("", f"the column {name!r} occurs {count} times", position)
         for name, count in Counter(names).items()
         if count > 1 and name
     ]
@@ -320,7 +324,7 @@ def _yaml(text: str, file: str) -> Rows:
     document = parse_yaml(text, file)
     items = document.mark.items
     if not isinstance(document.value, list) or not isinstance(items, list):
-        raise refusal(file, "the file must hold a list", at=(document.mark.line, document.mark.column))
+        raise refusal(file, "the file must contain a list", at=(document.mark.line, document.mark.column))
     rows = Rows(document.value, [(mark.line, mark.column) for mark in items])
     rows.written = {int(index): value for index, value in as_written(document).items()}
     return rows

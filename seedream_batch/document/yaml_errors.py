@@ -26,21 +26,21 @@ _WIDE_QUOTES: Final = "\u201c\u201d\u201e\u201f\uff02\u2018\u2019\u201b\uff07"
 QUOTE_TEMPLATE: Final = 'quote the template: "{{ ... }}"'
 
 _WORDS: Final = {
-    "found unexpected end of stream": "the text ends too early",
-    "did not find expected key": "a key (`name: value`) was expected here",
-    "did not find expected '-' indicator": "a list item (`- value`) was expected here",
+    "found unexpected end of stream": "the file ends too early",
+    "did not find expected key": "expected a key here (`name: value`)",
+    "did not find expected '-' indicator": "expected a list item here (`- value`)",
     "did not find expected ',' or ']'": "the list that [ opens is not closed properly",
     "did not find expected ',' or '}'": "the mapping that { opens is not closed properly",
-    "could not find expected ':'": "a colon was expected after the key",
-    "found unknown escape character": "there is no such escape in double quotes",
+    "could not find expected ':'": "expected a colon after the key",
+    "found unknown escape character": "unknown escape in double quotes",
     "found character that cannot start any token": "a value cannot start with this character",
 }
 _HINTS: Final = {
     "did not find expected key": "check the indentation, and quote text that starts with a quote, [, { or *",
     "did not find expected '-' indicator": "check the indentation",
     "could not find expected ':'": "write `key: value`, with a space after the colon",
-    "found unknown escape character": "write \\\\ for a backslash, or use single quotes: it is plain in '...'",
-    "did not find expected <document start>": "check the indentation: the file goes on after its one value",
+    "found unknown escape character": "write \\\\ for a backslash, or use single quotes: '...'",
+    "did not find expected <document start>": "check the indentation: there is text after the end of the value",
 }
 
 
@@ -64,9 +64,9 @@ def _line(text: str, line: int) -> str:
 def not_ascii(character: str) -> tuple[str, str]:
     """Return the message and hint for a sign that looks like one of YAML's own."""
     meant = _ASCII_OF.get(character, "")
-    message = f"{character} (U+{ord(character):04X}) is no {meant} to YAML" if meant.strip() else ""
+    message = f"{character} (U+{ord(character):04X}) is not a {meant} in YAML" if meant.strip() else ""
     return (
-        message or f"U+{ord(character):04X} is no space to YAML",
+        message or f"U+{ord(character):04X} is not a space in YAML",
         f"write {meant}" if meant.strip() else "write a space",
     )
 
@@ -78,11 +78,11 @@ def wide_sign(text: str, *, in_list: bool) -> tuple[int, str, str] | None:
     """
     if text[0] in _WIDE_QUOTES and text[-1] in _WIDE_QUOTES and len(text) > 1:
         message, hint = not_ascii(text[0])
-        return 0, f"{message}, and would be a part of the text", f"{hint}; or put all of it in ASCII quotes"
+        return 0, f"{message}, so it would be part of the text", f"{hint}, or put the whole text in ASCII quotes"
     comma = text.find("\uff0c")
     if in_list and comma >= 0:
         message, hint = not_ascii("\uff0c")
-        return comma, f"{message}, and separates nothing", f"{hint}, or put the text in quotes"
+        return comma, f"{message}, so it separates nothing", f"{hint}, or put the text in quotes"
     return None
 
 
@@ -119,15 +119,15 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         line, column = error.context_mark.line + 1, error.context_mark.column + 1
         message, hint = "this quote is never closed", "close it, or double a quote inside single quotes: ''"
     elif what == "mapping values are not allowed in this context":
-        message, hint = "a colon is not allowed here", 'quote a value that has ": " in it, and check the indentation'
+        message, hint = "a colon is not allowed here", 'quote a value that contains ": ", and check the indentation'
         unspaced = _NO_SPACE.match(before)
         if unspaced:
             line, column = line - 1, unspaced.end(1) + 1
-            message, hint = "there is no space after the colon", f"write `{unspaced.group(1)}: value`"
+            message, hint = "missing space after the colon", f"write `{unspaced.group(1)}: value`"
     elif what == "could not find expected ':'":
         unspaced = _NO_SPACE.match(where) or _NO_SPACE.match(before)
         if unspaced:
-            message, hint = "there is no space after the colon", f"write `{unspaced.group(1)}: value`"
+            message, hint = "missing space after the colon", f"write `{unspaced.group(1)}: value`"
     wide = _wide_sign_near(text, line, column)
     if wide:
         (line, column), sign = wide
@@ -135,7 +135,7 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     template = _TEMPLATE.search(where)
     if template and template.start(1) < column + 1:
         column, hint = template.start(1) + 1, QUOTE_TEMPLATE
-        message = "an unquoted template is no text to YAML"
+        message = "a template must be quoted in YAML"
     return Problem("", f"not YAML: {message}", Position(file, line, column), hint)
 
 

@@ -200,7 +200,7 @@ class _Builder:
         event = next_event()
         if not isinstance(event, yaml.StreamEndEvent):
             at = (event.start_mark.line + 1, event.start_mark.column + 1)
-            raise self._fatal("a second document starts here", at, "a file holds one: remove the `---`")
+            raise self._fatal("a second document starts here", at, "a file can contain only one: remove the `---`")
         return root
 
     def _values(self, event: Any, next_event: Any) -> tuple[Json, Mark]:
@@ -236,7 +236,7 @@ class _Builder:
                 value, mark, height = self._close(frames.pop(), event)
                 frame = frames[-1] if frames else None
             if self.count > MAX_VALUES:
-                message = f"more than {MAX_VALUES:,} values with the aliases written out"
+                message = f"more than {MAX_VALUES:,} values after expanding the aliases"
                 raise self._fatal(message, (line, column), "use fewer aliases")
             if frame is None:
                 return value, mark
@@ -266,7 +266,7 @@ class _Builder:
 
     def _check_escapes(self, text: str, line: int, column: int) -> None:
         if self.escapes and not encodable(text):
-            raise self._fatal("an escape stands for half of a character (a lone surrogate)", (line, column))
+            raise self._fatal("the escape is half of a character (a lone surrogate)", (line, column))
 
     def _key_of(self, frame: _Frame, event: Any, line: int, column: int) -> None:
         """Take a scalar or an alias as the key of the next value."""
@@ -338,7 +338,7 @@ class _Builder:
         elif not event.style:
             if text == "<<":
                 if frame.merge is not None:
-                    self._problem("`<<` is given twice", (line, column), "write one: `<<: [*first, *second]`")
+                    self._problem("`<<` occurs twice", (line, column), "combine them: `<<: [*first, *second]`")
                 frame.merge = frame.merge or []
                 frame.merging = True
                 return
@@ -346,7 +346,7 @@ class _Builder:
                 self._problem("a key is missing before the colon", (line, column))
             odd = next((one for one in text if plain_value(one) != one and one != " "), "")
             if odd:
-                message = f"the key has the invisible character U+{ord(odd):04X} in it"
+                message = f"the key contains the invisible character U+{ord(odd):04X}"
                 self._problem(message, (line, column + text.index(odd)), "remove it; indent with spaces")
         self._set_key(frame, text, line, column)
 
@@ -372,14 +372,14 @@ class _Builder:
         anchored = self.anchors.get(name)
         if anchored is None:
             known = ", ".join(f"&{anchor}" for anchor in list(self.anchors)[:8])
-            hint = f"known so far: {known}" if known else "an anchor is written &name, before its first use"
-            raise self._fatal(f"there is no anchor &{name}", (line, column), hint)
+            hint = f"defined so far: {known}" if known else "define an anchor with &name before its first use"
+            raise self._fatal(f"no anchor &{name}", (line, column), hint)
         if anchored.mark is None:
-            raise self._fatal(f"*{name} stands inside of the value &{name} itself", (line, column))
+            raise self._fatal(f"*{name} is inside the value of &{name} itself", (line, column))
         self.count += anchored.size
         self.aliased += anchored.length
         if self.aliased > MAX_ALIASED:
-            message = f"aliases bring more than {MAX_ALIASED:,} characters"
+            message = f"aliases add more than {MAX_ALIASED:,} characters"
             raise self._fatal(message, (line, column), "use fewer aliases")
         return anchored
 
@@ -397,8 +397,8 @@ class _Builder:
         mark, own = frame.mark, frame.value
         self.merged += sum(len(source) for source, _ in frame.merge or ())
         if self.merged > MAX_MERGED:
-            message = f"merge keys bring more than {MAX_MERGED:,} keys"
-            raise self._fatal(message, (mark.line, mark.column), "use fewer of them")
+            message = f"merge keys add more than {MAX_MERGED:,} keys"
+            raise self._fatal(message, (mark.line, mark.column), "use fewer merge keys")
         values: dict[str, Json] = {}
         items: dict[str, Mark] = {}
         keys: dict[str, tuple[int, int]] = {}
@@ -441,7 +441,7 @@ class _Builder:
                     path += (frame.key,)
         self.problems.append(Problem(dotted(path), message, Position(self.file, *at), hint))
         if len(self.problems) >= MOST_PROBLEMS:
-            raise self._fatal("there is more that is wrong behind this place", at, "fix these first")
+            raise self._fatal("more errors after this line", at, "fix these first")
 
     def _fatal(self, message: str, at: tuple[int, int], hint: str = "") -> _Fatal:
         return _Fatal(Problem("", message, Position(self.file, *at), hint))
@@ -449,5 +449,5 @@ class _Builder:
     def _complex_key(self, line: int, column: int) -> _Fatal:
         # To YAML, `{{ x }}` is a flow mapping inside another one: a mapping as a key.
         if template_at(self.text, line, column - 1):
-            return self._fatal("an unquoted template is no text to YAML", (line, column - 1), QUOTE_TEMPLATE)
+            return self._fatal("a template must be quoted in YAML", (line, column - 1), QUOTE_TEMPLATE)
         return self._fatal("a key must be text, not a list or mapping", (line, column))

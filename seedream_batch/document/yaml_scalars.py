@@ -58,14 +58,14 @@ def number(text: str) -> Json:
     if _HEX.match(text):
         return integer(text[2:], 16)
     if _NOT_FINITE.match(text):
-        raise BadScalar(f"{text} is not a number that JSON has", "quote it if it is meant as text")
+        raise BadScalar(f"{text} is not a valid JSON number", "quote it if it is text")
     return text
 
 
 def integer(digits: str, base: int = 10) -> int:
     """Parse an integer. Raises `BadScalar` if it is too long."""
     if len(digits) > MAX_DIGITS:
-        raise BadScalar(f"a whole number of {len(digits)} digits is too long", "quote it if it is meant as text")
+        raise BadScalar(f"a whole number of {len(digits)} digits is too long", "quote it if it is text")
     return int(digits, base)
 
 
@@ -74,7 +74,7 @@ def finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         shown = text if len(text) <= 40 else text[:40] + "..."
-        raise BadScalar(f"{shown} is not a number that JSON has", "it is too large")
+        raise BadScalar(f"{shown} is not a valid JSON number", "it is too large")
     return value
 
 
@@ -97,7 +97,7 @@ def _as_float(text: str) -> float:
 def _as_bool(text: str) -> bool:
     value = WORDS.get(text)
     if value is None:
-        raise BadScalar(f'"{escaped(text)}" is not a truth value (!!bool)', "write true or false")
+        raise BadScalar(f'"{escaped(text)}" is not a boolean (!!bool)', "write true or false")
     return value
 
 
@@ -133,6 +133,6 @@ def unknown_tag(tag: str, what: str) -> BadScalar:
     """Return the error for a tag that is not supported."""
     written = "!!" + tag.removeprefix(_PREFIX) if tag.startswith(_PREFIX) else tag
     return BadScalar(
-        f"the tag {written[:60]} does not fit {what}",
-        "only !!str, !!int, !!float, !!bool, !!null, !!map and !!seq are known, and none is needed",
+        f"the tag {written[:60]} does not match {what}",
+        "remove it; only !!str, !!int, !!float, !!bool, !!null, !!map and !!seq are supported",
     )

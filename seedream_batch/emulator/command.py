@@ -20,7 +20,7 @@ Examples:
   seedream-batch emulator --port 8089 --faults faults.yaml --image-size tiny
 
 \b
-Then point any client of the API at it; any API key will do:
+Then use it from any client of the API, with any API key:
   curl http://127.0.0.1:8089/v1/images/generations \\
     -H 'Authorization: Bearer any' -H 'Content-Type: application/json' \\
     -d '{{"model": "doubao-seedance-4-5", "prompt": "a fox in the snow"}}'
@@ -102,13 +102,18 @@ def _option(field: str, default: Any, wanted: Any, text: str) -> click.Option:
     if isinstance(default, frozenset | tuple):
         return click.Option([f"--{name}", field], multiple=True, type=get_args(wanted)[0], help=text)
     kind = get_args(wanted)[0] if default is None else type(default)
-    return click.Option([f"--{name}"], type=kind, default=default, show_default=default is not None, help=text)
+    if isinstance(default, int | float):
+        # Click would write them without commas.
+        text += f"  [default: {default:{',' if kind is int else ',g'}}]"
+    return click.Option([f"--{name}"], type=kind, default=default, show_default=isinstance(default, str), help=text)
 
 
 def _refuse_shell_parts(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     """Return the path, unless it has `~` or a variable in it that no shell has filled in."""
     if path is not None and re.match(r"(?s)~|.*(\$\{?[A-Za-z_]|%[A-Za-z_]+%)", str(path)):
-        raise click.BadParameter(f"no shell has filled in {path}: write the whole path", context, option)
+        raise click.BadParameter(
+            f"{path} contains `~` or a variable that the shell did not expand; write the full path", context, option
+        )
     return path
 
 
@@ -133,9 +138,9 @@ command = click.Command(
     "emulator",
     callback=_run,
     params=_options(),
-    short_help="Play the image service on this machine, with faults on demand.",
-    help="Play the image service on this machine: the same endpoints over HTTP, real images, no money.\n\n"
-    "For trying out jobs, testing any client of the API, and rehearsing failures.",
+    short_help="Emulate the image service on this machine, with faults on demand.",
+    help="Emulate the image service on this machine: the same endpoints over HTTP, real images, no money.\n\n"
+    "Use it to try out jobs, test clients of the API and rehearse failures.",
     epilog=_EPILOG.replace("{actions}", _describe_actions()),
     context_settings={"show_default": True, "max_content_width": 120},
 )

@@ -35,7 +35,7 @@ class Oddities:
     Each one is a setting for all responses; a fault rule (`action: oddity`, `set: {...}`) plays it for some of them.
     """
 
-    versioned: Annotated[bool, "Answer in the versioned envelope if a request asks for it by header."] = True
+    versioned: Annotated[bool, "Answer in the versioned envelope if a header of the request selects it."] = True
     submit_status: Annotated[Literal[200, 202], "HTTP status of an accepted submission: 200 or 202."] = 200
     submit_entries: Annotated[
         int,
@@ -76,25 +76,27 @@ class Oddities:
 class EmulatorConfig(Oddities):
     """All settings of an emulator. Durations are in seconds, money is in USD."""
 
-    host: Annotated[str, "Address to listen on. There is no real authentication: leave it on loopback."] = "127.0.0.1"
+    host: Annotated[str, "Address to listen on. The emulator has no real authentication: keep it on loopback."] = (
+        "127.0.0.1"
+    )
     port: Annotated[int, "Port; 0 picks a free one."] = 0
     state_dir: Annotated[
-        Path | None, "Folder of the ledger and of uploads, to start again on.  [default: in memory]"
+        Path | None, "Folder for the ledger and uploads, which a restart continues.  [default: in memory]"
     ] = None
-    image_host: Annotated[str, "Host in image URLs; 'localhost' makes images come from another host than the API."] = (
+    image_host: Annotated[str, "Host in image URLs; with 'localhost', images come from another host than the API."] = (
         "127.0.0.1"
     )
     seed: Annotated[int, "Seed of task durations and of fault probabilities."] = 0
-    strict: Annotated[
-        bool, "Refuse request fields that the documentation does not name, or ignore them (and call webhooks)."
-    ] = True
+    strict: Annotated[bool, "Refuse undocumented request fields, or ignore them (and call webhooks)."] = True
 
     bad_keys: Annotated[
-        frozenset[str], "API key answered with 401 (repeatable); every other one is good.  [default: wrong-key]"
+        frozenset[str], "API key answered with 401 (repeatable); any other key is valid.  [default: wrong-key]"
     ] = frozenset({"wrong-key"})
     forbidden_keys: Annotated[frozenset[str], "API key answered with 403 (repeatable)."] = frozenset()
     honour_keys: Annotated[bool, "Honour Idempotency-Key. Otherwise every POST is a new task and a new charge."] = True
-    max_body_bytes: Annotated[int, "A larger request body is answered with 413."] = 64 * 1024 * 1024
+    max_body_bytes: Annotated[int, "Maximum size of a request body; larger ones are answered with 413."] = (
+        64 * 1024 * 1024
+    )
 
     task_seconds: Annotated[
         str, "Duration of a 2K task: fixed:S, uniform:LOW,HIGH or lognormal:MEDIAN,SIGMA. 4K takes twice as long."
@@ -105,7 +107,7 @@ class EmulatorConfig(Oddities):
     latency_seconds: Annotated[float, "Delay of every response of the API."] = 0.0
     rate_limit: Annotated[str | None, "50/s, 600/m or 1000/h; requests beyond it are answered with 429."] = None
     rate_burst: Annotated[
-        int | None, "Requests that the limit allows at once.  [default: a tenth of a second's worth, at least 1]"
+        int | None, "Requests that the limit allows at once.  [default: those of 0.1 s, at least 1]"
     ] = None
     rate_limit_on: Annotated[
         Literal["submit", "api"], "Requests that the limit counts: submit or api (all of them)."
@@ -120,7 +122,7 @@ class EmulatorConfig(Oddities):
     upload_seconds: Annotated[float, "Lifetime of uploaded images."] = 259200.0
 
     webhook_retries: Annotated[
-        tuple[float, ...], "Seconds before another attempt to call a webhook (repeatable).  [default: 10, 30, 60]"
+        tuple[float, ...], "Seconds before a retry of a webhook (repeatable).  [default: 10, 30, 60]"
     ] = (10.0, 30.0, 60.0)
 
     image_size: Annotated[
@@ -149,7 +151,7 @@ class EmulatorConfig(Oddities):
             raise ConfigError(f"webhook_retries: {self.webhook_retries!r} are not seconds of 0 or more")
         if unknown := set(self.omit) - OMITTABLE:
             raise ConfigError(
-                f"omit: {', '.join(sorted(unknown))} can't be left out; {', '.join(sorted(OMITTABLE))} can"
+                f"omit: {', '.join(sorted(unknown))} cannot be omitted; possible: {', '.join(sorted(OMITTABLE))}"
             )
         if self.image_grouping == "one_entry" and self.url_form == "string":
             raise ConfigError("image_grouping: one_entry needs url_form list (a string holds one URL only)")
@@ -165,9 +167,9 @@ class EmulatorConfig(Oddities):
         known = {each.name for each in fields(self)}
         if unknown := set(changes) - known:
             allowed = ", ".join(sorted(known - FIXED_WHILE_RUNNING))
-            raise ConfigError(f"{', '.join(sorted(unknown))}: no such setting; there are {allowed}")
+            raise ConfigError(f"{', '.join(sorted(unknown))}: unknown setting; known: {allowed}")
         if fixed := set(changes) & FIXED_WHILE_RUNNING:
-            raise ConfigError(f"{', '.join(sorted(fixed))}: can't change while the emulator runs")
+            raise ConfigError(f"{', '.join(sorted(fixed))}: cannot change while the emulator runs")
         return replace(self, **changes)
 
     def as_json(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Breaker:
     def verdict(self) -> str:
         """Why nothing more is bought in this run; empty as long as downloads may still succeed."""
         if len(self._left) >= MOST_FAILING:
-            return f"the images of {len(self._left)} tasks in a row could not be fetched ({self._why})"
+            return f"the images of {len(self._left)} tasks in a row could not be downloaded ({self._why})"
         if self._earlier and self._earlier <= self._left:
-            return f"no image that was bought earlier could be fetched ({self._why})"
+            return f"no image from earlier runs could be downloaded ({self._why})"
         return ""

@@ -99,7 +99,7 @@ class Collector:
                         return await self._ended(task, poll, move, context.clock.unix())
                     if history.over or (late is not None and last.count >= LEAST_POLLS and says_nothing(poll)):
                         context.record.stats.trouble += 1
-                        text = f"no clear answer past its deadline: {poll.message or poll.kind}"
+                        text = f"no clear answer by its deadline: {poll.message or poll.kind}"
                         context.control.emit(event(EventKind.WARNING, task, text))
                         raise RunStopped
         finally:
@@ -138,7 +138,7 @@ class Collector:
             poll, age=age, overdue=overdue, polls=last.count, lasted=lasted, asked=asked, least=history.least
         )
         if move is None and history.over and history.heard:
-            move = Move(TaskState.LOST, f"no clear end {age:.0f} s after it was accepted")
+            move = Move(TaskState.LOST, f"no clear result {age:.0f} s after the service accepted it")
         if age >= KNOWN_FOR:
             return move
         if alike := outlook.outage(now):
@@ -178,7 +178,7 @@ class Collector:
             move = after_poll(poll, age=0.0, overdue=False, polls=last.count, lasted=last.lasted(now), least=least)
             if move is not None or last.count == LEAST_POLLS:
                 break
-        poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear end: {poll.kind}"), best)
+        poll, move = with_images(poll, move or Move(TaskState.LOST, f"no clear result: {poll.kind}"), best)
         if move.to is TaskState.LOST:
             return []
         reopened = await self._accept_again(task, poll, max(deadline, task.deadline or 0.0))
@@ -220,7 +220,7 @@ class Collector:
         if added:
             context.record.stats.added += added
             context.record.stats.cost += cost
-            context.control.emit(event(EventKind.FOUND, task, f"{added} more image(s) delivered since it completed"))
+            context.control.emit(event(EventKind.FOUND, task, f"{added:,} more image(s) delivered since it completed"))
         await self._downloads.fetch_all(task)
 
     async def clear_answer(self, task: TaskRecord) -> Poll | None:
@@ -242,7 +242,7 @@ class Collector:
 
     async def _accept_again(self, task: TaskRecord, poll: Poll, deadline: float) -> TaskRecord:
         context = self._context
-        why = f"found again by a free poll: {poll.kind}"
+        why = f"found by polling again, for free: {poll.kind}"
         reopened = await context.writer.do(
             context.manifest.tasks.reopen, task, deadline=deadline, why=why, now=context.clock.unix()
         )
@@ -292,7 +292,7 @@ class Collector:
                 self._context.record.stats.lost += 1
                 self._context.control.emit(event(EventKind.LOST, task, move.why))
             case _:
-                raise AssertionError(f"a look at a task does not lead to {move.to}")
+                raise AssertionError(f"a poll does not lead to {move.to}")
         return []
 
     async def _succeeded(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> list[ImageRecord]:
@@ -310,7 +310,7 @@ class Collector:
         if note and note not in self._noted:
             # Reported once: thousands of tasks may have the same note.
             self._noted.add(note)
-            context.control.emit(event(EventKind.WARNING, task, f"{note} (`status` counts these)"))
+            context.control.emit(event(EventKind.WARNING, task, f"{note} (see `status` for how many)"))
         return result.images
 
     async def _failed(self, task: TaskRecord, poll: Poll, move: Move, now: float) -> None:
@@ -331,7 +331,7 @@ class Collector:
         )
         context.record.stats.cost += poll.cost or 0
         if again:
-            context.control.emit(event(EventKind.RETRY, task, f"failed ({move.why}); to be tried again"))
+            context.control.emit(event(EventKind.RETRY, task, f"failed, will be retried: {move.why}"))
         else:
             context.record.stats.failed += 1
             context.control.emit(event(EventKind.FAILED, task, move.why, code=move.code))
@@ -354,10 +354,10 @@ def _least(task: TaskRecord) -> int:
 def _outage(tasks: int, last: Series) -> str:
     """Return why a run ends when all tasks get the same odd answer."""
     if last.what == Polled.NOT_FOUND:
-        text = f"the service knows none of the {tasks} tasks that were polled"
+        text = f"the service does not know any of the {tasks:,} tasks that were polled"
     else:
-        text = f"all {tasks} tasks that were polled are said to be completed, without an image"
+        text = f"the service reports all {tasks:,} tasks that were polled as completed, but without images"
     return (
-        f"{text}: perhaps the key is of another account, the address leads to another service, or it lost its data."
-        " Nothing was changed. If they are lost for good: `resolve --lost`"
+        f"{text}. Check that the API key and APIMART_BASE_URL are those of the account that submitted them. Nothing was"
+        " changed. If the service has lost them for good, use `resolve --lost`"
     )

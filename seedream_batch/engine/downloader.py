@@ -226,7 +226,7 @@ class Downloader:
             # The link is dead or yields no valid image: another poll, which is free, may return fresh links.
             poll = await look(self._context, task, context.clock.unix() - (task.submitted_at or 0.0))
             if poll.kind is Polled.FAILED:
-                text = "reported as failed after it was completed; the first word counts"
+                text = "the service reported it as completed, then as failed; treated as completed"
                 context.control.emit(event(EventKind.WARNING, task, text))
             # Links are matched by position only: a list of another length cannot be matched.
             known = await context.writer.do(context.manifest.images.delivered, task.id)
@@ -251,7 +251,7 @@ class Downloader:
 
     async def _without_link(self, task: TaskRecord, image: ImageRecord, result: _DownloadResult) -> None:
         """Give up an image whose link is dead and has no replacement, but only once the link has expired."""
-        why = f"the link is dead ({result.message}) and no other could be had"
+        why = f"the download link no longer works ({result.message}), and the service provides no new one"
         if self._context.clock.unix() >= (image.expires_at or 0.0):
             await self._give_up(task, image, ImageState.EXPIRED, why)
         else:
@@ -262,7 +262,7 @@ class Downloader:
         self._breaker.left(task.id, why, dead=dead)
         self._context.record.stats.trouble += 1
         self._context.control.emit(
-            event(EventKind.WARNING, task, f"image {image.index} could not be fetched now: {why}")
+            event(EventKind.WARNING, task, f"image {image.index} could not be downloaded now: {why}")
         )
 
     async def _give_up(self, task: TaskRecord, image: ImageRecord, state: ImageState, why: str) -> None:
@@ -301,7 +301,7 @@ class Downloader:
             return _DownloadResult(Fetched.BROKEN, text, bad=bad, stands_in=isinstance(wrong, NoPicture))
         if is_placeholder(picture.width, picture.height):
             await asyncio.to_thread(folder.discard, path)
-            text = f"the host gave a placeholder of {picture.width} x {picture.height} pixels"
+            text = f"the host returned a placeholder of {picture.width} x {picture.height} pixels"
             return _DownloadResult(Fetched.BROKEN, text, bad=True, stands_in=True)
         file = StoredFile(
             temp_file.bytes, temp_file.sha256, picture.width, picture.height, picture.format, picture.turned
@@ -351,7 +351,7 @@ class Downloader:
 
     async def _stored(self, task: TaskRecord, image: ImageRecord, file: StoredFile) -> None:
         context = self._context
-        why = f"{file.width} x {file.height} {file.format}, {file.bytes} bytes"
+        why = f"{file.width} x {file.height} {file.format}, {file.bytes:,} bytes"
         doubt = self._not_as_requested(task, file)
         storing = Storing(image, file, why, doubt, context.clock.unix())
         warning = await context.writer.join(context.manifest.images.store_all, storing)

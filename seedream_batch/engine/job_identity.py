@@ -59,7 +59,7 @@ def has_other_folders(manifest: AnyManifest, job: Job) -> bool:
 
 def on_another_machine(path: str | None) -> NoReturn:
     """Raise `StorageError` for an image that is not in this folder, and may be on another machine."""
-    raise StorageError(f"{path} is not in this folder; other machines have folders of the job")
+    raise StorageError(f"{path} is not in this folder, but may be in the job's folder on another machine")
 
 
 def check_known_here(job: Job) -> None:
@@ -86,15 +86,15 @@ def check_same_folder(manifest: Manifest, job: Job) -> None:
         with ManifestReader(file) as reader:
             if reader.wanted()[0] and not reader.facts.get(MOVED_TO):
                 raise UsageError(
-                    f"{file} knows what this job has bought, and {manifest.name} is new: move it there first, with"
+                    f"{file} records what this job has paid for, but {manifest.name} is new. Copy it there first:"
                     f" `seedream-batch manifest copy {file} URL`"
                 )
 
 
 def _other_manifest(job: Job, name: str) -> UsageError:
     return UsageError(
-        f"{job.output_dir} belongs to the manifest {name}, which knows what was bought; name it with --manifest, or as"
-        f" `manifest` in the job file. To start over, and buy everything again, delete {job.output_dir / WORKERS}"
+        f"{job.output_dir} belongs to the manifest {name}, which records what was paid for; set it with --manifest or"
+        f" `manifest` in the job file. To start over and pay for everything again, delete {job.output_dir / WORKERS}"
     )
 
 
@@ -103,7 +103,7 @@ def check_not_moved(manifest: AnyManifest) -> None:
     moved_to = manifest.facts.get(MOVED_TO)
     if moved_to:
         raise UsageError(
-            f"{manifest.name} was moved to {moved_to}; name that in the job's `manifest`, or with --manifest"
+            f"{manifest.name} was moved to {moved_to}; set that as `manifest` in the job file or with --manifest"
         )
 
 
@@ -138,8 +138,8 @@ def check_surely_same_job(manifest: AnyManifest, job: Job) -> None:
     """Check as `check_same_job` does, for commands that do not expand the job's tasks; raise `UsageError` if unsure."""
     if not check_same_job(manifest, job):
         raise UsageError(
-            f"{manifest.name} was last used by {_owner(manifest)}; run {as_text(job.file)} first: that finds out"
-            " whether it is the same job"
+            f"{manifest.name} was last used by {_owner(manifest)}. Run {as_text(job.file)} first, which checks whether"
+            " it is the same job"
         )
 
 
@@ -155,7 +155,7 @@ def readable(job: Job, *, moved: bool = True) -> None:
 
 def _other_job(manifest: AnyManifest, job: Job) -> UsageError:
     what = "another name" if isinstance(job.manifest, Server) else "another output.dir"
-    return UsageError(f"{manifest.name} belongs to the job {_owner(manifest)}; give {as_text(job.file)} {what}")
+    return UsageError(f"{manifest.name} belongs to the job {_owner(manifest)}; set {what} in {as_text(job.file)}")
 
 
 def _owner(manifest: AnyManifest) -> str:

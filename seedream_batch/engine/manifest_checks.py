@@ -87,10 +87,10 @@ def check_same_store(manifest: Manifest, job: Job) -> None:
     stored_url = manifest.facts.get(STORE)
     wanted_url = "" if job.store is None else job.store.url
     if stored_url != wanted_url and manifest.facts.get("created_at"):
-        here = "files on a machine"
+        here = "a local folder"
         raise UsageError(
-            f"{manifest.name} knows of pictures in {stored_url or here}, and output.dir says {wanted_url or here}: give"
-            " output.dir its old value, or the job another name and with that a manifest of its own"
+            f"the images in {manifest.name} are in {stored_url or here}, but output.dir is {wanted_url or here}."
+            " Restore output.dir, or change the name of the job to start with a new manifest"
         )
 
 
@@ -101,19 +101,19 @@ def check_same_service(manifest: Manifest, origin: str, *, verifies: bool) -> No
         return
     if _is_local(last) != _is_local(origin):
         raise UsageError(
-            f"{manifest.name} belongs to {last}, and this run would go to {origin}: what one made the other does not"
-            " know. Give the job another output.dir, or move that folder away"
+            f"{manifest.name} belongs to {last}, but this run would use {origin}, which does not know its tasks. Set"
+            " another output.dir in the job, or move that folder away"
         )
     if _is_local(origin):
         # An emulator on this machine may be restarted on another port.
         return
     if manifest.workers.accounts():
-        raise UsageError(f"other workers on {manifest.name} use {last}, not {origin}: wait until they have ended")
+        raise UsageError(f"other workers on {manifest.name} use {last}, not {origin}; wait until they end")
     open_tasks = sum(manifest.tasks.open_by_account(verifies=verifies).values())
     if open_tasks:
         raise UsageError(
-            f"{open_tasks:,} tasks in {manifest.name} were sent to {last}, and {origin} knows nothing of them. Finish"
-            f" them there first: APIMART_BASE_URL={last} seedream-batch run --collect"
+            f"{open_tasks:,} of the tasks in {manifest.name} were submitted to {last}, and {origin} does not know them."
+            f" Finish them first: APIMART_BASE_URL={last} seedream-batch run --collect"
         )
 
 
@@ -149,13 +149,13 @@ def same_account(manifest: Manifest, key: ApiKey, *, confirmed: bool, verifies: 
 
 def _other_key(manifest: Manifest, tasks: int) -> str:
     what = (
-        f"{tasks:,} of the tasks in {manifest.name} were sent with another API key"
+        f"{tasks:,} of the tasks in {manifest.name} were submitted with another API key"
         if tasks
         else f"other workers on {manifest.name} use another API key"
     )
     return (
-        f"{what}, and each account knows only its own tasks. Use that key; or, if this one belongs to the same account,"
-        " add --same-account"
+        f"{what}, and an account knows only its own tasks. Use that key or, if both belong to the same account, add"
+        " --same-account"
     )
 
 

@@ -35,7 +35,7 @@ def affordable(wanted: int) -> int:
     room = soft - used - RESERVE
     if room < FEWEST:
         least = used + RESERVE + FEWEST
-        raise UsageError(f"{soft} files may be open at the same time, but a run needs {least}: try `ulimit -n 1024`")
+        raise UsageError(f"the limit of {soft:,} open files is too low: a run needs {least:,}. Try `ulimit -n 1024`")
     return min(wanted, room)
 
 

@@ -35,7 +35,7 @@ EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
 PAGE = 256
 """Missing images that are looked up together."""
 
-LEFT_ALONE = "it was left alone"
+LEFT_ALONE = "the file there is kept"
 
 
 async def move_files(context: RunContext) -> None:
@@ -164,7 +164,7 @@ async def assign_place(
         )
     ) is not None:
         if not gives_way(*found):
-            raise Occupied(f"{context.folder.named(path)} belongs to another picture of this job")
+            raise Occupied(f"{context.folder.named(path)} belongs to another image of this job")
         await _step_aside(context, *found)
     return path
 
@@ -325,5 +325,5 @@ async def _record_missing(context: RunContext, image: ImageRecord, result: Check
     context.record.stats.trouble += 1
     text = why if result.wrong.startswith(path) else f"{path}: {why}"
     if result.wrong == GONE:
-        text = f"{path} is gone"
+        text = f"{path} was deleted or moved"
     context.control.emit(Event(EventKind.WARNING, text, {"path": path}))

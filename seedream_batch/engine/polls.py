@@ -41,7 +41,9 @@ async def notice(context: RunContext, poll: Poll) -> None:
         context.health.unanswered(f"HTTP {poll.status}: {poll.message}")
     elif poll.kind is Polled.UNAUTHORIZED:
         context.health.denied += 1
-        context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key (HTTP {poll.status})")
+        context.control.stop_submitting(
+            StopReason.CREDENTIALS, f"the service rejected the API key (HTTP {poll.status})"
+        )
         if context.health.denied >= MOST_DENIED:
             context.health.may_poll = False
     elif poll.kind is Polled.RATE_LIMITED:

@@ -34,18 +34,18 @@ async def check_balance(context: RunContext, images: int, cost: int) -> None:
         balance = await _balance(context)
     except ServiceError as error:
         if isinstance(error, CredentialsRefused) and not isinstance(error, AccessRefused):
-            context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+            context.control.stop_submitting(StopReason.CREDENTIALS, f"the service rejected the API key ({error})")
         else:
             # Not every key may ask for it; a submission reveals all that matters.
-            context.control.warn(f"the balance is not known: {error}")
+            context.control.warn(f"cannot check the balance: {error}")
             context.health.unproven = True
         return
     left = balance.remaining
     if left is None or left >= cost:
         return
     enough = max(0, left) * images // cost
-    text = f"the account has {dollars(left)}; the {images:,} images to buy cost about {dollars(cost)}"
+    text = f"the account has {dollars(left)}, but the planned images ({images:,}) cost about {dollars(cost)}"
     if not enough:
         context.control.stop_submitting(StopReason.BALANCE, text)
     else:
-        context.control.warn(f"{text}: it will do for about {enough:,} of them")
+        context.control.warn(f"{text}; enough for about {enough:,} of them")

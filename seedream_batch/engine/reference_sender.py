@@ -103,5 +103,5 @@ class ReferenceSender:
     def _bytes(self, reference: Reference) -> bytes:
         data, _ = reference_bytes(reference.text, self._context.job.folder)
         if hashlib.sha256(data).hexdigest() != reference.sha256:
-            raise StorageError(f"the reference image {reference.text[:80]} changed while the run was going")
+            raise StorageError(f"the reference image {reference.text[:80]} was changed during the run")
         return data

@@ -73,7 +73,7 @@ class Scheduler:
         if self._occupied:
             paths = sorted(self._occupied.values())
             more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
-            text = f"{context.folder.named(paths[0])}{more} exists already and was not made by this job; move it away"
+            text = f"{context.folder.named(paths[0])}{more} already exists and is not from this job; move it away"
             context.control.stop_submitting(StopReason.STORAGE, text)
 
     async def _may_begin(self, task: TaskRecord) -> bool:
@@ -104,7 +104,7 @@ class Scheduler:
                     context.coordinator.blocked_by = ""
                     continue
                 context.control.stop_submitting(
-                    StopReason.BUDGET, f"the next task would pass {context.coordinator.blocked_by}"
+                    StopReason.BUDGET, f"the next task would exceed {context.coordinator.blocked_by}"
                 )
             break
         if context.control.may_submit():
@@ -119,8 +119,8 @@ class Scheduler:
         context = self._context
         while not context.options.submit_only and not self._slots.breaker.may_buy(len(self._slots.working)):
             if self._slots.breaker.verdict or not self._slots.working:
-                why = self._slots.breaker.verdict or "no image could be fetched"
-                context.control.stop_submitting(StopReason.DOWNLOADS, f"{why}; nothing more is bought until one can be")
+                why = self._slots.breaker.verdict or "no image could be downloaded"
+                context.control.stop_submitting(StopReason.DOWNLOADS, f"{why}; not submitting until downloads work")
             if not context.control.may_submit():
                 return False
             await self._slots.until_changed()

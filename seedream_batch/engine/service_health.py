@@ -69,7 +69,7 @@ class ServiceHealth:
             self._silent_since = now
         silent, origin = now - self._silent_since, self._service.origin
         if self._service.dead_end and silent > DEAD_END_LIMIT:
-            self._control.end(StopReason.OUTAGE, f"{origin} cannot be used from here: {why}")
+            self._control.end(StopReason.OUTAGE, f"cannot use {origin}: {why}")
         elif silent > OUTAGE_LIMIT:
             self._control.end(StopReason.OUTAGE, f"no usable answer from {origin} for {OUTAGE_LIMIT:.0f} s: {why}")
 
@@ -83,7 +83,7 @@ class ServiceHealth:
             if await self._control.free(self._service.is_there()):
                 self.doubtful, self._silent_since = False, None
                 return
-            self.unanswered("an unclear answer to a submission, and none about the balance")
+            self.unanswered("an unclear answer to a submission, then no answer about the balance")
             tries += 1
             await self._control.rest(poll_pause(tries))
 
@@ -96,10 +96,10 @@ class ServiceHealth:
         limited = now - self._limited_since
         if limited > LIMITED_LIMIT:
             minutes = LIMITED_LIMIT / 60
-            control.end(StopReason.OUTAGE, f"nothing but requests to wait for {minutes:.0f} minutes ({reason})")
+            control.end(StopReason.OUTAGE, f"rate limited for {minutes:.0f} minutes without a break ({reason})")
         if now >= self._warn_at and max(seconds, limited) >= LONG_PAUSE:
             self._warn_at = now + 10 * LONG_PAUSE
-            since = f", for {limited:.0f} s by now" if limited else ""
-            control.warn(f"the service asks to send less{since}: the next pause is {seconds:.0f} s ({reason})")
-        text = f"the service asks for a pause of {seconds:.1f} s ({reason})"
+            since = f" for {limited:.0f} s" if limited else ""
+            control.warn(f"rate limited by the service{since}; next request in {seconds:.0f} s ({reason})")
+        text = f"rate limited by the service for {seconds:.1f} s ({reason})"
         control.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))

@@ -240,7 +240,7 @@ class RunSession:
         try:
             import_rescued(self._manifest, self.job, time.time())
         except StorageError as error:
-            text = f"task ids may wait in {self.job.output_dir} for the next run: {error}"
+            text = f"the next run may find task ids in {self.job.output_dir}: {error}"
             self.emit(Event(EventKind.WARNING, text))
 
     def _record_end(self, *, failed: bool) -> None:
@@ -315,7 +315,7 @@ class RunSession:
                 record=RunRecord(self.stats),
             )
             if self._interrupted:
-                context.control.end(StopReason.INTERRUPTED, "interrupted at its start")
+                context.control.end(StopReason.INTERRUPTED, "interrupted during start-up")
             try:
                 await self._work_to_end(context, images)
             finally:
@@ -358,20 +358,20 @@ class RunSession:
             self._interrupted = True
             self._signal = number
             if self._context is not None:
-                more = "what is being sent or written is finished; once more leaves at once"
-                self._context.control.end(StopReason.INTERRUPTED, why, more=more)
+                more = "finishing current requests; interrupt again to quit now"
+                self._context.control.end(StopReason.INTERRUPTED, f"interrupted ({why})", more=more)
 
     def _on_interruption(self, context: RunContext, at_once: bool) -> None:  # noqa: FBT001 - called by the loop
         """Handle an interruption; stop at once only if `at_once` is set, however often it is called."""
         if not self._interrupted:
             self._interrupted = True
-            context.control.end(StopReason.INTERRUPTED, "it was asked to end")
+            context.control.end(StopReason.INTERRUPTED, "stop requested")
         if at_once:
             self._stop_at_once()
 
     def _on_connection_lost(self, text: str) -> None:
         if self._context is not None:
-            self._context.control.warn(f"{text}; nothing new is sent before it answers again")
+            self._context.control.warn(f"{text}; waiting for it before submitting more")
 
     def _stop_at_once(self) -> None:
         """Cancel everything at once; the next run recovers."""
@@ -400,7 +400,7 @@ def _time_limit(context: RunContext) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    text = f"--max-duration {seconds:g} s is over"
+    text = f"time limit of {seconds:,g} s reached"
     handle = asyncio.get_running_loop().call_later(seconds, context.control.end, StopReason.TIME, text)
     try:
         yield

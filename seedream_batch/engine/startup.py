@@ -200,7 +200,7 @@ def _is_first(manifest: Manifest, report: Callable[[str], None]) -> bool:
         if manifest.workers.other_sessions():
             return False
         # Their sessions ended; whether one reconnects is known after a grace period.
-        waiting.a_moment("the workers at work are gone; in a few seconds their tasks may be taken over")
+        waiting.a_moment("the other workers have died; waiting a few seconds before taking over their tasks")
 
 
 class _Waiting:
@@ -235,10 +235,9 @@ class _Waiting:
             self._waited_for, self._since = session, now
         elif now - self._since > JOINING:
             raise ManifestLocked(
-                f"another worker has been about to begin on {self._manifest.name} for too long; if it is stopped,"
-                " end it"
+                f"another worker has been starting on {self._manifest.name} for too long; if it is suspended, end it"
             )
-        self.a_moment("another worker brings the manifest in line with the job; waiting for it")
+        self.a_moment("waiting for another worker that is updating the manifest")
 
 
 def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
@@ -249,15 +248,17 @@ def _same_tasks(manifest: Manifest, job: Job, read: Mapping[str, str]) -> None:
     known = json.loads(manifest.facts.get(ENTERED) or "{}")
     others = manifest.workers.others()
     _, pid, host = others[0] if others else (0, 0, "")
-    who = f"{len(others)} at work on {manifest.name}, the first of them pid {pid} on {host}"
+    who = f"{len(others):,} running on {manifest.name}, first: pid {pid} on {host}"
     if known.get("version") != __version__:
         raise ManifestLocked(
-            f"workers of seedream-batch {known.get('version')}, and not {__version__}: {who}; let them end"
+            f"other workers use seedream-batch {known.get('version')}, not {__version__} ({who}); wait until they end"
         )
     for name, digest in known["files"].items():
         file = job.file.parent / name if name else job.file
         if (read.get(name) or _digest(file)) != digest:
-            raise ManifestLocked(f"{file} is not the one that others go by ({who}); let them end, then run again")
+            raise ManifestLocked(
+                f"{file} differs from the one that other workers use ({who}); wait until they end, then run again"
+            )
 
 
 def _digest(file: Path) -> str:

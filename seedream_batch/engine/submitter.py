@@ -133,7 +133,7 @@ class Submitter:
         try:
             body = await self._references.with_inlined(claim.body)
         except (StorageError, BadReferenceImage) as error:
-            await self._hold(task, f"cannot be sent again as it was: {error}")
+            await self._hold(task, f"cannot be resent unchanged: {error}")
             return None
         for tries in range(1, RESENDS + 1):
             if context.control.reason is StopReason.CREDENTIALS:
@@ -167,9 +167,9 @@ class Submitter:
         newest = await self._context.writer.do(self._context.manifest.workers.newest_run)
         age = now - claim.opened_at
         if age < 0 or newest > now + SKEW:
-            return "the clock was set back since it was sent: the service may have forgotten the key"
+            return "the clock was set back since it was sent, so the service may no longer know the Idempotency-Key"
         if age > KEY_LIFETIME:
-            return f"sent {age / 3600:.0f} h ago: the service may have forgotten the key"
+            return f"sent {age / 3600:.0f} h ago, so the service may no longer know the Idempotency-Key"
         return ""
 
     async def _send(self, task: TaskRecord) -> tuple[Claim, Submission] | None:
@@ -208,7 +208,7 @@ class Submitter:
             return self._blocked_page(task, outcome)
         if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.health.key.is_refused(outcome.status):
             return outcome
-        message = f"{outcome.message or 'refused'} (the balance endpoint does not refuse the API key)"
+        message = f"{outcome.message or 'refused'} (the balance endpoint accepts the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
         return replace(outcome, kind=kind, message=message)
 
@@ -221,7 +221,7 @@ class Submitter:
         if times < MOST_PAGES:
             return outcome
         return replace(
-            outcome, kind=Submitted.BLOCKED, message=f"{outcome.message}, {times} times; others are accepted"
+            outcome, kind=Submitted.BLOCKED, message=f"{outcome.message}, {times} times; others were accepted"
         )
 
     async def _wait_to_send(self, wait: float) -> None:
@@ -237,12 +237,10 @@ class Submitter:
         """Plan a claimed task again: the lease may expire, and others take over the task, before it is answered."""
         context = self._context
         now = context.clock.unix()
-        why = "not sent: this worker was not heard of for too long"
+        why = "not sent: this worker sent no heartbeat for too long"
         if not self._warned_of_slowness:
             self._warned_of_slowness = True
-            context.control.warn(
-                f"{context.manifest.name} answers too slowly; nothing is sent unless it answers in time"
-            )
+            context.control.warn(f"{context.manifest.name} answers too slowly; submissions wait for it")
         await context.writer.do(
             context.manifest.tasks.not_executed, claim.task, why=why, not_before=now + BEAT, now=now
         )
@@ -254,7 +252,7 @@ class Submitter:
         move = after_submission(task.state, outcome)
         now = context.clock.unix()
         if move is None:
-            why = f"sent again under the same key: {outcome.message or outcome.kind}"
+            why = f"resent with the same key: {outcome.message or outcome.kind}"
             if outcome.kind in {Submitted.INDETERMINATE, Submitted.REFUSED, Submitted.BLOCKED}:
                 await self._hold(task, why, outcome)
             else:
@@ -270,7 +268,7 @@ class Submitter:
                 await self._planned_again(task, outcome, move.why, now + wait)
             case TaskState.FAILED:
                 if await self._has_other_uploads(claim, outcome):
-                    why = f"{move.why}; its reference images are uploaded again"
+                    why = f"{move.why}; uploading its reference images again"
                     await self._planned_again(task, outcome, why, now)
                 else:
                     await self._refused(task, move, now, outcome)
@@ -285,7 +283,7 @@ class Submitter:
                     kept=outcome.kept,
                 )
                 context.record.stats.uncertain += 1
-                context.control.emit(event(EventKind.UNCERTAIN, task, f"perhaps made and paid for: {move.why}"))
+                context.control.emit(event(EventKind.UNCERTAIN, task, f"may have been charged: {move.why}"))
             case TaskState.SUBMITTING | TaskState.SUCCEEDED | TaskState.LOST:
                 raise AssertionError(f"a submission does not lead to {move.to}")
             case _:
@@ -304,14 +302,14 @@ class Submitter:
                 storing = asyncio.ensure_future(storing)
                 if not (await asyncio.wait({storing}, timeout=SLOW))[0]:
                     # The server may recover, but a kill meanwhile must not lose paid task ids.
-                    self._rescue_ids(claim, outcome, now, "the manifest's server does not answer")
+                    self._rescue_ids(claim, outcome, now, "the manifest's server did not answer")
                     rescued = True
             accepted = await storing
         except BaseException as error:
             # Whatever the error is, a cancellation included: paid task ids must not be lost.
             if not rescued:
                 leaving = isinstance(error, asyncio.CancelledError)
-                why = "the run leaves at once" if leaving else f"the manifest cannot be written ({error})"
+                why = "the run was stopped at once" if leaving else f"the manifest cannot be written ({error})"
                 self._rescue_ids(claim, outcome, now, why)
             raise
         if accepted.state is TaskState.UNCERTAIN:
@@ -319,7 +317,9 @@ class Submitter:
             context.control.emit(event(EventKind.UNCERTAIN, accepted, accepted.reason))
             self._same_ids += 1
             if self._same_ids == MOST_SAME_IDS:
-                context.control.stop_submitting(StopReason.UNCLEAR, "the service names one task id for several tasks")
+                context.control.stop_submitting(
+                    StopReason.UNCLEAR, "the service returned the same task id for several tasks"
+                )
             return None
         if task.state is TaskState.UNCERTAIN:
             context.record.stats.uncertain = max(0, context.record.stats.uncertain - 1)
@@ -363,9 +363,9 @@ class Submitter:
         try:
             context.start.rescue.add(Rescued(claim.key, outcome.task_ids, now))
         except StorageError as failure:
-            text = f"could not be written anywhere; note it down: task id {ids}, key {claim.key} ({why}; {failure})"
+            text = f"cannot be stored; write this down: task id {ids}, key {claim.key} ({why}; {failure})"
         else:
-            text = f"task id {ids} went to {context.start.rescue.path}, since {why}"
+            text = f"saved task id {ids} in {context.start.rescue.path}, because {why}"
         context.control.emit(event(EventKind.RESCUED, claim.task, text))
 
     def _notice(self, outcome: Submission, *, first: bool) -> None:
@@ -395,7 +395,7 @@ class Submitter:
                     2 * self._most_unanswered, context.job.run.max_in_flight, context.service.connections
                 )
             case Submitted.UNAUTHORIZED:
-                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({message})")
+                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service rejected the API key ({message})")
             case Submitted.UNPAID:
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({message})")
             case Submitted.RATE_LIMITED:
@@ -407,12 +407,12 @@ class Submitter:
             case Submitted.UNAVAILABLE:
                 context.coordinator.refused(self._pause(outcome))
             case Submitted.UNKNOWN if context.health.unclear >= MOST_UNCLEAR:
-                text = f"{context.health.unclear} tasks in a row got no clear answer (the last: {message})"
+                text = f"{context.health.unclear} submissions in a row got no clear answer (the last: {message})"
                 context.control.stop_submitting(StopReason.UNCLEAR, text)
             case Submitted.NO_MODEL:
                 context.coordinator.refused(self._pause(outcome))
                 if self._not_offered >= MOST_NOT_OFFERED:
-                    text = f"the service does not offer this model now ({message}); nothing was sent to it"
+                    text = f"the service does not offer this model now ({message})"
                     context.control.stop_submitting(StopReason.OUTAGE, text)
             case Submitted.REFUSED | Submitted.BLOCKED if first:
                 self._notice_refusal(outcome, message)
@@ -436,7 +436,7 @@ class Submitter:
         context = self._context
         match error:
             case CredentialsRefused() if await context.health.key.is_refused(error.status):
-                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service refuses the API key ({error})")
+                context.control.stop_submitting(StopReason.CREDENTIALS, f"the service rejected the API key ({error})")
             case BalanceTooLow():
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")
             case RequestRefused():

@@ -52,7 +52,7 @@ class TaskSlots:
         text = str(error) or type(error).__name__
         if self._failure is None:
             self._failure = error
-            self._context.control.warn(f"an error ends the run: {text}")
+            self._context.control.warn(f"the run stops after an error: {text}")
         self._context.control.end(StopReason.STORAGE if isinstance(error, StorageError) else StopReason.FAULT, text)
 
     async def take(self) -> None:

@@ -27,8 +27,8 @@ PARALLEL = min(8, 2 * (os.cpu_count() or 1))
 SHOWN = 20
 """Most unreadable files listed with their reason; the count includes all."""
 
-NO_LINK = "the file is gone, and the service gives no link any more"
-MOVE_AWAY = "move it away and verify again"
+NO_LINK = "the file was deleted, and the service no longer provides a link"
+MOVE_AWAY = "move it away, then verify again"
 
 
 Start = Callable[[TaskRecord, Coroutine[object, object, None]], Awaitable[None]]
@@ -132,7 +132,7 @@ class _Verifier:
             return
         anothers = await context.writer.do(context.manifest.tasks.is_of_other_account, task)
         if wanted and anothers:
-            self._left_open(task, wanted, "it was sent with the API key of another account, which alone can ask for it")
+            self._left_open(task, wanted, "it belongs to another account; use the API key it was submitted with")
         elif wanted:
             await self._ask(task, wanted)
         await self._downloads.fetch_all(task)
@@ -142,7 +142,7 @@ class _Verifier:
         context = self._context
         poll = await self._collector.clear_answer(task)
         if poll is None:
-            self._left_open(task, wanted, "the service gave no clear answer about its links")
+            self._left_open(task, wanted, "the service gave no clear answer about its download links")
             return
         known = await context.writer.do(context.manifest.images.delivered, task.id)
         # Links are matched by position only: a list of another length cannot be matched.

@@ -55,8 +55,8 @@ class EarlierFingerprints:
             if meant is not None and meant != prompt:
                 number = _first_number(written)
                 shown = int(number) if isinstance(number, int) else float(number)
-                message = f"{number} is a number, and the prompt shows it as {shown}"
-                hint = f'quote it to have it as it is written: "{number}"; or write {shown}'
+                message = f"{number} is a number, which the prompt shows as {shown}"
+                hint = f'to show it as written, quote it: "{number}"; otherwise write {shown}'
                 raise FieldError((section, name), message, hint)
             if section != "vars":
                 self._checked.add((name, key))
@@ -94,11 +94,11 @@ class EarlierFingerprints:
                 body[PROMPT] = self._prompt.strip()
             if words(body[PROMPT]) != words(prompt):
                 name = next((name for name in values if values[name] is not cell.get(name)), PROMPT)
-                message = f"without the white space around a value of `{name}` the words of the prompt are others"
-                at = ("matrix", name) if values else ("request", PROMPT)
-                raise FieldError(
-                    at, message, "take the space out of the value and put it into the template", cause=message
+                message = (
+                    f"a value of `{name}` has white space around it, which would join or split words in the prompt"
                 )
+                at = ("matrix", name) if values else ("request", PROMPT)
+                raise FieldError(at, message, "move the space from the value to the template", cause=message)
             text, print_ = self._variants.texts(self._variants.shape(body), body[PROMPT], sample)
             earlier_texts[print_] = text
         text, print_ = self._variants.texts(variant, prompt, sample)

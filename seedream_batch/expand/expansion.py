@@ -169,12 +169,12 @@ class Expansion:
         if not prints and not names:
             return
         same_request = Duplicates(
-            "makes the same request in two cells:",
-            "the picture would be bought once only; use the axis in the prompt, drop one of the cells,"
+            "is the same request in two cells:",
+            "only one image would be generated; use the axis in the prompt, remove one of the cells,"
             " or use repeat for several samples of one prompt",
         )
         same_path = Duplicates(
-            "gives one path to two images:", "use every axis in output.path, and sample where repeat is above 1"
+            "is the same path for two images:", "use every axis in output.path, and sample if repeat is above 1"
         )
         rows = _Rows(self._job)
         for cell, sample, spec in self._specs(ProblemCollector(self._job)):

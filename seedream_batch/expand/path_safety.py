@@ -74,13 +74,13 @@ def _checked(rendered: str) -> str:
 def _safe_name(part: str) -> str:
     """Return one name of a path, made safe. Raises `BadPath` with a message about the whole path."""
     if part == "..":
-        raise BadPath("has '..' in it; a path may not leave output.dir")
+        raise BadPath("contains '..'; a path must not leave output.dir")
     # Windows drops trailing dots and spaces, so two names could become the same.
     name = _REFUSED.sub("-", part).lstrip(_SPACES).rstrip(_SPACES + ".")
     if not name:
-        raise BadPath("has an empty name in it")
+        raise BadPath("contains an empty name")
     if name.startswith("."):
-        raise BadPath("has a name that starts with a dot; those are hidden and kept for the runner")
+        raise BadPath("contains a name that starts with a dot, which is reserved for seedream-batch")
     if _RESERVED.match(name):
         name = f"_{name}"
     try:
@@ -88,7 +88,7 @@ def _safe_name(part: str) -> str:
     except UnicodeEncodeError:
         raise BadPath("is not valid Unicode") from None
     if size > _MAX_COMPONENT:
-        raise BadPath(f"has a name longer than {_MAX_COMPONENT} bytes")
+        raise BadPath(f"contains a name longer than {_MAX_COMPONENT} bytes")
     return name
 
 

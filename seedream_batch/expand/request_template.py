@@ -169,8 +169,8 @@ def _check_markup_of_values(template: Template, context: Context, rendered: str,
         except TemplateError:
             brought = True
         if brought:
-            message = f"the value of `{name}` has a template in it, and values are not rendered: {_excerpt(rendered)}"
-            hint = "braces that the image shall show are written in the prompt: {% raw %}{{ ... }}{% endraw %}"
+            message = f"the value of `{name}` contains a template, but values are not rendered: {_excerpt(rendered)}"
+            hint = "to show braces in the image, write {% raw %}{{ ... }}{% endraw %} in the prompt"
             raise FieldError(path, message, hint)
 
 

@@ -120,10 +120,10 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
 def _nothing_to_export(scan: Survey, left_out: Sequence[str] | None) -> UsageError:
     """Return the error of an export without images; `left_out` is None if nothing was picked."""
     if left_out is None:
-        why = f"of {scan.not_stored:,} images none is stored; `seedream-batch run` makes them"
+        why = f"none of {scan.not_stored:,} images is stored; generate them with `seedream-batch run`"
     else:
-        why = "the choice takes no image that is stored" + "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
-    return UsageError(f"there is nothing to export: {why}")
+        why = "the choice contains no stored image" + "".join(f"\n  {reason}" for reason in left_out[:SHOWN])
+    return UsageError(f"nothing to export: {why}")
 
 
 def _plan(job: Job, target: WholeFolder, sources: Sources, scan: Survey, options: ExportOptions) -> Plan:
@@ -131,8 +131,8 @@ def _plan(job: Job, target: WholeFolder, sources: Sources, scan: Survey, options
     columns = scan.learner.columns(flat=options.format in _FLAT)
     if options.format is Format.IMAGEFOLDER and columns.dated:
         arrow(
-            "a text of the job looks like a date, and `datasets` would read it as one from metadata.jsonl;"
-            " metadata.parquet needs pyarrow"
+            "text in the job looks like a date, so metadata.parquet is needed: `datasets` would read a date from"
+            " metadata.jsonl. metadata.parquet needs pyarrow"
         )
     return Plan(
         job=job.name,
@@ -161,7 +161,7 @@ def _check(options: ExportOptions) -> None:
                     " another one among the training images"
                 )
             if kind in seen:
-                raise UsageError(f"--split {name}: `datasets` takes it and `{seen[kind]}` for the same split, {kind}")
+                raise UsageError(f"--split {name}: `datasets` reads it and `{seen[kind]}` as the same split, {kind}")
             seen[kind] = name
 
 
@@ -228,7 +228,7 @@ def survey(pictures: Pictures, folder: Destination, splits: Splits | None, *, le
     if count > len(faults):
         faults.append(f"and {count - len(faults):,} more")
     if faults:
-        raise StorageError("\n  ".join(["nothing was exported; these files are not what was stored:", *faults]))
+        raise StorageError("\n  ".join(["nothing was exported, because these files are missing or changed:", *faults]))
     return scan
 
 

@@ -59,7 +59,7 @@ def parsed(text: str, group_by: tuple[str, ...] = ()) -> Splits:
         fractions.append(_fraction(text, value))
     total = sum(fractions, start=Fraction())
     if abs(total - 1) > TOLERANCE:
-        raise UsageError(f"--split {text}: the fractions have to be 1 together, and are {float(total):g}")
+        raise UsageError(f"--split {text}: the fractions must add up to 1, not {float(total):g}")
     ends = tuple(end / total for end in itertools.accumulate(fractions))
     return Splits(tuple(names), ends, group_by)
 
@@ -83,4 +83,4 @@ def _fraction(text: str, value: str) -> Fraction:
         fraction = Fraction(value)
         if 0 < fraction <= 1:
             return fraction
-    raise UsageError(f"--split {text}: `{value}` is no fraction above 0 and at most 1")
+    raise UsageError(f"--split {text}: `{value}` is not a fraction above 0 and at most 1")

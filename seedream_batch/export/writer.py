@@ -36,9 +36,7 @@ class Sources:
         """Return the bytes of the file. Raises `StorageError` if they are not what was stored."""
         data = self.folder.read(picture.file.path, picture.file.bytes + 1)
         if hashlib.sha256(data).hexdigest() != picture.file.sha256:
-            raise StorageError(
-                f"{self.folder.named(picture.file.path)} was changed while it was exported; export again"
-            )
+            raise StorageError(f"{self.folder.named(picture.file.path)} was changed during the export; export again")
         return data
 
 

@@ -30,18 +30,20 @@ def replaceable(path: Path, ours: Ours) -> Path:
     try:
         final = path.resolve()
     except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"{str(path)!r} is no usable path: {error}") from None
+        raise UsageError(f"{str(path)!r} is not a valid path: {error}") from None
     with translate_os_errors(path):
         named = f"{os.path.abspath(path)}/"  # noqa: PTH100 - links are not followed: /dev/stdout is one
         system = any(text.startswith(_SYSTEM) and not text.startswith(_MEMORY) for text in (named, f"{final}/"))
         if system or (final.exists() and not final.is_file()):
-            raise UsageError(f"{path} is no ordinary file; give the name of a file")
+            raise UsageError(f"{path} is not a regular file; name a file")
         if path.is_symlink() and not final.exists():
-            raise UsageError(f"{path} is a link to {final}, which is not there; give the name of a file")
+            raise UsageError(f"{path} is a link to {final}, which does not exist; name a file")
         if not final.parent.is_dir():
-            raise UsageError(f"{path}: there is no folder {final.parent}; make it first")
+            raise UsageError(f"{path}: the folder {final.parent} does not exist; create it first")
         if not _may_replace(final, ours):
-            raise UsageError(f"{path} was not written by an earlier run, so it is left alone; give another file")
+            raise UsageError(
+                f"{path} exists and was not written by an earlier run, so it is not overwritten; name another file"
+            )
         temp_path = _temp_path(final)
         temp_path.write_bytes(b"")
         temp_path.unlink()
@@ -53,7 +55,7 @@ def replace_file(final: Path, data: bytes, ours: Ours) -> None:
     temp_path = _temp_path(final)
     with translate_os_errors(final):
         if not _may_replace(final, ours):
-            raise StorageError(f"{final} appeared meanwhile and is not ours, so it is left alone")
+            raise StorageError(f"{final} was created by another program meanwhile, so it is not overwritten")
         try:
             with temp_path.open("xb") as stream:
                 stream.write(data)

@@ -38,7 +38,7 @@ class WholeFolder:
         try:
             self.final = final.parent.resolve() / final.name
         except (OSError, RuntimeError, ValueError) as error:
-            raise UsageError(f"{final} is no usable path: {error}") from None
+            raise UsageError(f"{final} is not a valid path: {error}") from None
         # Hashed, since the name itself may have the maximum length.
         self._stem = f".seedream-export-{hashlib.sha256(os.fsencode(final.name)).hexdigest()[:16]}"
         self._marker = marker
@@ -104,7 +104,7 @@ class WholeFolder:
                 return False
             status = path.lstat()
         if status.st_size != size or not stat.S_ISREG(status.st_mode):
-            raise StorageError(f"{source} was changed while it was exported; export again")
+            raise StorageError(f"{source} was changed during the export; export again")
         return True
 
     def put_bytes(self, data: bytes, name: str) -> None:
@@ -146,9 +146,9 @@ class WholeFolder:
         if not os.path.lexists(final):
             return
         if final.is_symlink() or not (final / self._marker).is_file():
-            raise UsageError(f"{final} exists and was not made by an export, so it is left alone; give another folder")
+            raise UsageError(f"{final} exists and is not an export, so it is not replaced; choose another folder")
         if not self._replace:
-            raise UsageError(f"{final} is an earlier export; --replace replaces it, with everything that is in it")
+            raise UsageError(f"{final} is an earlier export; to replace it and everything in it, add --replace")
 
     def _hidden(self, what: str) -> Path:
         return self.final.parent / f"{self._stem}.{secrets.token_hex(8)}.{what}"

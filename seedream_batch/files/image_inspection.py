@@ -100,13 +100,13 @@ def inspect(
             if data.startswith((_PNG_START, _JPEG_START)):
                 raise BadPicture("is damaged: its header cannot be read") from None
             named = f"{', '.join(formats[:-1])} or {formats[-1]}"
-            raise NoPicture(f"is no {named} picture ({_looks_like(data)})") from None
+            raise NoPicture(f"is not a {named} image ({_looks_like(data)})") from None
         except BadPicture:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a decoder makes of such bytes, they are no picture
             # Other errors come from the decoder's own code and mean nothing to users.
             known = isinstance(error, OSError | SyntaxError | ValueError | Image.DecompressionBombError)
-            raise BadPicture(f"is damaged: {error if known else 'its parts do not fit together'}") from None
+            raise BadPicture(f"is damaged: {error if known else 'its structure is invalid'}") from None
     return picture
 
 
@@ -227,7 +227,7 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 def _bounded(picture: Picture, data: bytes, most: int) -> None:
     pixels = picture.width * picture.height
     if pixels > most:
-        raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are taken")
+        raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are allowed")
     if picture.format == "JPEG" and data.count(_JPEG_SCAN) > MAX_SCANS:
         raise BadPicture(f"has more than {MAX_SCANS} scans")
 
@@ -273,11 +273,11 @@ _STARTS = tuple(
         (rb"\0\0[\1\2]\0", "an icon (ICO)"),
         (rb"qoif", "QOI"),
         (rb"\x76\x2f\x31\x01", "OpenEXR"),
-        (rb"P[1-7]\s", "a Netpbm picture"),
+        (rb"P[1-7]\s", "a Netpbm image"),
         (rb"PK\x03\x04", "a zip file"),
         (rb"\x1f\x8b", "a gzip file"),
-        (rb"version https?://\S+/spec/v\d", 'a Git LFS pointer: get the picture itself with "git lfs pull"'),
-        (rb"/annex/objects/", 'a git-annex pointer: get the picture itself with "git annex get"'),
+        (rb"version https?://\S+/spec/v\d", 'a Git LFS pointer: run "git lfs pull" to get the image'),
+        (rb"/annex/objects/", 'a git-annex pointer: run "git annex get" to get the image'),
     )
 )
 """Formats by the first bytes of a file."""

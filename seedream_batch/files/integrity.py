@@ -9,8 +9,8 @@ from seedream_batch.files.destination import Destination
 from seedream_batch.files.image_inspection import BadPicture, inspect
 from seedream_batch.model.task import ImageRecord
 
-GONE = "the file is gone"
-OTHER_BYTES = "other bytes than were stored"
+GONE = "the file was deleted or moved"
+OTHER_BYTES = "the file was changed on disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,10 @@ def check_size(folder: Destination, recorded: ExpectedFile) -> CheckResult:
     if standing is None:
         return CheckResult(there=False, wrong=GONE)
     if not standing.ordinary:
-        return CheckResult(there=True, wrong="what stands there is no file")
+        return CheckResult(there=True, wrong="not a regular file")
     if standing.bytes != recorded.bytes:
         # Not read: a file that somebody put there may have any size.
-        return CheckResult(there=True, wrong=f"{standing.bytes:,} bytes instead of {recorded.bytes:,}")
+        return CheckResult(there=True, wrong=f"{OTHER_BYTES} ({standing.bytes:,} bytes instead of {recorded.bytes:,})")
     return CheckResult(there=True)
 
 
@@ -76,7 +76,7 @@ def check(folder: Destination, recorded: ExpectedFile, *, deep: bool) -> CheckRe
     try:
         picture = inspect(data, decode=deep)
     except BadPicture as error:
-        return CheckResult(there=True, wrong=f"the picture {error}")
+        return CheckResult(there=True, wrong=f"the image {error}")
     if (picture.width, picture.height) != (recorded.width, recorded.height):
         wrong = f"{picture.width} x {picture.height} pixels instead of {recorded.width} x {recorded.height}"
         return CheckResult(there=True, wrong=wrong)

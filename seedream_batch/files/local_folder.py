@@ -41,7 +41,7 @@ _PART_NAME = re.compile(re.escape(PART) + r"[0-9a-f]{16}\.part")
 def unseen(text: str) -> str:
     """Return why a path contains invisible characters, with what to do; empty if it does not."""
     if any(unicodedata.category(char) in _UNSEEN or char in _TURNS for char in text):
-        return f"{text!a} has characters that cannot be seen: write the name without them"
+        return f"{text!a} has invisible characters: remove them"
     return ""
 
 
@@ -50,10 +50,10 @@ def unusable(folder: Path, text: str) -> str:
     for name in Path(text).parts:
         size = len(name.encode(errors="surrogateescape"))
         if size > _LONGEST_NAME:
-            return f"has a name of {size:,} bytes ({name[:20]}...): file systems take {_LONGEST_NAME}"
+            return f"has a name of {size:,} bytes ({name[:20]}...): file systems allow {_LONGEST_NAME}"
     size = len(os.path.abspath(folder / text).encode(errors="surrogateescape"))  # noqa: PTH100 - links are not followed
     if size > _LONGEST_PATH:
-        return f"is a path of {size:,} bytes: systems take less than 4,096, and the images need some of them"
+        return f"is a path of {size:,} bytes: systems allow less than 4,096, including the image names"
     at = folder
     for name in Path(text).parts:
         at /= name
@@ -61,10 +61,10 @@ def unusable(folder: Path, text: str) -> str:
         if os.path.islink(at) and not os.path.exists(at):  # noqa: PTH110, PTH114
             # It may lead to a disk that is not mounted now; with a new folder, everything would be bought again.
             return (
-                f"{at} is a link to {at.readlink()}, which leads nowhere: mount or make that first, or change the link"
+                f"{at} is a link to {at.readlink()}, which does not exist: mount or create it first, or change the link"
             )
     if resolved(at).as_posix().startswith(("/proc/", "/sys/")):
-        return f"{text} is in a folder of the system, which keeps no files: give another folder"
+        return f"{text} is in a system folder that cannot store files: choose another folder"
     return ""
 
 
@@ -119,8 +119,8 @@ class OutputFolder(Destination):
         with translate_os_errors(self.root):
             blocker = next((path for path in (self.root, *self.root.parents) if os.path.lexists(path)), self.root)
             if os.path.lexists(blocker) and not blocker.is_dir():
-                message = f"{blocker} is no folder, and the images are to go to {self.root}"
-                raise StorageError(f"{message}; move it away, or give the job another output.dir")
+                message = f"{blocker} is not a folder, so the images cannot be stored in {self.root}"
+                raise StorageError(f"{message}; move it away or set another output.dir in the job")
             # The folder's own name has to be durable too, or a power failure loses the manifest.
             self._create(self.root)
             # Always the same name: a file that a kill leaves here is removed by the next run.
@@ -179,7 +179,7 @@ class OutputFolder(Destination):
             try:
                 _give_name(temp_path, final)
             except FileExistsError:
-                message = f"{final} exists already and was not made by this job; move it away, then run again"
+                message = f"{final} already exists and is not from this job; move it away, then run again"
                 raise Occupied(message) from None
         return final.parent
 
@@ -191,9 +191,9 @@ class OutputFolder(Destination):
         source, final = self.locate(old), self.locate(new)
         with translate_os_errors(final):
             if os.path.lexists(final) and not _is_same_entry(source, final):
-                raise Occupied(f"{final} exists already; move it away, then run again")
+                raise Occupied(f"{final} already exists; move it away, then run again")
             if self.sha256(old) != sha256:
-                raise Changed(f"{source} is gone, or is not the stored picture any more")
+                raise Changed(f"{source} was deleted, moved or changed")
             self._create(final.parent)
             source.rename(final)
             sync_folder(final.parent)
@@ -309,13 +309,13 @@ class OutputFolder(Destination):
             return parent / name
         final = self.root / path
         if not path or ".." in path.split("/"):
-            raise StorageError(f"{path!r} is no path of an image in {self.root}")
+            raise StorageError(f"{path!r} is not a path of an image in {self.root}")
         try:
             inside = final.parent.resolve().is_relative_to(self.root.resolve())
         except (OSError, RuntimeError, ValueError) as error:
-            raise StorageError(f"{path!r} is no path of an image in {self.root}: {error}") from error
+            raise StorageError(f"{path!r} is not a path of an image in {self.root}: {error}") from error
         if not inside:
-            raise StorageError(f"{final} would lie outside {self.root}: a link in that folder leads out of it")
+            raise StorageError(f"{final} would be outside {self.root}: a link in that folder points outside")
         # Unlike `Path.is_dir`, `isdir` returns False for what is not a valid name.
         if final.parent == self.root / folder and os.path.isdir(final.parent):  # noqa: PTH112
             # Resolved once per run: it checks every parent folder, and many images share them.

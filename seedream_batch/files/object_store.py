@@ -96,8 +96,8 @@ class ObjectStore(Destination):
                 obstore.delete(self._bucket, name)
         if not keeps:
             raise UsageError(
-                f"{self.store.url}: this store knows no conditional uploads (If-None-Match), so a picture could"
-                " overwrite what is there; use a store or a version that does"
+                f"{self.store.url}: this store does not support conditional uploads (If-None-Match), so images could"
+                " overwrite existing objects; use another store or a newer version"
             )
 
     def free_bytes(self) -> int:
@@ -150,7 +150,7 @@ class ObjectStore(Destination):
                 wrong = self._difference(path, data)
             except AlreadyExistsError:
                 if not self._is_ours(path, data, about):
-                    message = f"{self.named(path)} exists already and was not made by this job; move it away"
+                    message = f"{self.named(path)} already exists and is not from this job; move it away"
                     raise Occupied(f"{message}, then run again") from None
                 # An earlier try arrived, but its response was lost.
                 with self._translate_errors(path):
@@ -175,12 +175,12 @@ class ObjectStore(Destination):
         """
         meta = obstore.head(self._bucket, path)
         if meta["size"] != len(data):
-            return f"{self.named(path)}: {meta['size']:,} bytes arrived of {len(data):,}"
+            return f"{self.named(path)}: {meta['size']:,} of {len(data):,} bytes were stored"
         tag = (meta["e_tag"] or "").strip('"')
         if tag == hashlib.md5(data, usedforsecurity=False).hexdigest():
             return ""
         if bytes(obstore.get(self._bucket, path).bytes()) != data:
-            return f"{self.named(path)}: other bytes arrived than were sent"
+            return f"{self.named(path)}: the stored bytes differ from those sent"
         return ""
 
     def _is_ours(self, path: str, data: bytes, about: Mapping[str, str]) -> bool:
@@ -212,12 +212,12 @@ class ObjectStore(Destination):
         """
         data = self.read(old, sys.maxsize)
         if hashlib.sha256(data).hexdigest() != sha256:
-            raise Changed(f"{self.named(old)} is not the stored picture any more")
+            raise Changed(f"{self.named(old)} was changed since it was stored")
         try:
             self._upload(new, data)
         except Occupied as error:
             if self.sha256(new) != sha256:
-                raise Occupied(f"{self.named(new)} exists already; move it away, then run again") from error
+                raise Occupied(f"{self.named(new)} already exists; move it away, then run again") from error
         self.unlink(old)
 
     def end_move(self, old: str, new: str) -> None:
@@ -297,17 +297,17 @@ class ObjectStore(Destination):
         text = str(error)
         code = re.search(r"<Code>([^<]{1,100})</Code>", text)
         if "NoSuchBucket" in text or "ContainerNotFound" in text:
-            return f"{self.store.url}: there is no bucket {self.store.bucket}; create it, or correct output.dir"
+            return f"{self.store.url}: the bucket {self.store.bucket} does not exist; create it or correct output.dir"
         if isinstance(error, PermissionDeniedError | UnauthenticatedError):
             why = f" ({code[1]})" if code else ""
-            return f"{where}: the store refuses the credentials, or what they may do{why}; see AWS_PROFILE and AWS_*"
+            return f"{where}: the store denied access{why}; check AWS_PROFILE and the AWS_* variables"
         if isinstance(error, FileNotFoundError):
-            return f"{where} is gone"
+            return f"{where} does not exist"
         if any(sign in text for sign in _NO_CREDENTIALS):
-            return f"{where}: no credentials were found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
+            return f"{where}: no credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         first = text.partition("\n")[0]
         short = code[1] if code else first.rpartition(" - ")[2][:300]
-        return f"{where}: the store cannot be used now: {short}"
+        return f"{where}: cannot use the store: {short}"
 
 
 _NO_CREDENTIALS = ("169.254.169.254", "169.254.170.2")

@@ -57,7 +57,7 @@ def bucket(store: Store, environ: Mapping[str, str]) -> Bucket:
     except (BaseError, ValueError, OSError) as error:
         # The message may quote a setting, which may be a secret.
         kind = type(error).__name__
-        raise UsageError(f"{store.url}: the settings of the environment make no usable address ({kind})") from None
+        raise UsageError(f"{store.url}: the settings in the environment give no valid address ({kind})") from None
 
 
 def link_of(store: Store, environ: Mapping[str, str]) -> str:
@@ -97,7 +97,7 @@ class _Profile:
         by_environment = environ.get("AWS_ACCESS_KEY_ID") or environ.get("AWS_WEB_IDENTITY_TOKEN_FILE")
         if keys is None and more is None:
             if named and not by_environment:
-                raise UsageError(f"AWS_PROFILE names {name!r}, and the files of AWS have no such profile")
+                raise UsageError(f"AWS_PROFILE is {name!r}, but the AWS configuration files have no such profile")
             return
         values = {**(more or {}), **(keys or {})}
         if values.get("region") and not (environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")):
@@ -123,7 +123,7 @@ def _section(file: Path, name: str) -> dict[str, str] | None:
         parser.read(file, encoding="utf-8")
     except (OSError, configparser.Error, UnicodeDecodeError):
         # The parser's message would quote the line.
-        raise UsageError(f"{file} cannot be read as a file of AWS settings") from None
+        raise UsageError(f"cannot read {file} as an AWS configuration file") from None
     return dict(parser[name]) if parser.has_section(name) else None
 
 
@@ -134,7 +134,7 @@ def _boto_provider(profile: str) -> Any:
         from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415
     except ImportError:
         raise UsageError(
-            f"the AWS profile {profile!r} has no keys of its own but a way to get them, which needs boto3; install it"
+            f"the AWS profile {profile!r} contains no keys, only a way to get them, which needs boto3; install it"
             " with: pip install boto3"
         ) from None
     return Boto3CredentialProvider(boto3.Session(profile_name=profile))

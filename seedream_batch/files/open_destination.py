@@ -22,7 +22,7 @@ def destination(job: Job, environ: Mapping[str, str] = os.environ) -> Destinatio
         from seedream_batch.files.object_store import ObjectStore  # noqa: PLC0415 - an extra, and slow to import
     except ImportError as error:
         raise UsageError(
-            "pictures on an object store need obstore; install it with: pip install 'seedream-batch[s3]'"
+            "images in an object store need obstore; install it with: pip install 'seedream-batch[s3]'"
             f" ({str(error).partition(chr(10))[0]})"
         ) from None
     return ObjectStore(job.store, job.output_dir, environ)

@@ -41,7 +41,7 @@ def shell_words(path: str) -> str:
     what = shell_part(path)
     if not what:
         return ""
-    return f"{path} has {what} in it, which is not filled in here: write the path itself, relative to the job file"
+    return f"{path} contains {what}, which is not expanded: write the path itself, relative to the job file"
 
 
 def _address_fault(text: str) -> str:
@@ -54,7 +54,7 @@ def _address_fault(text: str) -> str:
         return ""
     scheme = (match[1] or match[2]).lower()
     if scheme in {"http", "https"}:
-        return f"{text[:80]} is no URL: {scheme}:// was expected"
+        return f"{text[:80]} is not a URL: expected {scheme}://"
     return f"{text[:80]}: {scheme}: addresses are not supported; {takes}"
 
 
@@ -69,9 +69,9 @@ def inside(folder: Path, relative: str) -> Path:
     try:
         path = (root / relative).resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise StorageError(f"{relative!r} is no usable path: {error}") from None
+        raise StorageError(f"{relative!r} is not a valid path: {error}") from None
     if not path.is_relative_to(root):
-        message = shell_words(relative) or f"{relative} lies outside the job file's folder {folder}"
+        message = shell_words(relative) or f"{relative} is outside the job file's folder {folder}"
         raise StorageError(message)
     return path if os.path.lexists(path) else _in_other_form(root, path)
 
@@ -112,14 +112,14 @@ def read_inside(folder: Path, relative: str, *, limit: int = 64 * 1024 * 1024) -
         if path.is_dir():
             raise StorageError(f"{relative} is a folder")
         if not path.is_file():
-            raise StorageError(f"{relative} is no ordinary file")
+            raise StorageError(f"{relative} is not a regular file")
         if size > limit:
-            raise StorageError(f"{relative} has {size:,} bytes; at most {limit:,} are read")
+            raise StorageError(f"{relative} has {size:,} bytes; at most {limit:,} are allowed")
         return path.read_bytes()
     except FileNotFoundError:
-        raise StorageError(shell_words(relative) or f"there is no file {relative} in {folder}") from None
+        raise StorageError(shell_words(relative) or f"file {relative} not found in {folder}") from None
     except OSError as error:
-        raise StorageError(f"{relative} cannot be read: {error.strerror or error}") from None
+        raise StorageError(f"cannot read {relative}: {error.strerror or error}") from None
 
 
 def load_reference(text: str, folder: Path) -> Reference:
@@ -134,7 +134,7 @@ def load_reference(text: str, folder: Path) -> Reference:
     try:
         picture = inspect(data, max_pixels=MAX_PIXELS, formats=REFERENCES)
     except BadPicture as error:
-        raise BadReferenceImage(f"{name} {error}; a reference image is a JPEG or PNG") from None
+        raise BadReferenceImage(f"{name} {error}; a reference image must be a JPEG or PNG") from None
     width, height = picture.width, picture.height
     if min(width, height) < MIN_SIDE:
         raise BadReferenceImage(f"{name} is {width} x {height}; both sides must have more than {MIN_SIDE - 1} pixels")
@@ -167,7 +167,7 @@ def reference_bytes(text: str, folder: Path) -> tuple[bytes, Path | None]:
     head, comma, payload = text.partition(",")
     if not comma or head.lower() not in {"data:image/jpeg;base64", "data:image/png;base64"}:
         raise BadReferenceImage(
-            f"{head[:40]!r} is no data URI of an image;"
+            f"{head[:40]!r} is not a data URI of an image;"
             " it must start with data:image/jpeg;base64, or data:image/png;base64,"
         )
     try:

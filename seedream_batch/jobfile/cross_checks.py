@@ -103,14 +103,14 @@ def _parent(path: str) -> str:
 
 def name_problems(written: Written) -> Iterator[Problem]:
     """Yield a problem for each axis or variable whose name is reserved or used twice."""
-    taken = "is a name that templates have anyway; choose another"
+    taken = "is a built-in name in templates; choose another"
     axes = written.section("matrix")
     for section, names in (("matrix", axes), ("vars", written.section("vars"))):
         for name in names:
             if name in RESERVED:
                 yield _problem_at(written.document, (section, name), f"`{name}` {taken}", key=True)
             elif section == "vars" and name in axes:
-                message = f"`{name}` is an axis already; a template could not tell them apart"
+                message = f"`{name}` is already an axis; choose another name"
                 yield _problem_at(written.document, (section, name), message, key=True)
     for index, cell in enumerate(written.entries("include")):
         for name in cell if isinstance(cell, dict) else ():
@@ -133,8 +133,8 @@ def exclude_problems(
             if name not in known:
                 if known and written.knows_names:
                     hint = did_you_mean(name, known)
-                    hint = f"did you mean `{hint}`?" if hint else f"the axes are {', '.join(known)}"
-                    yield _problem_at(document, path, f"there is no axis `{name}`", hint, key=True)
+                    hint = f"did you mean `{hint}`?" if hint else f"axes: {', '.join(known)}"
+                    yield _problem_at(document, path, f"no axis `{name}`", hint, key=True)
                 continue
             axis = axes.get(name)
             if axis is None or not written.is_whole(("matrix", name)):
@@ -162,9 +162,9 @@ def template_problems(expansion: Expansion, written: Written) -> Iterator[Proble
         for name in sorted(names - known):
             hint = did_you_mean(name, sorted(known))
             if name == "index":
-                hint = "`index` is only known in output.path"
+                hint = "`index` is only available in output.path"
             else:
-                hint = f"did you mean `{hint}`?" if hint else f"there is {', '.join(sorted(known))}"
+                hint = f"did you mean `{hint}`?" if hint else f"available: {', '.join(sorted(known))}"
             yield _problem_at(document, path, f"`{name}` is not defined", hint)
 
 
@@ -174,7 +174,7 @@ def _values(axis: Axis, wanted: Json) -> str:
     if near:
         return f"did you mean {near}?"
     more = ", ..." if len(names) > 12 else ""
-    return f"it has {', '.join(names[:12])}{more}"
+    return f"available: {', '.join(names[:12])}{more}"
 
 
 def _shown(value: Json) -> str:

@@ -87,7 +87,7 @@ class LoadedJob:
         try:
             place = server(url, f"{self.job.name}{also}")
         except ValueError as error:
-            raise UsageError(f"--manifest is no address of a manifest: {error}") from None
+            raise UsageError(f"--manifest is not a PostgreSQL URL: {error}") from None
         return LoadedJob(dataclasses.replace(self.job, manifest=place), self.expansion, self._reading)
 
     def check(self) -> int:
@@ -114,7 +114,7 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     value = without(value, limits)
     problems += name_problems(written)
     if "name" not in value and not encodable(file.stem):
-        message = "is required, since the name of the job file is not UTF-8"
+        message = "is required, because the name of the job file is not valid UTF-8"
         problems.append(Problem("name", message, document.position(), "write `name: NAME`, or rename the file"))
     value = _checked_addresses(value, document, file.parent, problems)
     axes = _axes(value, written, reading, problems)
@@ -158,7 +158,7 @@ def _too_many_tasks(job: Job, max_tasks: int, document: Document) -> Problem | N
         return None
     less = " before `exclude`" if job.exclude else ""
     message = f"expands to {tasks:,} tasks{less}; at most {max_tasks:,} are allowed"
-    return Problem("matrix", message, document.position(("matrix",)), "raise --max-tasks if that is meant")
+    return Problem("matrix", message, document.position(("matrix",)), "if you want that many, raise --max-tasks")
 
 
 def _read(file: Path) -> bytes:
@@ -167,17 +167,17 @@ def _read(file: Path) -> bytes:
             raise UsageError(f"{file} is a folder; name the job file in it")
         # A pipe without a writer and some devices would be read forever.
         if not stat.S_ISREG(file.stat().st_mode):
-            raise UsageError(f"{file} is no ordinary file; write the job into one")
+            raise UsageError(f"{file} is not a regular file")
         if file.stat().st_size > MAX_JOB_FILE:
             raise StorageError(f"{file} is larger than {MAX_JOB_FILE:,} bytes")
         return file.read_bytes()
     except FileNotFoundError:
-        raise UsageError(f"there is no job file {file}{_neighbours(file)}") from None
+        raise UsageError(f"job file {file} not found{_neighbours(file)}") from None
     except OSError as error:
         wrong = error.errno in {errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR}
-        raise (UsageError if wrong else StorageError)(f"{file} cannot be read: {error.strerror or error}") from None
+        raise (UsageError if wrong else StorageError)(f"cannot read {file}: {error.strerror or error}") from None
     except ValueError as error:
-        raise UsageError(f"{str(file)!r} is no usable path: {error}") from None
+        raise UsageError(f"{str(file)!r} is not a valid path: {error}") from None
 
 
 def _neighbours(file: Path) -> str:
@@ -187,7 +187,7 @@ def _neighbours(file: Path) -> str:
         names = sorted(name for name in files if name.endswith((".yaml", ".yml")) and not name.startswith("."))
     except OSError:
         return ""
-    return f"; in {file.parent}/ there is {', '.join(names[:8])}" if names else ""
+    return f"; job files in {file.parent}/: {', '.join(names[:8])}" if names else ""
 
 
 class Reading:

@@ -14,7 +14,7 @@ from seedream_batch.model.locations import Store
 
 SCHEMES = ("s3", "gs", "az")
 
-_FORM = "an address of an object store is written s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
+_FORM = "write s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX"
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(/+)(.*)", re.DOTALL)
 """Anything meant as a URL: a folder's name may have a colon, but not one followed by a slash."""
@@ -35,21 +35,21 @@ def store(text: str) -> Store:
     """Parse the URL of an object store. Raises `ValueError` that never quotes it, as it may contain a secret."""
     match = _URL.fullmatch(text.strip())
     if match is None or match[2] != "//":
-        raise ValueError(f"is no address of an object store: {_FORM}")
+        raise ValueError(f"is not an object store URL: {_FORM}")
     scheme = match[1].lower()
     if scheme not in SCHEMES:
-        raise ValueError(f"has the scheme {match[1]}://, which is none that pictures can be put to: {_FORM}")
+        raise ValueError(f"has the unsupported scheme {match[1]}://: {_FORM}")
     name, _, prefix = match[3].partition("/")
     if "@" in name or "?" in match[3] or "#" in match[3]:
-        raise ValueError("may have no user, key or parameter in it: credentials come from the environment")
+        raise ValueError("must not contain a user, key or parameter: credentials come from the environment")
     if not name:
         raise ValueError(f"names no bucket: {_FORM}")
     if not _BUCKET.fullmatch(name):
-        raise ValueError("has a name of a bucket that none can have: 3 or more letters, digits, dots and dashes")
+        raise ValueError("has an invalid bucket name: use 3 or more letters, digits, dots and dashes")
     prefix = prefix.strip("/")
     segments = prefix.split("/") if prefix else []
     if not all(_SEGMENT.fullmatch(segment) and segment not in {".", ".."} for segment in segments):
-        raise ValueError("has a prefix with an empty part, a dot as a part, or characters that make trouble in keys")
+        raise ValueError("has an invalid prefix: remove empty parts, parts that are only dots, and special characters")
     return Store(scheme, name, prefix)
 
 

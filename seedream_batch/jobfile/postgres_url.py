@@ -24,7 +24,7 @@ _PREFIX = "seedream_"
 _USER = r"[^@/?#:\s]*(?::[^@/?#\s]*)?"
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^@/?#:,\s\[\]]*)(?::[0-9]{1,5})?"
 _URL = re.compile(rf"postgres(?:ql)?://(?:{_USER}@)?{_HOST}(?:,{_HOST})*(?:/[^?#\s]*)?(?:\?[^#\s]*)?", re.ASCII)
-_FORM = "it is written postgresql://[USER@]HOST[:PORT]/DATABASE; other characters have to be percent-encoded"
+_FORM = "write postgresql://[USER@]HOST[:PORT]/DATABASE and percent-encode special characters"
 
 
 def server(url: str, job: str) -> Server:
@@ -37,7 +37,7 @@ def server(url: str, job: str) -> Server:
     address, _, query = url.partition("?")
     named = [unquote(parameter.partition("=")[2]) for parameter in query.split("&") if _names_schema(parameter)]
     if len(named) > 1 or any(not 0 < len(name.encode()) <= _LONGEST or "\0" in name for name in named):
-        raise ValueError(f"{SCHEMA} has to be given once, with 1 to {_LONGEST} bytes")
+        raise ValueError(f"give {SCHEMA} once, with 1 to {_LONGEST} bytes")
     # Keep the rest as it was written: libpq has its own rules for it.
     rest = "&".join(parameter for parameter in query.split("&") if parameter and not _names_schema(parameter))
     return Server(f"{address}?{rest}" if rest else address, named[0] if named else _schema(job))
@@ -57,11 +57,11 @@ def server_problems(value: Mapping[str, Json], document: Document) -> Iterator[P
     try:
         server(url, "any")
     except ValueError as error:
-        yield Problem("manifest", f"is no address of a manifest: {error}", position)
+        yield Problem("manifest", f"is not a PostgreSQL URL: {error}", position)
         return
     if any(secrets_of(url)):
-        hint = "put it into ~/.pgpass or PGPASSWORD; job files are for everybody to read"
-        yield Problem("manifest", "has a password in it", position, hint)
+        hint = "put it in ~/.pgpass or PGPASSWORD; job files are often shared"
+        yield Problem("manifest", "contains a password", position, hint)
 
 
 def _names_schema(parameter: str) -> bool:

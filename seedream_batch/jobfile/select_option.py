@@ -26,11 +26,11 @@ def chosen(texts: Sequence[str], job: Job, *, also: Sequence[Mapping[str, Json]]
     for option in parsed(texts):
         if option.axis not in axes:
             near = did_you_mean(option.axis, axes)
-            more = f"did you mean `{near}`?" if near else f"its axes are {', '.join(axes)}"
-            raise UsageError(f"--select {option.text}: the job has no axis `{option.axis}` ({more})")
+            more = f"did you mean `{near}`?" if near else f"axes: {', '.join(axes)}"
+            raise UsageError(f"--select {option.text}: no axis `{option.axis}` in the job ({more})")
         wanted.append(replace(option, values=_resolve_values(option, job, also)))
     if len(wanted) > 1 and not fits_a_cell(job, wanted) and not any(map(selection(wanted), also)):
-        raise UsageError(f"no cell of the job fits all of --select {' --select '.join(texts)}")
+        raise UsageError(f"no cell of the job matches all of --select {' --select '.join(texts)}")
     return selection(wanted)
 
 
@@ -49,7 +49,7 @@ def _resolve_values(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]
         more = f" ({in_quotes})" if len(option.values) > 1 else ""
         raise UsageError(f"--select {option.text}: no cell of the job has {value or 'an empty value'}{more}")
     if len(readings) > 1:
-        raise UsageError(f"--select {option.text}: the commas can be read in more than one way; {in_quotes}")
+        raise UsageError(f"--select {option.text}: the commas are ambiguous; {in_quotes}")
     for value in readings[0]:
         _check_cut_name(replace(option, values=(value,)), job)
     return readings[0]
@@ -63,7 +63,7 @@ def _check_cut_name(option: Wanted, job: Job) -> None:
         matching = dict.fromkeys(whole_name(cell[option.axis]) for cell in cells if option.fits(cell))
         if len(matching) > 1:
             shown = ", ".join(list(matching)[:5])
-            raise UsageError(f"--select {option.text}: {value} may be {shown}; write more of the one you mean")
+            raise UsageError(f"--select {option.text}: {value} could mean {shown}; be more specific")
 
 
 def grouping(text: str, job: Job) -> tuple[str, ...]:
@@ -74,8 +74,8 @@ def grouping(text: str, job: Job) -> tuple[str, ...]:
             return tuple(text.split("."))
         known[path] = None
     near = did_you_mean(text, known)
-    more = f"did you mean `{near}`?" if near else f"there is {', '.join(list(known)[:20])}"
-    raise UsageError(f"--group-by {text}: no cell of the job has that ({more})")
+    more = f"did you mean `{near}`?" if near else f"available: {', '.join(list(known)[:20])}"
+    raise UsageError(f"--group-by {text}: no cell of the job has it ({more})")
 
 
 def _values(job: Job) -> Iterator[Mapping[str, Json]]:

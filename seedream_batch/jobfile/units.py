@@ -20,7 +20,7 @@ def seconds(value: Json) -> float:
     text = str(value).replace(" ", "")
     parts = _PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{value!r} is no duration; write 90s, 30m or 1h30m")
+        raise ValueError(f"{value!r} is not a duration; write 90s, 30m or 1h30m")
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -44,7 +44,7 @@ _LIMITS: tuple[tuple[Path, Callable[[Json], float], float, float, str], ...] = (
     (("budget", "price_per_image_usd"), lambda value: value, 0, 1000, "at most 1,000"),
     (("budget", "price_per_image_usd", "2K"), lambda value: value, 0, 1000, "at most 1,000"),
     (("budget", "price_per_image_usd", "4K"), lambda value: value, 0, 1000, "at most 1,000"),
-    (("run", "rate"), per_second, 1 / _DAY, 10**6, "from one a day to 1,000,000 a second"),
+    (("run", "rate"), per_second, 1 / _DAY, 10**6, "from one per day to 1,000,000 per second"),
     (("run", "task_timeout"), seconds, 0, 365 * _DAY, "at most 365 days"),
 )
 

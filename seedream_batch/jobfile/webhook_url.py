@@ -37,13 +37,13 @@ def webhook_url(job: Job, environ: Mapping[str, str]) -> str:
     missing = [name for name in names if not environ.get(name)]
     if missing:
         are = "is not set" if len(missing) == 1 else "are not set"
-        raise UsageError(f"{where}: {', '.join(missing)} {are} in the environment; set it, or take `notify` out")
+        raise UsageError(f"{where}: {', '.join(missing)} {are} in the environment; set it or remove `notify`")
     filled = _VARIABLE.sub(lambda match: environ[match[1]].strip(), url)
     secrets = known_secrets(environ, secrets_of(job.manifest.url) if isinstance(job.manifest, Server) else ())
     if secrets.within(filled):
         leaking = [name for name in names if secrets.within(environ[name])]
-        what = f"{leaking[0]} holds" if leaking else "it would send"
-        raise UsageError(f"{where}: {what} the API key, or a password of this machine; that is for nobody else")
+        what = f"{leaking[0]} contains" if leaking else "it contains"
+        raise UsageError(f"{where}: {what} the API key or a password of this machine, which must not be sent")
     fault = _address_fault(filled)
     if fault:
         raise UsageError(f"{where}: {url}, filled in from the environment, {fault}")
@@ -54,12 +54,12 @@ def _fault_as_written(url: str) -> tuple[str, str]:
     names = _VARIABLE.findall(url)
     for name in names:
         if not name.startswith(ALLOWED):
-            hint = f"give the variable a name that says so, {ALLOWED}{name.removeprefix('_')} for example"
-            return f"may not use {name}: only variables whose names begin with {ALLOWED} may go to a webhook", hint
+            hint = f"rename the variable, for example to {ALLOWED}{name.removeprefix('_')}"
+            return f"must not use {name}: only variables that begin with {ALLOWED} may be sent to a webhook", hint
     if "${" in _VARIABLE.sub("", url):
-        return "has a `${` that is no variable", "write ${NOTIFY_NAME}: letters, digits and underscores"
+        return "has a `${` without a valid variable", "write ${NOTIFY_NAME}, with letters, digits and underscores"
     fault = "" if names else _address_fault(url)
-    return fault, "keep what is secret in the environment: ${NOTIFY_URL}" if fault else ""
+    return fault, "to keep secrets in the environment, write ${NOTIFY_URL}" if fault else ""
 
 
 def _address_fault(url: str) -> str:

@@ -16,7 +16,7 @@ from seedream_batch.model.task import TaskRecord, Totals
 
 _DAY = 86_400
 
-_MAY_COST_MORE = ", should it cost more than expected; collect or resolve what is in flight first"
+_MAY_COST_MORE = ", if it costs more than expected; finish or resolve the tasks in flight first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Allowance:
         """Return which limit these totals exceed; empty if none."""
         budget = self._budget
         if budget.max_images is not None and after.images + after.reserved_images > budget.max_images:
-            return f"budget.max_images {budget.max_images}"
+            return f"budget.max_images ({budget.max_images:,})"
         if budget.max_cost is not None and after.cost + after.reserved > budget.max_cost:
             return _cost_cap(budget)
         return ""
@@ -319,7 +319,7 @@ def read_totals(connection: Connection) -> Totals:
 
 
 def _cost_cap(budget: Budget) -> str:
-    return f"budget.max_cost_usd {(budget.max_cost or 0) / MICRO:g}"
+    return f"budget.max_cost_usd ({(budget.max_cost or 0) / MICRO:,g} USD)"
 
 
 def _advice(task: TaskRecord, price: int) -> str:
@@ -327,7 +327,7 @@ def _advice(task: TaskRecord, price: int) -> str:
     if price <= UNSURE * task.price:
         return ""
     charged = f"an image was charged at {price / MICRO:g} USD"
-    return f", since {charged}; if that is wrong, `resolve JOB --cost USD` corrects it"
+    return f", because {charged}; if that is wrong, correct it with `resolve JOB --cost USD`"
 
 
 def _first_day(now: float) -> int:

@@ -35,19 +35,19 @@ def copy_manifest(source: Place, target: Place) -> int:
     Raises `UsageError`, `ManifestLocked` if a run holds one of the two, `ManifestError` and `StorageError`.
     """
     if source == target:
-        raise UsageError(f"{name_of(source)} is both the manifest to copy and the place for it")
+        raise UsageError(f"FROM and TO are the same manifest: {name_of(source)}")
     if isinstance(source, Path) and isinstance(target, Path) and source.resolve().parent == target.resolve().parent:
-        raise UsageError(f"{name_of(source)} has this folder to itself; give {target.name} a folder of its own")
+        raise UsageError(f"{name_of(source)} is in the same folder as {target.name}; use a separate folder")
     if not exists(source):
-        raise UsageError(f"there is no manifest {name_of(source)}")
+        raise UsageError(f"no manifest found at {name_of(source)}")
     with _open(source) as old, _open(target) as new:
         moved_to = old.facts.get(MOVED_TO)
         if moved_to not in {"", name_of(target)}:
-            raise UsageError(f"{name_of(source)} was moved to {moved_to}; that is the one to copy")
+            raise UsageError(f"{name_of(source)} was moved to {moved_to}; copy that one")
         if not new.is_empty():
             if moved_to and new.id == old.id:
                 return _size(new)
-            raise UsageError(f"{name_of(target)} has tasks already; give a place for a manifest that is not there yet")
+            raise UsageError(f"{name_of(target)} already has tasks; name a new manifest as TO")
         old.facts.set({MOVED_TO: name_of(target)})
         try:
             with new.group():
@@ -89,6 +89,6 @@ def _open(place: Place) -> Iterator[Manifest]:
     with ExitStack() as stack:
         if isinstance(place, Path):
             if not place.parent.is_dir():
-                raise StorageError(f"{place}: there is no folder {place.parent}; make it first")
+                raise StorageError(f"{place}: the folder {place.parent} does not exist; create it first")
             stack.enter_context(run_lock(place.parent))
         yield stack.enter_context(closing(Manifest(place)))

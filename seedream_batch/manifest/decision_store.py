@@ -11,7 +11,7 @@ from seedream_batch.manifest.image_store import ACCEPTED_AS_IS, ImageStore
 from seedream_batch.manifest.transitions import TaskTransitions, leaving
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
 
-REJECTED = "a person rejected it, and wants another"
+REJECTED = "rejected by a person, to be regenerated"
 """Reason of a missing image whose file is in `superseded/`, and of its task being planned again."""
 
 
@@ -37,7 +37,7 @@ class DecisionStore(Part):
         with self._group() as sql:
             for task in tasks:
                 leaving(task, TaskState.SUCCEEDED)
-                self._plan(sql, task, "retry of what is missing", now)
+                self._plan(sql, task, "retry of missing images", now)
 
     def reject(self, task: TaskRecord, images: Iterable[tuple[ImageRecord, str]], now: float) -> None:
         """Plan a succeeded task again because a person rejected these stored images of it.

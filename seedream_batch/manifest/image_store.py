@@ -261,7 +261,7 @@ class ImageStore(Part):
         *,
         default_expiry: float,
         now: float,
-        why: str = "a link was given again",
+        why: str = "the service provided a link again",
     ) -> None:
         """Record a new link for an image that is not stored, so that it is fetched again."""
         expires_at = link.expires_at or default_expiry

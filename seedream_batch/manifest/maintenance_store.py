@@ -111,7 +111,7 @@ class MaintenanceStore(Part):
                 self._images.relocate(image, path, target=target, now=now)
             else:
                 columns = {"path": path, "target": target, "via": None}
-                self._images.move(image, ImageState.STORED, "the file is back", now, columns)
+                self._images.move(image, ImageState.STORED, "the file was restored", now, columns)
         return True
 
     def restore_complete(self, now: float) -> int:
@@ -129,7 +129,7 @@ class MaintenanceStore(Part):
                     " LIMIT 1",
                     (task.id,),
                 ).fetchone() or (None,)
-                why = "its images came back"
+                why = "its images were restored"
                 self._transitions.move(sql, task, TaskState.SUCCEEDED, why, now, task_ids=ids, reason="", code="")
         return len(back)
 

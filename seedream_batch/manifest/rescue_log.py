@@ -119,7 +119,7 @@ class RescueFile:
                 raise
             os.close(handle)
             if time.monotonic() > deadline:
-                raise OSError(0, "another process has it")
+                raise OSError(0, "another process is using it")
             time.sleep(0.01)
 
 

@@ -45,7 +45,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
     except Timeout:
         held = folder / MANIFEST if (folder / MANIFEST).exists() else folder
-        raise ManifestLocked(f"another run holds {held}: {_holder(folder)}") from None
+        raise ManifestLocked(f"another run is using {held}: {_holder(folder)}") from None
     except OSError as error:
         raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
     try:
@@ -58,7 +58,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
 def _shared_lock(folder: Path) -> Iterator[None]:
     with _opened(folder / LOCK) as handle:
         if not _comes_true(lambda: _shared_now(handle, folder / LOCK), PATIENCE):
-            raise ManifestLocked(f"another run holds {folder}: {_holder(folder)}")
+            raise ManifestLocked(f"another run is using {folder}: {_holder(folder)}")
         yield
 
 
@@ -71,7 +71,7 @@ def lock_for_workers(folder: Path, manifest: str, name: str) -> Iterator[None]:
     with _opened(folder / WORKERS) as handle:
         if not _comes_true(lambda: _is_theirs(handle, folder / WORKERS, manifest, name), 5 * PATIENCE):
             raise ManifestLocked(
-                f"runs with another manifest than {name} are at work in {folder}; give the job another output.dir"
+                f"runs with another manifest than {name} are using {folder}; set another output.dir in the job"
             )
         yield
 
@@ -147,7 +147,7 @@ def _holder(folder: Path) -> str:
     except (ManifestError, StorageError):
         run = None
     if run is None or run.ended_at is not None:
-        return "it has only just started"
+        return "it has just started"
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(run.started_at))
     return f"pid {run.pid} on {run.host}, started {started}"
 

@@ -69,7 +69,7 @@ _OPEN = (
 )
 """Tasks that only the account they were sent with can finish, each part with an index of its own."""
 
-CUT_OFF = "the run ended between sending and an answer"
+CUT_OFF = "the run ended before the service answered"
 
 
 @dataclass(eq=False)
@@ -239,10 +239,10 @@ class TaskStore(Part):
         """Hold a task that was answered with another one's id, and return its updated record."""
         task, now, kept = answer.task, answer.now, answer.kept
         name = " ".join(answer.task_ids)
-        reason = f"the service answered with the task id {name}, which {other.paths[0]} has already"
+        reason = f"the service returned the task id {name}, which belongs to {other.paths[0]}"
         if kept is not None:
             kept = replace(kept, why=reason)
-            also = replace(kept, why=f"{task.paths[0]} got the task id {name} of this task as well")
+            also = replace(kept, why=f"{task.paths[0]} got the same task id {name}")
             self._answers.keep(sql, other, also, SUBMISSION, now)
         if task.state is TaskState.SUBMITTING:
             self.uncertain(task, why=reason, code=SAME_ID, held=True, now=now, kept=kept)
@@ -441,7 +441,7 @@ class TaskStore(Part):
             )  # fmt: skip
             self._budget.release(sql, task, "failed", cost=cost)
             if retry_at is not None:
-                retry = f"trying again after failure {task.failures + 1}"
+                retry = f"retrying after failure {task.failures + 1}"
                 failed = replace(task, state=TaskState.FAILED)
                 self._transitions.move(sql, failed, TaskState.PLANNED, retry, now, not_before=retry_at, task_ids=None)
 

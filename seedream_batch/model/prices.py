@@ -70,13 +70,13 @@ def counted(said: int | None, images: int, *, held: int, estimate: int, known: i
         return Counted(said or 0, believed=False)
     expected = images * held
     if said is None:
-        return Counted(expected, "the service named no cost; counted at the estimate", believed=False)
+        return Counted(expected, "the service reported no cost; the estimate counts", believed=False)
     if not said or said * UNSURE < images * estimate:
         amount = f"{said / MICRO:g} USD" if said else "0"
-        return Counted(expected, f"the service said {amount}; counted at the estimate", believed=False)
+        return Counted(expected, f"the service reported {amount}; the estimate counts", believed=False)
     usual = images * max(estimate, known)
     if said > UNSURE * usual:
-        return Counted(said, f"the service said {said / MICRO:g} USD, {said // usual:,} times what was expected")
+        return Counted(said, f"the service reported {said / MICRO:g} USD, {said // usual:,} times the expected cost")
     return Counted(said)
 
 

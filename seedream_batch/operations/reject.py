@@ -49,11 +49,11 @@ def reject_images(job: Job, rejected: Iterable[Picked], chooses: Callable[[Mappi
         for fingerprint, group in _by_task(rejected):
             task = manifest.tasks.of_job(fingerprint)
             if task is None:
-                result.left.append(f"{fingerprint[:12]}...: the job has no such task")
+                result.left.append(f"{fingerprint[:12]}...: no such task in the job")
             elif not chooses(json.loads(task.cell)):
                 continue
             elif task.state is not TaskState.SUCCEEDED:
-                result.left.append(f"{task.paths[0]}: it is {task.state} already")
+                result.left.append(f"{task.paths[0]}: already {task.state}")
             else:
                 _reject(manifest, folder, task, group, result)
     result.cost = estimate(job, result.tasks)
@@ -104,7 +104,7 @@ def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: l
     """Move the files of one task aside, then plan it again, in one transaction."""
     images = {image.index: image for image in manifest.images.of_task(task.id)}
     if any(image.state is ImageState.ANNOUNCED for image in images.values()):
-        result.left.append(f"{task.paths[0]}: an image of it is not fetched yet; run first")
+        result.left.append(f"{task.paths[0]}: an image is not downloaded yet; run first")
         return
     rejected = []
     for pick in picked:
@@ -125,12 +125,12 @@ def _reject(manifest: Manifest, folder: Destination, task: TaskRecord, picked: l
 def _why_left(folder: Destination, image: ImageRecord | None, pick: Picked) -> str:
     """Return why an image is left alone; empty if it is the one that was rejected."""
     if image is None or image.state is not ImageState.STORED:
-        return "it is not stored"
+        return "not stored"
     if pick.sha256 and pick.sha256 != image.sha256:
-        return "it is another picture by now than the one that was rejected"
+        return "regenerated since it was rejected"
     places = [path for path in (image.path, image.via) if path and folder.existing([path])]
     if any(folder.sha256(path) != image.sha256 for path in places):
-        return "its file was changed; move it away first"
+        return "the file was changed; move it away first"
     return ""
 
 

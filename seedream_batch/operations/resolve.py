@@ -145,10 +145,12 @@ def identify_task(job: Job, chooses: CellFilter, task_id: str) -> TaskRecord:
             chosen = named if len(named) == 1 else chosen
         if len(chosen) != 1:
             names = ", ".join(task.paths[0] for task in chosen[:5])
-            problem = f"{len(chosen)} uncertain tasks are chosen ({names})" if chosen else "no uncertain task is chosen"
-            raise UsageError(f"{problem}; a task id belongs to one: choose it with --select")
+            problem = (
+                f"{len(chosen):,} uncertain tasks are selected ({names})" if chosen else "no uncertain task is selected"
+            )
+            raise UsageError(f"{problem}, but a task id belongs to one; select it with --select")
         if not task_id.strip() or manifest.tasks.knows_task_id(task_id.strip()):
-            raise UsageError(f"the task id {task_id!r} is empty, or belongs to another task of this job")
+            raise UsageError(f"the task id {task_id!r} is empty or belongs to another task of this job")
         now = time.time()
         deadline = now + job.run.task_timeout
         return manifest.tasks.accepted(chosen[0], [task_id.strip()], deadline=deadline, why="identified", now=now)

@@ -24,20 +24,20 @@ class Kind(StrEnum):
 
 
 ADVICE = {
-    Kind.MODERATION: "change the prompt: the same one would be refused again",
-    Kind.BLOCKED: "a firewall or a rule of the account turned this one away: change its words, or ask the service; then"
+    Kind.MODERATION: "edit the prompt: moderation would reject the same one again",
+    Kind.BLOCKED: "a firewall or an account rule blocked this request: change the prompt or contact the service, then"
     " `retry`",
-    Kind.REFUSED: "the service does not take this request: correct what it names in the job file, then `validate`",
-    Kind.SERVICE: "`retry` plans it again: the service failed, which may pass",
-    Kind.LOST: "each run polls it for 7 days, for free, and a larger `run.task_timeout` gives it more time; `retry`"
-    " polls it, too, and pays for it again only if the service does not have it",
-    Kind.GIVEN_UP: "`retry` plans it again, if it is wanted after all; it may be paid for twice",
+    Kind.REFUSED: "the service refused this request: fix the fields it names in the job file, then `validate`",
+    Kind.SERVICE: "the service failed, perhaps only for a while: `retry`",
+    Kind.LOST: "each run polls it for 7 days, for free; `retry` polls it too, and queues it again only if the service"
+    " does not have it. If tasks are slow, raise `run.task_timeout`",
+    Kind.GIVEN_UP: "if you still want it: `retry` (may charge twice)",
 }
 """What to do about each kind."""
 
 _REFUSED = re.compile(r"HTTP 4\d\d\b")
 _GIVEN_UP = "given up"
-_BLOCKED = "turned away"
+_BLOCKED = ("blocked: ", "turned away")  # the second by earlier versions
 
 
 MOST = 1000

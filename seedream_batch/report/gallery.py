@@ -68,7 +68,7 @@ def write_gallery(
     """
     folder = resolved(images.spool)
     if resolved(to).is_relative_to(folder) or folder.is_relative_to(resolved(to)):
-        raise UsageError(f"{to} is in the folder of the images, or around it: give another folder with --to")
+        raise UsageError(f"{to} overlaps with the folder of the images; choose another folder with --to")
     with GalleryReader(manifest) as reader, ReportFolder(to) as report:
         thumbnails = Thumbnails(images, report)
         try:

@@ -35,11 +35,11 @@ class ReportFolder:
         marker = self.root / MARKER
         with _translate_os_errors(self.root):
             if self.root.exists() and not self.root.is_dir():
-                raise UsageError(f"{self.root} is no folder; give another one with --to")
+                raise UsageError(f"{self.root} is not a folder; choose another one with --to")
             if self.root.is_dir() and any(self.root.iterdir()) and not _is_marker(marker):
                 raise UsageError(
-                    f"{self.root} is not empty, and no gallery of seedream-batch: nothing was changed. Give another"
-                    " folder with --to"
+                    f"{self.root} is not empty and is not a gallery; nothing was changed. Choose another folder with"
+                    " --to"
                 )
             self.root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(marker, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -50,7 +50,9 @@ class ReportFolder:
                 self._files.sweep()
             except BlockingIOError:
                 os.close(self._lock)
-                raise UsageError(f"another `seedream-batch report` is writing {self.root}; wait for it") from None
+                raise UsageError(
+                    f"another `seedream-batch report` is writing {self.root}; wait until it ends"
+                ) from None
             except BaseException:
                 os.close(self._lock)
                 raise
@@ -120,5 +122,5 @@ def _translate_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        more = "; free some space, then report again" if error.errno == errno.ENOSPC else ""
+        more = "; free some space, then run `report` again" if error.errno == errno.ENOSPC else ""
         raise StorageError(f"{path}: {error.strerror or error}{more}") from error

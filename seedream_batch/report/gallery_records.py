@@ -38,7 +38,7 @@ def tiles(shown: GalleryTask, gone: Mapping[tuple[int, int], str]) -> list[Tile]
         path = image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
         fault = gone.get((image.task, image.index), "")
         if fault:
-            state, reason = ImageState.MISSING, f"{fault}; `seedream-batch verify` can have it again"
+            state, reason = ImageState.MISSING, f"{fault}; run `seedream-batch verify`"
         elif image.state in NOT_THERE and task.state is not TaskState.SUCCEEDED:
             # It is being regenerated: the progress of that matters more than the earlier image.
             state, reason = task.state, task.reason or reason

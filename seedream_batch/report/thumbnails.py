@@ -73,7 +73,7 @@ class Thumbnails:
         try:
             small = thumbnail(data, SIDE)
         except BadPicture as error:
-            return f"the picture {error}"
+            return f"the image {error}"
         self._report.write(path, small)
         # Two images with the same bytes may both get here, which is harmless.
         self._existing.add(path)

@@ -73,9 +73,9 @@ class Picks:
         for fingerprint, index in sorted(self._marked):
             key = (fingerprint, index)
             if key not in self._met:
-                messages.append(f"image {index} of {fingerprint[:12]}...: the job has no such image that is stored")
+                messages.append(f"image {index} of {fingerprint[:12]}...: no such stored image in the job")
             elif key in self._changed:
-                messages.append(f"image {index} of {fingerprint[:12]}...: another picture is stored there by now")
+                messages.append(f"image {index} of {fingerprint[:12]}...: regenerated since then")
         return messages
 
 
@@ -84,24 +84,26 @@ def parse_choice(text: str | bytes, name: str) -> Choice:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{name} is no JSON ({error}); export the choice from the gallery again") from None
+        raise UsageError(f"{name} is not JSON ({error}); export the choice from the gallery again") from None
     if not isinstance(value, Mapping) or FORMAT not in value:
-        raise UsageError(f"{name} is no choice of images: it has no key {FORMAT!r}; export one from the gallery")
+        raise UsageError(
+            f"{name} is not a choice of images: the key {FORMAT!r} is missing; export one from the gallery"
+        )
     if value[FORMAT] != VERSION or isinstance(value[FORMAT], bool):
-        raise UsageError(f"{name}: {FORMAT} is {_quoted(value[FORMAT])}, and this seedream-batch reads {VERSION}")
+        raise UsageError(f"{name}: {FORMAT} is {_quoted(value[FORMAT])}, but this seedream-batch reads only {VERSION}")
     problems: list[str] = []
     job = value.get("job")
     if not isinstance(job, str) or not job:
         problems.append("job: must be the name of a job")
     problems += [
-        f"{_quoted(key)}: unknown key; there are {FORMAT}, job, keep and reject"
+        f"{_quoted(key)}: unknown key; known: {FORMAT}, job, keep and reject"
         for key in value
         if key not in {FORMAT, "job", "keep", "reject"}
     ]
     keep, reject = (_parse_entries(value, key, problems) for key in ("keep", "reject"))
     kept = {(pick.fingerprint, pick.index) for pick in keep}
     problems += [
-        f"keep and reject both have image {pick.index} of {pick.fingerprint[:12]}..."
+        f"keep and reject both contain image {pick.index} of {pick.fingerprint[:12]}..."
         for pick in sorted(reject)
         if (pick.fingerprint, pick.index) in kept
     ]

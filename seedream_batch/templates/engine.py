@@ -69,7 +69,7 @@ class TemplateEngine:
         if len(source) > self.max_output:
             raise TemplateError(f"the template is longer than {self.max_output:,} characters")
         if not encodable(source):
-            raise TemplateError("the template has half of a character (a lone surrogate)")
+            raise TemplateError("the template contains half of a character (a lone surrogate)")
         if not any(mark in source for mark in _MARKUP):
             return Template(source, self, None)
         return Template(source, self, _Compiled(self._environment, source))
@@ -88,7 +88,7 @@ class TemplateEngine:
             if len(source) > self.max_output:
                 raise TemplateError(f"the file {name!r} is longer than {self.max_output:,} characters")
             if not encodable(source):
-                raise TemplateError(f"the file {name!r} has half of a character (a lone surrogate)")
+                raise TemplateError(f"the file {name!r} contains half of a character (a lone surrogate)")
             try:
                 included = _Included(self._environment, name, source)
             except TemplateError as error:
@@ -185,7 +185,7 @@ class _Compiled:
             # Python's own compiler allows 20 nested blocks and 200 nested parentheses.
             nested = not isinstance(error, SyntaxError) or "nested" in str(error) or "indent" in str(error)
             message = "the template is nested too deeply" if nested else "the template is not valid"
-            raise TemplateError(message, hint="make it simpler") from None
+            raise TemplateError(message, hint="simplify it") from None
         except (jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, TypeError, ValueError) as error:
             what = "a number is too large" if "integer string" in str(error) else str(error)[:200]
             raise TemplateError(f"the template is not valid: {what}") from None
@@ -253,7 +253,7 @@ def _syntax_error(error: jinja2.TemplateSyntaxError) -> TemplateError:
     elif "end of print statement" in message:
         hint = "join with `~`, or close the template with }}"
     elif "Unexpected end of template" in message:
-        hint = "something that was opened, such as {% if %} or {{, is never closed"
+        hint = "a tag such as {% if %} or {{ is not closed"
     return TemplateError(f"{message[:1].lower()}{message[1:]}"[:300], error.lineno, hint)
 
 
@@ -262,13 +262,13 @@ def _translated(error: BaseException, line: int | None, values: Mapping[str, Any
     if isinstance(error, UndefinedLookup):
         return _undefined(error, line, values)
     if isinstance(error, (RecursionError, MemoryError)):
-        return TemplateError("the template goes too deep or too far", line)
+        return TemplateError("the template is nested too deeply", line)
     if isinstance(error, jinja2.TemplateNotFound):
-        return TemplateError(str(error.message), line, "the name is looked up from the folder of the job file")
+        return TemplateError(str(error.message), line, "the name is relative to the folder of the job file")
     if isinstance(error, ZeroDivisionError):
         return TemplateError("division by zero", line)
     if isinstance(error, LookupError):
-        return TemplateError(f"nothing is found for {error}"[:300], line)
+        return TemplateError(f"{error} was not found"[:300], line)
     return TemplateError(f"{error or type(error).__name__}"[:300], line)
 
 
@@ -278,15 +278,15 @@ def _undefined(error: UndefinedLookup, line: int | None, values: Mapping[str, An
     name = str(error.name)[:60]
     if error.owner is missing:
         known = [key for key in values if key not in GLOBALS and key != BUDGET]
-        return TemplateError(f"`{name}` is not defined", line, _suggestion(name, known, "there is"))
+        return TemplateError(f"`{name}` is not defined", line, _suggestion(name, known, "available:"))
     owner = _expression(error.owner, values) or kind_of(error.owner)
     if isinstance(error.owner, Mapping):
         known = [str(key) for key in error.owner]
-        return TemplateError(f"{owner} has no `{name}`", line, _suggestion(name, known, "it has"))
+        return TemplateError(f"{owner} has no `{name}`", line, _suggestion(name, known, "available:"))
     if isinstance(error.name, int):
         return TemplateError(f"{owner} has no item {name}", line)
     hint = "write '%03d' % number" if name in {"format", "format_map"} else ""
-    return TemplateError(f"{owner} has no `{name}` that a template may use", line, hint)
+    return TemplateError(f"templates cannot use `{name}` of {owner}", line, hint)
 
 
 def _suggestion(name: str, known: list[str], words: str) -> str:

@@ -118,7 +118,7 @@ def guarded(name: str, function: Function, what: str = "filter") -> Function:
 
 def _mapping(value: Any) -> Any:
     if not isinstance(value, Mapping):
-        raise TemplateError(f"{kind_of(value)} is no mapping")
+        raise TemplateError(f"expected a mapping, got {kind_of(value)}")
     return value
 
 
@@ -153,7 +153,7 @@ def _indent(scope: Scope, text: str, width: int | str = 4, first: bool = False, 
 @pass_context
 def _format(scope: Scope, text: str, *args: Any, **kwargs: Any) -> str:
     if args and kwargs:
-        raise FilterArgumentError("takes values in order or by name, not both")
+        raise FilterArgumentError("use positional or named values, not both")
     return percent(text, kwargs or args, scope.budget)
 
 
@@ -240,7 +240,7 @@ def _slice(scope: Scope, items: Any, slices: int, fill_with: Any = None) -> Any:
 def _check_known(what: str, name: Any, known: Mapping[str, Function]) -> None:
     # Jinja looks the name up for the first item, so it would not notice the mistake in an empty list.
     if not isinstance(name, str) or name not in known:
-        raise TemplateError(f"there is no {what} {str(name)[:60]!r}")
+        raise TemplateError(f"unknown {what} {str(name)[:60]!r}")
 
 
 @pass_context
@@ -248,7 +248,7 @@ def _map(scope: Scope, items: Any, *args: Any, **kwargs: Any) -> Any:
     if args:
         _check_known("filter", args[0], FILTERS)
     elif "attribute" not in kwargs:
-        raise TypeError("takes the name of a filter, or `attribute=`")
+        raise TypeError("expected the name of a filter or `attribute=`")
     return _JINJA["map"](scope, items, *args, **kwargs)
 
 

@@ -53,7 +53,7 @@ class Budget:
         """Take steps from the budget. Raises `TemplateError` if there are too few left."""
         self.left -= steps
         if self.left < 0:
-            raise TemplateError("the template takes too many steps", hint="loop over less")
+            raise TemplateError("the template takes too many steps", hint="use shorter loops")
 
     def handle(self, value: Any) -> Any:
         """Charge for the size of a value, and return it."""
@@ -72,13 +72,15 @@ class Budget:
     def fits(self, length: int) -> None:
         """Raise `TemplateError` if a text would be too long; call it before creating the text."""
         if length > self.max_output:
-            raise TemplateError(f"the template makes a text of more than {self.max_output:,} characters")
+            raise TemplateError(f"the rendered text has more than {self.max_output:,} characters")
 
     def enter(self) -> None:
         """Enter a call. Raises `TemplateError` if calls are nested too deeply."""
         self.depth += 1
         if self.depth > MAX_CALL_DEPTH:
-            raise TemplateError(f"calls or includes more than {MAX_CALL_DEPTH} deep", hint="does it call itself?")
+            raise TemplateError(
+                f"calls or includes are nested more than {MAX_CALL_DEPTH} levels deep", hint="does it call itself?"
+            )
 
     def leave(self) -> None:
         """Leave a call."""
@@ -115,8 +117,8 @@ def kind_of(value: Any) -> str:
     if value is None:
         return "null"
     for types, name in (
-        (bool, "a truth value"),
-        (str, "a text"),
+        (bool, "a boolean"),
+        (str, "text"),
         ((int, float), "a number"),
         (Mapping, "a mapping"),
         ((list, tuple, range), "a list"),
@@ -138,13 +140,15 @@ def to_text(value: Any, budget: Budget) -> str:
     if isinstance(value, Undefined):
         return str(value)  # raises: the undefined is a strict one
     if value is None:
-        raise TemplateError("null has no text", hint="write `| default('...', true)` for a value that may be null")
+        raise TemplateError(
+            "null cannot be shown as text", hint="write `| default('...', true)` for a value that may be null"
+        )
     if isinstance(value, Mapping):
         keys = ", ".join(str(key) for key in list(value)[:8])
-        raise TemplateError("a mapping has no text of its own", hint=f"name one of its keys: {keys}"[:300])
+        raise TemplateError("a mapping cannot be shown as text", hint=f"use one of its keys: {keys}"[:300])
     if isinstance(value, (list, tuple, range)):
-        raise TemplateError("a list has no text of its own", hint="write `| join(', ')`")
-    raise TemplateError(f"{kind_of(value)} has no text", hint="does it lack a pair of parentheses?")
+        raise TemplateError("a list cannot be shown as text", hint="write `| join(', ')`")
+    raise TemplateError(f"{kind_of(value)} cannot be shown as text", hint="are parentheses missing?")
 
 
 def whole(value: Any, what: str) -> int:
@@ -157,7 +161,7 @@ def whole(value: Any, what: str) -> int:
 def number(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return value
-    raise TemplateError(f"{kind_of(value)} is no number")
+    raise TemplateError(f"expected a number, got {kind_of(value)}")
 
 
 def sequence(value: Any) -> Any:
@@ -166,7 +170,7 @@ def sequence(value: Any) -> Any:
         return value
     if isinstance(value, Undefined):
         str(value)  # raises
-    raise TemplateError(f"{kind_of(value)} is nothing to loop over")
+    raise TemplateError(f"cannot loop over {kind_of(value)}")
 
 
 _NUMBERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
@@ -220,10 +224,10 @@ def _arithmetic(sign: str, left: float, right: float) -> Any:
         elif sign == "**" and right > 0:
             bits = left.bit_length() * right
         if bits > MAX_NUMBER_BITS and not (sign == "**" and abs(left) <= 1):
-            raise TemplateError("a number gets too large")
+            raise TemplateError("the number is too large")
     value = _NUMBERS[sign](left, right)
     if not isinstance(value, (int, float)) or (isinstance(value, float) and not math.isfinite(value)):
-        raise TemplateError(f"`{sign}` gives no number here")
+        raise TemplateError(f"the result of `{sign}` is not a number")
     return value
 
 
@@ -250,20 +254,20 @@ def percent(pattern: str, values: Any, budget: Budget) -> str:
                 raise TemplateError(f"a width of more than {MAX_WIDTH:,} in {match.group()[:40]!r}")
             if key is not None:
                 if key not in by_name:
-                    raise TemplateError(f"there is no value for %({key})s")
+                    raise TemplateError(f"no value for %({key})s")
                 value = by_name[key]
             elif used < len(in_order):
                 value = in_order[used]
                 used += 1
             else:
-                raise TemplateError(f"there are too few values for the pattern {pattern[:60]!r}")
+                raise TemplateError(f"too few values for the pattern {pattern[:60]!r}")
             value = to_text(value, budget) if letter == "s" or not isinstance(value, (int, float)) else value
             spec = "%" + match.group()[1 + (len(key) + 2 if key is not None else 0) :]
             pieces.append(spec % (value,))
         else:
-            raise TemplateError(f"{match.group()[:40]!r} is no conversion", hint="write %% for a percent sign")
+            raise TemplateError(f"{match.group()[:40]!r} is not a valid conversion", hint="write %% for a percent sign")
         length += len(pieces[-1]) + len(pieces[-2])
         budget.fits(length)
     if used < len(in_order) and not by_name and not isinstance(values, dict):
-        raise TemplateError(f"there are more values than the pattern {pattern[:60]!r} takes")
+        raise TemplateError(f"too many values for the pattern {pattern[:60]!r}")
     return budget.made("".join(pieces) + pattern[end:])

@@ -50,7 +50,7 @@ def _backwards(method: Callable[..., Any]) -> Run:
 
 def _replace(budget: Budget, text: str, old: str, new: str, count: int = -1) -> str:
     if not isinstance(old, str) or not isinstance(new, str):
-        raise TemplateError("`replace` takes texts")
+        raise TemplateError("`replace` expects text")
     times = text.count(old)
     times = times if whole(count, "the count") < 0 else min(times, count)
     budget.fits(len(text) + times * (len(new) - len(old)))
@@ -59,7 +59,7 @@ def _replace(budget: Budget, text: str, old: str, new: str, count: int = -1) -> 
 
 def _join(budget: Budget, separator: str, items: Any) -> str:
     if not isinstance(items, (list, tuple, dict, str)):
-        raise TemplateError(f"`join` takes a list, not {kind_of(items)}")
+        raise TemplateError(f"`join` expects a list, not {kind_of(items)}")
     pieces: list[str] = []
     length = 0
     for item in items:

@@ -52,9 +52,9 @@ def _refuse(node: nodes.Node, message: str, hint: str = "") -> NoReturn:
 def _check_name(node: nodes.Node, name: str) -> None:
     # Python normalises identifiers to NFKC, so two names of a template could become one.
     if not name.isascii() and unicodedata.normalize("NFKC", name) != name:
-        _refuse(node, f"the name {name!r} is not in the usual form", "write it with plain letters")
+        _refuse(node, f"the name {name!r} contains unusual characters", "use plain letters")
     if name == "self":
-        _refuse(node, "`self` is a name of Jinja's own", "use another name")
+        _refuse(node, "`self` is reserved by Jinja", "use another name")
 
 
 class Rewriter(NodeTransformer):
@@ -126,7 +126,7 @@ class Rewriter(NodeTransformer):
         if isinstance(value, float) and not isfinite(value):
             _refuse(node, "the number is too large")
         if isinstance(value, str) and not encodable(value):
-            _refuse(node, "an escape stands for half of a character (a lone surrogate)")
+            _refuse(node, "the escape is half of a character (a lone surrogate)")
         return node
 
     def visit_Name(self, node: nodes.Name | nodes.NSRef) -> nodes.Node:
@@ -138,7 +138,7 @@ class Rewriter(NodeTransformer):
     def visit_Keyword(self, node: nodes.Keyword) -> nodes.Node:
         _check_name(node, node.key)
         if node.key in {"_loop_vars", "_block_vars"}:
-            _refuse(node, f"{node.key!r} is a name of Jinja's own", "use another name")
+            _refuse(node, f"{node.key!r} is reserved by Jinja", "use another name")
         return self.generic_visit(node)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:
@@ -153,18 +153,18 @@ class Rewriter(NodeTransformer):
     def _known(node: nodes.Node, name: str, known: Mapping[str, Any], what: str) -> None:
         if name not in known:
             close = get_close_matches(name[:60], known, n=1)
-            hint = f"did you mean `{close[0]}`?" if close else "there are: " + ", ".join(sorted(known))
-            _refuse(node, f"there is no {what} `{name[:60]}`", hint)
+            hint = f"did you mean `{close[0]}`?" if close else "available: " + ", ".join(sorted(known))
+            _refuse(node, f"unknown {what} `{name[:60]}`", hint)
 
     def visit_Include(self, node: nodes.Include) -> nodes.Node:
         if isinstance(node.template, (nodes.List, nodes.Tuple)):
-            _refuse(node, "`include` takes one file, not a list")
+            _refuse(node, "`include` expects one file, not a list")
         if not node.with_context:
-            _refuse(node, "`include ... without context` is not known here", "leave out `without context`")
+            _refuse(node, "`include ... without context` is not supported", "remove `without context`")
         return self.generic_visit(node)
 
     def visit_Block(self, node: nodes.Node) -> NoReturn:
         name = {"FromImport": "from", "Block": "block"}.get(type(node).__name__, type(node).__name__.lower())
-        _refuse(node, f"`{name}` is not known here", "use `include`, or `macro` in the template itself")
+        _refuse(node, f"`{name}` is not supported", "use `include`, or `macro` in the template itself")
 
     visit_Extends = visit_FromImport = visit_Import = visit_Block

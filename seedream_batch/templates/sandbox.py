@@ -111,7 +111,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         for piece in pieces:
             length += len(piece)
             if length > self.max_output:
-                raise TemplateError(f"the template makes a text of more than {self.max_output:,} characters")
+                raise TemplateError(f"the rendered text has more than {self.max_output:,} characters")
             parts.append(piece)
         return "".join(parts)
 
@@ -193,11 +193,11 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(name, StrictUndefined):
             str(name)  # raises
         if not isinstance(name, str):
-            raise TemplateError(f"`include` takes the name of a file, not {kind_of(name)}")
+            raise TemplateError(f"`include` expects the name of a file, not {kind_of(name)}")
         try:
             return self.load(name)
         except FileNotFoundError as error:
-            raise TemplateNotFound(name, f"there is no file {name!r} to include") from error
+            raise TemplateNotFound(name, f"cannot include {name!r}: file not found") from error
 
     get_or_select_template = get_template  # type: ignore[assignment]  # lists are refused before
 

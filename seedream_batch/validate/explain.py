@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _KINDS = {
     "object": "a mapping",
     "array": "a list",
-    "string": "a text",
+    "string": "text",
     "integer": "an integer",
     "number": "a number",
     "boolean": "true or false",
@@ -35,21 +35,21 @@ MOST_TOGETHER = 15
 """Most reference images plus requested images [Seedream 4.5 API documentation]."""
 
 _RULES = {
-    "size-auto": ("size auto needs a reference image", "give image_urls, or a ratio such as 1:1"),
+    "size-auto": ("size auto needs a reference image", "add image_urls, or set a ratio such as 1:1"),
     "several-images": (
         "several images ({name} {images}) need at least one reference image in image_urls",
-        "for several pictures of one text without references use `repeat` in the job",
+        "for several images of one prompt without references, use `repeat` in the job",
     ),
     "series": (
         "sequential_image_generation auto needs at least one reference image in image_urls",
-        "give image_urls, or leave it out",
+        "add image_urls, or remove it",
     ),
     "options-without-auto": (
-        "goes only together with sequential_image_generation: auto",
+        "works only with sequential_image_generation: auto",
         "add sequential_image_generation: auto, or use n alone",
     ),
     "together": (
-        "{references} reference{s} + {name} {images} make {all}, the API takes at most {most} together",
+        "{references} reference{s} + {name} {images} = {all}, but the API accepts at most {most} together",
         "{name} can be at most {left} here",
     ),
 }

@@ -39,11 +39,11 @@ def hint_for(schema: Schema, value: Json) -> str:
 
 def _form_hint(schema: Schema, types: tuple[str, ...], value: Json) -> str:
     if "object" in types and isinstance(value, str) and "\uff1a" in value:
-        return "\uff1a (U+FF1A) is no colon to YAML: write `key: value`"
+        return "\uff1a (U+FF1A) is not a colon in YAML: write `key: value`"
     if types == ("string",) and _simple(value) and not isinstance(value, str):
         return f'put it in quotes: "{bare(value)}"'
     if types == ("object",) and "required" in schema:
-        return f"it needs {_listed(schema['required'])}"
+        return f"required: {_listed(schema['required'])}"
     if "array" in types and _simple(value) and value != "":
         return f"write it as a list: [{flow(value)}]"
     return ""
@@ -105,7 +105,7 @@ def _choice(choices: Sequence[str], value: Json) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
         ratio = f"{value // 60}:{value % 60}" if value < 6000 else ""
         if ratio in choices:
-            return f'{value} is how YAML 1.1 reads an unquoted {ratio}: write "{ratio}"'
+            return f'YAML 1.1 reads an unquoted {ratio} as {value}: write "{ratio}"'
     if not isinstance(value, str):
         return ""
     near = _nearest_ratio(choices, value)

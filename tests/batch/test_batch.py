@@ -177,7 +177,7 @@ def test_what_is_wrong_is_an_error_of_its_own(job, at, tmp_path):
         load_job(broken)
     (problem,) = caught.value.problems
     assert (problem.position.line, problem.hint) == (5, "the nearest ratio is 3:2")
-    with pytest.raises(UsageError, match="no base URL"):
+    with pytest.raises(UsageError, match="is not a base URL"):
         run(job, service="nowhere", key="any")
     with pytest.raises(UsageError, match="the API key is empty"):
         run(job, service=at["service"], key="")

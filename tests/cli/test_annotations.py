@@ -60,7 +60,7 @@ def test_each_mistake_has_its_place(annotated):
         {"file": "jobs/a.yaml", "line": "2", "col": "54"},
     ]
     assert found[1][1] == (
-        "matrix.resolution[0]: must be one of 2K, 4K, got 1K (there is no 1K: the smallest is 2K)"
+        "matrix.resolution[0]: must be one of 2K, 4K, got 1K (1K is not available; the smallest is 2K)"
     )  # fmt: skip
 
 

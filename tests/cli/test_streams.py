@@ -152,7 +152,7 @@ def test_what_was_left_out_is_said_in_the_form_of_the_log():
     output.write(text)
     lines = [json.loads(line) for line in os.read(read, 65536).decode().splitlines()]
     assert lines == [
-        {"event": "warning", "text": f"{2 * len(text)} bytes of output were not read in time, and are left out"},
+        {"event": "warning", "text": f"{2 * len(text)} bytes of output were dropped because nobody read them in time"},
         {"event": "stored"},
     ]
     os.close(read)
@@ -272,7 +272,7 @@ def test_a_python_program_in_such_a_locale_buys_nothing(folder):
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
         env={**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
     )  # fmt: skip
-    assert "UsageError: file names are in ascii here, not in UTF-8; start Python with -X utf8" in done.stderr
+    assert "UsageError: file names use ascii, not UTF-8; start Python with -X utf8" in done.stderr
     assert not (folder / "out").exists()
 
 

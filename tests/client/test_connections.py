@@ -17,7 +17,7 @@ def test_a_file_without_certificates_is_an_error(monkeypatch, tmp_path, content)
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(path))
-    with pytest.raises(UsageError, match=r"SSL_CERT_FILE names .*ca\.pem"):
+    with pytest.raises(UsageError, match=r"SSL_CERT_FILE is .*ca\.pem"):
         tls()
 
 

@@ -287,7 +287,7 @@ def test_silence_and_a_trickle_end(talk, monkeypatch):
     monkeypatch.setattr(images_module, "READ_TIMEOUT", 0.1)
     assert talk.fetch(stay_silent)[0].kind is Fetched.BROKEN
     monkeypatch.setattr(images_module, "SLOW_WINDOW", 0.2)
-    assert re.fullmatch(r"only [0-9]+ bytes came in 0 s", talk.fetch(trickle)[0].message)
+    assert re.fullmatch(r"only [0-9]+ bytes received in 0 s", talk.fetch(trickle)[0].message)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), TimeoutError("disk"), ValueError("x")])

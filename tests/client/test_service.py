@@ -129,7 +129,7 @@ def test_an_upload(talk):
         (200, {}, ServiceError, "HTTP 200: no URL in the answer"),
         (200, {"url": "ftp://x"}, ServiceError, "HTTP 200: no URL in the answer"),
         (200, b"<html>", ServiceError, "HTTP 200: a web page"),
-        (500, b"\x00", ServiceError, "HTTP 500: an answer that is no JSON"),
+        (500, b"\x00", ServiceError, "HTTP 500: an answer that is not a JSON"),
     ],
 )
 def test_an_upload_that_is_refused(talk, status, body, error, said):
@@ -176,7 +176,7 @@ def test_a_balance_and_an_upload_that_are_no_http(talk, line):
 
 
 def test_a_balance_without_a_service(talk):
-    with pytest.raises(ServiceError, match=r"asking http://127.0.0.1:\d+ for the balance: the connection was"):
+    with pytest.raises(ServiceError, match=r"requesting the balance from http://127.0.0.1:\d+: the connection was"):
         talk.run(reset_after_the_request, Service.balance)
 
 

@@ -312,7 +312,7 @@ def test_a_refused_connection_is_not_sent(talk):
 def test_a_name_without_an_address_is_not_sent(talk):
     outcome = talk.submit(close_at_once, origin=lambda _: "https://service.invalid")
     assert outcome.kind is Submitted.UNREACHABLE
-    assert outcome.message == "the name service.invalid cannot be resolved"
+    assert outcome.message == "cannot resolve the name service.invalid"
 
 
 async def greet_as_plain_http(wire):

@@ -108,9 +108,9 @@ def test_task_ids(document, ids, status):
         (b"<html>\n<body>502</body>", "a web page instead of an answer", ""),
         (b"  <!DOCTYPE html>", "a web page instead of an answer", ""),
         (b"", "an empty answer", ""),
-        (b"\x00\xff", "an answer that is no JSON object", ""),
-        (b"[]", "an answer that is no JSON object", ""),
-        (b'{"error": ', "an answer that is no JSON object", ""),
+        (b"\x00\xff", "an answer that is not a JSON object", ""),
+        (b"[]", "an answer that is not a JSON object", ""),
+        (b'{"error": ', "an answer that is not a JSON object", ""),
     ],
 )
 def test_what_an_error_says(body, message, code):

@@ -66,7 +66,7 @@ def test_yaml():
         ("", "s.csv", 1, 1, "header row"),
         ("a,b\n", "s.csv", 1, 1, "no values"),
         ("a,,b\n1,2,3\n", "s.csv", 1, 1, "column 2 has no name"),
-        ("a,b,a\n1,2,3\n", "s.csv", 1, 1, "'a' is given 2 times"),
+        ("a,b,a\n1,2,3\n", "s.csv", 1, 1, "'a' occurs 2 times"),
         ('a\n"open\n', "s.csv", 2, 1, "never closed"),
         ('a\n"x"y\n', "s.csv", 2, 1, "after a closing quote"),
         ("a\n" + "x" * 200_000 + "\n", "s.csv", 2, 1, "longer than"),
@@ -75,13 +75,13 @@ def test_yaml():
         ("a\nb\0\n", "s.txt", 2, 2, "NUL"),
         ("\n \n", "s.txt", 1, 1, "no values"),
         ("", "s.jsonl", 1, 1, "no values"),
-        ('{"a": 1} 2\n', "s.jsonl", 1, 10, "more text"),
+        ('{"a": 1} 2\n', "s.jsonl", 1, 10, "unexpected text"),
         ('{"a": 1, "a": 2}\n', "s.jsonl", 1, 1, "'a' is given twice"),
         ("[]", "s.json", 1, 1, "no values"),
-        ("{}", "s.json", 1, 1, "must hold a list"),
+        ("{}", "s.json", 1, 1, "must contain a list"),
         ("[1,\n 2", "s.json", 2, 3, "comma or ]"),
         ("[1,\n]", "s.json", 2, 1, "not JSON"),
-        ("[1] 2", "s.json", 1, 5, "more text"),
+        ("[1] 2", "s.json", 1, 5, "unexpected text"),
         ("[1, NaN]", "s.json", 1, 5, "NaN"),
         ("[1, -Infinity]", "s.json", 1, 5, "-Infinity"),
         ("[1, 1e999]", "s.json", 1, 5, "1e999"),
@@ -89,7 +89,7 @@ def test_yaml():
         ('["\\ud800"]', "s.json", 1, 2, "surrogate"),
         ("[" * 100_000, "s.json", 1, 2, "deeper than 100"),
         ("[" * 150 + "]" * 150, "s.json", 1, 2, "deeper than 100"),
-        ("a: 1\n", "s.yaml", 1, 1, "must hold a list"),
+        ("a: 1\n", "s.yaml", 1, 1, "must contain a list"),
         ("- a\n- *b\n", "s.yaml", 2, 3, "no anchor"),
         (b"a\n\xff\n", "s.txt", 2, 1, "not UTF-8"),
         (b"\xff\xfea\0", "s.csv", 1, 1, "UTF-16"),
@@ -116,8 +116,8 @@ def test_a_mistake_in_json_is_told_with_its_place():
     [problem] = problems('[{"a": 1,\n  b: 2}]', "s.json")
     assert (problem.position.line, problem.position.column) == (2, 3)
     assert problem.message.startswith("not JSON: ")
-    assert "more text after the list" in problems("[1] 2", "s.json")[0].message
-    assert "more text after the value of this line" in problems("1 2", "s.jsonl")[0].message
+    assert "unexpected text after the list" in problems("[1] 2", "s.json")[0].message
+    assert "unexpected text after the value of this line" in problems("1 2", "s.jsonl")[0].message
 
 
 CONTROLS = [chr(code) for code in range(32) if CONTROL.match(chr(code))]

@@ -45,7 +45,7 @@ def test_the_first_ending_wins_and_delays_add_up():
     ("rule", "message"),
     [
         ("reset", "must be a mapping"),
-        ({"on": "submit"}, "action None is unknown; there are status, rate_limit"),
+        ({"on": "submit"}, "action None is unknown; known: status, rate_limit"),
         ({"on": "submit", "action": "explode"}, "'explode' is unknown"),
         ({"action": "reset_after"}, "on: None is not one of submit, poll"),
         ({"on": "everything", "action": "reset_after"}, "'everything' is not one of submit, poll"),
@@ -55,7 +55,7 @@ def test_the_first_ending_wins_and_delays_add_up():
         ({"on": "submit", "action": "status"}, "status needs 'status'"),
         ({"on": "submit", "action": "status", "status": 99}, "an HTTP status from 200 to 599"),
         ({"on": "submit", "action": "status", "status": 500, "body": "xml"}, "one of json, html, empty"),
-        ({"on": "submit", "action": "reset_after", "seconds": 3}, "'seconds' is unknown; reset_after takes nothing"),
+        ({"on": "submit", "action": "reset_after", "seconds": 3}, "'seconds' is unknown; reset_after accepts nothing"),
         ({"on": "submit", "action": "reset_after", "probability": 2}, "a number from 0 to 1"),
         ({"on": "submit", "action": "reset_after", "count": True}, "a whole number of 1 or more"),
         ({"on": "submit", "action": "reset_after", "prompt": "("}, "a regular expression"),

@@ -224,8 +224,8 @@ def test_limits_of_reference_pictures(picture, size, expected):
 
 def test_reference_pictures_are_jpeg_or_png_of_10_mb(picture):
     assert check_reference_image(picture(kind="JPEG")) == []
-    assert check_reference_image(picture(kind="GIF")) == ["must be a jpeg or png picture"]
-    assert check_reference_image(b"no picture") == ["must be a jpeg or png picture"]
+    assert check_reference_image(picture(kind="GIF")) == ["must be a jpeg or png image"]
+    assert check_reference_image(b"no picture") == ["must be a jpeg or png image"]
     assert "10 MB" in check_reference_image(bytes(10 * 1024 * 1024 + 1))[0]
 
 

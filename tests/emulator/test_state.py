@@ -298,7 +298,7 @@ def test_a_state_folder_that_no_shell_has_filled_in_is_refused(tmp_path, folder)
     command = [sys.executable, "-m", "seedream_batch", "emulator", "--port", "0", "--state-dir", folder]
     done = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done
-    assert "write the whole path" in done.stderr
+    assert "write the full path" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -176,7 +176,7 @@ include: [{subject: fox, mood: wild}]
 request: {prompt: "{{ subject }} {{ mood }}"}
 """
     assert told(job) == [
-        "job.yaml:5:19: request.prompt: `mood` is not defined (there is subject, sample) [cell subject=panda]"
+        "job.yaml:5:19: request.prompt: `mood` is not defined (available: subject, sample) [cell subject=panda]"
     ]
 
 

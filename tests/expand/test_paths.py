@@ -59,21 +59,21 @@ REFUSED = [
     ("//host/share", "is absolute"),
     ("C:/x", "is absolute"),
     ("c:\\x", "is absolute"),
-    ("..", "'..' has '..' in it; a path may not leave output.dir"),
-    ("a/../b", "has '..' in it"),
-    ("a/..", "has '..' in it"),
-    ("a/ ../b", "has an empty name in it"),
-    ("a//b", "'a//b' has an empty name in it"),
-    ("a/", "has an empty name in it"),
-    ("./a", "has an empty name in it"),
-    ("a/./b", "has an empty name in it"),
-    ("a/ . /b", "has an empty name in it"),
-    ("...", "has an empty name in it"),
-    (".hidden", "'.hidden' has a name that starts with a dot; those are hidden and kept for the runner"),
-    ("a/.git/b", "has a name that starts with a dot"),
-    ("a/ .git", "has a name that starts with a dot"),
-    ("x" * 221, f"'{'x' * 60}...' has a name longer than 220 bytes"),
-    ("é" * 111, "has a name longer than 220 bytes"),
+    ("..", "'..' contains '..'; a path must not leave output.dir"),
+    ("a/../b", "contains '..'"),
+    ("a/..", "contains '..'"),
+    ("a/ ../b", "contains an empty name"),
+    ("a//b", "'a//b' contains an empty name"),
+    ("a/", "contains an empty name"),
+    ("./a", "contains an empty name"),
+    ("a/./b", "contains an empty name"),
+    ("a/ . /b", "contains an empty name"),
+    ("...", "contains an empty name"),
+    (".hidden", "'.hidden' contains a name that starts with a dot, which is reserved for seedream-batch"),
+    ("a/.git/b", "contains a name that starts with a dot"),
+    ("a/ .git", "contains a name that starts with a dot"),
+    ("x" * 221, f"'{'x' * 60}...' contains a name longer than 220 bytes"),
+    ("é" * 111, "contains a name longer than 220 bytes"),
     ("/".join(["x" * 200] * 5), "is longer than 1000 bytes"),
     ("half \ud83d of one", "is not valid Unicode"),
 ]
@@ -176,7 +176,7 @@ COLLISIONS = [
 @pytest.mark.parametrize(("values", "both"), COLLISIONS)
 def test_two_cells_with_one_path(told, values, both):
     (problem,) = told(job(["first", *values, "last"]))
-    start, _, rest = problem.partition("output.path: gives one path to two images: ")
+    start, _, rest = problem.partition("output.path: is the same path for two images: ")
     assert start.startswith("job.yaml:1:")
     assert rest.startswith(f"{both} (use every axis in output.path")
 
@@ -200,7 +200,7 @@ def test_several_images_are_numbered(tasks, told):
         "output": {"path": "{{ v.id }}"},
     }
     (problem,) = told(mixed)
-    assert "gives one path to two images: 'a-2' of v=a image=2, and 'a-2' of v=a-2 (" in problem
+    assert "is the same path for two images: 'a-2' of v=a image=2, and 'a-2' of v=a-2 (" in problem
 
 
 def test_index_gives_each_image_a_path(tasks, told):
@@ -209,7 +209,7 @@ def test_index_gives_each_image_a_path(tasks, told):
     (spec,) = tasks(job(["a"], "{{ v }}{% if index %}{% endif %}", request={}))
     assert spec.paths == ("a",)
     (problem,) = told(job(["a"], "{{ v }}{{ index * 0 }}", request=REFERENCES))
-    assert "gives one path to two images: 'a0' of v=a image=1, and 'a0' of v=a image=2 (" in problem
+    assert "is the same path for two images: 'a0' of v=a image=1, and 'a0' of v=a image=2 (" in problem
 
 
 def test_a_path_sees_the_request_and_what_is_default_in_it(tasks):
@@ -226,8 +226,8 @@ def test_many_collisions_are_one_problem(told):
 def test_bad_paths_of_cells_are_told_with_the_cell(told):
     found = told(job(["../up", "ok", ".hidden", "/abs"]))
     assert [problem.partition("output.path: ")[2] for problem in found] == [
-        "'../up' has '..' in it; a path may not leave output.dir [cell v=../up]",
-        "'.hidden' has a name that starts with a dot; those are hidden and kept for the runner [cell v=.hidden]",
+        "'../up' contains '..'; a path must not leave output.dir [cell v=../up]",
+        "'.hidden' contains a name that starts with a dot, which is reserved for seedream-batch [cell v=.hidden]",
         "'/abs' is absolute; output paths are relative to output.dir [cell v=/abs]",
     ]
 
@@ -235,7 +235,7 @@ def test_bad_paths_of_cells_are_told_with_the_cell(told):
 def test_one_cause_is_told_once_however_many_cells_have_it(told):
     (problem,) = told(job([f"v{index}" for index in range(300)], "../{{ v }}"))
     assert problem.endswith(
-        "output.path: '../v0' has '..' in it; a path may not leave output.dir [cell v=v0, and 299 more cells]"
+        "output.path: '../v0' contains '..'; a path must not leave output.dir [cell v=v0, and 299 more cells]"
     )
 
 
@@ -246,11 +246,11 @@ def test_two_cells_with_one_request(told):
         "request": {"prompt": "{{ subject }}"},
     }
     hint = (
-        "the picture would be bought once only; use the axis in the prompt, drop one of the cells, "
+        "only one image would be generated; use the axis in the prompt, remove one of the cells, "
         "or use repeat for several samples of one prompt"
     )
     assert [problem.partition("request: ")[2] for problem in told(unused)] == [
-        f"makes the same request in two cells: subject={name} mood=calm, and subject={name} mood=wild ({hint})"
+        f"is the same request in two cells: subject={name} mood=calm, and subject={name} mood=wild ({hint})"
         for name in ("panda", "fox")
     ]
     unused["repeat"] = 2
@@ -403,6 +403,6 @@ class Lenient:
             except StopIteration:
                 return
             except InvalidJob as error:
-                if not all("makes the same request" in problem.message for problem in error.problems):
+                if not all("is the same request" in problem.message for problem in error.problems):
                     raise
                 return

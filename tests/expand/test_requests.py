@@ -130,8 +130,7 @@ request: {prompt: "{{ subject }}", image_urls: ["https://example.com/a.png"], n:
 """
     (problem,) = told(job % '"3"')
     assert problem == (
-        "job.yaml:5:82: request.n: must be an integer from 1 to 15, got "
-        '"3" (a quoted number is refused by the API: write 3)'
+        'job.yaml:5:82: request.n: must be an integer from 1 to 15, got "3" (the API refuses a quoted number: write 3)'
     )
     (body,) = bodies(tasks(job % '"{{ count }}"'))
     assert body["n"] == 3
@@ -207,9 +206,9 @@ def test_the_prompt_from_a_file_with_an_include(tasks, told):
     (problem,) = told(job, {**files, "prompts/hero.j2": b"\xff\xfe"})
     assert problem == "prompts/hero.j2:1:1: the file is UTF-16, not UTF-8 (save it as UTF-8)"
     (problem,) = told(job, {**files, "prompts/hero.j2": " \n"})
-    assert "request.prompt: must be a text that is not empty" in problem
+    assert "request.prompt: must be non-empty text" in problem
     (problem,) = told(job, {})
-    assert problem.startswith("job.yaml:1:90: request.prompt.file: there is no file prompts/hero.j2 in ")
+    assert problem.startswith("job.yaml:1:90: request.prompt.file: file prompts/hero.j2 not found in ")
 
 
 OUTSIDE = ["../secret.txt", "/etc/hostname", "a/../../secret.txt", "link.txt", "folder/secret.txt"]
@@ -243,7 +242,7 @@ def beside_a_secret(job_file):
 )
 def test_nothing_outside_of_the_folder_is_read(beside_a_secret, name, job):
     file = beside_a_secret({"version": 1, **json.loads(json.dumps(job).replace("NAME", name))})
-    with pytest.raises(Exception, match="lies outside the job file's folder") as caught:
+    with pytest.raises(Exception, match="is outside the job file's folder") as caught:
         load_job(file).check()
     assert type(caught.value).__name__ == "InvalidJob"
     assert len(caught.value.problems) == 1
@@ -283,29 +282,29 @@ def test_local_references_stand_by_the_hash_of_their_bytes(tasks, job_file, pict
 
 
 BAD_REFERENCES = [
-    ("missing.png", "there is no file missing.png in"),
+    ("missing.png", "file missing.png not found in"),
     ("", "the path is empty"),
     (".", ". is a folder"),
-    ("text.png", "text.png is no JPEG or PNG picture"),
+    ("text.png", "text.png is not a JPEG or PNG image"),
     ("empty.png", "empty.png is empty"),
     ("cut.jpg", "cut.jpg is damaged"),
     ("wide.png", "wide.png is 61 x 20, a ratio of 3.05; it must be from 1:3 to 3:1"),
     ("tall.png", "tall.png is 20 x 61, a ratio of 0.33; it must be from 1:3 to 3:1"),
     ("small.png", "small.png is 14 x 20; both sides must have more than 14 pixels"),
-    ("a\0b", "is no usable path"),
-    ("x" * 300, "cannot be read: File name too long"),
+    ("a\0b", "is not a valid path"),
+    ("x" * 300, ": File name too long"),
     ("ftp://example.com/a.png", "ftp: addresses are not supported"),
     ("S3://bucket/a.png", "s3: addresses are not supported"),
     ("file:///srv/a.png", "file: addresses are not supported"),
     ("FILE:/srv/a.png", "file: addresses are not supported"),
     ("//example.com/a.png", "has no scheme; write https://example.com/a.png"),
-    ("https:/example.com/a.png", "https:// was expected"),
-    ("~/a.png", "~/a.png has `~` in it, which is not filled in here"),
-    ("$HOME/a.png", "$HOME/a.png has a variable in it"),
-    ("photos/${YEAR}.png", "has a variable in it"),
-    ("data:image/gif;base64,R0lGODlh", "'data:image/gif;base64' is no data URI of an image"),
+    ("https:/example.com/a.png", "expected https://"),
+    ("~/a.png", "~/a.png contains `~`, which is not expanded"),
+    ("$HOME/a.png", "$HOME/a.png contains a variable"),
+    ("photos/${YEAR}.png", "contains a variable"),
+    ("data:image/gif;base64,R0lGODlh", "'data:image/gif;base64' is not a data URI of an image"),
     ("data:image/png;base64,a b", "the data URI is not valid base64"),
-    ("data:image/png;base64,aGVsbG8=", "the data URI is no JPEG or PNG picture"),
+    ("data:image/png;base64,aGVsbG8=", "the data URI is not a JPEG or PNG image"),
 ]
 
 
@@ -385,7 +384,7 @@ def test_a_value_that_looks_like_a_template_is_not_bought_as_it_stands(told, mar
         "request": {"prompt": "{{ subject }}, {{ style.night }}"},
     }
     (problem,) = told(job)
-    assert "request.prompt: the value of `style` has a template in it, and values are not rendered" in problem
+    assert "request.prompt: the value of `style` contains a template, but values are not rendered" in problem
     assert "{% raw %}{{ ... }}{% endraw %}" in problem
 
 

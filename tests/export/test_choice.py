@@ -63,8 +63,8 @@ def test_what_is_not_stored_does_not_count_where_something_is_kept(made, choose,
 def test_an_entry_about_another_picture_is_told_and_left_out(made, choose, export, lines):
     done = export("jsonl", "--choice", choose(keep=["fox/1-1.jpg", "!fox/16-9.jpg"]))
     assert exported(made, lines) == {"fox/1-1.jpg"}
-    assert "1 image of the choice left out:\n  image 1 of " in done.err
-    assert "another picture is stored there by now" in done.err
+    assert "1 image of the choice skipped:\n  image 1 of " in done.err
+    assert "regenerated since then" in done.err
     # What came instead of a rejected picture was not rejected.
     done = export("jsonl", "--choice", choose(reject=["fox/1-1.jpg", "!fox/16-9.jpg"]), "--json", to="rest")
     assert exported(made, lines, "rest") == {path for path in made.files() if path != "fox/1-1.jpg"}
@@ -76,7 +76,7 @@ def test_an_entry_about_an_image_that_the_job_lacks(made, choose, export, lines)
     made.edit("    - {id: panda, text: a panda in a bamboo forest}\n", "")
     done = export("jsonl", "--choice", file)
     assert exported(made, lines) == {"fox/1-1.jpg"}
-    assert "the job has no such image that is stored" in done.err
+    assert "no such stored image in the job" in done.err
 
 
 def test_with_a_selection_both_have_to_take_it(made, choose, export, lines):
@@ -94,8 +94,8 @@ def test_every_form_takes_the_same(made, choose, export, form):
 
 def test_choices_that_cannot_be_exported(made, choose, export):
     done = export("jsonl", "--choice", choose(keep=["!fox/1-1.jpg"]), code=2)
-    assert "nothing to export: the choice takes no image" in done.err
-    assert "another picture" in done.err
-    assert "is a choice among the images of 'other'" in export("jsonl", "--choice", choose(job="other"), code=2).err
-    assert "give the file that the gallery exported" in export("jsonl", "--choice", "none.json", code=2).err
+    assert "nothing to export: the choice contains no stored image" in done.err
+    assert "regenerated since then" in done.err
+    assert "is a choice for the job 'other'" in export("jsonl", "--choice", choose(job="other"), code=2).err
+    assert "name a file exported by the gallery" in export("jsonl", "--choice", "none.json", code=2).err
     assert not (made.folder / "data").exists()

@@ -104,7 +104,7 @@ def test_gaps_do_not_trouble_the_loader(bench, serve, export, load):
 def test_an_image_folder_has_no_other_splits(export):
     assert "an imagefolder has the splits train, validation" in export("imagefolder", "--split", "a=1", code=2).err
     done = export("imagefolder", "--split", "train=0.5,dev=0.2,val=0.3", code=2)
-    assert "takes it and `dev` for the same split, validation" in " ".join(done.err.split())
+    assert "reads it and `dev` as the same split, validation" in " ".join(done.err.split())
 
 
 @pytest.mark.parametrize(

@@ -75,28 +75,28 @@ def test_what_is_not_stored_is_told_and_left_out(bench, serve, export):
     serve()
     bench.run("--limit", "4")
     done = export("csv")
-    assert done.err == "export of 4 of 6 images; 2 are not stored\n"
+    assert done.err == "exporting 4 of 6 images; 2 are not stored\n"
     assert len(table(bench)) == 4
     assert bench.run().code == 0
     (bench.out / "panda" / "1-1.jpg").write_bytes(b"mine")
     assert bench.call("verify").code == 3
-    assert export("csv", "--replace", "--json").err == "export of 5 of 6 images; 1 is not stored\n"
+    assert export("csv", "--replace", "--json").err == "exporting 5 of 6 images; 1 is not stored\n"
     assert "panda/1-1" not in {row["path"] for row in table(bench)}
 
 
 def test_nothing_stored_is_an_error(bench, serve, export):
-    assert "was never run" in export("csv", code=2).err
+    assert "has not been run" in export("csv", code=2).err
     serve()
     bench.run("--limit", "1", "--submit-only")
     done = export("csv", code=2)
-    assert "there is nothing to export: of 6 images none is stored" in done.err
+    assert "nothing to export: none of 6 images is stored" in done.err
     assert not (bench.folder / "data").exists()
 
 
 def test_only_what_the_job_has_now(made, export):
     made.edit("size: [1:1, 16:9, 9:16]", "size: [9:16, 1:1, 4:3]")
     # No run in between: the file says what the job has, and in which order.
-    assert export("csv").err == "export of 4 of 6 images; 2 are not stored\n"
+    assert export("csv").err == "exporting 4 of 6 images; 2 are not stored\n"
     assert [row["path"] for row in table(made)] == [
         f"images/{subject}/{size}.jpg" for subject in ("panda", "fox") for size in ("9-16", "1-1")
     ]
@@ -224,7 +224,7 @@ def test_it_tells_one_moment_of_a_run_that_is_going(bench, serve, export, until)
 def test_the_emulated_images(bench, export):
     bench.edit("dir: out", "dir: pictures")
     assert bench.run("--emulate").code == 0
-    assert "was never run: " in export("csv", code=2).err
+    assert "has not been run yet: " in export("csv", code=2).err
     export("csv", "--emulate")
     exported = bench.folder / "data" / "images" / "fox" / "1-1.jpg"
     assert exported.samefile(bench.folder / "pictures-emulated" / "fox" / "1-1.jpg")
@@ -245,9 +245,9 @@ def test_splits_of_a_job(made, export, lines):
         (("--split", "a=1", "--group-by", "subject.ld"), "did you mean `subject.id`?"),
         (("--split", "a=1", "--group-by", "nothing"), "there is subject, subject.id, subject.text, size"),
         (("--split", "a=0.5"), "are 0.5"),
-        (("--group-by", "subject.id"), "give --split, too"),
-        (("--images", "path"), "--images path: that is for --format parquet"),
-        (("--shard-size", "5"), "that is for --format webdataset"),
+        (("--group-by", "subject.id"), "needs --split"),
+        (("--images", "path"), "--images path works only with --format parquet"),
+        (("--shard-size", "5"), "works only with --format webdataset"),
     ],
 )
 def test_what_makes_no_sense(made, export, args, told):
@@ -257,12 +257,12 @@ def test_what_makes_no_sense(made, export, args, told):
 
 @pytest.mark.usefixtures("made")
 def test_links_are_of_no_use_inside_of_other_files(export):
-    assert "webdataset has the images inside" in export("webdataset", "--link", code=2).err
-    assert "or give --images path" in export("parquet", "--copy", code=2).err
+    assert "webdataset stores images inside" in export("webdataset", "--link", code=2).err
+    assert "add --images path" in export("parquet", "--copy", code=2).err
 
 
 def test_a_split_without_images_is_told(made, export):
     done = export("csv", "--split", "train=0.999,test=0.001", "--select", "subject=fox")
-    assert "no image falls into the split test" in done.err
+    assert "the split test is empty" in done.err
     assert table(made, name="test") == []
     assert len(table(made, name="train")) == 3

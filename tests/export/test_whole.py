@@ -92,10 +92,10 @@ def test_files_in_disorder_are_named_and_nothing_is_exported(made, export, form)
     (made.out / "panda" / "9-16.jpg").symlink_to(made.out / "panda" / "1-1.jpg")
     done = export(form, code=8)
     assert "nothing was exported" in done.err
-    assert f"{made.out / 'fox' / '1-1.jpg'}: the file is gone" in done.err
+    assert f"{made.out / 'fox' / '1-1.jpg'}: the file was deleted or moved" in done.err
     assert f"{made.out / 'panda' / '16-9.jpg'}: " in done.err
     assert " bytes instead of " in done.err
-    assert f"{made.out / 'panda' / '9-16.jpg'}: what stands there is no file" in done.err
+    assert f"{made.out / 'panda' / '9-16.jpg'}: not a regular file" in done.err
     assert beside(made) == set()
 
 
@@ -104,7 +104,7 @@ def test_of_many_files_in_disorder_some_are_named(made, export, monkeypatch):
     for path in list(made.files().values())[:5]:
         path.unlink()
     told = export("csv", code=8).err.splitlines()
-    assert [line.endswith("the file is gone") for line in told[1:3]] == [True, True]
+    assert [line.endswith("the file was deleted or moved") for line in told[1:3]] == [True, True]
     assert told[3:] == ["  and 3 more"]
 
 
@@ -114,7 +114,7 @@ def test_other_bytes_of_the_same_size_are_found_by_their_hash(made, export):
     data[-20] ^= 1
     path.write_bytes(data)
     done = export("csv", "--verify", code=8)
-    assert f"{path}: other bytes than were stored" in done.err
+    assert f"{path}: the file was changed on disk" in done.err
     assert beside(made) == set()
     export("csv")
 
@@ -122,7 +122,7 @@ def test_other_bytes_of_the_same_size_are_found_by_their_hash(made, export):
 def test_a_link_is_not_followed_out_of_the_output_folder(made, export):
     shutil.move(made.out / "fox", made.folder / "elsewhere")
     (made.out / "fox").symlink_to(made.folder / "elsewhere")
-    assert "a link in that folder leads out of it" in export("csv", code=8).err
+    assert "a link in that folder points outside" in export("csv", code=8).err
     assert beside(made) == {"elsewhere"}
 
 
@@ -142,14 +142,14 @@ def test_what_stands_there_is_never_touched(made, export, what):
     before = tree(made.folder)
     for more in ((), ("--replace",)):
         done = export("jsonl", *more, code=2)
-        assert "exists and was not made by an export, so it is left alone" in words(done.err)
+        assert "exists and is not an export, so it is not replaced" in words(done.err)
     assert tree(made.folder) == before
     assert place.is_symlink() == ("link" in what)
 
 
 def test_an_earlier_export_is_replaced_only_if_that_is_said(made, export):
     export("csv")
-    assert "--replace replaces it" in words(export("jsonl", code=2).err)
+    assert "add --replace" in words(export("jsonl", code=2).err)
     assert (made.folder / "data" / "images.csv").is_file()
     export("jsonl", "--replace")
     assert not (made.folder / "data" / "images.csv").exists()
@@ -221,7 +221,7 @@ def test_what_a_killed_export_left_is_cleared(made, export):
 def test_a_replacement_that_was_cut_off_is_taken_back(made, export):
     export("csv")
     (made.folder / "data").rename(hidden(made.folder / "data", "replaced"))
-    assert "--replace replaces it" in words(export("jsonl", code=2).err)
+    assert "add --replace" in words(export("jsonl", code=2).err)
     assert (made.folder / "data" / "images.csv").is_file()
     assert beside(made) == {"data"}
     # Cut off a moment later, the new one is there already, and the old one goes.
@@ -257,6 +257,6 @@ def test_one_that_is_going_is_left_alone(tmp_path):
         with WholeFolder(tmp_path / "data", "marker", replace=False) as second:
             second.keep({})
         assert (tmp_path / "data" / "marker").is_file()
-        with pytest.raises(Exception, match="--replace replaces it"):
+        with pytest.raises(Exception, match="add --replace"):
             first.keep({})
     assert tree(tmp_path) == {"data", "data/marker"}

@@ -10,7 +10,7 @@ from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.jobfile import load_job
 
 SIZES = "1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto"
-RATE = "a number a second above 0, or a rate such as 5/s, 120/m or 1000/h"
+RATE = "a number per second above 0, or a rate such as 5/s, 120/m or 1000/h"
 TIME = "a time such as 90s, 30m or 1h30m, or a number of seconds above 0"
 
 FIFTEEN = """\
@@ -41,16 +41,16 @@ def test_fifteen_mistakes_are_told_at_once(told):
     found = told(FIFTEEN, {"subjects.csv": "id,text\na,b\n"})
     assert [problem.replace("job.yaml:", "").partition(" /")[0] for problem in found] == [
         "2:1: nmae: unknown key (did you mean `name`?)",
-        "4:19: matrix.subject.file: there is no file subjetcs.csv in",
+        "4:19: matrix.subject.file: file subjetcs.csv not found in",
         f"6:15: matrix.size[1]: must be one of {SIZES}, got 16:10 (the nearest ratio is 3:2)",
-        "7:16: matrix.resolution[0]: must be one of 2K, 4K, got 1K (there is no 1K: the smallest is 2K)",
-        "9:6: exclude[0].mod: there is no axis `mod` (did you mean `mood`?)",
+        "7:16: matrix.resolution[0]: must be one of 2K, 4K, got 1K (1K is not available; the smallest is 2K)",
+        "9:6: exclude[0].mod: no axis `mod` (did you mean `mood`?)",
         "10:19: exclude[1].mood[1]: no value of the axis `mood` is clam (did you mean calm?)",
-        "11:5: exclude[2]: must name at least one axis (an empty entry would drop every cell)",
-        "12:9: repeat: must be an integer from 1 to 10000, got 0",
+        "11:5: exclude[2]: must name at least one axis (an empty entry would skip every cell)",
+        "12:9: repeat: must be an integer from 1 to 10,000, got 0",
         "14:11: request.prompt: `moood` is not defined (did you mean `mood`?)",
         "15:10: request.model: expected an expression, got 'end of statement block'",
-        '16:6: request.n: must be an integer from 1 to 15, got "3" (a quoted number is refused by the API: write 3)',
+        '16:6: request.n: must be an integer from 1 to 15, got "3" (the API refuses a quoted number: write 3)',
         "18:3: request.watermark: repeated key, first given at line 17, column 3 (remove one of the two)",
         f'19:13: run.rate: must be {RATE}, got "5 per second"',
         f'19:41: run.task_timeout: must be {TIME}, got "forever"',
@@ -91,11 +91,11 @@ ONE_MISTAKE = [
         "vars: {styel: ink}",
         "11:11: request.prompt: `style` is not defined (did you mean `styel`?)",
     ),
-    ("vars: {style: ink}", "vars: {style: ink, size: 3}", "2:20: vars.size: `size` is an axis already"),
+    ("vars: {style: ink}", "vars: {style: ink, size: 3}", "2:20: vars.size: `size` is already an axis"),
     (
         "vars: {style: ink}",
         "vars: {style: ink, sample: 3}",
-        "2:20: vars.sample: `sample` is a name that templates have",
+        "2:20: vars.sample: `sample` is a built-in name",
     ),
     ("vars: {style: ink}", "vars: {style: ink, style: oil}", "2:20: vars.style: repeated key, first given at line 2"),
     ("matrix:", "metrix:", "3:1: metrix: unknown key (did you mean `matrix`?)"),
@@ -103,15 +103,15 @@ ONE_MISTAKE = [
     ("  size: [1:1, 16:9]", "  size: 1:1", '5:9: matrix.size: must be a list of values, or {file: path}, got "1:1"'),
     ("  size: [1:1, 16:9]", "  size: []", "5:9: matrix.size: must have at least one value"),
     ("  size: [1:1, 16:9]", "  size: [1:1, 16.9]", "5:15: matrix.size[1]: must be one of 1:1, 4:3"),
-    ("  size: [1:1, 16:9]", "  size: {file: sizes.csv}", "5:16: matrix.size.file: there is no file sizes.csv"),
+    ("  size: [1:1, 16:9]", "  size: {file: sizes.csv}", "5:16: matrix.size.file: file sizes.csv not found"),
     ("  size: [1:1, 16:9]", "  size: {file: empty.csv}", "empty.csv:1:1: the file is empty"),
     ("  size: [1:1, 16:9]", "  size: {file: bad.json}", "bad.json:1:2: not JSON"),
-    ("  size: [1:1, 16:9]", "  size: {file: job.pdf}", "job.pdf:1:1: the suffix .pdf is no table format"),
+    ("  size: [1:1, 16:9]", "  size: {file: job.pdf}", "job.pdf:1:1: the suffix .pdf is not a supported table format"),
     ("  size: [1:1, 16:9]", "  size: {path: a.csv}", "5:9: matrix.size: must be a list of values, or {file: path}"),
-    ("  size: [1:1, 16:9]", "  size: [1:1, 16:9]\n  index: [1]", "6:3: matrix.index: `index` is a name that"),
+    ("  size: [1:1, 16:9]", "  size: [1:1, 16:9]\n  index: [1]", "6:3: matrix.index: `index` is a built-in name"),
     ("  size: [1:1, 16:9]", "  size: [1:1, 16:9]\n  a b: [1]", "6:3: matrix.a b: a name must be letters"),
-    ("{subject: fox, size: 16:9}", "{subjct: fox}", "7:6: exclude[0].subjct: there is no axis `subjct` (did you mean"),
-    ("{subject: fox, size: 16:9}", "{mood: calm}", "7:6: exclude[0].mood: there is no axis `mood` (the axes are subj"),
+    ("{subject: fox, size: 16:9}", "{subjct: fox}", "7:6: exclude[0].subjct: no axis `subjct` (did you mean"),
+    ("{subject: fox, size: 16:9}", "{mood: calm}", "7:6: exclude[0].mood: no axis `mood` (axes: subj"),
     ("{subject: fox, size: 16:9}", "{subject: cat}", "7:15: exclude[0].subject: no value of the axis `subject` is cat"),
     ("{subject: fox, size: 16:9}", "{size: 9:16}", "7:12: exclude[0].size: no value of the axis `size` is 9:16"),
     ("{subject: fox, size: 16:9}", "{size: 9:61}", "7:12: exclude[0].size: must be one of 1:1, 4:3"),
@@ -124,45 +124,49 @@ ONE_MISTAKE = [
         "2 PROBLEMS 8:15: exclude[1].subject: no value of the axis",
     ),
     ("size: 21:9, mood", "size: 21:10, mood", "9:42: include[0].size: must be one of"),
-    ("size: 21:9, mood", "request: x, mood", "9:36: include[0].request: `request` is a name that templates have"),
+    ("size: 21:9, mood", "request: x, mood", "9:36: include[0].request: `request` is a built-in name"),
     ("size: 21:9, mood: calm}", "size: 21:9, mood: calm, n: 15}\n#", None),
     ("{{ style }}", "{{ stile }}", "11:11: request.prompt: `stile` is not defined (did you mean `style`?)"),
     ("{{ style }}", "{{ style }", "11:11: request.prompt: "),
-    ("{{ style }}", "{{ style | uper }}", "11:11: request.prompt: there is no filter `uper` (did you mean `upper`?)"),
+    ("{{ style }}", "{{ style | uper }}", "11:11: request.prompt: unknown filter `uper` (did you mean `upper`?)"),
     (
         "{{ style }}",
         "{{ index }}",
-        "11:11: request.prompt: `index` is not defined (`index` is only known in output.path)",
+        "11:11: request.prompt: `index` is not defined (`index` is only available in output.path)",
     ),
     ("{{ subject.text }}", "{{ subject.txt }}", "11:11: request.prompt: `subject` has no `txt` (did you mean `text`?"),
     ("  prompt:", "  promt:", "11:3: request.promt: unknown key (did you mean `prompt`?)"),
     ("  prompt:", "  prompt: ''\n  prompt:", "12:3: request.prompt: repeated key"),
     ("  prompt:", "  prompt: {file: 3}\n#", "11:18: request.prompt.file: must be the path of a file, got 3"),
-    ("  prompt:", "  prompt: {}\n#", "11:11: request.prompt: must be a text that is not empty, or {file: path}"),
+    ("  prompt:", "  prompt: {}\n#", "11:11: request.prompt: must be non-empty text, or {file: path}"),
     ("request:", "reqest:", "10:1: reqest: unknown key (did you mean `request`?)"),
     ("request:", "request: {prompt: a}\nrequest:", "11:1: request: repeated key"),
-    ("  n: 2", '  n: "2"', '13:6: request.n: must be an integer from 1 to 15, got "2" (a quoted number'),
-    ("  n: 2", "  n: 15", "13:6: request.n: 1 reference + n 15 make 16, the API takes at most 15 together"),
-    ("  n: 2", "  n: 1e999", "13:6: request.n: 1e999 is not a number that JSON has"),
+    (
+        "  n: 2",
+        '  n: "2"',
+        '13:6: request.n: must be an integer from 1 to 15, got "2" (the API refuses a quoted number',
+    ),
+    ("  n: 2", "  n: 15", "13:6: request.n: 1 reference + n 15 = 16, but the API accepts at most 15 together"),
+    ("  n: 2", "  n: 1e999", "13:6: request.n: 1e999 is not a valid JSON number"),
     ("  n: 2", "  n: !!int two", '13:6: request.n: "two" is not a whole number (!!int)'),
     ("  n: 2", "  n: '{{ style }}'", "13:6: request.n: must give an integer, gave 'ink' [cell subject=panda size=1:1,"),
     (
         "  image_urls: [https",
         "  image_urls: [missing.png, https",
-        "12:16: request.image_urls[0]: there is no file miss",
+        "12:16: request.image_urls[0]: file miss",
     ),
     ("  image_urls: [https://example.com/a.png]\n", "", "12:6: request.n: several images (n 2) need at least one"),
     ("  watermark: false", "  watermark: 'no'", '14:14: request.watermark: must be true or false, got "no"'),
     (
         "  watermark: false",
         "  resolution: 1K",
-        "14:15: request.resolution: must be one of 2K, 4K, got 1K (there is no 1K",
+        "14:15: request.resolution: must be one of 2K, 4K, got 1K (1K is not available",
     ),
     ("  watermark: false", "  steps: 20", "14:3: request.steps: unknown key"),
     (
         'path: "{{ subject.id }}/{{ size }}"',
         'path: "{{ subject.id }}"',
-        "16:9: output.path: gives one path to two images",
+        "16:9: output.path: is the same path for two images",
     ),
     ('path: "{{ subject.id }}/{{ size }}"', 'path: "../{{ size }}"', "16:9: output.path: "),
     ('path: "{{ subject.id }}/', 'path: "{{ subjectt.id }}/', "16:9: output.path: `subjectt` is not defined"),
@@ -176,16 +180,16 @@ ONE_MISTAKE = [
     ("{max_images: 100}", "{max_cost_usd: 1e300}", "17:24: budget.max_cost_usd: must be at most 1,000,000,000"),
     ("{max_images: 100}", "{price_per_image_usd: 1e9}", "17:31: budget.price_per_image_usd: must be at most 1,000"),
     ("{max_images: 100}", "{price_per_image_usd: {4K: 1e9}}", "17:36: budget.price_per_image_usd.4K: must be at most"),
-    ("{attempts: 2}", "{rate: 5/d}", "18:13: run.rate: must be a number a second above 0"),
-    ("{attempts: 2}", "{rate: 1e-300}", "18:13: run.rate: must be from one a day to 1,000,000 a second"),
-    ("{attempts: 2}", "{rate: 1" + "0" * 400 + "}", "18:13: run.rate: must be from one a day"),
-    ("{attempts: 2}", "{rate: 1" + "0" * 400 + "/s}", "18:13: run.rate: must be from one a day"),
+    ("{attempts: 2}", "{rate: 5/d}", "18:13: run.rate: must be a number per second above 0"),
+    ("{attempts: 2}", "{rate: 1e-300}", "18:13: run.rate: must be from one per day to 1,000,000 per second"),
+    ("{attempts: 2}", "{rate: 1" + "0" * 400 + "}", "18:13: run.rate: must be from one per day"),
+    ("{attempts: 2}", "{rate: 1" + "0" * 400 + "/s}", "18:13: run.rate: must be from one per day"),
     ("{attempts: 2}", "{task_timeout: 1" + "0" * 400 + "}", "18:21: run.task_timeout: must be at most 365 days"),
     ("{attempts: 2}", "{task_timeout: 1h30}", "18:21: run.task_timeout: must be a time such as 90s"),
     ("{attempts: 2}", "{atempts: 2}", "18:7: run.atempts: unknown key (did you mean `attempts`?)"),
     ("{attempts: 2}", "{attempts: 2", "the mapping that { opens is not closed properly"),
-    ("{attempts: 2}", "*nobody", "18:6: there is no anchor &nobody"),
-    ("{attempts: 2}", "{{ style }}", "18:6: an unquoted template is no text to YAML"),
+    ("{attempts: 2}", "*nobody", "18:6: no anchor &nobody"),
+    ("{attempts: 2}", "{{ style }}", "18:6: a template must be quoted in YAML"),
 ]
 
 
@@ -236,8 +240,8 @@ matrix: {subject: [panda]}
 request: {prompt: "{{ nobody }}", image_urls: [missing.png, "{{ subject }}.png", https://example.com/a.png]}
 """
     assert [problem.partition(" in /")[0] for problem in told(job)] == [
-        "job.yaml:4:19: request.prompt: `nobody` is not defined (there is sample, subject)",
-        "job.yaml:4:48: request.image_urls[0]: there is no file missing.png",
+        "job.yaml:4:19: request.prompt: `nobody` is not defined (available: sample, subject)",
+        "job.yaml:4:48: request.image_urls[0]: file missing.png not found",
     ]
 
 
@@ -251,7 +255,7 @@ def test_a_problem_of_many_cells_is_one_with_a_count(told):
     found = told(job)
     assert [problem.partition(": matrix.n: ")[2] for problem in found] == [
         f"several images (n {n}) need at least one reference image in image_urls "
-        "(for several pictures of one text without references use `repeat` in the job) "
+        "(for several images of one prompt without references, use `repeat` in the job) "
         f"[cell subject=s0 n={n} sample=1, and 499 more cells]"
         for n in (2, 3)
     ]
@@ -287,8 +291,8 @@ def test_nobody_reads_more_than_a_hundred_causes(told):
 def test_problems_of_a_table_point_into_it(told):
     job = {"version": 1, "matrix": {"subject": {"file": "data/s.csv"}}, "request": {"prompt": "{{ subject.id }}"}}
     assert told(job, {"data/s.csv": "id,text\na,b,c\nd,e\nf\n"}) == [
-        "data/s.csv:2:1: the row has 3 fields, the header 2 (quote a field that has the separator in it)",
-        "data/s.csv:4:1: the row has 1 fields, the header 2",
+        "data/s.csv:2:1: the row has 3 fields, but the header has 2 (quote fields that contain the separator)",
+        "data/s.csv:4:1: the row has 1 fields, but the header has 2",
     ]
 
 
@@ -300,7 +304,7 @@ def test_too_many_tasks_are_refused_at_once_with_the_count(told):
     assert time.monotonic() - start < 5
     assert problem.endswith(
         ": matrix: expands to 1,000,000,000,000 tasks; at most 1,000,000 are allowed "
-        "(raise --max-tasks if that is meant)"
+        "(if you want that many, raise --max-tasks)"
     )
     assert len(told({**job, "request": {"prompt": "{{ d }}"}, "run": {"rate": 0}})) == 3
     assert "1,000,000,000,000 tasks before `exclude`;" in told({**job, "exclude": [{"a": axis[1:]}]})[0]
@@ -325,8 +329,8 @@ def test_files_that_are_no_job(tmp_path):
     (tmp_path / "other.yml").write_text("")
     (tmp_path / ".tool.yaml").write_text("")
     assert refusal("folder.yaml") == ("UsageError", "folder.yaml is a folder; name the job file in it")
-    assert refusal("missing") == ("UsageError", "there is no job file missing; in  there is other.yml")
-    assert refusal("folder.yaml/x") == ("UsageError", "there is no job file folder.yaml/x")
+    assert refusal("missing") == ("UsageError", "job file missing not found; job files in : other.yml")
+    assert refusal("folder.yaml/x") == ("UsageError", "job file folder.yaml/x not found")
     for name, data, problem in [
         ("empty.yaml", b"", "empty.yaml:1:1: the file is empty"),
         ("comment.yaml", b"# only\n", "comment.yaml:1:1: the file is empty"),
@@ -371,13 +375,13 @@ request: {prompt: {file: "\\x07\\u2028.txt"}}
     texts = told(job)
     assert all(text.isprintable() for text in texts)
     assert any("a\\nb: repeated key" in text for text in texts)
-    assert any("there is no file no\\x1b[31m\\n.csv in" in text for text in texts)
+    assert any("file no\\x1b[31m\\n.csv not found in" in text for text in texts)
 
 
 def test_names_that_nobody_can_read_are_cut(told):
     (text,) = told(f"version: 1\nmatrix: {{a: {{file: {'n' * 100_000}}}}}\nrequest: {{prompt: '{{{{ a }}}}'}}\n")
     assert "nnn…nnn" in text
-    assert text.endswith(" cannot be read: File name too long")
+    assert text.endswith(": File name too long")
     assert len(text) < 1100
 
 

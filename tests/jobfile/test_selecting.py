@@ -58,8 +58,8 @@ def test_a_mapping_is_found_by_the_name_that_plan_prints(select):
         (["a fox, asleep"], "subject=a fox, awake", "no cell of the job has a fox (put a value with a comma in double"),
         (["a", "b"], "subject=a,c", "no cell of the job has c ("),
         (["a", "b"], "subject=a,", "no cell of the job has an empty value"),
-        (["a, b", "c", "a", "b, c"], "subject=a, b, c", "the commas can be read in more than one way"),
-        ([LONG + "dawn", LONG + "dusk"], f"subject={LONG}…", "may be a heron that stands"),
+        (["a, b", "c", "a", "b, c"], "subject=a, b, c", "the commas are ambiguous"),
+        ([LONG + "dawn", LONG + "dusk"], f"subject={LONG}…", "could mean a heron that stands"),
     ],
 )
 def test_what_may_mean_two_things_chooses_nothing(select, values, text, told):

@@ -64,7 +64,7 @@ def test_durations(text, value):
 
 @pytest.mark.parametrize("text", ["", "m", "90", "30m1", "1h30", "-5s", "5 fortnights"])
 def test_no_durations(text):
-    with pytest.raises(ValueError, match="is no duration"):
+    with pytest.raises(ValueError, match="is not a duration"):
         seconds(text)
 
 

@@ -42,16 +42,16 @@ def test_a_folder_is_a_folder(job_file, folder):
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("s3:/pictures", "is no address of an object store"),
+        ("s3:/pictures", "is not an object store URL"),
         ("s3://", "names no bucket"),
-        ("s3:///a", "is no address of an object store"),
-        ("ftp://pictures/a", "has the scheme ftp://"),
-        ("https://s3.amazonaws.com/pictures", "has the scheme https://"),
-        ("s3://p", "has a name of a bucket that none can have"),
-        ("s3://key:secret@pictures/a", "may have no user"),
-        ("s3://pictures/a?key=secret", "may have no user"),
-        ("s3://pictures/a//b", "has a prefix"),
-        ("s3://pictures/../b", "has a prefix"),
+        ("s3:///a", "is not an object store URL"),
+        ("ftp://pictures/a", "has the unsupported scheme ftp://"),
+        ("https://s3.amazonaws.com/pictures", "has the unsupported scheme https://"),
+        ("s3://p", "has an invalid bucket name"),
+        ("s3://key:secret@pictures/a", "must not contain a user"),
+        ("s3://pictures/a?key=secret", "must not contain a user"),
+        ("s3://pictures/a//b", "has an invalid prefix"),
+        ("s3://pictures/../b", "has an invalid prefix"),
     ],
 )
 def test_what_is_refused(told, url, why):
@@ -66,8 +66,8 @@ def test_what_is_refused(told, url, why):
 )
 def test_a_folder_that_only_a_shell_knows_is_refused_and_not_made(told, folder):
     (problem,) = told(JOB % folder)
-    assert problem.startswith(f"job.yaml:5:15: output.dir: {folder} has ")
-    assert "is not filled in here (write the path itself" in problem
+    assert problem.startswith(f"job.yaml:5:15: output.dir: {folder} contains ")
+    assert "which is not expanded (write the path itself" in problem
 
 
 @pytest.mark.parametrize("folder", ["~old/x", "out~", "$5", "100%/new%"])

@@ -125,7 +125,7 @@ def test_what_is_there_is_not_overwritten(book, other):
     target.tasks(1)
     target.manifest.close()
     before = target.dump()
-    with pytest.raises(UsageError, match="has tasks already"):
+    with pytest.raises(UsageError, match="already has tasks"):
         copy_manifest(book.place, target.place)
     assert target.dump() == before
     book.reopen()
@@ -172,13 +172,13 @@ def test_a_copy_that_fails_leaves_the_old_one_in_use(book, other, monkeypatch):
 
 def test_what_cannot_be_copied(book, other, tmp_path):
     book.manifest.close()
-    with pytest.raises(UsageError, match="is both"):
+    with pytest.raises(UsageError, match="are the same manifest"):
         copy_manifest(book.place, book.place)
-    with pytest.raises(UsageError, match="a folder of its own"):
+    with pytest.raises(UsageError, match="a separate folder"):
         copy_manifest(tmp_path / "manifest.db", tmp_path / "twin.db")
-    with pytest.raises(UsageError, match="there is no manifest"):
+    with pytest.raises(UsageError, match="no manifest found"):
         copy_manifest(other(), book.place)
-    with pytest.raises(StorageError, match="there is no folder"):
+    with pytest.raises(StorageError, match="does not exist"):
         copy_manifest(book.place, tmp_path / "none" / "manifest.db")
     book.reopen()
 

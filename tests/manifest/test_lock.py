@@ -51,7 +51,7 @@ def test_a_free_lock(tmp_path):
 
 def test_a_second_run_is_refused(tmp_path, holder):
     assert is_locked(tmp_path / MANIFEST)
-    with pytest.raises(ManifestLocked, match="it has only just started"):
+    with pytest.raises(ManifestLocked, match="it has just started"):
         acquired(tmp_path)
     assert holder.poll() is None
 

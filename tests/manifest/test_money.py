@@ -186,11 +186,11 @@ def test_the_caps_hold_to_the_image_and_the_millionth(book):
     budget = Budget(max_cost=1_000_000)
     claimed = book.manifest.queue.claim([Intent(task.id) for task in tasks], budget, NOW)
     assert len(claimed.claims) == 28
-    assert claimed.stopped_by == "budget.max_cost_usd 1"
+    assert claimed.stopped_by == "budget.max_cost_usd (1 USD)"
     assert len(book.manifest.queue.claim([Intent(40)], Budget(max_cost=29 * book.PRICE), NOW).claims) == 1
     assert book.manifest.queue.claim([Intent(39)], Budget(max_cost=30 * book.PRICE - 1), NOW).claims == ()
     refused = book.manifest.queue.claim([Intent(39)], Budget(max_images=29), NOW)
-    assert (refused.claims, refused.stopped_by) == ((), "budget.max_images 29")
+    assert (refused.claims, refused.stopped_by) == ((), "budget.max_images (29)")
     assert book.manifest.tasks.get(39).state is S.PLANNED
 
 
@@ -208,7 +208,7 @@ def test_more_delivered_than_asked_for_counts_against_the_cap(book):
     budget = Budget(max_images=2)
     task = accept(book, book.claim(book.manifest.tasks.get(1), budget=budget).task)
     deliver(book, task, 3, None)
-    assert book.manifest.queue.claim([Intent(2)], budget, NOW).stopped_by == "budget.max_images 2"
+    assert book.manifest.queue.claim([Intent(2)], budget, NOW).stopped_by == "budget.max_images (2)"
 
 
 def test_a_real_price_wins_over_the_estimate(book):
@@ -366,7 +366,7 @@ def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):
     book.manifest.tasks.uncertain(book.claim(tasks[0], budget=budget).task, why="w", code="", held=True, now=NOW)
     refused = book.manifest.queue.claim([Intent(2)], budget, NOW)
     assert refused.claims == ()
-    assert "collect or resolve" in refused.stopped_by
+    assert "finish or resolve" in refused.stopped_by
     book.prove(tasks[1])
     assert book.claim(book.manifest.tasks.get(2), budget=budget)
 

@@ -60,7 +60,7 @@ def test_settings_of_the_file(book):
 def test_an_empty_file_becomes_a_manifest(tmp_path):
     path = tmp_path / "manifest.db"
     path.touch()
-    with pytest.raises(ManifestError, match="is empty: its first run was cut off"):
+    with pytest.raises(ManifestError, match="is empty: the first run was interrupted"):
         ManifestReader(path)
     Manifest(path).close()
     ManifestReader(path).close()

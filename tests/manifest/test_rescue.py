@@ -63,7 +63,7 @@ def test_whoever_begins_waits_for_one_that_looks(tmp_path, worker, monkeypatch):
     worker.close()
     with (
         orphaned_logs(tmp_path, "ours", at_work=()),
-        pytest.raises(StorageError, match=r"manifest-ours-7\.rescue: another process has it"),
+        pytest.raises(StorageError, match=r"manifest-ours-7\.rescue: another process is using it"),
     ):
         worker.prepare()
     worker.add(ids(2))
@@ -120,7 +120,7 @@ def test_a_folder_is_that_of_one_manifest_at_a_time(tmp_path, monkeypatch):
     folder = tmp_path / "not yet there"
     with lock_for_workers(folder, "ours", "our manifest"), lock_for_workers(folder, "ours", "our manifest"):
         others = lock_for_workers(folder, "another", "theirs")
-        with pytest.raises(ManifestLocked, match=r"another manifest than theirs are at work in .*output\.dir"), others:
+        with pytest.raises(ManifestLocked, match=r"another manifest than theirs are using .*output\.dir"), others:
             pass
         with lock_for_workers(folder, "ours", "our manifest"):
             pass

@@ -190,7 +190,7 @@ def test_recovering(book):
         S.PLANNED,
     ]
     left = book.manifest.tasks.get(2)
-    assert (left.reason, left.held) == ("the run ended between sending and an answer", False)
+    assert (left.reason, left.held) == ("the run ended before the service answered", False)
     assert book.peek("SELECT outcome FROM attempts ORDER BY task") == [("accepted",), ("uncertain",), ("uncertain",)]
     assert book.manifest.budget.totals().reserved_images == 3, "what may have been paid stays reserved"
     assert book.manifest.tasks.recover(NOW) == 0

@@ -70,7 +70,7 @@ def test_whoever_kept_others_out_and_was_replaced_hears_of_it(crew):
     first.connection.workers.lock_startup(lambda: pytest.fail("nobody else does"))
     cut(first)
     second.connection.workers.lock_startup(lambda: None)
-    with pytest.raises(ManifestLocked, match="another worker began"):
+    with pytest.raises(ManifestLocked, match="another worker started"):
         first.connection.reconnect()
 
 

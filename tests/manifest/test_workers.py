@@ -68,9 +68,9 @@ def test_one_whose_lease_is_over_is_taken_away(crew):
     # Its session was ended; whatever it does in a new one is refused, and changes nothing.
     with pytest.raises(ConnectionLost):
         first.tasks.accepted(claims[1].task, ["task_2"], deadline=NOW, why="accepted", now=NOW)
-    with pytest.raises(Fenced, match="others took over its tasks"):
+    with pytest.raises(Fenced, match="other workers took over its tasks"):
         first.connection.reconnect()
-    with pytest.raises(Fenced, match="others took over its tasks"):
+    with pytest.raises(Fenced, match="other workers took over its tasks"):
         first.tasks.accepted(claims[1].task, ["task_2"], deadline=NOW, why="accepted", now=NOW)
     with pytest.raises(Fenced):
         first.queue.claim(intents(tasks[2:]), Budget(), NOW)
@@ -131,7 +131,7 @@ def test_the_budget_is_shared(crew):
     mine = first.queue.claim(intents(first.queue.due(3, NOW)), budget, NOW)
     theirs = second.queue.claim(intents(second.queue.due(4, NOW)), budget, NOW)
     assert (len(mine.claims), len(theirs.claims)) == (3, 2)
-    assert theirs.stopped_by == "budget.max_images 5"
+    assert theirs.stopped_by == "budget.max_images (5)"
     assert first.budget.totals() == second.budget.totals()
     assert first.budget.totals().reserved_images == 5
     first.tasks.not_executed(mine.claims[0].task, why="refused", not_before=0.0, now=NOW)

@@ -67,7 +67,7 @@ def tiles(folder):
 def test_it_says_what_it_wrote(postcards, monkeypatch):
     monkeypatch.chdir(postcards.folder)
     code, text = postcards.call("report")
-    assert (code, text) == (0, "report of 36 cells (33 images) in out/postcards-report/index.html\n")
+    assert (code, text) == (0, "gallery of 36 cells (33 images): out/postcards-report/index.html\n")
     assert postcards.told | {"thumbnails_made": 0, "index": ""} == {
         "index": "", "cells": 36, "tasks": 36, "images": 33, "thumbnails_made": 0,
     }  # fmt: skip
@@ -131,9 +131,12 @@ def test_files_that_are_gone_or_changed_are_told(small):
     changed.write_bytes(b"\0" * changed.stat().st_size)
     assert small.report()["images"] == 1
     found = tiles(gallery(small))
-    assert found["fox/1-1.jpg"] == ("missing", "the file is gone; `seedream-batch verify` can have it again")
-    assert found["panda/1-1.jpg"][1].startswith("5 bytes instead of ")
-    assert found["panda/16-9.jpg"][1].startswith("other bytes than were stored")
+    assert found["fox/1-1.jpg"] == (
+        "missing",
+        "the file was deleted or moved; run `seedream-batch verify`",
+    )
+    assert found["panda/1-1.jpg"][1].startswith("the file was changed on disk (5 bytes instead of ")
+    assert found["panda/16-9.jpg"][1].startswith("the file was changed on disk")
     assert found["fox/16-9.jpg"] == ("stored", "")
 
 
@@ -157,7 +160,7 @@ def test_it_works_beside_a_run(small):
 def test_emulated_images_have_a_gallery_of_their_own(small):
     code, text = small.call("report", "--emulate")
     assert code == 2
-    assert "was never run with --emulate" in text
+    assert "has not been run with --emulate" in text
     out(small).rename(out(small).with_name("small #1 100%-emulated"))
     told = small.report("--emulate")
     assert told["index"].endswith("small #1 100%-emulated-report/index.html")
@@ -168,7 +171,7 @@ def test_a_job_that_was_never_run(studio, tmp_path):
     made = type(studio(SMALL))(tmp_path, SMALL)
     code, text = made.call("report")
     assert code == 2
-    assert "was never run" in text
+    assert "has not been run" in text
     assert [path.name for path in tmp_path.iterdir()] == ["job.yaml"]
 
 
@@ -181,7 +184,7 @@ def test_a_folder_of_somebody_else_is_refused(small, tmp_path):
     (other / "index.html").write_text("mine")
     code, text = small.call("report", "--to", other)
     assert code == 2
-    assert "is not empty, and no gallery of seedream-batch: nothing was changed" in text
+    assert "is not empty and is not a gallery; nothing was changed" in text
     assert (other / "index.html").read_text() == "mine"
     code, _ = small.call("report", "--to", other / "index.html")
     assert code == 2
@@ -191,7 +194,7 @@ def test_a_folder_of_somebody_else_is_refused(small, tmp_path):
 def test_the_folder_of_the_images_is_no_place_for_it(small, where):
     code, text = small.call("report", "--to", out(small) / where)
     assert code == 2
-    assert "is in the folder of the images, or around it" in text
+    assert "overlaps with the folder of the images" in text
 
 
 def test_foreign_files_in_the_gallery_stay(small):
@@ -216,7 +219,7 @@ def test_links_are_not_followed_out(small, tmp_path):
         (folder / name).symlink_to(outside)
         code, text = small.call("report")
         assert code == 8, text
-        assert "leads out of it" in text
+        assert "points outside" in text
         (folder / name).unlink()
         assert list(outside.iterdir()) == []
         small.report()
@@ -235,7 +238,7 @@ def test_images_behind_a_link_are_not_read(small, tmp_path):
     path.rename(tmp_path / "outside.jpg")
     path.symlink_to(tmp_path / "outside.jpg")
     assert small.report()["images"] == 3
-    assert tiles(gallery(small))["fox/1-1.jpg"][1].startswith("what stands there is no file")
+    assert tiles(gallery(small))["fox/1-1.jpg"][1].startswith("not a regular file")
 
 
 def test_a_marker_that_is_a_link_is_none(small, tmp_path):

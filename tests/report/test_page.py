@@ -252,7 +252,7 @@ def test_marks_are_shown_in_words_and_remembered(page):
     page.keyboard.press("u")
     page.keyboard.press("c")
     assert names(page, ".flag") == ["✓ kept", "✕ rejected", "⇄ compare"]
-    assert page.locator("#said").inner_text() == "panda/3-4_2K.jpg: to be compared"
+    assert page.locator("#said").inner_text() == "panda/3-4_2K.jpg: marked for comparison"
     assert page.locator("#chosen-text").inner_text() == "1 kept, 1 rejected, 1 to compare"
     page.reload()
     page.wait_for_selector("html[data-ready]")
@@ -263,7 +263,7 @@ def test_what_is_not_there_cannot_be_chosen(page):
     page.locator(".tile[aria-label*='failed']").first.focus()
     page.keyboard.press("k")
     assert page.locator(".flag").count() == 0
-    assert "cannot be chosen" in page.locator("#said").inner_text()
+    assert "cannot be marked" in page.locator("#said").inner_text()
 
 
 def test_the_choice_is_exported_and_read_back(page, postcards):
@@ -331,7 +331,7 @@ def test_a_page_that_was_written_anew_says_so(look, postcards, tmp_path):
         path.unlink()
     tile(page, "panda, 1:1, 2K").click()
     page.locator("#detail-facts p").wait_for()
-    assert "the gallery was written again. Reload the page." in page.locator("#detail-facts").inner_text()
+    assert "the gallery was updated. Reload the page." in page.locator("#detail-facts").inner_text()
 
 
 # How it looks

@@ -191,7 +191,7 @@ def test_few_answers_of_a_task_are_kept_and_of_each_the_first_part(odd, monkeypa
 def test_bytes_that_no_database_takes_are_kept(odd):
     odd.service.submit = refusing(200, b'\xff\xfe\0 "oops" \xed\xa0\x80', {"X-Note": "\x7f"})
     assert odd.run().code == 4
-    assert "Answers that were not fully understood (1)" in odd.call("status").out
+    assert "Unclear answers from the service (1)" in odd.call("status").out
 
 
 # One answer does not describe the whole service
@@ -279,7 +279,7 @@ def test_the_key_is_refused_only_if_the_balance_endpoint_refuses_it(odd, status,
     odd.service.submit = refusing(status, {"error": {"code": status, "message": "no"}})
     done = odd.run()
     assert done.code == code, done
-    assert ("refuses the API key" in done.err) == (code == 6)
+    assert ("rejected the API key" in done.err) == (code == 6)
     assert odd.service.seen["submit"] < 20
 
 
@@ -288,7 +288,7 @@ def test_a_key_that_may_not_see_the_account_may_buy(odd):
     odd.service.balance = lambda: (403, {"error": {"message": "not allowed", "type": "permission_error"}})
     done = odd.run()
     assert done.code == 0, done
-    assert "the balance is not known" in done.err
+    assert "cannot check the balance" in done.err
 
 
 def test_a_model_that_is_not_offered_leaves_nothing_in_doubt(odd):
@@ -432,7 +432,7 @@ def test_an_upload_that_the_service_lost_is_uploaded_again(with_reference, statu
 
     def submit(request):
         if any(url.endswith(f"/up/{lost}.png") for url in request["image_urls"]):
-            return status, {"error": {"code": status, "message": "image_url could not be fetched: HTTP 404"}}
+            return status, {"error": {"code": status, "message": "image_url could not be downloaded: HTTP 404"}}
         return odd.service.accept(request)
 
     odd.service.submit = submit
@@ -486,7 +486,7 @@ def test_uploads_that_are_refused_do_not_mean_the_key(with_reference, monkeypatc
     done = odd.run()
     assert done.code == 7, done
     assert "uploads are not part of this plan" in done.err
-    assert "refuses the API key" not in done.err
+    assert "rejected the API key" not in done.err
     assert odd.states() == {"planned": 4}
 
 
@@ -499,7 +499,7 @@ def test_long_pauses_are_told(odd, monkeypatch):
     odd.service.submit = lambda request: next(answers, None) or odd.service.accept(request)
     done = odd.run()
     assert done.code == 0, done
-    assert done.err.count("the service asks to send less") == 1
+    assert done.err.count("rate limited by the service") == 1
     assert "HTTP 429: slow down" in done.err
 
 

@@ -40,7 +40,7 @@ def test_a_task_id_that_was_found(doubtful):
     task_id = next(charge["task_id"] for charge in lost if charge["request"].get("size") == size)
     refused = doubtful.call("resolve", "--task-id", task_id)
     assert refused.code == 2
-    assert "2 uncertain tasks are chosen" in refused.err
+    assert "2 uncertain tasks are selected" in refused.err
     done = doubtful.call("resolve", "--task-id", task_id, "--select", f"size={size}")
     assert done.code == 0, done
     doubtful.run()
@@ -52,7 +52,7 @@ def test_a_task_id_that_was_found(doubtful):
 def test_forget_buys_again_and_says_so(doubtful):
     done = doubtful.call("resolve", "--forget")
     assert done.code == 0
-    assert "buys them again" in " ".join(done.out.split())
+    assert "submits them as new" in " ".join(done.out.split())
     assert doubtful.run().code == 0
     assert len(doubtful.charges()) == 8
     # What is in doubt stays held: it may have been paid.
@@ -66,7 +66,7 @@ def test_give_up_and_take_up_again(doubtful):
     assert len(doubtful.charges()) == 6
     assert "given up" in doubtful.call("status").out
     done = doubtful.call("retry")
-    assert "2 tasks planned again" in done.out
+    assert "2 tasks queued again" in done.out
     assert doubtful.run().code == 0
 
 
@@ -77,10 +77,10 @@ def test_retry_of_what_failed(bench, serve):
     bench.emulator.set_faults([])
     assert bench.run().code == 3, "left alone until somebody says otherwise"
     done = bench.call("retry", "--select", "size=1:1,16:9")
-    assert "2 tasks planned again" in done.out
+    assert "2 tasks queued again" in done.out
     assert bench.run().code == 3
     assert bench.states() == {"succeeded": 5, "failed": 1}
-    assert bench.call("retry", "--select", "subject=panda").out.startswith("there is no failed or lost task")
+    assert bench.call("retry", "--select", "subject=panda").out.startswith("Nothing to do: no failed or lost tasks")
     assert bench.call("retry").code == 0
     assert bench.run().code == 0
     bench.check()
@@ -152,7 +152,7 @@ def test_retry_leaves_tasks_alone_that_the_job_no_longer_has(bench, serve):
     bench.run()
     bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
     bench.run()
-    assert "1 task planned again" in bench.call("retry").out
+    assert "1 task queued again" in bench.call("retry").out
 
 
 def test_status_says_what_is_needed_to_decide(doubtful):
@@ -163,9 +163,9 @@ def test_status_says_what_is_needed_to_decide(doubtful):
         "SELECT opened_at FROM attempts JOIN tasks ON tasks.id = task WHERE outcome = 'uncertain' ORDER BY ordinal"
     )[0][0]
     sent = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(opened))
-    assert "Uncertain: perhaps made and paid for (2):" in shown
+    assert "Uncertain, may have been charged (2):" in shown
     assert f"  {place}\n    cell   subject=fox size={size}\n    prompt a fox in the snow, watercolour\n" in shown
-    assert f"    sent   {sent}; it may have cost 0.035 USD\n    heard  the connection was" in shown
+    assert f"    sent   {sent}; may have cost 0.035 USD\n    error  the connection was" in shown
     assert f"`seedream-batch resolve {doubtful.job}` with" in " ".join(shown.split())
     assert all(len(line) <= 80 for line in shown.splitlines() if str(doubtful.job) not in line)
 
@@ -201,6 +201,6 @@ def test_status_names_twenty_of_those_in_doubt(bench, serve):
         if bench.states()["uncertain"] == 24:
             break
     shown = bench.call("status").out
-    assert shown.count("it may have cost") == 20
+    assert shown.count("may have cost") == 20
     assert "and 4 more" in shown
     assert "sample=2" in shown

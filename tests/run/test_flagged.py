@@ -50,7 +50,7 @@ def test_a_wrong_picture_is_stored_and_flagged_until_it_is_accepted(one, width, 
     done = one.run("--summary", "s.json", "--metrics", "m.prom")
     assert done.code == 9, done
     assert f"flagged: panda/1-1: image 1: {width} x {height} pixels" in done.err
-    assert "finished, but not all is as requested" in done.out
+    assert ": 1 flagged\n" in done.out
     [warning] = warnings(one)
     summary = json.loads((one.folder / "s.json").read_text())
     assert (summary["exit_code"], summary["end"], summary["state"]["flagged"]) == (9, "failure", 1)
@@ -62,14 +62,14 @@ def test_a_wrong_picture_is_stored_and_flagged_until_it_is_accepted(one, width, 
     assert warning in words(one.call("status").out)
     told = json.loads(one.call("status", "--json").out)
     assert (told["flagged_tasks"], told["flagged"][0]["images"][0]["warning"]) == (1, warning)
-    assert "stored, but not as requested" in words(one.call("plan").out)
+    assert "flagged, differs from the request" in words(one.call("plan").out)
     assert one.requests() == before, "what is finished asks nothing"
     assert "1 task accepted as they are" in one.call("resolve", "--accept").out
     assert one.run().code == 0
     assert one.call("verify").code == 0
-    assert "Not as requested" not in one.call("status").out
+    assert "Flagged, differ from the request" not in one.call("status").out
     assert one.rows("SELECT reason FROM images") == [(f"accepted as it is: {warning}",)]
-    assert "nothing was changed" in one.call("resolve", "--accept").out
+    assert "Nothing to do" in one.call("resolve", "--accept").out
     one.check()
 
 
@@ -134,11 +134,11 @@ def test_an_error_in_the_place_of_an_image_is_told(series):
     done = series.run()
     assert done.code == 9, done
     assert dict(series.rows("SELECT paths, warning FROM tasks")) == {
-        '["calm"]': "1 of 3 images lacking: InternalServiceError: unexpected internal error",
+        '["calm"]': "1 of 3 images missing: InternalServiceError: unexpected internal error",
         '["wild"]': "",
     }
-    assert "1 of 3 images lacking: InternalServiceError" in words(series.call("plan").out)
-    assert "calm: 1 of 3 images lacking" in words(series.call("status").out)
+    assert "1 of 3 images missing: InternalServiceError" in words(series.call("plan").out)
+    assert "calm: 1 of 3 images missing" in words(series.call("status").out)
     before = series.requests()
     assert series.run("--quiet").code == 9
     assert series.requests() == before
@@ -214,7 +214,7 @@ def test_what_stays_incomplete_is_planned_again_with_its_price(short):
     assert short.call("verify").code == 9
     done = short.call("retry", "--flagged")
     assert done.code == 0, done
-    assert "1 task planned again, 3 images for about 0.105 USD" in words(done.out)
+    assert "1 task queued again, 3 images for about 0.105 USD" in words(done.out)
 
 
 @pytest.mark.parametrize("why", ["no answer", "at work", "no key"])
@@ -226,7 +226,7 @@ def test_without_a_clear_answer_an_incomplete_task_is_planned_only_when_that_is_
         short.emulator.set_faults([{"on": "poll", **fault}])
     done = short.call("retry", "--flagged")
     assert done.code == 7, done
-    assert "1 flagged task left alone" in words(done.out)
+    assert "1 flagged task skipped" in words(done.out)
     assert short.states() == {"succeeded": 2}
     done = short.call("retry", "--flagged", "--no-poll")
     assert done.code == 0, done
@@ -236,9 +236,7 @@ def test_without_a_clear_answer_an_incomplete_task_is_planned_only_when_that_is_
 def test_more_images_than_requested_are_flagged(series):
     series.emulator.configure(deliver=1)
     assert series.run().code == 9
-    assert [row[0] for row in series.rows("SELECT warning FROM tasks")] == [
-        "4 images were delivered, and 3 requested"
-    ] * 2
+    assert [row[0] for row in series.rows("SELECT warning FROM tasks")] == ["4 images delivered instead of 3"] * 2
     series.check()
 
 
@@ -248,7 +246,7 @@ def test_flagged_tasks_are_made_anew_and_their_files_step_aside(series):
     series.emulator.configure(deliver=0)
     assert len(series.files()) == 4
     done = series.call("retry", "--flagged", "--select", "mood=calm")
-    assert "1 task planned again, 3 images for about 0.105 USD" in words(done.out)
+    assert "1 task queued again, 3 images for about 0.105 USD" in words(done.out)
     assert series.run().code == 9, "the other one is flagged still"
     assert {name for name in series.files() if name.startswith("calm")} == {"calm-1.jpg", "calm-2.jpg", "calm-3.jpg"}
     assert len([name for name in series.files() if name.startswith("superseded/calm")]) == 2
@@ -265,7 +263,7 @@ def test_a_task_id_of_another_task_is_held(bench, serve):
     assert done.code == 4, done
     assert bench.states() == {"succeeded": 5, "uncertain": 1}
     [(reason, code, held)] = bench.rows("SELECT reason, code, held FROM tasks WHERE state = 'uncertain'")
-    assert "which panda/1-1 has already" in reason
+    assert "which belongs to panda/1-1" in reason
     assert (code, held) == ("same_task_id", 1)
     assert len({row[0] for row in bench.rows("SELECT sha256 FROM images")}) == 5
     [(first,)] = bench.rows("SELECT task_ids FROM tasks WHERE paths LIKE '%panda/1-1%'")
@@ -304,7 +302,7 @@ def test_one_task_id_for_all_stops_buying(bench, serve):
     bench.emulator.set_faults([{"on": "submit", "action": "same_id", "after": 1}])
     done = bench.run()
     assert done.code == 4, done
-    assert "one task id for several tasks" in done.out
+    assert "the same task id for several tasks" in words(done.out)
     assert len(bench.charges()) < 24
     bench.check()
 

@@ -198,7 +198,7 @@ def test_images_in_the_folder_of_another_machine_are_not_forgotten(cards, place)
     cards.edit("[panda, fox, owl]", "[owl]")
     done = cards.call("prune", "--yes", *server)
     assert done.code == 8, done
-    assert "other machines have folders" in " ".join(done.out.split())
+    assert "the job's folder on another machine" in " ".join(done.out.split())
     assert len(asked(place, stored)) == 3
     # The machine that has them moves and deletes them.
     shutil.rmtree(cards.out)

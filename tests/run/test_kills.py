@@ -184,7 +184,7 @@ def test_a_second_ctrl_c_leaves_at_once(bench, serve, until, end):
     until(bench.emulator.waiting)
     process.send_signal(signal.SIGINT)
     # The first one waits for the answer to what was sent; that never comes.
-    until(lambda: "stopping: SIGINT; what is being sent or written is finished; once more leaves" in _line(process))
+    until(lambda: "stopping: interrupted (SIGINT); finishing current requests; interrupt again" in _line(process))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130, (out, err)

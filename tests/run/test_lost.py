@@ -50,7 +50,7 @@ def lost(bench, serve):
 def test_what_ended_late_is_found_and_not_bought_again(lost, command):
     before = lost.rows("SELECT reserved_images FROM totals")
     assert before == [(2,)]
-    assert "poll 2 tasks: lost; polled again, for free" in words(lost.call("plan").out)
+    assert "poll 2 tasks: lost; polled again for free" in words(lost.call("plan").out)
     done = lost.call(*command)
     assert done.code == 0, done
     assert lost.states() == {"succeeded": 2}
@@ -73,7 +73,7 @@ def test_a_task_that_the_service_does_not_know_stays_lost_until_retry(lost):
     assert lost.states() == {"lost": 2}
     done = lost.call("retry")
     assert done.code == 0, done
-    assert "2 tasks planned again, 2 images for about 0.07 USD" in words(done.out)
+    assert "2 tasks queued again, 2 images for about 0.07 USD" in words(done.out)
     lost.emulator.set_faults([])
     assert lost.run().code == 0
     assert len(lost.charges()) == 4
@@ -84,8 +84,8 @@ def test_only_what_is_lost_for_good_is_planned_again(lost):
     forget(lost, prompt="calm")
     done = lost.call("retry")
     assert done.code == 0, done
-    assert "1 lost task found again" in done.out
-    assert "1 task planned again, 1 image for about 0.035 USD" in words(done.out)
+    assert "1 lost task found at the service" in done.out
+    assert "1 task queued again, 1 image for about 0.035 USD" in words(done.out)
     assert lost.states() == {"succeeded": 1, "planned": 1}
 
 
@@ -94,8 +94,8 @@ def test_what_is_at_work_is_not_bought_again(lost):
     assert lost.run().code == 3, "no more time was given to it"
     done = lost.call("retry")
     assert done.code == 0, done
-    assert "2 lost tasks found again" in done.out
-    assert "nothing was changed" in done.out
+    assert "2 lost tasks found at the service" in done.out
+    assert "Nothing to do" in done.out
     assert lost.states() == {"accepted": 2}
     lost.emulator.set_faults([])
     assert lost.run().code == 0
@@ -116,7 +116,7 @@ def test_without_a_clear_answer_nothing_is_planned(lost, fault):
     lost.emulator.set_faults([{"on": "poll", **fault}])
     done = lost.call("retry")
     assert done.code == 7, done
-    assert "2 lost tasks left alone" in done.out
+    assert "2 lost tasks skipped" in done.out
     assert lost.states() == {"lost": 2}
 
 
@@ -155,7 +155,7 @@ def test_after_a_week_nobody_polls_any_more(lost):
     assert lost.run().code == 3
     assert lost.requests() == before
     assert lost.call("plan").out.count("leave ") > 0
-    assert "2 tasks planned again" in lost.call("retry").out
+    assert "2 tasks queued again" in lost.call("retry").out
     assert lost.requests() == before
 
 
@@ -200,7 +200,7 @@ def test_the_same_odd_answer_for_all_tasks_is_an_outage(bench, serve, fault):
         assert "Nothing was changed" in done.out
         assert bench.states() == {"accepted": 2}
     assert len(bench.charges()) == 2
-    assert "2 tasks counted as lost" in bench.call("resolve", "--lost").out
+    assert "2 tasks marked as lost" in bench.call("resolve", "--lost").out
     assert bench.states() == {"lost": 2}
     bench.check()
 

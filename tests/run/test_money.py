@@ -48,8 +48,8 @@ def test_plan_says_where_the_budget_ends(many, serve):
     serve()
     many.write(MANY + "budget: {max_images: 20, max_cost_usd: 0.5, price_per_image_usd: 0.035}\n")
     shown = many.call("plan").out
-    assert "budget.max_images 20 leaves 20 images" in shown
-    assert "budget.max_cost_usd 0.50 USD leaves 0.50 USD" in shown
+    assert "budget.max_images (20) stops the run after 20 more images" in shown
+    assert "budget.max_cost_usd (0.50 USD) stops the run after 0.50 USD more" in shown
 
 
 def test_a_failed_task_that_was_charged_is_not_bought_again(bench, serve):
@@ -100,7 +100,7 @@ def test_a_key_is_not_trusted_for_ever(bench, serve, monkeypatch):
     bench.emulator.set_faults([])
     monkeypatch.setattr(submit, "KEY_LIFETIME", 0.0)
     assert bench.run().code == 4
-    assert "may have forgotten the key" in bench.call("status").out
+    assert "may no longer know the Idempotency-Key" in bench.call("status").out
     assert len(bench.charges()) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_file_in_the_way_is_found_before_anything_is_paid_for_it(bench, serve)
     done = bench.run()
     assert done.code == 8, done
     assert len(bench.charges()) == 5, "the others are made"
-    assert "fox/1-1.png exists already" in done.err
+    assert "fox/1-1.png already exists" in done.err
     assert stranger.read_bytes() == b"mine"
 
 
@@ -273,7 +273,7 @@ def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve)
     many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
     done = many.run("--submit-only")
     assert done.code == 5, done
-    assert "collect or resolve what is in flight first" in done.err
+    assert "finish or resolve the tasks in flight first" in done.err
     assert many.run().code == 5
     assert spent(many) <= 1.00
     many.check()
@@ -291,7 +291,7 @@ def test_a_cost_that_is_none_does_not_lift_the_cap(many, serve, cost):
         assert many.run().code == 5, "also when it is started again"
     assert len(many.charges()) == 5, "as many as the estimate allows"
     assert many.rows("SELECT reserved, cost FROM totals") == [(0, 5 * 35_000)]
-    assert "counted at the estimate" in many.call("status").out
+    assert "the estimate counts" in many.call("status").out
 
 
 @pytest.mark.thorough
@@ -323,7 +323,7 @@ def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
     many.write(MANY + "budget: {max_cost_usd: 60, price_per_image_usd: 0.035}\n")
     with _liar(many, {}, amend=lambda task: task.update(cost=35)):
         done = many.run("--limit", "1")
-    assert "1,000 times what was expected" in done.err
+    assert "1,000 times the expected cost" in done.err
     done = many.run()
     assert done.code == 5, done
     assert "resolve JOB --cost USD" in done.out
@@ -333,7 +333,7 @@ def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
         assert many.call("resolve", "--cost", wrong).code == 2
     corrected = many.call("resolve", "--cost", "0.035")
     assert corrected.code == 0, corrected
-    assert "1 task counted at 0.035 USD each" in corrected.out
+    assert "1 task corrected to 0.035 USD each" in corrected.out
     assert "cost_notes" not in many.call("status").out
     assert many.rows("SELECT old = new, why FROM events WHERE why LIKE 'cost of%'") == [
         (1, "cost of attempt 1 corrected from 35 to 0.035 USD")
@@ -347,7 +347,7 @@ def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
 def test_any_charge_can_be_corrected_when_it_is_chosen(many, serve):
     serve()
     many.run("--limit", "3")
-    assert "no task with an odd cost" in many.call("resolve", "--cost", "0.04").out
+    assert "no tasks with an odd cost" in many.call("resolve", "--cost", "0.04").out
     assert many.call("resolve", "--cost", "0.04", "--select", "number=2").code == 0
     assert many.rows("SELECT cost FROM totals") == [(2 * 35_000 + 40_000,)]
     many.check()

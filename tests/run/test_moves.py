@@ -168,7 +168,7 @@ def test_a_file_that_is_gone_is_told(made):
     made.edit('"{{ subject.id }}/{{ size }}"', '"{{ size }}/{{ subject.id }}"')
     done = made.run()
     assert done.code == 3, done
-    assert "fox/1-1.jpg is gone" in done.err
+    assert "fox/1-1.jpg was deleted or moved" in done.err
     assert "5 files" in done.out
     assert len(made.charges()) == 6
 
@@ -331,7 +331,7 @@ def test_what_the_user_put_in_the_place_of_a_picture_is_not_moved(made, kind):
     done = made.run()
     assert done.code == 3
     assert "fox/1-1.jpg: " in done.err
-    assert "left alone" in done.err
+    assert "the file there is kept" in done.err
     assert seen(path) == before
     assert made.rows("SELECT state FROM images WHERE path = 'fox/1-1.jpg'") == [("missing",)]
     # Its place in the job is free, so it can be had again without touching the other.
@@ -351,7 +351,7 @@ def test_nothing_is_bought_for_a_place_where_an_older_picture_was_changed(made, 
     made.edit("a fox in the snow", "a fox in the rain")
     done = made.run()
     assert done.code == 8
-    assert "fox/1-1.jpg exists already" in " ".join(done.out.split())
+    assert "fox/1-1.jpg already exists" in " ".join(done.out.split())
     assert len(made.charges()) == 8
     assert seen(path) == before
     done = made.call("prune", "--yes")

@@ -28,15 +28,15 @@ def refused(bench, code, *words, verbs=("validate", "plan", "run", "status", "ve
     ("folder", "words"),
     [
         ("loop/x", ["output.dir", "loop is a link to loop"]),
-        ("loop", ["output.dir", "leads nowhere"]),
-        ("disk/images", ["output.dir", "disk is a link to", "leads nowhere"]),
-        ("x" * 300, ["output.dir", "300 bytes", "file systems take 255"]),
+        ("loop", ["output.dir", "which does not exist"]),
+        ("disk/images", ["output.dir", "disk is a link to", "which does not exist"]),
+        ("x" * 300, ["output.dir", "300 bytes", "file systems allow 255"]),
         ("fine/" + "ü" * 128, ["output.dir", "256 bytes"]),
-        ("a\nb", ["output.dir", "cannot be seen"]),
-        ("\u202egnp", ["output.dir", "cannot be seen"]),
-        ("a\u2066b", ["output.dir", "cannot be seen"]),
-        ("/proc/self", ["output.dir", "folder of the system"]),
-        ("/sys/x", ["output.dir", "folder of the system"]),
+        ("a\nb", ["output.dir", "invisible characters"]),
+        ("\u202egnp", ["output.dir", "invisible characters"]),
+        ("a\u2066b", ["output.dir", "invisible characters"]),
+        ("/proc/self", ["output.dir", "system folder"]),
+        ("/sys/x", ["output.dir", "system folder"]),
     ],
 )
 def test_a_folder_that_cannot_be_is_told_by_every_command(bench, serve, folder, words):
@@ -60,7 +60,7 @@ def test_a_file_where_the_folder_should_be(bench, serve, folder):
     serve()
     (bench.folder / "taken").write_text("mine")
     job(bench, folder)
-    refused(bench, 8, "is no folder", "another output.dir", verbs=["run"])
+    refused(bench, 8, "is not a folder", "another output.dir", verbs=["run"])
     assert (bench.folder / "taken").read_text() == "mine"
 
 

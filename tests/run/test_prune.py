@@ -85,7 +85,7 @@ def test_a_cell_that_comes_back_is_bought_again(shrunk):
     shrunk.call("prune", "--yes")
     shrunk.edit("size: [1:1]", "size: [1:1, 16:9]")
     shown = shrunk.call("plan").out
-    assert "2 tasks, 2 images, 0.07 USD: made before; its images were pruned" in words(shown)
+    assert "2 tasks, 2 images, 0.07 USD: generated before, but its images were pruned" in words(shown)
     assert shrunk.run().code == 0
     assert len(shrunk.files()) == 4
     assert len({charge["key"] for charge in shrunk.charges()}) == 8
@@ -102,7 +102,7 @@ def test_a_changed_file_is_left(shrunk):
     path.write_bytes(path.read_bytes() + b"mine")
     done = shrunk.call("prune", "--yes")
     assert done.code == 0, done
-    assert "1 file changed since; yours to keep or delete" in done.out
+    assert "1 file changed since they were stored; delete them yourself" in done.out
     assert "fox/16-9.jpg" in done.out
     assert path.read_bytes().endswith(b"mine")
     assert set(shrunk.files()) == {"fox/1-1.jpg", "fox/16-9.jpg", "panda/1-1.jpg"}
@@ -178,7 +178,7 @@ def test_what_was_never_sent_loses_its_row(bench, serve):
     assert json.loads(bench.call("prune", "--yes", "--json").out)["never_sent"] == 4
     assert bench.rows("SELECT count(*) FROM tasks") == [(2,)]
     bench.edit("size: [1:1]", "size: [1:1, 16:9]")
-    assert "not made yet" in bench.call("plan").out
+    assert "not generated yet" in bench.call("plan").out
     assert bench.run().code == 0
     bench.check()
 
@@ -314,7 +314,7 @@ def test_dropped_without_files_is_not_counted(bench, serve):
     serve()
     bench.run("--limit", "1")
     bench.edit("size: [1:1, 16:9, 9:16]", "size: [21:9]")
-    assert "1 task in the manifest are no longer" in words(bench.call("plan").out)
+    assert "1 earlier task is no longer" in words(bench.call("plan").out)
     bench.run("--limit", "0")
     assert "dropped    1 task" in bench.call("status").out
     assert json.loads(bench.call("status", "--json").out)["no_longer_in_the_job"] == 1

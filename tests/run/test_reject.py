@@ -35,8 +35,8 @@ def test_a_rejected_image_is_bought_anew_and_its_file_steps_aside(made):
     choice = choose(made, "fox/16-9.jpg")
     done = made.call("retry", "--choice", choice)
     assert done.code == 0, done
-    assert "  fox/16-9\n1 task planned again, 1 image for about 0.035 USD;" in done.out
-    assert "1 rejected file in superseded/" in done.out
+    assert "  fox/16-9\n1 task queued again, 1 image for about 0.035 USD;" in done.out
+    assert "1 rejected file moved to superseded/" in done.out
     assert made.states() == {"succeeded": 5, "planned": 1}
     assert "fox/16-9.jpg" not in made.files()
     (old,) = aside(made)
@@ -56,11 +56,11 @@ def test_the_same_choice_again_buys_nothing(made):
     choice = choose(made, "fox/16-9.jpg")
     made.call("retry", "--choice", choice)
     again = made.call("retry", "--choice", choice)
-    assert "nothing was changed" in again.out
-    assert "fox/16-9: it is planned already" in again.out
+    assert "Nothing to do" in again.out
+    assert "fox/16-9: already planned" in again.out
     made.run()
     again = made.call("retry", "--choice", choice)
-    assert "it is another picture by now than the one that was rejected" in again.out
+    assert "regenerated since it was rejected" in again.out
     made.run()
     assert len(made.charges()) == 7
 
@@ -77,7 +77,7 @@ def test_rejected_twice(made):
 
 def test_select_chooses_among_the_rejected(made):
     choice = choose(made, "fox/16-9.jpg", "panda/16-9.jpg")
-    assert "1 task planned again" in made.call("retry", "--choice", choice, "--select", "subject=fox").out
+    assert "1 task queued again" in made.call("retry", "--choice", choice, "--select", "subject=fox").out
     assert made.states() == {"succeeded": 5, "planned": 1}
 
 
@@ -85,7 +85,7 @@ def test_a_file_that_was_changed_stays(made):
     choice = choose(made, "fox/1-1.jpg")
     made.files()["fox/1-1.jpg"].write_bytes(b"mine")
     done = made.call("retry", "--choice", choice)
-    assert "its file was changed; move it away first" in done.out
+    assert "the file was changed; move it away first" in done.out
     assert made.files()["fox/1-1.jpg"].read_bytes() == b"mine"
     assert made.states() == {"succeeded": 6}
 
@@ -94,7 +94,7 @@ def test_a_file_that_was_changed_stays(made):
 def test_a_file_that_is_gone_is_made_anew_all_the_same(made):
     choice = choose(made, "fox/1-1.jpg")
     made.files()["fox/1-1.jpg"].unlink()
-    assert "1 task planned again" in made.call("retry", "--choice", choice).out
+    assert "1 task queued again" in made.call("retry", "--choice", choice).out
     assert made.run().code == 0
     made.check()
 
@@ -147,7 +147,7 @@ def test_a_kill_at_any_step_loses_nothing(made, monkeypatch, moment):
         patch.setattr({"move": OutputFolder, "reject": DecisionStore}.get(moment, ImageStore), moment, die)
         with pytest.raises(Killed):
             made.call("retry", "--choice", choice)
-    assert "1 task planned again" in made.call("retry", "--choice", choice).out
+    assert "1 task queued again" in made.call("retry", "--choice", choice).out
     assert made.run().code == 0
     assert len(made.charges()) == 7
     assert len(made.files()) == 7
@@ -165,7 +165,7 @@ def test_several_images_of_one_task(bench, serve):
     names = sorted(bench.files())
     assert len(names) == 3
     done = bench.call("retry", "--choice", choose(bench, names[1]))
-    assert "1 task planned again, 3 images for about 0.105 USD" in done.out
+    assert "1 task queued again, 3 images for about 0.105 USD" in done.out
     others = {name: bench.files()[name].read_bytes() for name in (names[0], names[2])}
     assert bench.run().code == 0
     assert {name: bench.files()[name].read_bytes() for name in others} == others
@@ -176,9 +176,9 @@ def test_several_images_of_one_task(bench, serve):
 def test_what_is_wrong_with_a_choice_is_told(made):
     choice = made.folder / "choice.json"
     for text, expected in (
-        (None, "give the file that the gallery exported"),
-        ("{}", "is no choice of images"),
-        (json.dumps({"seedream_batch_choice": 1, "job": "cats"}), "a choice among the images of 'cats'"),
+        (None, "name a file exported by the gallery"),
+        ("{}", "is not a choice of images"),
+        (json.dumps({"seedream_batch_choice": 1, "job": "cats"}), "a choice for the job 'cats'"),
     ):
         if text is not None:
             choice.write_text(text)
@@ -186,12 +186,12 @@ def test_what_is_wrong_with_a_choice_is_told(made):
         assert done.code == 2
         assert expected in done.err
     done = made.call("retry", "--choice", choose(made, "fox/1-1.jpg"), "--missing")
-    assert "give one of --missing, --choice and --flagged" in done.err
+    assert "use only one of --missing, --choice and --flagged" in done.err
     unknown = {"seedream_batch_choice": 1, "job": "test", "reject": [{"fingerprint": "0" * 64, "index": 1}]}
     choice.write_text(json.dumps(unknown))
     done = made.call("retry", "--choice", str(choice))
     assert done.code == 0
-    assert "the job has no such task" in done.out
+    assert "no such task in the job" in done.out
 
 
 @pytest.mark.thorough

@@ -99,7 +99,7 @@ def test_failures_are_grouped_with_what_to_do(mixed):
     shown = mixed.call("status").out
     assert (
         f"Failed or lost (2):\n  2 failed: {SENSITIVE}: no\n    first  panda/1-1\n"
-        "    do     change the prompt: the same one would be refused again\n"
+        "    fix    edit the prompt: moderation would reject the same one again\n"
     ) in shown
     (cause,) = told(mixed)["causes"]
     assert (cause["count"], cause["kind"], cause["first"]) == (2, "moderation", "panda/1-1")
@@ -115,7 +115,7 @@ def test_failures_are_grouped_with_what_to_do(mixed):
         (TaskState.FAILED, "", "HTTP 413: too large", Kind.REFUSED),
         (TaskState.FAILED, "task_failed", "an upstream error", Kind.SERVICE),
         (TaskState.FAILED, "", "given up; before that: HTTP 400: x", Kind.GIVEN_UP),
-        (TaskState.LOST, "", "not ended 1800 s after it was accepted", Kind.LOST),
+        (TaskState.LOST, "", "not finished 1800 s after the service accepted it", Kind.LOST),
     ],
 )
 def test_what_lies_behind_a_failure(state, code, reason, kind):
@@ -138,13 +138,13 @@ def test_each_kind_of_real_failure_is_told_for_what_it_is(bench, serve):
 
 def test_reasons_that_differ_in_ids_are_one():
     rows = [
-        FailureRow(TaskState.LOST, "", f"not ended {1800 + number} s after it was accepted", 1, f"p{number}")
+        FailureRow(TaskState.LOST, "", f"not finished {1800 + number} s after the service accepted it", 1, f"p{number}")
         for number in range(5)
     ]
     rows += [FailureRow(TaskState.FAILED, "x", f"failed, request id 2026abcd{n:08x}", 2, f"q{n}") for n in range(4)]
     assert [(one.reason, one.count, one.path) for one in causes(rows)] == [
         ("failed, request id …", 8, "q0"),
-        ("not ended … s after it was accepted", 5, "p0"),
+        ("not finished … s after the service accepted it", 5, "p0"),
     ]
 
 
@@ -276,9 +276,9 @@ def test_on_a_terminal_it_is_drawn_over_itself(bench, serve, until, end):
 
 def test_wrong_ways_to_watch(bench, serve):
     serve()
-    assert "contradict" in bench.call("status", "--watch", "--json").err
-    assert "write JOB first" in bench.call("status", "--watch", "soon").err
-    assert "not from 0.1" in bench.call("status", "--watch", "0").err
+    assert "not both" in bench.call("status", "--watch", "--json").err
+    assert "put JOB first" in bench.call("status", "--watch", "soon").err
+    assert "out of range: 0.1" in bench.call("status", "--watch", "0").err
 
 
 def test_long_names_of_values_are_cut_to_the_width(bench, serve):

@@ -178,7 +178,7 @@ def test_a_store_that_goes_in_the_middle_of_a_run(bench, serve, at, moto, until,
     bench.line.dead = True
     out, err = process.communicate(timeout=60)
     assert process.returncode == 8, out + err
-    assert "cannot be used now" in err
+    assert "cannot use the store" in err
     assert SECRET not in out + err
     bench.line.dead = False
     done = bench.run()
@@ -242,14 +242,14 @@ def test_no_bucket(bench, serve, at, moto):
     serve()
     place = at(moto)
     bench.edit(place.bucket, "no-such-bucket")
-    refused(bench, 8, "there is no bucket no-such-bucket", "output.dir")
+    refused(bench, 8, "the bucket no-such-bucket does not exist", "output.dir")
 
 
 def test_wrong_credentials(bench, serve, at, seaweed, monkeypatch):
     serve()
     at(seaweed)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", f"{SECRET}-of-yesterday")
-    refused(bench, 8, "refuses the credentials", "SignatureDoesNotMatch")
+    refused(bench, 8, "denied access", "SignatureDoesNotMatch")
 
 
 def test_a_profile_that_is_not_there(bench, serve, at, moto, monkeypatch):
@@ -282,14 +282,14 @@ def test_a_line_to_nowhere(bench, serve, at, moto):
     serve()
     at(moto)
     bench.line.dead = True
-    refused(bench, 8, "cannot be used now")
+    refused(bench, 8, "cannot use the store")
 
 
 def test_a_store_that_would_overwrite(bench, serve, at, moto):
     serve()
     at(moto)
     bench.line.blind = True
-    refused(bench, 2, "knows no conditional uploads", "If-None-Match")
+    refused(bench, 2, "does not support conditional uploads", "If-None-Match")
     assert objects(bench) == {}
 
 

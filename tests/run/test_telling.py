@@ -95,7 +95,7 @@ def test_the_summary_says_what_a_run_did(bench, serve, tmp_path):
     file = tmp_path / "summary.json"
     assert bench.run("--quiet", "--summary", str(file)).out == ""
     told = summary(file)
-    assert (told["job"], told["exit_code"], told["meaning"]) == ("test", 0, "done, or nothing to do")
+    assert (told["job"], told["exit_code"], told["meaning"]) == ("test", 0, "success, or nothing to do")
     assert (told["end"], told["stopped"], told["error"], told["emulated"]) == ("success", None, None, False)
     assert (told["job_file"], told["folder"]) == (str(bench.job), str(bench.out))
     assert before <= told["started_at"] + 0.001 <= told["ended_at"] + 0.001 <= time.time() + 0.002
@@ -131,7 +131,7 @@ def test_the_summary_of_runs_that_end_otherwise(bench, serve, tmp_path, monkeypa
     assert bench.run("--summary", str(file)).code == 2
     told = summary(file)
     assert (told["exit_code"], told["end"], told["run"]) == (2, "failure", None)
-    assert "there is no API key" in told["error"]
+    assert "no API key" in told["error"]
     assert told["state"]["images"]["stored"] == 2
     bench.edit("version: 1", "version: 2")
     assert bench.run("--summary", str(file)).code == 2
@@ -179,7 +179,11 @@ def test_the_summary_of_a_run_whose_disk_fails(bench, serve, tmp_path):
     file = tmp_path / "summary.json"
     assert bench.run("--summary", str(file)).code == 8
     told = summary(file)
-    assert (told["exit_code"], told["end"], told["meaning"]) == (8, "failure", "storage failed")
+    assert (told["exit_code"], told["end"], told["meaning"]) == (
+        8,
+        "failure",
+        "cannot read or write the images or the manifest",
+    )
 
 
 def test_a_folder_that_cannot_be_made_is_told(bench, serve, tmp_path):
@@ -207,9 +211,9 @@ def test_the_summary_of_a_bug(bench, serve, tmp_path, monkeypatch):
 @pytest.mark.parametrize("option", ["--summary", "--metrics"])
 def test_a_file_that_cannot_be_written_is_told_before_anything_is_bought(bench, serve, tmp_path, option):
     serve()
-    assert "make it first" in bench.run(option, str(tmp_path / "none" / "x")).err
+    assert "create it first" in bench.run(option, str(tmp_path / "none" / "x")).err
     done = bench.run(option, str(tmp_path))
-    assert (done.code, "no ordinary file" in done.err) == (2, True)
+    assert (done.code, "not a regular file" in done.err) == (2, True)
     assert bench.run(option, "/dev/null").code == 2
     assert bench.requests() == 0
     assert bench.run("--summary", "one", "--metrics", "./one").code == 2
@@ -359,16 +363,14 @@ def test_a_webhook_gets_the_summary_and_a_text(bench, serve, notifying, tmp_path
     assert (method, path, headers["content-type"]) == ("POST", "/s3cr3t-path", "application/json")
     told = json.loads(body)
     assert [error.message for error in validator("summary").iter_errors(told)] == []
-    text = (
-        "test: done, or nothing to do (exit code 0); 6 of 6 images stored, 6 of them new; 0.21 USD now, 0.21 USD in all"
-    )
-    assert told["text"].startswith(text)
+    stored = "6 of 6 images stored (6 new); 0.21 USD in this run, 0.21 USD in total"
+    assert told["text"].startswith(f"test: success, or nothing to do (exit code 0); {stored}")
     assert told.pop("content") == told.pop("text")
     assert told == summary(file)
     assert KEY.encode() not in body
     assert KEY not in str(headers)
     # The run is over for everybody else, too, by then.
-    assert "a run is going" not in held[0]
+    assert "running" not in held[0]
     assert bench.run().code == 0
     assert len(hook.got) == 1
 
@@ -404,7 +406,7 @@ def test_a_notification_that_fails_is_told_and_changes_nothing(bench, serve, not
     hook = notifying()
     hook.status = status
     done = bench.run("--quiet")
-    assert (done.code, done.out, done.err) == (0, "", f"notify: 127.0.0.1 was not notified: HTTP {status}\n")
+    assert (done.code, done.out, done.err) == (0, "", f"notify: cannot notify 127.0.0.1: HTTP {status}\n")
     assert len(hook.got) == 1
     assert len(bench.files()) == 6
 
@@ -417,11 +419,11 @@ def test_a_webhook_that_is_not_there_or_does_not_answer(bench, serve, notifying,
     done = bench.run("--log-format", "json")
     assert done.code == 0
     last = json.loads(done.err.splitlines()[-1])
-    assert (last["event"], last["text"]) == ("warning", "notify: 127.0.0.1 was not notified: no answer in time")
+    assert (last["event"], last["text"]) == ("warning", "notify: cannot notify 127.0.0.1: no answer in time")
     hook.close()
     done = bench.run()
     assert done.code == 0
-    assert "notify: 127.0.0.1 was not notified: cannot connect to 127.0.0.1" in done.err
+    assert "notify: cannot notify 127.0.0.1: cannot connect to 127.0.0.1" in done.err
     assert "s3cr3t" not in done.err
 
 
@@ -445,7 +447,7 @@ def test_an_address_that_the_environment_lacks_is_told_before_anything_is_bought
     monkeypatch.setenv("NOTIFY_SECRET", "http://example.com/s3cr3t")
     done = bench.run()
     assert done.code == 2
-    assert "${NOTIFY_SECRET}, filled in from the environment, would send it unencrypted" in done.err
+    assert "${NOTIFY_SECRET}, filled in from the environment, is not encrypted" in done.err
     assert "s3cr3t" not in done.err
     assert bench.requests() == 0
 
@@ -453,18 +455,18 @@ def test_an_address_that_the_environment_lacks_is_told_before_anything_is_bought
 @pytest.mark.parametrize(
     ("section", "told"),
     [
-        ("{url: 'http://example.com/x'}", "notify.url: would send it unencrypted; only https is used"),
-        ("{url: 'ftp://example.com/x'}", "notify.url: is no address"),
-        ("{url: 'https://a:b@example.com/x'}", "notify.url: has a user name or a password in it"),
-        ("{url: 'https://example.com/${APIMART_API_KEY}'}", "notify.url: may not use APIMART_API_KEY"),
-        ("{url: 'https://example.com/${HOME}'}", "give the variable a name that says so, NOTIFY_HOME for example"),
-        ("{url: 'https://example.com/${NOTIFY_A}/${A_NOTIFY_B}'}", "notify.url: may not use A_NOTIFY_B"),
-        ("{url: 'https://example.com/${1}'}", "notify.url: has a `${` that is no variable"),
-        ("{url: 'https:///x'}", "notify.url: is no address"),
-        ("{url: ''}", "notify.url: must be an https:// address"),
+        ("{url: 'http://example.com/x'}", "notify.url: is not encrypted; use https"),
+        ("{url: 'ftp://example.com/x'}", "notify.url: is not a URL"),
+        ("{url: 'https://a:b@example.com/x'}", "notify.url: contains a user name or a password"),
+        ("{url: 'https://example.com/${APIMART_API_KEY}'}", "notify.url: must not use APIMART_API_KEY"),
+        ("{url: 'https://example.com/${HOME}'}", "rename the variable, for example to NOTIFY_HOME"),
+        ("{url: 'https://example.com/${NOTIFY_A}/${A_NOTIFY_B}'}", "notify.url: must not use A_NOTIFY_B"),
+        ("{url: 'https://example.com/${1}'}", "notify.url: has a `${` without a valid variable"),
+        ("{url: 'https:///x'}", "notify.url: is not a URL"),
+        ("{url: ''}", "notify.url: must be an https:// URL"),
         ("{on: [success]}", "notify.url: is required"),
         ("{url: 'https://example.com', on: [sucess]}", "did you mean success?"),
-        ("{url: 'https://example.com', on: []}", "notify.on: must name at least one end of a run"),
+        ("{url: 'https://example.com', on: []}", "notify.on: must name at least one kind of end"),
         ("{url: 'https://example.com', method: PUT}", "notify.method: must be one of POST, GET"),
         ("{url: 'https://example.com', to: me}", "notify.to: unknown key"),
     ],
@@ -501,7 +503,7 @@ def test_a_variable_with_a_secret_in_it_is_refused(bench, serve, notifying, monk
     monkeypatch.setenv("NOTIFY_SECRET", value)
     done = bench.run()
     assert (done.code, done.out, hook.got, bench.requests()) == (2, "", [], 0)
-    assert "notify.url: NOTIFY_SECRET holds the API key, or a password of this machine" in done.err
+    assert "notify.url: NOTIFY_SECRET contains the API key or a password of this machine" in done.err
     assert value not in done.err
 
 

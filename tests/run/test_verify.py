@@ -67,7 +67,7 @@ def test_what_is_whole_needs_no_request_and_no_key(made, monkeypatch, deep):
     before = made.requests()
     done = made.call("verify", *deep)
     assert done.code == 0, done
-    assert "6 images checked, 6 whole" in done.out
+    assert " 6 OK" in done.out
     assert made.call("verify", "--quiet", *deep).out == ""
     assert made.requests() == before
     made.check()
@@ -106,8 +106,8 @@ def test_without_a_key_the_local_part_is_done(made, monkeypatch):
     before = made.requests()
     done = made.call("verify")
     assert done.code == 3, done
-    assert "fox/1-1.jpg: missing, the file is gone" in done.out
-    assert "A key is needed" in done.out
+    assert "fox/1-1.jpg: missing, the file was deleted or moved" in done.out
+    assert "needs a key" in done.out
     assert "APIMART_API_KEY" in done.out
     assert made.requests() == before
     assert images(made) == {"stored": 5, "missing": 1}
@@ -136,7 +136,7 @@ def test_of_an_image_that_came_within_the_answer_only_the_file_is_kept(made, mon
     with monkeypatch.context() as without:
         no_key(without)
         assert made.call("verify").code == 3
-        assert "no image is known to be beyond all links" in made.call("retry", "--missing").out
+        assert "no image is known to be lost for good" in made.call("retry", "--missing").out
     assert made.call("verify").code == 0
     assert file.exists()
 
@@ -147,7 +147,7 @@ def test_a_refused_key_ends_it_with_its_own_code(made, monkeypatch):
     done = made.call("verify", "--same-account")
     assert done.code == 6, done
     assert images(made) == {"stored": 5, "missing": 1}
-    assert made.call("retry", "--missing").out.count("planned again") == 0
+    assert made.call("retry", "--missing").out.count("queued again") == 0
 
 
 def changed(path, how):
@@ -177,8 +177,8 @@ def test_a_changed_file_is_told_and_never_touched(made, how):
     for _ in range(2):
         done = made.call("verify")
         assert done.code == 3, done
-        assert "move it away and verify again" in words(done.out)
-        assert "cannot be had again" not in done.out
+        assert "move it away, then verify again" in words(done.out)
+        assert "can no longer be downloaded" not in done.out
     assert made.requests() == before
     assert path.is_symlink() if how == "link" else path.is_dir() if how == "folder" else path.read_bytes() == mine
     assert made.run().code == 3
@@ -195,7 +195,7 @@ def test_a_changed_file_is_told_and_never_touched(made, how):
 
 def test_a_change_that_keeps_the_size_is_told_apart(made):
     changed(made.out / "fox" / "1-1.jpg", "other bytes")
-    assert "other bytes than were stored" in made.call("verify").out
+    assert "the file was changed on disk" in made.call("verify").out
     changed(made.out / "fox" / "16-9.jpg", "cut")
     size = (made.out / "fox" / "16-9.jpg").stat().st_size
     assert f"{size:,} bytes instead of {size + 10:,}" in words(made.call("verify").out)
@@ -208,14 +208,14 @@ def test_two_files_that_changed_places(made):
     other.write_bytes(first)
     done = made.call("verify")
     assert done.code == 3, done
-    assert "not there  2 images" in done.out
+    assert "missing    2 images" in done.out
     assert (one.read_bytes(), other.read_bytes()) == (second, first)
     one.write_bytes(first)
     other.write_bytes(second)
     before = made.requests()
     done = made.call("verify")
     assert done.code == 0, done
-    assert "back       2 images" in done.out
+    assert "restored   2 images" in done.out
     assert made.requests() == before
     made.check()
 
@@ -285,9 +285,9 @@ def test_what_no_link_gives_is_listed_and_priced(made):
     done = made.call("verify")
     assert done.code == 3, done
     told = words(done.out)
-    assert "2 images cannot be downloaded again; generating them again would cost about 0.07 USD" in told
+    assert "2 images can no longer be downloaded. Regenerate them for about 0.07 USD" in told
     assert f"`seedream-batch retry {made.job} --missing`" in told
-    assert "the service gives no link any more" in told
+    assert "the service no longer provides a link" in told
     found = json.loads(made.call("verify", "--json").out)
     assert found["cannot_be_had_again"] == {"images": 2, "cost_usd": 0.07}
     assert {image["path"] for image in found["not_there"]} == {"fox/1-1.jpg", "fox/16-9.jpg"}
@@ -311,7 +311,7 @@ def test_no_clear_answer_changes_nothing(made):
     done = made.call("verify")
     assert done.code == 3, done
     assert "no clear answer about 1 image" in words(done.out)
-    assert "cannot be had again" not in done.out
+    assert "can no longer be downloaded" not in done.out
     made.emulator.set_faults([])
     assert made.call("verify").code == 0
 
@@ -355,7 +355,7 @@ def test_more_than_twenty_are_counted(bench, serve, monkeypatch):
     for path in bench.files().values():
         path.unlink()
     done = bench.call("verify")
-    assert done.out.count("the file is gone") == 20
+    assert done.out.count("the file was deleted or moved") == 20
     assert "and 4 more" in done.out
     assert all(len(line) <= 80 for line in done.out.splitlines() if str(bench.job) not in line)
     assert len(json.loads(bench.call("verify", "--json").out)["not_there"]) == 24
@@ -425,12 +425,12 @@ def test_retry_of_what_is_missing_pays_again(made):
     gives_no_links(made)
     (made.out / "fox" / "1-1.jpg").unlink()
     nothing = made.call("retry", "--missing")
-    assert "planned again" not in nothing.out, "not found to be missing yet"
+    assert "queued again" not in nothing.out, "not found to be missing yet"
     made.call("verify")
     done = made.call("retry", "--missing")
-    assert "1 task planned again, 1 image to be paid for" in words(done.out)
+    assert "1 task queued again, 1 image to be charged" in words(done.out)
     shown = made.call("plan").out
-    assert "to be generated again, as decided: image missing" in words(shown)
+    assert "queued again: image missing" in words(shown)
     assert "1 image for about 0.035 USD" in words(shown)
     made.emulator.set_faults([])
     done = made.run()
@@ -447,8 +447,8 @@ def test_retry_does_not_pay_for_what_a_link_may_give(made, monkeypatch):
     (made.out / "fox" / "1-1.jpg").unlink()
     made.call("verify")
     done = made.call("retry", "--missing")
-    assert "no image is known to be beyond all links" in done.out
-    assert "1 more task lacks an image that may still be had, free of charge" in words(done.out)
+    assert "no image is known to be lost for good" in done.out
+    assert "1 task has missing images that may still be downloaded for free" in words(done.out)
     assert made.states() == {"succeeded": 6}
 
 
@@ -456,7 +456,7 @@ def test_retry_without_missing_is_as_it_was(made):
     gives_no_links(made)
     (made.out / "fox" / "1-1.jpg").unlink()
     made.call("verify")
-    assert made.call("retry").out.startswith("there is no failed or lost task")
+    assert made.call("retry").out.startswith("Nothing to do: no failed or lost tasks")
     assert made.states() == {"succeeded": 6}
 
 
@@ -467,8 +467,8 @@ def test_of_three_images_the_two_that_are_there_stay(series):
     gives_no_links(series)
     (series.out / "calm-2.jpg").unlink()
     shown = words(series.call("verify").out)
-    assert "1 image cannot be downloaded again; generating them again would cost about 0.105 USD" in shown
-    assert "3 images to be paid for" in words(series.call("retry", "--missing").out)
+    assert "1 image can no longer be downloaded. Regenerate them for about 0.105 USD" in shown
+    assert "3 images to be charged" in words(series.call("retry", "--missing").out)
     series.emulator.set_faults([])
     assert series.run().code == 0
     after = {name: path.read_bytes() for name, path in series.files().items()}
@@ -578,6 +578,6 @@ def test_some_of_what_is_missing(made):
         path.unlink()
     made.call("verify")
     assert (
-        "1 task planned again" in made.call("retry", "--missing", "--select", "subject=fox", "--select", "size=1:1").out
+        "1 task queued again" in made.call("retry", "--missing", "--select", "subject=fox", "--select", "size=1:1").out
     )
     assert made.states() == {"succeeded": 5, "planned": 1}

@@ -33,8 +33,8 @@ def test_a_run_makes_every_image_once(bench, serve):
     }
     assert bench.states() == {"succeeded": 6}
     assert len(bench.charges()) == 6
-    assert "6 images, 6 of them new" in done.out
-    assert "0.21 USD now" in done.out
+    assert "6 images (6 new, " in done.out
+    assert "0.21 USD in this run" in done.out
     bench.check()
 
 
@@ -44,7 +44,7 @@ def test_a_second_run_makes_no_request(bench, serve):
     before = bench.requests()
     done = bench.run()
     assert done.code == 0
-    assert "none of them new" in done.out
+    assert "none new" in done.out
     assert bench.requests() == before
 
 
@@ -263,7 +263,7 @@ class TestEdits:
     def test_fewer_cells_keep_their_files(self, bench):
         bench.edit("size: [1:1, 16:9, 9:16]", "size: [1:1]")
         done = bench.call("plan")
-        assert "4 tasks in the manifest are no longer in the job" in done.out
+        assert "4 earlier tasks are no longer in the job" in done.out
         assert bench.run().code == 0
         assert len(bench.files()) == 6
 
@@ -271,7 +271,7 @@ class TestEdits:
 def test_plan_before_any_run(bench):
     done = bench.call("plan", "--detailed-exitcode")
     assert done.code == 10
-    assert "6 tasks, 6 images, 0.21 USD: not made yet" in done.out
+    assert "6 tasks, 6 images, 0.21 USD: not generated yet" in done.out
     assert not bench.out.exists()
 
 
@@ -280,7 +280,7 @@ def test_status_before_during_and_after(bench, serve, until, end):
     serve(task_seconds="fixed:3")
     never = bench.call("status")
     assert never.code == 2
-    assert "was never run" in never.err
+    assert "has not been run" in never.err
     process = bench.start()
     end(process)
     until(lambda: len(bench.charges()) == 6)
@@ -328,7 +328,7 @@ def test_the_embedded_emulator_needs_no_key(bench, monkeypatch):
     assert len(list((bench.folder / "out-emulated").rglob("*.jpg"))) == 2
     assert not bench.out.exists()
     shown = bench.call("status")
-    assert "the emulated one" in shown.out
+    assert "of the emulated run" in shown.out
     assert "2 of 2 stored" in shown.out
     assert bench.call("plan", "--detailed-exitcode").code == 10
     assert bench.call("plan", "--emulate", "--detailed-exitcode").code == 0

@@ -131,7 +131,7 @@ def test_one_that_goes_by_another_job_is_turned_away(many, serve, place, workers
     many.edit("watercolour", "oil on canvas")
     refused = many.run("--manifest", url_of(place))
     assert refused.code == 75, refused
-    assert "job.yaml is not the one that others go by" in refused.err
+    assert "job.yaml differs from the one that other workers use" in refused.err
     assert f"pid {first.pid} on" in refused.err
 
 
@@ -168,7 +168,7 @@ def test_one_that_was_stopped_for_too_long_hands_over(many, serve, place, worker
     os.kill(first.pid, signal.SIGCONT)
     code, told = ended(first)
     assert code == 75, told
-    assert "others took over its tasks; run again" in told
+    assert "other workers took over its tasks; run again" in told
     assert many.run("--manifest", url_of(place)).code == 0
     paid_once(many, place)
 
@@ -224,7 +224,7 @@ def test_one_that_has_read_another_job_is_turned_away_whatever_is_on_the_disk_by
     monkeypatch.setattr("seedream_batch.engine.session.begin", late)
     refused = many.run("--manifest", url_of(place))
     assert refused.code == 75, refused
-    assert "job.yaml is not the one that others go by" in refused.err
+    assert "job.yaml differs from the one that other workers use" in refused.err
 
 
 def test_one_with_the_key_of_another_account_is_turned_away_before_anything_is_open(many, serve, place, monkeypatch):
@@ -300,7 +300,7 @@ def test_one_that_is_stopped_while_it_begins_is_not_waited_for(many, serve, plac
         monkeypatch.setattr("seedream_batch.engine.startup.JOINING", 0.0)
         refused = many.run("--manifest", url_of(place))
         assert refused.code == 75, refused
-        assert "if it is stopped, end it" in refused.err
+        assert "if it is suspended, end it" in refused.err
         # As a worker it has a lease, and that is over.
         run = stopped.workers.begin_run(now=0.0, pid=os.getpid(), host="somewhere", version="1", service="")
         asked(place, f"UPDATE workers SET until = 0 WHERE run = {run} RETURNING run")
@@ -320,7 +320,7 @@ def test_status_tells_of_them(many, serve, place, workers, until):
     assert sorted(one["pid"] for one in told["workers"]) == sorted(one.pid for one in started)
     assert sum(one["in_flight"] for one in told["workers"]) >= 16
     text = many.call("status", "--manifest", url_of(place)).out
-    assert "2 workers are at work" in text
+    assert "2 workers running" in text
 
 
 def test_the_job_is_expanded_once(many, serve, place, workers, until, monkeypatch):
@@ -361,7 +361,7 @@ def test_another_picture_is_another_job(many, serve, place, workers, until):
     picture(many.folder / "style.png", "blue")
     refused = many.run("--manifest", url_of(place))
     assert refused.code == 75, refused
-    assert "style.png is not the one that others go by" in refused.err
+    assert "style.png differs from the one that other workers use" in refused.err
 
 
 def picture(file, colour="red"):

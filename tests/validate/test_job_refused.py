@@ -12,7 +12,7 @@ TOP = (
     "known: version, name, vars, matrix, exclude, include, repeat, request, references, output, manifest, budget, run,"
     " notify"
 )
-RATE = "must be a number a second above 0, or a rate such as 5/s, 120/m or 1000/h, got "
+RATE = "must be a number per second above 0, or a rate such as 5/s, 120/m or 1000/h, got "
 TIME = "must be a time such as 90s, 30m or 1h30m, or a number of seconds above 0, got "
 PRICE = "must be a number of US dollars, 0.001 or more, got "
 DOLLARS = "must be a number of US dollars, 0 or more, got "
@@ -54,7 +54,7 @@ REFUSED = [
         5,
         "matrix.size[1]",
         SIZES + "969",
-        '969 is how YAML 1.1 reads an unquoted 16:9: write "16:9"',
+        'YAML 1.1 reads an unquoted 16:9 as 969: write "16:9"',
     ),
     ("matrix:\n  size: []", 2, 9, "matrix.size", "must have at least one value", ""),
     (
@@ -63,7 +63,7 @@ REFUSED = [
         16,
         "matrix.resolution[0]",
         "must be one of 2K, 4K, got 1K",
-        "there is no 1K: the smallest is 2K",
+        "1K is not available; the smallest is 2K",
     ),
     (
         "matrix:\n  n: [1, '3']",
@@ -71,20 +71,20 @@ REFUSED = [
         10,
         "matrix.n[1]",
         COUNT + '"3"',
-        "a quoted number is refused by the API: write 3",
+        "the API refuses a quoted number: write 3",
     ),
     ("matrix:\n  watermark: [no]", 2, 15, "matrix.watermark[0]", 'must be true or false, got "no"', "write false"),
     ("exclude: {size: 1:1}", 1, 10, "exclude", "must be a list, got a mapping", ""),
-    ("exclude:\n  - {}", 2, 5, "exclude[0]", "must name at least one axis", "an empty entry would drop every cell"),
+    ("exclude:\n  - {}", 2, 5, "exclude[0]", "must name at least one axis", "an empty entry would skip every cell"),
     ("exclude:\n  - size", 2, 5, "exclude[0]", 'must be a mapping, got "size"', ""),
     ("exclude:\n  - {size: [1:1, 1:2]}", 2, 18, "exclude[0].size[1]", SIZES + "1:2", "the nearest ratio is 9:16"),
     ("exclude:\n  - {size: 1:2}", 2, 12, "exclude[0].size", SIZES + "1:2", "the nearest ratio is 9:16"),
     ("include:\n  - {n: 0}", 2, 9, "include[0].n", COUNT + "0", ""),
     ("include:\n  - {}", 2, 5, "include[0]", "must have at least one value", ""),
-    ("repeat: 0", 1, 9, "repeat", "must be an integer from 1 to 10000, got 0", ""),
-    ("repeat: 10001", 1, 9, "repeat", "must be an integer from 1 to 10000, got 10001", ""),
-    ("repeat: '2'", 1, 9, "repeat", 'must be an integer from 1 to 10000, got "2"', "write 2 without quotes"),
-    ("request: a panda", 1, 10, "request", 'must be a mapping, got "a panda"', "it needs prompt"),
+    ("repeat: 0", 1, 9, "repeat", "must be an integer from 1 to 10,000, got 0", ""),
+    ("repeat: 10001", 1, 9, "repeat", "must be an integer from 1 to 10,000, got 10001", ""),
+    ("repeat: '2'", 1, 9, "repeat", 'must be an integer from 1 to 10,000, got "2"', "write 2 without quotes"),
+    ("request: a panda", 1, 10, "request", 'must be a mapping, got "a panda"', "required: prompt"),
     (
         "request:\n  size: 1:1",
         2,
@@ -98,7 +98,7 @@ REFUSED = [
         2,
         11,
         "request.prompt",
-        'must be a text that is not empty, or {file: path}, got " "',
+        'must be non-empty text, or {file: path}, got " "',
         "",
     ),
     (
@@ -106,7 +106,7 @@ REFUSED = [
         2,
         11,
         "request.prompt",
-        "must be a text that is not empty, or {file: path}, got a list",
+        "must be non-empty text, or {file: path}, got a list",
         "",
     ),
     (
@@ -114,7 +114,7 @@ REFUSED = [
         2,
         11,
         "request.prompt",
-        "must be a text that is not empty, or {file: path}, got a mapping",
+        "must be non-empty text, or {file: path}, got a mapping",
         "",
     ),
     (
@@ -123,7 +123,7 @@ REFUSED = [
         6,
         "request.n",
         COUNT + '"3"',
-        "a quoted number is refused by the API: write 3",
+        "the API refuses a quoted number: write 3",
     ),
     ("request:\n  prompt: a\n  n: 16", 3, 6, "request.n", COUNT + "16", ""),
     ("request:\n  prompt: a\n  n: {a: 1}", 3, 6, "request.n", COUNT + "a mapping", ""),
@@ -150,7 +150,7 @@ REFUSED = [
         15,
         "request.image_urls",
         "must have at most 14 entries, got 15",
-        "references and images asked for are at most 15 together",
+        "references and requested images are at most 15 together",
     ),
     (
         "request:\n  prompt: a\n  image_urls: [a.jpg, '']",
@@ -231,7 +231,7 @@ REFUSED = [
     ),
     ("run: {max_in_fligt: 3}", 1, 7, "run.max_in_fligt", "unknown key", "did you mean `max_in_flight`?"),
     ("run: {max-in-flight: 3}", 1, 7, "run.max-in-flight", "unknown key", "did you mean `max_in_flight`?"),
-    ("run: {max_in_flight: 10001}", 1, 22, "run.max_in_flight", "must be an integer from 1 to 10000, got 10001", ""),
+    ("run: {max_in_flight: 10001}", 1, 22, "run.max_in_flight", "must be an integer from 1 to 10,000, got 10001", ""),
     ("run: {attempts: 21}", 1, 17, "run.attempts", "must be an integer from 1 to 20, got 21", ""),
     ("run: {rate: 0}", 1, 13, "run.rate", RATE + "0", ""),
     ("run: {rate: 0/s}", 1, 13, "run.rate", RATE + '"0/s"', ""),
@@ -258,14 +258,14 @@ def test_refused_for_this_reason_alone(row):
 def test_a_problem_reads_as_one_line():
     document = parse_yaml('version: 1\nmatrix: {a: [1]}\nrequest:\n  prompt: x\n  n: "3"\n', "jobs/x.yaml")
     (problem,) = job_problems(document)
-    hint = "a quoted number is refused by the API: write 3"
+    hint = "the API refuses a quoted number: write 3"
     assert str(problem) == f'jobs/x.yaml:5:6: request.n: must be an integer from 1 to 15, got "3" ({hint})'
 
 
 @pytest.mark.parametrize(("text", "got"), [("[1]", "a list"), ("null", "nothing"), ("job", '"job"')])
 def test_a_file_that_holds_no_mapping(text, got):
     (problem,) = job_problems(parse_yaml(text, "j.yaml"))
-    assert str(problem) == f"j.yaml:1:1: must be a mapping, got {got} (it needs version, matrix and request)"
+    assert str(problem) == f"j.yaml:1:1: must be a mapping, got {got} (required: version, matrix and request)"
 
 
 def test_an_empty_mapping_lacks_what_is_required():

@@ -8,7 +8,7 @@ MODELS = "must be one of doubao-seedance-4-5, Doubao-Seedream-4.5, doubao-seedre
 URL = "https://example.com/a.jpg"
 SIZES = "must be one of 1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto, got "
 COUNT = "must be an integer from 1 to 15, got "
-QUOTED = "a quoted number is refused by the API: write "
+QUOTED = "the API refuses a quoted number: write "
 REFERENCE = (
     "must be an http:// or https:// URL or a data URI (data:image/jpeg;base64,... or data:image/png;base64,...), got "
 )
@@ -82,15 +82,15 @@ REFUSED = {
         None,
     ),
     "model in other letters": (body(model="DOUBAO-SEEDANCE-4-5"), ("model",), None, f"did you mean {MODEL}?"),
-    "empty prompt": (body(prompt=""), ("prompt",), 'must be a text that is not empty, got ""', ""),
-    "white space as prompt": (body(prompt=" \n"), ("prompt",), 'must be a text that is not empty, got " \\n"', ""),
+    "empty prompt": (body(prompt=""), ("prompt",), 'must be non-empty text, got ""', ""),
+    "white space as prompt": (body(prompt=" \n"), ("prompt",), 'must be non-empty text, got " \\n"', ""),
     "number as prompt": (
         body(prompt=7),
         ("prompt",),
-        "must be a text that is not empty, got 7",
+        "must be non-empty text, got 7",
         'put it in quotes: "7"',
     ),
-    "no value as prompt": (body(prompt=None), ("prompt",), "must be a text that is not empty, got nothing", ""),
+    "no value as prompt": (body(prompt=None), ("prompt",), "must be non-empty text, got nothing", ""),
     "other size": (body(size="16:10"), ("size",), SIZES + "16:10", "the nearest ratio is 3:2"),
     "size with x": (body(size="16x9"), ("size",), SIZES + "16x9", "the nearest ratio is 16:9"),
     "size in pixels": (body(size="2048x2048"), ("size",), SIZES + "2048x2048", "the nearest ratio is 1:1"),
@@ -98,13 +98,13 @@ REFUSED = {
         body(size=969),
         ("size",),
         SIZES + "969",
-        '969 is how YAML 1.1 reads an unquoted 16:9: write "16:9"',
+        'YAML 1.1 reads an unquoted 16:9 as 969: write "16:9"',
     ),
     "size auto without references": (
         body(size="auto"),
         ("size",),
         "size auto needs a reference image",
-        "give image_urls, or a ratio such as 1:1",
+        "add image_urls, or set a ratio such as 1:1",
     ),
     "size auto with no references in the list": (
         body(size="auto", image_urls=[]),
@@ -116,7 +116,7 @@ REFUSED = {
         body(resolution="1K"),
         ("resolution",),
         "must be one of 2K, 4K, got 1K",
-        "there is no 1K: the smallest is 2K",
+        "1K is not available; the smallest is 2K",
     ),
     "4k": (body(resolution="4k"), ("resolution",), "must be one of 2K, 4K, got 4k", "did you mean 4K?"),
     "n 0": (body(n=0), ("n",), COUNT + "0", ""),
@@ -143,20 +143,20 @@ REFUSED = {
     "n 15 with a reference": (
         with_references(n=15),
         ("n",),
-        "1 reference + n 15 make 16, the API takes at most 15 together",
+        "1 reference + n 15 = 16, but the API accepts at most 15 together",
         "n can be at most 14 here",
     ),
     "n 13 with 3 references": (
         with_references(3, n=13),
         ("n",),
-        "3 references + n 13 make 16, the API takes at most 15 together",
+        "3 references + n 13 = 16, but the API accepts at most 15 together",
         "n can be at most 12 here",
     ),
     "15 references": (
         with_references(15),
         ("image_urls",),
         "must have at most 14 entries, got 15",
-        "references and images asked for are at most 15 together",
+        "references and requested images are at most 15 together",
     ),
     "one reference without a list": (body(image_urls=URL), ("image_urls",), f'must be a list, got "{URL}"', None),
     "reference that is a file": (body(image_urls=["a.jpg"]), ("image_urls", 0), REFERENCE + '"a.jpg"', ""),
@@ -207,32 +207,32 @@ REFUSED = {
     "max_images 15 with a reference": (
         series(max_images=15),
         (OPTIONS, "max_images"),
-        "1 reference + max_images 15 make 16, the API takes at most 15 together",
+        "1 reference + max_images 15 = 16, but the API accepts at most 15 together",
         "max_images can be at most 14 here",
     ),
     "max_images 2 with 14 references": (
         series(14, max_images=2),
         (OPTIONS, "max_images"),
-        "14 references + max_images 2 make 16, the API takes at most 15 together",
+        "14 references + max_images 2 = 16, but the API accepts at most 15 together",
         "max_images can be at most 1 here",
     ),
     "unknown option of a series": (series(max=3), (OPTIONS, "max"), "unknown key", "known: max_images"),
     "options without a series": (
         with_references(sequential_image_generation_options={"max_images": 3}),
         (OPTIONS,),
-        "goes only together with sequential_image_generation: auto",
+        "works only with sequential_image_generation: auto",
         "add sequential_image_generation: auto, or use n alone",
     ),
     "options with the series off": (
         with_references(sequential_image_generation="disabled", sequential_image_generation_options={}),
         (OPTIONS,),
-        "goes only together with sequential_image_generation: auto",
+        "works only with sequential_image_generation: auto",
         None,
     ),
     "options with n in place of a series": (
         with_references(n=3, sequential_image_generation_options={"max_images": 3}),
         (OPTIONS,),
-        "goes only together with sequential_image_generation: auto",
+        "works only with sequential_image_generation: auto",
         None,
     ),
     "quoted watermark": (
@@ -250,7 +250,7 @@ REFUSED = {
         "unknown key",
         "`mode` belongs under `optimize_prompt_options`",
     ),
-    "no mapping": ([], (), "must be a mapping, got a list", "it needs model and prompt"),
+    "no mapping": ([], (), "must be a mapping, got a list", "required: model and prompt"),
 }
 
 

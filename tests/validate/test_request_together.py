@@ -55,5 +55,5 @@ def test_each_refusal_names_the_sum():
             (problem,) = SCHEMA.problems(body(references, n, None, None))
             total = references + n
             plural = "s" if references > 1 else ""
-            expected = f"{references} reference{plural} + n {n} make {total}, the API takes at most 15 together"
+            expected = f"{references} reference{plural} + n {n} = {total}, but the API accepts at most 15 together"
             assert (problem.path, problem.message) == (("n",), expected)

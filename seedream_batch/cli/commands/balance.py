@@ -10,12 +10,12 @@ _EPILOG = """\b
 Example:
   seedream-batch balance
 
-Free of charge. Exit code 6: the key is refused."""
+Free of charge. Exit code 6: the service rejected the key."""
 
 
 @click.command("balance", epilog=_EPILOG)
 def command() -> int:
-    """Show what the account has left; a good way to check the API key."""
+    """Show the account balance; a quick way to check the API key."""
     from seedream_batch.cli.output.console import say, usd
     from seedream_batch.client.service import Service
     from seedream_batch.client.wire import Balance
@@ -29,7 +29,7 @@ def command() -> int:
     try:
         balance = asyncio.run(ask())
     except CredentialsRefused as error:
-        raise CredentialsRefused(f"the API key is refused ({error}); check APIMART_API_KEY") from None
+        raise CredentialsRefused(f"the service rejected the API key ({error}); check APIMART_API_KEY") from None
     left = "unlimited" if balance.remaining is None else usd(balance.remaining)
     used = "" if balance.used is None else f", {usd(balance.used)} used"
     say(f"{left} left{used} ({origin()})")

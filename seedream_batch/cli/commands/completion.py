@@ -7,16 +7,16 @@ import click
 _EPILOG = """\b
 Examples:
   eval "$(seedream-batch completion bash)"      (in ~/.bashrc)
-  eval "$(seedream-batch completion zsh)"       (in ~/.zshrc, behind compinit)
+  eval "$(seedream-batch completion zsh)"       (in ~/.zshrc, after compinit)
   seedream-batch completion fish > ~/.config/fish/completions/seedream-batch.fish
 
-Completes commands, options, their choices, and the names of job files."""
+Completes commands, options, option values and job file names."""
 
 
 @click.command("completion", epilog=_EPILOG)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
-    """Print the script that lets a shell complete what you type."""
+    """Print a completion script for a shell."""
     from click.shell_completion import BashComplete, FishComplete, ZshComplete
 
     from seedream_batch.cli.app import cli

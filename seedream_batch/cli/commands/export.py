@@ -28,59 +28,59 @@ Examples:
   seedream-batch export jobs/dataset.yaml --format webdataset --to data/animals \\
     --split train=0.9,test=0.1 --group-by subject.id
 
-Exports what is stored of the tasks that JOB has now. What is not stored is counted and left out; the exit code is 0 all
-the same. Works beside a run that is going. Asks the service nothing, needs no key.
+Exports the stored images of the tasks in JOB. Images that are not stored yet are counted and skipped; the exit code is
+still 0. Works during a run, offline and without a key.
 
-The folder appears when all of it is there. What exists under its name is left alone; --replace replaces an earlier
+The folder appears only when the export is complete. Existing files are never overwritten; --replace replaces an earlier
 export."""
 
 
 @click.command("export", epilog=_EPILOG)
 @JOB
-@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to make.")
-@click.option("--to", type=OutputPath(path_type=Path), required=True, metavar="DIR", help="The folder to make.")
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="Format of the dataset.")
+@click.option("--to", type=OutputPath(path_type=Path), required=True, metavar="DIR", help="Folder to create.")
 @SELECT
 @click.option(
     "--choice",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Only the images that were kept in the gallery, or, if none was, all but the rejected; FILE is the choice that"
-    " it exports.",
+    help="Export only the images kept in the gallery or, if none were kept, all except the rejected ones. FILE is the"
+    " file that the gallery exports.",
 )
 @click.option(
     "--flagged/--no-flagged",
     default=None,
-    help="Only the images of results that are flagged as not what was requested, or all but those.",
+    help="Export only flagged images, which differ from the request, or all except those.",
 )
 @click.option(
     "--split",
     metavar="NAME=FRACTION,...",
-    help="Split the images, for example train=0.9,test=0.1. The same image is always in the same split.",
+    help="Split the images, for example train=0.9,test=0.1. An image is always in the same split.",
 )
 @click.option(
     "--group-by",
     metavar="AXIS[.KEY]",
-    help="With --split: what has the same value there is in the same split. Else that is each cell, with its samples.",
+    help="With --split: keep images with the same value in the same split.  [default: the samples of each cell]",
 )
-@click.option("--link/--copy", default=None, help="Link the files where possible, the default, or copy them.")
+@click.option("--link/--copy", default=None, help="Link the files where possible (default) or copy them.")
 @click.option(
     "--images",
     type=click.Choice(["embed", "path"]),
-    help="With parquet: images in the table, the default, or files beside it.",
+    help="With parquet: store images in the table (default) or as files next to it.",
 )
 @click.option(
     "--shard-size",
     type=click.IntRange(min=1),
     metavar="BYTES",
-    help="With webdataset: bytes of a tar file at most.  [default: 1000000000]",
+    help="With webdataset: maximum size of a tar file.  [default: 1,000,000,000]",
 )
-@click.option("--verify", is_flag=True, help="Compare the SHA-256 of each file, too, not only its size.")
-@click.option("--replace", is_flag=True, help="Replace an earlier export, with everything that is in its folder.")
+@click.option("--verify", is_flag=True, help="Check the SHA-256 of each file, not only its size.")
+@click.option("--replace", is_flag=True, help="Replace an earlier export, including any other files in its folder.")
 @EMULATE
 @MANIFEST
-@click.option("--json", "as_json", is_flag=True, help="What was exported as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(**given: Any) -> int:
-    """Make a dataset of the stored images of JOB, with what is known of each."""
+    """Export the stored images of JOB as a dataset, with their metadata."""
     from seedream_batch.cli.job_target import made
     from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.picks_view import show_left_alone
@@ -92,7 +92,7 @@ def command(**given: Any) -> int:
     exported = export(loaded.job, loaded.tasks, loaded.job.manifest, _export_options(flags, loaded.job))
     _report_gaps(exported)
     if exported.left_out:
-        show_left_alone(exported.left_out, "of the choice left out", err=True)
+        show_left_alone(exported.left_out, "of the choice skipped", err=True)
     if flags.as_json:
         give(_json(exported, flags.form))
     else:
@@ -162,18 +162,18 @@ def _check_options(flags: _Flags) -> None:
     """Raise `UsageError` for options that contradict each other or that the format does not use."""
     form, images, link = flags.form, flags.images, flags.link
     if flags.choice is not None and flags.flagged is not None:
-        raise UsageError("give --choice or --flagged, not both")
+        raise UsageError("use --choice or --flagged, not both")
     if flags.group_by and not flags.split:
-        raise UsageError(f"--group-by {flags.group_by}: that says how to split; give --split, too")
+        raise UsageError(f"--group-by {flags.group_by} needs --split")
     if images and form != "parquet":
-        raise UsageError(f"--images {images}: that is for --format parquet; {form} has the images as files")
+        raise UsageError(f"--images {images} works only with --format parquet; {form} stores images as files")
     if flags.shard_size and form != "webdataset":
-        raise UsageError(f"--shard-size: that is for --format webdataset; {form} has no shards")
+        raise UsageError(f"--shard-size works only with --format webdataset; {form} has no shards")
     inside = form == "webdataset" or (form == "parquet" and images != "path")
     if link is not None and inside:
         how = "--link" if link else "--copy"
-        more = ", or give --images path" if form == "parquet" else ""
-        raise UsageError(f"{how}: {form} has the images inside of its own files, so nothing is linked{more}")
+        more = "; add --images path" if form == "parquet" else ""
+        raise UsageError(f"{how} has no effect: {form} stores images inside its own files{more}")
 
 
 def _report_gaps(exported: Exported) -> None:
@@ -184,10 +184,10 @@ def _report_gaps(exported: Exported) -> None:
     if lacking:
         expected = exported.images + lacking
         are = "is" if lacking == 1 else "are"
-        say(wrapped(f"export of {exported.images:,} of {expected:,} images; {lacking:,} {are} not stored"), err=True)
+        say(wrapped(f"exporting {exported.images:,} of {expected:,} images; {lacking:,} {are} not stored"), err=True)
     for name, count in exported.splits.items():
         if not count:
-            say(wrapped(f"no image falls into the split {name}: there are too few groups for its fraction"), err=True)
+            say(wrapped(f"the split {name} is empty: there are too few groups for its fraction"), err=True)
 
 
 def _show(exported: Exported, job: str, form: str) -> None:

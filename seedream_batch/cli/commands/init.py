@@ -15,7 +15,7 @@ _EPILOG = """\b
 Example:
   seedream-batch init jobs/postcards.yaml
 
-Asks nothing, and never overwrites a file."""
+Never overwrites a file."""
 
 _TEMPLATE = """\
 # yaml-language-server: $schema={schema}
@@ -23,7 +23,7 @@ _TEMPLATE = """\
 # A job for seedream-batch: 2 subjects x 2 sizes x 1 resolution = 4 images, about 0.14 USD. Edit it, then:
 #
 #   seedream-batch validate {path}
-#       reports all mistakes, with their lines
+#       reports all errors, with their lines
 #   seedream-batch plan {path}
 #       shows what a run would generate, and for how much
 #   seedream-batch run {path} --emulate
@@ -31,13 +31,13 @@ _TEMPLATE = """\
 #   seedream-batch run {path}
 #       generates the images: needs APIMART_API_KEY, costs money
 #
-# The first line is for editors with a YAML language server: they complete and explain keys, and mark mistakes.
+# The first line is for editors with a YAML language server: they complete and explain keys, and mark errors.
 version: 1
 
 # Every combination of these values is one image.
 matrix:
   # A value is a text, a number or a mapping, as here: `id` is for plans and file names, `text` for the prompt.
-  # To read the subjects from a table beside this file, with the columns id and text:
+  # To read the subjects from a table next to this file, with the columns id and text:
   #   subject: {{file: subjects.csv}}
   subject:
     - {{id: panda, text: a panda playing in a bamboo forest}}
@@ -49,7 +49,7 @@ matrix:
 vars:
   style: watercolour, soft morning light
 
-# What is sent to the service. Each text is a template that sees the axes and the vars by their names.
+# The request to the service. Each text is a template that can use the axes and the vars by name.
 request:
   prompt: "{{{{ subject.text }}}}, {{{{ style }}}}"
   watermark: false
@@ -70,25 +70,25 @@ budget:
 @click.command("init", epilog=_EPILOG)
 @click.argument("path", metavar="[FILE]", default="job.yaml", type=OutputPath(path_type=Path))
 def command(path: Path) -> int:
-    """Write a commented job file to start from, and its schema beside it for editors.
+    """Write a commented job file to start from, and its schema next to it for editors.
 
-    FILE is job.yaml if it is not given.
+    FILE defaults to job.yaml.
     """
     from seedream_batch.cli.output.console import say
     from seedream_batch.validate import schema_text
 
     if path.suffix not in {".yaml", ".yml"}:
-        raise UsageError(f"{path} has to end in .yaml")
+        raise UsageError(f"{path} must end in .yaml")
     if not str(path).isprintable():
-        raise UsageError(f"{path} has a character that cannot be printed")
+        raise UsageError(f"{path} contains an unprintable character; choose another name")
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}; give another name") from error
+        raise UsageError(f"{path}: {error.strerror or error}; choose another name") from error
     else:
-        raise UsageError(f"{path} exists already; nothing was changed")
+        raise UsageError(f"{path} already exists; nothing was changed")
     schema = path.with_name("job.schema.json")
     quoted = shlex.quote(str(path))
     # A name may contain a colon, a quote or a backslash; a JSON string is valid YAML.
@@ -103,9 +103,9 @@ def command(path: Path) -> int:
             schema.write_text(known, encoding="utf-8")
             beside = f"and {schema} for your editor"
         elif schema.read_bytes() == known.encode():
-            beside = f"beside {schema} for your editor"
+            beside = f"next to {schema} for your editor"
         else:
-            beside = f"beside {schema}, which is not that of this version: `seedream-batch schema` prints it"
+            beside = f"next to {schema}, which is from another version: `seedream-batch schema` prints the current one"
     except OSError as error:
         raise StorageError(f"{error.filename or path}: {error.strerror or error}") from error
     say(f"wrote {path}, {beside}")

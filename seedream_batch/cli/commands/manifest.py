@@ -14,21 +14,21 @@ Examples:
   seedream-batch manifest copy out/foxes/manifest.db postgresql://db.example.com/images
   seedream-batch manifest copy "postgresql://db.example.com/images?schema=seedream_foxes" out/foxes/manifest.db
 
-FROM and TO are files, or schemas in PostgreSQL databases; without ?schema= it is that of the job. What is in flight is
-collected from TO, and what is planned is bought from there. FROM stays, is marked, and no run uses it any more. A copy
-that was cut off is begun again with the same line. Images stay where they are."""
+FROM and TO are files or schemas in PostgreSQL databases; for TO, ?schema= defaults to a schema named after the job.
+From then on, runs use TO. FROM is kept, but marked as moved, and runs refuse to use it. To resume an interrupted copy,
+repeat the command. Images stay where they are."""
 
 
 @click.group("manifest")
 def command() -> None:
-    """Move the manifest of a job to a database, or back."""
+    """Move a job's manifest between SQLite and PostgreSQL."""
 
 
 @command.command("copy", epilog=_EPILOG)
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
 def copy(source: str, target: str) -> int:
-    """Copy the manifest FROM into TO, which is used from then on."""
+    """Copy the manifest FROM to TO, which is used from then on."""
     from seedream_batch.cli.job_target import shown
     from seedream_batch.cli.output.console import number, say
     from seedream_batch.errors import UsageError
@@ -38,7 +38,7 @@ def copy(source: str, target: str) -> int:
 
     old = _place(source, "")
     if not exists(old):
-        raise UsageError(f"there is no manifest {shown(old)}")
+        raise UsageError(f"no manifest found at {shown(old)}")
     with ManifestReader(old) as reader:
         job = reader.facts.get("job")
     new = _place(target, job)
@@ -58,11 +58,11 @@ def _place(text: str, job: str) -> Place:
         # SQLite would wait forever for the other end of a pipe.
         with translate_os_errors(path):
             if path.exists() and not path.is_file():
-                raise UsageError(f"{path} is no ordinary file; name that of a manifest")
+                raise UsageError(f"{path} is not a regular file; name a manifest")
         return path
     try:
         if not job and not names_schema(text):
-            raise UsageError("the URL of FROM has to name the schema: ?schema=NAME")
+            raise UsageError("the URL of FROM must name the schema: add ?schema=NAME")
         return server(text, job)
     except ValueError as error:
-        raise UsageError(f"that is no address of a manifest: {error}") from None
+        raise UsageError(f"not a manifest URL: {error}") from None

@@ -13,7 +13,7 @@ Examples:
   seedream-batch plan jobs/quickstart.yaml --json | jq .to_buy
   seedream-batch plan jobs/quickstart.yaml --detailed-exitcode; echo $?
 
-Changes nothing, asks the service nothing, needs no key."""
+Changes nothing. Works offline and without a key."""
 
 
 @click.command("plan", epilog=_EPILOG)
@@ -21,8 +21,8 @@ Changes nothing, asks the service nothing, needs no key."""
 @SELECT
 @EMULATE
 @MANIFEST
-@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
-@click.option("--detailed-exitcode", is_flag=True, help="Leave with 10 when there is work to do, 0 when there is none.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 10 if there is work to do, with 0 if not.")
 @MAX_TASKS
 def command(
     job: str,
@@ -33,7 +33,7 @@ def command(
     detailed_exitcode: bool,  # noqa: FBT001
     max_tasks: int,
 ) -> int:
-    """Show what a run would submit, poll, fetch, move and leave alone, and why, with images and USD."""
+    """Show what a run would do, why, and what it would cost."""
     from seedream_batch.batch import plan
     from seedream_batch.cli.job_target import load, trusts_keys
     from seedream_batch.cli.output.console import give

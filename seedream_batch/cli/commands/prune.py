@@ -8,22 +8,22 @@ from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
 
 _EPILOG = """\b
 Examples:
-  seedream-batch prune jobs/quickstart.yaml                             (what would go)
+  seedream-batch prune jobs/quickstart.yaml                             (only show)
   seedream-batch prune jobs/quickstart.yaml --yes
 
-Deletes the images of cells that the job no longer has, also those in superseded/, as far as they are what was stored.
-What they cost stays counted. Should the job ask for such a cell again, it is bought again. What is in flight stays: it
-is paid for, and the next run collects it."""
+Deletes images of cells that were removed from the job, including those in superseded/. Files that were changed since
+they were stored are kept. The cost of deleted images stays in the totals. If a cell is added again, it is charged
+again. Tasks in flight are kept, and the next run downloads their images."""
 
 
 @click.command("prune", epilog=_EPILOG)
 @JOB
-@click.option("--yes", is_flag=True, help="Delete them; else they are only shown.")
+@click.option("--yes", is_flag=True, help="Delete the files instead of only showing them.")
 @EMULATE
 @MANIFEST
-@click.option("--json", "as_json", is_flag=True, help="What was found, or deleted, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: bool) -> int:  # noqa: FBT001
-    """Delete the images that JOB no longer asks for."""
+    """Delete stored images that are no longer in JOB."""
     from seedream_batch.cli.exit_codes import Exit
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.console import give

@@ -17,8 +17,8 @@ Examples:
   seedream-batch report jobs/quickstart.yaml
   seedream-batch report jobs/quickstart.yaml --select subject=fox --to fox-gallery
 
-Open the index.html that it names in a browser. Works beside a run that is going. Asks the service nothing, needs no
-key. Give it again to bring the gallery up to date: only what is new is made."""
+Prints the path of an index.html to open in a browser. Works during a run, offline and without a key. Run it again to
+update the gallery."""
 
 
 @click.command("report", epilog=_EPILOG)
@@ -27,13 +27,13 @@ key. Give it again to bring the gallery up to date: only what is new is made."""
     "--to",
     metavar="DIR",
     type=OutputPath(file_okay=False, path_type=Path),
-    help="The folder of the gallery; else it stands beside the output folder, with -report behind its name.",
+    help="Folder of the gallery.  [default: the output folder with -report added to its name]",
 )
 @SELECT
 @FLAGGED
 @EMULATE
 @MANIFEST
-@click.option("--json", "as_json", is_flag=True, help="What was written, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(
     job: str,
     to: Path | None,
@@ -43,7 +43,7 @@ def command(
     manifest: str | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
-    """Write a page that shows all images of JOB: to look, search, compare and choose."""
+    """Write an HTML gallery of JOB to search, compare and choose images."""
     from seedream_batch.cli.job_target import existing
     from seedream_batch.cli.output.console import give, number, say, short
     from seedream_batch.cli.output.picks_view import chosen_results
@@ -74,7 +74,7 @@ def command(
         give(result)
     else:
         what = f"{number(gallery.cells, 'cell')} ({number(gallery.images, 'image')})"
-        say(f"report of {what} in {short(gallery.index)}")
+        say(f"gallery of {what}: {short(gallery.index)}")
     return 0
 
 

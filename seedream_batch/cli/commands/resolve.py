@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  seedream-batch status jobs/quickstart.yaml                            (which they are)
+  seedream-batch status jobs/quickstart.yaml                            (lists them)
   seedream-batch resolve jobs/quickstart.yaml --resend
   seedream-batch resolve jobs/quickstart.yaml --select subject=fox --task-id task_01K8...
   seedream-batch resolve jobs/quickstart.yaml --forget
@@ -26,33 +26,32 @@ Examples:
   seedream-batch resolve jobs/quickstart.yaml --cost 0.035
 
 \b
---resend    send the same bytes again under the same Idempotency-Key, now. A service that
-            honours keys answers with the first task; one that does not makes a second.
---task-id   the id of the task: one that `status` shows from an answer that was kept, or as the
-            service's own pages or support name it
---forget    plan it again under a new key: it may be paid for twice
---give-up   count it as failed; what it may have cost stays counted against the budget
---lost      count tasks as lost that the service has forgotten, where it forgot all of them and
-            a run takes that for an outage
---accept    take results as they are that are flagged as not what was requested
---cost      what a task really cost: for those whose cost `status` shows as odd or, with
-            --select, for each chosen task that was charged. Prices follow."""
+--resend    resend the same request now, with the same Idempotency-Key. A service that honours
+            keys returns the first task; one that does not may charge a second time.
+--task-id   record the id of the task, as shown by `status`, or by the service's website or support
+--forget    queue it again with a new key: it may be charged twice
+--give-up   mark it as failed; its possible cost still counts towards the budget
+--lost      mark accepted tasks as lost, if the service no longer knows any of them (a run treats
+            that as an outage)
+--accept    accept flagged results, which differ from the request, as they are
+--cost      correct the cost of tasks: those whose cost `status` shows as odd or, with --select,
+            every selected task that was charged. Price estimates follow."""
 
 
 @click.command("resolve", epilog=_EPILOG)
 @JOB
 @SELECT
-@click.option("--resend", "what", flag_value="resend", help="Send them again under the same key.")
-@click.option("--forget", "what", flag_value="forget", help="Buy them again, whatever became of the first.")
-@click.option("--give-up", "what", flag_value="give-up", help="Count them as failed.")
-@click.option("--lost", "what", flag_value="lost", help="Count accepted tasks as lost.")
+@click.option("--resend", "what", flag_value="resend", help="Resend them with the same key.")
+@click.option("--forget", "what", flag_value="forget", help="Resubmit them as new (may charge twice).")
+@click.option("--give-up", "what", flag_value="give-up", help="Mark them as failed.")
+@click.option("--lost", "what", flag_value="lost", help="Mark accepted tasks as lost.")
 @click.option("--accept", "what", flag_value="accept", help="Accept flagged results as they are.")
-@click.option("--task-id", metavar="ID", help="The id of the one task that is chosen.")
+@click.option("--task-id", metavar="ID", help="Record the task id of the one selected task.")
 @click.option(
     "--cost",
     type=click.FloatRange(min=0, max=1_000_000),
     metavar="USD",
-    help="Correct an odd cost: what a task really cost.",
+    help="Correct what a task cost.",
 )
 @EMULATE
 @MANIFEST
@@ -67,7 +66,7 @@ def command(
     manifest: str | None,
     same_account: bool,  # noqa: FBT001
 ) -> int:
-    """Decide about uncertain tasks, which were perhaps made and paid for, flagged results and odd costs."""
+    """Decide about uncertain tasks (may have been charged), flagged results and odd costs."""
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.jobfile.select_option import chosen
@@ -76,7 +75,7 @@ def command(
 
     if sum(given is not None for given in (what, task_id, cost)) != 1:
         actions = "--resend, --task-id ID, --forget, --give-up, --lost, --accept, --cost USD"
-        raise UsageError(f"say what is to be done, with one of {actions}")
+        raise UsageError(f"choose one of {actions}")
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     if cost is not None:
@@ -86,21 +85,21 @@ def command(
     chooses = chosen(select, target, also=cells_in_doubt(target.manifest) if select else ())
     if what == "resend":
         return _resend(loaded, path, chooses, emulate=emulate, same_account=same_account)
-    none = "there is no uncertain task"
+    none = "no uncertain tasks"
     next_run = f"`seedream-batch run {path}`"
     if task_id is not None:
         task = decide.identify_task(target, chooses, task_id)
         show_chosen([task], "identified", f"{next_run} polls it", none)
     elif what == "forget":
-        show_chosen(decide.forget_tasks(target, chooses), "planned again", f"{next_run} buys them again", none)
+        show_chosen(decide.forget_tasks(target, chooses), "queued again", f"{next_run} submits them as new", none)
     elif what == "accept":
-        show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "there is no flagged result")
+        show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "no flagged results")
     elif what == "lost":
-        then = f"`seedream-batch retry {path}` polls them once more, then plans them again"
-        show_chosen(decide.lose_tasks(target, chooses), "counted as lost", then, "there is no accepted task")
+        then = f"`seedream-batch retry {path}` polls them again, then queues them"
+        show_chosen(decide.lose_tasks(target, chooses), "marked as lost", then, "no accepted tasks")
     else:
-        then = f"`seedream-batch retry {path}` plans them again"
-        show_chosen(decide.give_up_tasks(target, chooses), "given up", then, none)
+        then = f"`seedream-batch retry {path}` queues them again"
+        show_chosen(decide.give_up_tasks(target, chooses), "marked as failed", then, none)
     return 0
 
 
@@ -112,9 +111,9 @@ def _correct(job: Job, select: tuple[str, ...], cost: float) -> int:
     from seedream_batch.operations.correct_cost import correct_costs
 
     if not math.isfinite(cost):
-        raise UsageError(f"--cost {cost}: that is no amount")
+        raise UsageError(f"--cost {cost} is not an amount")
     corrected = correct_costs(job, chosen(select, job), micro_usd(cost), noted=not select)
-    show_chosen(corrected, f"counted at {cost:g} USD each", "", "there is no task with an odd cost")
+    show_chosen(corrected, f"corrected to {cost:g} USD each", "", "no tasks with an odd cost")
     return 0
 
 
@@ -127,7 +126,7 @@ def _resend(loaded: LoadedJob, path: str, chooses: CellFilter, *, emulate: bool,
     from seedream_batch.operations.resolve import let_resend_tasks
 
     tasks = let_resend_tasks(loaded.job, chooses)
-    show_chosen(tasks, "to be sent again", "", "there is no uncertain task")
+    show_chosen(tasks, "to be resent", "", "no uncertain tasks")
     if not tasks:
         return 0
     only = frozenset(task.id for task in tasks)

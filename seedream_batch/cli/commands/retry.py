@@ -25,38 +25,35 @@ Examples:
   seedream-batch retry jobs/quickstart.yaml --choice quickstart-choice.json
   seedream-batch retry jobs/quickstart.yaml --flagged
 
-Lost tasks are polled first, which is free: what the service has after all is fetched, and not bought again. That
-needs the key and the network; tasks that could not be polled are left as they are, and the exit code is 7. With
---no-poll they are planned all the same, and may be paid for twice. A task that was submitted more than 7 days ago is
-not polled any more.
+The next run submits the queued tasks as new attempts, which are charged. Prompts that moderation rejected will be
+rejected again: edit the prompt instead.
 
-The next run submits them, as new attempts that are paid for as such. What moderation refused will be refused
-again: change the prompt instead.
+Lost tasks are polled first, for free: images that the service has after all are downloaded, not paid for again. That
+needs the key and the network. Tasks that cannot be polled are skipped, and the exit code is 7; --no-poll queues them
+anyway, and they may be charged twice. Tasks submitted more than 7 days ago are no longer polled.
 
---missing pays again for images that were delivered once: those that are missing, expired or rejected, and that no link
-gives any more, as `seedream-batch verify` found. A task of several images is generated again as a whole;
-those of its images that are stored stay as they are.
+--missing regenerates images that were delivered once, but are missing, expired or rejected, and that `seedream-batch
+verify` could not download again. A task with several images is regenerated as a whole; its stored images are kept.
 
---choice pays again for the images that were rejected in the gallery (`seedream-batch report`), as its exported file
-says. Their files go to superseded/ and stay there. Images that were generated again since are left alone.
+--choice regenerates the images that were rejected in the gallery (`seedream-batch report`). Their files are moved to
+superseded/ and kept. Images that were regenerated since then are skipped.
 
---flagged pays again for tasks whose result is not what was requested: images lacking, of another ratio or size, or the
-same as another one. All files of such a task go to superseded/. Tasks of which images are lacking are polled first,
-as lost tasks are: images that the service has by now are fetched, and not bought again."""
+--flagged regenerates tasks whose result differs from the request: too few images, another ratio or size, or a copy of
+another image. Their files are moved to superseded/. Tasks with too few images are polled first, as lost tasks are."""
 
 
 @click.command("retry", epilog=_EPILOG)
 @JOB
 @SELECT
-@click.option("--missing", is_flag=True, help="Generate images again that are missing and cannot be downloaded again.")
+@click.option("--missing", is_flag=True, help="Regenerate images that can no longer be downloaded.")
 @click.option(
     "--choice",
     metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Generate images again that were rejected in the gallery; FILE is the choice that it exports.",
+    help="Regenerate images rejected in the gallery. FILE is the file that the gallery exports.",
 )
-@click.option("--flagged", is_flag=True, help="Generate results again that are not what was requested.")
-@click.option("--no-poll", is_flag=True, help="Do not poll lost or incomplete tasks first: they may be paid for twice.")
+@click.option("--flagged", is_flag=True, help="Regenerate results that differ from the request.")
+@click.option("--no-poll", is_flag=True, help="Do not poll lost or incomplete tasks first (may charge twice).")
 @SAME_ACCOUNT
 @EMULATE
 @MANIFEST
@@ -71,7 +68,7 @@ def command(
     emulate: bool,  # noqa: FBT001
     manifest: str | None,
 ) -> int:
-    """Plan failed and lost tasks again, or those whose images are not there or were rejected."""
+    """Queue failed, missing or rejected images for the next run."""
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.picks_view import read_choice, show_rejected
     from seedream_batch.errors import UsageError
@@ -79,7 +76,7 @@ def command(
     from seedream_batch.operations.reject import reject_images
 
     if missing + (choice is not None) + flagged > 1:
-        raise UsageError("give one of --missing, --choice and --flagged")
+        raise UsageError("use only one of --missing, --choice and --flagged")
     loaded = made(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     path = named(job, emulate=emulate, manifest=manifest)
@@ -87,7 +84,7 @@ def command(
     then = f"`seedream-batch run {path}` submits them"
     if choice is not None:
         rejected = reject_images(target, read_choice(choice, target).reject, chooses)
-        show_rejected(rejected, then, "the choice rejects no image of the job")
+        show_rejected(rejected, then, "no rejected images of this job in the choice")
         return 0
     if missing:
         return _remake(target, chooses, path, then)
@@ -106,12 +103,12 @@ def _remake(target: Job, chooses: CellFilter, path: str, then: str) -> int:
     replanned, others = remake(target, chooses)
     if replanned:
         images = number(sum(task.images for task in replanned), "image")
-        show_chosen(replanned, f"planned again, {images} to be paid for", then, "")
+        show_chosen(replanned, f"queued again, {images} to be charged", then, "")
     else:
-        say("no image is known to be beyond all links; nothing was changed")
+        say("Nothing to regenerate: no image is known to be lost for good.")
     if others:
-        what = f"{number(others, 'more task lacks', 'more tasks lack')} an image that may still be had, free of charge"
-        say(wrapped(f"{what}: `seedream-batch verify {path}` asks for it."))
+        what = f"{number(others, 'task has', 'tasks have')} missing images that may still be downloaded for free"
+        say(wrapped(f"{what}: `seedream-batch verify {path}`"))
     return 0
 
 
@@ -159,9 +156,9 @@ def _retry(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
 
     retried = retry_tasks(job, chooses, polled.answers)
     if polled.found:
-        say(wrapped(f"{number(polled.found, 'lost task')} found again at the service, at no cost."))
-    what = f"planned again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
-    none = "there is no failed or lost task" if not retried.left else "there is no task to plan again"
+        say(wrapped(f"{number(polled.found, 'lost task')} found at the service and downloaded for free."))
+    what = f"queued again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
+    none = "no failed or lost tasks" if not retried.left else "no tasks to queue"
     show_chosen(retried.tasks, what, then, none)
     return _report_left_alone(len(retried.left), "lost task", polled)
 
@@ -174,8 +171,8 @@ def _retry_flagged(job: Job, chooses: CellFilter, then: str, polled: _Polled) ->
 
     rejected = reject_flagged(job, chooses, polled.answers)
     if polled.found:
-        say(wrapped(f"{number(polled.found, 'image')} delivered since then, at no cost."))
-    show_rejected(rejected, then, "there is no flagged result")
+        say(wrapped(f"{number(polled.found, 'image')} delivered since then and downloaded for free."))
+    show_rejected(rejected, then, "no flagged results")
     return _report_left_alone(rejected.unclear, "flagged task", polled)
 
 
@@ -189,9 +186,8 @@ def _report_left_alone(count: int, what: str, polled: _Polled) -> int:
     why = f" ({polled.trouble})" if polled.trouble else ""
     say(
         wrapped(
-            f"{number(count, what)} left alone: a poll got no clear answer{why}, and the service"
-            " may have completed them. Try again, or give --no-poll to plan them all the same: they may then be paid"
-            " for twice."
+            f"{number(count, what)} skipped: the service gave no clear answer{why} and may have completed them."
+            " Try again later, or use --no-poll to queue them anyway (may charge twice)."
         )
     )
     return Exit.NO_ACCESS if polled.refused else Exit.WORK_LEFT

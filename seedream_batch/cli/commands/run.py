@@ -20,10 +20,10 @@ Examples:
   seedream-batch run jobs/postcards.yaml --select subject=fox --select size=1:1,16:9
   seedream-batch run jobs/postcards.yaml --quiet --max-duration 50m     (from cron)
 
---select chooses what is bought, and what is sent again; what is in flight is paid for, and collected whole.
+--select limits what is submitted. Tasks in flight are already paid for, so they are always downloaded.
 
-May be stopped and started again at any moment: it goes on where it was. The API key is taken from APIMART_API_KEY, or
-from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address of the service.
+You can stop a run at any time (Ctrl-C); the next run resumes it. The API key is read from APIMART_API_KEY, or from the
+file named in APIMART_API_KEY_FILE. APIMART_BASE_URL sets the address of the service.
 
 {EXIT_CODES}"""
 
@@ -34,32 +34,30 @@ from the file that APIMART_API_KEY_FILE names; APIMART_BASE_URL is the address o
 @EMULATE
 @MANIFEST
 @SAME_ACCOUNT
-@click.option("--limit", type=click.IntRange(0, 10**12), metavar="N", help="Submit at most N new tasks.")
-@click.option(
-    "--max-duration", type=Duration(), metavar="TIME", help="Leave in good order after this time (50m, 1h30m)."
-)
-@click.option("--collect", is_flag=True, help="Finish what is in flight; submit nothing.")
-@click.option("--submit-only", is_flag=True, help="Submit; leave polling and fetching to a later run.")
-@click.option("--dry-run", is_flag=True, help="Show the plan instead.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing when all goes well.")
+@click.option("--limit", type=click.IntRange(0, 10**12), metavar="N", help="Submit at most N tasks.")
+@click.option("--max-duration", type=Duration(), metavar="TIME", help="Stop cleanly after this time (50m, 1h30m).")
+@click.option("--collect", is_flag=True, help="Finish the tasks in flight; submit nothing.")
+@click.option("--submit-only", is_flag=True, help="Submit tasks; let a later run poll and download them.")
+@click.option("--dry-run", is_flag=True, help="Show the plan instead of running it.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only problems.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True,
-    help="How events are written to standard error.",
+    help="Format of events on standard error.",
 )  # fmt: skip
 @click.option(
-    "--summary", metavar="FILE", type=OutputPath(path_type=Path), help="Write how the run ended into FILE, as JSON."
+    "--summary", metavar="FILE", type=OutputPath(path_type=Path), help="Write a summary of the run to FILE, as JSON."
 )
 @click.option(
     "--metrics", metavar="FILE", type=OutputPath(path_type=Path),
-    help="Write how it ended into FILE, for the textfile collector of Prometheus.",
+    help="Write metrics to FILE, for the textfile collector of Prometheus.",
 )  # fmt: skip
 @MAX_TASKS
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> int:
-    """Make every image that JOB asks for and that is not there yet."""
+    """Generate the missing images of JOB."""
     flags = _Flags(**given)
     if flags.collect and flags.submit_only:
-        raise UsageError("--collect and --submit-only contradict each other")
+        raise UsageError("use --collect or --submit-only, not both")
     if flags.dry_run:
         return _plan(ctx, flags)
     with importing():
@@ -118,6 +116,6 @@ def _plan(ctx: click.Context, flags: _Flags) -> int:
     from seedream_batch.cli.commands.plan import command as plan
 
     if flags.summary or flags.metrics:
-        raise UsageError("--dry-run makes no run, so --summary and --metrics have nothing to report")
+        raise UsageError("--summary and --metrics do not work with --dry-run, which runs nothing")
     shared = {name: getattr(flags, name) for name in ("job", "select", "emulate", "manifest", "max_tasks")}
     return int(ctx.invoke(plan, **shared))

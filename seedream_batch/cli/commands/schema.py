@@ -10,14 +10,14 @@ Examples:
   seedream-batch schema request | jq .properties.size.enum
 
 \b
-The first line of a job file tells editors where the schema is:
+Editors find the schema by the first line of a job file:
   # yaml-language-server: $schema=job.schema.json"""
 
 
 @click.command("schema", epilog=_EPILOG)
 @click.argument("name", type=click.Choice(["job", "request", "summary", "status"]), default="job")
 def command(name: str) -> int:
-    """Print the JSON Schema of job files, of the API's requests, or of what `run` and `status` write."""
+    """Print the JSON Schema of job files, API requests, run summaries or `status --json`."""
     from seedream_batch.validate import schema_text
 
     click.echo(schema_text(name), nl=False)

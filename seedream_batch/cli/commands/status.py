@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
-from seedream_batch.cli.output.console import inert, say
+from seedream_batch.cli.output.console import coloured, inert, say
 from seedream_batch.cli.streams import abandoned
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ Examples:
   seedream-batch status jobs/quickstart.yaml --watch
   seedream-batch status jobs/quickstart.yaml --json | jq .tasks
 
-Works beside a run that is going. Asks the service nothing, needs no key.
+Works during a run, offline and without a key.
 
---watch shows it again every so many seconds until the run has ended, or Ctrl-C: over itself on a terminal, elsewhere as
-one line after the other. `seedream-batch schema status` describes the JSON."""
+--watch updates the status until the run ends or you press Ctrl-C: in place on a terminal, elsewhere in one line each.
+`seedream-batch schema status` describes the JSON."""
 
 
 class _Seconds(click.ParamType[float]):
@@ -38,9 +38,9 @@ class _Seconds(click.ParamType[float]):
             seconds = float(value)
         except ValueError:
             # Whatever follows the option is taken as its value, and usually that is the job.
-            self.fail(f"{value!r} is no number of seconds; write JOB first, or --watch=2", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds; put JOB first, or write --watch=2", param, ctx)
         if not 0.1 <= seconds <= 86_400:
-            self.fail(f"{value} is not from 0.1 to 86400 seconds", param, ctx)
+            self.fail(f"{value} is out of range: 0.1 to 86,400 seconds", param, ctx)
         return seconds
 
 
@@ -50,11 +50,11 @@ class _Seconds(click.ParamType[float]):
 @MANIFEST
 @click.option(
     "--watch", "every", type=_Seconds(), is_flag=False, flag_value=2.0, metavar="[SECONDS]",
-    help="Show it again every SECONDS (2) until the run has ended.",
+    help="Update the status every SECONDS (default 2) until the run ends.",
 )  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="The status as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
 def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:  # noqa: FBT001
-    """Show what is stored, in flight, failed or uncertain, what it cost, and what expires."""
+    """Show the progress, failures, uncertain tasks and costs of JOB."""
     from seedream_batch.cli.job_target import existing, named
     from seedream_batch.cli.output.console import give, say
     from seedream_batch.cli.output.status_view import progress_line, status_lines
@@ -64,7 +64,7 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
     from seedream_batch.report.status import status_json
 
     if as_json and every is not None:
-        raise UsageError("--json and --watch contradict each other; give --json again and again instead")
+        raise UsageError("use --json or --watch, not both; to poll, run `status --json` repeatedly")
     loaded, fallen_back = existing(job, emulate=emulate, manifest=manifest)
     target = loaded.job
     path = named(job, emulate=emulate or fallen_back, manifest=manifest)
@@ -117,4 +117,5 @@ def _draw(lines: list[str], *, complete: bool) -> None:
     """Redraw the terminal. While a run is active, cut what does not fit: it would scroll the top away."""
     rows = shutil.get_terminal_size((80, 24)).lines - 1
     shown = lines if complete or len(lines) <= rows else [*lines[: rows - 1], "  ..."]
-    click.echo(_HOME + "".join(f"{inert(text)}{_REST_OF_LINE}\n" for text in shown) + _REST, nl=False)
+    text = coloured(inert("\n".join(shown)), err=False).replace("\n", f"{_REST_OF_LINE}\n")
+    click.echo(f"{_HOME}{text}{_REST_OF_LINE}\n{_REST}", nl=False)

@@ -17,17 +17,20 @@ Examples:
   seedream-batch validate --format github jobs/*.yaml     (annotations in a pull request)
   seedream-batch validate --format json jobs/a.yaml | jq '.[].message'
 
-Exit code 0: every job is valid; 2: at least one is not."""
+Exit code 0: all jobs are valid; 2: at least one is not."""
 
 
 @click.command("validate", epilog=_EPILOG)
 @click.argument("jobs", metavar="JOB...", nargs=-1, required=True, type=JobFile())
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json", "github"]), default="text", show_default=True,
+    help="Format of the errors.",
+)  # fmt: skip
 @MAX_TASKS
 def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
-    """Check job files, every cell of them, and say everything that is wrong at once.
+    """Check every cell of job files and report all errors.
 
-    Sends nothing and needs no key.
+    Works offline and without a key.
     """
     from seedream_batch.cli.output.console import annotate, give, number, say, tell
 

@@ -17,29 +17,29 @@ Examples:
   seedream-batch verify jobs/quickstart.yaml --deep
   seedream-batch verify jobs/quickstart.yaml --select subject=fox --json | jq .not_there
 
-Looks at each stored image: whether it is there, its size, its SHA-256, its pixels. What is not there is asked for
-again, free of charge, as long as the service gives links. Nothing is bought. A file that was changed is reported and
-never touched. Needs no key, and asks the service nothing, as long as nothing is wrong.
+Checks that each stored image exists with the right size, SHA-256 and dimensions. Missing images are downloaded again
+for free, as long as the service provides links. Nothing is charged. Changed files are reported, never touched. Works
+offline and without a key if nothing is missing.
 
-Tasks that were completed with too few images are polled: what the service has added since then is fetched, too.
+Tasks that completed with too few images are polled, and images that the service added since then are downloaded.
 
---flagged looks at results only that are not what was requested. A stored picture is not downloaded again, even if the
-service has another one by now.
+--flagged checks only results that differ from the request. Stored images are never downloaded again, even if the
+service has a different image by now.
 
-Exit codes: 0 all is there, 3 some images are not there, 8 some files cannot be read, 9 some results are not what was
-requested; others as `run`."""
+Exit codes: 0 all images are stored, 3 some are missing, 8 some files cannot be read, 9 some results differ from the
+request; others as for `run`."""
 
 
 @click.command("verify", epilog=_EPILOG)
 @JOB
 @SELECT
 @FLAGGED
-@click.option("--deep", is_flag=True, help="Decode every picture, too.")
+@click.option("--deep", is_flag=True, help="Also decode every image.")
 @EMULATE
 @MANIFEST
 @SAME_ACCOUNT
-@click.option("--json", "as_json", is_flag=True, help="What was found as JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing when all is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing if all images are stored.")
 def command(
     job: str,
     select: tuple[str, ...],
@@ -51,7 +51,7 @@ def command(
     as_json: bool,  # noqa: FBT001
     quiet: bool,  # noqa: FBT001
 ) -> int:
-    """Check the stored images of JOB against the manifest, and fetch those that are not there."""
+    """Check the stored images of JOB and download missing ones again."""
     from seedream_batch.cli.execute import perform
     from seedream_batch.cli.exit_codes import Exit, of_verification
     from seedream_batch.cli.job_target import made, named

@@ -45,9 +45,32 @@ def inert(text: str) -> str:
     return _BEGINNING.sub(r"\1\\", _MARKER.sub(r"#\\#", clean(text)))
 
 
+_HIGHLIGHTS = re.compile(
+    r"""
+    (?P<red>^(?:seedream-batch|Error|failed|lost|rejected|expired|missing|[^\s:]+:\d+:\d+):|^(?:Failed|Missing)\b
+      |(?:^\ \ |\b[1-9][\d,]*\ )(?:failed|lost|rejected|expired|missing)\b(?!\ +0\b))
+    |(?P<yellow>^(?:warning|uncertain|flagged|retry|stopping):|^(?:Uncertain|Flagged|Unclear)\b
+      |(?:^\ \ |\b[1-9][\d,]*\ )(?:uncertain|flagged)\b(?!\ +0\b))
+    |(?P<green>\bfinished\ in\ [^:\n]+$|:\ valid(?=,))
+    |(?P<cyan>`seedream-batch\ [^`]*`)
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
+"""Problems, states with a count other than 0, success, and commands to run."""
+_COLOURS = {"red": 31, "green": 32, "yellow": 33, "cyan": 36}
+
+
+def coloured(text: str, *, err: bool) -> str:
+    """Highlight text for people if the stream is a terminal with colours [https://no-color.org]."""
+    stream = sys.stderr if err else sys.stdout
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return _HIGHLIGHTS.sub(lambda match: f"\x1b[{_COLOURS[str(match.lastgroup)]}m{match[0]}\x1b[0m", text)
+
+
 def say(text: str = "", *, err: bool = False) -> None:
     """Print a line for people."""
-    _write(inert(text), err=err)
+    _write(coloured(inert(text), err=err), err=err)
 
 
 def tell(text: str) -> None:
@@ -155,4 +178,4 @@ def short(path: Path | str) -> str:
 def flagged_advice(path: str) -> str:
     """Return advice about results that differ from the request; `path` is the job as given to commands."""
     accept, retry = f"seedream-batch resolve {path} --accept", f"seedream-batch retry {path} --flagged"
-    return f"`{accept}` accepts flagged results as they are, `{retry}` pays for new ones."
+    return f"Accept flagged results as they are: `{accept}`. Regenerate them (charged again): `{retry}`."

@@ -24,25 +24,25 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
     checks, stats = result.verified, result.stats
     say(
         wrapped(
-            f"{job.name}: {number(checks.checked, 'image')} checked, {checks.whole:,} whole, {duration(result.seconds)}"
+            f"{job.name}: {number(checks.checked, 'image')} checked in {duration(result.seconds)}, {checks.whole:,} OK"
         )
     )
     if result.stop_reason is not None:
-        say(wrapped(f"stopped ({result.stop_text})", indent="  ", hanging="    "))
+        say(wrapped(f"stopped: {result.stop_text}", indent="  ", hanging="    "))
     if checks.came_back:
-        say(f"  back       {number(checks.came_back, 'image')} that had been missing")
+        say(f"  restored   {number(checks.came_back, 'image')} that had been missing")
     if stats.found:
         say(f"  found      {number(stats.found, 'task')} that had been lost")
     if stats.added:
-        say(f"  added      {number(stats.added, 'image')} of incomplete results, delivered since then")
+        say(f"  added      {number(stats.added, 'image')} to incomplete results")
     if stats.stored:
-        say(f"  fetched    {number(stats.stored, 'image')} again ({size(stats.stored_bytes)}), at no cost")
+        say(f"  downloaded {number(stats.stored, 'image')} again for free ({size(stats.stored_bytes)})")
     if checks.unread:
         say(f"  unreadable {number(checks.unread, 'file')}")
         _show_list(checks.unreadable, checks.unread)
     _show_not_there(result)
     if result.flagged:
-        say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
+        say(f"  flagged    {number(result.flagged, 'task')} with a result that differs from the request")
         _show_list(result.warnings, max(result.flagged, len(result.warnings)))
     for line in _advice(result, path, without_key):
         say(wrapped(line))
@@ -52,7 +52,7 @@ def _show_not_there(result: RunResult) -> None:
     lacking = result.not_there
     if lacking is None or not lacking.count:
         return
-    say(f"  not there  {number(lacking.count, 'image')}")
+    say(f"  missing    {number(lacking.count, 'image')}")
     _show_list(
         [f"{_path_of(image, task)}: {image.state}, {image.reason}" for image, task in lacking.images], lacking.count
     )
@@ -63,29 +63,28 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
     lines = []
     if checks.in_the_way:
         lines.append(
-            f"{number(checks.in_the_way, 'image')} cannot be fetched while another file has the place: move it away and"
+            f"{number(checks.in_the_way, 'image')} cannot be downloaded because another file is in the way: move it and"
             " verify again."
         )
     if checks.to_ask:
-        lines.append(
-            f"A key is needed to ask for links of {number(checks.to_ask, 'image')}, which is free: {without_key}."
-        )
+        lines.append(f"Downloading {number(checks.to_ask, 'image')} again is free, but needs a key: {without_key}.")
     if checks.unanswered:
-        lines.append(f"The service gave no clear answer about {number(checks.unanswered, 'image')}: verify again.")
+        lines.append(
+            f"The service gave no clear answer about {number(checks.unanswered, 'image')}: verify again later."
+        )
     if result.flagged:
         lines.append(flagged_advice(path))
     if lacking is None:
         return lines
     if lacking.waiting:
-        lines.append(f"{number(lacking.waiting, 'image')} could not be fetched now: verify again, or run.")
+        lines.append(f"{number(lacking.waiting, 'image')} could not be downloaded now: verify again later.")
     if lacking.lost.images:
         lines.append(
-            f"{number(lacking.lost.images, 'image')} cannot be downloaded again; generating them again would cost about"
+            f"{number(lacking.lost.images, 'image')} can no longer be downloaded. Regenerate them for about"
             f" {usd(lacking.lost.cost)}: `seedream-batch retry {path} --missing`"
         )
-    replanned = sum(task.state is not TaskState.SUCCEEDED for _, task in lacking.images)
-    if replanned:
-        lines.append(f"`seedream-batch run {path}` generates those that are planned again.")
+    if any(task.state is not TaskState.SUCCEEDED for _, task in lacking.images):
+        lines.append(f"Generate the queued images: `seedream-batch run {path}`")
     return lines
 
 
@@ -137,18 +136,18 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
     if pruned.done:
         say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
     else:
-        say(wrapped(f"{job.name}: {files} in {short(job.pictures)} that the job no longer asks for"))
+        say(wrapped(f"{job.name}: {files} in {short(job.pictures)} no longer in the job"))
     _show_list(pruned.paths, pruned.files)
     if pruned.changed:
-        say(f"  left       {number(len(pruned.changed), 'file')} changed since; yours to keep or delete")
+        say(f"  kept       {number(len(pruned.changed), 'file')} changed since they were stored; delete them yourself")
         _show_list(pruned.changed[:SHOWN], len(pruned.changed))
     if pruned.unreadable:
-        say(f"  left       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
+        say(f"  kept       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
         _show_list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
     if candidates.in_flight:
-        say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, so it stays until a run collected it")
+        say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, kept until a run downloads the images")
     if not pruned.done and pruned.files:
-        say(wrapped(f"Nothing was deleted. `seedream-batch prune {path} --yes` deletes them, if they are unchanged."))
+        say(wrapped(f"Nothing was deleted. To delete the files: `seedream-batch prune {path} --yes`"))
     elif not pruned.files and not pruned.done:
         say("Nothing to delete.")
 

@@ -30,10 +30,10 @@ def read_choice(path: Path, job: Job) -> Choice:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}; give the file that the gallery exported") from error
+        raise UsageError(f"{path}: {error.strerror or error}; name a file exported by the gallery") from error
     choice = parse_choice(data, str(path))
     if choice.job != job.name:
-        raise UsageError(f"{path} is a choice among the images of {choice.job!r}, and this job is {job.name!r}")
+        raise UsageError(f"{path} is a choice for the job {choice.job!r}, but this job is {job.name!r}")
     return choice
 
 
@@ -55,7 +55,7 @@ def flagged_choice(job: Job, *, keep: bool) -> Choice:
 
     flagged = flagged_results(job)
     if keep and not flagged:
-        raise UsageError("no result of the job is flagged")
+        raise UsageError("this job has no flagged results")
     picked = set()
     with ManifestReader(job.manifest) as reader:
         for result in flagged:
@@ -79,12 +79,12 @@ def flagged_results(job: Job) -> list[Flagged]:
 def show_rejected(rejected: Rejected, then: str, none: str) -> None:
     """Print what will be regenerated, where the rejected files are, and what was left alone."""
     images = number(sum(task.images for task in rejected.tasks), "image")
-    none = "there is no task to plan again" if rejected.unclear else none
-    show_chosen(rejected.tasks, f"planned again, {images} for about {usd(rejected.cost)}", then, none)
+    none = "no tasks to queue" if rejected.unclear else none
+    show_chosen(rejected.tasks, f"queued again, {images} for about {usd(rejected.cost)}", then, none)
     if rejected.files:
-        say(f"{number(len(rejected.files), 'rejected file')} in superseded/, which stays there until you delete it.")
+        say(f"{number(len(rejected.files), 'rejected file')} moved to superseded/; delete them there when you like.")
     if rejected.left:
-        show_left_alone(rejected.left, "left alone")
+        show_left_alone(rejected.left, "skipped")
 
 
 def show_left_alone(images: Sequence[str], how: str, *, err: bool = False) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from seedream_batch.cli.output.console import give, inert, number, say, tell, usd, wrapped
+from seedream_batch.cli.output.console import coloured, give, inert, number, say, tell, usd, wrapped
 from seedream_batch.engine.events import Event, EventKind, Stats, StopReason
 
 if TYPE_CHECKING:
@@ -18,11 +18,12 @@ LINE_EVERY = 15.0
 """Seconds between progress lines without a terminal."""
 
 _FORMS = (
-    "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]",
-    "{n_fmt}/{total_fmt} |{bar}| {elapsed}<{remaining}{postfix}",
-    "{n_fmt}/{total_fmt}, {remaining} left{postfix}{bar:0}",
+    "{percentage:3.0f}% |{bar}| {n:,}/{total:,} [{elapsed}<{remaining}{postfix}]",
+    "{n:,}/{total:,} |{bar}| {elapsed}<{remaining}{postfix}",
+    "{n:,}/{total:,}, {remaining} left{postfix}{bar:0}",
+    "{n:,}/{total:,}{postfix}{bar:0}",
 )
-"""Formats of the bar's line, longest first. The last has a bar of no length, which is cut."""
+"""Formats of the bar's line, longest first. The last two have a bar of no length, which is cut."""
 
 _SHORTEST = 10
 """Columns of the shortest useful bar."""
@@ -90,7 +91,7 @@ class Bar:
         if bar is None:
             return
         if event.kind in _NEWS:
-            bar.write(inert(wrapped(_line(event), hanging="  ")), file=sys.stderr)
+            bar.write(coloured(inert(wrapped(_line(event), hanging="  ")), err=True), file=sys.stderr)
         self._postfix()
         if event.kind is EventKind.STORED:
             bar.update()
@@ -111,10 +112,10 @@ class Bar:
 
     def _postfix(self) -> None:
         stats = self._stats
-        parts = [usd(stats.cost), f"{stats.in_flight} in flight"]
+        parts = [usd(stats.cost), f"{stats.in_flight:,} in flight"]
         parts += [f"{stats.checked:,} checked"] if stats.checked else []
         parts += [
-            f"{count} {word}" for count, word in ((stats.failed, "failed"), (stats.uncertain, "uncertain")) if count
+            f"{count:,} {word}" for count, word in ((stats.failed, "failed"), (stats.uncertain, "uncertain")) if count
         ]
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
@@ -160,7 +161,7 @@ class Lines:
         stats = self._stats
         done = f"{stats.checked:,} checked, " if stats.checked else ""
         done += f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
-        say(f"{done}, {stats.in_flight} in flight, {usd(stats.cost)}", err=True)
+        say(f"{done}, {stats.in_flight:,} in flight, {usd(stats.cost)}", err=True)
 
 
 class JsonLines:

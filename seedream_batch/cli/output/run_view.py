@@ -40,21 +40,23 @@ def show_plan(plan: Plan, job: Job) -> None:
             _show_axes(group.axes)
     say()
     if plan.collect:
-        say(wrapped(f"{number(plan.collect, 'task')} that the job no longer has will be collected: they are paid for."))
+        tasks = number(plan.collect, "paid task")
+        say(wrapped(f"{tasks} no longer in the job will still be downloaded."))
     if plan.left_out:
-        say(wrapped(f"{number(plan.left_out, 'task')} of the job are not chosen by --select, and left alone."))
+        say(wrapped(f"{number(plan.left_out, 'task')} not selected by --select."))
     if plan.dropped:
-        say(wrapped(f"{number(plan.dropped, 'task')} in the manifest are no longer in the job; their files stay."))
+        dropped = number(plan.dropped, "earlier task is", "earlier tasks are")
+        say(wrapped(f"{dropped} no longer in the job; the files are kept."))
     images, cost = plan.to_buy
     if images and job.store is not None:
         say(f"The images go to {job.store.url}.")
     if images:
-        price = "" if job.budget.stated or plan.charged else "; the price is a guess, set budget.price_per_image_usd"
-        say(wrapped(f"A run would buy {number(images, 'image')} for about {usd(cost)}{price}."))
+        price = "" if job.budget.stated or plan.charged else " (a guess; set budget.price_per_image_usd)"
+        say(wrapped(f"A run would generate {number(images, 'image')} for about {usd(cost)}{price}."))
     elif plan.work:
-        say("A run would buy nothing.")
-    elif plan.count((Action.HOLD, Action.LEAVE)):
-        say("A run would do nothing; some tasks need a decision.")
+        say("A run would cost nothing.")
+    elif count := plan.count((Action.HOLD, Action.LEAVE)):
+        say(f"Nothing to run. {number(count, 'task needs', 'tasks need')} a decision.")
     else:
         say("Nothing to do.")
     _show_budget(plan, job, images, cost)
@@ -66,19 +68,17 @@ def _show_budget(plan: Plan, job: Job, images: int, cost: int) -> None:
     if images and budget.max_images is not None:
         left = max(0, budget.max_images - totals.images - totals.reserved_images)
         if left < images:
-            say(
-                wrapped(f"budget.max_images {budget.max_images:,} leaves {number(left, 'image')}: the run stops there.")
-            )
+            say(wrapped(f"budget.max_images ({budget.max_images:,}) stops the run after {number(left, 'more image')}."))
     if images and budget.max_cost is not None:
         left = max(0, budget.max_cost - totals.cost - totals.reserved)
         if left < cost:
-            say(wrapped(f"budget.max_cost_usd {usd(budget.max_cost)} leaves {usd(left)}: the run stops there."))
+            say(wrapped(f"budget.max_cost_usd ({usd(budget.max_cost)}) stops the run after {usd(left)} more."))
 
 
 def _show_axes(axes: dict[str, Counter[str]]) -> None:
     label = max((len(axis) for axis in axes), default=0) + 2
     for axis, counter in axes.items():
-        names = [name if count == 1 else f"{name} ({count})" for name, count in counter.most_common(12)]
+        names = [name if count == 1 else f"{name} ({count:,})" for name, count in counter.most_common(12)]
         if len(counter) > 12:
             names.append(f"and {len(counter) - 12:,} more")
         say(wrapped(", ".join(names), indent=f"{_INDENT}{axis:<{label}}", hanging=" " * (len(_INDENT) + label)))
@@ -89,7 +89,7 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
     stats = result.stats
     say(wrapped(f"{job.name}: {_ended(result)}"))
     stored = result.images.get(ImageState.STORED, 0)
-    fresh = f", {stats.stored:,} of them new ({size(stats.stored_bytes)})" if stats.stored else ", none of them new"
+    fresh = f" ({stats.stored:,} new, {size(stats.stored_bytes)})" if stats.stored else " (none new)"
     say(f"  stored     {number(stored, 'image')}{fresh if stored else ''}")
     if stats.moved:
         say(f"  moved      {number(stats.moved, 'file')}")
@@ -103,16 +103,16 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
     if stats.found:
         say(f"  found      {number(stats.found, 'task')} that had been lost")
     if result.flagged:
-        say(f"  flagged    {number(result.flagged, 'task')} with a result that is not what was requested")
+        say(f"  flagged    {number(result.flagged, 'task')} with a result that differs from the request")
         for warning in result.warnings[:SHOWN]:
             say(wrapped(warning, indent="    ", hanging="      "))
         if result.flagged > SHOWN:
-            say(f"    and more: `seedream-batch status {path}`")
+            say(f"    and more: seedream-batch status {path}")
     left = result.left
     if left:
         say(f"  left       {number(left, 'task')} for the next run")
     held = f", {usd(result.totals.reserved)} held" if result.totals.reserved else ""
-    say(f"  cost       {usd(stats.cost)} now, {usd(result.totals.cost)} in all{held}")
+    say(f"  cost       {usd(stats.cost)} in this run, {usd(result.totals.cost)} in total{held}")
     say(f"  images in  {short(job.pictures)}")
     for line in _advice(result, path):
         say(wrapped(line))
@@ -121,47 +121,48 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
 def _ended(result: RunResult) -> str:
     if result.stop_reason is not None:
         return f"stopped after {duration(result.seconds)}: {result.stop_text}"
-    if result.left:
-        return f"stopped with work left, {duration(result.seconds)}"
-    bad = sum(result.tasks.get(state, 0) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN))
-    bad += sum(result.images.get(state, 0) for state in NOT_THERE)
-    how = "finished, but not all is there" if bad else "done"
-    if result.flagged and not bad:
-        how = "finished, but not all is as requested"
-    return f"{how}, {duration(result.seconds)}"
+    counts = {str(state): result.tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)}
+    counts |= {str(state): result.images.get(state) for state in NOT_THERE} | {"flagged": result.flagged}
+    bad = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    seconds = duration(result.seconds)
+    how = f"stopped after {seconds} with work left" if result.left else f"finished in {seconds}"
+    return f"{how}{f': {bad}' if bad else ''}"
+
+
+_NEXT = {
+    StopReason.CREDENTIALS: "Check APIMART_API_KEY and run again. Accepted tasks are kept in the manifest.",
+    StopReason.BALANCE: "Top up the account and run again to resume.",
+    StopReason.BUDGET: "Raise the budget in the job file and run again to resume.",
+    StopReason.STORAGE: "Fix this and run again to resume.",
+}
+"""What to do after a run that stopped for these reasons."""
 
 
 def _advice(result: RunResult, path: str) -> list[str]:
     lines = []
     tasks = result.tasks
     if any(tasks.get(state) for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN)):
-        lines.append(f"`seedream-batch status {path}` says what went wrong, and what to do.")
+        lines.append(f"Causes and what to do: `seedream-batch status {path}`")
     if tasks.get(TaskState.FAILED) or tasks.get(TaskState.LOST):
-        first = "polls lost tasks once more, then " if tasks.get(TaskState.LOST) else ""
-        lines.append(f"`seedream-batch retry {path}` {first}plans failed and lost tasks again.")
+        lost = " (polls lost tasks first)" if tasks.get(TaskState.LOST) else ""
+        lines.append(f"Queue them again: `seedream-batch retry {path}`{lost}")
     if tasks.get(TaskState.UNCERTAIN):
-        lines.append(f"`seedream-batch resolve {path}` decides about uncertain ones.")
+        lines.append(f"Decide about uncertain tasks: `seedream-batch resolve {path}`")
     if any(result.images.get(state) for state in NOT_THERE):
-        lines.append(f"`seedream-batch verify {path}` asks again for images that are not there, free of charge.")
+        lines.append(f"Download missing images again for free: `seedream-batch verify {path}`")
     if result.flagged:
         lines.append(flagged_advice(path))
-    if result.stop_reason is StopReason.CREDENTIALS:
-        lines.append("Check APIMART_API_KEY. What was accepted is in the manifest; run again with a good key.")
-    if result.stop_reason is StopReason.BALANCE:
-        lines.append("Top the account up, then run again: it goes on where it stopped.")
-    if result.stop_reason is StopReason.BUDGET:
-        lines.append("Raise the budget in the job file to go on.")
-    if result.stop_reason is StopReason.STORAGE:
-        lines.append("Correct that, then run again: it continues where it stopped.")
+    if result.stop_reason in _NEXT:
+        lines.append(_NEXT[result.stop_reason])
     if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
-        lines.append("Run again: it goes on where it stopped.")
+        lines.append("Run again to resume.")
     return lines
 
 
 def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> None:
     """Print the tasks that a person decided about."""
     if not tasks:
-        say(f"{none} that fits; nothing was changed")
+        say(f"Nothing to do: {none}.")
         return
     for task in tasks[:20]:
         say(f"  {task.paths[0]}")

@@ -66,7 +66,7 @@ def progress_line(status: Status, now: float) -> str:
 
 def _counts(status: Status, path: str, *, emulated: bool, now: float) -> Iterator[str]:
     if emulated:
-        yield wrapped("There was no real run yet; this is the emulated one.")
+        yield wrapped("No real run yet; this is the status of the emulated run.")
     yield wrapped(f"{status.job}: {short(status.folder)}{_run(status)}")
     stored = status.images.get(ImageState.STORED, 0)
     yield f"  images     {stored:,} of {status.wanted_images:,} stored, {size(status.stored_bytes)}"
@@ -87,24 +87,24 @@ def _counts(status: Status, path: str, *, emulated: bool, now: float) -> Iterato
         text = f"{number(note.count, 'task')}: {note.note} ({note.path})"
         yield wrapped(clean(text), indent="             ", hanging="             ")
     if status.cost_notes:
-        advice = f"`seedream-batch resolve {path} --cost USD` corrects what these count."
+        advice = f"Correct these costs: `seedream-batch resolve {path} --cost USD`"
         yield wrapped(advice, indent="             ", hanging="             ")
     if status.pace:
         yield f"  pace       {_pace(status)}"
     if len(status.workers) > 1:
-        yield f"Workers ({len(status.workers)}):"
+        yield f"Workers ({len(status.workers):,}):"
         for worker in status.workers[:WORKERS]:
             yield wrapped(f"{worker.host} pid {worker.pid}: {_worker(worker)}", indent="  ", hanging="    ")
         if len(status.workers) > WORKERS:
             yield f"  and {len(status.workers) - WORKERS:,} more"
     if status.dropped:
-        yield f"  dropped    {number(status.dropped, 'task')} no longer in the job; their files stay"
+        yield f"  dropped    {number(status.dropped, 'task')} no longer in the job; the files are kept"
 
 
 def _worker(worker: WorkerRow) -> str:
     parts = [f"{worker.in_flight:,} in flight", f"{number(worker.images, 'image')}, {usd(worker.cost)}"]
     if worker.gone or worker.silent_for > SILENT:
-        parts.append(f"{'gone' if worker.gone else 'silent'} for {duration(worker.silent_for)}")
+        parts.append(f"{'dead' if worker.gone else 'silent'} for {duration(worker.silent_for)}")
     return ", ".join(parts)
 
 
@@ -113,11 +113,11 @@ def _run(status: Status) -> str:
     if run is None:
         return ""
     if len(status.workers) > 1:
-        return f", {len(status.workers):,} workers are at work"
+        return f", {len(status.workers):,} workers running"
     if status.going:
-        return f", a run is going (pid {run.pid}, since {_clock(run.started_at)})"
+        return f", running (pid {run.pid}, since {_clock(run.started_at)})"
     if run.ended_at is None:
-        return f", the last run ({_clock(run.started_at)}) was cut off"
+        return f", last run {_clock(run.started_at)}, crashed or killed"
     ended = "finished" if run.outcome == "finished" else f"stopped: {run.outcome}"
     return f", last run {_clock(run.started_at)}, {ended}"
 
@@ -140,7 +140,7 @@ def _causes(status: Status) -> Iterator[str]:
         code = f"{cause.code}: " if cause.code and cause.code not in cause.reason else ""
         yield wrapped(f"{cause.count:,} {cause.state}: {code}{cause.reason}", indent="  ", hanging="    ")
         yield wrapped(cause.path, **_field("first"))
-        yield wrapped(ADVICE[cause.kind], **_field("do"))
+        yield wrapped(ADVICE[cause.kind], **_field("fix"))
     if len(status.causes) > CAUSES:
         yield f"  and {len(status.causes) - CAUSES:,} more causes"
 
@@ -150,14 +150,14 @@ def _doubts(status: Status, path: str) -> Iterator[str]:
     if not status.uncertain:
         return
     count = status.tasks.get(TaskState.UNCERTAIN, 0)
-    yield f"Uncertain: perhaps made and paid for ({count:,}):"
+    yield f"Uncertain, may have been charged ({count:,}):"
     for doubt in status.uncertain:
         task = doubt.task
         yield wrapped(task.paths[0], indent="  ", hanging="    ")
         yield wrapped(label(json.loads(task.cell), task.sample if task.sample > 1 else None), **_field("cell"))
         yield from _prompt(task)
-        yield f"    sent   {_clock(doubt.sent_at)}; it may have cost {usd(doubt.reserved)}"
-        yield wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("heard"))
+        yield f"    sent   {_clock(doubt.sent_at)}; may have cost {usd(doubt.reserved)}"
+        yield wrapped(f"{task.code}: {task.reason}" if task.code else task.reason, **_field("error"))
         if doubt.kept:
             yield wrapped(_start(doubt.kept[0]), **_field("answer"))
         ids = ids_in(doubt.kept)
@@ -166,7 +166,7 @@ def _doubts(status: Status, path: str) -> Iterator[str]:
     if count > len(status.uncertain):
         yield f"  and {count - len(status.uncertain):,} more"
     yield wrapped(
-        f"Look for them on the service's pages, then say what is to be done: `seedream-batch resolve {path}` with"
+        f"Look for them in the task list on the service's website, then run `seedream-batch resolve {path}` with"
         " --resend, --task-id ID, --forget or --give-up."
     )
 
@@ -182,12 +182,12 @@ def _troubled(status: Status, path: str) -> list[str]:
     if not status.troubled:
         return []
     return [
-        "Images that are not there:",
+        "Missing images:",
         *(
             wrapped(f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    ")
             for image, task in status.troubled
         ),
-        wrapped(f"`seedream-batch verify {path}` asks for them again, free of charge."),
+        wrapped(f"Download them again for free: `seedream-batch verify {path}`"),
     ]
 
 
@@ -199,10 +199,10 @@ def _kept(status: Status, path: str) -> list[str]:
     more = status.kept_answers - len(shown)
     lines = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
     return [
-        f"Answers that were not fully understood ({status.kept_answers:,}):",
+        f"Unclear answers from the service ({status.kept_answers:,}):",
         *(wrapped(line, indent="  ", hanging="    ") for line in lines),
         *([f"  and {more:,} more"] if more else []),
-        wrapped(f"`seedream-batch status {path} --json` shows them whole, under `answers`."),
+        wrapped(f"See them in full, under `answers`: `seedream-batch status {path} --json`"),
     ]
 
 
@@ -225,7 +225,7 @@ def _flagged(status: Status, path: str) -> list[str]:
     warnings = [warning for flagged in status.flagged for warning in flagged.warnings]
     more = status.flagged_tasks - len(status.flagged)
     return [
-        f"Not as requested ({number(status.flagged_tasks, 'task')}):",
+        f"Flagged, differ from the request ({number(status.flagged_tasks, 'task')}):",
         *(wrapped(warning, indent="  ", hanging="    ") for warning in warnings),
         *([f"  and {number(more, 'task')} more"] if more else []),
         wrapped(flagged_advice(path)),
@@ -241,9 +241,9 @@ def _expiry(status: Status, now: float) -> str:
         return ""
     left = status.next_expiry[0] - now
     if left <= 0:
-        return "; some links have expired"
-    soon = " (soon: run now)" if left < 3600 else ""
-    return f"; the first link expires in {duration(left)}{soon}"
+        return "; some download links have expired"
+    soon = " (run now)" if left < 3600 else ""
+    return f"; the first download link expires in {duration(left)}{soon}"
 
 
 def _clock(at: float) -> str:

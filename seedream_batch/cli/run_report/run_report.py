@@ -37,7 +37,7 @@ def files(to_summary: Path | None, to_metrics: Path | None) -> dict[str, Path]:
     asked = {"summary": (to_summary, is_summary), "metrics": (to_metrics, are_metrics)}
     resolved = {name: replaceable(path, ours) for name, (path, ours) in asked.items() if path is not None}
     if len(resolved) > len(set(resolved.values())):
-        raise UsageError("--summary and --metrics name the same file; give each its own")
+        raise UsageError("--summary and --metrics name the same file; use two files")
     return resolved
 
 
@@ -72,7 +72,7 @@ class RunReporter:
         for name, path in self._files.items():
             if _belongs_to_job(path, job):
                 self._files = {other: file for other, file in self._files.items() if other != name}
-                raise UsageError(f"--{name}: {path} is a name for a file of the job; give another one")
+                raise UsageError(f"--{name}: {path} is reserved for a file of the job; choose another name")
         # An emulated run needs no network, and must not report success to a monitor.
         if job.notify is not None and not self._emulated:
             self._hook = job.notify, webhook_url(job, os.environ)
@@ -111,7 +111,7 @@ class RunReporter:
         except (ServiceError, UsageError) as error:
             warn(f"notify: {error}", log_format=self._log_format)
         except KeyboardInterrupt:
-            warn("notify: interrupted; it may not have been notified", log_format=self._log_format)
+            warn("notify: interrupted; the webhook may not have been called", log_format=self._log_format)
 
     def _end(self, error: str) -> RunOutcome:
         job = self._job

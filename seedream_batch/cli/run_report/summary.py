@@ -100,7 +100,7 @@ def message(ended: RunOutcome) -> str:
     parts = [f"{ended.job}: {meaning(ended.code)} (exit code {int(ended.code)})"]
     if ended.counts is not None:
         stored = ended.counts.images.get(ImageState.STORED, 0)
-        new = f", {ended.result.stats.stored:,} of them new" if ended.result else ""
+        new = f" ({ended.result.stats.stored:,} new)" if ended.result else ""
         parts.append(f"{stored:,} of {number(ended.counts.wanted, 'image')} stored{new}")
         parts += [
             f"{number(ended.counts.tasks[state], 'task')} {state}"
@@ -108,8 +108,8 @@ def message(ended: RunOutcome) -> str:
             if ended.counts.tasks.get(state)
         ]
         parts += [f"{number(ended.counts.flagged, 'task')} flagged"] if ended.counts.flagged else []
-        now = f"{usd(ended.result.stats.cost)} now, " if ended.result else ""
-        parts.append(f"{now}{usd(ended.counts.totals.cost)} in all")
+        now = f"{usd(ended.result.stats.cost)} in this run, " if ended.result else ""
+        parts.append(f"{now}{usd(ended.counts.totals.cost)} in total")
     parts.append(duration(max(0.0, ended.ended_at - ended.started_at)))
     return "; ".join(parts)
 
@@ -168,19 +168,19 @@ def _lines(summary: Mapping[str, Json]) -> Iterator[str]:
         tasks = [({**job, "state": name}, count) for name, count in state["tasks"].items()]
         yield from _family("tasks", "Tasks of the job by state.", tasks)
         images = state["images"]
-        yield from _family("images_asked_for", "Images that the job asks for.", [(job, images["asked_for"])])
+        yield from _family("images_asked_for", "Images in the job.", [(job, images["asked_for"])])
         yield from _family("images_stored", "Images of the job that are stored.", [(job, images["stored"])])
-        yield from _family("cost_usd", "What the job cost in all its runs, in US dollars.", [(job, state["cost_usd"])])
+        yield from _family("cost_usd", "Cost of all runs, in US dollars.", [(job, state["cost_usd"])])
         flagged = [(job, state["flagged"])]
-        yield from _family("tasks_flagged", "Tasks whose result is not what was requested.", flagged)
-        yield from _family("reserved_usd", "What is held for tasks in flight.", [(job, state["reserved_usd"])])
+        yield from _family("tasks_flagged", "Tasks whose result differs from the request.", flagged)
+        yield from _family("reserved_usd", "Held for tasks in flight, in US dollars.", [(job, state["reserved_usd"])])
     if run is not None:
         yield from _family("last_run_images_stored", "Images that the last run stored.", [(job, run["stored"])])
-        yield from _family("last_run_cost_usd", "What the last run cost, in US dollars.", [(job, run["cost_usd"])])
+        yield from _family("last_run_cost_usd", "Cost of the last run, in US dollars.", [(job, run["cost_usd"])])
     ended = [(job, summary["ended_at"])]
     yield from _family("last_run_end_timestamp_seconds", "When the last run ended, in unix seconds.", ended)
     yield from _family("last_run_duration_seconds", "How long the last run took.", [(job, summary["seconds"])])
-    yield from _family("last_run_exit_code", "The exit code of the last run; 0 is good.", [(job, summary["exit_code"])])
+    yield from _family("last_run_exit_code", "Exit code of the last run; 0 is success.", [(job, summary["exit_code"])])
 
 
 def _family(name: str, about: str, samples: Iterable[_Sample]) -> Iterator[str]:

@@ -59,9 +59,9 @@ _seconds = _check("a number of seconds, 0 or more", lambda value: _is_number(val
 _positive = _check("a number above 0", lambda value: _is_number(value) and value > 0)
 _fraction = _check("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
 _status = _check("an HTTP status from 200 to 599", lambda value: _is_integer(value) and 200 <= value <= 599)
-_text = _check("a text", lambda value: isinstance(value, str) and value != "")
+_text = _check("text", lambda value: isinstance(value, str) and value != "")
 _flag = _check("true or false", lambda value: isinstance(value, bool))
-_code = _check("a text or a number", lambda value: isinstance(value, str) or _is_integer(value))
+_code = _check("text or a number", lambda value: isinstance(value, str) or _is_integer(value))
 _pattern = _check("a regular expression", _is_pattern)
 _task = _check(
     "a task id or the number of a task, counted from 1",

@@ -126,7 +126,7 @@ def _mistakes(document: object) -> list[str]:
         return [f"must be a mapping such as {{on: submit, action: reset_after}}, is {document!r}"]
     action = document.get("action")
     if not isinstance(action, str) or action not in ACTIONS:
-        return [f"action {action!r} is unknown; there are {', '.join(ACTIONS)}"]
+        return [f"action {action!r} is unknown; known: {', '.join(ACTIONS)}"]
     spec = ACTIONS[action]
     wrong = _endpoint_mistakes(document.get("on"), action, spec)
     checks = {**SELECTORS, **spec.parameters}
@@ -137,7 +137,7 @@ def _mistakes(document: object) -> list[str]:
                 wrong.append(f"{name}: {value!r} is not {expected}")
         elif name not in {"on", "action", "met", "fired"}:
             own = ", ".join(spec.parameters) or "nothing"
-            wrong.append(f"{name!r} is unknown; {action} takes {own}, and every rule {', '.join(SELECTORS)}")
+            wrong.append(f"{name!r} is unknown; {action} accepts {own}, and every rule {', '.join(SELECTORS)}")
     wrong += [f"{action} needs {name!r}" for name in spec.needed if name not in document]
     if not wrong and spec.before_body and "prompt" in document and "submit" in _endpoints(document["on"]):
         wrong.append(f"{action} applies before the body is read, so it can't select submissions by prompt")

@@ -276,7 +276,7 @@ class ApiEndpoints:
             return exchange.error(413, "file: must be at most 20 MB", param="file")
         upload = self._state.uploads.put(data)
         if upload is None:
-            return exchange.error(400, "file: must be a jpeg, png, webp or gif picture", param="file")
+            return exchange.error(400, "file: must be a jpeg, png, webp or gif image", param="file")
         document = {
             "url": upload_url(self._state, upload.name),
             "filename": filename,

@@ -101,7 +101,7 @@ def check_reference_image(data: bytes) -> list[str]:
         return [f"must be at most 10 MB, is {len(data)} bytes"]
     inspected = inspect_image(data)
     if inspected is None or inspected[0] not in {"JPEG", "PNG"}:
-        return ["must be a jpeg or png picture"]
+        return ["must be a jpeg or png image"]
     _, width, height = inspected
     wrong = []
     if min(width, height) < MIN_REFERENCE_SIDE:

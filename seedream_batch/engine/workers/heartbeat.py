@@ -60,8 +60,8 @@ class WorkerLease:
         self._others = beat.others
         if beat.expired:
             self.left_something = True
-            doubt = f"; {beat.in_doubt:,} of its tasks may have been sent" if beat.in_doubt else ""
-            self._warn(f"a worker is gone, and its tasks are taken over{doubt}")
+            doubt = f"; {beat.in_doubt:,} of them may have been sent" if beat.in_doubt else ""
+            self._warn(f"another worker died; taking over its tasks{doubt}")
         self.heard.set()
 
     def on_heartbeat(self, moment: float) -> None:

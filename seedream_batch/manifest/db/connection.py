@@ -140,7 +140,7 @@ class Connection(ABC):
 
     def join(self, run: int, account: int | None) -> None:  # noqa: ARG002 - there are no others
         """Make the run a worker, from the commit of the present transaction on."""
-        raise AssertionError(f"{self.name} is worked on by one run at a time, and not by {run} and others")
+        raise AssertionError(f"{self.name} allows one run at a time, not {run} and others")
 
     @property
     def workers(self) -> PostgresWorkers:

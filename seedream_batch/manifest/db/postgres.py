@@ -259,7 +259,7 @@ class PostgresConnection(Connection):
 
     def _fenced(self) -> Fenced:
         return Fenced(
-            f"{self.name}: this worker sent no heartbeat for too long, and others took over its tasks; run again"
+            f"{self.name}: this worker sent no heartbeat for too long, so other workers took over its tasks; run again"
         )
 
     def check_in_place(self) -> None:

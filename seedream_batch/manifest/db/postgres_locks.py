@@ -55,7 +55,7 @@ def hold(
         if ending:
             deadline = min(time.monotonic(), begun + 9 * PATIENCE) + PATIENCE
         if time.monotonic() > deadline:
-            raise ManifestLocked(f"another run holds {server.name}: {_holder(raw, server)}")
+            raise ManifestLocked(f"another run is using {server.name}: {_holder(raw, server)}")
         pause(_STEP)
 
 
@@ -108,4 +108,4 @@ def _holder(raw: Raw, server: Server) -> str:
         if row is not None:
             started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row[2]))
             return f"pid {row[0]} on {row[1]}, started {started}"
-    return "it has only just started"
+    return "it has just started"

@@ -91,16 +91,16 @@ def check_version(connection: Raw, schema: str, name: str, *, old: bool) -> int:
     if not tables and old:
         return 0
     if not tables:
-        raise ManifestError(f"{name} is not there: the job was never run")
+        raise ManifestError(f"{name} does not exist: the job has not been run yet")
     if "format" not in tables:
-        raise ManifestError(f"{name} has tables of something else; give the manifest a schema of its own")
+        raise ManifestError(f"{name} contains other tables; use a separate schema for the manifest")
     table = sql.Identifier(schema, "format")
     try:
         row = connection.execute(sql.SQL("SELECT program, version FROM {}").format(table)).fetchone()
     except psycopg.errors.UndefinedColumn:
         row = None
     if row is None or row[0] != "seedream-batch":
-        raise ManifestError(f"{name} has tables of something else; give the manifest a schema of its own")
+        raise ManifestError(f"{name} contains other tables; use a separate schema for the manifest")
     if row[1] > VERSION:
         raise ManifestError(
             f"{name} was written by a newer seedream-batch (manifest version {row[1]}, this one knows up to {VERSION});"

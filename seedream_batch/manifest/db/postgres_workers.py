@@ -56,7 +56,7 @@ class PostgresWorkers:
         """Take the startup lock on a new connection if it was held on the lost one. Raises `ManifestLocked`."""
         if self.holds_startup_lock and not self._try_startup_lock(raw):
             name = self._server.name
-            raise ManifestLocked(f"another worker began on {name} while the connection to it was lost; run again")
+            raise ManifestLocked(f"another worker started on {name} while the connection to it was lost; run again")
 
     def unlock_startup(self) -> None:
         """Let other workers join."""

@@ -86,7 +86,7 @@ class SqliteConnection(Connection):
     def _read_as_newest(self, version: int) -> None:
         """Read a manifest of an earlier version through a migrated copy, which ends with the connection."""
         if not version:
-            raise ManifestError(f"{self.name} is empty: its first run was cut off; run again")
+            raise ManifestError(f"{self.name} is empty: the first run was interrupted; run again")
         # A temporary database without a name: private, and moved to disk if it is large.
         copy = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         try:
@@ -157,8 +157,8 @@ def check_type(path: Path) -> None:
         present = path.exists()
         if not present and path.is_symlink():
             raise StorageError(
-                f"{path} is a link to {path.readlink()}, which leads nowhere; mount or restore that first, since"
-                " without its manifest the job would be bought again"
+                f"{path} is a link to {path.readlink()}, which does not exist; mount or restore it first: without the"
+                " manifest, the job would be charged again"
             )
     if present and not path.is_file():
         raise StorageError(f"{path} is not a file; put the manifest back there")

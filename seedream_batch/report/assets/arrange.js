@@ -2,7 +2,7 @@
 {
   // Which items are shown, and where: all of it pure, so that the grid only has to draw.
   const { data, marks, words } = seedream;
-  const CHOICES = { keep: 'kept', reject: 'rejected', none: 'neither' };
+  const CHOICES = { keep: 'kept', reject: 'rejected', none: 'unmarked' };
 
   function haystack(item) {
     if (item.text === undefined) {

@@ -85,7 +85,7 @@
 
   // The same as figures: the end of each run.
   function figures(runs) {
-    const names = ['Run until', 'Submitted', 'Ended', 'Stored', 'USD in all'];
+    const names = ['Run until', 'Submitted', 'Ended', 'Stored', 'USD in total'];
     const rows = runs.map((points) => points[points.length - 1]);
     return el(
       'table',
@@ -106,20 +106,21 @@
     const body = byId('chart-body');
     const wide = Math.max(280, body.clientWidth);
     if (!runs.length) {
-      body.replaceChildren(el('p', null, 'Nothing was sent yet.'));
+      body.replaceChildren(el('p', null, 'No tasks submitted yet.'));
       return;
     }
     const [time, submitted, ended, stored, cost] = runs[runs.length - 1][runs[runs.length - 1].length - 1];
     const when = `In ${words.count(runs.length, 'run')} until ${words.time(time)}`;
-    const summary = `${when}: ${submitted} submitted, ${ended} ended, ${stored} stored, ${words.usd(cost)}.`;
+    const counts = [submitted, ended, stored].map((count, place) => `${words.number(count)} ${COUNTS[place]}`);
+    const summary = `${when}: ${counts.join(', ')}, ${words.usd(cost)}.`;
     body.replaceChildren(
-      el('p', null, `${summary} Pauses between the runs are left out.`),
+      el('p', null, `${summary} Pauses between runs are not shown.`),
       el('p', { class: 'chart-title' }, 'Tasks submitted and ended, images stored'),
       legend(),
       plot(runs, wide, COUNTS.map((name, at) => [name, at + 1]), 260, (value) => String(Math.round(value)), summary),
       el('p', { class: 'chart-title' }, 'Cost in USD'),
-      plot(runs, wide, [['cost', 4]], 160, (value) => value.toFixed(2), `It cost ${words.usd(cost)} in all.`),
-      el('p', { class: 'chart-title' }, 'In figures'),
+      plot(runs, wide, [['cost', 4]], 160, (value) => value.toFixed(2), `Total cost: ${words.usd(cost)}.`),
+      el('p', { class: 'chart-title' }, 'Numbers'),
       figures(runs),
     );
   }

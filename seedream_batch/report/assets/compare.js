@@ -60,7 +60,7 @@
   seedream.compare = {
     open() {
       if (marks.compared.length < 2) {
-        seedream.say('Mark two images or more with c to compare them');
+        seedream.say('Mark two or more images with c to compare them');
         return;
       }
       const items = marks.compared;

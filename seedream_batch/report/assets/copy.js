@@ -24,7 +24,7 @@
     }
     const before = button.textContent;
     button.textContent = done ? 'Copied' : 'Not allowed';
-    seedream.say(done ? 'copied' : 'the browser does not allow to copy');
+    seedream.say(done ? 'copied' : 'the browser does not allow copying');
     setTimeout(() => (button.textContent = before), 1200);
     return done;
   };

@@ -17,7 +17,7 @@
       };
       script.onerror = () => {
         script.remove();
-        failed(new Error(`${name} is not there any more: the gallery was written again. Reload the page.`));
+        failed(new Error(`${name} no longer exists because the gallery was updated. Reload the page.`));
       };
       document.head.append(script);
     });

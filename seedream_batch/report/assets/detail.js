@@ -78,7 +78,7 @@
         ...(record.attempt > 1 ? row('Attempt', String(record.attempt)) : []),
         ...money(record),
         ...times(record, file),
-        ...(item.state === 'stored' ? [] : row('Place', item.path)),
+        ...(item.state === 'stored' ? [] : row('Path', item.path)),
         ...picture(file),
       ),
       heading('Request', record.body),

@@ -28,7 +28,7 @@
 
   function fill() {
     const kept = chosen('keep').length;
-    byId('export-text').textContent = `${kept} kept, ${words.count(chosen('reject').length, 'image')} rejected.`;
+    byId('export-text').textContent = `${words.number(kept)} kept, ${words.count(chosen('reject').length, 'image')} rejected.`;
     area.value = text();
   }
 

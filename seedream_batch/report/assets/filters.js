@@ -17,7 +17,7 @@
         changed();
       },
     });
-    return el('label', null, input, facet.label(value), el('span', { class: 'count' }, String(count)));
+    return el('label', null, input, facet.label(value), el('span', { class: 'count' }, count.toLocaleString('en')));
   }
 
   let facets = [];
@@ -40,7 +40,7 @@
         'div',
         { class: 'values' },
         ...values.slice(0, MOST).map((value) => box(facet, value, counts.get(value), changed)),
-        more > 0 ? el('span', { class: 'count' }, `and ${more} more: search for them`) : null,
+        more > 0 ? el('span', { class: 'count' }, `and ${more.toLocaleString('en')} more: use the search`) : null,
       ),
     );
   }

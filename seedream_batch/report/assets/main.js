@@ -15,10 +15,10 @@
     const parts = [el('span', null, words.count(job.cells, 'cell'))];
     for (const [name, count] of Object.entries(job.states)) {
       const state = words.state(name);
-      parts.push(el('span', { class: state.kind }, `${state.sign} ${count.toLocaleString('en')} ${state.word}`));
+      parts.push(el('span', { class: state.kind }, `${state.sign} ${words.number(count)} ${state.word}`));
     }
     parts.push(el('span', null, `${words.usd(job.spent)}${job.held ? `, ${words.usd(job.held)} held` : ''}`));
-    parts.push(el('span', null, `${job.running ? 'while a run was going, ' : ''}${words.time(job.at)}`));
+    parts.push(el('span', null, `${job.running ? 'during a run, ' : ''}${words.time(job.at)}`));
     byId('summary').replaceChildren(...parts);
   }
 
@@ -49,8 +49,8 @@
   function update() {
     shown = arrange.fitting(items, { text: search.value, facets });
     const all = shown.length === items.length;
-    const count = items.length.toLocaleString('en');
-    byId('shown').textContent = all ? `All ${count}` : `${shown.length.toLocaleString('en')} of ${count}`;
+    const count = words.number(items.length);
+    byId('shown').textContent = all ? `All ${count}` : `${words.number(shown.length)} of ${count}`;
     byId('nothing').hidden = shown.length > 0;
     byId('grid').hidden = shown.length === 0;
     draw();
@@ -62,7 +62,11 @@
     const rejected = items.filter((one) => marks.of(one) === marks.REJECT).length;
     const compared = marks.compared.length;
     byId('chosen').hidden = !kept && !rejected && !compared;
-    byId('chosen-text').textContent = `${kept} kept, ${rejected} rejected${compared ? `, ${compared} to compare` : ''}`;
+    byId('chosen-text').textContent = [
+      `${words.number(kept)} kept`,
+      `${words.number(rejected)} rejected`,
+      ...(compared ? [`${words.number(compared)} to compare`] : []),
+    ].join(', ');
     byId('open-compare').disabled = compared < 2;
     byId('open-export').disabled = !kept && !rejected;
   }
@@ -91,7 +95,7 @@
   async function start() {
     const job = data.job;
     if (!job) {
-      byId('shown').textContent = 'data/index.js is missing: write the gallery again.';
+      byId('shown').textContent = 'data/index.js is missing. Run `seedream-batch report` again.';
       return;
     }
     marks.open(job);

@@ -44,13 +44,13 @@
     // Only what is there can be kept or rejected.
     set(item, mark) {
       if (item.state !== 'stored') {
-        seedream.say(`${item.path} is not there: it cannot be chosen`);
+        seedream.say(`${item.path} is not stored, so it cannot be marked`);
         return;
       }
       if (mark) marks.set(item.id, [mark, item.sha256]);
       else marks.delete(item.id);
       store();
-      seedream.say(`${item.path}: ${mark === 'keep' ? 'kept' : mark === 'reject' ? 'rejected' : 'neither'}`);
+      seedream.say(`${item.path}: ${mark === 'keep' ? 'kept' : mark === 'reject' ? 'rejected' : 'unmarked'}`);
       changed(item);
     },
 
@@ -67,11 +67,11 @@
 
     toggleCompare(item) {
       if (item.state !== 'stored') {
-        seedream.say(`${item.path} is not there: it cannot be compared`);
+        seedream.say(`${item.path} is not stored, so it cannot be compared`);
         return;
       }
       if (!compared.delete(item)) compared.add(item);
-      seedream.say(`${item.path}: ${compared.has(item) ? 'to be compared' : 'not to be compared'}`);
+      seedream.say(`${item.path}: ${compared.has(item) ? 'marked for comparison' : 'unmarked'}`);
       changed(item);
     },
 

@@ -4,15 +4,15 @@
   // colour alone.
   const states = {
     stored: { word: 'stored', kind: 'good', sign: '✓' },
-    planned: { word: 'not made yet', kind: 'idle', sign: '○' },
-    submitting: { word: 'being sent', kind: 'busy', sign: '◔' },
+    planned: { word: 'not generated yet', kind: 'idle', sign: '○' },
+    submitting: { word: 'submitting', kind: 'busy', sign: '◔' },
     accepted: { word: 'in flight', kind: 'busy', sign: '◑' },
-    succeeded: { word: 'made', kind: 'busy', sign: '◕' },
-    announced: { word: 'to be fetched', kind: 'busy', sign: '↓' },
+    succeeded: { word: 'generated', kind: 'busy', sign: '◕' },
+    announced: { word: 'to download', kind: 'busy', sign: '↓' },
     uncertain: { word: 'uncertain', kind: 'warn', sign: '?' },
     failed: { word: 'failed', kind: 'bad', sign: '✕' },
     lost: { word: 'lost', kind: 'bad', sign: '✕' },
-    rejected: { word: 'no good picture', kind: 'bad', sign: '✕' },
+    rejected: { word: 'invalid image', kind: 'bad', sign: '✕' },
     expired: { word: 'link expired', kind: 'bad', sign: '✕' },
     missing: { word: 'missing', kind: 'bad', sign: '✕' },
   };
@@ -24,13 +24,16 @@
       return states[name] || { word: name, kind: 'idle', sign: '○' };
     },
 
+    number(value) {
+      return value.toLocaleString('en');
+    },
+
     count(number, one) {
-      return `${number.toLocaleString('en')} ${number === 1 ? one : one + 's'}`;
+      return `${seedream.words.number(number)} ${number === 1 ? one : one + 's'}`;
     },
 
     usd(value) {
-      const digits = Math.max(2, (String(Number(value.toFixed(6))).split('.')[1] || '').length);
-      return `${value.toFixed(digits)} USD`;
+      return `${value.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 6 })} USD`;
     },
 
     bytes(value) {

@@ -142,7 +142,7 @@ class Walk:
             self.wrong.append(f"{' '.join(arguments)}: {error}")
             return Ended(-1, 0, "", "")
         failed = blow is not None and blow.how is not Strike.KILL
-        # Some commands refuse a job that was never run, or whose first run was killed before it wrote anything.
+        # Some commands refuse a job that has not been run, or whose first run was killed before it wrote anything.
         never = {2, 8} if ended.code in {2, 8} and not self.world.manifest().version else set()
         told = crashed(ended, codes | ({8} if failed or self.own else set()) | never)
         self.wrong += [f"{' '.join(arguments)}: {one}" for one in told]

@@ -1,6 +1,6 @@
 """A terminal for a command, and what stands in it as a picture.
 
-The program writes no colours, so a picture takes those of whoever looks at it: light or dark.
+The picture has no colours of the program, but those of whoever looks at it: light or dark.
 """
 
 from __future__ import annotations
