@@ -11,9 +11,9 @@ import sys
 import pages
 import pytest
 import yaml
-from build import entries
-from generate import assembled
+from build_site import entries
 from pages import PAGES, README, ROOT, blocks, every, make_clone, titled, unit
+from reference_parts import assembled
 
 from seedream_batch.cli import exit_codes
 from seedream_batch.emulator import Emulator, EmulatorConfig, load_faults

@@ -1,4 +1,4 @@
-"""Builds the documentation into build/site: `pip install -e '.[docs]' && python docs/build.py`.
+"""Builds the documentation into build/site: `pip install -e '.[docs]' && python docs/build_site.py`.
 
 Zensical does it, the successor of Material for MkDocs, whose time of fixes ended in November 2026: it takes a second,
 has search, light and dark without scripts or fonts of other hosts, and is strict about links.
@@ -15,7 +15,7 @@ import urllib.parse
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from generate import assembled
+from reference_parts import assembled
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -192,6 +192,6 @@ if __name__ == "__main__":
     try:
         main()
     except BuildError as error:
-        sys.exit(f"docs/build.py: {error}")
+        sys.exit(f"docs/build_site.py: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
