@@ -2,8 +2,8 @@
 
 `charges-faults`: of the submissions, 10 % are answered with 429, 10 % with a 503 after the bill, and 5 % break after
 the bill. `charges-held`: the same from a service that ignores keys, so the runner holds what it cannot know.
-`charges-kill`: no faults, but a kill after a third of the images, and a second start. Each figure is what the emulator's
-ledger says.
+`charges-kill`: no faults, but a kill after a third of the images, and a second start. Each figure is from the ledger of
+the emulator.
 
 A POST that is repeated without a key is a second task. The runner sends the same key again, or nothing.
 """

@@ -1,12 +1,13 @@
-"""A terminal for a command, and what stands in it as a picture.
+"""A terminal for a command, and what stands in it as a drawing.
 
-The picture has no colours of the program, but those of whoever looks at it: light or dark.
+The drawing is light or dark, as whoever looks at it prefers; the colours that the command writes are readable in both.
 """
 
 from __future__ import annotations
 
 import fcntl
 import html
+import itertools
 import os
 import pty
 import struct
@@ -16,6 +17,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pyte
 
@@ -29,7 +31,22 @@ _STYLE = """\
 rect { fill: #ffffff; stroke: #d0d7de }
 text { fill: #1f2328; font: 15px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre }
 .typed { font-weight: bold }
-@media (prefers-color-scheme: dark) { rect { fill: #0d1117; stroke: #3d444d } text { fill: #e6edf3 } }"""
+.red { fill: #b3261e } .green { fill: #1a7f37 } .brown { fill: #8a5a00 } .cyan { fill: #0b6a85 }
+@media (prefers-color-scheme: dark) {
+  rect { fill: #0d1117; stroke: #3d444d } text { fill: #e6edf3 }
+  .red { fill: #ff8a80 } .green { fill: #56d364 } .brown { fill: #e3b341 } .cyan { fill: #56c8e8 }
+}"""
+
+
+class Line(str):
+    """A line of a terminal; `colours` has a name for each character, as pyte calls it, or `default`."""
+
+    __slots__ = ("colours",)
+
+    def __new__(cls, text: str, colours: Sequence[str] = ()) -> Self:
+        line = super().__new__(cls, text)
+        line.colours = [*colours[: len(text)], *["default"] * (len(text) - len(colours))]
+        return line
 
 
 @dataclass(frozen=True)
@@ -85,7 +102,10 @@ def _read(controller: int) -> bytes:
 
 
 def _lines(screen: pyte.Screen) -> list[str]:
-    lines = [line.rstrip() for line in screen.display]
+    lines = [
+        Line(text.rstrip(), [screen.buffer[number][column].fg for column in range(COLUMNS)])
+        for number, text in enumerate(screen.display)
+    ]
     while lines and not lines[-1]:
         lines.pop()
     return lines
@@ -103,7 +123,7 @@ def svg(lines: Sequence[str], title: str) -> str:
             y = _EDGE + number * _LINE + 15
             texts.append(
                 f'<text x="{_EDGE}" y="{y}" textLength="{long}" lengthAdjust="spacingAndGlyphs"{kind}>'
-                f"{html.escape(line, quote=False)}</text>"
+                f"{_marked(line)}</text>"
             )
     return "\n".join(
         (
@@ -115,6 +135,15 @@ def svg(lines: Sequence[str], title: str) -> str:
             "</svg>\n",
         )
     )
+
+
+def _marked(line: str) -> str:
+    colours = line.colours if isinstance(line, Line) else ["default"] * len(line)
+    parts = []
+    for colour, group in itertools.groupby(zip(line, colours, strict=True), key=lambda pair: pair[1]):
+        text = html.escape("".join(char for char, _ in group), quote=False)
+        parts.append(text if colour == "default" else f'<tspan class="{colour}">{text}</tspan>')
+    return "".join(parts)
 
 
 def _columns(text: str) -> int:
