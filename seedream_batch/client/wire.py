@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedream_batch.client.documents import Answer, Documents, candidates, documents, task_ids
+from seedream_batch.client.documents import Answer, Documents, candidates, documents, task_ids, usable_id
 from seedream_batch.client.error_details import (
     Fault,
     fault_in,
@@ -77,6 +77,57 @@ _TYPES = {
 }
 
 
+_NUMBERS = ("progress", "cost", "credits_cost", "created", "completed", "estimated_time", "actual_time")
+_MEMBERS = {"id", "status", "result", *_NUMBERS}
+"""The documented members of a task that has not failed."""
+
+
+def _data_of(answer: Answer) -> Json:
+    """Return the `data` of a successful response with exactly the documented envelope; None for any other response.
+
+    Almost all responses are such, and a few comparisons take a tenth of the time of a search.
+    """
+    if answer.status != 200 or not answer.whole:
+        return None
+    try:
+        document = json.loads(answer.body.decode())
+    except (ValueError, RecursionError):
+        return None
+    documented = isinstance(document, dict) and document.keys() == {"code", "data"} and document["code"] == 200
+    return document["data"] if documented else None
+
+
+def _documented_id(data: Json) -> str:
+    """Return the task id in the documented answer to a submission; empty for any other answer."""
+    entry = data[0] if isinstance(data, list) and len(data) == 1 else None
+    if not isinstance(entry, dict) or entry.keys() != {"status", "task_id"} or entry["status"] != "submitted":
+        return ""
+    return usable_id(entry["task_id"])
+
+
+def _documented_task(data: Json, task_id: str | None) -> Mapping[str, Json] | None:
+    """Return the task if it has the documented form, so that nothing in it can be another task; else None."""
+    if not isinstance(data, dict) or data.get("id") != task_id or not data.keys() <= _MEMBERS:
+        return None
+    if not isinstance(data.get("status"), str) or any(isinstance(data.get(name), _NO_NUMBERS) for name in _NUMBERS):
+        return None
+    result = data.get("result", {"images": []})
+    images = result["images"] if isinstance(result, dict) and result.keys() == {"images"} else None
+    return data if isinstance(images, list) and all(map(_is_documented_image, images)) else None
+
+
+def _is_documented_image(image: Json) -> bool:
+    if not isinstance(image, dict) or not image.keys() <= {"url", "expires_at"}:
+        return False
+    links = image.get("url")
+    return not isinstance(image.get("expires_at"), _NO_NUMBERS) and all(
+        isinstance(link, str) and link.startswith("http") for link in (links if isinstance(links, list) else [links])
+    )
+
+
+_NO_NUMBERS = (str, dict, list)
+
+
 def parse(answer: Answer) -> Json:
     """Return the first JSON object of a response, else its first document; None if there is none."""
     return documents(answer).first
@@ -88,6 +139,10 @@ def submission(answer: Answer, now: float) -> Submission:
     Task ids count anywhere in a successful response. A request counts as not executed only if the service documents the
     answer so, or if it cannot have been executed; everything else without a task id is unknown.
     """
+    if task_id := _documented_id(_data_of(answer)):
+        return Submission(
+            Submitted.ACCEPTED, (task_id,), status=200, replayed=_is_replay(answer), kept=kept_of(answer, "")
+        )
     parsed = documents(answer)
     fault = fault_of(parsed.first, answer)
     wait = retry_after(answer.headers, now)
@@ -103,11 +158,10 @@ def submission(answer: Answer, now: float) -> Submission:
         status_code = _named_status(parsed, fault) if _is_error(parsed) else 0
         # An id in an error may be that of the request, and one in bytes that are not HTTP that of anything.
         if ids.rank > (1 if status_code or _is_error(parsed) or status is None else 0):
-            replayed = answer.headers.get("idempotency-replayed", "").lower() == "true"
             documented = parsed.clean and ids.rank > 1 and answer.status < 300
             odd = "" if documented else "the task id is not where the service documents it"
             kept = kept_of(answer, odd)
-            return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=replayed, kept=kept)
+            return Submission(Submitted.ACCEPTED, ids.ids, status=status, replayed=_is_replay(answer), kept=kept)
         if not status_code and not ids.ids and parsed.clean and (declined := _declined(parsed.first, fault)):
             return outcome(declined, fault.message or fault.code)
         if not status_code or ids.ids or not answer.whole:
@@ -122,6 +176,10 @@ def submission(answer: Answer, now: float) -> Submission:
     if kind is None or kind is Submitted.BLOCKED or walled or (ids.rank == 3 and kind is not Submitted.IN_PROGRESS):
         return outcome(kind or Submitted.UNKNOWN, fault.message or f"HTTP {answer.status}")
     return outcome(kind)
+
+
+def _is_replay(answer: Answer) -> bool:
+    return answer.headers.get("idempotency-replayed", "").lower() == "true"
 
 
 def _is_undelivered(answer: Answer) -> bool:
@@ -241,6 +299,8 @@ def poll(answer: Answer, now: float, task_id: str | None = None, origin: str = "
     answer, and neither is a refusal that the service did not write itself. Links without a host are relative to
     `origin`.
     """
+    if (task := _documented_task(data := _data_of(answer), task_id)) is not None:
+        return _state(task, answer, origin, Documents((data,), clean=True), task_id)
     status = answer.status
     parsed = documents(answer)
     fault = fault_of(parsed.first, answer)

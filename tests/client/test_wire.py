@@ -1125,3 +1125,45 @@ def test_a_service_that_does_not_know_a_task(status, document):
 )
 def test_a_refusal_that_says_nothing_of_the_task(status, body):
     assert wire.poll(Answer(status, {}, body), NOW, "task_1").kind is Polled.NO_ANSWER
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 2), st.floats(), st.sampled_from([0.035, 1_763_088_289, LATER, 10**400]),
+    st.sampled_from(["", "100%", "task_1", '{"id": "task_1", "status": "failed"}', "https://a.example/1.png"]),
+    st.just({"id": "task_1", "status": "failed"}), st.just([{"task_id": "task_2"}]),
+)  # fmt: skip
+LINKS = st.one_of(
+    VALUES,
+    st.sampled_from(
+        ["http://a.example/2.png", "https://a.example/?a=1&amp;b=2", "https://a.example/1.png,https://a.example/3.png"]
+    ),
+)
+ENTRIES = st.fixed_dictionaries({}, optional={"url": LINKS | st.lists(LINKS), "expires_at": VALUES, "error": VALUES})
+NUMBERS = ("progress", "cost", "credits_cost", "created", "completed", "estimated_time", "actual_time")
+TASKS = st.fixed_dictionaries(
+    {"id": st.sampled_from(["task_1", "task_1", "task_2", 1]),
+     "status": st.sampled_from(["completed", "failed", "?", "", "submitted", "processing"]) | VALUES},
+    optional={"result": st.fixed_dictionaries({"images": st.lists(ENTRIES) | VALUES}) | VALUES}
+    | dict.fromkeys(NUMBERS, VALUES),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("task_id", ["task_1", None])
+@given(TASKS | VALUES, st.sampled_from([200, 0, "200"]))
+def test_a_documented_poll_means_the_same_with_a_further_member(task_id, data, code):
+    quick, searched = (
+        wire.poll(answer({"code": code, "data": data, **more}), NOW, task_id, "https://a.example")
+        for more in ({}, {"trace": "t"})
+    )
+    assert replace(quick, kept=None) == replace(searched, kept=None)
+    assert (quick.kept is None) == (searched.kept is None)
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"status": VALUES | st.just("submitted"), "task_id": VALUES}), max_size=2) | VALUES
+)
+def test_a_documented_submission_means_the_same_with_a_further_member(data):
+    headers = {"idempotency-replayed": "true"}
+    quick, searched = (submitted({"code": 200, "data": data, **more}, headers=headers) for more in ({}, {"trace": "t"}))
+    assert replace(quick, kept=None) == replace(searched, kept=None)
+    assert (quick.kept is None) == (searched.kept is None)
