@@ -137,7 +137,7 @@ def test_what_to_do_next_can_be_pasted_and_is_about_the_same_images(seen, servic
     service.set_faults([REFUSED])
     (tmp_path / "job.yaml").rename(tmp_path / "my job.yaml")
     told = " ".join(seen("run 'my job.yaml'").lines)
-    assert "Queue them again: `seedream-batch retry 'my job.yaml'`" in told
+    assert "Queue failed or lost tasks again: `seedream-batch retry 'my job.yaml'`" in told
     (tmp_path / "out").rename(tmp_path / "out-emulated")
     told = " ".join(seen("retry 'my job.yaml' --emulate").lines)
     assert "`seedream-batch run 'my job.yaml' --emulate` submits them." in told

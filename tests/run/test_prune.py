@@ -73,7 +73,7 @@ def test_it_deletes_what_the_job_no_longer_has(shrunk):
     ]
     assert (shrunk.rows("SELECT * FROM totals"), shrunk.rows("SELECT * FROM attempts")) == money
     assert shrunk.requests() == before
-    assert "Nothing to delete" in shrunk.call("prune").out
+    assert "nothing to delete" in shrunk.call("prune").out
     assert "no longer in the job" not in shrunk.call("status").out + shrunk.call("plan").out
     assert shrunk.run().code == 0
     assert shrunk.requests() == before
@@ -106,7 +106,7 @@ def test_a_changed_file_is_left(shrunk):
     assert "fox/16-9.jpg" in done.out
     assert path.read_bytes().endswith(b"mine")
     assert set(shrunk.files()) == {"fox/1-1.jpg", "fox/16-9.jpg", "panda/1-1.jpg"}
-    assert "Nothing to delete" in shrunk.call("prune").out
+    assert "nothing to delete" in shrunk.call("prune").out
 
 
 def test_what_nobody_recorded_is_left(shrunk):

@@ -135,8 +135,10 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
     files = f"{number(pruned.files, 'file')}, {size(pruned.bytes)}"
     if pruned.done:
         say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
-    else:
+    elif pruned.files:
         say(wrapped(f"{job.name}: {files} in {short(job.pictures)} no longer in the job"))
+    else:
+        say(wrapped(f"{job.name}: nothing to delete in {short(job.pictures)}"))
     _show_list(pruned.paths, pruned.files)
     if pruned.changed:
         say(f"  kept       {number(len(pruned.changed), 'file')} changed since they were stored; delete them yourself")
@@ -148,8 +150,6 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
         say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, kept until a run downloads the images")
     if not pruned.done and pruned.files:
         say(wrapped(f"Nothing was deleted. To delete the files: `seedream-batch prune {path} --yes`"))
-    elif not pruned.files and not pruned.done:
-        say("Nothing to delete.")
 
 
 def pruned_json(pruned: Pruned) -> Json:

@@ -56,7 +56,7 @@ def show_plan(plan: Plan, job: Job) -> None:
     elif plan.work:
         say("A run would cost nothing.")
     elif count := plan.count((Action.HOLD, Action.LEAVE)):
-        say(f"Nothing to run. {number(count, 'task needs', 'tasks need')} a decision.")
+        say(f"Nothing to run. {number(count, 'task needs', 'tasks need')} a decision; `status` shows what to do.")
     else:
         say("Nothing to do.")
     _show_budget(plan, job, images, cost)
@@ -145,7 +145,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(f"Causes and what to do: `seedream-batch status {path}`")
     if tasks.get(TaskState.FAILED) or tasks.get(TaskState.LOST):
         lost = " (polls lost tasks first)" if tasks.get(TaskState.LOST) else ""
-        lines.append(f"Queue them again: `seedream-batch retry {path}`{lost}")
+        lines.append(f"Queue failed or lost tasks again: `seedream-batch retry {path}`{lost}")
     if tasks.get(TaskState.UNCERTAIN):
         lines.append(f"Decide about uncertain tasks: `seedream-batch resolve {path}`")
     if any(result.images.get(state) for state in NOT_THERE):
