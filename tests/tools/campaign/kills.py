@@ -99,7 +99,7 @@ def _end(cell: Cell, child: Child, world: World) -> Ended:
     number, times = HOW[cell.how]
     child.signal(number)
     if number != signal.SIGKILL:
-        wait_for(lambda: f"stopping: {number.name}" in child.err.read_text(errors="replace"))
+        wait_for(lambda: f"stopping: interrupted ({number.name})" in child.err.read_text(errors="replace"))
         if times == 1:
             # What is being sent or written is finished: only the answer is missing for that.
             world.service.ask("DELETE", "waiting")
