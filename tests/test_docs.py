@@ -19,7 +19,7 @@ from seedream_batch.cli import exit_codes
 from seedream_batch.emulator import Emulator, EmulatorConfig, load_faults
 from seedream_batch.jobfile import load_job
 
-QUICK = ("docs/tutorials/first-job.md",)
+QUICK = ("README.md", "docs/tutorials/first-job.md")
 """The pages that the README's command tries, too."""
 SET_UP = "python3 -m venv .venv && "
 
@@ -54,6 +54,7 @@ RUNNABLE = [
 ]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_every_command_runs_as_written_and_gives_the_output_that_is_quoted(page, clone, emulator):
     steps = [(step, block) for block in blocks(page) if (step := shell(block))]
@@ -68,7 +69,7 @@ def test_every_command_runs_as_written_and_gives_the_output_that_is_quoted(page,
     done = subprocess.run(
         ["bash", "-c", script.replace("8089", port)],
         cwd=clone, env=environment(clone, emulator),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=100, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     printed = done.stdout.replace(emulator.url, "https://api.apimart.ai").replace(port, "8089")
