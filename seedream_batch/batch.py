@@ -23,18 +23,15 @@ from seedream_batch.engine.work import Generate, Work
 from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import LoadedJob
-from seedream_batch.jobfile.select_option import chosen
 from seedream_batch.operations.make_plan import make_plan
 from seedream_batch.planning import Plan
+from seedream_batch.selection.cell_filter import chosen
 
 Args = TypeVarTuple("Args")
 
 Service = str | AbstractContextManager[str] | None
 OnEvent = Callable[[Event], object] | None
 OnStart = Callable[[Stats, int, int], object] | None
-
-GENERATE = Generate()
-"""The work of a normal run."""
 
 
 def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = None) -> Plan:
@@ -71,7 +68,6 @@ def run(
     on_start: OnStart = None,
     interruption: Interruption | None = None,
     signals: bool = False,
-    work: Work = GENERATE,
 ) -> RunResult:
     """Generate the missing images of a job; return when nothing is left to do.
 
@@ -93,7 +89,6 @@ def run(
         on_start: Receives the live counters, and how many images the job asks for and has stored, before any event.
         interruption: Ends the run, from another thread or from a callback.
         signals: Let SIGINT, SIGTERM and SIGHUP end the run in good order; only in the main thread.
-        work: What to do in place of that; for the commands of this program.
 
     Raises:
         InvalidJob: A cell of the job has a problem; nothing was sent.
@@ -103,6 +98,26 @@ def run(
         UsageError: There is no key, `select` names what the job does not have, an event loop is running, `signals` is
             used outside the main thread, or the folder belongs to another job or service.
     """
+    return perform(
+        job, Generate(), options, select=select, service=service, key=key, on_event=on_event, on_start=on_start,
+        interruption=interruption, signals=signals,
+    )  # fmt: skip
+
+
+def perform(
+    job: LoadedJob,
+    work: Work,
+    options: RunOptions | None = None,
+    *,
+    select: Sequence[str] = (),
+    service: Service = None,
+    key: str | ApiKey | None = None,
+    on_event: OnEvent = None,
+    on_start: OnStart = None,
+    interruption: Interruption | None = None,
+    signals: bool = False,
+) -> RunResult:
+    """Run as `run` does, but do any kind of work."""
     _check_process(signals=signals)
     interruption = interruption or Interruption()
     events = _Listener(on_event, interruption)

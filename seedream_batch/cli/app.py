@@ -15,6 +15,7 @@ import click
 from seedream_batch._version import __version__
 from seedream_batch.cli.help_text import COMMANDS, text
 from seedream_batch.cli.lazy_imports import importing
+from seedream_batch.cli.output.console import number, say, tell, wrapped
 from seedream_batch.errors import InvalidJob, SeedreamBatchError
 
 _ACTING = ("retry", "resolve", "report", "export", "init", "manifest")
@@ -51,7 +52,6 @@ class _Commands(click.Group):
         name = args[0]
         # No message while a shell asks for completions.
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            from seedream_batch.cli.output.console import wrapped
             from seedream_batch.validate import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
@@ -69,8 +69,6 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code. Errors become messages here, and only here."""
-    from seedream_batch.cli.output.console import say
-
     # Log messages of libraries may contain parts of answers and URLs.
     logging.lastResort = _Log(logging.WARNING)
     try:
@@ -100,7 +98,6 @@ def _unwritten_code(args: Sequence[str]) -> int:
 
     What the commands in `_ACTING` print is only a log of what they did, unless it is JSON.
     """
-    from seedream_batch.cli.output.console import say
     from seedream_batch.cli.streams import unwritten
 
     lacking = unwritten()
@@ -115,8 +112,6 @@ class _Log(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one message."""
-        from seedream_batch.cli.output.console import say
-
         error = record.exc_info[1] if record.exc_info else None
         # A refusal by the system is not a bug, so its traceback is useless.
         message = f"{record.getMessage()}: {error}" if isinstance(error, OSError) else self.format(record)
@@ -139,8 +134,6 @@ _OF_THE_MACHINE = {
 
 def _unexpected(error: Exception) -> int:
     """Report an unexpected error, a lack of system resources or a bug, and return the exit code."""
-    from seedream_batch.cli.output.console import say, tell
-
     number = error.errno if isinstance(error, OSError) else errno.ENOMEM if isinstance(error, MemoryError) else None
     message = _OF_THE_MACHINE.get(number) if number else None
     if isinstance(error, FileNotFoundError) and not _has_current_folder():
@@ -182,11 +175,10 @@ def _without_secrets(text: str) -> str:
 
 def _report_error(error: SeedreamBatchError) -> int:
     from seedream_batch.cli.exit_codes import of_error
-    from seedream_batch.cli.output.console import number, say, tell
-    from seedream_batch.cli.output.run_view import show_problems
 
     if isinstance(error, InvalidJob):
-        show_problems(error.problems)
+        for problem in error.problems:
+            tell(str(problem))
         say(number(len(error.problems), "problem"), err=True)
     else:
         tell(f"seedream-batch: {error}")

@@ -13,7 +13,7 @@ from seedream_batch.cli.output.run_view import show_result
 from seedream_batch.client.secret import ApiKey
 from seedream_batch.engine.events import RunOptions, StopReason
 from seedream_batch.engine.session import RunResult
-from seedream_batch.engine.work import Work
+from seedream_batch.engine.work import Generate, Work
 from seedream_batch.errors import StorageError
 from seedream_batch.jobfile import LoadedJob
 from seedream_batch.model.job import Job
@@ -33,7 +33,7 @@ def perform(
     loaded: LoadedJob,
     key: ApiKey | None = None,
     *,
-    work: Work = batch.GENERATE,
+    work: Work | None = None,
     emulate: bool,
     options: RunOptions,
     select: Sequence[str] = (),
@@ -46,9 +46,9 @@ def perform(
         key = EMULATED
     shown = display(quiet=quiet, log_format=log_format)
     try:
-        return batch.run(
-            loaded, options, select=select, service=service, key=key, on_event=shown.event, on_start=shown.started,
-            signals=True, work=work,
+        return batch.perform(
+            loaded, work or Generate(), options, select=select, service=service, key=key, on_event=shown.event,
+            on_start=shown.started, signals=True,
         )  # fmt: skip
     finally:
         shown.close()

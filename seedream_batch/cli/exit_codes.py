@@ -93,21 +93,19 @@ def of_state(result: RunResult) -> Exit:
     return Exit.FLAGGED if result.flagged else Exit.DONE
 
 
+_OF_ERRORS = (
+    (ManifestLocked, Exit.LOCKED),
+    ((UsageError, InvalidJob), Exit.USAGE),
+    (CredentialsRefused, Exit.NO_ACCESS),
+    (ServiceError, Exit.WORK_LEFT),
+    ((StorageError, ManifestError), Exit.NO_STORAGE),
+)
+"""The codes of errors; the first that fits counts."""
+
+
 def of_error(error: SeedreamBatchError) -> Exit:
     """Return the exit code of a command that failed with this error."""
-    match error:
-        case ManifestLocked():
-            return Exit.LOCKED
-        case UsageError() | InvalidJob():
-            return Exit.USAGE
-        case CredentialsRefused():
-            return Exit.NO_ACCESS
-        case ServiceError():
-            return Exit.WORK_LEFT
-        case StorageError() | ManifestError():
-            return Exit.NO_STORAGE
-        case _:
-            return Exit.BUG
+    return next((code for kinds, code in _OF_ERRORS if isinstance(error, kinds)), Exit.BUG)
 
 
 INTERRUPTED = 128 + signal.SIGINT

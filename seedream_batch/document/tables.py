@@ -103,17 +103,15 @@ def _check_size(text: str, file: str, separators: str) -> None:
 def _csv(text: str, file: str) -> Rows:
     lines = text.split("\n")
     first, delimiter = _find_header(lines, file, ",")
-    return _read_rows(text, file, delimiter, _csv_rows(lines, first, file, delimiter))
+    rows = Rows()
+    return _read_rows(text, file, delimiter, rows, _csv_rows(rows, lines, first, file, delimiter))
 
 
 def _tsv(text: str, file: str) -> Rows:
     lines = text.split("\n")
     first, _ = _find_header(lines, file, "\t")
-    return _read_rows(text, file, "\t", _tsv_rows(lines, first, file))
-
-
-_RowsOf = Callable[[Rows], Iterator[tuple[int, list[str]]]]
-"""Yields each row with its line number; adds problems to the given `Rows`."""
+    rows = Rows()
+    return _read_rows(text, file, "\t", rows, _tsv_rows(rows, lines, first, file))
 
 
 def _find_header(lines: list[str], file: str, usual: str) -> tuple[int, str]:
@@ -141,10 +139,9 @@ def _find_header(lines: list[str], file: str, usual: str) -> tuple[int, str]:
     return first, delimiter
 
 
-def _read_rows(text: str, file: str, delimiter: str, read: _RowsOf) -> Rows:
+def _read_rows(text: str, file: str, delimiter: str, rows: Rows, parsed: Iterator[tuple[int, list[str]]]) -> Rows:
+    """Add the parsed rows, each with its line number; `parsed` adds problems of its own."""
     _check_size(text, file, "\n" + delimiter)
-    rows = Rows()
-    parsed = read(rows)
     line, header = next(parsed, (0, []))
     names = [plain_value(name) for name in header]
     if not rows.problems:
@@ -184,34 +181,31 @@ def _count_hint(row: list[str], names: list[str], delimiter: str) -> str:
     return "quote fields that contain the separator" if len(row) > len(names) else ""
 
 
-def _csv_rows(lines: list[str], first: int, file: str, delimiter: str) -> _RowsOf:
-    def read(rows: Rows) -> Iterator[tuple[int, list[str]]]:
-        source = (f"{lines[index]}\n" for index in range(first, len(lines)))
-        reader = csv.reader(source, delimiter=delimiter, strict=True)
-        header = True
-        while True:
-            line = first + reader.line_num + 1
-            try:
-                row = next(reader)
-            except StopIteration:
+def _csv_rows(rows: Rows, lines: list[str], first: int, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    source = (f"{lines[index]}\n" for index in range(first, len(lines)))
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
+    header = True
+    while True:
+        line = first + reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            message, hint, fatal = _csv_fault(str(error))
+            rows.refuse(file, message, _open_quote(lines, line, delimiter), hint)
+            if header or fatal:
+                return  # without the columns the rows have no meaning
+            continue
+        if not row:
+            continue
+        if _COMMENT.match(lines[line - 1]):
+            rows.refuse(file, _COMMENT_FAULT[0], (line, 1), _COMMENT_FAULT[1])
+            if header:
                 return
-            except csv.Error as error:
-                message, hint, fatal = _csv_fault(str(error))
-                rows.refuse(file, message, _open_quote(lines, line, delimiter), hint)
-                if header or fatal:
-                    return  # without the columns the rows have no meaning
-                continue
-            if not row:
-                continue
-            if _COMMENT.match(lines[line - 1]):
-                rows.refuse(file, _COMMENT_FAULT[0], (line, 1), _COMMENT_FAULT[1])
-                if header:
-                    return
-                continue
-            header = False
-            yield line, row
-
-    return read
+            continue
+        header = False
+        yield line, row
 
 
 _COMMENT_FAULT: Final = (
@@ -220,23 +214,19 @@ _COMMENT_FAULT: Final = (
 )
 
 
-def _tsv_rows(lines: list[str], first: int, file: str) -> _RowsOf:
+def _tsv_rows(rows: Rows, lines: list[str], first: int, file: str) -> Iterator[tuple[int, list[str]]]:
     """Yield rows as the registered tsv format defines them: a quote is an ordinary character.
 
     However, a field entirely in quotes loses them, because spreadsheets write such fields. No field contains a tab or a
     line break.
     """
-
-    def read(rows: Rows) -> Iterator[tuple[int, list[str]]]:
-        for index in range(first, len(lines)):
-            line = lines[index]
-            if line.strip():
-                if _COMMENT.match(line):
-                    rows.refuse(file, _COMMENT_FAULT[0], (index + 1, 1), _COMMENT_FAULT[1])
-                    continue
-                yield index + 1, [_unquoted(field) for field in line.split("\t")]
-
-    return read
+    for index in range(first, len(lines)):
+        line = lines[index]
+        if line.strip():
+            if _COMMENT.match(line):
+                rows.refuse(file, _COMMENT_FAULT[0], (index + 1, 1), _COMMENT_FAULT[1])
+                continue
+            yield index + 1, [_unquoted(field) for field in line.split("\t")]
 
 
 def _unquoted(text: str) -> str:

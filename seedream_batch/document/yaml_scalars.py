@@ -38,15 +38,6 @@ class BadScalar(Exception):
         self.hint = hint
 
 
-def plain(text: str) -> Json:
-    """Return the value of a plain scalar without a tag. Raises `BadScalar` for numbers that JSON cannot represent."""
-    if text in WORDS:
-        return WORDS[text]
-    if text[0] in NUMERIC_START:
-        return number(text)
-    return text
-
-
 def number(text: str) -> Json:
     """Return the number that `text` is, or `text` itself if it is none (16:9, 2024-01-01, 1_000)."""
     if _INT.match(text):

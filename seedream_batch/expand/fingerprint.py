@@ -29,20 +29,16 @@ def normalise_numbers(value: Json) -> Json:
     return value
 
 
-def canonical(body: Mapping[str, Json], defaults: Mapping[tuple[str, ...], Json]) -> dict[str, Json]:
-    """Return the request without fields that equal the API's default, and without what is then empty."""
-    return _without_defaults(body, defaults, ())
-
-
-def _without_defaults(
-    body: Mapping[str, Json], defaults: Mapping[tuple[str, ...], Json], path: tuple[str, ...]
+def canonical(
+    body: Mapping[str, Json], defaults: Mapping[tuple[str, ...], Json], path: tuple[str, ...] = ()
 ) -> dict[str, Json]:
+    """Return the request, or its part at `path`, without fields that equal the API's default and what is then empty."""
     fields: dict[str, Json] = {}
     for name, value in body.items():
         here = (*path, name)
         if here in defaults and value == defaults[here] and isinstance(value, bool) == isinstance(defaults[here], bool):
             continue
-        item = _without_defaults(value, defaults, here) if isinstance(value, dict) else value
+        item = canonical(value, defaults, here) if isinstance(value, dict) else value
         if item not in ({}, []):
             fields[name] = item
     return fields

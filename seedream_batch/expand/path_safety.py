@@ -30,7 +30,8 @@ class BadPath(ValueError):
 
     def __init__(self, cause: str, rendered: str = "") -> None:
         self.cause = cause
-        super().__init__(f"{_short(rendered)} {cause}" if rendered else cause)
+        shown = rendered if len(rendered) <= 60 else f"{rendered[:60]}..."
+        super().__init__(f"{shown!r} {cause}" if rendered else cause)
 
 
 def safe_path(rendered: str) -> str:
@@ -96,10 +97,6 @@ def _safe_name(part: str) -> str:
 def _safe_folder(part: str) -> str:
     # A folder `a.png` would have the path of the image `a`.
     return _PICTURE.sub(r"-\1", _safe_name(part))
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:60] + "...")
 
 
 def collision_key(path: str) -> str:

@@ -169,7 +169,10 @@ def _check_markup_of_values(template: Template, context: Context, rendered: str,
         except TemplateError:
             brought = True
         if brought:
-            message = f"the value of `{name}` contains a template, but values are not rendered: {_excerpt(rendered)}"
+            match = _MARKUP.search(rendered)
+            at = match.start() if match else 0
+            excerpt = rendered[max(0, at - 20) : at + 40]
+            message = f"the value of `{name}` contains a template, but values are not rendered: {excerpt!r}"
             hint = "to show braces in the image, write {% raw %}{{ ... }}{% endraw %} in the prompt"
             raise FieldError(path, message, hint)
 
@@ -192,12 +195,6 @@ def _replace_braces(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: _replace_braces(item) for key, item in value.items()}
     return [_replace_braces(item) for item in value] if isinstance(value, list) else value
-
-
-def _excerpt(text: str) -> str:
-    match = _MARKUP.search(text)
-    at = match.start() if match else 0
-    return repr(text[max(0, at - 20) : at + 40])
 
 
 def render_at(template: CachedTemplate, context: Context, path: Path) -> str:

@@ -219,19 +219,15 @@ def _common_type(first: type, second: type) -> type:
     return float if {first, second} == {int, float} else str
 
 
-def leaves(cell: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
+def leaves(value: Mapping[str, Json], way: Way = ()) -> Iterator[tuple[Way, Json]]:
     """Yield the values of a cell with the keys that lead to each; lists and empty mappings are values."""
-    return _leaves((), cell)
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner:
+            yield from leaves(inner, (*way, key))
+        else:
+            yield (*way, key), inner
 
 
 def leaf(value: Json) -> Json:
     """Return a value for a table: lists and mappings become JSON text."""
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
-
-
-def _leaves(way: Way, value: Mapping[str, Json]) -> Iterator[tuple[Way, Json]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict) and inner:
-            yield from _leaves((*way, key), inner)
-        else:
-            yield (*way, key), inner

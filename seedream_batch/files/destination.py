@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class FileStat:
     ordinary: bool = True
 
 
-class Destination(ABC):
+class Destination(Protocol):
     """Stores images under their paths: each completely or not at all, and never in place of something else.
 
     Paths are relative, with `/` between names. A new image is first written to a temp file on this machine, a part, and
@@ -33,47 +33,37 @@ class Destination(ABC):
     parallel: int
     """How many images to read at the same time."""
 
-    @abstractmethod
     def file(self, path: str) -> Path | None:
         """Return the local file of an image; None if images are not local files."""
 
     @property
-    @abstractmethod
     def link(self) -> str | None:
         """The URL prefix of image paths, for a browser that may read them; None for files of this machine."""
 
-    @abstractmethod
     def named(self, path: str) -> str:
         """Return a path for messages, with its folder or store."""
 
-    @abstractmethod
     def prepare(self) -> None:
         """Create what is needed, and verify that images can be stored; nothing is bought before that.
 
         Raise `UsageError` if they never can.
         """
 
-    @abstractmethod
     def free_bytes(self) -> int:
         """Return the free bytes on this machine."""
 
-    @abstractmethod
     def knows(self, path: str) -> bool:
         """Return whether `new_part` is quick for this path."""
 
-    @abstractmethod
     def new_part(self, path: str) -> Path:
         """Return the path of a temp file, not created yet, for the image of this path."""
 
-    @abstractmethod
     def discard(self, temp_path: Path) -> None:
         """Remove a temp file that did not become an image, if it still exists."""
 
-    @abstractmethod
     def sweep(self) -> None:
         """Remove the temp files of killed runs."""
 
-    @abstractmethod
     def place(self, files: Sequence[tuple[Path, str]]) -> list[Exception | None]:
         """Give complete, synced temp files their final paths, durably; the temp files are removed.
 
@@ -81,45 +71,35 @@ class Destination(ABC):
         already, `StorageError` if it is not known to be stored, None if it is.
         """
 
-    @abstractmethod
     def move(self, old: str, new: str, sha256: str) -> None:
         """Move the image that has this hash, durably.
 
         Raise `Occupied` if something else is at the new path, and `Changed` if the image is not at the old one.
         """
 
-    @abstractmethod
     def end_move(self, old: str, new: str) -> None:
         """Finish a move that was interrupted after the image had reached its new path."""
 
-    @abstractmethod
     def existing(self, paths: Iterable[str]) -> list[str]:
         """Return those of these paths at which there is anything."""
 
-    @abstractmethod
     def look(self, path: str) -> FileStat | None:
         """Return what is at a path, without reading it; None if there is nothing."""
 
-    @abstractmethod
     def read(self, path: str, most: int) -> bytes:
         """Return the bytes of an image, at most this many."""
 
-    @abstractmethod
     def sha256(self, path: str) -> str | None:
         """Return the SHA-256 in hex of the bytes at a path; None if there is no ordinary file."""
 
-    @abstractmethod
     def unlink(self, path: str) -> None:
         """Delete an image; durable only after `settle` of its path."""
 
-    @abstractmethod
     def sync(self, paths: Iterable[str]) -> None:
         """Make the presence or absence of these paths durable: a killed run may not have synced it."""
 
-    @abstractmethod
     def settle(self, paths: Iterable[str]) -> None:
         """Make the deletion of these paths durable, and remove folders left empty."""
 
-    @abstractmethod
     def drop_if_empty(self, name: str) -> None:
         """Remove a folder of images if it exists and is empty."""

@@ -119,7 +119,9 @@ def _decode(image: Image, data: bytes) -> None:
         # After `verify`, Pillow requires the image to be opened again.
         with pillow.open(io.BytesIO(data), formats=["PNG"]) as again:
             again.load()
-        _ended(data)
+        # Decoders stop at the last row of pixels: they notice any truncated JPEG, but not a PNG without its last chunk.
+        if _PNG_END not in data:
+            raise BadPicture("is damaged: the end is missing")
     else:
         # Of a JPEG, computes one pixel of 64: less time, and far less memory.
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
@@ -170,12 +172,6 @@ def _long_enough(picture: Picture, data: bytes) -> None:
     if picture.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise BadPicture("is damaged: the end is missing")
     if picture.format == "GIF" and not data.rstrip(b"\0").endswith(b";"):
-        raise BadPicture("is damaged: the end is missing")
-
-
-def _ended(data: bytes) -> None:
-    # Decoders stop at the last row of pixels: they notice any truncated JPEG, but not a PNG without its last chunk.
-    if _PNG_END not in data:
         raise BadPicture("is damaged: the end is missing")
 
 

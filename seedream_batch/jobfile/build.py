@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from seedream_batch.files.local_folder import resolved
-from seedream_batch.jobfile.object_store_url import is_url, store
-from seedream_batch.jobfile.postgres_url import server
+from seedream_batch.jobfile.addresses import is_url, server, store
 from seedream_batch.jobfile.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
 from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, OtherReadings, RunSettings, Send

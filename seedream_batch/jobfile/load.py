@@ -22,6 +22,7 @@ from seedream_batch.expand.problem_collector import MOST_CAUSES, file_order
 from seedream_batch.expand.request_variants import BadReference, ResolveReference
 from seedream_batch.files.local_folder import resolved
 from seedream_batch.files.references import BadReferenceImage, load_reference, read_inside
+from seedream_batch.jobfile.addresses import notify_problems, server, server_problems, store_problems
 from seedream_batch.jobfile.build import build_job
 from seedream_batch.jobfile.cross_checks import (
     Written,
@@ -30,10 +31,7 @@ from seedream_batch.jobfile.cross_checks import (
     name_problems,
     template_problems,
 )
-from seedream_batch.jobfile.object_store_url import store_problems
-from seedream_batch.jobfile.postgres_url import server, server_problems
 from seedream_batch.jobfile.units import limit_problems, without
-from seedream_batch.jobfile.webhook_url import notify_problems
 from seedream_batch.model.document import Document, Json, Position, Problem, Table, dotted
 from seedream_batch.model.job import Axis, Job, OtherReadings, Reference
 from seedream_batch.model.locations import MANIFEST

@@ -34,9 +34,10 @@ class ReportFolder:
     def __enter__(self) -> Self:
         marker = self.root / MARKER
         with _translate_os_errors(self.root):
+            ours = marker.is_file() and not marker.is_symlink()
             if self.root.exists() and not self.root.is_dir():
                 raise UsageError(f"{self.root} is not a folder; choose another one with --to")
-            if self.root.is_dir() and any(self.root.iterdir()) and not _is_marker(marker):
+            if self.root.is_dir() and any(self.root.iterdir()) and not ours:
                 raise UsageError(
                     f"{self.root} is not empty and is not a gallery; nothing was changed. Choose another folder with"
                     " --to"
@@ -65,7 +66,7 @@ class ReportFolder:
         """Write these bytes to a file, unless it already has them."""
         final = self._files.locate(path)
         with _translate_os_errors(final):
-            if not final.is_symlink() and final.is_file() and _bytes(final) == data:
+            if not final.is_symlink() and final.is_file() and final.read_bytes() == data:
                 return
             temp_file = self._files.new_part(path)
             try:
@@ -106,15 +107,6 @@ class ReportFolder:
                     file = Path(at, name)
                     if file.is_file() and not file.is_symlink():
                         yield file.relative_to(self.root).as_posix()
-
-
-def _is_marker(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
-
-
-def _bytes(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        return stream.read()
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class Thumbnails:
         self._report.keep_only(FOLDER, _PATH, self._wanted)
 
     def _ensure(self, image: ImageRecord) -> str:
-        path = _path(image)
+        name = (image.sha256 or "")[:_DIGITS]
+        path = f"{FOLDER}/{name[:2]}/{name}.webp"
         try:
             size = image.bytes or 0
             check = check_size(self._images, ExpectedFile.of(image))
@@ -78,15 +79,6 @@ class Thumbnails:
         # Two images with the same bytes may both get here, which is harmless.
         self._existing.add(path)
         return ""
-
-
-def name(image: ImageRecord) -> str:
-    """Return the name by which the page finds the thumbnail of a stored image."""
-    return (image.sha256 or "")[:_DIGITS]
-
-
-def _path(image: ImageRecord) -> str:
-    return f"{FOLDER}/{name(image)[:2]}/{name(image)}.webp"
 
 
 def thumbnail(data: bytes, side: int) -> bytes:

@@ -23,9 +23,11 @@ from seedream_batch.templates.limits import (
     Budget,
     TemplateError,
     binary,
+    joined,
     kind_of,
     number,
     percent,
+    replaced,
     sequence,
     to_text,
     whole,
@@ -134,9 +136,7 @@ def _center(scope: Scope, text: str, width: int = 80) -> str:
 @pass_context
 def _replace(scope: Scope, text: str, old: Any, new: Any, count: int | None = None) -> str:
     old, new = (to_text(part, scope.budget) for part in (old, new))
-    times = text.count(old) if count is None else min(text.count(old), whole(count, "the count"))
-    scope.budget.fits(len(text) + max(0, times) * (len(new) - len(old)))
-    return text.replace(old, new, -1 if count is None else count)
+    return replaced(text, old, new, -1 if count is None else count, scope.budget)
 
 
 @pass_context
@@ -159,14 +159,8 @@ def _format(scope: Scope, text: str, *args: Any, **kwargs: Any) -> str:
 
 @pass_context
 def _join(scope: Scope, items: Any, d: Any = "", attribute: Any = None) -> str:
-    separator = to_text(d, scope.budget)
-    pieces: list[str] = []
-    length = 0
-    for item in items if attribute is None else _JINJA["map"](scope, items, attribute=attribute):
-        pieces.append(to_text(item, scope.budget))
-        length += len(pieces[-1]) + (len(separator) if len(pieces) > 1 else 0)
-        scope.budget.fits(length)
-    return separator.join(pieces)
+    parts = items if attribute is None else _JINJA["map"](scope, items, attribute=attribute)
+    return joined(to_text(d, scope.budget), parts, scope.budget)
 
 
 # numbers

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jinja2 import Undefined
@@ -149,6 +149,25 @@ def to_text(value: Any, budget: Budget) -> str:
     if isinstance(value, (list, tuple, range)):
         raise TemplateError("a list cannot be shown as text", hint="write `| join(', ')`")
     raise TemplateError(f"{kind_of(value)} cannot be shown as text", hint="are parentheses missing?")
+
+
+def joined(separator: str, items: Iterable[Any], budget: Budget) -> str:
+    """Return the texts of the items, joined. Raises `TemplateError` before the result gets too long."""
+    pieces: list[str] = []
+    length = 0
+    for item in items:
+        pieces.append(to_text(item, budget))
+        length += len(pieces[-1]) + (len(separator) if len(pieces) > 1 else 0)
+        budget.fits(length)
+    return separator.join(pieces)
+
+
+def replaced(text: str, old: str, new: str, count: Any, budget: Budget) -> str:
+    """Return `text.replace(old, new, count)`. Raises `TemplateError` if the result would be too long."""
+    times = text.count(old)
+    times = times if whole(count, "the count") < 0 else min(times, count)
+    budget.fits(len(text) + times * (len(new) - len(old)))
+    return text.replace(old, new, count)
 
 
 def whole(value: Any, what: str) -> int:

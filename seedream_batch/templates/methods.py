@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from seedream_batch.templates.limits import Budget, TemplateError, kind_of, to_text, whole
+from seedream_batch.templates.limits import Budget, TemplateError, joined, kind_of, replaced, whole
 
 Run = Callable[..., Any]
 
@@ -51,22 +51,13 @@ def _backwards(method: Callable[..., Any]) -> Run:
 def _replace(budget: Budget, text: str, old: str, new: str, count: int = -1) -> str:
     if not isinstance(old, str) or not isinstance(new, str):
         raise TemplateError("`replace` expects text")
-    times = text.count(old)
-    times = times if whole(count, "the count") < 0 else min(times, count)
-    budget.fits(len(text) + times * (len(new) - len(old)))
-    return text.replace(old, new, count)
+    return replaced(text, old, new, count, budget)
 
 
 def _join(budget: Budget, separator: str, items: Any) -> str:
     if not isinstance(items, (list, tuple, dict, str)):
         raise TemplateError(f"`join` expects a list, not {kind_of(items)}")
-    pieces: list[str] = []
-    length = 0
-    for item in items:
-        pieces.append(to_text(item, budget))
-        length += len(pieces[-1]) + (len(separator) if len(pieces) > 1 else 0)
-        budget.fits(length)
-    return separator.join(pieces)
+    return joined(separator, items, budget)
 
 
 def _listed(method: Callable[..., Any]) -> Run:

@@ -180,7 +180,8 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
                 str(value)  # raises
         if isinstance(function, Method):
             return run_method(function, budget, *args, **kwargs)
-        if any(function is known for known in GLOBALS.values()) or _is_loop_method(function):
+        of_loop = isinstance(function, MethodType) and isinstance(function.__self__, LoopContext)
+        if of_loop or any(function is known for known in GLOBALS.values()):
             return budget.handle(function(*args, **kwargs))
         raise TemplateError(f"{kind_of(function)} cannot be called", hint="write it without parentheses")
 
@@ -200,10 +201,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
             raise TemplateNotFound(name, f"cannot include {name!r}: file not found") from error
 
     get_or_select_template = get_template  # type: ignore[assignment]  # lists are refused before
-
-
-def _is_loop_method(function: Any) -> bool:
-    return isinstance(function, MethodType) and isinstance(function.__self__, LoopContext)
 
 
 @pass_context

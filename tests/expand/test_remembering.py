@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.duplicates import HashSet
-from seedream_batch.expand.expansion import Expansion
+from seedream_batch.expand.expansion import Expansion, HashSet
 from seedream_batch.expand.output_path import Places
 from seedream_batch.expand.path_safety import BadPath, _checked, is_harmless, safe_path
 from seedream_batch.jobfile import load_job

@@ -261,6 +261,7 @@ BOMBS = {
     "includes": "{% for i in range(99999) %}{% include 'hero' %}{% endfor %}",
     "recursive loop": "{% for t in tree recursive %}{{ loop(tree) }}{% endfor %}",
     "replace": "{{ ('a' * 9999) | replace('a', 'b' * 9999) }}",
+    "replace all": "{{ ('a' * 9999) | replace('a', 'b' * 9999, -1) }}",
     "replace method": "{{ ('a' * 9999).replace('a', 'b' * 9999) }}",
     "replace nothing": "{{ ('a' * 9999) | replace('', 'b' * 9999) }}",
     "join": "{{ range(9999) | join('x' * 9999) }}",

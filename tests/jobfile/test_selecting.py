@@ -6,9 +6,8 @@ from hypothesis import strategies as st
 
 from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import load_job
-from seedream_batch.jobfile.select_option import chosen
 from seedream_batch.model.cell import name_of
-from seedream_batch.selection.cell_filter import parsed
+from seedream_batch.selection.cell_filter import chosen, parsed
 
 LONG = "a heron that stands in the shallow water of a quiet lake at "
 

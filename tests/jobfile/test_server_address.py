@@ -6,7 +6,7 @@ import sys
 import pytest
 from program import called
 
-from seedream_batch.jobfile.postgres_url import server
+from seedream_batch.jobfile.addresses import server
 from seedream_batch.model.locations import secrets_of, without_passwords
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from seedream_batch.jobfile import load_job
-from seedream_batch.jobfile.object_store_url import is_url, store
+from seedream_batch.jobfile.addresses import is_url, store
 from seedream_batch.model.locations import Store
 
 JOB = "version: 1\nname: foxes\nmatrix: {size: [1:1]}\nrequest: {prompt: a fox}\noutput: {dir: '%s'}\n"

@@ -6,6 +6,9 @@ import asyncio
 
 import click
 
+from seedream_batch.cli.output.console import say, usd
+from seedream_batch.errors import CredentialsRefused
+
 _EPILOG = """\b
 Example:
   seedream-batch balance
@@ -16,11 +19,9 @@ Free of charge. Exit code 6: the service rejected the key."""
 @click.command("balance", epilog=_EPILOG)
 def command() -> int:
     """Show the account balance; a quick way to check the API key."""
-    from seedream_batch.cli.output.console import say, usd
     from seedream_batch.client.service import Service
     from seedream_batch.client.wire import Balance
     from seedream_batch.environment import api_key, origin
-    from seedream_batch.errors import CredentialsRefused
 
     async def ask() -> Balance:
         async with Service(origin(), api_key(), connections=1) as service:

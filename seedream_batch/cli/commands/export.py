@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SELECT, OutputPath
+from seedream_batch.cli.output.console import give, number, say, short, size, wrapped
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ export."""
 def command(**given: Any) -> int:
     """Export the stored images of JOB as a dataset, with their metadata."""
     from seedream_batch.cli.job_target import made
-    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.picks_view import show_left_alone
     from seedream_batch.export import export
 
@@ -125,7 +125,7 @@ class _Flags:
 def _export_options(flags: _Flags, job: Job) -> ExportOptions:
     from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format
     from seedream_batch.export.splits import parsed
-    from seedream_batch.jobfile.select_option import chosen, grouping
+    from seedream_batch.selection.cell_filter import chosen, grouping
 
     group = grouping(flags.group_by, job) if flags.group_by else ()
     recorded = {
@@ -178,8 +178,6 @@ def _check_options(flags: _Flags) -> None:
 
 def _report_gaps(exported: Exported) -> None:
     """Report missing images and empty splits on standard error."""
-    from seedream_batch.cli.output.console import say, wrapped
-
     lacking = exported.not_stored
     if lacking:
         expected = exported.images + lacking
@@ -191,8 +189,6 @@ def _report_gaps(exported: Exported) -> None:
 
 
 def _show(exported: Exported, job: str, form: str) -> None:
-    from seedream_batch.cli.output.console import number, say, short, size, wrapped
-
     say(wrapped(f"{job}: {number(exported.images, 'image')} exported as {form}, {size(exported.bytes)}"))
     for name, count in exported.splits.items():
         say(f"  {name:<11}{number(count, 'image')}")

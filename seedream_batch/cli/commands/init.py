@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from seedream_batch.cli.options import OutputPath
+from seedream_batch.cli.output.console import say
 from seedream_batch.errors import StorageError, UsageError
 
 _EPILOG = """\b
@@ -74,7 +75,6 @@ def command(path: Path) -> int:
 
     FILE defaults to job.yaml.
     """
-    from seedream_batch.cli.output.console import say
     from seedream_batch.validate import schema_text
 
     if path.suffix not in {".yaml", ".yml"}:

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from seedream_batch.cli.output.console import number, say
+from seedream_batch.errors import UsageError, translate_os_errors
+
 if TYPE_CHECKING:
     from seedream_batch.model.locations import Place
 
@@ -30,8 +33,6 @@ def command() -> None:
 def copy(source: str, target: str) -> int:
     """Copy the manifest FROM to TO, which is used from then on."""
     from seedream_batch.cli.job_target import shown
-    from seedream_batch.cli.output.console import number, say
-    from seedream_batch.errors import UsageError
     from seedream_batch.manifest import ManifestReader
     from seedream_batch.manifest.copy import copy_manifest
     from seedream_batch.manifest.db.open import exists
@@ -50,8 +51,7 @@ def _place(text: str, job: str) -> Place:
     """Parse the location of a manifest; its schema is named after the job, unless the URL names one."""
     from pathlib import Path
 
-    from seedream_batch.errors import UsageError, translate_os_errors
-    from seedream_batch.jobfile.postgres_url import names_schema, server
+    from seedream_batch.jobfile.addresses import names_schema, server
 
     if "://" not in text:
         path = Path(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SELECT
+from seedream_batch.cli.output.console import give
 
 _EPILOG = """\b
 Examples:
@@ -27,16 +28,15 @@ Changes nothing. Works offline and without a key."""
 def command(
     job: str,
     select: tuple[str, ...],
-    emulate: bool,  # noqa: FBT001
+    emulate: bool,
     manifest: str | None,
-    as_json: bool,  # noqa: FBT001
-    detailed_exitcode: bool,  # noqa: FBT001
+    as_json: bool,
+    detailed_exitcode: bool,
     max_tasks: int,
 ) -> int:
     """Show what a run would do, why, and what it would cost."""
     from seedream_batch.batch import plan
     from seedream_batch.cli.job_target import load, trusts_keys
-    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.run_view import show_plan
     from seedream_batch.planning import as_json as plan_json
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
+from seedream_batch.cli.output.console import give
 
 _EPILOG = """\b
 Examples:
@@ -22,11 +23,10 @@ again. Tasks in flight are kept, and the next run downloads their images."""
 @EMULATE
 @MANIFEST
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: bool) -> int:  # noqa: FBT001
+def command(job: str, yes: bool, emulate: bool, manifest: str | None, as_json: bool) -> int:
     """Delete stored images that are no longer in JOB."""
     from seedream_batch.cli.exit_codes import Exit
     from seedream_batch.cli.job_target import made, named
-    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.maintenance_view import SHOWN, pruned_json, show_pruned
     from seedream_batch.operations.prune import prune
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SELECT, OutputPath
+from seedream_batch.cli.output.console import give, number, say, short
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _EPILOG = """\b
 Examples:
@@ -38,14 +41,15 @@ def command(
     job: str,
     to: Path | None,
     select: tuple[str, ...],
-    flagged: bool,  # noqa: FBT001
-    emulate: bool,  # noqa: FBT001
+    flagged: bool,
+    emulate: bool,
     manifest: str | None,
-    as_json: bool,  # noqa: FBT001
+    as_json: bool,
 ) -> int:
     """Write an HTML gallery of JOB to search, compare and choose images."""
+    from tqdm import tqdm
+
     from seedream_batch.cli.job_target import existing
-    from seedream_batch.cli.output.console import give, number, say, short
     from seedream_batch.cli.output.picks_view import chosen_results
     from seedream_batch.files.open_destination import destination
     from seedream_batch.manifest.run_lock import is_locked
@@ -54,42 +58,32 @@ def command(
     target = existing(job, emulate=emulate, manifest=manifest)[0].job
     folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")
     chooses = chosen_results(select, target, flagged=flagged)
-    with _bar() as progress:
+    # Thousands of thumbnails take minutes; without a terminal, the bar shows nothing.
+    with tqdm(desc="report", unit=" tasks", leave=False, disable=None) as bar:
         gallery = write_gallery(
             target.manifest,
             destination(target),
             folder,
             chooses=(lambda cell: chooses(json.loads(cell))) if chooses else lambda _: True,
             running=is_locked(target.manifest),
-            progress=progress,
+            progress=partial(_move, bar),
         )
     if as_json:
-        result = {
-            "index": str(gallery.index),
-            "cells": gallery.cells,
-            "tasks": gallery.tasks,
-            "images": gallery.images,
-            "thumbnails_made": gallery.thumbnails,
-        }
-        give(result)
+        give(
+            {
+                "index": str(gallery.index),
+                "cells": gallery.cells,
+                "tasks": gallery.tasks,
+                "images": gallery.images,
+                "thumbnails_made": gallery.thumbnails,
+            }
+        )
     else:
         what = f"{number(gallery.cells, 'cell')} ({number(gallery.images, 'image')})"
         say(f"gallery of {what}: {short(gallery.index)}")
     return 0
 
 
-@contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on a terminal, because thousands of thumbnails take minutes; elsewhere nothing."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc="report", unit=" tasks", leave=False) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
+def _move(bar: tqdm[Any], done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)

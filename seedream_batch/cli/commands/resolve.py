@@ -62,16 +62,16 @@ def command(
     what: str | None,
     task_id: str | None,
     cost: float | None,
-    emulate: bool,  # noqa: FBT001
+    emulate: bool,
     manifest: str | None,
-    same_account: bool,  # noqa: FBT001
+    same_account: bool,
 ) -> int:
     """Decide about uncertain tasks (may have been charged), flagged results and odd costs."""
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.jobfile.select_option import chosen
     from seedream_batch.operations import resolve as decide
     from seedream_batch.report import cells_in_doubt
+    from seedream_batch.selection.cell_filter import chosen
 
     if sum(given is not None for given in (what, task_id, cost)) != 1:
         actions = "--resend, --task-id ID, --forget, --give-up, --lost, --accept, --cost USD"
@@ -106,9 +106,9 @@ def command(
 def _correct(job: Job, select: tuple[str, ...], cost: float) -> int:
     """Correct what tasks cost, in USD each; return the exit code."""
     from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.jobfile.select_option import chosen
     from seedream_batch.jobfile.units import micro_usd
     from seedream_batch.operations.correct_cost import correct_costs
+    from seedream_batch.selection.cell_filter import chosen
 
     if not math.isfinite(cost):
         raise UsageError(f"--cost {cost} is not an amount")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
+from seedream_batch.cli.output.console import number, say, usd, wrapped
+from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.jobfile import LoadedJob
@@ -60,20 +62,19 @@ another image. Their files are moved to superseded/. Tasks with too few images a
 def command(
     job: str,
     select: tuple[str, ...],
-    missing: bool,  # noqa: FBT001
+    missing: bool,
     choice: Path | None,
-    flagged: bool,  # noqa: FBT001
-    no_poll: bool,  # noqa: FBT001
-    same_account: bool,  # noqa: FBT001
-    emulate: bool,  # noqa: FBT001
+    flagged: bool,
+    no_poll: bool,
+    same_account: bool,
+    emulate: bool,
     manifest: str | None,
 ) -> int:
     """Queue failed, missing or rejected images for the next run."""
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.picks_view import read_choice, show_rejected
-    from seedream_batch.errors import UsageError
-    from seedream_batch.jobfile.select_option import chosen as checked
     from seedream_batch.operations.reject import reject_images
+    from seedream_batch.selection.cell_filter import chosen as checked
 
     if missing + (choice is not None) + flagged > 1:
         raise UsageError("use only one of --missing, --choice and --flagged")
@@ -96,7 +97,6 @@ def command(
 
 def _remake(target: Job, chooses: CellFilter, path: str, then: str) -> int:
     """Plan tasks again of which images are beyond all links; return the exit code."""
-    from seedream_batch.cli.output.console import number, say, wrapped
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.operations.resolve import remake
 
@@ -131,7 +131,6 @@ def _poll_first(loaded: LoadedJob, chooses: CellFilter, *, flagged: bool, emulat
     from seedream_batch.engine.events import Recheck, RunOptions, StopReason
     from seedream_batch.engine.work import PollAgain
     from seedream_batch.environment import api_key
-    from seedream_batch.errors import UsageError
     from seedream_batch.operations.reject import short_tasks
     from seedream_batch.operations.resolve import lost_tasks
 
@@ -150,7 +149,6 @@ def _poll_first(loaded: LoadedJob, chooses: CellFilter, *, flagged: bool, emulat
 
 def _retry(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
     """Plan failed and finally lost tasks again; return the exit code."""
-    from seedream_batch.cli.output.console import number, say, usd, wrapped
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.operations.resolve import retry_tasks
 
@@ -165,7 +163,6 @@ def _retry(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
 
 def _retry_flagged(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
     """Plan tasks that are still flagged again; return the exit code."""
-    from seedream_batch.cli.output.console import number, say, wrapped
     from seedream_batch.cli.output.picks_view import show_rejected
     from seedream_batch.operations.reject import reject_flagged
 
@@ -179,7 +176,6 @@ def _retry_flagged(job: Job, chooses: CellFilter, then: str, polled: _Polled) ->
 def _report_left_alone(count: int, what: str, polled: _Polled) -> int:
     """Report tasks that were not planned again because a poll may still find their images; return the exit code."""
     from seedream_batch.cli.exit_codes import Exit
-    from seedream_batch.cli.output.console import number, say, wrapped
 
     if not count:
         return Exit.DONE

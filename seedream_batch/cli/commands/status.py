@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST
-from seedream_batch.cli.output.console import coloured, inert, say
+from seedream_batch.cli.output.console import coloured, give, inert, say
 from seedream_batch.cli.streams import abandoned
+from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.report import Status
@@ -53,12 +54,10 @@ class _Seconds(click.ParamType[float]):
     help="Update the status every SECONDS (default 2) until the run ends.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the status as JSON.")
-def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:  # noqa: FBT001
+def command(job: str, emulate: bool, manifest: str | None, every: float | None, as_json: bool) -> int:
     """Show the progress, failures, uncertain tasks and costs of JOB."""
     from seedream_batch.cli.job_target import existing, named
-    from seedream_batch.cli.output.console import give, say
     from seedream_batch.cli.output.status_view import progress_line, status_lines
-    from seedream_batch.errors import UsageError
     from seedream_batch.manifest.run_lock import is_locked
     from seedream_batch.report import read_status
     from seedream_batch.report.status import status_json

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import click
 
 from seedream_batch.cli.options import MAX_TASKS, JobFile
+from seedream_batch.cli.output.console import annotate, give, number, say, tell
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.model.document import Problem
 
@@ -32,8 +33,6 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
 
     Works offline and without a key.
     """
-    from seedream_batch.cli.output.console import annotate, give, number, say, tell
-
     results: list[tuple[str, Problem]] = []
     for path in jobs:
         problems, tasks = _check(path, max_tasks)

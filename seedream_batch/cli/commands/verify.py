@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from seedream_batch.cli.options import EMULATE, FLAGGED, JOB, MANIFEST, SAME_ACCOUNT, SELECT
+from seedream_batch.cli.output.console import give
+from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.client.secret import ApiKey
@@ -43,19 +45,18 @@ request; others as for `run`."""
 def command(
     job: str,
     select: tuple[str, ...],
-    flagged: bool,  # noqa: FBT001
-    deep: bool,  # noqa: FBT001
-    emulate: bool,  # noqa: FBT001
+    flagged: bool,
+    deep: bool,
+    emulate: bool,
     manifest: str | None,
-    same_account: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
-    quiet: bool,  # noqa: FBT001
+    same_account: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> int:
     """Check the stored images of JOB and download missing ones again."""
     from seedream_batch.cli.execute import perform
     from seedream_batch.cli.exit_codes import Exit, of_verification
     from seedream_batch.cli.job_target import made, named
-    from seedream_batch.cli.output.console import give
     from seedream_batch.cli.output.maintenance_view import SHOWN, show_verification, verification_json
     from seedream_batch.cli.output.picks_view import chosen_results
     from seedream_batch.engine.events import RunOptions
@@ -83,7 +84,6 @@ def _key(*, emulate: bool) -> tuple[ApiKey, str]:
     from seedream_batch.cli.execute import EMULATED
     from seedream_batch.client.secret import ApiKey
     from seedream_batch.environment import api_key
-    from seedream_batch.errors import UsageError
 
     if emulate:
         return EMULATED, ""

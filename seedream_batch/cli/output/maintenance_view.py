@@ -95,10 +95,7 @@ def verification_json(result: RunResult, job: Job) -> Json:
     return {
         "job": job.name,
         "folder": str(job.pictures),
-        "checked": checks.checked,
-        "whole": checks.whole,
-        "came_back": checks.came_back,
-        "broken": checks.broken,
+        **{name: getattr(checks, name) for name in ("checked", "whole", "came_back", "broken")},
         "fetched": result.stats.stored,
         "found": result.stats.found,
         "added": result.stats.added,
@@ -156,11 +153,7 @@ def pruned_json(pruned: Pruned) -> Json:
     """Return what would be deleted, or was, as JSON."""
     return {
         "deleted": pruned.done,
-        "files": pruned.files,
-        "bytes": pruned.bytes,
-        "paths": pruned.paths,
-        "changed": pruned.changed,
-        "unreadable": pruned.unreadable,
+        **{name: getattr(pruned, name) for name in ("files", "bytes", "paths", "changed", "unreadable")},
         "in_flight": pruned.found.in_flight,
         "never_sent": pruned.found.never_sent,
     }

@@ -39,7 +39,7 @@ def read_choice(path: Path, job: Job) -> Choice:
 
 def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callable[[Mapping[str, Json]], bool] | None:
     """Return the cell predicate for `--select` and `--flagged`; None if neither is given. Raises `UsageError`."""
-    from seedream_batch.jobfile.select_option import chosen
+    from seedream_batch.selection.cell_filter import chosen
 
     chooses = chosen(select, job) if select else None
     if not flagged:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, tell, usd, wrapped
+from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, usd, wrapped
 from seedream_batch.engine.events import StopReason
-from seedream_batch.model.document import Problem
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
 from seedream_batch.planning import Action, Plan
@@ -19,12 +18,6 @@ _INDENT = " " * 10
 
 SHOWN = 10
 """Warnings shown at the end of a run."""
-
-
-def show_problems(problems: tuple[Problem, ...]) -> None:
-    """Print one paragraph per problem on standard error."""
-    for problem in problems:
-        tell(str(problem))
 
 
 def show_plan(plan: Plan, job: Job) -> None:

@@ -66,7 +66,7 @@ class RunReporter:
         Raises `UsageError` if its webhook needs variables that the environment lacks, or if a requested file would take
         the name of a file of the job.
         """
-        from seedream_batch.jobfile.webhook_url import webhook_url
+        from seedream_batch.jobfile.addresses import webhook_url
 
         self._job = job
         for name, path in self._files.items():

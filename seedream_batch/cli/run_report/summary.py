@@ -114,18 +114,13 @@ def message(ended: RunOutcome) -> str:
     return "; ".join(parts)
 
 
+_COUNTED = ("submitted", "stored", "stored_bytes", "failed", "lost", "uncertain", "moved", "flagged", "found")
+
+
 def _run(result: RunResult) -> Mapping[str, Json]:
     stats = result.stats
     return {
-        "submitted": stats.submitted,
-        "stored": stats.stored,
-        "stored_bytes": stats.stored_bytes,
-        "failed": stats.failed,
-        "lost": stats.lost,
-        "uncertain": stats.uncertain,
-        "moved": stats.moved,
-        "flagged": stats.flagged,
-        "found": stats.found,
+        **{name: getattr(stats, name) for name in _COUNTED},
         "requests": result.calls,
         "cost_usd": stats.cost / MICRO,
         "left": result.left,

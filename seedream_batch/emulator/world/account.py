@@ -102,13 +102,11 @@ class Account:
         outcome: Mapping[str, Any] | None,
         oddities: Mapping[str, Any] | None,
     ) -> list[Task]:
-        """Create at most `parts` tasks of a submission, one for each image at most; `charge` then takes the money.
+        """Create up to `parts` tasks of a submission, with at least an image each; `charge` then takes the money.
 
-        `outcome` is the fault that decides how they end, `oddities` the settings of every response about them; those
-        are in `config` already.
+        `outcome` is the fault that decides how they end, `oddities` (already in `config`) is for responses about them.
         """
-        count = min(parts, submission.images)
-        created = self._clock.now()
+        count, created = min(parts, submission.images), self._clock.now()
         resolution = str(submission.body.get("resolution", "2K"))
         durations = DurationDistribution.parse(config.task_seconds)
         factor = 2 if resolution == "4K" else 1
