@@ -1,6 +1,6 @@
 """Builds values and their positions from YAML, using the events of PyYAML's C parser.
 
-It uses events because the C composer and constructor are three times slower, follow YAML 1.1 and recurse.
+It uses events because the C composer and constructor are three times slower, follow YAML 1.1 and recurse unbounded.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import gc
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from operator import is_
 from typing import Any, Final
 
@@ -123,286 +124,248 @@ class _Fatal(Exception):
         self.problem = problem
 
 
+@dataclass(slots=True)
 class _Anchored:
     """The value of an anchor; `mark` is None while the value is still open.
 
     `size` is its number of values and `length` an upper bound of its characters, both with aliases expanded.
     """
 
-    __slots__ = ("height", "length", "mark", "size", "text", "value")
-
-    def __init__(
-        self, value: Json, mark: Mark | None, size: int, height: int, length: int, text: str | None = None
-    ) -> None:
-        self.value = value
-        self.mark = mark
-        self.size = size
-        self.height = height
-        self.length = length
-        self.text = text
+    value: Json
+    mark: Mark | None
+    size: int
+    height: int
+    length: int
+    text: str | None = None
 
 
-class _Frame:
-    """A list or mapping that is still open.
+@dataclass(slots=True)
+class _Value:
+    """A value that was read, and how many lists and mappings it has inside each other, itself included."""
 
-    `flow` says that it is written in brackets. A mapping expects a key while `key` is None; `merge` is None until a
-    merge key, and then holds its mappings. `before` is the number of values when it was opened, `start` that of
-    characters.
-    """
-
-    __slots__ = ("anchor", "before", "flow", "height", "is_map", "key", "mark", "merge", "merging", "start", "value")
-
-    def __init__(self, value: Json, mark: Mark, anchor: str | None, before: int, start: int, *, flow: bool) -> None:
-        self.flow = flow
-        self.value = value
-        self.mark = mark
-        self.anchor = anchor
-        self.before = before
-        self.start = start
-        self.is_map = isinstance(value, dict)
-        self.height = 1
-        self.key: str | None = None
-        self.merge: list[tuple[Json, Mark]] | None = None
-        self.merging = False
+    value: Json
+    mark: Mark
+    height: int = 0
 
 
 class _Builder:
+    """Builds the value of each event, recursively: at most `MAX_DEPTH` deep."""
+
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
         self.problems: list[Problem] = []
         self.anchors: dict[str, _Anchored] = {}
-        self.frames: list[_Frame] = []
+        self.path: list[str | int] = []
+        self.depth = 0
         self.count = 0
         self.aliased = 0  # characters from aliases
         self.merged = 0
         self.escapes = _SURROGATE_ESCAPE.search(text) is not None  # only the pure Python parser accepts them
+        self.next_event: Any = None
 
     def build(self) -> tuple[Json, Mark]:
         """Return the root value and its mark."""
         loader = _Loader(self.text)
+        self.next_event = loader.get_event
         try:
-            return self._document(loader)
+            return self._document()
         finally:
             loader.dispose()
 
-    def _document(self, loader: Any) -> tuple[Json, Mark]:
-        next_event = loader.get_event
-        next_event()  # the start of the stream
-        event = next_event()
+    def _document(self) -> tuple[Json, Mark]:
+        self.next_event()  # the start of the stream
+        event = self.next_event()
         if isinstance(event, yaml.StreamEndEvent):
             raise self._fatal("the file is empty", (1, 1))
-        event = next_event()
+        event = self.next_event()
         if isinstance(event, yaml.ScalarEvent) and event.implicit[0] and not event.value and event.tag is None:
             raise self._fatal("the file is empty", (1, 1))
-        root = self._values(event, next_event)
-        next_event()  # the end of the document
-        event = next_event()
+        root = self._value(event)
+        self.next_event()  # the end of the document
+        event = self.next_event()
         if not isinstance(event, yaml.StreamEndEvent):
-            at = (event.start_mark.line + 1, event.start_mark.column + 1)
-            raise self._fatal("a second document starts here", at, "a file can contain only one: remove the `---`")
-        return root
+            raise self._fatal(
+                "a second document starts here", _start(event), "a file can contain only one: remove the `---`"
+            )
+        return root.value, root.mark
 
-    def _values(self, event: Any, next_event: Any) -> tuple[Json, Mark]:
-        """Return the value that `event` starts: the hot loop, with an explicit stack instead of recursion."""
-        frames = self.frames
-        scalar_event, alias_event = yaml.ScalarEvent, yaml.AliasEvent
-        opening = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
-        frame: _Frame | None = None
-        while True:
-            kind = type(event)
-            start = event.start_mark
-            line, column = start.line + 1, start.column + 1
-            height = 0
-            is_key = frame is not None and frame.is_map and frame.key is None and not frame.merging
-            if kind in opening:
-                self.count += 1
-                frame = self._open(event, frame, line, column)
-                frames.append(frame)
-                event = next_event()
-                continue
-            if frame is not None and is_key and (kind is scalar_event or kind is alias_event):
-                self._key_of(frame, event, line, column)
-                event = next_event()
-                continue
-            if kind is scalar_event:
-                value, mark = self._scalar_value(frame, event, line, column)
-            elif kind is alias_event:
-                anchored = self._alias(event.anchor, line, column)
-                value, mark, height = anchored.value, anchored.mark or Mark(line, column), anchored.height
-                if len(frames) + height > MAX_DEPTH:
-                    raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", (line, column))
-            else:  # the end of a list or mapping
-                value, mark, height = self._close(frames.pop(), event)
-                frame = frames[-1] if frames else None
-            if self.count > MAX_VALUES:
-                message = f"more than {MAX_VALUES:,} values after expanding the aliases"
-                raise self._fatal(message, (line, column), "use fewer aliases")
-            if frame is None:
-                return value, mark
-            self._add(frame, value, mark, height, (line, column))
-            event = next_event()
+    def _value(self, event: Any, *, in_flow_list: bool = False) -> _Value:
+        """Return the value that starts with this event."""
+        at = _start(event)
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            found = self._scalar(event, at, in_flow_list=in_flow_list)
+        elif kind is yaml.AliasEvent:
+            anchored = self._alias(event.anchor, at)
+            if self.depth + anchored.height > MAX_DEPTH:
+                raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", at)
+            found = _Value(anchored.value, anchored.mark or Mark(*at), anchored.height)
+        else:
+            found, at = self._collection(event, at)
+        if self.count > MAX_VALUES:
+            message = f"more than {MAX_VALUES:,} values after expanding the aliases"
+            raise self._fatal(message, at, "use fewer aliases")
+        return found
 
-    def _scalar_value(self, frame: _Frame | None, event: Any, line: int, column: int) -> tuple[Json, Mark]:
+    def _scalar(self, event: Any, at: tuple[int, int], *, in_flow_list: bool) -> _Value:
         text = event.value
-        self._check_escapes(text, line, column)
+        self._check_escapes(text, at)
         self.count += 1
         value: Json = text
         if event.tag is not None:
-            value = self._scalar(event.tag, text, line, column)
+            value = self._parsed(event.tag, text, at)
         elif not event.style:  # neither quoted, literal nor folded
             if text in WORDS:
                 value = WORDS[text]
             elif text[0] in NUMERIC_START:
-                value = self._scalar(None, text, line, column)
-            elif not text.isascii():
-                self._check_signs(text, frame, (line, column))
-        mark = Mark(line, column)
+                value = self._parsed(None, text, at)
+            elif not text.isascii() and (found := wide_sign(text, in_list=in_flow_list)):
+                self._problem(found[1], (at[0], at[1] + found[0]), found[2])
+        mark = Mark(*at)
         if type(value) in _NUMBERS:
             mark.written = written_as(value, text)
         if event.anchor is not None:
             self.anchors[event.anchor] = _Anchored(value, mark, 1, 0, len(text), text)
-        return value, mark
+        return _Value(value, mark)
 
-    def _check_escapes(self, text: str, line: int, column: int) -> None:
+    def _parsed(self, tag: str | None, text: str, at: tuple[int, int]) -> Json:
+        try:
+            return number(text) if tag is None else tagged(tag, text)
+        except BadScalar as error:
+            self._problem(str(error), at, error.hint)
+            return None
+
+    def _check_escapes(self, text: str, at: tuple[int, int]) -> None:
         if self.escapes and not encodable(text):
-            raise self._fatal("the escape is half of a character (a lone surrogate)", (line, column))
+            raise self._fatal("the escape is half of a character (a lone surrogate)", at)
 
-    def _key_of(self, frame: _Frame, event: Any, line: int, column: int) -> None:
-        """Take a scalar or an alias as the key of the next value."""
-        if type(event) is yaml.ScalarEvent:
-            self._check_escapes(event.value, line, column)
-            self._key(frame, event, event.value, line, column)
-            return
-        text = self._alias(event.anchor, line, column).text
-        if text is None:
-            raise self._complex_key(line, column)
-        self._set_key(frame, text, line, column)
-
-    def _close(self, frame: _Frame, event: Any) -> tuple[Json, Mark, int]:
-        """Return the value of a list or mapping that ends, its mark and its height."""
-        if frame.merge is not None:
-            self._merge(frame)
-        if frame.anchor is not None:
-            length = event.end_mark.index + self.aliased - frame.start
-            size = self.count - frame.before
-            self.anchors[frame.anchor] = _Anchored(frame.value, frame.mark, size, frame.height, length)
-        return frame.value, frame.mark, frame.height
-
-    def _add(self, frame: _Frame, value: Json, mark: Mark, height: int, at: tuple[int, int]) -> None:
-        """Add a value to the open list or mapping."""
-        if height >= frame.height:
-            frame.height = height + 1
-        if not frame.is_map:
-            frame.value.append(value)
-            frame.mark.items.append(mark)  # type: ignore[union-attr]  # a list for a list
-        elif frame.merging:
-            self._merged(frame, value, mark, at)
-        elif frame.key is not None:
-            frame.value[frame.key] = value
-            frame.mark.items[frame.key] = mark  # type: ignore[index,call-overload]  # a dict for a mapping
-            frame.key = None
-
-    def _open(self, event: Any, parent: _Frame | None, line: int, column: int) -> _Frame:
-        """Return the frame of the list or mapping that this event opens."""
-        if parent is not None and parent.is_map and parent.key is None and not parent.merging:
-            raise self._complex_key(line, column)
-        if len(self.frames) >= MAX_DEPTH:
-            raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", (line, column))
+    def _collection(self, event: Any, at: tuple[int, int]) -> tuple[_Value, tuple[int, int]]:
+        """Return a list or mapping, and where it ends."""
+        if self.depth >= MAX_DEPTH:
+            raise self._fatal(f"nested deeper than {MAX_DEPTH} levels", at)
         is_map = isinstance(event, yaml.MappingStartEvent)
         if event.tag is not None:
             try:
                 check_collection_tag(event.tag, "map" if is_map else "seq")
             except BadScalar as error:
-                self._problem(str(error), (line, column), error.hint)
-        mark = Mark(line, column, {}, {}) if is_map else Mark(line, column, [])
-        value: Json = {} if is_map else []
+                self._problem(str(error), at, error.hint)
+        found = _Value({}, Mark(*at, {}, {}), 1) if is_map else _Value([], Mark(*at, []), 1)
+        before, start = self.count, event.start_mark.index + self.aliased
+        self.count += 1
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(value, None, 0, 0, 0)
-        start = event.start_mark.index + self.aliased
-        return _Frame(value, mark, event.anchor, self.count - 1, start, flow=bool(event.flow_style))
-
-    def _scalar(self, tag: str | None, text: str, line: int, column: int) -> Json:
-        try:
-            return number(text) if tag is None else tagged(tag, text)
-        except BadScalar as error:
-            self._problem(str(error), (line, column), error.hint)
-            return None
-
-    def _key(self, frame: _Frame, event: Any, text: str, line: int, column: int) -> None:
-        """Take a scalar as the key of the next value."""
+            self.anchors[event.anchor] = _Anchored(found.value, None, 0, 0, 0)
+        self.depth += 1
+        end = self._fill_mapping(found) if is_map else self._fill_list(found, in_flow=bool(event.flow_style))
+        self.depth -= 1
         if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(text, Mark(line, column), 1, 0, len(text), text)
+            length = end.end_mark.index + self.aliased - start
+            size = self.count - before
+            self.anchors[event.anchor] = _Anchored(found.value, found.mark, size, found.height, length)
+        return found, _start(end)
+
+    def _fill_list(self, found: _Value, *, in_flow: bool) -> Any:
+        """Read the items of a list; return the event that ends it."""
+        items: Any = found.mark.items
+        while type(event := self.next_event()) is not yaml.SequenceEndEvent:
+            self.path.append(len(items))
+            item = self._value(event, in_flow_list=in_flow)
+            self.path.pop()
+            found.height = max(found.height, item.height + 1)
+            found.value.append(item.value)
+            items.append(item.mark)
+        return event
+
+    def _fill_mapping(self, found: _Value) -> Any:
+        """Read the keys and values of a mapping; return the event that ends it."""
+        items: Any = found.mark.items
+        keys: Any = found.mark.keys
+        merge: list[tuple[Json, Mark]] | None = None
+        while type(event := self.next_event()) is not yaml.MappingEndEvent:
+            at = _start(event)
+            key = self._key(event, at)
+            if key is None and merge is not None:
+                self._problem("`<<` occurs twice", at, "combine them: `<<: [*first, *second]`")
+            elif key is not None and (first := keys.setdefault(key, at)) is not at:
+                self.path.append(key)
+                message = f"repeated key, first given at line {first[0]}, column {first[1]}"
+                self._problem(message, at, "remove one of the two")
+                self.path.pop()
+            event = self.next_event()
+            self.path.append("<<" if key is None else key)
+            item = self._value(event)
+            self.path.pop()
+            found.height = max(found.height, item.height + 1)
+            if key is None:
+                merge = [*(merge or ()), *self._sources(item, _start(event))]
+            else:
+                found.value[key] = item.value
+                items[key] = item.mark
+        if merge is not None:
+            self._merge(merge, found.mark, found.value)
+        return event
+
+    def _key(self, event: Any, at: tuple[int, int]) -> str | None:
+        """Return a key; None for a merge key."""
+        kind = type(event)
+        if kind is yaml.AliasEvent:
+            aliased = self._alias(event.anchor, at).text
+            if aliased is None:
+                raise self._complex_key(at)
+            return aliased
+        if kind is not yaml.ScalarEvent:
+            raise self._complex_key(at)
+        text: str = event.value
+        self._check_escapes(text, at)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = _Anchored(text, Mark(*at), 1, 0, len(text), text)
         if event.tag is not None:
-            self._scalar(event.tag, text, line, column)
+            self._parsed(event.tag, text, at)
         elif not event.style:
             if text == "<<":
-                if frame.merge is not None:
-                    self._problem("`<<` occurs twice", (line, column), "combine them: `<<: [*first, *second]`")
-                frame.merge = frame.merge or []
-                frame.merging = True
-                return
+                return None
             if not text:
-                self._problem("a key is missing before the colon", (line, column))
+                self._problem("a key is missing before the colon", at)
             odd = next((one for one in text if plain_value(one) != one and one != " "), "")
             if odd:
                 message = f"the key contains the invisible character U+{ord(odd):04X}"
-                self._problem(message, (line, column + text.index(odd)), "remove it; indent with spaces")
-        self._set_key(frame, text, line, column)
+                self._problem(message, (at[0], at[1] + text.index(odd)), "remove it; indent with spaces")
+        return text
 
-    def _check_signs(self, text: str, frame: _Frame | None, at: tuple[int, int]) -> None:
-        """Report a full-width sign in an unquoted text that was probably meant for YAML."""
-        found = wide_sign(text, in_list=frame is not None and frame.flow and not frame.is_map)
-        if found:
-            self._problem(found[1], (at[0], at[1] + found[0]), found[2])
-
-    def _set_key(self, frame: _Frame, text: str, line: int, column: int) -> None:
-        keys = frame.mark.keys
-        frame.key = text
-        if keys is None:
-            return
-        if text in keys:
-            first = keys[text]
-            message = f"repeated key, first given at line {first[0]}, column {first[1]}"
-            self._problem(message, (line, column), "remove one of the two", path=(*self._path(), text))
-        else:
-            keys[text] = (line, column)
-
-    def _alias(self, name: str, line: int, column: int) -> _Anchored:
+    def _alias(self, name: str, at: tuple[int, int]) -> _Anchored:
         anchored = self.anchors.get(name)
         if anchored is None:
             known = ", ".join(f"&{anchor}" for anchor in list(self.anchors)[:8])
             hint = f"defined so far: {known}" if known else "define an anchor with &name before its first use"
-            raise self._fatal(f"no anchor &{name}", (line, column), hint)
+            raise self._fatal(f"no anchor &{name}", at, hint)
         if anchored.mark is None:
-            raise self._fatal(f"*{name} is inside the value of &{name} itself", (line, column))
+            raise self._fatal(f"*{name} is inside the value of &{name} itself", at)
         self.count += anchored.size
         self.aliased += anchored.length
         if self.aliased > MAX_ALIASED:
-            message = f"aliases add more than {MAX_ALIASED:,} characters"
-            raise self._fatal(message, (line, column), "use fewer aliases")
+            raise self._fatal(f"aliases add more than {MAX_ALIASED:,} characters", at, "use fewer aliases")
         return anchored
 
-    def _merged(self, frame: _Frame, value: Json, mark: Mark, at: tuple[int, int]) -> None:
-        """Store what a merge key brings until the mapping is closed."""
-        frame.merging = False
-        sources = list(zip(value, mark.items or (), strict=False)) if isinstance(value, list) else [(value, mark)]
+    def _sources(self, found: _Value, at: tuple[int, int]) -> list[tuple[Json, Mark]]:
+        """Return the mappings that a merge key brings."""
+        sources: list[tuple[Json, Mark]] = [(found.value, found.mark)]
+        if isinstance(found.value, list) and isinstance(found.mark.items, list):
+            sources = list(zip(found.value, found.mark.items, strict=True))
         if all(isinstance(source, dict) for source, _ in sources):
-            frame.merge = [*(frame.merge or ()), *sources]
-        else:
-            self._problem("`<<` takes a mapping or a list of mappings", at, "write `<<: *name`")
+            return sources
+        self._problem("`<<` takes a mapping or a list of mappings", at, "write `<<: *name`")
+        return []
 
-    def _merge(self, frame: _Frame) -> None:
+    def _merge(self, sources: list[tuple[Json, Mark]], mark: Mark, own: dict[str, Json]) -> None:
         """Put merged keys before the mapping's own; own keys win, then earlier sources."""
-        mark, own = frame.mark, frame.value
-        self.merged += sum(len(source) for source, _ in frame.merge or ())
+        self.merged += sum(len(source) for source, _ in sources)
         if self.merged > MAX_MERGED:
             message = f"merge keys add more than {MAX_MERGED:,} keys"
             raise self._fatal(message, (mark.line, mark.column), "use fewer merge keys")
         values: dict[str, Json] = {}
         items: dict[str, Mark] = {}
         keys: dict[str, tuple[int, int]] = {}
-        for source, source_mark in frame.merge or ():
+        for source, source_mark in sources:
             for key, value in source.items():
                 if key not in values and isinstance(source_mark.items, dict):
                     values[key] = value
@@ -416,38 +379,22 @@ class _Builder:
         own.update(values)
         mark.items, mark.keys = items, keys
 
-    def _path(self) -> tuple[str | int, ...]:
-        """Return the path to the innermost open list or mapping."""
-        steps: list[str | int] = []
-        for frame in self.frames[:-1]:
-            if not frame.is_map:
-                steps.append(len(frame.value))
-            elif frame.merging:
-                steps.append("<<")
-            elif frame.key is not None:
-                steps.append(frame.key)
-        return tuple(steps)
-
-    def _problem(
-        self, message: str, at: tuple[int, int], hint: str = "", *, path: tuple[str | int, ...] | None = None
-    ) -> None:
-        if path is None:
-            path = self._path()
-            if self.frames:
-                frame = self.frames[-1]
-                if not frame.is_map:
-                    path += (len(frame.value),)
-                elif frame.key is not None:
-                    path += (frame.key,)
-        self.problems.append(Problem(dotted(path), message, Position(self.file, *at), hint))
+    def _problem(self, message: str, at: tuple[int, int], hint: str = "") -> None:
+        self.problems.append(Problem(dotted(self.path), message, Position(self.file, *at), hint))
         if len(self.problems) >= MOST_PROBLEMS:
             raise self._fatal("more errors after this line", at, "fix these first")
 
     def _fatal(self, message: str, at: tuple[int, int], hint: str = "") -> _Fatal:
         return _Fatal(Problem("", message, Position(self.file, *at), hint))
 
-    def _complex_key(self, line: int, column: int) -> _Fatal:
+    def _complex_key(self, at: tuple[int, int]) -> _Fatal:
         # To YAML, `{{ x }}` is a flow mapping inside another one: a mapping as a key.
+        line, column = at
         if template_at(self.text, line, column - 1):
             return self._fatal("a template must be quoted in YAML", (line, column - 1), QUOTE_TEMPLATE)
-        return self._fatal("a key must be text, not a list or mapping", (line, column))
+        return self._fatal("a key must be text, not a list or mapping", at)
+
+
+def _start(event: Any) -> tuple[int, int]:
+    """Return the line and column where an event starts, both from 1."""
+    return event.start_mark.line + 1, event.start_mark.column + 1
