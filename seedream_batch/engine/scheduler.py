@@ -156,7 +156,7 @@ class Scheduler:
     def _disk_shortage(self, task: TaskRecord) -> str:
         folder = self._context.folder
         room = f"{folder.spool} has {folder.free_bytes() // 10**6:,} MB left"
-        return f"{room}; the next task may need {self._needed(task) // 10**6:,} MB"
+        return f"{room}, but the next task may need {self._needed(task) // 10**6:,} MB; free some space"
 
     async def _wait_for_more(self, now: float, only: set[int] | None) -> bool:
         """Wait until a task may be submitted; return whether any can be expected. `only` limits it to these tasks."""

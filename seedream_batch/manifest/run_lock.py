@@ -45,7 +45,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
         lock.acquire(timeout=PATIENCE, poll_interval=PATIENCE / 20)
     except Timeout:
         held = folder / MANIFEST if (folder / MANIFEST).exists() else folder
-        raise ManifestLocked(f"another run is using {held}: {_holder(folder)}") from None
+        raise ManifestLocked(f"another run is using {held} ({_holder(folder)}); wait until it ends") from None
     except OSError as error:
         raise StorageError(f"{folder / LOCK}: {error.strerror or error}") from error
     try:
@@ -58,7 +58,7 @@ def run_lock(folder: Path, *, shared: bool = False) -> Iterator[None]:
 def _shared_lock(folder: Path) -> Iterator[None]:
     with _opened(folder / LOCK) as handle:
         if not _comes_true(lambda: _shared_now(handle, folder / LOCK), PATIENCE):
-            raise ManifestLocked(f"another run is using {folder}: {_holder(folder)}")
+            raise ManifestLocked(f"another run is using {folder} ({_holder(folder)}); wait until it ends")
         yield
 
 

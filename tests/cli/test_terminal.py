@@ -83,6 +83,20 @@ def test_the_line_of_the_bar_fits_for_any_numbers(counts, monkeypatch, capsys):
     assert all(len(line) <= 80 for line in drawn)
 
 
+def test_the_bar_shows_more_images_than_wanted(monkeypatch, capsys):
+    from seedream_batch.cli.output.progress import Bar
+    from seedream_batch.engine.events import Event, EventKind, Stats
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    bar = Bar()
+    bar.started(Stats(), 1_000, 1_000)
+    bar.event(Event(EventKind.STORED, "another one"))
+    bar._redraw()  # as it is done each second
+    bar.close()
+    assert "1,001/1,000" in capsys.readouterr().err
+
+
 def test_messages_break_between_words(seen, tmp_path):
     (tmp_path / "bad.yaml").write_text(
         JOB.replace("9:16", "9:10").replace("{{ subject }}", "{{ subjct }} on the ice"), encoding="utf-8"

@@ -18,12 +18,14 @@ LINE_EVERY = 15.0
 """Seconds between progress lines without a terminal."""
 
 _FORMS = (
-    "{percentage:3.0f}% |{bar}| {n:,}/{total:,} [{elapsed}<{remaining}{postfix}]",
-    "{n:,}/{total:,} |{bar}| {elapsed}<{remaining}{postfix}",
-    "{n:,}/{total:,}, {remaining} left{postfix}{bar:0}",
-    "{n:,}/{total:,}{postfix}{bar:0}",
+    "{percentage:3.0f}% |{bar}| {n:,}/TOTAL [{elapsed}<{remaining}{postfix}]",
+    "{n:,}/TOTAL |{bar}| {elapsed}<{remaining}{postfix}",
+    "{n:,}/TOTAL, {remaining} left{postfix}{bar:0}",
+    "{n:,}/TOTAL{postfix}{bar:0}",
 )
-"""Formats of the bar's line, longest first. The last two have a bar of no length, which is cut."""
+"""Formats of the bar's line, longest first. The last two have a bar of no length, which is cut.
+
+tqdm drops a total that is exceeded, for example by images that the service added, so it is inserted for `TOTAL`."""
 
 _SHORTEST = 10
 """Columns of the shortest useful bar."""
@@ -71,15 +73,17 @@ class Bar:
         self._bar: tqdm[Any] | None = None
         self._ticker: _Ticker | None = None
         self._stats = Stats()
+        self._forms: list[str] = []
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
         """Draw the bar."""
         from tqdm import tqdm
 
         self._stats = stats
+        self._forms = [form.replace("TOTAL", f"{wanted:,}") for form in _FORMS]
         self._bar = tqdm(
             total=wanted, initial=stored, unit="img", dynamic_ncols=True, file=sys.stderr, smoothing=0.1, leave=False,
-            bar_format=_FORMS[0],
+            bar_format=self._forms[0],
         )  # fmt: skip
         self._redraw()
         # Tasks take a minute; a clock that stands still looks like a hung program.
@@ -107,7 +111,7 @@ class Bar:
         self._postfix()
         bar = self._bar
         if bar is not None:
-            bar.bar_format = next((form for form in _FORMS if _fits(bar, form)), _FORMS[-1])
+            bar.bar_format = next((form for form in self._forms if _fits(bar, form)), self._forms[-1])
             bar.refresh()
 
     def _postfix(self) -> None:

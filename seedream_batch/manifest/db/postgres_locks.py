@@ -55,7 +55,7 @@ def hold(
         if ending:
             deadline = min(time.monotonic(), begun + 9 * PATIENCE) + PATIENCE
         if time.monotonic() > deadline:
-            raise ManifestLocked(f"another run is using {server.name}: {_holder(raw, server)}")
+            raise ManifestLocked(f"another run is using {server.name} ({_holder(raw, server)}); wait until it ends")
         pause(_STEP)
 
 
