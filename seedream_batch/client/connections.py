@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import ssl
 import threading
@@ -13,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import aiohttp
-import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from seedream_batch.client.lenient_parser import read_anyway
@@ -26,32 +24,6 @@ CONNECT_TIMEOUT = 15.0
 def no_connection_in_time() -> str:
     """Return the message for a connection that took longer."""
     return f"no connection within {CONNECT_TIMEOUT:.0f} s"
-
-
-_PLAIN = re.compile(
-    r"https?://[a-z0-9.-]{1,253}(:[1-5]?[0-9]{1,4})?(/[A-Za-z0-9/._~%-]*)?(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII
-)
-"""URLs that need no normalisation: most do not, and normalising is slow."""
-
-
-def read_url(url: str) -> yarl.URL | None:
-    """Return a URL exactly as it will be requested, since it may be signed; None if it is not a URL."""
-    try:
-        # Non-ASCII names are converted here, so that the checked host is the requested one: a full stop of another
-        # script, for example, turns 127\u30020\u30020\u30021 into 127.0.0.1.
-        read = yarl.URL(url if _PLAIN.fullmatch(url) else _normalised(url), encoded=True)
-        # yarl parses parts of a URL only on access, which can fail as well.
-        port = read.explicit_port
-        sane = read.raw_host and read.origin() and str(read).isascii() and (port is None or 0 < port < 65536)
-    except Exception:  # noqa: BLE001 - whatever a library makes of such a text, it is no URL
-        return None
-    return read if sane else None
-
-
-def _normalised(url: str) -> str:
-    import httpx  # noqa: PLC0415 - few URLs need it
-
-    return str(httpx.URL(url))
 
 
 _CURRENT: ContextVar[Exchange] = ContextVar("exchange")

@@ -15,22 +15,16 @@ from typing import Self
 from urllib.parse import unquote_to_bytes, urljoin, urlsplit
 
 import aiohttp
+import httpx
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from seedream_batch._version import __version__
-from seedream_batch.client.connections import Exchange, Resolver, open_session, read_url
+from seedream_batch.client.connections import Exchange, Resolver, open_session
 from seedream_batch.client.error_details import retry_after
 from seedream_batch.client.lenient_parser import LONGEST_FIELD
-from seedream_batch.client.proxies import Proxy, proxy_for
-from seedream_batch.client.service import (
-    _FAILURES,
-    ForbiddenAddress,
-    describe,
-    http_proxy,
-    is_loopback,
-    not_connected,
-)
+from seedream_batch.client.proxies import SOCKS, Proxy, proxy_for
+from seedream_batch.client.service import _FAILURES, ForbiddenAddress, describe, is_loopback, not_connected
 from seedream_batch.client.trust import tls
 from seedream_batch.model.outcome import Fetched
 
@@ -123,6 +117,10 @@ _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 _FAKE = ipaddress.IPv4Network("198.18.0.0/15")
 _NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_PLAIN = re.compile(
+    r"https?://[a-z0-9.-]{1,253}(:[1-5]?[0-9]{1,4})?/[A-Za-z0-9/._~%-]*(\?[A-Za-z0-9/._~%=&-]*)?", re.ASCII
+)
+"""URLs that need no normalisation: most do not, and normalising is slow."""
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 
 
@@ -250,6 +248,7 @@ class ImageClient:
         """Return the download, or the URL of a redirect."""
         self.calls += 1
         proxy = self._proxy if self._proxy is not None and proxy_for(str(url.origin())) else None
+        named = proxy if proxy is not None and proxy.scheme not in SOCKS else None
         wanted = {"Range": f"bytes={partial.received}-", "If-Range": partial.version} if partial.received else {}
         if cookies := partial.cookies.get(str(url.origin())):
             wanted["Cookie"] = "; ".join(f"{name}={value}" for name, value in cookies.items())
@@ -260,7 +259,8 @@ class ImageClient:
                     url,
                     headers=wanted,
                     allow_redirects=False,
-                    **http_proxy(proxy),
+                    proxy=None if named is None else named.url,
+                    proxy_headers=None if named is None else named.headers,
                 )
         except _FAILURES as error:
             if exchange.connected:
@@ -391,6 +391,20 @@ def host_of(url: str) -> str:
     """Return the host of a URL, with its port; empty if it has none."""
     read = read_url(url)
     return "" if read is None else read.raw_authority
+
+
+def read_url(url: str) -> yarl.URL | None:
+    """Return a URL exactly as it will be requested, since it may be signed; None if it is not a URL."""
+    try:
+        # Non-ASCII names are converted here, so that the checked host is the requested one: a full stop of another
+        # script, for example, turns 127\u30020\u30020\u30021 into 127.0.0.1.
+        read = yarl.URL(url if _PLAIN.fullmatch(url) else str(httpx.URL(url)), encoded=True)
+        # yarl parses parts of a URL only on access, which can fail as well.
+        port = read.explicit_port
+        sane = read.raw_host and read.origin() and str(read).isascii() and (port is None or 0 < port < 65536)
+    except Exception:  # noqa: BLE001 - whatever a library makes of such a text, it is no URL
+        return None
+    return read if sane else None
 
 
 def _safe(url: yarl.URL) -> yarl.URL:

@@ -97,7 +97,8 @@ class _Parser:
                 if messages:
                     self._begun = True
                     self._received.clear()
-                return messages, upgraded, rest
+                # The reason phrase is irrelevant, and httpx fails if it is not UTF-8.
+                return [(_without_reason(message), stream) for message, stream in messages], upgraded, rest
         message_and_stream = self._read(ended=len(self._received) > self._most)
         return ([] if message_and_stream is None else [message_and_stream]), False, b""
 
@@ -166,6 +167,20 @@ class _Received:
     def makefile(self, mode: str) -> io.BytesIO:
         del mode
         return io.BytesIO(self._data)
+
+
+def _without_reason(message: RawResponseMessage) -> RawResponseMessage:
+    return RawResponseMessage(
+        message.version,
+        message.code,
+        "",
+        message.headers,
+        message.raw_headers,
+        message.should_close,
+        message.compression,
+        message.upgrade,
+        message.chunked,
+    )
 
 
 def _message(status: int, headers: list[tuple[str, str]]) -> RawResponseMessage:

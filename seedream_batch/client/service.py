@@ -6,17 +6,17 @@ import asyncio
 import errno
 import ipaddress
 import re
-import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from functools import lru_cache, partial
-from types import MappingProxyType, TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import TracebackType
 from typing import Any, NoReturn, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
-import yarl
+import httpx
+from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch._version import __version__
 from seedream_batch.client import wire
@@ -26,7 +26,6 @@ from seedream_batch.client.connections import (
     Resolver,
     no_connection_in_time,
     open_session,
-    read_url,
 )
 from seedream_batch.client.documents import Answer, unpacked
 from seedream_batch.client.error_details import fault_of, is_web_page, one_line
@@ -71,12 +70,15 @@ UPLOAD_LIFETIME = 72 * 3600.0
 """Seconds for which an uploaded image can be used."""
 
 _FAILURES: tuple[type[Exception], ...] = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    httpx.StreamError,
     aiohttp.ClientError,
     OSError,
     TimeoutError,
     ValueError,
 )
-"""What the HTTP library raises when an exchange fails."""
+"""What the transport raises when an exchange fails; it passes on some of aiohttp's own errors."""
 
 
 class NotExecuted(OSError):
@@ -100,10 +102,9 @@ def origin_of(base_url: str) -> str:
     try:
         parts = urlsplit(base_url.strip())
         port = parts.port
-    except ValueError:
+        host = httpx.URL(base_url.strip()).raw_host.decode("ascii")
+    except (ValueError, httpx.InvalidURL):
         raise UsageError(f"{base_url!r} {_NO_BASE_URL}") from None
-    url = read_url(base_url.strip())
-    host = "" if url is None else url.raw_host or ""
     if "@" in parts.netloc:
         raise UsageError("the base URL contains a user name or a password; remove them, the API key is enough")
     if parts.scheme not in {"http", "https"} or not _HOST.fullmatch(host) or port == 0 or parts.query or parts.fragment:
@@ -114,10 +115,13 @@ def origin_of(base_url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def http_proxy(proxy: Proxy | None) -> dict[str, Any]:
-    """Return the arguments of a request for its proxy; none for a SOCKS proxy, which the connector handles."""
-    return {} if proxy is None or proxy.scheme in SOCKS else {"proxy": proxy.url, "proxy_headers": proxy.headers}
+def http_proxy(proxy: Proxy | None) -> httpx.Proxy | None:
+    """Return the proxy for the transport; None for a SOCKS proxy, which the connector handles."""
+    return None if proxy is None or proxy.scheme in SOCKS else httpx.Proxy(proxy.url, headers=proxy.headers)
 
+
+UNUSED = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""Passed to the transport, which would otherwise load certificates that it does not use; trusts nothing."""
 
 _HOST = re.compile(r"[a-z0-9._-]+|[0-9a-f:.]+")
 _NO_BASE_URL = "is not a base URL; write it like https://api.apimart.ai"
@@ -171,26 +175,28 @@ class Service:
         context = tls() if origin.startswith("https:") else None
         self._unconnected: set[Exchange] = set()
 
-        self._open_session = partial(
-            open_session,
-            connections=connections,
-            proxy=proxy,
-            context=context,
-            resolver=Resolver(),
-            lenient=MAX_ANSWER,
-            incomplete=True,
-            keepalive_timeout=KEEP_ALIVE,
-            max_line_size=LONGEST_FIELD,
-            max_field_size=LONGEST_FIELD,
-            auto_decompress=False,
-            headers={
-                "User-Agent": f"seedream-batch/{__version__}", "Accept": "application/json",
-                "Accept-Encoding": "gzip, deflate",
-            },
-        )  # fmt: skip
-        self._session: aiohttp.ClientSession | None = None
-        self._base = f"{read_url(origin) or origin}/v1"
-        self._named_proxy = http_proxy(proxy)
+        def session() -> aiohttp.ClientSession:
+            return open_session(
+                connections=connections,
+                proxy=proxy,
+                context=context,
+                resolver=Resolver(),
+                lenient=MAX_ANSWER,
+                incomplete=True,
+                keepalive_timeout=KEEP_ALIVE,
+                max_line_size=LONGEST_FIELD,
+                max_field_size=LONGEST_FIELD,
+            )
+
+        # The bare transport: an httpx client adds redirects, cookies and credentials of its own, which are not wanted
+        # here, and take longer than the exchange.
+        self._transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
+        self._submit = httpx.URL(f"{origin}/v1{SUBMIT}")
+        self._headers = [
+            (b"User-Agent", f"seedream-batch/{__version__}".encode()),
+            (b"Accept", b"application/json"),
+            (b"Accept-Encoding", b"gzip, deflate"),
+        ]
 
     async def __aenter__(self) -> Self:
         return self
@@ -198,12 +204,15 @@ class Service:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._transport.aclose()
 
     async def submit(self, body: str, key: str) -> Submission:
         """Send one generation request under its Idempotency-Key; return its outcome."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": key, "Connection": "close"}
+        headers = [
+            (b"Content-Type", b"application/json"),
+            (b"Idempotency-Key", key.encode("ascii")),
+            (b"Connection", b"close"),
+        ]
         try:
             answer = await self._exchange("POST", SUBMIT, SUBMIT_TIMEOUT, headers=headers, content=body.encode())
         except NotExecuted as error:
@@ -231,16 +240,9 @@ class Service:
     async def upload(self, data: bytes, media_type: str) -> str:
         """Upload a reference image; return its URL, valid for `UPLOAD_LIFETIME`. Raise `ServiceError`."""
         name = f"reference.{'jpg' if media_type == 'image/jpeg' else 'png'}"
-        boundary = secrets.token_hex(16)
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-            f"Content-Type: {media_type}\r\n\r\n"
-        )
-        content = b"".join((head.encode(), data, f"\r\n--{boundary}--\r\n".encode()))
-        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        files = {"file": (name, data, media_type)}
         answer = await self._run_exchange(
-            "uploading a reference image",
-            self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, headers=headers, content=content),
+            "uploading a reference image", self._exchange("POST", "/uploads/images", SUBMIT_TIMEOUT, files=files)
         )
         url = wire.upload_url(wire.parse(answer), self.origin) if answer.succeeded else None
         if url is None:
@@ -311,26 +313,27 @@ class Service:
         self,
         method: str,
         path: str,
-        timeout: float,  # noqa: ASYNC109 - the read timeout, not a cancel scope
+        timeout: float,  # noqa: ASYNC109 - the transport's read timeout, not a cancel scope
         *,
-        headers: Mapping[str, str] = MappingProxyType({}),
-        content: bytes = b"",
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        content: bytes | None = None,
+        files: Mapping[str, tuple[str, bytes, str]] | None = None,
     ) -> Answer:
         self.calls += 1
-        request = {
-            "method": method,
-            "url": yarl.URL(self._base + path, encoded=True),
-            "headers": {**headers, "Authorization": self._key.header()},
-            "timeout": aiohttp.ClientTimeout(sock_read=timeout),
-            **self._named_proxy,
-        }
-        if len(content) > PIECE:
-            request["headers"]["Content-Length"] = str(len(content))
-            request["data"] = _pieces(content)
-        elif content:
-            request["data"] = content
+        length = [] if content is None else [(b"Content-Length", b"%d" % len(content))]
+        request = httpx.Request(
+            method,
+            self._submit if path == SUBMIT else f"{self.origin}/v1{path}",
+            headers=[*self._headers, *headers, *length, (b"Authorization", self._key.header().encode())],
+            **_body(content, files),
+            extensions={"timeout": {"read": timeout}},
+        )
+        # Set here, so that httpx does not detect it for each request.
+        request.headers.encoding = "ascii"
+        if isinstance(request.stream, httpx.ByteStream):
+            request.read()
         # A body that trickles in either direction never triggers the read timeout; this limits the whole exchange.
-        exchange = Exchange(_longest_exchange(timeout, len(content)), fresh=path == SUBMIT)
+        exchange = Exchange(_longest_exchange(timeout, len(content or b"")), fresh=path == SUBMIT)
         self._unconnected.add(exchange)
         failure: NotExecuted | None = None
         try:
@@ -345,15 +348,13 @@ class Service:
         self.dead_end = failure.lasting and not self.reached
         raise failure
 
-    async def _answer(self, exchange: Exchange, request: Mapping[str, Any]) -> Answer:
-        if self._session is None:
-            self._session = self._open_session()
+    async def _answer(self, exchange: Exchange, request: httpx.Request) -> Answer:
         async with exchange:
-            response = await self._session.request(**request, allow_redirects=False)
+            response = await self._transport.handle_async_request(request)
             try:
                 body = bytearray()
                 whole = True
-                while chunk := await response.content.readany():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > MAX_ANSWER:
                         whole = False
@@ -368,13 +369,11 @@ class Service:
                 # The status line was received, and the partial body may contain a complete, paid task id.
                 whole = False
             finally:
-                # A response read to its end has already released its connection.
-                response.close()
-        headers = _headers(response.raw_headers)
-        plain = unpacked(bytes(body), headers.get("content-encoding", ""))
+                await response.aclose()
+        plain = unpacked(bytes(body), response.headers.get("content-encoding", ""))
         # A service that repeats the key in a message must not get it into logs and the manifest.
-        answer = Answer(response.status, self._masked(headers), self._key.removed_from(plain), whole)
-        if 300 <= answer.status < 400 and not self._executed(response.method, answer):
+        answer = Answer(response.status_code, self._masked(response.headers), self._key.removed_from(plain), whole)
+        if 300 <= answer.status < 400 and not self._executed(request.method, answer):
             self.dead_end = True
             raise NotExecuted(_redirected(self.origin, answer), lasting=True, status=answer.status)
         self.reached, self.dead_end = True, False
@@ -390,23 +389,7 @@ class Service:
         text = "\n".join(headers.values())
         if self._key.masked(text) == text:
             return headers
-        return {name: self._key.masked(value) for name, value in headers.items()}
-
-
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers of a response by their names in lower case; the values of a repeated one are joined."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in raw:
-        name, value = _decoded(raw_name).lower(), _decoded(raw_value)
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    return headers
-
-
-def _decoded(raw: bytes) -> str:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw.decode("iso-8859-1")
+        return httpx.Headers({name: self._key.masked(value) for name, value in headers.items()})
 
 
 def _are_alike(answer: Answer, other: Answer) -> bool:
@@ -427,6 +410,15 @@ def _redirected(origin: str, answer: Answer) -> str:
     if not target.isprintable() or not target.startswith(("http://", "https://")) or target == origin:
         return f"{text}, which is not followed; check the address of the service in APIMART_BASE_URL"
     return f"{text} to {target}, which is not followed; if the service has moved there, set APIMART_BASE_URL={target}"
+
+
+def _body(content: bytes | None, files: Mapping[str, tuple[str, bytes, str]] | None) -> dict[str, Any]:
+    """Return the body of a request as arguments for httpx; a small one as a ready stream, which skips its detection."""
+    if files is not None:
+        return {"files": files}
+    if content is not None and len(content) > PIECE:
+        return {"content": _pieces(content)}
+    return {"stream": httpx.ByteStream(content or b"")}
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:
@@ -469,7 +461,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def describe(error: BaseException) -> str:
     """Return a short message for a failed exchange, without memory or proxy addresses."""
-    cause = error if isinstance(error, aiohttp.ClientConnectionError) else error.__cause__ or error
+    cause = error if isinstance(error, aiohttp.ClientConnectorDNSError) else error.__cause__ or error
     if isinstance(cause, asyncio.CancelledError):
         # Cancelled by the time limit of the exchange.
         cause = error

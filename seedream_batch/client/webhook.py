@@ -5,11 +5,13 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch._version import __version__
-from seedream_batch.client.connections import Exchange, Resolver, open_session, read_url
+from seedream_batch.client.connections import Exchange, Resolver, open_session
 from seedream_batch.client.proxies import proxy_for
-from seedream_batch.client.service import _FAILURES, describe, http_proxy, is_loopback
+from seedream_batch.client.service import _FAILURES, UNUSED, describe, http_proxy, is_loopback
 from seedream_batch.client.trust import tls
 from seedream_batch.errors import ServiceError
 
@@ -21,11 +23,10 @@ def address_fault(url: str) -> str:
     """Return why an address cannot be a webhook, without repeating it; empty if it can."""
     try:
         parts = urlsplit(url)
+        host = httpx.URL(url).host
         port = parts.port
-    except ValueError:
+    except (ValueError, httpx.InvalidURL):
         return "is not a URL; write it like https://example.com/hook"
-    read = read_url(url)
-    host = "" if read is None else read.host or ""
     if parts.scheme not in {"http", "https"} or not host or port == 0:
         return "is not a URL; write it like https://example.com/hook"
     if "@" in parts.netloc:
@@ -60,19 +61,23 @@ async def deliver(url: str, method: str, body: bytes | None) -> None:
 async def _exchange(url: str, method: str, body: bytes | None) -> int:
     headers = {"User-Agent": f"seedream-batch/{__version__}"}
     if body is not None:
-        headers["Content-Type"] = "application/json"
+        headers |= {"Content-Type": "application/json", "Content-Length": str(len(body))}
     # A host on this machine is reached without the environment's proxy.
     proxy = None if is_loopback(urlsplit(url).hostname or "") else proxy_for(url)
     context = tls() if url.startswith("https:") else None
 
-    session = open_session(connections=1, proxy=proxy, context=context, resolver=Resolver(), headers=headers)
+    def session() -> aiohttp.ClientSession:
+        return open_session(connections=1, proxy=proxy, context=context, resolver=Resolver())
+
+    transport = AiohttpTransport(verify=UNUSED, client=session, proxy=http_proxy(proxy))
+    request = httpx.Request(
+        method, url, headers=headers, content=body,
+        extensions={"timeout": {"read": WHOLE_TIMEOUT}},
+    )  # fmt: skip
     try:
         async with Exchange(WHOLE_TIMEOUT):
-            response = await session.request(
-                method, read_url(url) or url, data=body, allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(sock_read=WHOLE_TIMEOUT), **http_proxy(proxy),
-            )  # fmt: skip
-            response.close()
-            return response.status
+            response = await transport.handle_async_request(request)
+            await response.aclose()
+            return response.status_code
     finally:
-        await session.close()
+        await transport.aclose()

@@ -218,29 +218,35 @@ def test_a_file_of_the_key_that_is_none_has_no_secrets(tmp_path, make):
     assert known_secrets({"APIMART_API_KEY_FILE": str(tmp_path / "key")}).masked(CANARY) == CANARY
 
 
-def test_clients_show_no_key(talk):
+def test_clients_and_requests_show_no_key(talk):
     requests = []
 
     async def main():
         async with talk.listening(talk.answering(talk.http(200, {"data": {"status": "processing"}}))) as server:
             service, images = Service(server.origin, ApiKey(CANARY)), ImageClient(server.origin)
 
+            exchange = service._transport.handle_async_request
+
+            async def keep(request):
+                requests.append(request)
+                return await exchange(request)
+
+            service._transport.handle_async_request = keep
             async with service, images:
                 await service.poll("task_1")
-                requests.extend(server.requests)
                 session = images._session(None)
                 return [
                     *shown(service),
                     *shown(images),
-                    *shown(service._session),
+                    *shown(service._transport),
                     *shown(session),
-                    repr(service._session.headers),
                     repr(session.headers),
                 ]
 
     texts = asyncio.run(main())
     [request] = requests
     assert request.headers["authorization"] == f"Bearer {CANARY}", "the request does carry it"
+    texts += [*shown(request), repr(request.headers), str(request.headers)]
     assert not any(CANARY in text for text in texts)
 
 

@@ -447,7 +447,7 @@ def test_idle_connections_count_for_the_limit(talk, monkeypatch):
         async with talk.listening(play) as server, Service(server.origin, ApiKey("k"), connections=4) as service:
             await asyncio.gather(*(service.poll("task_1") for _ in range(4)))
             # From time to time aiohttp gathers the idle connections in a new place.
-            service._session.connector._cleanup()
+            service._transport.client.connector._cleanup()
             sending = [asyncio.ensure_future(service.submit("{}", f"key-{number}")) for number in range(4)]
             while len(server.requests) < 8 or len(connections) > 4:  # noqa: ASYNC110 - a time limit of the test ends it
                 await asyncio.sleep(0.01)

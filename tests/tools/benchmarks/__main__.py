@@ -84,7 +84,7 @@ def _short(figure: float) -> str:
 
 def write(file: Path, options: Options, rows: list[Row]) -> None:
     """Writes the figures, with what they hold for."""
-    versions = {name: metadata.version(name) for name in ("seedream-batch", "aiohttp", "httpx")}
+    versions = {name: metadata.version(name) for name in ("seedream-batch", "aiohttp", "httpx", "httpx-aiohttp")}
     document = {
         "rounds": options.rounds,
         "small": options.small,

@@ -27,7 +27,7 @@ PATIENCE = 60.0
 """Seconds after which a command that should have ended is a violation."""
 
 _WARM = (
-    "aiohttp",
+    "httpx_aiohttp",
     "jsonschema",
     "jsonschema_rs",
     "PIL.JpegImagePlugin",

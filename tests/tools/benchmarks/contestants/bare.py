@@ -2,19 +2,23 @@
 
     python bare.py URL TASKS CONCURRENCY
 
-It prints the seconds that the loop took, without the start of Python.
+TaskStore and polls go through httpx's transport interface on aiohttp, images through aiohttp. It prints the seconds
+that the loop took, without the start of Python.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import Iterator
 
 import aiohttp
+import httpx
 import yarl
+from httpx_aiohttp import AiohttpTransport
 
 
 class Bare:
@@ -22,14 +26,15 @@ class Bare:
 
     def __init__(self, origin: str, concurrency: int) -> None:
         self._origin = origin
-        self._submit = yarl.URL(f"{origin}/v1/images/generations", encoded=True)
+        self._submit = httpx.URL(f"{origin}/v1/images/generations")
         self._headers = {"Authorization": "Bearer benchmark", "Accept": "application/json"}
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=concurrency),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=120.0),
-        )
+        self._timeout = {"timeout": {"connect": 15.0, "read": 120.0}}
+
+        def session() -> aiohttp.ClientSession:
+            connector = aiohttp.TCPConnector(limit=concurrency)
+            return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+        self._transport = AiohttpTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=session)
         self._images = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=16),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -38,7 +43,7 @@ class Bare:
         )
 
     async def close(self) -> None:
-        await self._session.close()
+        await self._transport.aclose()
         await self._images.close()
 
     async def work(self, numbers: Iterator[int]) -> None:
@@ -49,12 +54,11 @@ class Bare:
     async def _task(self, number: int) -> None:
         body = {"model": "doubao-seedance-4-5", "prompt": f"a fox in the snow, number {number}"}
         content = json.dumps(body).encode()
-        headers = {"Content-Type": "application/json", "Idempotency-Key": f"bare-{number}"}
-        accepted = await self._exchange("POST", self._submit, headers, content)
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(content))}
+        accepted = await self._exchange("POST", self._submit, {**headers, "Idempotency-Key": f"bare-{number}"}, content)
         task_id = accepted["data"][0]["task_id"]
         while True:
-            url = yarl.URL(f"{self._origin}/v1/tasks/{task_id}?language=en", encoded=True)
-            told = await self._exchange("GET", url, {}, None)
+            told = await self._exchange("GET", f"{self._origin}/v1/tasks/{task_id}?language=en", {}, None)
             if told["data"]["status"] == "completed":
                 break
         for image in told["data"]["result"]["images"]:
@@ -64,12 +68,14 @@ class Bare:
                     while await response.content.readany():
                         pass
 
-    async def _exchange(self, method: str, url: yarl.URL, headers: dict[str, str], content: bytes | None):
-        headers = {**self._headers, **headers}
-        async with self._session.request(method, url, headers=headers, data=content) as response:
-            body = await response.read()
-        if response.status != 200:
-            raise RuntimeError(f"HTTP {response.status}: {body[:200]!r}")
+    async def _exchange(self, method: str, url: httpx.URL | str, headers: dict[str, str], content: bytes | None):
+        request = httpx.Request(
+            method, url, headers={**self._headers, **headers}, content=content, extensions=self._timeout
+        )
+        response = await self._transport.handle_async_request(request)
+        body = await response.aread()
+        if response.status_code != 200:
+            raise RuntimeError(f"HTTP {response.status_code}: {body[:200]!r}")
         return json.loads(body)
 
 
