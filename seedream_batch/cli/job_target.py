@@ -63,8 +63,7 @@ def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     loaded = load(path, emulate=emulate, manifest=manifest)
     readable(loaded.job)
     if not exists(loaded.job.manifest):
-        how = " with --emulate" if emulate else ""
-        raise UsageError(f"{path} has not been run{how} yet: {_absence(loaded.job.manifest)}")
+        raise _not_run(path, loaded.job.manifest, emulate=emulate, manifest=manifest)
     return loaded
 
 
@@ -83,10 +82,11 @@ def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[
     if manifest is None and exists(emulated.job.manifest):
         readable(emulated.job)
         return emulated, True
-    run = f"seedream-batch run {named(path, emulate=False, manifest=manifest)}"
-    raise UsageError(f"{path} has not been run yet: {_absence(loaded.job.manifest)}. Start with `{run}`")
+    raise _not_run(path, loaded.job.manifest, emulate=False, manifest=manifest)
 
 
-def _absence(place: Place) -> str:
-    exists = isinstance(place, Path) and place.exists()
-    return f"{shown(place)} is empty" if exists else f"{shown(place)} does not exist"
+def _not_run(path: str, place: Place, *, emulate: bool, manifest: str | None) -> UsageError:
+    what = "is empty" if isinstance(place, Path) and place.exists() else "does not exist"
+    how = " with --emulate" if emulate else ""
+    run = f"seedream-batch run {named(path, emulate=emulate, manifest=manifest)}"
+    return UsageError(f"{path} has not been run{how} yet: {shown(place)} {what}. Start with `{run}`")

@@ -156,4 +156,5 @@ def test_what_to_do_next_can_be_pasted_and_is_about_the_same_images(seen, servic
     told = " ".join(seen("retry 'my job.yaml' --emulate").lines)
     assert "`seedream-batch run 'my job.yaml' --emulate` submits them." in told
     told = " ".join(seen("retry 'my job.yaml'").lines)
-    assert told == "seedream-batch: my job.yaml has not been run yet: out/manifest.db does not exist"
+    why = "my job.yaml has not been run yet: out/manifest.db does not exist"
+    assert told == f"seedream-batch: {why}. Start with `seedream-batch run 'my job.yaml'`"

@@ -147,7 +147,8 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(flagged_advice(path))
     if result.stop_reason in _NEXT:
         lines.append(_NEXT[result.stop_reason])
-    if result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED} and result.left:
+    resumable = result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED, StopReason.DOWNLOADS}
+    if result.left and (resumable or (result.stop_reason is None and result.stats.trouble)):
         lines.append("Run again to resume.")
     return lines
 

@@ -192,7 +192,8 @@ def _translated_error(name: str, error: Exception) -> Exception:
     kind: type[Exception] = StorageError if code in _STORAGE_CODES else ManifestError
     if code == sqlite3.SQLITE_BUSY:
         kind = ManifestBusy
-    return kind(f"{name}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')})")
+    hint = "; restore it from a backup" if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else ""
+    return kind(f"{name}: {error} ({getattr(error, 'sqlite_errorname', 'SQLITE_ERROR')}){hint}")
 
 
 def _make_private(path: Path) -> None:
