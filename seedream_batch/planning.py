@@ -15,6 +15,7 @@ from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import (
     NOT_THERE,
     PRUNED,
+    QUEUED_AGAIN,
     SAME_BYTES,
     ImageRecord,
     ImageState,
@@ -110,6 +111,8 @@ def _why_planned(known: TaskRecord, images: Sequence[ImageRecord]) -> str:
         return f"queued again: image {lacking.state}"
     if known.reason == PRUNED:
         return f"generated before, but {PRUNED}"
+    if known.reason.startswith(QUEUED_AGAIN):
+        return known.reason
     times = "once" if known.failures == 1 else f"{known.failures} times"
     return f"failed {times}, will be retried" if known.failures else "not executed in the last attempt"
 

@@ -69,6 +69,7 @@ def decided(known, images=(), *, was=None, resend=False):
     return decide(SPEC, known, images, was=was, resend=resend, now=NOW)
 
 
+AGAIN = "queued again by `retry`"
 BUY = {"images": 2, "cost": 70_000}
 STATES = [
     (TaskState.PLANNED, {}, False, Action.SUBMIT, "not generated yet"),
@@ -79,6 +80,13 @@ STATES = [
         False,
         Action.SUBMIT,
         "generated before, but its images were pruned",
+    ),
+    (
+        TaskState.PLANNED,
+        {"attempt": 1, "reason": "queued again by `retry`"},
+        False,
+        Action.SUBMIT,
+        "queued again by `retry`",
     ),
     (TaskState.PLANNED, {"attempt": 2, "failures": 2}, False, Action.SUBMIT, "failed 2 times, will be retried"),
     (

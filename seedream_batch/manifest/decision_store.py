@@ -9,7 +9,7 @@ from seedream_batch.manifest.database import Part
 from seedream_batch.manifest.db.connection import Sql
 from seedream_batch.manifest.image_store import ACCEPTED_AS_IS, ImageStore
 from seedream_batch.manifest.transitions import TaskTransitions, leaving
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+from seedream_batch.model.task import QUEUED_AGAIN, ImageRecord, ImageState, TaskRecord, TaskState
 
 REJECTED = "rejected by a person, to be regenerated"
 """Reason of a missing image whose file is in `superseded/`, and of its task being planned again."""
@@ -27,7 +27,7 @@ class DecisionStore(Part):
         with self._group() as sql:
             for task in tasks:
                 leaving(task, TaskState.FAILED, TaskState.LOST)
-                self._plan(sql, task, "retry", now)
+                self._plan(sql, task, "retry", now, reason=f"{QUEUED_AGAIN}`retry`")
 
     def remake(self, tasks: Iterable[TaskRecord], now: float) -> None:
         """Plan succeeded tasks with missing images again: their cost stays counted, and the new attempt costs again.
@@ -61,7 +61,8 @@ class DecisionStore(Part):
         """Plan uncertain tasks again with new keys: they may be charged twice."""
         with self._group() as sql:
             for task in tasks:
-                columns = {"not_before": 0, "code": "", "reason": "", "held": 0}
+                reason = f"{QUEUED_AGAIN}`resolve --forget`: the first request may have been charged"
+                columns = {"not_before": 0, "code": "", "reason": reason, "held": 0}
                 self._transitions.move(sql, task, TaskState.PLANNED, "forgotten", now, **columns)
                 self._transitions.record_outcome(sql, task, "forgotten")
 

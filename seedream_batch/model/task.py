@@ -77,6 +77,9 @@ SAME_BYTES = "the same bytes as "
 PRUNED = "its images were pruned"
 """Reason of a task whose images a person pruned; it is regenerated if the job asks for it again."""
 
+QUEUED_AGAIN = "queued again by "
+"""Prefix of the reason of a task that a person queued again after an attempt."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
