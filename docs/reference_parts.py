@@ -177,13 +177,35 @@ def _commands() -> str:
 def _command(command: click.Command, name: str, level: str) -> list[str]:
     context = click.Context(command, info_name=name)
     usage = " ".join([name, *command.collect_usage_pieces(context)])
-    parts = [f"{level} {name.removeprefix('seedream-batch ')}", *_paragraphs(command.help), f"```text\n{usage}\n```"]
+    parts = [
+        f"{level} {name.removeprefix('seedream-batch ')}",
+        *_paragraphs(command.help),
+        f"```console\n$ {usage}\n```",
+    ]
     options = [option for option in command.params if isinstance(option, click.Option)]
     records = [record for option in options if (record := option.get_help_record(context))]
-    rows = [(_code(names), _prose(_numbers(told))) for names, told in records]
+    rows = [(_code(names), _option(told)) for names, told in records]
     if rows:
         parts.append(_table("Option|What it does", rows))
     return [*parts, *_paragraphs(command.epilog)]
+
+
+def _option(told: str) -> str:
+    """Return the help of an option, with what click adds in brackets as sentences."""
+    text, *extras = re.split(r" +\[(?=default: |required|[\dx]+[<>]=)", told)
+    sentences = [_prose(text)]
+    for extra in "; ".join(extras).replace("]", "").split("; "):
+        if extra.startswith("default: "):
+            sentences.append(f"Default: `{_numbers(extra.removeprefix('default: '))}`.")
+        elif bounds := re.fullmatch(r"(?:(\d+)<=)?x(?:([<>]=)(\d+))?", extra):
+            least = bounds[1] or (bounds[3] if bounds[2] == ">=" else None)
+            most = bounds[3] if bounds[2] == "<=" else None
+            sentences.append(
+                " ".join(f"{word} {int(n):,}." for word, n in (("At least", least), ("At most", most)) if n)
+            )
+        elif extra:
+            sentences.append(f"{extra.capitalize()}.")
+    return " ".join(sentences)
 
 
 def _paragraphs(text: str | None) -> Iterator[str]:
