@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import os
 import re
 import ssl
 import time
@@ -470,7 +471,8 @@ def describe(error: BaseException) -> str:
     if isinstance(cause, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError):
         return f"no TLS connection to {cause.host}: {cause}"
     if isinstance(cause, aiohttp.ClientConnectorError):
-        return f"cannot connect to {cause.host}:{cause.port} ({cause.strerror or cause.os_error})"
+        why = os.strerror(cause.errno) if cause.errno else str(cause.os_error)
+        return f"cannot connect to {cause.host}:{cause.port} ({why})"
     if isinstance(error, NotExecuted):
         return str(error)
     if isinstance(cause, aiohttp.SocketTimeoutError | TimeoutError | aiohttp.ServerTimeoutError):
