@@ -196,13 +196,13 @@ def _option(told: str) -> str:
     sentences = [_prose(text)]
     for extra in "; ".join(extras).replace("]", "").split("; "):
         if extra.startswith("default: "):
-            sentences.append(f"Default: `{_numbers(extra.removeprefix('default: '))}`.")
+            value = _numbers(extra.removeprefix("default: "))
+            sentences.append(f"Default: {value}." if " " in value else f"Default: `{value}`.")
         elif bounds := re.fullmatch(r"(?:(\d+)<=)?x(?:([<>]=)(\d+))?", extra):
-            least = bounds[1] or (bounds[3] if bounds[2] == ">=" else None)
-            most = bounds[3] if bounds[2] == "<=" else None
-            sentences.append(
-                " ".join(f"{word} {int(n):,}." for word, n in (("At least", least), ("At most", most)) if n)
-            )
+            if least := bounds[1] or (bounds[2] == ">=" and bounds[3]):
+                sentences.append(f"At least {int(least):,}.")
+            if bounds[2] == "<=":
+                sentences.append(f"At most {int(bounds[3]):,}.")
         elif extra:
             sentences.append(f"{extra.capitalize()}.")
     return " ".join(sentences)
