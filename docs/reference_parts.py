@@ -54,7 +54,8 @@ def _prose(text: str) -> str:
     # Options, names with underscores and addresses read better as code, and are safe from Markdown there.
     parts = re.split(r"(`[^`]*`)", text)
     for number in range(0, len(parts), 2):
-        parts[number] = parts[number].replace("<", "&lt;").replace("*", r"\*").replace("|", r"\|").replace("{{", "`{{`")
+        plain = parts[number].replace("<", "&lt;").replace("*", r"\*").replace("|", r"\|").replace("{{", "`{{`")
+        parts[number] = re.sub(r"(?<![\w-])--[a-z][\w-]*", r"`\g<0>`", plain)
     return "".join(parts)
 
 
@@ -104,14 +105,18 @@ def _numbers(text: str) -> str:
     return re.sub(r"\b\d{4,}\b", lambda match: f"{int(match[0]):,}", text)
 
 
+def _value(path: str, key: dict[str, Any]) -> object:
+    """Return the default of a key, None without one; those of the request are in the schema of the request."""
+    if path.startswith("request.") and "default" not in key:
+        key = {"properties": {"request": _schema("seedream-4.5.request")}}
+        for name in path.split("."):
+            key = key.get("properties", {}).get(name, {})
+    return key.get("default")
+
+
 def _default(path: str, key: dict[str, Any]) -> str:
     """Return the default of a key as Markdown, or an empty text."""
-    value = key.get("default")
-    if value is None and path.startswith("request."):
-        node: dict[str, Any] = {"properties": {"request": _schema("seedream-4.5.request")}}
-        for name in path.split("."):
-            node = node.get("properties", {}).get(name, {})
-        value = node.get("default")
+    value = _value(path, key)
     if value is None:
         stated = re.search(r"Default: (.+?)\.(?: |$)", key.get("description", ""))
         return _prose(stated[1]) if stated else ""
@@ -150,7 +155,7 @@ def _job_file() -> str:
             f"{'#' * (path.count('.') + 3)} `{path}`",
             _prose(_numbers(re.sub(r" ?Default: .+?\.(?= |$)", "", key["description"]))),
             "\n".join(f"- {name}: {fact}" for name, fact in facts if fact),
-            _example(path, key["examples"][-1] if path == "request.n" else key["examples"][0]),
+            _example(path, next((one for one in key["examples"] if one != _value(path, key)), key["examples"][0])),
         ]
     return "\n\n".join(parts)
 
