@@ -106,7 +106,7 @@ def test_without_a_key_the_local_part_is_done(made, monkeypatch):
     before = made.requests()
     done = made.call("verify")
     assert done.code == 3, done
-    assert "fox/1-1.jpg: missing, the file was deleted or moved" in done.out
+    assert "fox/1-1.jpg: the file was deleted or moved" in done.out
     assert "needs a key" in done.out
     assert "APIMART_API_KEY" in done.out
     assert made.requests() == before
@@ -285,7 +285,7 @@ def test_what_no_link_gives_is_listed_and_priced(made):
     done = made.call("verify")
     assert done.code == 3, done
     told = words(done.out)
-    assert "2 images can no longer be downloaded. Regenerate them for about 0.07 USD" in told
+    assert "2 images can no longer be downloaded. Regenerate for about 0.07 USD" in told
     assert f"`seedream-batch retry {made.job} --missing`" in told
     assert "the service no longer provides a link" in told
     found = json.loads(made.call("verify", "--json").out)
@@ -467,7 +467,7 @@ def test_of_three_images_the_two_that_are_there_stay(series):
     gives_no_links(series)
     (series.out / "calm-2.jpg").unlink()
     shown = words(series.call("verify").out)
-    assert "1 image can no longer be downloaded. Regenerate them for about 0.105 USD" in shown
+    assert "1 image can no longer be downloaded. Regenerate for about 0.105 USD" in shown
     assert "3 images to be charged" in words(series.call("retry", "--missing").out)
     series.emulator.set_faults([])
     assert series.run().code == 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, usd, wrapped
+from seedream_batch.cli.output.status_view import why_missing
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job
 from seedream_batch.model.task import ImageRecord, TaskRecord, TaskState, image_path
@@ -53,9 +54,7 @@ def _show_not_there(result: RunResult) -> None:
     if lacking is None or not lacking.count:
         return
     say(f"  missing    {number(lacking.count, 'image')}")
-    _show_list(
-        [f"{_path_of(image, task)}: {image.state}, {image.reason}" for image, task in lacking.images], lacking.count
-    )
+    _show_list([f"{_path_of(image, task)}: {why_missing(image)}" for image, task in lacking.images], lacking.count)
 
 
 def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
@@ -80,7 +79,7 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
         lines.append(f"{number(lacking.waiting, 'image')} could not be downloaded now: verify again later.")
     if lacking.lost.images:
         lines.append(
-            f"{number(lacking.lost.images, 'image')} can no longer be downloaded. Regenerate them for about"
+            f"{number(lacking.lost.images, 'image')} can no longer be downloaded. Regenerate for about"
             f" {usd(lacking.lost.cost)}: `seedream-batch retry {path} --missing`"
         )
     if any(task.state is not TaskState.SUCCEEDED for _, task in lacking.images):

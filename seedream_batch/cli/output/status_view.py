@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from seedream_batch.cli.output.console import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
 from seedream_batch.manifest.statistics import Phase
 from seedream_batch.model.cell import label
-from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
+from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
 from seedream_batch.report.failure_causes import ADVICE
 from seedream_batch.report.status import ids_in, per_minute
 
@@ -184,11 +184,16 @@ def _troubled(status: Status, path: str) -> list[str]:
     return [
         "Missing images:",
         *(
-            wrapped(f"{task.paths[0]} image {image.index}: {image.state}, {image.reason}", indent="  ", hanging="    ")
+            wrapped(f"{task.paths[0]} image {image.index}: {why_missing(image)}", indent="  ", hanging="    ")
             for image, task in status.troubled
         ),
         wrapped(f"Download them again for free: `seedream-batch verify {path}`"),
     ]
+
+
+def why_missing(image: ImageRecord) -> str:
+    """Return why a delivered image is not stored: its state, unless the reason says it."""
+    return image.reason if image.state is ImageState.MISSING and image.reason else f"{image.state}, {image.reason}"
 
 
 def _kept(status: Status, path: str) -> list[str]:
