@@ -175,7 +175,9 @@ def short(path: Path | str) -> str:
     return relative if len(relative) <= len(str(path)) and not relative.startswith("../../..") else str(path)
 
 
-def flagged_advice(path: str) -> str:
-    """Return advice about results that differ from the request; `path` is the job as given to commands."""
-    accept, retry = f"seedream-batch resolve {path} --accept", f"seedream-batch retry {path} --flagged"
-    return f"Accept flagged results as they are: `{accept}`. Regenerate them (charged again): `{retry}`."
+def flagged_advice(path: str) -> list[str]:
+    """Return lines of advice about results that differ from the request; `path` is the job as given to commands."""
+    return [
+        f"Accept flagged results as they are: `seedream-batch resolve {path} --accept`",
+        f"Regenerate them (charged again): `seedream-batch retry {path} --flagged`",
+    ]

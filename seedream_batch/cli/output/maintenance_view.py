@@ -72,7 +72,7 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
             f"The service gave no clear answer about {number(checks.unanswered, 'image')}: verify again later."
         )
     if result.flagged:
-        lines.append(flagged_advice(path))
+        lines += flagged_advice(path)
     if lacking is None:
         return lines
     if lacking.waiting:

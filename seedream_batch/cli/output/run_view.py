@@ -144,7 +144,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
     if any(result.images.get(state) for state in NOT_THERE):
         lines.append(f"Download missing images again for free: `seedream-batch verify {path}`")
     if result.flagged:
-        lines.append(flagged_advice(path))
+        lines += flagged_advice(path)
     if result.stop_reason in _NEXT:
         lines.append(_NEXT[result.stop_reason])
     resumable = result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED, StopReason.DOWNLOADS}

@@ -233,7 +233,7 @@ def _flagged(status: Status, path: str) -> list[str]:
         f"Flagged, differ from the request ({number(status.flagged_tasks, 'task')}):",
         *(wrapped(warning, indent="  ", hanging="    ") for warning in warnings),
         *([f"  and {number(more, 'task')} more"] if more else []),
-        wrapped(flagged_advice(path)),
+        *map(wrapped, flagged_advice(path)),
     ]
 
 
