@@ -48,7 +48,7 @@ def fault_of(document: Json, answer: Answer) -> Fault:
     if not answer.status:
         return Fault(message="an answer that is not HTTP")
     if not answer.whole:
-        return Fault(message="the answer was cut short or too long")
+        return Fault(message="the answer was truncated or too long")
     if is_web_page(answer.body):
         return Fault(message="a web page instead of an answer")
     return Fault(

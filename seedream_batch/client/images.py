@@ -199,7 +199,7 @@ class ImageClient:
         if self.local:
             return "" if is_loopback(host) else f"{host} is not on this machine, but the service is"
         if url.scheme != "https":
-            return "images are only fetched over https"
+            return "images are only downloaded over https"
         try:
             public = is_public(ipaddress.ip_address(host))
         except ValueError:

@@ -181,7 +181,7 @@ class ApiKey:
         return "ApiKey(***)"
 
     def __reduce__(self) -> str | tuple[object, ...]:
-        raise TypeError("an API key is not to be pickled")
+        raise TypeError("an API key cannot be pickled")
 
 
 _KEY = "APIMART_API_KEY"
