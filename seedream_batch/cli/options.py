@@ -108,6 +108,16 @@ FLAGGED: _Decorator = click.option(
 )
 
 
+class Count(click.IntRange):
+    """A number from 0; the help does not show its limit, which only protects the manifest."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 10**12)
+
+    def _describe_range(self) -> str:
+        return "x>=0"
+
+
 _YEAR = 366 * 86_400.0
 
 

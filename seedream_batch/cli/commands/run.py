@@ -10,7 +10,17 @@ import click
 
 from seedream_batch.cli.exit_codes import HELP as EXIT_CODES
 from seedream_batch.cli.lazy_imports import importing
-from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, MAX_TASKS, SAME_ACCOUNT, SELECT, Duration, OutputPath
+from seedream_batch.cli.options import (
+    EMULATE,
+    JOB,
+    MANIFEST,
+    MAX_TASKS,
+    SAME_ACCOUNT,
+    SELECT,
+    Count,
+    Duration,
+    OutputPath,
+)
 from seedream_batch.errors import UsageError
 
 _EPILOG = f"""\b
@@ -34,7 +44,7 @@ file named in APIMART_API_KEY_FILE. APIMART_BASE_URL sets the address of the ser
 @EMULATE
 @MANIFEST
 @SAME_ACCOUNT
-@click.option("--limit", type=click.IntRange(0, 10**12), metavar="N", help="Submit at most N tasks.")
+@click.option("--limit", type=Count(), metavar="N", help="Submit at most N tasks.")
 @click.option("--max-duration", type=Duration(), metavar="TIME", help="Stop cleanly after this time (50m, 1h30m).")
 @click.option("--collect", is_flag=True, help="Finish the tasks in flight; submit nothing.")
 @click.option("--submit-only", is_flag=True, help="Submit tasks; let a later run poll and download them.")
