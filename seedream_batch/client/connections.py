@@ -105,25 +105,26 @@ def open_session(
         )  # fmt: skip
     else:
         connector = aiohttp.TCPConnector(resolver=resolver, **limits)
-    _reuse_connections_where_safe(connector)
+    _report_connections(connector)
     if lenient:
         read_anyway(connector, lenient, incomplete=incomplete)
-    return aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[_watch()], **more
-    )
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), **more)
 
 
-def _reuse_connections_where_safe(connector: aiohttp.TCPConnector) -> None:
-    """Open a new connection for every fresh exchange.
+def _report_connections(connector: aiohttp.TCPConnector) -> None:
+    """Report connections to the current `Exchange`, and open a new one for every fresh exchange.
 
     A server may be closing an idle connection at the moment when a request is sent on it. Nobody knows then whether it
-    was executed.
+    was executed. Tracing would report connections too, but takes long for what it offers besides.
     """
-    reuse = connector._get  # noqa: SLF001 - no other way
+    reuse, create = connector._get, connector._create_connection  # noqa: SLF001 - no other way
 
     async def get(key: Any, traces: Any) -> Any:
-        if not _CURRENT.get().fresh:
-            return await reuse(key, traces)
+        exchange = _CURRENT.get()
+        if not exchange.fresh:
+            if (connection := await reuse(key, traces)) is not None:
+                exchange.has_connection()
+            return connection
         idle = connector._conns  # noqa: SLF001
         if idle.get(key) and len(idle[key]) + len(connector._acquired) >= connector.limit:  # noqa: SLF001
             # The limit is that of all connections, since each is an open file.
@@ -132,21 +133,14 @@ def _reuse_connections_where_safe(connector: aiohttp.TCPConnector) -> None:
                 del idle[key]
         return None
 
-    connector._get = cast("Any", get)  # type: ignore[method-assign] # noqa: SLF001
+    async def connect(*request: Any) -> Any:
+        exchange = _CURRENT.get()
+        exchange.connecting()
+        protocol = await create(*request)
+        exchange.has_connection()
+        return protocol
 
-
-def _watch() -> aiohttp.TraceConfig:
-    async def connecting(*_: object) -> None:
-        _CURRENT.get().connecting()
-
-    async def connected(*_: object) -> None:
-        _CURRENT.get().has_connection()
-
-    watch = aiohttp.TraceConfig()
-    watch.on_connection_create_start.append(connecting)
-    watch.on_connection_create_end.append(connected)
-    watch.on_connection_reuseconn.append(connected)
-    return watch
+    connector._get, connector._create_connection = cast("Any", get), cast("Any", connect)  # type: ignore[method-assign] # noqa: SLF001
 
 
 class Resolver(AbstractResolver):

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 from urllib.parse import quote, urljoin, urlsplit
 
 import aiohttp
@@ -355,7 +355,8 @@ class Service:
             try:
                 body = bytearray()
                 whole = True
-                async for chunk in response.aiter_raw():
+                # The stream itself: `aiter_raw` splits it anew, which takes as long as the transport.
+                async for chunk in cast("httpx.AsyncByteStream", response.stream):
                     body += chunk
                     if len(body) > MAX_ANSWER:
                         whole = False

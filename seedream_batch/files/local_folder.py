@@ -216,7 +216,7 @@ class OutputFolder(Destination):
             file = self.locate(path)
             if os.path.lexists(file):
                 found.append(path)
-            elif not os.path.lexists(file.parent):
+            elif folder not in self._inside and not os.path.lexists(file.parent):
                 absent.add(folder)
         return found
 

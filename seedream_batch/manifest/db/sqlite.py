@@ -16,6 +16,10 @@ from seedream_batch.manifest.db.sqlite_schema import check_version, is_newest, m
 OLDEST = (3, 37, 0)
 """The first version of SQLite with strict tables."""
 
+STATEMENTS = 1024
+"""Prepared statements kept: those for many tasks at once differ by their number, and preparing one takes longer than
+running it."""
+
 _STORAGE_CODES = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -183,6 +187,7 @@ def _connected(path: Path, mode: str) -> sqlite3.Connection:
         isolation_level=None,
         check_same_thread=False,
         timeout=PATIENCE,
+        cached_statements=STATEMENTS,
     )
 
 
