@@ -37,7 +37,7 @@ async def notice(context: RunContext, poll: Poll) -> None:
         context.health.unanswered(poll.message)
         if poll.retry_after:
             await context.control.rest(poll.retry_after)
-    elif poll.kind is Polled.UNAUTHORIZED and not await context.health.key.is_refused(poll.status):
+    elif poll.kind is Polled.UNAUTHORIZED and not await context.health.refuses_key(poll.status):
         context.health.unanswered(f"HTTP {poll.status}: {poll.message}")
     elif poll.kind is Polled.UNAUTHORIZED:
         context.health.denied += 1

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable
 
 from seedream_batch.client.service import Service
 from seedream_batch.engine.events import Event, EventKind, StopReason
-from seedream_batch.engine.key_check import KeyCheck
 from seedream_batch.engine.stop_control import StopControl
+from seedream_batch.errors import CredentialsRefused, ServiceError
 from seedream_batch.lifecycle import poll_pause
 from seedream_batch.pacing import AdaptiveRateLimiter
 
@@ -26,6 +28,20 @@ PROBING = 60.0
 LONG_PAUSE = 30.0
 """Seconds of requested pauses after which a warning is shown; it is repeated after ten times as long."""
 
+FRESH = 60.0
+"""Seconds for which the verdict of the balance endpoint on the key is reused."""
+
+MOST_REFUSED = 20
+"""Refusals for the same reason, with nothing accepted, after which the tasks are not to blame."""
+
+MOST_BLOCKED = 5
+"""The same for requests blocked in front of the service (a firewall, a gateway)."""
+
+WITH_SUCCESS = 5
+"""Factor on both limits once the run had a task accepted."""
+
+_VARYING = re.compile(r"\"[^\"]*\"|'[^']*'|`[^`]*`|[\w.-]*\d[\w.-]*")
+
 
 class ServiceHealth:
     """Ends the run when the service does not answer, or only asks to wait. `monotonic` returns seconds."""
@@ -33,7 +49,6 @@ class ServiceHealth:
     def __init__(
         self, service: Service, control: StopControl, limiter: AdaptiveRateLimiter, monotonic: Callable[[], float]
     ) -> None:
-        self.key = KeyCheck(service, monotonic)
         self.limiter = limiter
         self.may_poll = True
         """False once the key is refused. Images need no key, so they are still downloaded."""
@@ -51,6 +66,10 @@ class ServiceHealth:
         self._silent_since: float | None = None
         self._limited_since: float | None = None
         self._warn_at = 0.0
+        self._key_lock = asyncio.Lock()
+        self._key_refused: bool | None = None
+        """What the balance endpoint said about the key; None if it is not offered, or did not answer."""
+        self._key_checked: float | None = None
 
     def answered(self) -> None:
         """Record a usable answer."""
@@ -103,3 +122,43 @@ class ServiceHealth:
             control.warn(f"rate limited by the service{since}; next request in {seconds:.0f} s ({reason})")
         text = f"rate limited by the service for {seconds:.1f} s ({reason})"
         control.emit(Event(EventKind.SLOWED, text, {"seconds": seconds}))
+
+    async def refuses_key(self, status: int | None) -> bool:
+        """Return whether an answer with this status (401 or 403) is about the key rather than one request.
+
+        The balance, which is free, tells; it is requested once for all requests refused at the same time. If the
+        endpoint gives no verdict, a 401 counts as about the key: that is its documented meaning.
+        """
+        async with self._key_lock:
+            if self._key_checked is None or self._monotonic() - self._key_checked > FRESH:
+                try:
+                    await self._service.balance()
+                    self._key_refused = False
+                except CredentialsRefused:
+                    self._key_refused = True
+                except ServiceError:
+                    self._key_refused = None
+                self._key_checked = self._monotonic()
+        return status == 401 if self._key_refused is None else self._key_refused
+
+
+class Refusals:
+    """Counts consecutive refusals for one reason. Refusals for content are not reported here: they never stop a run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._reason = ""
+        self.successes = 0
+
+    def accepted(self) -> None:
+        """Record an accepted task."""
+        self.successes += 1
+        self.count = 0
+
+    def refused(self, reason: str, *, blocked: bool) -> bool:
+        """Record a refusal; return whether there are so many that all tasks would be refused."""
+        masked = _VARYING.sub("…", reason)
+        self.count = self.count + 1 if masked == self._reason else 1
+        self._reason = masked
+        most = MOST_BLOCKED if blocked else MOST_REFUSED
+        return self.count >= most * (WITH_SUCCESS if self.successes else 1)

@@ -10,7 +10,7 @@ from typing import assert_never
 from seedream_batch.engine.context import MOST_UNCLEAR, RunContext, event
 from seedream_batch.engine.events import EventKind, StopReason
 from seedream_batch.engine.reference_sender import ReferenceSender
-from seedream_batch.engine.refusal_limit import Refusals
+from seedream_batch.engine.service_health import Refusals
 from seedream_batch.engine.stop_control import Signal
 from seedream_batch.engine.workers.heartbeat import BEAT
 from seedream_batch.errors import BalanceTooLow, CredentialsRefused, RequestRefused, ServiceError, StorageError
@@ -206,7 +206,7 @@ class Submitter:
         """Return the outcome; if the key is valid, a 403 is about this request, and a 401 about the model."""
         if outcome.kind is Submitted.RATE_LIMITED and outcome.kept is not None:
             return self._blocked_page(task, outcome)
-        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.health.key.is_refused(outcome.status):
+        if outcome.kind is not Submitted.UNAUTHORIZED or await self._context.health.refuses_key(outcome.status):
             return outcome
         message = f"{outcome.message or 'refused'} (the balance endpoint accepts the API key)"
         kind = Submitted.NO_MODEL if outcome.status == 401 else Submitted.BLOCKED
@@ -435,7 +435,7 @@ class Submitter:
         """Handle a reference image that could not be prepared, so that nothing was sent."""
         context = self._context
         match error:
-            case CredentialsRefused() if await context.health.key.is_refused(error.status):
+            case CredentialsRefused() if await context.health.refuses_key(error.status):
                 context.control.stop_submitting(StopReason.CREDENTIALS, f"the service rejected the API key ({error})")
             case BalanceTooLow():
                 context.control.stop_submitting(StopReason.BALANCE, f"the account's balance is too low ({error})")

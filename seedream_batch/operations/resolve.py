@@ -172,3 +172,14 @@ def _select(manifest: Manifest, states: Sequence[TaskState], chooses: CellFilter
 
 def _filtered(tasks: list[TaskRecord], chooses: CellFilter) -> list[TaskRecord]:
     return [task for task in tasks if chooses(json.loads(task.cell))]
+
+
+def correct_costs(job: Job, chooses: CellFilter, cost: int, *, noted: bool) -> list[TaskRecord]:
+    """Set each charge of the chosen tasks to `cost` (millionths of a USD); return these tasks.
+
+    With `noted`, only charges that were marked as odd. Raise `ManifestLocked` or `UsageError`.
+    """
+    with opened(job) as manifest:
+        charges = [charge for charge in manifest.budget.charges(noted=noted) if chooses(json.loads(charge[0].cell))]
+        manifest.budget.correct_cost(charges, cost, time.time())
+    return list({task.id: task for task, _, _ in charges}.values())

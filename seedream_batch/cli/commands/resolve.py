@@ -107,7 +107,7 @@ def _correct(job: Job, select: tuple[str, ...], cost: float) -> int:
     """Correct what tasks cost, in USD each; return the exit code."""
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.jobfile.units import micro_usd
-    from seedream_batch.operations.correct_cost import correct_costs
+    from seedream_batch.operations.resolve import correct_costs
     from seedream_batch.selection.cell_filter import chosen
 
     if not math.isfinite(cost):

@@ -25,13 +25,7 @@ class WorkerLease:
     that advance evenly, also while the machine sleeps.
     """
 
-    def __init__(
-        self,
-        writer: ManifestWriter,
-        *,
-        clock: Callable[[], float],
-        warn: Callable[[str], None],
-    ) -> None:
+    def __init__(self, writer: ManifestWriter, *, clock: Callable[[], float], warn: Callable[[str], None]) -> None:
         self._writer = writer
         self._clock = clock
         self._heard_at = -math.inf
@@ -43,8 +37,6 @@ class WorkerLease:
         """Whether a worker ended or expired, so that its rescue file may be in the output folder."""
         self.still_written = False
         """Whether an expired worker still runs, and may add to its rescue file."""
-        self.left_behind: set[int] = set()
-        """Tasks that this run could not finish, and leaves to other workers or a later run."""
         self.heard = Signal()
         """Set at each heartbeat: tasks of other workers may have been released."""
 
