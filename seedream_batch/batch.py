@@ -122,14 +122,19 @@ def perform(
     interruption = interruption or Interruption()
     events = _Listener(on_event, interruption)
     start = _Listener(on_start, interruption)
+    options = options or RunOptions()
+    resend = job.job.run.resends if options.resend is None else options.resend
+    chooses = chosen(select, job.job) if select else options.chooses
+    if service is None or isinstance(service, str):
+        service = nullcontext(origin() if service is None else origin_of(service))
     with RunSession(
         job=job.job,
         source=Source(job.tasks(), job.files, lambda: len(job.references)),
         references=job.references,
         work=work,
-        options=_settled(options or RunOptions(), job, select),
-        key=_key(key),
-        service=_opened(service),
+        options=dataclasses.replace(options, resend=resend, chooses=chooses),
+        key=api_key() if key is None else ApiKey(key) if isinstance(key, str) else key,
+        service=service,
         emit=events,
         started=start,
         interruption=interruption,
@@ -230,22 +235,3 @@ class _Listener(Generic[*Args]):
         """Raise the callback's error, if any."""
         if self._error is not None:
             raise self._error
-
-
-def _opened(service: Service) -> AbstractContextManager[str]:
-    if service is None:
-        return nullcontext(origin())
-    return nullcontext(origin_of(service)) if isinstance(service, str) else service
-
-
-def _key(key: str | ApiKey | None) -> ApiKey:
-    if key is None:
-        return api_key()
-    return ApiKey(key) if isinstance(key, str) else key
-
-
-def _settled(options: RunOptions, job: LoadedJob, select: Sequence[str]) -> RunOptions:
-    """Return the options, with the job's settings where they are undecided."""
-    resend = job.job.run.resends if options.resend is None else options.resend
-    chooses = chosen(select, job.job) if select else options.chooses
-    return dataclasses.replace(options, resend=resend, chooses=chooses)

@@ -6,17 +6,8 @@ import signal
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from seedream_batch import errors
 from seedream_batch.engine.events import StopReason
-from seedream_batch.errors import (
-    CredentialsRefused,
-    InvalidJob,
-    ManifestError,
-    ManifestLocked,
-    SeedreamBatchError,
-    ServiceError,
-    StorageError,
-    UsageError,
-)
 from seedream_batch.model.task import ImageState, TaskState
 
 if TYPE_CHECKING:
@@ -94,16 +85,16 @@ def of_state(result: RunResult) -> Exit:
 
 
 _OF_ERRORS = (
-    (ManifestLocked, Exit.LOCKED),
-    ((UsageError, InvalidJob), Exit.USAGE),
-    (CredentialsRefused, Exit.NO_ACCESS),
-    (ServiceError, Exit.WORK_LEFT),
-    ((StorageError, ManifestError), Exit.NO_STORAGE),
+    (errors.ManifestLocked, Exit.LOCKED),
+    ((errors.UsageError, errors.InvalidJob), Exit.USAGE),
+    (errors.CredentialsRefused, Exit.NO_ACCESS),
+    (errors.ServiceError, Exit.WORK_LEFT),
+    ((errors.StorageError, errors.ManifestError), Exit.NO_STORAGE),
 )
 """The codes of errors; the first that fits counts."""
 
 
-def of_error(error: SeedreamBatchError) -> Exit:
+def of_error(error: errors.SeedreamBatchError) -> Exit:
     """Return the exit code of a command that failed with this error."""
     return next((code for kinds, code in _OF_ERRORS if isinstance(error, kinds)), Exit.BUG)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seedream_batch.cli.output.console import short
+from seedream_batch.engine.job_identity import readable
 from seedream_batch.errors import UsageError
-
-if TYPE_CHECKING:
-    from seedream_batch.jobfile import LoadedJob
-    from seedream_batch.model.job import Job
-    from seedream_batch.model.locations import Place
+from seedream_batch.jobfile import LoadedJob, load_job
+from seedream_batch.manifest.db.open import exists
+from seedream_batch.model.job import Job
+from seedream_batch.model.locations import Place, without_passwords
 
 EMULATED = "-emulated"
 """Suffix of the output folder of emulated runs, which keeps their placeholders apart from real images."""
@@ -20,8 +19,6 @@ EMULATED = "-emulated"
 
 def load(path: str, *, emulate: bool, manifest: str | None = None, max_tasks: int = 2**63) -> LoadedJob:
     """Load the job; `emulate` selects the output folder of emulated runs, `manifest` the URL of another manifest."""
-    from seedream_batch.jobfile import load_job
-
     loaded = load_job(path, max_tasks=max_tasks)
     if emulate:
         # An emulated run needs no manifest server either, unless it is asked for.
@@ -36,8 +33,6 @@ def _emulated(job: Job) -> Path:
 
 def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
     """Return the job as arguments to paste after a command's name."""
-    from seedream_batch.model.locations import without_passwords
-
     server = "" if manifest is None else f" --manifest {shlex.quote(without_passwords(manifest))}"
     return shlex.quote(path) + (" --emulate" if emulate else "") + server
 
@@ -57,36 +52,23 @@ def trusts_keys(job: Job, *, emulate: bool) -> bool | None:
 
 def made(path: str, *, emulate: bool, manifest: str | None = None) -> LoadedJob:
     """Load a job that has been run before. Raises `UsageError`."""
-    from seedream_batch.engine.job_identity import readable
-    from seedream_batch.manifest.db.open import exists
+    return existing(path, emulate=emulate, manifest=manifest, or_emulated=False)[0]
 
+
+def existing(
+    path: str, *, emulate: bool, manifest: str | None = None, or_emulated: bool = True
+) -> tuple[LoadedJob, bool]:
+    """Load a job that has been run before, or only with the emulator, and return whether so. Raises `UsageError`."""
     loaded = load(path, emulate=emulate, manifest=manifest)
+    place = loaded.job.manifest
     readable(loaded.job)
-    if not exists(loaded.job.manifest):
-        raise _not_run(path, loaded.job.manifest, emulate=emulate, manifest=manifest)
-    return loaded
-
-
-def existing(path: str, *, emulate: bool, manifest: str | None = None) -> tuple[LoadedJob, bool]:
-    """Load a job that has been run before, and return whether only emulated runs exist. Raises `UsageError`."""
-    from seedream_batch.engine.job_identity import readable
-    from seedream_batch.manifest.db.open import exists
-
-    if emulate:
-        return made(path, emulate=True, manifest=manifest), False
-    loaded = load(path, emulate=False, manifest=manifest)
-    readable(loaded.job)
-    if exists(loaded.job.manifest):
+    if exists(place):
         return loaded, False
     emulated = loaded.into(_emulated(loaded.job))
-    if manifest is None and exists(emulated.job.manifest):
+    if or_emulated and not emulate and manifest is None and exists(emulated.job.manifest):
         readable(emulated.job)
         return emulated, True
-    raise _not_run(path, loaded.job.manifest, emulate=False, manifest=manifest)
-
-
-def _not_run(path: str, place: Place, *, emulate: bool, manifest: str | None) -> UsageError:
     what = "is empty" if isinstance(place, Path) and place.exists() else "does not exist"
     how = " with --emulate" if emulate else ""
     run = f"seedream-batch run {named(path, emulate=emulate, manifest=manifest)}"
-    return UsageError(f"{path} has not been run{how} yet: {shown(place)} {what}. Start with `{run}`")
+    raise UsageError(f"{path} has not been run{how} yet: {shown(place)} {what}. Start with `{run}`")

@@ -226,11 +226,8 @@ def _tsv_rows(rows: Rows, lines: list[str], first: int, file: str) -> Iterator[t
             if _COMMENT.match(line):
                 rows.refuse(file, _COMMENT_FAULT[0], (index + 1, 1), _COMMENT_FAULT[1])
                 continue
-            yield index + 1, [_unquoted(field) for field in line.split("\t")]
-
-
-def _unquoted(text: str) -> str:
-    return text[1:-1].replace('""', '"') if _QUOTED.fullmatch(text) else text
+            fields = line.split("\t")
+            yield index + 1, [one[1:-1].replace('""', '"') if _QUOTED.fullmatch(one) else one for one in fields]
 
 
 def _header_problems(names: list[str], position: Position) -> list[Problem]:

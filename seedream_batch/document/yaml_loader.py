@@ -51,7 +51,7 @@ def parse_yaml(text: str | bytes, file: str, problems: list[Problem] | None = No
         except yaml.YAMLError as error:
             builder.problems.append(syntax_problem(error, text, file))
         except _Fatal as error:
-            builder.problems.append(error.problem)
+            builder.problems += error.args
         else:
             if problems is not None:
                 problems += builder.problems
@@ -119,9 +119,7 @@ def _without_gc() -> Iterator[None]:
 
 
 class _Fatal(Exception):
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.message)
-        self.problem = problem
+    """A problem after which nothing more can be read."""
 
 
 @dataclass(slots=True)

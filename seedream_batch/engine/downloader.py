@@ -20,9 +20,8 @@ from seedream_batch.engine.placement import assign_place, clear_leftovers, step_
 from seedream_batch.engine.polls import look
 from seedream_batch.engine.stop_control import RunStopped
 from seedream_batch.errors import StorageError
-from seedream_batch.files.content_encoding import unwrapped
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.image_inspection import BadPicture, NoPicture, Picture, has_end, inspect
+from seedream_batch.files.image_inspection import BadPicture, NoPicture, Picture, has_end, inspect, unwrapped
 from seedream_batch.files.local_folder import Occupied
 from seedream_batch.files.temp_file import TempFile, writing
 from seedream_batch.lifecycle import backoff

@@ -11,8 +11,7 @@ from typing import TypeAlias
 from seedream_batch.errors import InvalidJob
 from seedream_batch.expand.earlier_fingerprints import EarlierFingerprints, plain_prompt
 from seedream_batch.expand.matrix import cells, varying_names
-from seedream_batch.expand.output_path import Places
-from seedream_batch.expand.path_safety import collision_key
+from seedream_batch.expand.output_path import Places, collision_key
 from seedream_batch.expand.problem_collector import ProblemCollector
 from seedream_batch.expand.request_template import PROMPT, Context, FieldError, RequestTemplate
 from seedream_batch.expand.request_variants import RequestVariant, RequestVariants, ResolveReference

@@ -161,11 +161,12 @@ def _check_markup_of_values(template: Template, context: Context, rendered: str,
     the prompt itself writes as text, with `{% raw %}` or in quotes, is intended.
     """
     reads = context if template.includes else template.reads
-    suspects = [name for name in reads if name in context and _has_markup(context[name])]
-    for name in suspects:
+    for name in reads:
+        if name not in context or (marked := _replace_braces(context[name])) == context[name]:
+            continue
         try:
             # Replace the value's braces with another character: if it appears in the text, the markup is the value's.
-            brought = _MARKED in template.render({**context, name: _replace_braces(context[name])})
+            brought = _MARKED in template.render({**context, name: marked})
         except TemplateError:
             brought = True
         if brought:
@@ -179,14 +180,6 @@ def _check_markup_of_values(template: Template, context: Context, rendered: str,
 
 _MARKUP = re.compile(r"\{\{|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _MARKED = "\ue000"
-
-
-def _has_markup(value: Json) -> bool:
-    if isinstance(value, str):
-        return _MARKUP.search(value) is not None
-    if isinstance(value, dict):
-        return any(map(_has_markup, value.values()))
-    return isinstance(value, list) and any(map(_has_markup, value))
 
 
 def _replace_braces(value: Json) -> Json:

@@ -135,15 +135,12 @@ class Learner:
         """
         ways = [way for way in self._filled if way[-1] is not _FIXED]
         names = _column_names(ways, flat=flat)
-        types = {names[way]: self._type(way) for way in ways}
+        types = {names[way]: self._types.get(way, str) for way in ways}
+        types |= {names[way]: str for way in ways if way in self._wide and types[names[way]] is float}
         gappy = {names.get(way, way[0]) for way, count in self._filled.items() if count < self._rows}
         lists = {way for way, kind in self._elements.items() if kind is not None and self._filled[way] == self._rows}
         shapeless = {way[0] for way in ways if any(way[:depth] in self._filled for depth in range(1, len(way)))}
         return Columns({**types, **FIXED}, frozenset(gappy), names, frozenset(lists), frozenset(shapeless), self._dated)
-
-    def _type(self, way: Way) -> type:
-        kind = self._types.get(way, str)
-        return str if kind is float and way in self._wide else kind
 
 
 _FIXED = "\0"

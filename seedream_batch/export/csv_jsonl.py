@@ -44,7 +44,7 @@ class _Table(Writer):
     def add(self, picture: Picture, split: str) -> None:
         """Put the image next to the tables, and its line into the table of the split."""
         path = f"{IMAGES}/{picture.path}"
-        self.plan.sources.put(self.plan.target, picture, path)
+        self.plan.put(picture, path)
         self.plan.target.write(self._files[split], self.line(picture, path))
 
     def finish(self) -> None:

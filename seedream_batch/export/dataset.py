@@ -16,8 +16,8 @@ from seedream_batch.export.split_layout import KINDS, Layout, Names
 from seedream_batch.export.splits import Splits
 from seedream_batch.export.stored_images import Picture, Pictures
 from seedream_batch.export.webdataset import MIXED, WebDataset
-from seedream_batch.export.writer import Plan, Sources, Writer
-from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.export.writer import Plan, Writer
+from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.integrity import check, check_size
 from seedream_batch.files.open_destination import destination
@@ -95,7 +95,11 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
     """
     _check(options)
     target = WholeFolder(options.to, MARKER, replace=options.replace)
-    _check_outside(target.final, job.output_dir)
+    # Its name could be that of an image.
+    if target.final.is_relative_to(job.output_dir.resolve()):
+        raise UsageError(
+            f"{target.final} is in the job's output folder; export to a folder outside of {job.output_dir}"
+        )
     folder = destination(job)
     with DeliveryReader(manifest) as reader:
         reader.snapshot()
@@ -106,7 +110,7 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
         if not scan.images:
             raise _nothing_to_export(scan, left_out if options.picks else None)
         splits = options.splits
-        plan = _plan(job, target, Sources(folder, link=options.link), scan, options)
+        plan = _plan(job, target, folder, scan, options)
         with target:
             with _WRITERS[options.format](plan) as writer:
                 for picture in pictures:
@@ -126,7 +130,7 @@ def _nothing_to_export(scan: Survey, left_out: Sequence[str] | None) -> UsageErr
     return UsageError(f"nothing to export: {why}")
 
 
-def _plan(job: Job, target: WholeFolder, sources: Sources, scan: Survey, options: ExportOptions) -> Plan:
+def _plan(job: Job, target: WholeFolder, folder: Destination, scan: Survey, options: ExportOptions) -> Plan:
     """Return what the writer of the format needs. Raises `UsageError` if pyarrow is missing."""
     columns = scan.learner.columns(flat=options.format in _FLAT)
     if options.format is Format.IMAGEFOLDER and columns.dated:
@@ -137,7 +141,8 @@ def _plan(job: Job, target: WholeFolder, sources: Sources, scan: Survey, options
     return Plan(
         job=job.name,
         target=target,
-        sources=sources,
+        folder=folder,
+        link=options.link,
         columns=columns,
         ending=scan.endings.pop() if len(scan.endings) == 1 else MIXED,
         layout=Layout.SPLIT if options.splits else scan.names.layout,
@@ -163,12 +168,6 @@ def _check(options: ExportOptions) -> None:
             if kind in seen:
                 raise UsageError(f"--split {name}: `datasets` reads it and `{seen[kind]}` as the same split, {kind}")
             seen[kind] = name
-
-
-def _check_outside(final: Path, output: Path) -> None:
-    """Raise `UsageError` for an export into the images' folder, where its name could clash with an image's."""
-    if final.is_relative_to(output.resolve()):
-        raise UsageError(f"{final} is in the job's output folder; export to a folder outside of {output}")
 
 
 def _marker_content(job: Job, scan: Survey, options: ExportOptions) -> Json:

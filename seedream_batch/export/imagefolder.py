@@ -9,7 +9,7 @@ from seedream_batch.export.parquet import TYPES, TableFile, arrow
 from seedream_batch.export.split_layout import Layout, unmistakable
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import Plan, Writer
-from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.model.document import Json
 
 METADATA = "metadata.jsonl"
@@ -38,7 +38,7 @@ class ImageFolder(Writer):
             case Layout.SPLIT:
                 top, inner = split or "train", unmistakable(picture.path)
         path = f"{top}/{inner}" if top else inner
-        plan.sources.put(plan.target, picture, path)
+        plan.put(picture, path)
         values = plan.columns.without_gaps(plan.columns.row(picture, path))
         row = {"file_name": inner, **{self._names[name]: value for name, value in values.items()}}
         table = self._tables.get(top)

@@ -9,7 +9,7 @@ from typing import Any
 from seedream_batch.errors import UsageError, translate_os_errors
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.writer import IMAGES, Plan, Writer
-from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.model.document import Json
 
 GROUP_ROWS = 1000
@@ -66,18 +66,27 @@ class Parquet(Writer):
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan)
-        schema = arrow().schema(self._fields(), metadata={"huggingface": json.dumps(self._features())})
+        pa = arrow()
+        fields = [pa.field(name, TYPES[kind]) for name, kind in plan.columns.types.items()]
+        # The types in the notation of `datasets`, so that it recognises an image in a struct.
+        features: dict[str, Json] = {}
+        if plan.embed:
+            fields.insert(0, pa.field("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])))
+            features["image"] = {"_type": "Image"}
+        for name, kind in plan.columns.types.items():
+            features[name] = {"dtype": TYPES[kind], "_type": "Value"}
+        schema = pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
         self._files = {split: TableFile(plan.target, f"{split or IMAGES}.parquet", schema) for split in plan.splits}
 
     def add(self, picture: Picture, split: str) -> None:
         """Add a row, with the image embedded or its file next to the table."""
         plan, file = self.plan, self._files[split]
         if plan.embed:
-            path, data = picture.path, plan.sources.read(picture)
+            path, data = picture.path, plan.read(picture)
             file.add({"image": {"bytes": data, "path": path}, **plan.columns.row(picture, path)}, len(data))
         else:
             path = f"{IMAGES}/{picture.path}"
-            plan.sources.put(plan.target, picture, path)
+            plan.put(picture, path)
             file.add(plan.columns.row(picture, path))
 
     def finish(self) -> None:
@@ -89,21 +98,6 @@ class Parquet(Writer):
         """Close what is open."""
         for file in self._files.values():
             file.drop()
-
-    def _fields(self) -> list[Any]:
-        pa = arrow()
-        fields = [pa.field(name, TYPES[kind]) for name, kind in self.plan.columns.types.items()]
-        if self.plan.embed:
-            image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-            fields.insert(0, pa.field("image", image))
-        return fields
-
-    def _features(self) -> Json:
-        """Return the types in the notation of `datasets`, so that it recognises an image in a struct."""
-        features: dict[str, Json] = {"image": {"_type": "Image"}} if self.plan.embed else {}
-        for name, kind in self.plan.columns.types.items():
-            features[name] = {"dtype": TYPES[kind], "_type": "Value"}
-        return {"info": {"features": features}}
 
 
 def arrow(why: str = "this export needs pyarrow") -> Any:

@@ -14,7 +14,7 @@ from seedream_batch.manifest.sync_job import known_as
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
-from seedream_batch.model.task import ImageRecord, ImageState, TaskSpec, TaskState, home_of
+from seedream_batch.model.task import ImageState, TaskSpec, TaskState, home_of
 from seedream_batch.selection.picks import Picks
 
 _BATCH = 500
@@ -36,21 +36,17 @@ class Picture:
     about: Mapping[str, Json]
 
 
+@dataclass(frozen=True, slots=True)
 class Pictures:
-    """The images of the job's tasks, read again in each iteration."""
+    """The images of the job's tasks, read again in each iteration.
 
-    def __init__(
-        self,
-        reader: DeliveryReader,
-        tasks: Callable[[], Iterable[TaskSpec]],
-        chooses: CellFilter | None,
-        picks: Picks | None = None,
-    ) -> None:
-        """Prepare; `tasks` yields the job's tasks, `chooses` selects cells and `picks` images; None: all."""
-        self._reader = reader
-        self._tasks = tasks
-        self._chooses = chooses
-        self._picks = picks
+    `chooses` selects cells and `picks` images; None: all.
+    """
+
+    reader: DeliveryReader
+    tasks: Callable[[], Iterable[TaskSpec]]
+    chooses: CellFilter | None
+    picks: Picks | None = None
 
     def __iter__(self) -> Iterator[Picture]:
         for pictures, _ in self.by_task():
@@ -58,30 +54,30 @@ class Pictures:
 
     def by_task(self) -> Iterator[tuple[list[Picture], int]]:
         """Yield the stored images of each task, and the number of its images that are not stored."""
-        source = iter(self._tasks())
+        source = iter(self.tasks())
         while batch := list(itertools.islice(source, _BATCH)):
-            batch = known_as(batch, self._reader.lookup)
-            deliveries = self._reader.deliveries([spec.fingerprint for spec in batch])
+            batch = known_as(batch, self.reader.lookup)
+            deliveries = self.reader.deliveries([spec.fingerprint for spec in batch])
             for spec in batch:
                 cell = json.loads(spec.cell)
                 delivery = deliveries.get(spec.fingerprint)
                 # Also for cells that are not selected: otherwise their entries would be reported as matching nothing.
                 left_out = self._unpicked(delivery)
-                if self._chooses is None or self._chooses(cell):
+                if self.chooses is None or self.chooses(cell):
                     stored, lacking = _images_of_task(spec, cell, delivery)
                     # If only kept images are wanted, no image that is not stored is missing.
-                    lacking = 0 if self._picks is not None and self._picks.keeps else lacking
+                    lacking = 0 if self.picks is not None and self.picks.keeps else lacking
                     yield [picture for picture in stored if picture.index not in left_out], lacking
 
     def _unpicked(self, delivery: Delivery | None) -> set[int]:
         """Return the indexes of a task's images that are stored but not picked."""
-        if self._picks is None or delivery is None:
+        if self.picks is None or delivery is None:
             return set()
         return {
             image.index
             for image, _ in delivery.images
             if image.state is ImageState.STORED
-            and not self._picks.takes(delivery.task.fingerprint, image.index, image.sha256 or "")
+            and not self.picks.takes(delivery.task.fingerprint, image.index, image.sha256 or "")
         }
 
 
@@ -89,41 +85,34 @@ def _images_of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery
     if delivery is None:
         return [], spec.images
     prompt = str(json.loads(spec.body).get("prompt", ""))
-    stored = [
-        _picture(spec, cell, prompt, delivery, image, at)
-        for image, at in delivery.images
-        if image.state is ImageState.STORED
-    ]
+    task, stored = delivery.task, []
+    for image, at in delivery.images:
+        if image.state is ImageState.STORED:
+            file = ExpectedFile.of(image)
+            cost = share(task.cost, len(delivery.images), image.index)
+            about: dict[str, Json] = {
+                "prompt": prompt,
+                "size": spec.size,
+                "resolution": spec.resolution,
+                "width": file.width,
+                "height": file.height,
+                "format": (image.format or "").lower(),
+                "task_id": ",".join(task.task_ids),
+                "sample": spec.sample,
+                "index": image.index,
+                "cost_usd": None if cost is None else cost / MICRO,
+                "sha256": file.sha256,
+                "bytes": file.bytes,
+                "submitted_at": _iso(task.submitted_at),
+                "ended_at": _iso(delivery.ended_at),
+                "stored_at": _iso(at),
+            }
+            # Not where the file is now: it may wait for the next run to move it.
+            stored.append(Picture(file, home_of(spec, image), cell, prompt, image.index, about))
     # A completed series may have fewer images than requested; no more of them will come.
-    ended = delivery.task.state is TaskState.SUCCEEDED
+    ended = task.state is TaskState.SUCCEEDED
     expected = len(delivery.images) if ended else max(spec.images, len(delivery.images))
     return stored, expected - len(stored)
-
-
-def _picture(
-    spec: TaskSpec, cell: Mapping[str, Json], prompt: str, delivery: Delivery, image: ImageRecord, at: float | None
-) -> Picture:
-    task, file = delivery.task, ExpectedFile.of(image)
-    cost = share(task.cost, len(delivery.images), image.index)
-    about: dict[str, Json] = {
-        "prompt": prompt,
-        "size": spec.size,
-        "resolution": spec.resolution,
-        "width": file.width,
-        "height": file.height,
-        "format": (image.format or "").lower(),
-        "task_id": ",".join(task.task_ids),
-        "sample": spec.sample,
-        "index": image.index,
-        "cost_usd": None if cost is None else cost / MICRO,
-        "sha256": file.sha256,
-        "bytes": file.bytes,
-        "submitted_at": _iso(task.submitted_at),
-        "ended_at": _iso(delivery.ended_at),
-        "stored_at": _iso(at),
-    }
-    # Not where the file is now: it may wait for the next run to move it.
-    return Picture(file, home_of(spec, image), cell, prompt, image.index, about)
 
 
 def _iso(at: float | None) -> str | None:

@@ -43,7 +43,7 @@ class WebDataset(Writer):
         split = split or _ALL
         name, ending = sample_name(picture.path)[0], plan.ending
         row = json.dumps(plan.columns.nested(picture, name + ending), ensure_ascii=False).encode()
-        sample = _member(name + ending, plan.sources.read(picture)) + _member(f"{name}.json", row)
+        sample = _member(name + ending, plan.read(picture)) + _member(f"{name}.json", row)
         shards = self._splits.setdefault(split, _Shards())
         if shards.file is not None and _archive_size(shards.size + len(sample)) > plan.shard_size:
             self._end(shards)

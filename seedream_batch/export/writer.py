@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from seedream_batch.errors import StorageError
 from seedream_batch.export.columns import Columns
 from seedream_batch.export.split_layout import Layout
 from seedream_batch.export.stored_images import Picture
-from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.files.destination import Destination
 
 IMAGES = "images"
@@ -20,33 +19,16 @@ IMAGES = "images"
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Where the images are read from, and whether files are linked rather than copied."""
-
-    folder: Destination
-    link: bool
-
-    def put(self, target: WholeFolder, picture: Picture, name: str) -> None:
-        """Link or copy the file into the export."""
-        file = self.folder.file(picture.file.path)
-        if not (self.link and file is not None and target.link(file, name, picture.file.bytes)):
-            target.put_bytes(self.read(picture), name)
-
-    def read(self, picture: Picture) -> bytes:
-        """Return the bytes of the file. Raises `StorageError` if they are not what was stored."""
-        data = self.folder.read(picture.file.path, picture.file.bytes + 1)
-        if hashlib.sha256(data).hexdigest() != picture.file.sha256:
-            raise StorageError(f"{self.folder.named(picture.file.path)} was changed during the export; export again")
-        return data
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """What a writer needs to know in advance: `splits` are those to write; "" stands for all images together."""
+    """What a writer needs to know in advance, and where its images come from.
+
+    `link` links files rather than copying them. `splits` are those to write; "" stands for all images together.
+    """
 
     job: str
     target: WholeFolder
-    sources: Sources
+    folder: Destination
+    link: bool
     columns: Columns
     layout: Layout
     splits: tuple[str, ...]
@@ -54,6 +36,19 @@ class Plan:
     shard_size: int
     ending: str
     """Extension of all images, for a format that needs a single one."""
+
+    def put(self, picture: Picture, name: str) -> None:
+        """Link or copy the file into the export."""
+        file = self.folder.file(picture.file.path)
+        if not (self.link and file is not None and self.target.link(file, name, picture.file.bytes)):
+            self.target.put_bytes(self.read(picture), name)
+
+    def read(self, picture: Picture) -> bytes:
+        """Return the bytes of the file. Raises `StorageError` if they are not what was stored."""
+        data = self.folder.read(picture.file.path, picture.file.bytes + 1)
+        if hashlib.sha256(data).hexdigest() != picture.file.sha256:
+            raise StorageError(f"{self.folder.named(picture.file.path)} was changed during the export; export again")
+        return data
 
 
 class Writer(ABC):
@@ -76,9 +71,7 @@ class Writer(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.finish()
         else:

@@ -1,12 +1,15 @@
-"""Check whether bytes are a complete image, and of which format."""
+"""Check whether bytes are a complete image, and of which format; find one in bytes that are not."""
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,8 +95,7 @@ def inspect(
                 # Cameras store several JPEGs in one file, an MPO; the first one is the image.
                 kind = "JPEG" if image.format == "MPO" else str(image.format)
                 picture = Picture(kind, image.width, image.height, turned=_is_turned(image))
-                _bounded(picture, data, max_pixels)
-                _long_enough(picture, data)
+                _check(picture, data, max_pixels)
                 if decode:
                     _decode(image, data)
         except UnidentifiedImageError:
@@ -167,7 +169,13 @@ def _is_turned(image: Image) -> bool:
 _ORIENTATION = 0x0112
 
 
-def _long_enough(picture: Picture, data: bytes) -> None:
+def _check(picture: Picture, data: bytes, most: int) -> None:
+    """Raise `BadPicture` for an image that is too large, or that ends too early for its format."""
+    pixels = picture.width * picture.height
+    if pixels > most:
+        raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are allowed")
+    if picture.format == "JPEG" and data.count(_JPEG_SCAN) > MAX_SCANS:
+        raise BadPicture(f"has more than {MAX_SCANS} scans")
     # A decoder does not notice a truncation after the first frame of an animation.
     if picture.format == "WEBP" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise BadPicture("is damaged: the end is missing")
@@ -220,14 +228,6 @@ _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND\xaeB`\x82", b"GIF8": b";"}
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
-def _bounded(picture: Picture, data: bytes, most: int) -> None:
-    pixels = picture.width * picture.height
-    if pixels > most:
-        raise BadPicture(f"has {picture.width} x {picture.height} = {pixels:,} pixels; at most {most:,} are allowed")
-    if picture.format == "JPEG" and data.count(_JPEG_SCAN) > MAX_SCANS:
-        raise BadPicture(f"has more than {MAX_SCANS} scans")
-
-
 def _looks_like(data: bytes) -> str:
     brand = _BRANDS.get(data[8:12], "an MP4 or QuickTime file") if data[4:8] == b"ftyp" else ""
     if data[4:8] == b"ftyp" and brand not in _BRANDS.values():
@@ -277,3 +277,52 @@ _STARTS = tuple(
     )
 )
 """Formats by the first bytes of a file."""
+
+
+_GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
+_RAW = -zlib.MAX_WBITS
+
+
+_IMAGE = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|RIFF....WEBP|GIF8[79]a", re.DOTALL)
+_BASE64 = re.compile(rb"(?:data:image/[\w.+-]+;base64,\s*)?(?=/9j/|iVBORw|UklGR|R0lGOD)([A-Za-z0-9+/=\s]+)")
+_WRAPPER = 2048
+"""Bytes in front of an image that are skipped: line breaks, the head of a part."""
+
+
+def unwrapped(data: bytes, most: int) -> Iterator[bytes]:
+    """Yield what may be the image in a body that is none itself: compressed, in base64, or behind other bytes."""
+    plain = uncompressed(data, most)
+    if plain is not None:
+        yield plain
+    if text := _BASE64.fullmatch(data.strip(b"\"' \t\r\n")):
+        with suppress(ValueError):
+            yield base64.b64decode(text[1] + b"==")
+    start = _IMAGE.search(data, 0, _WRAPPER)
+    # Within an image, another one is its preview.
+    if start is not None and start.start():
+        yield data[start.start() :]
+
+
+def uncompressed(data: bytes, most: int) -> bytes | None:
+    """Return gzip or deflate data decompressed, also several times; None if it is neither, truncated, or too large.
+
+    At most `most` bytes.
+    """
+    plain = _inflated(data, _GZIP_OR_ZLIB, most) or _inflated(data, _RAW, most)
+    again = plain and _inflated(plain, _GZIP_OR_ZLIB, most)
+    return again or plain
+
+
+def _inflated(data: bytes, form: int, most: int) -> bytes | None:
+    plain = b""
+    while data:
+        decoder = zlib.decompressobj(form)
+        try:
+            plain += decoder.decompress(data, most - len(plain))
+        except zlib.error:
+            return None
+        if not decoder.eof or len(plain) >= most:
+            return None
+        # Several compressed parts may follow each other, and some programs add zeros.
+        data = decoder.unused_data.lstrip(b"\0")
+    return plain or None

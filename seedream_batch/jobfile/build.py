@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from seedream_batch.files.local_folder import resolved
@@ -11,6 +11,15 @@ from seedream_batch.jobfile.units import micro_usd, per_second, seconds
 from seedream_batch.model.document import Document, Json
 from seedream_batch.model.job import Axis, Budget, Job, Notify, NotifyOn, OnUnknown, OtherReadings, RunSettings, Send
 from seedream_batch.model.locations import MANIFEST
+
+_RUN: Mapping[str, Callable[[Json], Json]] = {
+    "max_in_flight": int,
+    "rate": per_second,
+    "attempts": int,
+    "task_timeout": seconds,
+    "on_unknown": OnUnknown,
+}
+"""How the settings of runs are read."""
 
 
 def build_job(
@@ -23,7 +32,7 @@ def build_job(
 ) -> Job:
     """Build the job; `axes` and `request` already include what files provide. Makes paths absolute."""
     name = value.get("name", file.stem)
-    output = value.get("output", {})
+    output, run = value.get("output", {}), value.get("run", {})
     given = output.get("dir", "")
     location = store(given) if is_url(given) else None
     output_dir = resolved(file.parent / (f"out/{name}" if location or not given else given))
@@ -42,7 +51,7 @@ def build_job(
         manifest=server(value["manifest"], name) if "manifest" in value else output_dir / MANIFEST,
         output_path=output.get("path", ""),
         budget=_budget(value.get("budget", {})),
-        run=_run(value.get("run", {})),
+        run=RunSettings(**{name: read(run[name]) for name, read in _RUN.items() if run.get(name) is not None}),
         notify=_notify(value["notify"]) if "notify" in value else None,
         store=location,
         readings=readings,
@@ -58,20 +67,6 @@ def _budget(value: Mapping[str, Json]) -> Budget:
         max_cost=None if cap is None else micro_usd(cap),
         price=micro_usd(price) if isinstance(price, int | float) else None,
         prices={resolution: micro_usd(usd) for resolution, usd in price.items()} if isinstance(price, dict) else None,
-    )
-
-
-def _run(value: Mapping[str, Json]) -> RunSettings:
-    defaults = RunSettings()
-    on_unknown = value.get("on_unknown")
-    rate = value.get("rate")
-    timeout = value.get("task_timeout")
-    return RunSettings(
-        max_in_flight=int(value.get("max_in_flight", defaults.max_in_flight)),
-        rate=None if rate is None else per_second(rate),
-        attempts=int(value.get("attempts", defaults.attempts)),
-        task_timeout=defaults.task_timeout if timeout is None else seconds(timeout),
-        on_unknown=None if on_unknown is None else OnUnknown(on_unknown),
     )
 
 

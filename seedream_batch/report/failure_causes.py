@@ -78,7 +78,7 @@ def causes(rows: Iterable[FailureRow]) -> list[Cause]:
     """
     groups: dict[tuple[TaskState, str, str], Cause] = {}
     for row in rows:
-        code, reason = row.code, _masked(row.reason)
+        code, reason = row.code, _SECONDS.sub("… s", _ID.sub("…", row.reason))
         kind = kind_of(row.state, code, reason)
         if len(groups) >= MOST and (row.state, code, reason) not in groups:
             code, reason = "", OTHER
@@ -89,10 +89,6 @@ def causes(rows: Iterable[FailureRow]) -> list[Cause]:
             else replace(known, count=known.count + row.count)
         )
     return sorted(groups.values(), key=lambda cause: -cause.count)
-
-
-def _masked(reason: str) -> str:
-    return _SECONDS.sub("… s", _ID.sub("…", reason))
 
 
 _ID = re.compile(r"\b(?=[A-Za-z_-]*[0-9])[0-9A-Za-z_-]{12,}\b")

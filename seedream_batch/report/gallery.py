@@ -7,9 +7,8 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -74,7 +73,8 @@ def write_gallery(
             records = _Records(report, thumbnails)
             numbers = reader.wanted_ids()
             done = 0
-            for page in _pages(numbers):
+            for start in range(0, len(numbers), PAGE):
+                page = numbers[start : start + PAGE]
                 records.add([shown for shown in reader.with_images(page) if chooses(shown.task.cell)])
                 done += len(page)
                 progress(done, len(numbers))
@@ -191,12 +191,6 @@ def _link(images: Path, to: Path) -> str:
     return f"{quote(Path(os.path.relpath(there, here)).as_posix())}/"
 
 
-def _pages(numbers: Iterable[int]) -> Iterator[list[int]]:
-    rest = iter(numbers)
-    while page := list(islice(rest, PAGE)):
-        yield page
-
-
 POINTS = 240
 """Approximate number of moments in total; each run has at least two."""
 
@@ -205,7 +199,7 @@ MOST_STRETCHES = 30
 
 
 def timeline(reader: GalleryReader) -> list[list[list[Json]]]:
-    """Return the moments of each run that did something.
+    """Return the moments of each run that did something, for a chart without the pauses between runs.
 
     A moment has unix seconds, and the numbers of submitted, ended and stored, and the cost in USD, up to then.
     """
@@ -215,7 +209,10 @@ def timeline(reader: GalleryReader) -> list[list[list[Json]]]:
     if not stretches:
         return []
     total = sum(end - start for start, end in stretches) or 1.0
-    moments = [_moments(start, end, max(2, round(POINTS * (end - start) / total))) for start, end in stretches]
+    moments = []
+    for start, end in stretches:
+        steps_there = max(2, round(POINTS * (end - start) / total)) - 1
+        moments.append([*(start + (end - start) * step / steps_there for step in range(steps_there)), end])
     counts = dict.fromkeys(Step, 0)
     cost = 0
     series: list[list[list[Json]]] = [[] for _ in moments]
@@ -229,7 +226,3 @@ def timeline(reader: GalleryReader) -> list[list[list[Json]]]:
                 step = next(steps, None)
             points.append([round(moment, 3), *counts.values(), round(cost / 1_000_000, 6)])
     return series
-
-
-def _moments(start: float, end: float, count: int) -> list[float]:
-    return [start + (end - start) * i / (count - 1) for i in range(count - 1)] + [end]

@@ -24,6 +24,13 @@ class Tile:
     image: ImageRecord | None
     changed_at: float | None
 
+    @property
+    def shown(self) -> list[Json]:
+        """The hash and the size of an image that can be shown; empty for any other tile."""
+        if self.image is None or self.state != ImageState.STORED:
+            return []
+        return [self.image.sha256, self.image.width, self.image.height]
+
 
 def tiles(shown: GalleryTask, gone: Mapping[tuple[int, int], str]) -> list[Tile]:
     """Return the tiles of a task; `gone` has the reason for each stored image that cannot be shown."""
@@ -58,20 +65,8 @@ def grid_record(shown: GalleryTask, task_tiles: list[Tile], axes: Axes, prompts:
         prompts.setdefault(prompt, len(prompts)),
         clean(task.size),
         " ".join(clean(task_id) for task_id in task.task_ids),
-        [
-            [
-                *(tile.index, tile.state, clean(tile.path), clean(tile.reason)),
-                *_picture(tile),
-            ]
-            for tile in task_tiles
-        ],
+        [[tile.index, tile.state, clean(tile.path), clean(tile.reason), *tile.shown] for tile in task_tiles],
     ]
-
-
-def _picture(tile: Tile) -> list[Json]:
-    if tile.image is None or tile.state != ImageState.STORED:
-        return []
-    return [tile.image.sha256, tile.image.width, tile.image.height]
 
 
 def detail_record(shown: GalleryTask, task_tiles: list[Tile]) -> Json:

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import StrictUndefined, Template
 
 from seedream_batch._version import __version__
 from seedream_batch.model.document import Json
@@ -15,25 +15,8 @@ from seedream_batch.report.gallery_folder import ReportFolder
 ASSETS = Path(__file__).parent / "assets"
 
 STYLES = ("page.css", "grid.css", "views.css")
-SCRIPTS = (
-    "base.js",
-    "words.js",
-    "data.js",
-    "marks.js",
-    "arrange.js",
-    "tile.js",
-    "grid.js",
-    "zoom.js",
-    "windows.js",
-    "copy.js",
-    "detail.js",
-    "compare.js",
-    "filters.js",
-    "export.js",
-    "chart.js",
-    "theme.js",
-    "main.js",
-)
+_SCRIPTS = "base words data marks arrange tile grid zoom windows copy detail compare filters export chart theme main"
+SCRIPTS = tuple(f"{name}.js" for name in _SCRIPTS.split())
 """In loading order: each uses those before it."""
 
 
@@ -45,16 +28,9 @@ def write_assets(report: ReportFolder) -> None:
 
 def write_page(report: ReportFolder, job: str) -> None:
     """Write the page, which is only a frame: its content comes from the scripts in `data/`."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = environment.get_template("index.html.j2").render(
-        job=clean(job), version=__version__, styles=STYLES, scripts=SCRIPTS
-    )
+    source = (ASSETS / "index.html.j2").read_text(encoding="utf-8")
+    template = Template(source, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    text = template.render(job=clean(job), version=__version__, styles=STYLES, scripts=SCRIPTS)
     report.write("index.html", text.encode("utf-8"))
 
 

@@ -16,6 +16,7 @@ from seedream_batch.manifest.reader import Flagged, RunRow, UncertainTask, Worke
 from seedream_batch.manifest.statistics import AxisCount, CostNote, Pace, Phase, StatisticsReader
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.document import Json
+from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
 from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState, Totals
 from seedream_batch.report.failure_causes import ADVICE, Cause, causes
@@ -165,7 +166,13 @@ def status_json(status: Status) -> Json:
             "stored_bytes": status.stored_bytes,
         },
         "no_longer_in_the_job": status.dropped,
-        **_money_json(status),
+        "spent_usd": status.totals.cost / MICRO,
+        "images_paid": status.totals.images,
+        "reserved_usd": status.totals.reserved / MICRO,
+        "cost_notes": [
+            {"note": note.note, "count": note.count, "counted_usd": note.cost / MICRO, "first": note.path}
+            for note in status.cost_notes
+        ],
         **_runs_json(status),
         "next_expiry": expiry,
         "next_expiry_images": expiring,
@@ -173,18 +180,6 @@ def status_json(status: Status) -> Json:
         "seconds_left": None if status.seconds_left is None else round(status.seconds_left, 3),
         "axes": {axis: _axis_json(found) for axis, found in status.axes.items()},
         **_trouble_json(status),
-    }
-
-
-def _money_json(status: Status) -> dict[str, Json]:
-    return {
-        "spent_usd": status.totals.cost / 1_000_000,
-        "images_paid": status.totals.images,
-        "reserved_usd": status.totals.reserved / 1_000_000,
-        "cost_notes": [
-            {"note": note.note, "count": note.count, "counted_usd": note.cost / 1_000_000, "first": note.path}
-            for note in status.cost_notes
-        ],
     }
 
 
@@ -202,7 +197,7 @@ def _runs_json(status: Status) -> dict[str, Json]:
                 "gone": worker.gone,
                 "in_flight": worker.in_flight,
                 "images_paid": worker.images,
-                "spent_usd": worker.cost / 1_000_000,
+                "spent_usd": worker.cost / MICRO,
             }
             for worker in status.workers
         ],
@@ -241,7 +236,7 @@ def _trouble_json(status: Status) -> dict[str, Json]:
                 **_task_json(doubt.task),
                 "key": doubt.key,
                 "sent_at": doubt.sent_at,
-                "may_have_cost_usd": doubt.reserved / 1_000_000,
+                "may_have_cost_usd": doubt.reserved / MICRO,
                 "ids_in_answers": ids_in(doubt.kept),
             }
             for doubt in status.uncertain

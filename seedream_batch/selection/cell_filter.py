@@ -44,20 +44,14 @@ class Wanted:
             value = value[self.key]
         return any(matches(value, wanted) or _has_name(value, wanted) for wanted in self.values)
 
-    def read_with(self, is_value: Callable[[str], bool]) -> Iterator[tuple[str, ...]]:
-        """Yield each way to read the text as values, where a comma separates two values or belongs to one.
-
-        `is_value` decides what counts as a value.
-        """
-        if all(map(is_value, self.values)):
-            yield self.values
-            return
-        yield from _readings(self.values, self.written, is_value)
-
 
 def _readings(
     values: tuple[str, ...], written: tuple[str | None, ...], is_value: Callable[[str], bool]
 ) -> Iterator[tuple[str, ...]]:
+    """Yield each way to read the texts as values, where a comma separates two values or belongs to one.
+
+    `is_value` decides what counts as a value.
+    """
     if not values:
         yield ()
     for end in range(1, len(values) + 1):
@@ -159,7 +153,9 @@ def _resolve_values(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]
         single = (replace(option, values=(value,)),)
         return fits_a_cell(job, single) or any(map(selection(single), also))
 
-    readings = list(itertools.islice(option.read_with(is_value), 2))
+    readings = [option.values]
+    if not all(map(is_value, option.values)):
+        readings = list(itertools.islice(_readings(option.values, option.written, is_value), 2))
     in_quotes = """put a value with a comma in double quotes: 'AXIS="one, two"'"""
     if not readings:
         value = next(value for value in option.values if not is_value(value))
@@ -176,8 +172,7 @@ def _check_cut_name(option: Wanted, job: Job) -> None:
     """Raise `UsageError` if a shortened name fits several values: a run must not buy more than intended."""
     (value,) = option.values
     if value.endswith(CUT):
-        cells = [*({axis.name: axis_value} for axis in job.axes for axis_value in axis.values), *job.include]
-        matching = dict.fromkeys(whole_name(cell[option.axis]) for cell in cells if option.fits(cell))
+        matching = dict.fromkeys(whole_name(cell[option.axis]) for cell in _values(job) if option.fits(cell))
         if len(matching) > 1:
             shown = ", ".join(list(matching)[:5])
             raise UsageError(f"--select {option.text}: {value} could mean {shown}; be more specific")

@@ -24,9 +24,8 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.text import encodable
 from seedream_batch.templates.filters import budget_of
 from seedream_batch.templates.limits import Budget, TemplateError, kind_of
-from seedream_batch.templates.rewrite import prepare
+from seedream_batch.templates.rewrite import pieces_of, prepare, reads_of
 from seedream_batch.templates.sandbox import BUDGET, GLOBALS, BoundedEnvironment, UndefinedLookup
-from seedream_batch.templates.splitting import pieces_of, reads_of
 
 __all__ = ["Template", "TemplateEngine", "TemplateError"]
 

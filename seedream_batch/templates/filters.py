@@ -1,4 +1,4 @@
-"""The filters of templates: those of Jinja that are harmless, bounded and the same on every run.
+"""The filters and tests of templates: those of Jinja that are harmless, bounded and the same on every run.
 
 Each is called by `guarded`, which pays for what it handles and checks the type of the value. Where a filter of Jinja
 could make much out of little, or guess the meaning of a mistake, a function here checks its arguments first or

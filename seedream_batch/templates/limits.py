@@ -8,12 +8,12 @@ handled.
 from __future__ import annotations
 
 import math
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from jinja2 import Undefined
+from jinja2.sandbox import SandboxedEnvironment
 
 MAX_CALL_DEPTH: Final = 50
 """Deepest nesting of calls of macros, includes and recursive loops."""
@@ -192,17 +192,6 @@ def sequence(value: Any) -> Any:
     raise TemplateError(f"cannot loop over {kind_of(value)}")
 
 
-_NUMBERS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "**": operator.pow,
-}
-
-
 def binary(sign: str, left: Any, right: Any, budget: Budget) -> Any:
     """Return `left sign right` if the types support it and the result is bounded. Raises `TemplateError`."""
     for side in (left, right):
@@ -244,7 +233,7 @@ def _arithmetic(sign: str, left: float, right: float) -> Any:
             bits = left.bit_length() * right
         if bits > MAX_NUMBER_BITS and not (sign == "**" and abs(left) <= 1):
             raise TemplateError("the number is too large")
-    value = _NUMBERS[sign](left, right)
+    value = SandboxedEnvironment.default_binop_table[sign](left, right)
     if not isinstance(value, (int, float)) or (isinstance(value, float) and not math.isfinite(value)):
         raise TemplateError(f"the result of `{sign}` is not a number")
     return value

@@ -17,14 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace, missing
 
 from seedream_batch.templates.filters import FILTERS, TESTS, Group, budget_of, guarded
-from seedream_batch.templates.limits import (
-    Budget,
-    TemplateError,
-    binary,
-    kind_of,
-    sequence,
-    to_text,
-)
+from seedream_batch.templates.limits import Budget, TemplateError, binary, kind_of, sequence, to_text
 from seedream_batch.templates.methods import Method, methods_of, run_method
 
 BUDGET: Final = "@budget"
@@ -91,7 +84,7 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         super().__init__(
             undefined=Undefined,
             optimized=False,  # folding constants would compute without a budget
-            finalize=_finalize,
+            finalize=pass_context(lambda context, value: to_text(value, budget_of(context))),
             autoescape=False,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -204,26 +197,6 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
 
 
 @pass_context
-def _finalize(context: Context, value: Any) -> str:
-    return to_text(value, budget_of(context))
-
-
-@pass_context
-def _tick(context: Context, steps: int) -> None:
-    budget_of(context).spend(steps)
-
-
-@pass_context
-def _loop(_: Context, value: Any) -> Any:
-    return sequence(value)
-
-
-@pass_context
-def _sized(context: Context, value: Any) -> Any:
-    return budget_of(context).handle(value)
-
-
-@pass_context
 def _concat(context: Context, *values: Any) -> str:
     budget = budget_of(context)
     pieces = [to_text(value, budget) for value in values]
@@ -232,8 +205,8 @@ def _concat(context: Context, *values: Any) -> str:
 
 
 _COUNTING: Final[dict[str, Callable[..., Any]]] = {
-    "@tick": _tick,
-    "@loop": _loop,
-    "@sized": _sized,
+    "@tick": pass_context(lambda context, steps: budget_of(context).spend(steps)),
+    "@loop": sequence,
+    "@sized": pass_context(lambda context, value: budget_of(context).handle(value)),
     "@concat": _concat,
 }

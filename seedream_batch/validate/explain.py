@@ -15,8 +15,17 @@ from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json, Path
 from seedream_batch.model.text import escaped
-from seedream_batch.validate.hints import Schema, hint_for, types_of, unknown_key, usable_name
-from seedream_batch.validate.quoting import bare, flow, path_text, shown
+from seedream_batch.validate.hints import (
+    Schema,
+    bare,
+    flow,
+    hint_for,
+    path_text,
+    shown,
+    types_of,
+    unknown_key,
+    usable_name,
+)
 
 if TYPE_CHECKING:
     from jsonschema.exceptions import ValidationError

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from seedream_batch.model.document import Document, Json, Path, Problem
 from seedream_batch.validate.explain import MOST_FINDINGS, Finding, findings
-from seedream_batch.validate.fast_path import accepts
-from seedream_batch.validate.quoting import path_text
-from seedream_batch.validate.schemas import schema, validator
+from seedream_batch.validate.hints import path_text
+from seedream_batch.validate.schemas import accepts, schema, validator
 
 _WHOLE = ("exclude", "include")
 """Lists whose entries are removed as a whole: part of a pattern would match more than was meant."""

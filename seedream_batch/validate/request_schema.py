@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 from seedream_batch.model.document import Json
 from seedream_batch.validate.explain import Finding, findings
-from seedream_batch.validate.fast_path import accepts
 from seedream_batch.validate.hints import types_of
-from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
+from seedream_batch.validate.schemas import accepts, schema, text_test, validator, validator_of
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -60,11 +59,6 @@ class RequestSchema:
 
     def _accepts(self, plain: Json) -> bool:
         return accepts(self._name)(plain) or self._whole.is_valid(plain)
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """The fields of a request, in the order of the schema."""
-        return tuple(self._schema["properties"])
 
     @cached_property
     def field_types(self) -> Mapping[tuple[str, ...], str]:

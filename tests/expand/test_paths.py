@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
-from seedream_batch.expand.path_safety import BadPath, collision_key, safe_path
+from seedream_batch.expand.output_path import BadPath, collision_key, safe_path
 from seedream_batch.jobfile import load_job
 
 SAFE = [

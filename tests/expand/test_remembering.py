@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from seedream_batch.errors import InvalidJob
 from seedream_batch.expand.expansion import Expansion, HashSet
-from seedream_batch.expand.output_path import Places
-from seedream_batch.expand.path_safety import BadPath, _checked, is_harmless, safe_path
+from seedream_batch.expand.output_path import BadPath, Places, _checked, is_harmless, safe_path
 from seedream_batch.jobfile import load_job
 from seedream_batch.model.cell import name_of
 from seedream_batch.model.cell_names import CellNames

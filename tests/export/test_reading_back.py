@@ -18,8 +18,8 @@ from seedream_batch.export.parquet import Parquet
 from seedream_batch.export.split_layout import Layout
 from seedream_batch.export.stored_images import Picture
 from seedream_batch.export.webdataset import MIXED, WebDataset
-from seedream_batch.export.writer import Plan, Sources
-from seedream_batch.files.atomic_folder import WholeFolder
+from seedream_batch.export.writer import Plan
+from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.files.integrity import ExpectedFile
 from seedream_batch.files.local_folder import OutputFolder
 
@@ -84,7 +84,7 @@ def write(writer, folder, found, *, flat=True, ending=".jpg"):
     columns = learner.columns(flat=flat)
     to = folder.root.parent / f"data-{next(_NUMBERS)}"
     with WholeFolder(to, ".marker", replace=False) as target:
-        plan = Plan("job", target, Sources(folder, link=True), columns, Layout.PLAIN, ("",), False, 10**9, ending)
+        plan = Plan("job", target, folder, True, columns, Layout.PLAIN, ("",), False, 10**9, ending)
         with writer(plan) as export:
             for picture in found:
                 export.add(picture, "")

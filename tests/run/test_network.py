@@ -15,7 +15,7 @@ from PIL import Image
 
 from seedream_batch.emulator.world import images
 from seedream_batch.engine.circuit_breaker import FIRST_TASKS, MOST_FAILING
-from seedream_batch.files.content_encoding import uncompressed, unwrapped
+from seedream_batch.files.image_inspection import uncompressed, unwrapped
 
 MANY = """\
 version: 1

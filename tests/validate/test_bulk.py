@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.validate import RequestSchema
-from seedream_batch.validate.fast_path import accepts, simple, spelt_out
-from seedream_batch.validate.schemas import schema, text_test, validator, validator_of
+from seedream_batch.validate.schemas import accepts, schema, simple, spelt_out, text_test, validator, validator_of
 
 ACCEPTS = accepts("request")
 VALIDATOR = validator("request")

@@ -27,7 +27,7 @@ values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=3), max_leaves=6
 )
 
-REQUEST_FIELDS = [*SCHEMA.names, "quality"]
+REQUEST_FIELDS = [*(path[0] for path in SCHEMA.field_types if len(path) == 1), "quality"]
 JOB_FIELDS = [
     "version", "name", "vars", "matrix", "exclude", "include", "repeat", "request", "references", "output", "budget",
     "run", "notify", "prompt",

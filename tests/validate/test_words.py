@@ -1,7 +1,7 @@
 import pytest
 
 from seedream_batch.validate import did_you_mean
-from seedream_batch.validate.quoting import bare, flow, path_text, shown
+from seedream_batch.validate.hints import bare, flow, path_text, shown
 
 
 @pytest.mark.parametrize(

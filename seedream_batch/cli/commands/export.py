@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.export import Exported, ExportOptions
-    from seedream_batch.model.document import Json
     from seedream_batch.model.job import Job
     from seedream_batch.selection.picks import Picks
 
@@ -94,7 +92,17 @@ def command(**given: Any) -> int:
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice skipped", err=True)
     if flags.as_json:
-        give(_json(exported, flags.form))
+        give(
+            {
+                "format": flags.form,
+                "to": str(exported.to),
+                "images": exported.images,
+                "not_stored": exported.not_stored,
+                "left_out_of_the_choice": list(exported.left_out),
+                "splits": dict(exported.splits),
+                "bytes": exported.bytes,
+            }
+        )
     else:
         _show(exported, loaded.job.name, flags.form)
     return 0
@@ -193,15 +201,3 @@ def _show(exported: Exported, job: str, form: str) -> None:
     for name, count in exported.splits.items():
         say(f"  {name:<11}{number(count, 'image')}")
     say(f"  in         {short(exported.to)}")
-
-
-def _json(exported: Exported, form: str) -> Mapping[str, Json]:
-    return {
-        "format": form,
-        "to": str(exported.to),
-        "images": exported.images,
-        "not_stored": exported.not_stored,
-        "left_out_of_the_choice": list(exported.left_out),
-        "splits": dict(exported.splits),
-        "bytes": exported.bytes,
-    }

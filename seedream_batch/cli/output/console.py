@@ -9,6 +9,7 @@ import shutil
 import sys
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 from seedream_batch.model.document import Json
@@ -140,6 +141,22 @@ def number(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def row(label: str, count: int, noun: str, more: str = "", lines: Sequence[str] = ()) -> None:
+    """Print how many there are of something, with the first of them; nothing if there are none."""
+    if count:
+        say(f"  {label:<11}{number(count, noun)}{more}")
+        if lines:
+            listed(lines, count)
+
+
+def listed(lines: Sequence[str], count: int) -> None:
+    """Print the first lines of a list of `count`."""
+    for line in lines:
+        say(wrapped(line, indent="    ", hanging="      "))
+    if count > len(lines):
+        say(f"    and {count - len(lines):,} more")
+
+
 def size(count: int) -> str:
     """Format a number of bytes in a suitable unit."""
     value = float(count)
@@ -175,7 +192,7 @@ def short(path: Path | str) -> str:
     return relative if len(relative) <= len(str(path)) and not relative.startswith("../../..") else str(path)
 
 
-def flagged_advice(path: str) -> list[str]:
+def flag_advice(path: str) -> list[str]:
     """Return lines of advice about results that differ from the request; `path` is the job as given to commands."""
     return [
         f"Accept flagged results as they are: `seedream-batch resolve {path} --accept`",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, usd, wrapped
+from seedream_batch.cli.output.console import duration, flag_advice, listed, number, row, say, short, size, usd, wrapped
 from seedream_batch.cli.output.status_view import why_missing
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO, Job
@@ -30,31 +29,19 @@ def show_verification(result: RunResult, job: Job, path: str, without_key: str) 
     )
     if result.stop_reason is not None:
         say(wrapped(f"stopped: {result.stop_text}", indent="  ", hanging="    "))
-    if checks.came_back:
-        say(f"  restored   {number(checks.came_back, 'image')} that had been missing")
-    if stats.found:
-        say(f"  found      {number(stats.found, 'task')} that had been lost")
-    if stats.added:
-        say(f"  added      {number(stats.added, 'image')} to incomplete results")
-    if stats.stored:
-        say(f"  downloaded {number(stats.stored, 'image')} again for free ({size(stats.stored_bytes)})")
-    if checks.unread:
-        say(f"  unreadable {number(checks.unread, 'file')}")
-        _show_list(checks.unreadable, checks.unread)
-    _show_not_there(result)
-    if result.flagged:
-        say(f"  flagged    {number(result.flagged, 'task')} with a result that differs from the request")
-        _show_list(result.warnings, max(result.flagged, len(result.warnings)))
+    row("restored", checks.came_back, "image", " that had been missing")
+    row("found", stats.found, "task", " that had been lost")
+    row("added", stats.added, "image", " to incomplete results")
+    row("downloaded", stats.stored, "image", f" again for free ({size(stats.stored_bytes)})")
+    row("unreadable", checks.unread, "file", lines=checks.unreadable)
+    if result.not_there is not None:
+        images = result.not_there.images
+        missing = [f"{_path_of(image, task)}: {why_missing(image)}" for image, task in images]
+        row("missing", result.not_there.count, "image", lines=missing)
+    flagged = " with a result that differs from the request"
+    row("flagged", result.flagged, "task", flagged, result.warnings)
     for line in _advice(result, path, without_key):
         say(wrapped(line))
-
-
-def _show_not_there(result: RunResult) -> None:
-    lacking = result.not_there
-    if lacking is None or not lacking.count:
-        return
-    say(f"  missing    {number(lacking.count, 'image')}")
-    _show_list([f"{_path_of(image, task)}: {why_missing(image)}" for image, task in lacking.images], lacking.count)
 
 
 def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
@@ -72,7 +59,7 @@ def _advice(result: RunResult, path: str, without_key: str) -> list[str]:
             f"The service gave no clear answer about {number(checks.unanswered, 'image')}: verify again later."
         )
     if result.flagged:
-        lines += flagged_advice(path)
+        lines += flag_advice(path)
     if lacking is None:
         return lines
     if lacking.waiting:
@@ -127,7 +114,6 @@ def verification_json(result: RunResult, job: Job) -> Json:
 
 def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
     """Print what would be deleted, or was, and what stays."""
-    candidates = pruned.found
     files = f"{number(pruned.files, 'file')}, {size(pruned.bytes)}"
     if pruned.done:
         say(wrapped(f"{job.name}: {files} deleted in {short(job.pictures)}"))
@@ -135,15 +121,12 @@ def show_pruned(pruned: Pruned, job: Job, path: str) -> None:
         say(wrapped(f"{job.name}: {files} in {short(job.pictures)} no longer in the job"))
     else:
         say(wrapped(f"{job.name}: nothing to delete in {short(job.pictures)}"))
-    _show_list(pruned.paths, pruned.files)
-    if pruned.changed:
-        say(f"  kept       {number(len(pruned.changed), 'file')} changed since they were stored; delete them yourself")
-        _show_list(pruned.changed[:SHOWN], len(pruned.changed))
-    if pruned.unreadable:
-        say(f"  kept       {number(len(pruned.unreadable), 'task')} with a file that cannot be read or deleted")
-        _show_list(pruned.unreadable[:SHOWN], len(pruned.unreadable))
-    if candidates.in_flight:
-        say(f"  in flight  {number(candidates.in_flight, 'task')}: paid for, kept until a run downloads the images")
+    listed(pruned.paths, pruned.files)
+    changed = " changed since they were stored; delete them yourself"
+    row("kept", len(pruned.changed), "file", changed, pruned.changed[:SHOWN])
+    unreadable = " with a file that cannot be read or deleted"
+    row("kept", len(pruned.unreadable), "task", unreadable, pruned.unreadable[:SHOWN])
+    row("in flight", pruned.found.in_flight, "task", ": paid for, kept until a run downloads the images")
     if not pruned.done and pruned.files:
         say(wrapped(f"Nothing was deleted. To delete the files: `seedream-batch prune {path} --yes`"))
 
@@ -161,10 +144,3 @@ def pruned_json(pruned: Pruned) -> Json:
 def _path_of(image: ImageRecord, task: TaskRecord) -> str:
     """Return the path of an image, or the planned one if it was never stored."""
     return image.path or image_path(task.paths, task.images, image.index, task.fingerprint)
-
-
-def _show_list(lines: Sequence[str], count: int) -> None:
-    for line in lines:
-        say(wrapped(line, indent="    ", hanging="      "))
-    if count > len(lines):
-        say(f"    and {count - len(lines):,} more")

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from seedream_batch.cli.output.console import number, say, usd
 from seedream_batch.cli.output.run_view import show_chosen
 from seedream_batch.errors import UsageError
+from seedream_batch.manifest import ManifestReader
+from seedream_batch.manifest.db.connection import UNLIMITED
+from seedream_batch.manifest.reader import Flagged
 from seedream_batch.model.document import Json
+from seedream_batch.model.job import Job
 from seedream_batch.model.task import ImageState
-
-if TYPE_CHECKING:
-    from seedream_batch.manifest.reader import Flagged
-    from seedream_batch.model.job import Job
-    from seedream_batch.operations.reject import Rejected
-    from seedream_batch.selection.picks import Choice
+from seedream_batch.operations.reject import Rejected
+from seedream_batch.selection.cell_filter import chosen
+from seedream_batch.selection.picks import Choice, Picked, parse_choice
 
 SHOWN = 20
 """Images that are named as left alone; all are counted."""
@@ -25,8 +25,6 @@ SHOWN = 20
 
 def read_choice(path: Path, job: Job) -> Choice:
     """Read the picks from a file, which must be of this job. Raises `UsageError`."""
-    from seedream_batch.selection.picks import parse_choice
-
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -39,8 +37,6 @@ def read_choice(path: Path, job: Job) -> Choice:
 
 def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callable[[Mapping[str, Json]], bool] | None:
     """Return the cell predicate for `--select` and `--flagged`; None if neither is given. Raises `UsageError`."""
-    from seedream_batch.selection.cell_filter import chosen
-
     chooses = chosen(select, job) if select else None
     if not flagged:
         return chooses
@@ -50,9 +46,6 @@ def chosen_results(select: Sequence[str], job: Job, *, flagged: bool) -> Callabl
 
 def flagged_choice(job: Job, *, keep: bool) -> Choice:
     """Return picks of the images with flagged results, or of all others. Raises `UsageError` if none is flagged."""
-    from seedream_batch.manifest import ManifestReader
-    from seedream_batch.selection.picks import Choice, Picked
-
     flagged = flagged_results(job)
     if keep and not flagged:
         raise UsageError("this job has no flagged results")
@@ -69,9 +62,6 @@ def flagged_choice(job: Job, *, keep: bool) -> Choice:
 
 def flagged_results(job: Job) -> list[Flagged]:
     """Return all results of the job that differ from the request."""
-    from seedream_batch.manifest import ManifestReader
-    from seedream_batch.manifest.db.connection import UNLIMITED
-
     with ManifestReader(job.manifest) as reader:
         return reader.flagged(UNLIMITED)
 

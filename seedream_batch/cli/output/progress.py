@@ -30,20 +30,8 @@ tqdm drops a total that is exceeded, for example by images that the service adde
 _SHORTEST = 10
 """Columns of the shortest useful bar."""
 
-_NEWS = {
-    EventKind.FAILED,
-    EventKind.RETRY,
-    EventKind.LOST,
-    EventKind.FOUND,
-    EventKind.UNCERTAIN,
-    EventKind.RESCUED,
-    EventKind.REJECTED,
-    EventKind.EXPIRED,
-    EventKind.FLAGGED,
-    EventKind.STOPPING,
-    EventKind.WARNING,
-}
-"""Events that are shown immediately; the others only affect the counts."""
+_COUNTED = {EventKind.SUBMITTED, EventKind.STORED, EventKind.MOVED, EventKind.SLOWED}
+"""Events that only affect the counts; the others are shown immediately."""
 
 
 class _Ticker:
@@ -94,7 +82,7 @@ class Bar:
         bar = self._bar
         if bar is None:
             return
-        if event.kind in _NEWS:
+        if event.kind not in _COUNTED:
             bar.write(coloured(inert(wrapped(_line(event), hanging="  ")), err=True), file=sys.stderr)
         self._postfix()
         if event.kind is EventKind.STORED:
@@ -153,7 +141,7 @@ class Lines:
     def event(self, event: Event) -> None:
         """Print an important event; if quiet, only final failures."""
         passing = event.kind in {EventKind.RETRY, EventKind.WARNING} or event.fields.get("reason") == StopReason.TIME
-        if event.kind in _NEWS and not (self._quiet and passing):
+        if event.kind not in _COUNTED and not (self._quiet and passing):
             say(_line(event), err=True)
 
     def close(self) -> None:

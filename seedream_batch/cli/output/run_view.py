@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.console import duration, flagged_advice, number, say, short, size, usd, wrapped
+from seedream_batch.cli.output.console import duration, flag_advice, number, row, say, short, size, usd, wrapped
 from seedream_batch.engine.events import StopReason
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
@@ -84,26 +84,21 @@ def show_result(result: RunResult, job: Job, path: str) -> None:
     stored = result.images.get(ImageState.STORED, 0)
     fresh = f" ({stats.stored:,} new, {size(stats.stored_bytes)})" if stats.stored else " (none new)"
     say(f"  stored     {number(stored, 'image')}{fresh if stored else ''}")
-    if stats.moved:
-        say(f"  moved      {number(stats.moved, 'file')}")
+    row("moved", stats.moved, "file")
     for state in (TaskState.FAILED, TaskState.LOST, TaskState.UNCERTAIN):
         count = result.tasks.get(state, 0)
         if count or state is not TaskState.LOST:
             say(f"  {state:<11}{number(count, 'task')}")
     for image_state in NOT_THERE:
-        if result.images.get(image_state):
-            say(f"  {image_state:<11}{number(result.images[image_state], 'image')}")
-    if stats.found:
-        say(f"  found      {number(stats.found, 'task')} that had been lost")
+        row(image_state, result.images.get(image_state, 0), "image")
+    row("found", stats.found, "task", " that had been lost")
     if result.flagged:
         say(f"  flagged    {number(result.flagged, 'task')} with a result that differs from the request")
         for warning in result.warnings[:SHOWN]:
             say(wrapped(warning, indent="    ", hanging="      "))
         if result.flagged > SHOWN:
             say(f"    and more: seedream-batch status {path}")
-    left = result.left
-    if left:
-        say(f"  left       {number(left, 'task')} for the next run")
+    row("left", result.left, "task", " for the next run")
     held = f", {usd(result.totals.reserved)} held" if result.totals.reserved else ""
     say(f"  cost       {usd(stats.cost)} in this run, {usd(result.totals.cost)} in total{held}")
     say(f"  images in  {short(job.pictures)}")
@@ -144,7 +139,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
     if any(result.images.get(state) for state in NOT_THERE):
         lines.append(f"Download missing images again for free: `seedream-batch verify {path}`")
     if result.flagged:
-        lines += flagged_advice(path)
+        lines += flag_advice(path)
     if result.stop_reason in _NEXT:
         lines.append(_NEXT[result.stop_reason])
     resumable = result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED, StopReason.DOWNLOADS}

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from seedream_batch.cli.output.console import clean, duration, flagged_advice, number, short, size, usd, width, wrapped
+from seedream_batch.cli.output.console import clean, duration, flag_advice, number, short, size, usd, width, wrapped
 from seedream_batch.manifest.statistics import Phase
 from seedream_batch.model.cell import label
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskRecord, TaskState
@@ -178,17 +178,17 @@ def _prompt(task: TaskRecord) -> Iterator[str]:
         yield f"    {'' if place else 'prompt':<7}{line}"
 
 
-def _troubled(status: Status, path: str) -> list[str]:
-    if not status.troubled:
+def _section(head: str, lines: list[str], more: str, *advice: str) -> list[str]:
+    """Return a list under its head, how many more there are, and what to do; empty if the list is."""
+    if not lines:
         return []
-    return [
-        "Missing images:",
-        *(
-            wrapped(f"{task.paths[0]} image {image.index}: {why_missing(image)}", indent="  ", hanging="    ")
-            for image, task in status.troubled
-        ),
-        wrapped(f"Download them again for free: `seedream-batch verify {path}`"),
-    ]
+    shown = [wrapped(line, indent="  ", hanging="    ") for line in lines]
+    return [head, *shown, *([f"  and {more} more"] if more else []), *map(wrapped, advice)]
+
+
+def _troubled(status: Status, path: str) -> list[str]:
+    lines = [f"{task.paths[0]} image {image.index}: {why_missing(image)}" for image, task in status.troubled]
+    return _section("Missing images:", lines, "", f"Download them again for free: `seedream-batch verify {path}`")
 
 
 def why_missing(image: ImageRecord) -> str:
@@ -198,17 +198,12 @@ def why_missing(image: ImageRecord) -> str:
 
 def _kept(status: Status, path: str) -> list[str]:
     """Return the answers of the service that were not fully understood."""
-    if not status.kept:
-        return []
     shown = status.kept[:ANSWERS]
     more = status.kept_answers - len(shown)
-    lines = (f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown)
-    return [
-        f"Unclear answers from the service ({status.kept_answers:,}):",
-        *(wrapped(line, indent="  ", hanging="    ") for line in lines),
-        *([f"  and {more:,} more"] if more else []),
-        wrapped(f"See them in full, under `answers`: `seedream-batch status {path} --json`"),
-    ]
+    lines = [f"{task.paths[0]}: {answer.kind}, {_how(answer)}: {answer.kept.why}" for answer, task in shown]
+    advice = f"See them in full, under `answers`: `seedream-batch status {path} --json`"
+    head = f"Unclear answers from the service ({status.kept_answers:,}):"
+    return _section(head, lines, f"{more:,}" if more else "", advice)
 
 
 def _how(answer: KeptAnswer) -> str:
@@ -225,16 +220,10 @@ def _start(answer: KeptAnswer) -> str:
 
 def _flagged(status: Status, path: str) -> list[str]:
     """Return the results that differ from the request."""
-    if not status.flagged_tasks:
-        return []
     warnings = [warning for flagged in status.flagged for warning in flagged.warnings]
     more = status.flagged_tasks - len(status.flagged)
-    return [
-        f"Flagged, differ from the request ({number(status.flagged_tasks, 'task')}):",
-        *(wrapped(warning, indent="  ", hanging="    ") for warning in warnings),
-        *([f"  and {number(more, 'task')} more"] if more else []),
-        *map(wrapped, flagged_advice(path)),
-    ]
+    head = f"Flagged, differ from the request ({number(status.flagged_tasks, 'task')}):"
+    return _section(head, warnings, number(more, "task") if more else "", *flag_advice(path))
 
 
 def _field(name: str) -> dict[str, str]:
@@ -287,16 +276,13 @@ def _axis_lines(axes: Mapping[str, AxisStatus]) -> list[str]:
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return _fit(clean(name), _NAMES) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
-
-
-def _fit(text: str, columns: int) -> str:
-    """Fit the text into a number of terminal columns, where some characters take two and some none."""
-    if _columns(text) > columns:
-        while _columns(text) >= columns:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (columns - _columns(text))
+    """Return a row of the table; in its first column, some characters take two columns of a terminal and some none."""
+    name = clean(name)
+    if _columns(name) > _NAMES:
+        while _columns(name) >= _NAMES:
+            name = name[:-1]
+        name += "…"
+    return name + " " * (_NAMES - _columns(name)) + "".join(f"{cell:>{_NUMBERS}}" for cell in cells)
 
 
 def _columns(text: str) -> int:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from seedream_batch.cli.exit_codes import INTERRUPTED, Exit, of_error, of_run
@@ -24,6 +23,9 @@ from seedream_batch.cli.run_report.summary import (
 from seedream_batch.client.secret import known_secrets
 from seedream_batch.engine.session import RunResult
 from seedream_batch.errors import SeedreamBatchError, ServiceError, StorageError, UsageError
+from seedream_batch.files.atomic import replace_file, replaceable
+from seedream_batch.files.image_inspection import FORMATS
+from seedream_batch.jobfile.addresses import webhook_url
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.manifest.statistics import Counts, read_counts
 from seedream_batch.model.document import Json
@@ -32,8 +34,6 @@ from seedream_batch.model.job import Job, Notify
 
 def files(to_summary: Path | None, to_metrics: Path | None) -> dict[str, Path]:
     """Return the requested files by option, with links resolved. Raises `UsageError` or `StorageError` if unusable."""
-    from seedream_batch.files.atomic_file import replaceable
-
     asked = {"summary": (to_summary, is_summary), "metrics": (to_metrics, are_metrics)}
     resolved = {name: replaceable(path, ours) for name, (path, ours) in asked.items() if path is not None}
     if len(resolved) > len(set(resolved.values())):
@@ -66,8 +66,6 @@ class RunReporter:
         Raises `UsageError` if its webhook needs variables that the environment lacks, or if a requested file would take
         the name of a file of the job.
         """
-        from seedream_batch.jobfile.addresses import webhook_url
-
         self._job = job
         for name, path in self._files.items():
             if _belongs_to_job(path, job):
@@ -80,9 +78,7 @@ class RunReporter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.result is not None:
             self.code = of_run(self.result)
         elif isinstance(error, SeedreamBatchError):
@@ -130,12 +126,11 @@ class RunReporter:
         )
 
     def _write(self, content: dict[str, Json]) -> None:
-        from seedream_batch.files.atomic_file import replace_file
-
+        summarised, measured = _json(content), metrics(content).encode(errors="replace")
+        texts = {"summary": (summarised, is_summary), "metrics": (measured, are_metrics)}
         for name, path in self._files.items():
-            data, ours = (_json(content), is_summary) if name == "summary" else (_metrics(content), are_metrics)
             try:
-                replace_file(path, data, ours)
+                replace_file(path, *texts[name])
             except StorageError as error:
                 warn(str(error), log_format=self._log_format)
                 self.code = self.code or Exit.NO_STORAGE
@@ -150,8 +145,6 @@ def _belongs_to_job(path: Path, job: Job) -> bool:
         return True
     if not path.is_relative_to(job.output_dir):
         return False
-    from seedream_batch.files.image_inspection import FORMATS
-
     at_top = path.parent == job.output_dir and path.stem == "manifest"
     image = path.suffix.lower() in {".jpeg", *(f".{extension}" for extension, _ in FORMATS.values())}
     return at_top or image or path.name.startswith((".", "manifest."))
@@ -163,10 +156,6 @@ def _counts(job: Job) -> Counts | None:
         return read_counts(job.manifest) if exists(job.manifest) else None
     except (SeedreamBatchError, OSError):
         return None
-
-
-def _metrics(content: dict[str, Json]) -> bytes:
-    return metrics(content).encode(errors="replace")
 
 
 def _json(value: Json) -> bytes:

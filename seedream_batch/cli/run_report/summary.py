@@ -182,9 +182,8 @@ def _family(name: str, about: str, samples: Iterable[_Sample]) -> Iterator[str]:
     yield f"# HELP {_PREFIX}_{name} {about}"
     yield f"# TYPE {_PREFIX}_{name} gauge"
     for labels, value in samples:
-        inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        escaped = {
+            key: text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for key, text in labels.items()
+        }
+        inside = ",".join(f'{key}="{text}"' for key, text in escaped.items())
         yield f"{_PREFIX}_{name}{{{inside}}} {value!r}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -29,16 +29,7 @@ _SMOOTH_SIDE = 1024
 _SMALL_SIDE = 400  # nobody sees a blur in a smaller image
 _MAX_LINES = 7
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/System/Library/Fonts", "/Library/Fonts")
-_WIDE_FONTS = (
-    "NotoSansCJK",
-    "NotoSansSC",
-    "SourceHanSans",
-    "wqy",
-    "DroidSansFallback",
-    "PingFang",
-    "Hiragino",
-    "unifont",
-)
+_WIDE_FONTS = "NotoSansCJK NotoSansSC SourceHanSans wqy DroidSansFallback PingFang Hiragino unifont"
 
 
 @dataclass(frozen=True)
@@ -165,7 +156,7 @@ def _write(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: F
 
 def _wrapped(text: str, width: float, height: float, size: float) -> tuple[Font, list[str]]:
     """Break a text into lines that fit into width x height pixels, in the largest font that works, or cut it off."""
-    text = " ".join(_printable(text).split()) or "(no text)"
+    text = " ".join("".join(each if each.isprintable() else " " for each in text).split()) or "(no text)"
     for factor in (1.0, 0.8, 0.62, 0.5):
         font = _font(round(size * factor), wide=not text.isascii())
         lines = _lines(text, font, width)
@@ -196,10 +187,6 @@ def _lines(text: str, font: Font, width: float) -> list[str]:
     return [line for line in lines if line]
 
 
-def _printable(text: str) -> str:
-    return "".join(each if each.isprintable() else " " for each in text)
-
-
 def _fitting_font(text: str, width: float, size: float) -> Font:
     font = _font(round(size), wide=False)
     length = font.getlength(text)
@@ -221,7 +208,7 @@ def _font(size: int, *, wide: bool) -> Font:
 @functools.lru_cache(maxsize=1)
 def _wide_font() -> Path | None:
     for folder in map(Path, _FONT_FOLDERS):
-        found = [path for path in folder.rglob("*.[to]t[fc]") if path.name.startswith(_WIDE_FONTS)]
+        found = [path for path in folder.rglob("*.[to]t[fc]") if path.name.startswith(tuple(_WIDE_FONTS.split()))]
         if found:
             return min(found)
     return None

@@ -32,7 +32,7 @@ class JobTarget:
 
         from seedream_batch.errors import InvalidJob, SeedreamBatchError
         from seedream_batch.expand.fingerprint import fingerprint
-        from seedream_batch.expand.path_safety import collision_key
+        from seedream_batch.expand.output_path import collision_key
         from seedream_batch.jobfile import load as loading
         from seedream_batch.model.task import image_path
         from seedream_batch.templates.engine import TemplateEngine
