@@ -21,13 +21,7 @@ from httpx_aiohttp import AiohttpTransport
 
 from seedream_batch._version import __version__
 from seedream_batch.client import wire
-from seedream_batch.client.connections import (
-    CONNECT_TIMEOUT,
-    Exchange,
-    Resolver,
-    no_connection_in_time,
-    open_session,
-)
+from seedream_batch.client.connections import CONNECT_TIMEOUT, Exchange, Resolver, no_connection_in_time, open_session
 from seedream_batch.client.documents import Answer, unpacked
 from seedream_batch.client.error_details import fault_of, is_web_page, one_line
 from seedream_batch.client.lenient_parser import LONGEST_FIELD

@@ -89,7 +89,11 @@ class Downloader:
     async def fetch(self, task: TaskRecord, images: Sequence[ImageRecord]) -> None:
         """Download the announced ones of these images of a task. Raise `RunStopped`."""
         waiting = [image for image in images if image.state is ImageState.ANNOUNCED]
-        results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
+        if len(waiting) == 1:
+            # Most tasks have one image, and it needs no task of the loop.
+            results: list[bool | BaseException] = [await self._fetch(task, waiting[0])]
+        else:
+            results = await asyncio.gather(*(self._fetch(task, image) for image in waiting), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result

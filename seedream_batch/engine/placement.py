@@ -174,7 +174,7 @@ async def clear_leftovers(context: RunContext, task: TaskRecord, indices: Iterab
 
     An edited request may yield fewer images: the extra files would look as if they belonged to the new ones.
     """
-    if task.ordinal is None:
+    if task.ordinal is None or not context.start.dropped:
         return
     first = task.paths[0]
     own = {image_path(task.paths, task.images, index, task.fingerprint) for index in indices}
@@ -260,11 +260,7 @@ async def settle(context: RunContext) -> None:
             right = home_of(task, image)
             target = None if task.ordinal is None or right == via else right
             await context.writer.do(
-                context.manifest.images.relocate,
-                image,
-                via,
-                target=target,
-                now=context.clock.unix(),
+                context.manifest.images.relocate, image, via, target=target, now=context.clock.unix()
             )
         else:
             await context.writer.do(context.manifest.images.begin_move, image, None)

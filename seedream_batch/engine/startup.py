@@ -77,6 +77,8 @@ class RunStart:
     rescue: RescueFile
     other_folders: bool
     """Whether images may be in the output folder of another machine."""
+    dropped: bool
+    """Whether the manifest has tasks that are not in the job; none is dropped while a run is active."""
 
 
 def begin(
@@ -113,11 +115,12 @@ def begin(
     )
     if alone:
         result = _sync(manifest, job, source, now, sure=sure)
-        return RunStart(alone, cut_off, result, rescue, has_other_folders(manifest, job))
-    _find_references(manifest, source)
-    manifest.connection.workers.unlock_startup()
-    result = SyncResult(known=manifest.queue.wanted())
-    return RunStart(alone, False, result, rescue, has_other_folders(manifest, job))
+    else:
+        _find_references(manifest, source)
+        manifest.connection.workers.unlock_startup()
+        result = SyncResult(known=manifest.queue.wanted())
+    other_folders, dropped = has_other_folders(manifest, job), manifest.queue.has_dropped()
+    return RunStart(alone, alone and cut_off, result, rescue, other_folders, dropped)
 
 
 def _join(

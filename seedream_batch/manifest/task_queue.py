@@ -109,6 +109,10 @@ class TaskQueue(Part):
         """Return the number of tasks that the job asks for."""
         return int(self._connection.rows("SELECT count(*) FROM tasks WHERE ordinal IS NOT NULL")[0][0])
 
+    def has_dropped(self) -> bool:
+        """Return whether there are tasks that the job does not ask for any more."""
+        return bool(self._connection.rows("SELECT count(*) > count(ordinal) FROM tasks")[0][0])
+
     def due(self, limit: int, now: float, only: Collection[int] | None = None) -> list[TaskRecord]:
         """Return up to `limit` planned tasks of the job (of `only` these) whose pause is over, in the job's order.
 

@@ -45,12 +45,7 @@ class PollSchedule:
     """
 
     def __init__(
-        self,
-        random: Random,
-        *,
-        monotonic: Callable[[], float],
-        shortest: float = 0.02,
-        longest: float = 600.0,
+        self, random: Random, *, monotonic: Callable[[], float], shortest: float = 0.02, longest: float = 600.0
     ) -> None:
         self._random = random
         self._shortest = shortest

@@ -16,7 +16,7 @@ from seedream_batch.manifest.db.sqlite_schema import check_version, is_newest, m
 OLDEST = (3, 37, 0)
 """The first version of SQLite with strict tables."""
 
-STATEMENTS = 1024
+STATEMENTS = 512
 """Prepared statements kept: those for many tasks at once differ by their number, and preparing one takes longer than
 running it."""
 
