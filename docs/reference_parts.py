@@ -189,15 +189,15 @@ def _command(command: click.Command, name: str, level: str) -> list[str]:
     ]
     options = [option for option in command.params if isinstance(option, click.Option)]
     records = [record for option in options if (record := option.get_help_record(context))]
-    rows = [(_code(names), _option(told)) for names, told in records]
+    rows = [(_code(names), _option(help_text)) for names, help_text in records]
     if rows:
         parts.append(_table("Option|What it does", rows))
     return [*parts, *_paragraphs(command.epilog)]
 
 
-def _option(told: str) -> str:
+def _option(help_text: str) -> str:
     """Return the help of an option, with what click adds in brackets as sentences."""
-    text, *extras = re.split(r" +\[(?=default: |required|[\dx]+[<>]=)", told)
+    text, *extras = re.split(r" +\[(?=default: |required|[\dx]+[<>]=)", help_text)
     sentences = [_prose(text)]
     for extra in "; ".join(extras).replace("]", "").split("; "):
         if extra.startswith("default: "):
@@ -254,8 +254,8 @@ def _fields(schema: dict[str, Any], node: dict[str, Any], path: str = "") -> Ite
         items = _resolved(schema, field.get("items", {}))
         kinds = field.get("type", "any")
         kind = " or ".join([kinds] if isinstance(kinds, str) else kinds)
-        told = field.get("description") or field.get("title", "")
-        yield f"`{path}{name}`", kind, _prose(_numbers(told))
+        meaning = field.get("description") or field.get("title", "")
+        yield f"`{path}{name}`", kind, _prose(_numbers(meaning))
         yield from _fields(schema, field, f"{path}{name}.")
         yield from _fields(schema, items, f"{path}{name}[].")
 
@@ -316,7 +316,7 @@ def _docstring(what: Any) -> Iterator[str]:
         if head in {"Args:", "Raises:"}:
             entries = re.split(r"\n(?=\S)", textwrap.dedent(rest))
             named = (re.sub(r"\s+", " ", entry).partition(": ") for entry in entries)
-            yield f"{head}\n\n" + "\n".join(f"- `{name}`: {_prose(told)}" for name, _, told in named)
+            yield f"{head}\n\n" + "\n".join(f"- `{name}`: {_prose(meaning)}" for name, _, meaning in named)
         elif paragraph.startswith("    "):
             yield f"```python\n{textwrap.dedent(paragraph)}\n```"
         else:
@@ -328,9 +328,9 @@ def _class(which: type) -> list[str]:
     parts = [f"### {which.__name__}", *_docstring(which)]
     members = list(_members(which))
     if members:
-        told = any(told for *_, told in members)
+        described = any(text for *_, text in members)
         parts.append(
-            _table("Name|Type|What it is", members) if told else _table("Name|Value", [one[:2] for one in members])
+            _table("Name|Type|What it is", members) if described else _table("Name|Value", [one[:2] for one in members])
         )
     if not dataclasses.is_dataclass(which):
         for name, method in vars(which).items():
@@ -347,14 +347,14 @@ def _members(which: type) -> Iterator[tuple[str, str, str]]:
         (node,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
         assert isinstance(node, ast.ClassDef)
         for statement, after in zip(node.body, [*node.body[1:], None], strict=True):
-            told = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            meaning = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
             match statement:
                 case ast.AnnAssign(target=ast.Name(id=name)) if not name.startswith("_"):
                     kind, note = _annotated(statement.annotation)
                     default = f" = {ast.unparse(statement.value)}" if _plain(statement.value) else ""
-                    yield f"`{name}`", _code(f"{kind}{default}"), _prose(note or str(told))
+                    yield f"`{name}`", _code(f"{kind}{default}"), _prose(note or str(meaning))
                 case ast.Assign(targets=[ast.Name(id=name)], value=ast.Constant(value=value)) if name.isupper():
-                    yield f"`{name}`", _code(repr(value)), _prose(str(told))
+                    yield f"`{name}`", _code(repr(value)), _prose(str(meaning))
                 case ast.FunctionDef(name=name) if _is_property(statement) and not name.startswith("_"):
                     kind = ast.unparse(statement.returns) if statement.returns else ""
                     yield f"`{name}`", _code(kind), _prose(ast.get_docstring(statement) or "")
