@@ -126,7 +126,6 @@ class SharedCoordinator(Coordinator):
 
     @asynccontextmanager
     async def heartbeats(self, on_error: Callable[[Exception], None]) -> AsyncIterator[None]:
-        """Send heartbeats meanwhile, also while requests are outstanding."""
         sending = asyncio.create_task(self._send_heartbeats(on_error))
         try:
             yield
@@ -142,11 +141,9 @@ class SharedCoordinator(Coordinator):
             on_error(error)
 
     async def start(self) -> None:
-        """Send the first heartbeat."""
         await self._lease.send_heartbeat()
 
     async def unlock_startup(self) -> None:
-        """Let other workers join."""
         await self._writer.do(self._writer.manifest.connection.workers.unlock_startup)
 
     def page_size(self, in_flight: int) -> int:
@@ -154,7 +151,6 @@ class SharedCoordinator(Coordinator):
         return min(AHEAD_OF_OTHERS, max(1, self._job.run.max_in_flight - in_flight))
 
     async def has_news(self) -> bool:
-        """Return whether dead workers may have left tasks since the last call; import the task ids they left."""
         if not self._lease.heard.is_set:
             return False
         self._lease.heard.clear()
@@ -162,7 +158,6 @@ class SharedCoordinator(Coordinator):
         return True
 
     async def wait_for_others(self, options: RunOptions, in_flight: Sequence[int], blocked: Collection[int]) -> bool:
-        """Wait for work that other workers leave, with nothing left to do here; return whether there is any."""
         lease, control = self._lease, self._control
         # After a stop, and with --collect, tasks may still be in flight.
         self.left_behind |= await self._writer.do(self._writer.manifest.queue.release, in_flight)
@@ -200,23 +195,19 @@ class SharedCoordinator(Coordinator):
         return True
 
     async def others_may_settle(self) -> bool:
-        """Return whether other workers have tasks that may release a part of the budget, after a pause."""
         if not await self._writer.do(self._writer.manifest.queue.others_have, settling=True):
             return False
         await self._control.rest(1.0)
         return True
 
     def longest_wait(self, seconds: float) -> float:
-        """Return for how many of these seconds to wait before looking for the work of others again."""
         return min(seconds, BEAT)
 
     def accepted(self) -> None:
-        """Record an accepted submission for the shared rate."""
         super().accepted()
         self._claims.accepted()
 
     def refused(self, seconds: float) -> None:
-        """Pause the submissions of all workers for this many seconds, and submit more slowly afterwards."""
         super().refused(seconds)
         self._claims.refused(seconds)
 
@@ -224,17 +215,14 @@ class SharedCoordinator(Coordinator):
         """Return at once: a shared turn is taken together with the claim."""
 
     async def claim(self, intent: Intent) -> tuple[Claim | None, float]:
-        """Return the committed intent, if any, and the seconds until its turn."""
         granted = await self._claims.claim(intent)
         self.blocked_by, self._claims.stopped_by = self._claims.stopped_by or self.blocked_by, ""
         return (None, 0.0) if granted is None else (granted[0], granted[1] - self._clock.monotonic())
 
     async def resend_turn(self) -> float:
-        """Return the seconds until the turn of a request that has an intent already. Raise `RunStopped`."""
         return await self._claims.turn() - self._clock.monotonic()
 
     def lease_covers(self, body: str) -> bool:
-        """Return whether the lease outlives a request with this body."""
         return self._lease.counts_for(min(longest_submission(body), LEASE / 2))
 
 
