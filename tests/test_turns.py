@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seedream_batch.pacing import RateFeedback, reserve_slots
-from seedream_batch.pacing.rate_limiter import START
-from seedream_batch.pacing.shared_rate import AHEAD
+from seedream_batch.pacing.rate_limiter import RESERVED, START
 
 LEAD = 0.02
 
@@ -27,8 +26,8 @@ def test_the_first_to_come_gets_the_first_turns():
 def test_no_turn_is_so_late_that_an_intent_waits_for_long():
     state, turns, free_in = took("", 20.0, 1000.0, 100)
     assert 5 <= len(turns) <= 7
-    assert turns[-1] <= 1000.0 + LEAD + AHEAD
-    assert 0.0 < free_in < AHEAD
+    assert turns[-1] <= 1000.0 + LEAD + RESERVED
+    assert 0.0 < free_in < RESERVED
     assert took(state, 20.0, 1000.0, 100)[1] == ()
 
 

@@ -21,7 +21,7 @@ from seedream_batch.files.atomic import WholeFolder
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.integrity import check, check_size
 from seedream_batch.files.open_destination import destination
-from seedream_batch.manifest.export_reader import DeliveryReader
+from seedream_batch.manifest.image_readers import DeliveryReader
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job

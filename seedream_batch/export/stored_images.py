@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from seedream_batch.files.integrity import ExpectedFile
-from seedream_batch.manifest.export_reader import Delivery, DeliveryReader
+from seedream_batch.manifest.image_readers import DeliveryReader
+from seedream_batch.manifest.reader import TaskImages
 from seedream_batch.manifest.sync_job import known_as
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.document import Json
@@ -69,7 +70,7 @@ class Pictures:
                     lacking = 0 if self.picks is not None and self.picks.keeps else lacking
                     yield [picture for picture in stored if picture.index not in left_out], lacking
 
-    def _unpicked(self, delivery: Delivery | None) -> set[int]:
+    def _unpicked(self, delivery: TaskImages | None) -> set[int]:
         """Return the indexes of a task's images that are stored but not picked."""
         if self.picks is None or delivery is None:
             return set()
@@ -81,7 +82,7 @@ class Pictures:
         }
 
 
-def _images_of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: Delivery | None) -> tuple[list[Picture], int]:
+def _images_of_task(spec: TaskSpec, cell: Mapping[str, Json], delivery: TaskImages | None) -> tuple[list[Picture], int]:
     if delivery is None:
         return [], spec.images
     prompt = str(json.loads(spec.body).get("prompt", ""))

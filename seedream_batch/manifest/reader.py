@@ -57,6 +57,15 @@ class Flagged:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskImages:
+    """A task, when it ended, and each of its images with a time, if known; times in unix seconds."""
+
+    task: TaskRecord
+    ended_at: float | None
+    images: list[tuple[ImageRecord, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRow:
     """One run as it recorded itself; times in unix seconds."""
 
@@ -270,10 +279,8 @@ class ManifestReader:
         )[0]
         return float(row[0]), int(number)
 
-    def _with_images(
-        self, column: str, keys: Sequence[object], at: str, join: str = ""
-    ) -> list[tuple[TaskRecord, float | None, list[tuple[ImageRecord, Any]]]]:
-        """Return tasks by a column, when they ended, and their images, each with the time that `at` names."""
+    def _with_images(self, column: str, keys: Sequence[object], at: str, join: str = "") -> list[TaskImages]:
+        """Return tasks by a column with their images, each with the time that `at` names."""
         tasks = self._rows(f"SELECT {TASK_COLUMNS}, ended_at FROM tasks WHERE {column} IN ({marks(keys)})", keys)
         rows = self._rows(
             f"SELECT {IMAGE_COLUMNS}, {at} FROM images{join} WHERE images.task IN ({marks(tasks)})"
@@ -283,7 +290,7 @@ class ManifestReader:
         images: dict[int, list[tuple[ImageRecord, Any]]] = {}
         for row in rows:
             images.setdefault(row[0], []).append((image_record(row[:-1]), row[-1]))
-        return [(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in tasks]
+        return [TaskImages(task_record(row[:-1]), row[-1], images.get(row[0], [])) for row in tasks]
 
     def _task(self, number: int) -> TaskRecord:
         return read_tasks(self._connection, "tasks WHERE id = ?", (number,))[0]

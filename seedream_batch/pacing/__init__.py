@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from seedream_batch.pacing.poll_schedule import PollSchedule, TaskPoller
-from seedream_batch.pacing.rate_limiter import AdaptiveRateLimiter
-from seedream_batch.pacing.shared_rate import RateFeedback, reserve_slots
+from seedream_batch.pacing.rate_limiter import AdaptiveRateLimiter, RateFeedback, reserve_slots
 
 __all__ = ["AdaptiveRateLimiter", "PollSchedule", "RateFeedback", "TaskPoller", "reserve_slots"]

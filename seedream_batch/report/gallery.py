@@ -16,7 +16,8 @@ from seedream_batch._version import __version__
 from seedream_batch.errors import UsageError
 from seedream_batch.files.destination import Destination
 from seedream_batch.files.local_folder import resolved
-from seedream_batch.manifest.gallery_reader import GalleryReader, GalleryTask, Step
+from seedream_batch.manifest.image_readers import GalleryReader, Step
+from seedream_batch.manifest.reader import TaskImages
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.locations import Place
@@ -124,7 +125,7 @@ class _Records:
         """The prompts of a chunk of the grid, each once: many tasks share theirs."""
         self._details: list[Json] = []
 
-    def add(self, page: list[GalleryTask]) -> None:
+    def add(self, page: list[TaskImages]) -> None:
         """Add one page of tasks, after creating their thumbnails."""
         stored = [image for shown in page for image, _ in shown.images if image.state is ImageState.STORED]
         faults = self._thumbnails.ensure(stored)

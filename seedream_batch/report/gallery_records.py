@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from seedream_batch.manifest.gallery_reader import GalleryTask
+from seedream_batch.manifest.reader import TaskImages
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
 from seedream_batch.model.task import NOT_THERE, ImageRecord, ImageState, TaskState, image_path
@@ -32,7 +32,7 @@ class Tile:
         return [self.image.sha256, self.image.width, self.image.height]
 
 
-def tiles(shown: GalleryTask, gone: Mapping[tuple[int, int], str]) -> list[Tile]:
+def tiles(shown: TaskImages, gone: Mapping[tuple[int, int], str]) -> list[Tile]:
     """Return the tiles of a task; `gone` has the reason for each stored image that cannot be shown."""
     task = shown.task
     if not shown.images:
@@ -53,7 +53,7 @@ def tiles(shown: GalleryTask, gone: Mapping[tuple[int, int], str]) -> list[Tile]
     return task_tiles
 
 
-def grid_record(shown: GalleryTask, task_tiles: list[Tile], axes: Axes, prompts: dict[str, int]) -> Json:
+def grid_record(shown: TaskImages, task_tiles: list[Tile], axes: Axes, prompts: dict[str, int]) -> Json:
     """Return what the grid needs of a task, as a list: keys would take half of the file."""
     task = shown.task
     numbers = axes.add(json.loads(task.cell), task.sample)
@@ -69,7 +69,7 @@ def grid_record(shown: GalleryTask, task_tiles: list[Tile], axes: Axes, prompts:
     ]
 
 
-def detail_record(shown: GalleryTask, task_tiles: list[Tile]) -> Json:
+def detail_record(shown: TaskImages, task_tiles: list[Tile]) -> Json:
     """Return what the detail view shows of a task in addition to the grid."""
     task = shown.task
     return {

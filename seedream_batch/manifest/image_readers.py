@@ -1,14 +1,39 @@
-"""Reads what a gallery shows: the tasks of a job with their images, and the progress of its runs."""
+"""Read the tasks of a job with their images: for an export, and for a gallery with the progress of its runs."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
-from seedream_batch.manifest.reader import ManifestReader
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskState
+from seedream_batch.manifest.reader import ManifestReader, TaskImages
+from seedream_batch.model.task import ImageState, TaskState
+
+# A temporary table: the manifest is open for reading only.
+_STORED_AT = (
+    "CREATE TEMP TABLE stored_at (task BIGINT, image BIGINT, at DOUBLE PRECISION, PRIMARY KEY (task, image))",
+    """
+    INSERT INTO stored_at SELECT task, image, max(at) FROM events
+    WHERE image IS NOT NULL AND old = 'announced' AND new = 'stored' GROUP BY task, image
+    """,
+)
+
+
+class DeliveryReader(ManifestReader):
+    """A snapshot reader that also knows when each image was stored."""
+
+    def snapshot(self) -> None:
+        """Make all further answers consistent; scans the log once, as it has no index by image."""
+        super().snapshot()
+        with self._connection.translated_errors():
+            for statement in _STORED_AT:
+                self._connection.sql.execute(statement)
+
+    def deliveries(self, fingerprints: Sequence[str]) -> dict[str, TaskImages]:
+        """Return these tasks (at most a few hundred at a time) by fingerprint, and when each image was stored."""
+        stored_at = ' LEFT JOIN stored_at ON stored_at.task = images.task AND stored_at.image = images."index"'
+        found = self._with_images("fingerprint", fingerprints, "stored_at.at", stored_at)
+        return {entry.task.fingerprint: entry for entry in found}
 
 
 class Step(StrEnum):
@@ -19,24 +44,14 @@ class Step(StrEnum):
     STORED = "stored"
 
 
-@dataclass(frozen=True, slots=True)
-class GalleryTask:
-    """A task for a report: when it ended, and its images with the time of their last change."""
-
-    task: TaskRecord
-    ended_at: float | None
-    images: list[tuple[ImageRecord, float]]
-
-
 class GalleryReader(ManifestReader):
     def wanted_ids(self) -> list[int]:
         """Return the numbers of all tasks of the job, in its order."""
         return [row[0] for row in self._rows("SELECT id FROM tasks WHERE ordinal IS NOT NULL ORDER BY ordinal")]
 
-    def with_images(self, tasks: Sequence[int]) -> list[GalleryTask]:
-        """Return these tasks (at most a few hundred at a time) with their images, in the given order."""
-        found = self._with_images("id", tasks, "images.updated_at")
-        by_number = {task.id: GalleryTask(task, ended_at, images) for task, ended_at, images in found}
+    def with_images(self, tasks: Sequence[int]) -> list[TaskImages]:
+        """Return these tasks (at most a few hundred at a time) in this order, and when each image last changed."""
+        by_number = {entry.task.id: entry for entry in self._with_images("id", tasks, "images.updated_at")}
         return [by_number[number] for number in tasks if number in by_number]
 
     def run_periods(self) -> list[tuple[float, float]]:
