@@ -111,7 +111,6 @@ class _Log(logging.Handler):
     """Prints log messages of libraries to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one message."""
         error = record.exc_info[1] if record.exc_info else None
         # A refusal by the system is not a bug, so its traceback is useless.
         message = f"{record.getMessage()}: {error}" if isinstance(error, OSError) else self.format(record)

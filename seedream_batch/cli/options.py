@@ -127,7 +127,6 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Convert to seconds."""
         from seedream_batch.jobfile.units import seconds
 
         if isinstance(value, float):

@@ -46,15 +46,12 @@ class Output(io.RawIOBase):
         self.lost: OSError | None = None
 
     def writable(self) -> bool:
-        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """Return the file descriptor."""
         return self._number
 
     def isatty(self) -> bool:
-        """Return whether this is a terminal."""
         return os.isatty(self._number)
 
     def write(self, data: ReadableBuffer, /) -> int:

@@ -116,6 +116,5 @@ def _control_problems(text: str, file: str) -> Iterator[Problem]:
 
 
 def no_control(character: str) -> str:
-    """Return the message for a control character."""
     name = "NUL character" if character == "\0" else "control character"
     return f"the {name} U+{ord(character):04X} is not allowed"

@@ -40,7 +40,6 @@ class Rows:
     """By index, what earlier versions may have read instead of a value."""
 
     def add(self, value: Json, line: int, column: int = 1) -> None:
-        """Add a value."""
         self.values.append(value)
         self.positions.append((line, column))
 

@@ -83,7 +83,6 @@ def _describe_actions() -> str:
 
 
 def _options() -> list[click.Parameter]:
-    """Return an option for each field of the config."""
     hints = get_type_hints(EmulatorConfig, include_extras=True)
     oddities_last = sorted(fields(EmulatorConfig), key=lambda field: hasattr(Oddities, field.name))
     return [_option(each.name, each.default, *get_args(hints[each.name])) for each in oddities_last]

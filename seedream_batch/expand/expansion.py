@@ -248,7 +248,6 @@ class HashSet:
         self._adders[number & 63](number)
 
     def twice(self) -> set[int]:
-        """Return the hashes that were added more than once."""
         twice: set[int] = set()
         for bucket in self._buckets:
             if len(set(bucket)) < len(bucket):

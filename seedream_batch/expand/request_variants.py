@@ -156,7 +156,6 @@ class RequestVariants:
         return {**body, "image_urls": stand_ins}, []
 
     def shape(self, body: Mapping[str, Json]) -> RequestVariant:
-        """Return the variant of a valid request."""
         defaults = self._rules.defaults
         resolution = str(body.get("resolution", defaults[("resolution",)]))
         return RequestVariant(

@@ -108,7 +108,6 @@ class Learner:
         self._dated = False
 
     def learn(self, picture: Picture) -> None:
-        """Add an image."""
         self._rows += 1
         for way, value in leaves(picture.cell):
             self._elements[way] = _element_type(value, self._elements.get(way, _ANY))

@@ -38,7 +38,6 @@ class _Table(Writer):
         return b""
 
     def line(self, picture: Picture, path: str) -> bytes:
-        """Return the line of an image."""
         raise NotImplementedError
 
     def add(self, picture: Picture, split: str) -> None:
@@ -48,7 +47,6 @@ class _Table(Writer):
         self.plan.target.write(self._files[split], self.line(picture, path))
 
     def finish(self) -> None:
-        """Close the files."""
         for file in self._files.values():
             self.plan.target.close(file)
 

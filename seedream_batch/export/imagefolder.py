@@ -47,12 +47,10 @@ class ImageFolder(Writer):
         table.add(row)
 
     def finish(self) -> None:
-        """Close the tables."""
         for table in self._tables.values():
             table.finish()
 
     def drop(self) -> None:
-        """Close what is open."""
         for table in self._tables.values():
             table.drop()
 

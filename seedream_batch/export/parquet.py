@@ -95,7 +95,6 @@ class Parquet(Writer):
             file.finish()
 
     def drop(self) -> None:
-        """Close what is open."""
         for file in self._files.values():
             file.drop()
 

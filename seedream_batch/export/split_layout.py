@@ -46,7 +46,6 @@ class Names:
     _none: bool = True
 
     def learn(self, path: str) -> None:
-        """Add a path."""
         top, *folders, _ = ("", *PurePosixPath(path).parts) if "/" not in path else PurePosixPath(path).parts
         self._none = self._none and not any(map(_WORD.search, PurePosixPath(path).parts))
         self._only_own = self._only_own and top in KINDS and not any(map(_WORD.search, folders))

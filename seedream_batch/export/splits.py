@@ -34,7 +34,6 @@ class Splits:
         return self.at(group_of(cell, self.group_by))
 
     def at(self, group: str) -> str:
-        """Return the split of a group."""
         place = Fraction(int.from_bytes(hashlib.sha256(group.encode()).digest()[:8], "big"), _RANGE)
         for name, end in zip(self.names, self.ends, strict=True):
             if place < end:

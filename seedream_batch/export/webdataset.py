@@ -53,7 +53,6 @@ class WebDataset(Writer):
         shards.size += len(sample)
 
     def finish(self) -> None:
-        """Finish the last shards."""
         for shards in self._splits.values():
             self._end(shards)
 

@@ -38,7 +38,6 @@ class Plan:
     """Extension of all images, for a format that needs a single one."""
 
     def put(self, picture: Picture, name: str) -> None:
-        """Link or copy the file into the export."""
         file = self.folder.file(picture.file.path)
         if not (self.link and file is not None and self.target.link(file, name, picture.file.bytes)):
             self.target.put_bytes(self.read(picture), name)

@@ -155,7 +155,6 @@ class WholeFolder:
         return stream
 
     def write(self, stream: BinaryIO, data: bytes) -> None:
-        """Write to a file of the folder."""
         with translate_os_errors(self._temp):
             stream.write(data)
 
@@ -182,7 +181,6 @@ class WholeFolder:
         return True
 
     def put_bytes(self, data: bytes, name: str) -> None:
-        """Create a file in the folder with these bytes."""
         stream = self.open(name)
         self.write(stream, data)
         self.close(stream)

@@ -70,7 +70,6 @@ class Picture:
 
     @property
     def media_type(self) -> str:
-        """The media type of the format."""
         return FORMATS[self.format][1]
 
 

@@ -44,7 +44,6 @@ class TempFile:
         return self._digest.hexdigest()
 
     def take(self, data: bytes) -> None:
-        """Take the next bytes."""
         self._held.append(data)
         self._holding += len(data)
         if self._holding >= HELD_BACK:

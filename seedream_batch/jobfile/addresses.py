@@ -116,7 +116,6 @@ def server(url: str, job: str) -> Server:
 
 
 def names_schema(url: str) -> bool:
-    """Return whether a URL names a schema."""
     return any(map(_names_schema, url.partition("?")[2].split("&")))
 
 

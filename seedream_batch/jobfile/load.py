@@ -102,7 +102,9 @@ def load_job(path: str | Path, *, max_tasks: int = DEFAULT_MAX_TASKS) -> LoadedJ
     file = Path(path)
     document_problems: list[Problem] = []
     reading = Reading(file.parent)
-    document = parse_yaml(reading.job_file(_read(file)), str(path), document_problems)
+    data = _read(file)
+    reading.files[""] = hashlib.sha256(data).hexdigest()
+    document = parse_yaml(data, str(path), document_problems)
     schema_problems, value, _ = checked_job(document)
     problems = first_causes(document_problems, schema_problems)
     # Take names from the file as it was written: a name stays known if its value was refused.
@@ -189,16 +191,11 @@ def _neighbours(file: Path) -> str:
 
 
 class Reading:
-    """Reads the files that a job names, and records their SHA-256 by path."""
+    """Reads the files that a job names, and records their SHA-256 by path; that of the job file is empty."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.files: dict[str, str] = {}
-
-    def job_file(self, data: bytes) -> bytes:
-        """Record the job file itself and return its data."""
-        self.files[""] = hashlib.sha256(data).hexdigest()
-        return data
 
     def read(self, name: str, **limits: int) -> bytes:
         """Return the bytes of a file in the folder of the job file. Raises `StorageError`."""

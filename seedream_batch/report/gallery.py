@@ -143,7 +143,6 @@ class _Records:
                 self._end_grid()
 
     def end(self) -> None:
-        """Write the remaining records."""
         if self._details:
             self._end_details()
         if self._grid:

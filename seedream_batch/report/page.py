@@ -21,7 +21,6 @@ SCRIPTS = tuple(f"{name}.js" for name in _SCRIPTS.split())
 
 
 def write_assets(report: ReportFolder) -> None:
-    """Write the styles and scripts."""
     for name in (*STYLES, *SCRIPTS):
         report.copy(ASSETS / name, f"assets/{name}")
 

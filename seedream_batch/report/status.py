@@ -282,7 +282,6 @@ def _answer_json(answer: KeptAnswer) -> dict[str, Json]:
 
 
 def per_minute(pace: Pace) -> float:
-    """Return the images per minute."""
     return pace.images * 60 / pace.seconds
 
 

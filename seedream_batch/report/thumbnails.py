@@ -40,7 +40,6 @@ class Thumbnails:
 
     @property
     def made(self) -> int:
-        """Number of thumbnails created."""
         return len(self._existing) - self._before
 
     def close(self) -> None:

@@ -34,7 +34,6 @@ class Wanted:
     written: tuple[str | None, ...] = ()
 
     def fits(self, cell: Mapping[str, Json]) -> bool:
-        """Return whether a cell has one of the values."""
         if self.axis not in cell:
             return False
         value = cell[self.axis]

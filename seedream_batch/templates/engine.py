@@ -221,7 +221,6 @@ class _Included:
         )
 
     def root_render_func(self, context: Context) -> Iterator[str]:
-        """Yield the pieces of the text."""
         compiled, budget = self._compiled, budget_of(context)
         budget.enter()
         try:

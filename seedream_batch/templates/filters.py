@@ -2,15 +2,14 @@
 
 Each is called by `guarded`, which pays for what it handles and checks the type of the value. Where a filter of Jinja
 could make much out of little, or guess the meaning of a mistake, a function here checks its arguments first or
-replaces it. What is a generator in Jinja is a list here.
+replaces it. What is an iterator in Jinja is a list here.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from types import GeneratorType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 from jinja2 import Undefined, pass_context
@@ -69,7 +68,6 @@ class Scope:
         self.policies = self._environment.policies
 
     def getitem(self, item: Any, key: Any) -> Any:
-        """Return `item[key]`."""
         self.budget.spend(1)
         found = self._environment.getitem(item, key)
         if self.strict and isinstance(found, Undefined):
@@ -77,11 +75,9 @@ class Scope:
         return found
 
     def call_filter(self, name: Any, value: Any, args: Sequence[Any], kwargs: Mapping[str, Any], context: Scope) -> Any:  # noqa: ARG002 - Jinja's signature
-        """Apply the filter of this name."""
         return self._environment.filters[name](self._context, value, *args, **kwargs)
 
     def call_test(self, name: Any, value: Any, args: Sequence[Any], kwargs: Mapping[str, Any], context: Scope) -> Any:  # noqa: ARG002 - Jinja's signature
-        """Apply the test of this name."""
         return self._environment.tests[name](self._context, value, *args, **kwargs)
 
 
@@ -108,7 +104,7 @@ def guarded(name: str, function: Function, what: str = "filter") -> Function:
             args = (Scope(context, strict=strict), *args)
         try:
             result = function(*args, **kwargs)
-            if isinstance(result, GeneratorType):
+            if isinstance(result, Iterator):
                 result = list(result)
         except (TypeError, AssertionError, FilterArgumentError) as error:
             message = re.sub(r"^[\w.<>]+\(\) ", "", str(error))[:300]
@@ -198,10 +194,6 @@ def _sum(scope: Scope, items: Any, attribute: Any = None, start: Any = 0) -> Any
 # lists
 
 
-def _reverse(value: Any) -> Any:
-    return value[::-1] if isinstance(value, str) else list(reversed(value))
-
-
 @pass_context
 def _sort(scope: Scope, items: Any, *args: Any, **kwargs: Any) -> Any:
     scope.budget.spend(len(items))
@@ -283,7 +275,6 @@ FILTERS: Final[Mapping[str, Function]] = {
     "reject": _selecting("reject"),
     "rejectattr": _selecting("rejectattr", by_attribute=True),
     "replace": _replace,
-    "reverse": _reverse,
     "round": _round,
     "select": _selecting("select"),
     "selectattr": _selecting("selectattr", by_attribute=True),

@@ -83,7 +83,6 @@ class Budget:
             )
 
     def leave(self) -> None:
-        """Leave a call."""
         self.depth -= 1
 
 

@@ -84,9 +84,8 @@ class _Kept:
         values = [context.get(name, ABSENT) for name in self._names]
         key = tuple(map(id, values)) if self.name is None else id(values[0])
         text = self.texts.get(key)
-        return self._made(context, key, values) if text is None else text
-
-    def _made(self, context: Context, key: object, values: list[Json]) -> str:
+        if text is not None:
+            return text
         text = self._make(context)
         self._characters += len(text)
         if len(self.texts) >= self._most or self._characters > _CHARACTERS:

@@ -122,7 +122,6 @@ class _Flags:
 
 
 def _plan(ctx: click.Context, flags: _Flags) -> int:
-    """Show the plan instead of running it."""
     from seedream_batch.cli.commands.plan import command as plan
 
     if flags.summary or flags.metrics:

@@ -158,7 +158,6 @@ def listed(lines: Sequence[str], count: int) -> None:
 
 
 def size(count: int) -> str:
-    """Format a number of bytes in a suitable unit."""
     value = float(count)
     for unit in ("B", "KB", "MB", "GB"):
         if value < 1000:

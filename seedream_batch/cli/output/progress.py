@@ -45,7 +45,6 @@ class _Ticker:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the thread."""
         self._end.set()
         self._thread.join()
 
@@ -64,7 +63,6 @@ class Bar:
         self._forms: list[str] = []
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Draw the bar."""
         from tqdm import tqdm
 
         self._stats = stats
@@ -89,7 +87,6 @@ class Bar:
             bar.update()
 
     def close(self) -> None:
-        """Remove the bar; the summary follows."""
         if self._ticker is not None:
             self._ticker.stop()
         if self._bar is not None:
@@ -131,7 +128,6 @@ class Lines:
         self._before = 0
 
     def started(self, stats: Stats, wanted: int, stored: int) -> None:
-        """Start counting."""
         self._stats = stats
         self._wanted = wanted
         self._before = stored
@@ -145,7 +141,6 @@ class Lines:
             say(_line(event), err=True)
 
     def close(self) -> None:
-        """Stop the lines of progress."""
         if self._ticker is not None:
             self._ticker.stop()
 
@@ -165,7 +160,6 @@ class JsonLines:
         self._print("started", "", {"images_wanted": wanted, "images_stored": stored})
 
     def event(self, event: Event) -> None:
-        """Print a line for the event."""
         self._print(str(event.kind), event.text, event.fields)
 
     def close(self) -> None:

@@ -219,7 +219,6 @@ def _start(answer: KeptAnswer) -> str:
 
 
 def _flagged(status: Status, path: str) -> list[str]:
-    """Return the results that differ from the request."""
     warnings = [warning for flagged in status.flagged for warning in flagged.warnings]
     more = status.flagged_tasks - len(status.flagged)
     head = f"Flagged, differ from the request ({number(status.flagged_tasks, 'task')}):"

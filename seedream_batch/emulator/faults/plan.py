@@ -121,7 +121,6 @@ def _endpoints(on: Any) -> frozenset[str]:
 
 
 def _mistakes(document: object) -> list[str]:
-    """Return a message for each mistake in a rule."""
     if not isinstance(document, Mapping):
         return [f"must be a mapping such as {{on: submit, action: reset_after}}, is {document!r}"]
     action = document.get("action")

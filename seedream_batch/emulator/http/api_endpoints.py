@@ -37,7 +37,6 @@ class ApiEndpoints:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the handlers."""
         return [
             web.post("/v1/images/generations", self._submit),
             web.get("/v1/tasks/{task_id}", self._handler("poll", self._poll)),
@@ -127,16 +126,14 @@ class ApiEndpoints:
             return exchange.error(400, message, param="Idempotency-Key")
         if key in account.in_flight:
             return exchange.idempotency_error("in_progress" if account.in_flight[key] == digest else "key_reused")
-        stored = account.stored_responses.get(key)
-        if stored is None:
+        if key not in account.stored_responses:
             return None
-        if stored.digest != digest:
+        first_digest, stored = account.stored_responses[key]
+        if first_digest != digest:
             return exchange.idempotency_error("key_reused")
         self._state.stats["replayed"] += 1
-        response = json_response(stored.response["body"], stored.response["status"])
-        return Response(
-            response.status, response.body, {**stored.response["headers"], responses.REPLAYED_HEADER: "true"}
-        )
+        response = json_response(stored["body"], stored["status"])
+        return replace(response, headers={**stored["headers"], responses.REPLAYED_HEADER: "true"})
 
     def _own_upload(self, reference: str) -> bytes | None:
         """Return the bytes of an upload; b"" for references to other hosts, None for a missing or expired upload."""

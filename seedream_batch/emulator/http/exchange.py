@@ -95,7 +95,6 @@ class Exchange:
 
     @property
     def settings(self) -> EmulatorConfig:
-        """The settings for this request."""
         return self.state.settings(self.oddity_overrides())
 
     async def before_execution(self) -> None:
@@ -201,7 +200,6 @@ class Exchange:
         return None
 
     def _corrupted(self, response: Response, fault: Fault) -> Response:
-        """Return the response as a fault changes it."""
         accepted = response.status < 300
         match fault.action:
             case "empty_body":

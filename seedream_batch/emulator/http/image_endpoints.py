@@ -27,7 +27,6 @@ class ImageEndpoints:
         self._state = state
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the handlers."""
         return [
             web.get("/results/{task_id}/{name}", self._result),
             web.get("/uploads/{name}", self._uploaded),
@@ -80,7 +79,6 @@ class ImageEndpoints:
         return Response(self._state.config.link_status, xml, content_type="application/xml")
 
     def _replaced(self, response: Response, fault: Fault) -> Response:
-        """Return the response as a fault changes it."""
         match fault.action:
             case "truncated_image":
                 return replace(response, body=_first_part(response, fault))
@@ -153,7 +151,6 @@ def result_url(state: EmulatorState, task: Task, index: int, oddities: Oddities)
 
 
 def upload_url(state: EmulatorState, name: str) -> str:
-    """Return the URL of an upload."""
     return f"{_origin(state)}/uploads/{name}"
 
 

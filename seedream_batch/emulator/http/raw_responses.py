@@ -18,13 +18,11 @@ _POLL_SECONDS = 0.01
 class NoResponse(web.Response):
     """Stands for a response that was sent already or never will be: aiohttp sends nothing more."""
 
-    async def prepare(self, request: web.BaseRequest) -> None:  # noqa: ARG002 - the signature is aiohttp's
+    async def prepare(self, request: web.BaseRequest) -> None:
         """Send nothing."""
-        return
 
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002 - the signature is aiohttp's
+    async def write_eof(self, data: bytes = b"") -> None:
         """Send nothing."""
-        return
 
 
 class Finished(Exception):
@@ -36,7 +34,6 @@ class Finished(Exception):
 
 
 def to_aiohttp(response: Response) -> web.Response:
-    """Return a response for aiohttp to send."""
     return web.Response(
         status=response.status, body=response.body, headers=response.headers, content_type=response.content_type
     )
@@ -54,7 +51,6 @@ def reset(request: web.BaseRequest) -> NoResponse:
 
 
 def is_disconnected(request: web.BaseRequest) -> bool:
-    """Return whether the client has closed the connection."""
     return request.transport is None or request.transport.is_closing()
 
 
@@ -66,7 +62,6 @@ def close_connection(request: web.BaseRequest) -> NoResponse:
 
 
 def send_raw(request: web.BaseRequest, data: bytes) -> None:
-    """Send bytes as they are."""
     if request.transport is not None:
         request.transport.write(data)
 

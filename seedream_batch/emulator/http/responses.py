@@ -47,7 +47,6 @@ class Response:
 
 
 def json_response(document: Any, status: int = 200) -> Response:
-    """Return a response with a JSON document."""
     # A prompt may hold a lone surrogate, which JSON can escape and UTF-8 can't encode.
     return Response(status, json.dumps(document, separators=(",", ":")).encode())
 

@@ -37,7 +37,6 @@ class Webhooks:
             call.add_done_callback(self._calls.discard)
 
     async def close(self) -> None:
-        """Cancel the pending calls."""
         for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)

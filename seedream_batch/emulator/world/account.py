@@ -31,14 +31,6 @@ class Submission:
     """The ratio to draw, such as 16:9; never `auto`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
-    """The response to replay for an idempotency key, and the hash of the body that the key was used for."""
-
-    digest: str
-    response: Mapping[str, Any]
-
-
 class Account:
     """Everything that a state folder remembers. Not thread-safe: used from the event loop only."""
 
@@ -58,7 +50,8 @@ class Account:
         self.starting_balance_usd = config.balance_usd
         """None or a negative number for an unlimited balance."""
         self.tasks: dict[str, Task] = {}
-        self.stored_responses: dict[str, StoredResponse] = {}
+        self.stored_responses: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        """By key, the hash of the body that it was used for, and the response to replay."""
         self.in_flight: dict[str, str] = {}
         """The keys whose request is being executed, with the hash of its body."""
         self._count = 0
@@ -193,7 +186,6 @@ class Account:
         self._spent -= back
 
     def _add(self, entry: Mapping[str, Any], tasks: Sequence[Task]) -> None:
-        """Take over a charge and its tasks."""
         self._spent += round(entry["usd"] * MICRO)
         for task in tasks:
             plan = task.plan
@@ -201,10 +193,9 @@ class Account:
             if not plan.never_ends and (plan.fails or plan.delivered < plan.images):
                 heapq.heappush(self._ends, (plan.ends, plan.number, plan.id))
         if entry["key"] is not None and entry["answer"] is not None:
-            self.stored_responses[entry["key"]] = StoredResponse(entry["body_sha256"], entry["answer"])
+            self.stored_responses[entry["key"]] = (entry["body_sha256"], entry["answer"])
 
     def _replay(self, entry: Mapping[str, Any]) -> None:
-        """Take over an entry of the ledger."""
         if entry["event"] == "charge":
             tasks = [Task(TaskPlan.from_json(document)) for document in entry["tasks"]]
             self._count = max(self._count, *(task.plan.number for task in tasks))

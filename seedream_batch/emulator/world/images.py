@@ -246,7 +246,6 @@ class ImageCache:
         return await asyncio.shield(self._drawing[key])
 
     def close(self) -> None:
-        """Stop the threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def _keep(self, key: tuple[str, int], done: "asyncio.Future[EncodedImage]") -> None:

@@ -58,13 +58,11 @@ class Ledger:
                 yield from map(json.loads, itertools.islice(lines, min(first, sys.maxsize), None))
 
     def clear(self) -> None:
-        """Remove all entries."""
         self._lines.clear()
         if self._file is not None:
             self._file.truncate(0)
 
     def close(self) -> None:
-        """Close the file and release its lock."""
         if self._file is not None:
             self._file.close()
 

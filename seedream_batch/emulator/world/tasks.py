@@ -27,7 +27,6 @@ class Clock:
         self._offset = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """Return the time."""
         return self._offset + time.monotonic()
 
 
@@ -74,12 +73,10 @@ class TaskPlan:
 
     @property
     def never_ends(self) -> bool:
-        """Whether it keeps processing forever."""
         return self.outcome is not None and self.outcome["action"] == "never_end"
 
     @property
     def fails(self) -> bool:
-        """Whether it fails when it ends."""
         return self.outcome is not None and self.outcome["action"] == "fail"
 
     def format_of(self, index: int) -> str:
@@ -89,7 +86,6 @@ class TaskPlan:
         return self.image_format
 
     def as_json(self) -> dict[str, Any]:
-        """Return all fields, for the ledger."""
         # `asdict` would copy the nested values.
         return {name: getattr(self, name) for name in self.__slots__}
 

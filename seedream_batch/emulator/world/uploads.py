@@ -69,7 +69,6 @@ class Uploads:
         return Upload(name, _TYPES[extension], len(data), path.stat().st_mtime), data
 
     def clear(self) -> None:
-        """Delete all uploads."""
         self._memory.clear()
         if self._folder is not None:
             for path in self._folder.iterdir():
