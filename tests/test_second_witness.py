@@ -8,7 +8,7 @@ import pytest
 from examples import some
 
 from seedream_batch.emulator.world.request_rules import PARAMETERS, check_request
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 URLS = ["https://example.com/a.png", "http://example.com/b", "https://example.com/c.jpg?size=1#x"]
 DATA = ["data:image/png;base64,iVBORw0KGgo=", "data:image/jpeg;base64,/9j/4AAQ", "data:image/png;base64,AA=="]

@@ -52,7 +52,7 @@ class _Commands(click.Group):
         name = args[0]
         # No message while a shell asks for completions.
         if name not in COMMANDS and not name.startswith("-") and not ctx.resilient_parsing:
-            from seedream_batch.validate import did_you_mean
+            from seedream_batch.validate.hints import did_you_mean
 
             near = did_you_mean(name, COMMANDS)
             more = f"Did you mean `{near}`?" if near else f"Commands: {', '.join(COMMANDS)}."

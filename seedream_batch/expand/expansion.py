@@ -20,7 +20,7 @@ from seedream_batch.model.document import Json, Path
 from seedream_batch.model.job import Job, Reference
 from seedream_batch.model.task import RereadTask, TaskSpec, image_path
 from seedream_batch.templates.engine import Template, TemplateEngine, TemplateError
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

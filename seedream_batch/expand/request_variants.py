@@ -13,7 +13,7 @@ from seedream_batch.model.document import Json
 from seedream_batch.model.job import REFERENCE, Job, Reference, web_address
 from seedream_batch.templates.engine import TemplateError
 from seedream_batch.templates.render_cache import ABSENT
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 STAND_IN = "https://reference.invalid/"
 """Replaces a checked local reference while the rest of the request is checked."""

@@ -11,7 +11,8 @@ from seedream_batch.expand.expansion import Expansion
 from seedream_batch.model.cell import fits_any, has_value, name_of
 from seedream_batch.model.document import Document, Json, Path, Problem, dotted
 from seedream_batch.model.job import Axis
-from seedream_batch.validate import did_you_mean, schema_text
+from seedream_batch.validate.hints import did_you_mean
+from seedream_batch.validate.schemas import schema_text
 
 RESERVED = ("sample", "index", "request")
 """Names that every template has, so that no axis or variable may use them."""

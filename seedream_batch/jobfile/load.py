@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from seedream_batch.document import parse_table, parse_yaml
 from seedream_batch.document.decoding import decoded, no_control
-from seedream_batch.document.yaml_loader import as_written
+from seedream_batch.document.tables import parse_table
+from seedream_batch.document.yaml_loader import as_written, parse_yaml
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.expand.expansion import Expansion
 from seedream_batch.expand.matrix import count
@@ -38,7 +38,8 @@ from seedream_batch.model.locations import MANIFEST
 from seedream_batch.model.task import TaskSpec
 from seedream_batch.model.text import control_in, encodable, normal
 from seedream_batch.templates.engine import TemplateEngine, TemplateError
-from seedream_batch.validate import RequestSchema, checked_job
+from seedream_batch.validate.job_file import checked_job
+from seedream_batch.validate.request_schema import RequestSchema
 
 DEFAULT_MAX_TASKS = 1_000_000
 """A job with more tasks is refused before it is expanded, unless the caller raises the limit."""

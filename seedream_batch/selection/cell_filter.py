@@ -16,7 +16,7 @@ from seedream_batch.expand.matrix import cells
 from seedream_batch.model.cell import CUT, CellFilter, matches, whole_name
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import Job
-from seedream_batch.validate import did_you_mean
+from seedream_batch.validate.hints import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from examples import some
 
 from seedream_batch.cli import main
 from seedream_batch.jobfile import load_job
-from seedream_batch.validate import schema_text
+from seedream_batch.validate.schemas import schema_text
 
 pytestmark = pytest.mark.usefixtures("in_haste")
 

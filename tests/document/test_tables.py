@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.document import parse_table
+from seedream_batch.document.tables import parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Position
 from seedream_batch.model.text import CONTROL, is_empty, normal

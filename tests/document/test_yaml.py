@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.document import parse_yaml
+from seedream_batch.document.yaml_loader import parse_yaml
 from seedream_batch.errors import InvalidJob
 from seedream_batch.model.document import Position
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seedream_batch.validate import schema_text
+from seedream_batch.validate.schemas import schema_text
 
 pytestmark = [pytest.mark.editors, pytest.mark.timeout(300)]
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.expand.fingerprint import RequestTexts, canonical, dumps, fingerprint, normalise_numbers
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 DEFAULTS = RequestSchema().defaults
 URL = "https://example.com/a.png"

@@ -15,7 +15,7 @@ from pages import EVERYTHING
 
 from seedream_batch.cli.commands.export import command
 from seedream_batch.cli.help_text import COMMANDS
-from seedream_batch.export import Format
+from seedream_batch.export.dataset import Format
 from seedream_batch.files.atomic import WholeFolder
 
 

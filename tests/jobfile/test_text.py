@@ -14,7 +14,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.document import parse_table
+from seedream_batch.document.tables import parse_table
 from seedream_batch.errors import InvalidJob
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.sync_job import SyncResult, known_as

@@ -15,8 +15,8 @@ from seedream_batch.cli.output.status_view import status_lines
 from seedream_batch.manifest import Manifest
 from seedream_batch.manifest.statistics import MOST_VALUES, FailureRow, Phase, StatisticsReader
 from seedream_batch.model.task import TaskSpec, TaskState
-from seedream_batch.report import read_status
 from seedream_batch.report.failure_causes import ADVICE, MOST, OTHER, Kind, causes, kind_of
+from seedream_batch.report.status import read_status
 from seedream_batch.validate.schemas import validator
 
 SENSITIVE = "OutputImageSensitiveContentDetected"

@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 from seedream_batch.validate.schemas import accepts, schema, simple, spelt_out, text_test, validator, validator_of
 
 ACCEPTS = accepts("request")

@@ -1,7 +1,7 @@
 import pytest
 
-from seedream_batch.document import parse_yaml
-from seedream_batch.validate import job_problems
+from seedream_batch.document.yaml_loader import parse_yaml
+from seedream_batch.validate.job_file import job_problems
 
 WHOLE = """\
 # yaml-language-server: $schema=../schemas/job.schema.json

@@ -1,8 +1,8 @@
 import pytest
 
-from seedream_batch.document import parse_yaml
+from seedream_batch.document.yaml_loader import parse_yaml
 from seedream_batch.model.document import Document, Mark, Position
-from seedream_batch.validate import job_problems
+from seedream_batch.validate.job_file import job_problems
 
 SIZES = "must be one of 1:1, 4:3, 3:4, 16:9, 9:16, 3:2, 2:3, 21:9, 9:21, auto, got "
 COUNT = "must be an integer from 1 to 15, got "

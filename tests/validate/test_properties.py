@@ -3,7 +3,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seedream_batch.model.document import Document, Mark
-from seedream_batch.validate import RequestSchema, job_problems
+from seedream_batch.validate.job_file import job_problems
+from seedream_batch.validate.request_schema import RequestSchema
 from seedream_batch.validate.schemas import validator
 
 SCHEMA = RequestSchema()

@@ -1,6 +1,6 @@
 import pytest
 
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 SCHEMA = RequestSchema()
 MODEL = "doubao-seedance-4-5"

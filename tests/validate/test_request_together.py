@@ -1,7 +1,7 @@
 import pytest
 from examples import some
 
-from seedream_batch.validate import RequestSchema
+from seedream_batch.validate.request_schema import RequestSchema
 
 SCHEMA = RequestSchema()
 COUNTS = (None, *range(17))

@@ -1,7 +1,6 @@
 import pytest
 
-from seedream_batch.validate import did_you_mean
-from seedream_batch.validate.hints import bare, flow, path_text, shown
+from seedream_batch.validate.hints import bare, did_you_mean, flow, path_text, shown
 
 
 @pytest.mark.parametrize(

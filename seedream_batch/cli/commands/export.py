@@ -13,7 +13,7 @@ from seedream_batch.cli.output.console import give, number, say, short, size, wr
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from seedream_batch.export import Exported, ExportOptions
+    from seedream_batch.export.dataset import Exported, ExportOptions
     from seedream_batch.model.job import Job
     from seedream_batch.selection.picks import Picks
 
@@ -82,7 +82,7 @@ def command(**given: Any) -> int:
     """Export the stored images of JOB as a dataset, with their metadata."""
     from seedream_batch.cli.job_target import made
     from seedream_batch.cli.output.picks_view import show_left_alone
-    from seedream_batch.export import export
+    from seedream_batch.export.dataset import export
 
     flags = _Flags(**given)
     _check_options(flags)
@@ -131,7 +131,7 @@ class _Flags:
 
 
 def _export_options(flags: _Flags, job: Job) -> ExportOptions:
-    from seedream_batch.export import DEFAULT_SHARD_SIZE, ExportOptions, Format
+    from seedream_batch.export.dataset import DEFAULT_SHARD_SIZE, ExportOptions, Format
     from seedream_batch.export.splits import parsed
     from seedream_batch.selection.cell_filter import chosen, grouping
 

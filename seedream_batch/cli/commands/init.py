@@ -75,7 +75,7 @@ def command(path: Path) -> int:
 
     FILE defaults to job.yaml.
     """
-    from seedream_batch.validate import schema_text
+    from seedream_batch.validate.schemas import schema_text
 
     if path.suffix not in {".yaml", ".yml"}:
         raise UsageError(f"{path} must end in .yaml")

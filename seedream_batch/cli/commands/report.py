@@ -53,7 +53,7 @@ def command(
     from seedream_batch.cli.output.picks_view import chosen_results
     from seedream_batch.files.open_destination import destination
     from seedream_batch.manifest.run_lock import is_locked
-    from seedream_batch.report import write_gallery
+    from seedream_batch.report.gallery import write_gallery
 
     target = existing(job, emulate=emulate, manifest=manifest)[0].job
     folder = to or target.output_dir.with_name(f"{target.output_dir.name}-report")

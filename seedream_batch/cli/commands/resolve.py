@@ -70,7 +70,7 @@ def command(
     from seedream_batch.cli.job_target import made, named
     from seedream_batch.cli.output.run_view import show_chosen
     from seedream_batch.operations import resolve as decide
-    from seedream_batch.report import cells_in_doubt
+    from seedream_batch.report.status import cells_in_doubt
     from seedream_batch.selection.cell_filter import chosen
 
     if sum(given is not None for given in (what, task_id, cost)) != 1:

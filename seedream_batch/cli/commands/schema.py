@@ -18,7 +18,7 @@ Editors find the schema by the first line of a job file:
 @click.argument("name", type=click.Choice(["job", "request", "summary", "status"]), default="job")
 def command(name: str) -> int:
     """Print the JSON Schema of job files, API requests, run summaries or `status --json`."""
-    from seedream_batch.validate import schema_text
+    from seedream_batch.validate.schemas import schema_text
 
     click.echo(schema_text(name), nl=False)
     return 0

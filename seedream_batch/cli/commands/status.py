@@ -16,7 +16,7 @@ from seedream_batch.cli.streams import abandoned
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
-    from seedream_batch.report import Status
+    from seedream_batch.report.status import Status
 
 _EPILOG = """\b
 Examples:
@@ -59,8 +59,7 @@ def command(job: str, emulate: bool, manifest: str | None, every: float | None, 
     from seedream_batch.cli.job_target import existing, named
     from seedream_batch.cli.output.status_view import progress_line, status_lines
     from seedream_batch.manifest.run_lock import is_locked
-    from seedream_batch.report import read_status
-    from seedream_batch.report.status import status_json
+    from seedream_batch.report.status import read_status, status_json
 
     if as_json and every is not None:
         raise UsageError("use --json or --watch, not both; to poll, run `status --json` repeatedly")

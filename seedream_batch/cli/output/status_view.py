@@ -19,8 +19,7 @@ from seedream_batch.report.status import ids_in, per_minute
 if TYPE_CHECKING:
     from seedream_batch.manifest.answer_store import KeptAnswer
     from seedream_batch.manifest.reader import WorkerRow
-    from seedream_batch.report import Status
-    from seedream_batch.report.status import AxisStatus
+    from seedream_batch.report.status import AxisStatus, Status
 
 WORKERS = 20
 """Workers that are shown."""

@@ -36,7 +36,7 @@ class JobTarget:
         from seedream_batch.jobfile import load as loading
         from seedream_batch.model.task import image_path
         from seedream_batch.templates.engine import TemplateEngine
-        from seedream_batch.validate import RequestSchema
+        from seedream_batch.validate.request_schema import RequestSchema
 
         # What a template may do is a bound of its own, for another target; here hundreds of them are rendered.
         self._engine = loading.TemplateEngine = partial(TemplateEngine, max_output=4_000, max_steps=4_000)
