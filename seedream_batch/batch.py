@@ -22,6 +22,7 @@ from seedream_batch.engine.startup import Source
 from seedream_batch.engine.work import Generate, Work
 from seedream_batch.environment import api_key, origin
 from seedream_batch.errors import UsageError
+from seedream_batch.files.local_folder import OutputFolder
 from seedream_batch.jobfile import LoadedJob
 from seedream_batch.operations.make_plan import make_plan
 from seedream_batch.planning import Plan
@@ -54,6 +55,7 @@ def plan(job: LoadedJob, *, select: Sequence[str] = (), resend: bool | None = No
         resend=job.job.run.resends if resend is None else resend,
         now=time.time(),
         chooses=chosen(select, job.job) if select else None,
+        folder=OutputFolder(job.job.output_dir) if job.job.store is None else None,
     )
 
 

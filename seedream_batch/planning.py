@@ -12,6 +12,7 @@ from typing import assert_never
 
 from seedream_batch.model.document import Json
 from seedream_batch.model.job import MICRO
+from seedream_batch.model.locations import Place, name_of
 from seedream_batch.model.task import (
     NOT_THERE,
     PRUNED,
@@ -165,6 +166,24 @@ class Group:
             counter[name] = counter.get(name, 0) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Occupied:
+    """Images that cannot be generated because unknown files have their paths: their cost, and the first such path."""
+
+    images: int
+    cost: int
+    path: str
+
+
+def manifest_lost(manifest: Place, images: int, cost: str) -> str:
+    """Return what to do if files exist at the paths of images, but the manifest has no image yet."""
+    again = "1 image" if images == 1 else f"{images:,} images"
+    return (
+        f"the manifest had no images yet. If it was deleted or not copied along, restore {name_of(manifest)}."
+        f" If you move the files away instead, a run generates {again} for about {cost}"
+    )
+
+
 @dataclass(slots=True)
 class Plan:
     """What a run would do, in groups."""
@@ -182,6 +201,9 @@ class Plan:
     """Whether prices are those last charged, and not only those in the job."""
     collect: int = 0
     """Dropped tasks that are in flight: what is paid for is collected in any case."""
+
+    occupied: Occupied | None = None
+    """Unknown files at the paths of new images, if any; a run does not generate these images."""
 
     _last: tuple[Decision, Group] | None = field(default=None, init=False, repr=False, compare=False)
     """The last decision and its group, since the next task mostly has the same."""

@@ -15,7 +15,7 @@ from seedream_batch.engine.context import RunContext
 from seedream_batch.engine.events import Event, EventKind, StopReason
 from seedream_batch.errors import StorageError
 from seedream_batch.files.destination import Destination
-from seedream_batch.files.image_inspection import FORMATS
+from seedream_batch.files.image_inspection import EXTENSIONS
 from seedream_batch.files.integrity import GONE, CheckResult, ExpectedFile, check_size, identical
 from seedream_batch.files.local_folder import Changed, Occupied
 from seedream_batch.manifest.image_store import Placement, StoredFile, gives_way
@@ -29,8 +29,6 @@ STAGING = ".seedream-moving"
 
 MOST_IMAGES = 15
 """Images that one task may have [Seedream 4.5 API documentation]."""
-
-EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
 
 PAGE = 256
 """Missing images that are looked up together."""

@@ -13,6 +13,7 @@ from seedream_batch.engine.task_slots import TaskSlots
 from seedream_batch.errors import AccessRefused, CredentialsRefused, NotReached, ServiceError, StorageError
 from seedream_batch.lifecycle import backoff
 from seedream_batch.model.task import TaskRecord
+from seedream_batch.planning import manifest_lost
 
 LARGEST_IMAGE = 16 * 10**6
 """Bytes of the largest 4K image of the service."""
@@ -30,12 +31,15 @@ class Scheduler:
         """Tasks in flight that the manifest may still list as planned."""
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because an unknown file has their path, with that path."""
+        self._knew_images = True
+        """Whether the manifest had any image when the run began."""
         self._due_by = 0.0
         """Unix time by which tasks count as due in the next query, even if the clock shows an earlier time."""
 
     async def run(self) -> None:
         """Continue what was submitted, then submit planned tasks, until nothing is left. Raise `RunStopped`."""
         context = self._context
+        self._knew_images = await context.writer.do(context.manifest.images.exist)
         more = True
         while more:
             await self._open_tasks.resume()
@@ -72,10 +76,20 @@ class Scheduler:
                 self._submitter.unclaimed.add(task.id)
                 self._slots.spawn(task, self._submit_and_follow(task))
         if self._occupied:
-            paths = sorted(self._occupied.values())
-            more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
-            text = f"{context.folder.named(paths[0])}{more} already exists and is not from this job; move it away"
-            context.control.stop_submitting(StopReason.STORAGE, text)
+            context.control.stop_submitting(StopReason.STORAGE, await self._describe_occupied())
+
+    async def _describe_occupied(self) -> str:
+        """Return which files have the paths of images, and what to do."""
+        context = self._context
+        paths = sorted(self._occupied.values())
+        several = len(paths) > 1
+        what = context.folder.named(paths[0])
+        what += f" and {len(paths) - 1:,} more already exist" if several else " already exists"
+        if self._knew_images:
+            return f"{what} and {'are' if several else 'is'} not from this job; move {'them' if several else 'it'} away"
+        tasks = await context.writer.do(context.manifest.tasks.records, sorted(self._occupied))
+        images, cost = sum(task.images for task in tasks), sum(task.images * task.price for task in tasks)
+        return f"{what}, but {manifest_lost(context.job.manifest, images, dollars(cost))}"
 
     async def _may_begin(self, task: TaskRecord) -> bool:
         """Wait for a slot, disk space, budget and a turn; return whether the task may then be submitted."""

@@ -30,6 +30,8 @@ The service makes the first two; image hosts convert to the others on their own,
 same.
 """
 
+EXTENSIONS = tuple(extension for extension, _ in FORMATS.values())
+
 REFERENCES = ("JPEG", "PNG")
 """The formats that the service accepts as references."""
 

@@ -71,6 +71,10 @@ class ImageStore(Part):
     def of_task(self, task: int) -> list[ImageRecord]:
         return read_images(self._connection, 'images WHERE task = ? ORDER BY "index"', (task,))
 
+    def exist(self) -> bool:
+        """Return whether the manifest has any image, of any task."""
+        return bool(self._connection.rows("SELECT 1 FROM images LIMIT 1"))
+
     def delivered(self, task: int) -> int:
         """Return the number of images, and so of links, of the task's last succeeded attempt."""
         sql = "SELECT images FROM attempts WHERE task = ? AND outcome = 'succeeded' ORDER BY number DESC LIMIT 1"

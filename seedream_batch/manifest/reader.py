@@ -194,6 +194,10 @@ class ManifestReader:
         )
         return {ImageState(state): number for state, number in rows}
 
+    def has_images(self) -> bool:
+        """Return whether the manifest has any image, of any task."""
+        return bool(self._rows("SELECT 1 FROM images LIMIT 1"))
+
     def stored_bytes(self) -> int:
         """Return the total size of all stored images in bytes."""
         return int(self._one("SELECT coalesce(sum(bytes), 0) FROM images WHERE state = 'stored'")[0])

@@ -7,36 +7,58 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping
 
+from seedream_batch.errors import StorageError
+from seedream_batch.files.image_inspection import EXTENSIONS
+from seedream_batch.files.local_folder import OutputFolder
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.manifest.sync_job import known_as
 from seedream_batch.model.cell import CellFilter
 from seedream_batch.model.cell_names import CellNames
 from seedream_batch.model.locations import Place
-from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState
-from seedream_batch.planning import PAID, Decision, Plan, decide
+from seedream_batch.model.task import ImageRecord, ImageState, TaskRecord, TaskSpec, TaskState, image_path
+from seedream_batch.planning import PAID, Decision, Occupied, Plan, decide
 
 _BATCH = 500
+
+_CHECKED = 1000
+"""Tasks whose paths are checked for unknown files."""
 
 
 _IN_FLIGHT = (TaskState.SUBMITTING, TaskState.ACCEPTED, TaskState.UNCERTAIN)
 
 
 def make_plan(
-    specs: Iterable[TaskSpec], manifest: Place, *, resend: bool, now: float, chooses: CellFilter | None = None
+    specs: Iterable[TaskSpec],
+    manifest: Place,
+    *,
+    resend: bool,
+    now: float,
+    chooses: CellFilter | None = None,
+    folder: OutputFolder | None = None,
 ) -> Plan:
     """Return what a run of these tasks would do at `now` (Unix seconds), given their manifest, if there is one yet.
 
-    `chooses` takes the cells of tasks that may be bought or resent; what is paid for is collected in any case.
+    `chooses` takes the cells of tasks that may be bought or resent; what is paid for is collected in any case. If the
+    manifest has no image yet, `folder` is checked for files at the paths of the first images.
     """
     plan = Plan()
+    source = iter(specs)
+    first = list(itertools.islice(source, _CHECKED))
+    specs = itertools.chain(first, source)
+    candidates = [spec for spec in first if chooses is None or chooses(json.loads(spec.cell))] if folder else []
     if not exists(manifest):
+        plan.occupied = _find_occupied(candidates, folder)
         for spec in specs:
             _add(plan, spec, decide(spec, None, (), was=None, resend=resend, now=now), chooses)
         return plan
     with ManifestReader(manifest) as reader:
         reader.snapshot()
         known = 0
+        if candidates and not reader.has_images():
+            records = reader.lookup([spec.fingerprint for spec in candidates])
+            submitted = {record.fingerprint for record in records.values() if record.state is not TaskState.PLANNED}
+            plan.occupied = _find_occupied([spec for spec in candidates if spec.fingerprint not in submitted], folder)
         prices = reader.prices()
         plan.totals = reader.totals()
         plan.charged = bool(prices)
@@ -47,6 +69,22 @@ def make_plan(
         plan.dropped = reader.with_results() - known
         plan.collect = reader.dropped_in_flight()
     return plan
+
+
+def _find_occupied(specs: Iterable[TaskSpec], folder: OutputFolder | None) -> Occupied | None:
+    """Return how many images of these tasks have a path at which a file exists; None if there are none."""
+    images = cost = 0
+    first = ""
+    for spec in specs:
+        stems = [image_path(spec.paths, spec.images, index, spec.fingerprint) for index in range(1, spec.images + 1)]
+        try:
+            found = folder.existing(f"{stem}.{each}" for stem in stems for each in EXTENSIONS) if folder else []
+        except StorageError:
+            # The run reports it.
+            return None
+        if found:
+            images, cost, first = images + spec.images, cost + spec.images * spec.price, first or found[0]
+    return Occupied(images, cost, folder.named(first)) if folder and first else None
 
 
 def _priced(spec: TaskSpec, prices: Mapping[tuple[str, str], int]) -> TaskSpec:

@@ -115,3 +115,41 @@ def test_a_manifest_that_is_no_file_buys_nothing_again(bench, serve, there):
         done = bench.call(verb)
         assert (done.code, "manifest.db" in done.err, "Traceback" in done.err) == (8, True, False), (verb, done)
     assert bench.requests() == requests
+
+
+def squeezed(done):
+    return " ".join((done.err + done.out).split())
+
+
+def test_images_without_their_manifest_are_explained(bench, serve):
+    serve()
+    assert bench.run().code == 0
+    (bench.out / "manifest.db").unlink()
+    done = bench.call("plan")
+    assert done.code == 0
+    assert "A run would not generate 6 images: unknown files have these paths" in squeezed(done)
+    assert f"deleted or not copied along, restore {bench.out / 'manifest.db'}" in squeezed(done)
+    assert "a run generates 6 images for about 0.21 USD" in squeezed(done)
+    assert "would generate 6 images" not in done.out
+    done = bench.run()
+    assert done.code == 8
+    assert "and 5 more already exist, but the manifest had no images yet" in squeezed(done)
+    assert f"restore {bench.out / 'manifest.db'}" in squeezed(done)
+    assert "a run generates 6 images for about 0.21 USD" in squeezed(done)
+    assert len(bench.charges()) == 6
+    # The failed run created a manifest, which has no image either.
+    assert "unknown files have these paths" in squeezed(bench.call("plan"))
+    assert "6 images: unknown" not in squeezed(bench.call("plan", "--select", "size=1:1"))
+    assert "2 images: unknown" in squeezed(bench.call("plan", "--select", "size=1:1"))
+
+
+def test_a_file_in_the_way_of_a_job_with_images_is_not_a_lost_manifest(bench, serve):
+    serve()
+    assert bench.run("--select", "subject=panda").code == 0
+    for size in ("1-1", "16-9"):
+        (bench.out / "fox").mkdir(exist_ok=True)
+        (bench.out / "fox" / f"{size}.jpg").write_bytes(b"mine")
+    assert "unknown files" not in squeezed(bench.call("plan"))
+    done = bench.run()
+    assert "and 1 more already exist and are not from this job; move them away" in squeezed(done)
+    assert "manifest.db" not in done.err

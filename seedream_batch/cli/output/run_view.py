@@ -9,7 +9,7 @@ from seedream_batch.cli.output.console import duration, flag_advice, number, row
 from seedream_batch.engine.events import StopReason
 from seedream_batch.model.job import Job
 from seedream_batch.model.task import NOT_THERE, ImageState, TaskRecord, TaskState
-from seedream_batch.planning import Action, Plan
+from seedream_batch.planning import Action, Plan, manifest_lost
 
 if TYPE_CHECKING:
     from seedream_batch.engine.session import RunResult
@@ -43,6 +43,14 @@ def show_plan(plan: Plan, job: Job) -> None:
     images, cost = plan.to_buy
     if images and job.store is not None:
         say(f"The images go to {job.store.url}.")
+    if images and (occupied := plan.occupied):
+        images, cost = images - occupied.images, cost - occupied.cost
+        say(
+            wrapped(
+                f"A run would not generate {number(occupied.images, 'image')}: unknown files have these paths, such as"
+                f" {occupied.path}, and {manifest_lost(job.manifest, occupied.images, usd(occupied.cost))}."
+            )
+        )
     if images:
         price = "" if job.budget.stated or plan.charged else " (a guess; set budget.price_per_image_usd)"
         say(wrapped(f"A run would generate {number(images, 'image')} for about {usd(cost)}{price}."))
