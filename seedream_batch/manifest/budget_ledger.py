@@ -16,7 +16,7 @@ from seedream_batch.model.task import TaskRecord, Totals
 
 _DAY = 86_400
 
-_MAY_COST_MORE = ", if it costs more than expected; finish or resolve the tasks in flight first"
+_MAY_COST_MORE = ", if it costs more than expected; "
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,9 @@ class Allowance:
         if exceeded := self._exceeded(after):
             return f"{exceeded}{_advice(task, price)}"
         if self._may_exceed_cost(after, wanted):
-            return f"{_cost_cap(self._budget)}{_MAY_COST_MORE}"
+            settling = self._exposure is not None and self._exposure.settling
+            first = "the tasks in flight must finish first" if settling else "resolve the uncertain tasks first"
+            return f"{_cost_cap(self._budget)}{_MAY_COST_MORE}{first}"
         self._totals = after
         self._admitted.append(wanted)
         if self._exposure is not None:

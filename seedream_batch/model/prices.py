@@ -103,6 +103,11 @@ class Exposure:
         self._settling += settling
         self._in_doubt |= not settling and not seen
 
+    @property
+    def settling(self) -> bool:
+        """Whether any request is in flight, so that its cost will be known."""
+        return self._settling > 0
+
     def allows(self, kind: str, images: int, held: int, *, counts: int, cap: int) -> bool:
         """Return whether a request may be sent; `counts` is what is spent and reserved, this request included.
 

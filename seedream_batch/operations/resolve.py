@@ -31,11 +31,6 @@ class Retried:
     left: list[TaskRecord]
     """Lost tasks that a poll may still find: they are not bought again before a poll was answered."""
 
-    @property
-    def images(self) -> int:
-        """Images to be paid for."""
-        return sum(task.images for task in self.tasks)
-
 
 def lost_tasks(job: Job, chooses: CellFilter) -> int:
     """Return how many of the chosen tasks are lost, and may be found again by a poll."""

@@ -94,7 +94,9 @@ def test_what_is_at_work_is_not_bought_again(lost):
     assert lost.run().code == 3, "no more time was given to it"
     done = lost.call("retry")
     assert done.code == 0, done
-    assert "2 lost tasks found at the service" in done.out
+    assert "2 lost tasks are still running at the service; the next run downloads" in words(done.out)
+    assert "for free" in done.out
+    assert "found at the service" not in done.out
     assert "Nothing to do" in done.out
     assert lost.states() == {"accepted": 2}
     lost.emulator.set_faults([])

@@ -48,8 +48,12 @@ def test_plan_says_where_the_budget_ends(many, serve):
     serve()
     many.write(MANY + "budget: {max_images: 20, max_cost_usd: 0.5, price_per_image_usd: 0.035}\n")
     shown = many.call("plan").out
-    assert "budget.max_images (20) stops the run after 20 more images" in shown
-    assert "budget.max_cost_usd (0.50 USD) stops the run after 0.50 USD more" in shown
+    shown = " ".join(shown.split())
+    assert "budget.max_images (20) stops the run after about 20 of 60 images, 0.70 USD." in shown
+    assert "budget.max_cost_usd (0.50 USD) stops the run after about 14 of 60 images, 0.49 USD." in shown
+    many.edit("max_images: 20, max_cost_usd: 0.5", "max_cost_usd: 0.03")
+    shown = " ".join(many.call("plan").out.split())
+    assert "budget.max_cost_usd (0.03 USD) is too low for another image: the run would generate none of them." in shown
 
 
 def test_a_failed_task_that_was_charged_is_not_bought_again(bench, serve):
@@ -273,7 +277,7 @@ def test_a_first_price_is_waited_for_also_when_nothing_is_collected(many, serve)
     many.write(MANY + "budget: {max_cost_usd: 1.00, price_per_image_usd: 0.01}\n")
     done = many.run("--submit-only")
     assert done.code == 5, done
-    assert "finish or resolve the tasks in flight first" in done.err
+    assert "the tasks in flight must finish first" in done.err
     assert many.run().code == 5
     assert spent(many) <= 1.00
     many.check()
@@ -351,3 +355,20 @@ def test_any_charge_can_be_corrected_when_it_is_chosen(many, serve):
     assert many.call("resolve", "--cost", "0.04", "--select", "number=2").code == 0
     assert many.rows("SELECT cost FROM totals") == [(2 * 35_000 + 40_000,)]
     many.check()
+
+
+def test_a_budget_that_uncertain_tasks_hold_is_freed_by_resolving_them(bench, serve):
+    serve()
+    bench.write(bench.job.read_text() + "budget: {max_cost_usd: 1, price_per_image_usd: 0.035}\n")
+    bench.emulator.set_faults([{"on": "submit", "action": "reset_after_bill", "count": 2}])
+    done = bench.run()
+    assert done.code == 5, done
+    assert bench.states() == {"uncertain": 2, "planned": 4}
+    shown = " ".join(done.out.split())
+    assert "if it costs more than expected; resolve the uncertain tasks first" in shown
+    assert "Resolve the uncertain tasks before you raise the budget: they hold 0.07 USD" in shown
+    assert "in flight" not in shown
+    assert "Raise the budget" not in shown
+    assert bench.call("resolve", "--resend").code == 0
+    assert bench.run().code == 0
+    bench.check()

@@ -428,7 +428,7 @@ def test_retry_of_what_is_missing_pays_again(made):
     assert "queued again" not in nothing.out, "not found to be missing yet"
     made.call("verify")
     done = made.call("retry", "--missing")
-    assert "1 task queued again, 1 image to be charged" in words(done.out)
+    assert "1 task queued again, 1 image for about 0.035 USD" in words(done.out)
     shown = made.call("plan").out
     assert "queued again: image missing" in words(shown)
     assert "1 image for about 0.035 USD" in words(shown)
@@ -468,7 +468,7 @@ def test_of_three_images_the_two_that_are_there_stay(series):
     (series.out / "calm-2.jpg").unlink()
     shown = words(series.call("verify").out)
     assert "1 image can no longer be downloaded. Regenerate for about 0.105 USD" in shown
-    assert "3 images to be charged" in words(series.call("retry", "--missing").out)
+    assert "3 images for about 0.105 USD" in words(series.call("retry", "--missing").out)
     series.emulator.set_faults([])
     assert series.run().code == 0
     after = {name: path.read_bytes() for name, path in series.files().items()}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
+from seedream_batch.cli.output.console import say
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def command(
 ) -> int:
     """Decide about uncertain tasks (may have been charged), flagged results and odd costs."""
     from seedream_batch.cli.job_target import made, named
-    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.cli.output.run_view import queued_again, show_chosen
     from seedream_batch.operations import resolve as decide
     from seedream_batch.report.status import cells_in_doubt
     from seedream_batch.selection.cell_filter import chosen
@@ -91,7 +92,10 @@ def command(
         task = decide.identify_task(target, chooses, task_id)
         show_chosen([task], "identified", f"{next_run} polls it", none)
     elif what == "forget":
-        show_chosen(decide.forget_tasks(target, chooses), "queued again", f"{next_run} submits them as new", none)
+        tasks = decide.forget_tasks(target, chooses)
+        show_chosen(tasks, queued_again(tasks, decide.estimate(target, tasks)), f"{next_run} submits them as new", none)
+        if tasks:
+            say("Their earlier requests may have been charged as well.")
     elif what == "accept":
         show_chosen(decide.accept_results(target, chooses), "accepted as they are", "", "no flagged results")
     elif what == "lost":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from seedream_batch.cli.options import EMULATE, JOB, MANIFEST, SAME_ACCOUNT, SELECT
-from seedream_batch.cli.output.console import number, say, usd, wrapped
+from seedream_batch.cli.output.console import number, say, wrapped
 from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,13 +97,12 @@ def command(
 
 def _remake(target: Job, chooses: CellFilter, path: str, then: str) -> int:
     """Plan tasks again of which images are beyond all links; return the exit code."""
-    from seedream_batch.cli.output.run_view import show_chosen
-    from seedream_batch.operations.resolve import remake
+    from seedream_batch.cli.output.run_view import queued_again, show_chosen
+    from seedream_batch.operations.resolve import estimate, remake
 
     replanned, others = remake(target, chooses)
     if replanned:
-        images = number(sum(task.images for task in replanned), "image")
-        show_chosen(replanned, f"queued again, {images} to be charged", then, "")
+        show_chosen(replanned, queued_again(replanned, estimate(target, replanned)), then, "")
     else:
         say("Nothing to regenerate: no image is known to be lost for good.")
     if others:
@@ -116,11 +115,13 @@ def _remake(target: Job, chooses: CellFilter, path: str, then: str) -> int:
 class _Polled:
     """Results of polling before anything is paid for: the last answer per task, what was found, what failed.
 
-    Without answers, nothing was polled, as a person decided.
+    `running` counts lost tasks that the service is still working on. Without answers, nothing was polled, as a person
+    decided.
     """
 
     answers: Mapping[int, Polled] | None = field(default_factory=dict)
     found: int = 0
+    running: int = 0
     trouble: str = ""
     refused: bool = False
 
@@ -131,6 +132,7 @@ def _poll_first(loaded: LoadedJob, chooses: CellFilter, *, flagged: bool, emulat
     from seedream_batch.engine.events import Recheck, RunOptions, StopReason
     from seedream_batch.engine.work import PollAgain
     from seedream_batch.environment import api_key
+    from seedream_batch.model.outcome import Polled
     from seedream_batch.operations.reject import short_tasks
     from seedream_batch.operations.resolve import lost_tasks
 
@@ -144,20 +146,24 @@ def _poll_first(loaded: LoadedJob, chooses: CellFilter, *, flagged: bool, emulat
     work = PollAgain(Recheck.FLAGGED if flagged else Recheck.LOST)
     result = perform(loaded, key, work=work, emulate=emulate, options=options, quiet=True)
     refused = result.stop_reason is StopReason.CREDENTIALS
-    return _Polled(result.rechecks, result.stats.found + result.stats.added, result.stop_text, refused)
+    found = result.stats.found + result.stats.added
+    running = 0 if flagged else sum(answer is Polled.RUNNING for answer in result.rechecks.values())
+    return _Polled(result.rechecks, found - running, running, result.stop_text, refused)
 
 
 def _retry(job: Job, chooses: CellFilter, then: str, polled: _Polled) -> int:
     """Plan failed and finally lost tasks again; return the exit code."""
-    from seedream_batch.cli.output.run_view import show_chosen
+    from seedream_batch.cli.output.run_view import queued_again, show_chosen
     from seedream_batch.operations.resolve import retry_tasks
 
     retried = retry_tasks(job, chooses, polled.answers)
+    if polled.running:
+        running = number(polled.running, "lost task is", "lost tasks are")
+        say(wrapped(f"{running} still running at the service; the next run downloads the result for free."))
     if polled.found:
         say(wrapped(f"{number(polled.found, 'lost task')} found at the service and downloaded for free."))
-    what = f"queued again, {number(retried.images, 'image')} for about {usd(retried.cost)}"
     none = "no failed or lost tasks" if not retried.left else "no tasks to queue"
-    show_chosen(retried.tasks, what, then, none)
+    show_chosen(retried.tasks, queued_again(retried.tasks, retried.cost), then, none)
     return _report_left_alone(len(retried.left), "lost task", polled)
 
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from seedream_batch.cli.output.console import number, say, usd
-from seedream_batch.cli.output.run_view import show_chosen
+from seedream_batch.cli.output.console import number, say
+from seedream_batch.cli.output.run_view import queued_again, show_chosen
 from seedream_batch.errors import UsageError
 from seedream_batch.manifest import ManifestReader
 from seedream_batch.manifest.db.connection import UNLIMITED
@@ -68,9 +68,8 @@ def flagged_results(job: Job) -> list[Flagged]:
 
 def show_rejected(rejected: Rejected, then: str, none: str) -> None:
     """Print what will be regenerated, where the rejected files are, and what was left alone."""
-    images = number(sum(task.images for task in rejected.tasks), "image")
     none = "no tasks to queue" if rejected.unclear else none
-    show_chosen(rejected.tasks, f"queued again, {images} for about {usd(rejected.cost)}", then, none)
+    show_chosen(rejected.tasks, queued_again(rejected.tasks, rejected.cost), then, none)
     if rejected.files:
         say(f"{number(len(rejected.files), 'rejected file')} moved to superseded/; delete them there when you like.")
     if rejected.left:

@@ -64,16 +64,21 @@ def show_plan(plan: Plan, job: Job) -> None:
 
 
 def _show_budget(plan: Plan, job: Job, images: int, cost: int) -> None:
-    """Print a warning if the budget is too low for what would be bought."""
+    """Print how many images the budget allows if it is too low for what would be bought."""
     budget, totals = job.budget, plan.totals
+    allowed = []
     if images and budget.max_images is not None:
         left = max(0, budget.max_images - totals.images - totals.reserved_images)
-        if left < images:
-            say(wrapped(f"budget.max_images ({budget.max_images:,}) stops the run after {number(left, 'more image')}."))
-    if images and budget.max_cost is not None:
+        allowed.append((left, f"budget.max_images ({budget.max_images:,})"))
+    if cost and budget.max_cost is not None:
         left = max(0, budget.max_cost - totals.cost - totals.reserved)
-        if left < cost:
-            say(wrapped(f"budget.max_cost_usd ({usd(budget.max_cost)}) stops the run after {usd(left)} more."))
+        allowed.append((left * images // cost, f"budget.max_cost_usd ({usd(budget.max_cost)})"))
+    for count, limit in allowed:
+        if 0 < count < images:
+            share = f"about {count:,} of {number(images, 'image')}, {usd(count * cost // images)}"
+            say(wrapped(f"{limit} stops the run after {share}."))
+        elif not count:
+            say(wrapped(f"{limit} is too low for another image: the run would generate none of them."))
 
 
 def _show_axes(axes: dict[str, Counter[str]]) -> None:
@@ -148,12 +153,20 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(f"Download missing images again for free: `seedream-batch verify {path}`")
     if result.flagged:
         lines += flag_advice(path)
-    if result.stop_reason in _NEXT:
+    if result.stop_reason is StopReason.BUDGET and tasks.get(TaskState.UNCERTAIN):
+        held = f"they hold {usd(result.totals.reserved)} of the budget"
+        lines.append(f"Resolve the uncertain tasks before you raise the budget: {held}. Then run again to resume.")
+    elif result.stop_reason in _NEXT:
         lines.append(_NEXT[result.stop_reason])
     resumable = result.stop_reason in {StopReason.TIME, StopReason.OUTAGE, StopReason.INTERRUPTED, StopReason.DOWNLOADS}
     if result.left and (resumable or (result.stop_reason is None and result.stats.trouble)):
         lines.append("Run again to resume.")
     return lines
+
+
+def queued_again(tasks: list[TaskRecord], cost: int) -> str:
+    """Return what queuing these tasks means for the next run; `cost` in millionths of a USD."""
+    return f"queued again, {number(sum(task.images for task in tasks), 'image')} for about {usd(cost)}"
 
 
 def show_chosen(tasks: list[TaskRecord], what: str, then: str, none: str) -> None:
