@@ -1,6 +1,7 @@
 """Writes the parts of the reference that follow from the code: keys, commands, exit codes, JSON outputs, Python API.
 
-A page has `<!-- generated: NAME -->` where such a part belongs.
+A page has `<!-- generated: NAME -->` where such a part belongs. The lines right below it are for readers of the
+repository, where the part is missing: they say where it is.
 """
 
 import ast
@@ -26,13 +27,13 @@ from seedream_batch.cli import exit_codes
 from seedream_batch.cli.app import cli
 
 ROOT = Path(__file__).parents[1]
-_MARK = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+_MARK = re.compile(r"^<!-- generated: ([\w-]+) -->(?:\n.+)*$", re.MULTILINE)
 
 
 def assembled(page: str) -> str:
     """Return the text of a page with its generated parts, and without the commands that only the tests run."""
     page = re.sub(r"^<!-- run\n.*?^-->\n+", "", page, flags=re.MULTILINE | re.DOTALL)
-    if "<!-- generated: exit-codes -->\n" in page:
+    if "<!-- generated: exit-codes -->" in page:
         return _with_meanings(page)
     return _MARK.sub(lambda match: _PARTS[match[1]]().strip("\n"), page)
 
@@ -235,7 +236,7 @@ def _paragraphs(text: str | None) -> Iterator[str]:
 
 def _with_meanings(page: str) -> str:
     """Return the page of exit codes, whose table says what to do, with what each code means."""
-    page = page.replace("<!-- generated: exit-codes -->\n", "")
+    page = re.sub(_MARK.pattern + r"\n+", "", page, flags=re.MULTILINE)
     page = re.sub(r"^\| Code \| (.+) \|\n\|---\|", r"| Code | Meaning | \1 |\n|---|---|", page, flags=re.MULTILINE)
 
     def row(match: re.Match[str]) -> str:
