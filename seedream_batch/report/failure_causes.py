@@ -74,7 +74,8 @@ def kind_of(state: TaskState, code: str, reason: str) -> Kind:
 def causes(rows: Iterable[FailureRow]) -> list[Cause]:
     """Group the rows, which are in the job's order, by cause; the largest group comes first.
 
-    Reasons that differ only in ids and seconds are grouped together, and so are all those after the first `MOST`.
+    Reasons that differ only in ids and seconds are grouped together, without these, and so are all those after the
+    first `MOST`.
     """
     groups: dict[tuple[TaskState, str, str], Cause] = {}
     for row in rows:
@@ -83,11 +84,13 @@ def causes(rows: Iterable[FailureRow]) -> list[Cause]:
         if len(groups) >= MOST and (row.state, code, reason) not in groups:
             code, reason = "", OTHER
         known = groups.get((row.state, code, reason))
-        groups[row.state, code, reason] = (
-            Cause(row.state, code, reason, row.count, row.path, kind)
-            if known is None
-            else replace(known, count=known.count + row.count)
-        )
+        if known is None:
+            # A cause of its own keeps its ids and seconds.
+            cause = Cause(row.state, code, OTHER if reason == OTHER else row.reason, row.count, row.path, kind)
+        else:
+            same = known.reason == row.reason
+            cause = replace(known, count=known.count + row.count, reason=known.reason if same else reason)
+        groups[row.state, code, reason] = cause
     return sorted(groups.values(), key=lambda cause: -cause.count)
 
 

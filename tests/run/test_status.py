@@ -141,10 +141,12 @@ def test_reasons_that_differ_in_ids_are_one():
         FailureRow(TaskState.LOST, "", f"not finished {1800 + number} s after the service accepted it", 1, f"p{number}")
         for number in range(5)
     ]
+    rows += [FailureRow(TaskState.LOST, "", "no clear result 20 s after the service accepted it", 2, "r")]
     rows += [FailureRow(TaskState.FAILED, "x", f"failed, request id 2026abcd{n:08x}", 2, f"q{n}") for n in range(4)]
     assert [(one.reason, one.count, one.path) for one in causes(rows)] == [
         ("failed, request id …", 8, "q0"),
         ("not finished … s after the service accepted it", 5, "p0"),
+        ("no clear result 20 s after the service accepted it", 2, "r"),
     ]
 
 

@@ -84,10 +84,15 @@ def _show_budget(plan: Plan, job: Job, images: int, cost: int) -> None:
 def _show_axes(axes: dict[str, Counter[str]]) -> None:
     label = max((len(axis) for axis in axes), default=0) + 2
     for axis, counter in axes.items():
-        names = [name if count == 1 else f"{name} ({count:,})" for name, count in counter.most_common(12)]
+        names = [_quoted(name) + (f" ({count:,})" if count > 1 else "") for name, count in counter.most_common(12)]
         if len(counter) > 12:
             names.append(f"and {len(counter) - 12:,} more")
         say(wrapped(", ".join(names), indent=f"{_INDENT}{axis:<{label}}", hanging=" " * (len(_INDENT) + label)))
+
+
+def _quoted(name: str) -> str:
+    """Return a name for a list with commas, in quotes if it has one, as `--select` takes it."""
+    return '"' + name.replace('"', '""') + '"' if "," in name and name[0] not in "[{" else name
 
 
 def show_result(result: RunResult, job: Job, path: str) -> None:
@@ -151,6 +156,7 @@ def _advice(result: RunResult, path: str) -> list[str]:
         lines.append(f"Decide about uncertain tasks: `seedream-batch resolve {path}`")
     if any(result.images.get(state) for state in NOT_THERE):
         lines.append(f"Download missing images again for free: `seedream-batch verify {path}`")
+        lines.append(f"Regenerate those without a link (charged again): `seedream-batch retry {path} --missing`")
     if result.flagged:
         lines += flag_advice(path)
     if result.stop_reason is StopReason.BUDGET and tasks.get(TaskState.UNCERTAIN):
