@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from seedream_batch.cli.output.console import short
+from seedream_batch.cli.output.console import short, tell
 from seedream_batch.engine.job_identity import readable
 from seedream_batch.errors import UsageError
 from seedream_batch.jobfile import LoadedJob, load_job
+from seedream_batch.jobfile.addresses import unset_variables
 from seedream_batch.manifest.db.open import exists
 from seedream_batch.model.job import Job
 from seedream_batch.model.locations import Place, without_passwords
@@ -35,6 +36,13 @@ def named(path: str, *, emulate: bool, manifest: str | None = None) -> str:
     """Return the job as arguments to paste after a command's name."""
     server = "" if manifest is None else f" --manifest {shlex.quote(without_passwords(manifest))}"
     return shlex.quote(path) + (" --emulate" if emulate else "") + server
+
+
+def warn_of_unset_variables(job: Job) -> None:
+    """Print a warning if the webhook needs environment variables that are not set, so that a run would refuse."""
+    if names := unset_variables(job):
+        are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+        tell(f"warning: notify.url: {', '.join(names)} {are} not set in the environment; `run` needs {them}")
 
 
 def shown(place: Place) -> str:

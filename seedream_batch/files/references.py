@@ -71,7 +71,8 @@ def inside(folder: Path, relative: str) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         raise StorageError(f"{relative!r} is not a valid path: {error}") from None
     if not path.is_relative_to(root):
-        message = shell_words(relative) or f"{relative} is outside the job file's folder {folder}"
+        advice = "copy it into that folder, or move the job file"
+        message = shell_words(relative) or f"{relative} is outside the job file's folder {folder}; {advice}"
         raise StorageError(message)
     return path if os.path.lexists(path) else _in_other_form(root, path)
 

@@ -166,13 +166,18 @@ def notify_problems(value: Mapping[str, Json], document: Document) -> Iterator[P
         yield Problem(dotted(_WEBHOOK), fault, document.position(_WEBHOOK), hint)
 
 
+def unset_variables(job: Job, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the environment variables that the webhook's URL needs and that are not set."""
+    names = dict.fromkeys(_VARIABLE.findall(job.notify.url if job.notify else ""))
+    return [name for name in names if not environ.get(name)]
+
+
 def webhook_url(job: Job, environ: Mapping[str, str]) -> str:
     """Return the job's webhook URL, filled in. Raises `UsageError`, which never repeats the filled-in values."""
     url = job.notify.url if job.notify else ""
     where = f"{job.document.position(_WEBHOOK)}: {dotted(_WEBHOOK)}"
     names = list(dict.fromkeys(_VARIABLE.findall(url)))
-    missing = [name for name in names if not environ.get(name)]
-    if missing:
+    if missing := unset_variables(job, environ):
         are = "is not set" if len(missing) == 1 else "are not set"
         raise UsageError(f"{where}: {', '.join(missing)} {are} in the environment; set it or remove `notify`")
     filled = _VARIABLE.sub(lambda match: environ[match[1]].strip(), url)

@@ -159,12 +159,23 @@ def _resolve_values(option: Wanted, job: Job, also: Sequence[Mapping[str, Json]]
     if not readings:
         value = next(value for value in option.values if not is_value(value))
         more = f" ({in_quotes})" if len(option.values) > 1 else ""
+        if key := _key_with(option.axis, value, job) if not option.key else "":
+            more = f" (did you mean {option.axis}.{key}={value}?)"
         raise UsageError(f"--select {option.text}: no cell of the job has {value or 'an empty value'}{more}")
     if len(readings) > 1:
         raise UsageError(f"--select {option.text}: the commas are ambiguous; {in_quotes}")
     for value in readings[0]:
         _check_cut_name(replace(option, values=(value,)), job)
     return readings[0]
+
+
+def _key_with(axis: str, text: str, job: Job) -> str:
+    """Return the first key of the mappings of an axis that has this value; empty if there is none."""
+    if not text:
+        return ""
+    mappings = (value for cell in _values(job) if isinstance(value := cell.get(axis), dict))
+    named = ((name, value) for mapping in mappings for name, value in mapping.items())
+    return next((name for name, value in named if matches(value, text) or _has_name(value, text)), "")
 
 
 def _check_cut_name(option: Wanted, job: Job) -> None:

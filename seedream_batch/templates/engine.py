@@ -9,6 +9,7 @@ list or mapping cannot be inserted into text: `None` or `{'id': 'panda'}` in a p
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -249,10 +250,21 @@ def _syntax_error(error: jinja2.TemplateSyntaxError) -> TemplateError:
     if "unexpected char" in message:
         hint = "quote text in a template: '...'"
     elif "end of print statement" in message:
-        hint = "join with `~`, or close the template with }}"
+        hint = _name_with_space(error) or "join with `~`, or close the template with }}"
     elif "Unexpected end of template" in message:
         hint = "a tag such as {% if %} or {{ is not closed"
     return TemplateError(f"{message[:1].lower()}{message[1:]}"[:300], error.lineno, hint)
+
+
+_KEYWORDS = "and|else|if|in|is|not|or"
+
+
+def _name_with_space(error: jinja2.TemplateSyntaxError) -> str:
+    """Return how to write a key with a space, if that is what ended the expression too early."""
+    got = re.search(r"got '([^\W\d]\w*)'", error.message or "")
+    after = rf" {got[1]}\b(?: (?!(?:{_KEYWORDS})\b)\w+)*" if got else "(?!)"
+    found = re.search(rf"\b(\w+)\.([^\W\d]\w*{after})", error.source or "")
+    return f"write a name with a space as {found[1]}['{found[2]}']" if found else ""
 
 
 def _translated(error: BaseException, line: int | None, values: Mapping[str, Any]) -> TemplateError:
@@ -280,18 +292,21 @@ def _undefined(error: UndefinedLookup, line: int | None, values: Mapping[str, An
     owner = _expression(error.owner, values) or kind_of(error.owner)
     if isinstance(error.owner, Mapping):
         known = [str(key) for key in error.owner]
-        return TemplateError(f"{owner} has no `{name}`", line, _suggestion(name, known, "available:"))
+        hint = _suggestion(name, known, "available:", owner.strip("`"))
+        return TemplateError(f"{owner} has no `{name}`", line, hint)
     if isinstance(error.name, int):
         return TemplateError(f"{owner} has no item {name}", line)
     hint = "write '%03d' % number" if name in {"format", "format_map"} else ""
     return TemplateError(f"templates cannot use `{name}` of {owner}", line, hint)
 
 
-def _suggestion(name: str, known: list[str], words: str) -> str:
+def _suggestion(name: str, known: list[str], words: str, owner: str = "") -> str:
     known = [other for other in known[:1000] if len(other) <= 60]
     close = get_close_matches(name, known, n=1)
     listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    hint = f"did you mean `{close[0]}`? " if close else ""
+    # A key with a space cannot follow a dot.
+    best = f"{owner}[{close[0]!r}]" if close and owner and not close[0].isidentifier() else close[0] if close else ""
+    hint = f"did you mean `{best}`? " if best else ""
     return (hint + (f"{words} {listed}" if known else "")).strip()[:300]
 
 

@@ -56,6 +56,8 @@ def test_a_mapping_is_found_by_the_name_that_plan_prints(select):
     [
         (["a fox, asleep"], "subject=a fox, awake", "no cell of the job has a fox (put a value with a comma in double"),
         (["a", "b"], "subject=a,c", "no cell of the job has c ("),
+        ([{"sku": "00101"}, {"sku": "00102"}], "subject=00102", "has 00102 (did you mean subject.sku=00102?)"),
+        ([{"sku": "00101"}], "subject=00102", "no cell of the job has 00102"),
         (["a", "b"], "subject=a,", "no cell of the job has an empty value"),
         (["a, b", "c", "a", "b, c"], "subject=a, b, c", "the commas are ambiguous"),
         ([LONG + "dawn", LONG + "dusk"], f"subject={LONG}…", "could mean a heron that stands"),

@@ -36,7 +36,7 @@ def command(
 ) -> int:
     """Show what a run would do, why, and what it would cost."""
     from seedream_batch.batch import plan
-    from seedream_batch.cli.job_target import load, trusts_keys
+    from seedream_batch.cli.job_target import load, trusts_keys, warn_of_unset_variables
     from seedream_batch.cli.output.run_view import show_plan
     from seedream_batch.planning import as_json as plan_json
 
@@ -46,4 +46,6 @@ def command(
         give(plan_json(planned))
     else:
         show_plan(planned, loaded.job)
+        if not emulate:
+            warn_of_unset_variables(loaded.job)
     return 10 if detailed_exitcode and planned.work else 0

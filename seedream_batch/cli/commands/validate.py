@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from seedream_batch.cli.options import MAX_TASKS, JobFile
 from seedream_batch.cli.output.console import annotate, give, number, say, tell
 from seedream_batch.errors import InvalidJob, StorageError, UsageError
 from seedream_batch.model.document import Problem
+
+if TYPE_CHECKING:
+    from seedream_batch.model.job import Job
 
 _EPILOG = """\b
 Examples:
@@ -33,12 +37,16 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
 
     Works offline and without a key.
     """
+    from seedream_batch.cli.job_target import warn_of_unset_variables
+
     results: list[tuple[str, Problem]] = []
     for path in jobs:
-        problems, tasks = _check(path, max_tasks)
+        problems, tasks, job = _check(path, max_tasks)
         results += [(path, problem) for problem in problems]
         if not problems and form == "text":
             say(f"{path}: valid, {number(tasks, 'task')}")
+            if job is not None:
+                warn_of_unset_variables(job)
         if form == "text":
             for problem in problems:
                 tell(str(problem))
@@ -52,15 +60,16 @@ def command(jobs: Sequence[str], form: str, max_tasks: int) -> int:
     return 2 if results else 0
 
 
-def _check(path: str, max_tasks: int) -> tuple[Sequence[Problem], int]:
+def _check(path: str, max_tasks: int) -> tuple[Sequence[Problem], int, Job | None]:
     from seedream_batch.jobfile import load_job
 
     try:
-        return (), load_job(path, max_tasks=max_tasks).check()
+        loaded = load_job(path, max_tasks=max_tasks)
+        return (), loaded.check(), loaded.job
     except InvalidJob as error:
-        return error.problems, 0
+        return error.problems, 0, None
     except (StorageError, UsageError) as error:
-        return (Problem("", str(error)),), 0
+        return (Problem("", str(error)),), 0, None
 
 
 def _as_json(path: str, problem: Problem) -> dict[str, object]:
