@@ -378,7 +378,7 @@ class Service:
     def _executed(self, method: str, answer: Answer) -> bool:
         """Return whether a request answered with a redirect may have been executed: See Other or a task id says so."""
         if method == "GET":
-            return False
+            return answer.status not in {301, 302, 303, 307, 308}
         return answer.status not in {301, 302, 307, 308} or bool(wire.submission(answer, self._clock()).task_ids)
 
     def _masked(self, headers: Mapping[str, str]) -> Mapping[str, str]:

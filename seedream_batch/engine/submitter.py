@@ -412,7 +412,7 @@ class Submitter:
             case Submitted.NO_MODEL:
                 context.coordinator.refused(self._pause(outcome))
                 if self._not_offered >= MOST_NOT_OFFERED:
-                    text = f"the service does not offer this model now ({message})"
+                    text = f"the service rejects every submission ({message})"
                     context.control.stop_submitting(StopReason.OUTAGE, text)
             case Submitted.REFUSED | Submitted.BLOCKED if first:
                 self._notice_refusal(outcome, message)

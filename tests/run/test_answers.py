@@ -311,7 +311,7 @@ def test_a_model_that_is_not_offered_is_noticed_between_other_answers(odd, betwe
     odd.service.submit = lambda _request: next(answers)
     done = odd.run("--max-duration", "60s")
     assert done.code == 7, done
-    assert "does not offer this model" in done.err
+    assert "rejects every submission" in done.err
     assert odd.states() == {"planned": 40}
 
 

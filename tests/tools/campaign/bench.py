@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from oracle import Manifest
@@ -44,6 +46,16 @@ def with_limits(limits: Mapping[str, Any]) -> Callable[[], None]:
             setattr(importlib.import_module(module), attribute, value)
 
     return set_them
+
+
+def with_mark(path: Path, first: Callable[[], None]) -> Callable[[], None]:
+    """Calls `first`, and creates this file as soon as the child opens a connection."""
+
+    def set_up() -> None:
+        first()
+        sys.addaudithook(lambda event, _: path.touch() if event == "socket.connect" else None)
+
+    return set_up
 
 
 def wait_for(condition: Callable[[], object], patience: float = 20.0) -> None:

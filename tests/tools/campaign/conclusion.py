@@ -22,6 +22,9 @@ def conclude(world: World, reference: Pictures | None, *, alone: bool) -> list[s
     Whatever happened before: all tasks succeed in the end, and each is paid for once, and as often again as a person
     bought it anew. With `alone`, nothing may be left to persons.
     """
+    if not alone and world.stuck():
+        # All tasks get the same bad answer, which runs take for an outage: a person says that they are lost.
+        given(world, "resolve", "--lost")
     wrong = _finished(world, reference)
     manifest = world.manifest()
     doubts, failed, lost = (in_state(manifest, state) for state in ("uncertain", "failed", "lost"))
@@ -38,6 +41,9 @@ def conclude(world: World, reference: Pictures | None, *, alone: bool) -> list[s
         wrong += given(world, "verify")
     if doubts | failed | lost or gone:
         wrong += _finished(world, reference, complete=True)
+    if in_state(world.manifest(), "lost"):
+        # The service says for ever that they run: a person buys them again.
+        wrong += given(world, "retry", "--no-poll") + _finished(world, reference, complete=True)
     if set(states := world.manifest().states()) != {"succeeded"}:
         wrong.append(f"not all tasks succeed in the end: {dict(states)}")
     return wrong

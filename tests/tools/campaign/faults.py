@@ -36,7 +36,7 @@ class Kind(Enum):
     SILENT = auto()
     """No usable answer about a task: asked again."""
     DENIED = auto()
-    """The key is refused when a task is looked at."""
+    """The key is refused, but not by the balance endpoint."""
     RUNNING = auto()
     """The task seems to go on; lost once its time is over."""
     UNKNOWN_ID = auto()
@@ -56,7 +56,7 @@ class Kind(Enum):
     HARMLESS = auto()
     """Nothing is different in the end."""
     ODD = auto()
-    """Another number or kind of images than asked for: taken as it is."""
+    """Another number, size or kind of images than asked for: stored, and flagged if it is not what was requested."""
     LATE = auto()
     """Completed, and later told as failed: the first word counts."""
     NO_UPLOAD = auto()
@@ -144,7 +144,6 @@ _WAITS: tuple[tuple[str, float, dict[str, Any]], ...] = (
 
 def _submission_faults() -> list[Fault]:
     kinds = dict.fromkeys((name for name, _ in _BROKEN_ANSWERS if _redirects(name)), Kind.REDIRECTED)
-    # The id is read from the beginning of an answer, however long it is.
     kinds["huge answer"] = Kind.HARMLESS
     faults = [_on("submit", name, kinds.get(name, Kind.UNCLEAR), **rule) for name, rule in _BROKEN_ANSWERS]
     faults += [
@@ -155,7 +154,7 @@ def _submission_faults() -> list[Fault]:
         _on("submit", "reset after the bill", Kind.UNCLEAR, "reset_after_bill"),
         _on("submit", "an answer without an id", Kind.UNCLEAR, "no_task_id"),
         _on("submit", "cut to a tenth", Kind.UNCLEAR, "cut_body", keep=0.1),
-        _on("submit", "cut before the last brace", Kind.UNCLEAR, "cut_body", keep=0.97),
+        _on("submit", "cut before the last brace", Kind.HARMLESS, "cut_body", keep=0.97),
         _on("submit", "409 in progress", Kind.UNCLEAR, "idempotency", code="in_progress", retry_after="0.05"),
         _on(
             "submit", "409 in progress, billed", Kind.UNCLEAR, "idempotency",
@@ -179,8 +178,9 @@ def _submission_faults() -> list[Fault]:
         ),
         _on("submit", "400", Kind.REFUSED, "status", status=400),
         _on("submit", "413, a page", Kind.REFUSED, "status", status=413, body="html"),
-        _on("submit", "401", Kind.NO_ACCESS, "status", status=401),
-        _on("submit", "403, a page", Kind.NO_ACCESS, "status", status=403, body="html"),
+        _on("submit", "401", Kind.DENIED, "status", status=401),
+        # A firewall turns away that one prompt.
+        _on("submit", "403, a page", Kind.REFUSED, "status", status=403, body="html"),
         _on("submit", "402", Kind.NO_MONEY, "status", status=402),
         _on("submit", "503 unavailable", Kind.NOT_EXECUTED, "idempotency", code="unavailable", retry_after="0.1"),
         _on("submit", "503 unavailable, no word when", Kind.NOT_EXECUTED, "idempotency", code="unavailable"),
@@ -194,7 +194,10 @@ def _submission_faults() -> list[Fault]:
 
 
 def _poll_faults() -> list[Fault]:
-    faults = [_on("poll", name, Kind.SILENT, **rule) for name, rule in _BROKEN_ANSWERS]
+    faults = [
+        _on("poll", name, Kind.HARMLESS if name == "huge answer" else Kind.SILENT, **rule)
+        for name, rule in _BROKEN_ANSWERS
+    ]
     faults += [
         _on("poll", "no answer in time", Kind.SILENT, "hang", limits=_QUICK),
         _on("poll", "half an answer in time", Kind.SILENT, "hang", at="mid_body", limits=_QUICK),
@@ -218,7 +221,8 @@ def _poll_faults() -> list[Fault]:
 def _image_faults() -> list[Fault]:
     image = [
         ("too short a length", Kind.SPOILT, "short_length", {}),
-        ("too long a length", Kind.BROKEN, "long_length", {}),
+        # All of the image came, whatever its length was said to be.
+        ("too long a length", Kind.HARMLESS, "long_length", {}),
         ("cut, in chunks", Kind.BROKEN, "cut_chunked", {}),
         ("cut", Kind.BROKEN, "cut_body", {}),
         ("truncated", Kind.BAD, "truncated_image", {}),
@@ -229,7 +233,7 @@ def _image_faults() -> list[Fault]:
         ("compressed and said so", Kind.HARMLESS, "gzip", {}),
         ("compressed", Kind.HARMLESS, "gzip", {"declared": False}),
         ("another content type", Kind.HARMLESS, "wrong_type", {}),
-        ("another size", Kind.HARMLESS, "wrong_size", {"as_usual": False}),
+        ("another size", Kind.ODD, "wrong_size", {"as_usual": False}),
         ("redirected for ever", Kind.BROKEN, "redirect_loop", {}),
         ("redirected to another machine", Kind.BAD, "redirect", {"url": "http://192.0.2.1/login"}),
         ("redirected to a closed port", Kind.BROKEN, "redirect", {"url": "http://127.0.0.1:1/elsewhere"}),
@@ -322,14 +326,13 @@ def _odd_faults() -> list[Fault]:
 
 
 def _other_faults() -> list[Fault]:
-    # A 4xx is a no to the very image, and so to the tasks that use it.
-    faults = [
-        _on("upload", name, Kind.REFUSED if name == "418" else Kind.NO_UPLOAD, **rule) for name, rule in _BROKEN_ANSWERS
-    ]
+    # A 4xx is a no to the very image, and so to the tasks that use it. Of a cut or huge answer, the URL is read.
+    kinds = {"418": Kind.REFUSED, "cut answer": Kind.HARMLESS, "huge answer": Kind.HARMLESS}
+    faults = [_on("upload", name, kinds.get(name, Kind.NO_UPLOAD), **rule) for name, rule in _BROKEN_ANSWERS]
     faults += [
         _on("upload", "429", Kind.NO_UPLOAD, "rate_limit", retry_after="0.1"),
         _on("upload", "no answer in time", Kind.NO_UPLOAD, "hang", limits=_QUICK),
-        _on("upload", "401", Kind.NO_ACCESS, "status", status=401),
+        _on("upload", "401", Kind.NO_UPLOAD, "status", status=401),
         _on("upload", "402", Kind.NO_MONEY, "status", status=402),
         _on("upload", "400", Kind.REFUSED, "status", status=400),
     ]
@@ -347,7 +350,7 @@ def _other_faults() -> list[Fault]:
             set={"numbers_as_strings": True}, often=("always",),
         ),
         _on("balance", "401", Kind.NO_ACCESS, "status", status=401, often=("always",)),
-        _on("balance", "403, a page", Kind.NO_ACCESS, "status", status=403, body="html", often=("always",)),
+        _on("balance", "403, a page", Kind.HARMLESS, "status", status=403, body="html", often=("always",)),
     ]  # fmt: skip
     return faults
 

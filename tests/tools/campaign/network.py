@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import asked, posts, wait_for, with_limits
+from bench import posts, wait_for, with_limits, with_mark
 from conclusion import FOR_PERSONS, conclude, given, undisturbed
 from faults import FAULTS, OFTEN, Fault, Kind
 from lines import IMPATIENT, LINES, Line, service_down
@@ -132,12 +132,13 @@ def _cut_off(cell: Cell, line: Line, world: World, reference: Pictures) -> list[
     """The command with a service that cannot be reached, and all that comes after it."""
     moment, before, sent = MOMENTS[cell.moment], world.manifest(), len(posts(world))
     bills = len(world.service.ledger())
-    world.before = with_limits({**line.limits, **({} if line.comes_back else IMPATIENT)})
+    tried = world.root / "tried"
+    world.before = with_mark(tried, with_limits({**line.limits, **({} if line.comes_back else IMPATIENT)}))
     with line.open(world) as address:
         world.environment = {"APIMART_BASE_URL": address}
         child = world.start(*moment.command)
         if line.comes_back:
-            wait_for(lambda: bool(asked(world, "SELECT 1 FROM attempts WHERE outcome = 'not executed'")))
+            wait_for(tried.exists)
             sent = bills = 0
         else:
             child.wait()

@@ -14,6 +14,9 @@ from moments import Moment
 from oracle import Manifest
 from world import Variant
 
+SMALL = 256
+"""Pixels of a side that no image of the campaign's jobs is below."""
+
 
 @dataclass(slots=True)
 class Look:
@@ -41,6 +44,14 @@ class Look:
     def in_doubt_before(self) -> set[int]:
         """Tasks of which nobody knew whether they were bought."""
         return in_state(self.before, "submitting", "uncertain")
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a result that is not what was requested came: another number of images, or smaller ones."""
+        images = Counter(image["task"] for image in self.after.images)
+        done = [task for task in self.after.tasks if task["state"] == "succeeded"]
+        small = any((image["width"] or SMALL) < SMALL for image in self.after.images)
+        return small or any(images[task["id"]] != task["images"] for task in done)
 
     def new(self, *states: str) -> set[int]:
         """The tasks that came into one of these states."""
@@ -70,13 +81,15 @@ def right_codes(look: Look) -> set[int]:
         Kind.REDIRECTED: ({7, left} | waits,) * 3,
         Kind.SILENT: ({usual}, {usual}, {7}),
         Kind.NO_UPLOAD: ({usual}, {usual}, {7}),
-        Kind.UNKNOWN_ID: ({usual}, {usual, failed}, {failed}),
+        # The same bad answer for all tasks is an outage: nothing changes, and the run ends.
+        Kind.UNKNOWN_ID: ({usual}, {usual, failed}, {failed, left}),
         Kind.BROKEN: ({usual}, {usual}, {left}),
-        Kind.BAD: ({usual}, {usual}, {failed}),
+        # If no image at all can be had, none is given up.
+        Kind.BAD: ({usual}, {usual}, {failed, left}),
         Kind.SPOILT: ({usual}, {usual}, {failed, left}),
         Kind.DEAD: ({usual}, {usual, left}, {left}),
         # The balance endpoint takes the key, so it is not the key.
-        Kind.DENIED: ({usual}, {usual, 7}, {7}),
+        Kind.DENIED: ({usual}, {usual, 7}, {7} | waits),
     }
     if look.kind in by_often:
         return by_often[look.kind][often]
@@ -89,8 +102,10 @@ def right_codes(look: Look) -> set[int]:
             # "No" said of a resend says nothing of the first time.
             return {4} if look.moment.resends else {3, 4} if resends else {failed}
         case Kind.EMPTY:
-            # The answer to a resend is the one to the first time.
-            return {failed, usual} if resends else {failed}
+            # The answer to a resend is the one to the first time. None for any task is an outage.
+            return {failed, *({usual} if resends else ()), *({left} if often else ())}
+        case Kind.ODD:
+            return {9} if usual == 0 and look.flagged else {usual}
     always: dict[Kind | None, int] = {
         Kind.UNCLEAR: 4, Kind.INDETERMINATE: 4, Kind.NO_ACCESS: 6, Kind.NO_MONEY: 5,
         Kind.RUNNING: failed, Kind.EXPIRED: failed, Kind.LATE: left,
@@ -109,7 +124,9 @@ def sent_right(look: Look, pause: float) -> list[str]:
             bodies[post["key"]].add(post["body_sha256"])
     wrong = [f"{key} was sent with {len(several)} bodies" for key, several in bodies.items() if len(several) > 1]
     known = in_state(look.before, "accepted", "succeeded")
-    again = look.kind in {Kind.NOT_EXECUTED, Kind.REDIRECTED} or (look.settles and look.kind in {Kind.UNCLEAR, None})
+    again = look.kind in {Kind.NOT_EXECUTED, Kind.DENIED, Kind.REDIRECTED} or (
+        look.settles and look.kind in {Kind.UNCLEAR, None}
+    )
     for key, several in times.items():
         task = owners.get(key)
         if task is None:

@@ -182,6 +182,15 @@ class World:
             wrong.append(f"I6 one more run left {again.code} after {done.code}: {again.err}")
         return wrong + _crashed(again) + self._same(reference)
 
+    def stuck(self) -> bool:
+        """Whether tasks stay at work, run after run."""
+        accepted = (0, 0)
+        for _ in range(3):
+            before, accepted = accepted, (self.call("run", "--quiet").code, self.manifest().states()["accepted"])
+            if accepted[0] != 7 or not accepted[1]:
+                return False
+        return accepted == before
+
     def _converge(self, most: int) -> Ended | str:
         before = ""
         for _ in range(most):
