@@ -32,6 +32,8 @@ class Scheduler:
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because an unknown file has their path, with that path."""
         self._knew_images = True
+        self._blocked_at = -1
+        """How many tasks were claimed when one was tried with nothing else in flight, after the budget blocked one."""
         """Whether the manifest had any image when the run began."""
         self._due_by = 0.0
         """Unix time by which tasks count as due in the next query, even if the clock shows an earlier time."""
@@ -115,7 +117,10 @@ class Scheduler:
                 # What is in flight is still collected.
                 context.control.stop_submitting(StopReason.STORAGE, str(error))
             if context.coordinator.blocked_by:
-                if await self._wait_for_settlement():
+                # What was in flight when the budget blocked a task may have ended since: try once more on its own.
+                if await self._wait_for_settlement() or self._blocked_at != self._submitter.claims:
+                    if not self._slots.working:
+                        self._blocked_at = self._submitter.claims
                     context.coordinator.blocked_by = ""
                     continue
                 context.control.stop_submitting(

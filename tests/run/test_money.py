@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from seedream_batch.engine import submitter as submit
+from seedream_batch.engine.scheduler import Scheduler
 
 ONE = """\
 version: 1
@@ -41,6 +42,26 @@ def test_a_price_far_above_the_estimate_does_not_pass_the_cap(many, serve):
     done = many.run()
     assert done.code == 5, done
     assert spent(many) <= 1.00
+    many.check()
+
+
+def test_a_budget_that_was_free_again_by_the_time_of_the_decision_stops_nothing(many, serve, monkeypatch):
+    """A task is blocked by others in flight, and all of them have ended when the run decides whether to wait."""
+    serve(task_seconds="fixed:0.05")
+    settle = Scheduler._wait_for_settlement
+    waits = []
+
+    async def late(scheduler):
+        waits.append(len(scheduler._slots.working))
+        while scheduler._slots.working:
+            await scheduler._slots.until_changed()
+        return await settle(scheduler)
+
+    monkeypatch.setattr(Scheduler, "_wait_for_settlement", late)
+    many.write(MANY + "budget: {max_cost_usd: 2.5, price_per_image_usd: 0.035}\n")
+    done = many.run()
+    assert done.code == 0, done
+    assert waits
     many.check()
 
 
