@@ -352,7 +352,7 @@ def test_an_absurd_cost_counts_until_a_person_corrects_it(many, serve):
     done = many.run()
     assert done.code == 5, done
     assert "resolve JOB --cost USD" in done.out
-    assert "1 task: the service said 35 USD" in many.call("status").out
+    assert "1 task: the service reported 35 USD" in many.call("status").out
     assert json.loads(many.call("status", "--json").out)["cost_notes"][0]["counted_usd"] == 35
     for wrong in ("-1", "nan", "inf", "1e9"):
         assert many.call("resolve", "--cost", wrong).code == 2
