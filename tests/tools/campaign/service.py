@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,18 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 
 
+_HELD: deque[socket.socket] = deque(maxlen=50)
+"""The sockets of the last ports: as long as they are bound, no other process is given the port."""
+
+
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of this machine that nobody else listens on, or will for a while."""
+    probe = socket.socket()
+    # With this option on both sides, a server can listen on a port that is only bound.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _HELD.append(probe)
+    return int(probe.getsockname()[1])
 
 
 class ServiceProcess:
