@@ -20,7 +20,8 @@ Examples:
   seedream-batch emulator --port 8089 --faults faults.yaml --image-size tiny
 
 \b
-Then use it from any client of the API, with any API key:
+Then use it from any client of the API, with any API key (doubao-seedance-4-5
+is the provider's name of Seedream 4.5; doubao-seedream-4-5 works as well):
   curl http://127.0.0.1:8089/v1/images/generations \\
     -H 'Authorization: Bearer any' -H 'Content-Type: application/json' \\
     -d '{{"model": "doubao-seedance-4-5", "prompt": "a fox in the snow"}}'

@@ -86,6 +86,8 @@ class Exported:
     splits: Mapping[str, int]
     left_out: Sequence[str] = ()
     """Why entries of the picks matched nothing."""
+    renamed: str = ""
+    """The first path of which a folder was renamed, since `datasets` would take it for a split; empty if none."""
 
 
 def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, options: ExportOptions) -> Exported:
@@ -118,7 +120,8 @@ def export(job: Job, tasks: Callable[[], Iterable[TaskSpec]], manifest: Place, o
             if options.format is Format.IMAGEFOLDER and plan.layout is Layout.OWN:
                 scan.splits = scan.names.own
             target.keep(_marker_content(job, scan, options))
-    return Exported(target.final, scan.images, scan.not_stored, scan.bytes, scan.splits, left_out)
+    renamed = scan.names.renamed if options.format is Format.IMAGEFOLDER and plan.layout is Layout.SPLIT else ""
+    return Exported(target.final, scan.images, scan.not_stored, scan.bytes, scan.splits, left_out, renamed)
 
 
 def _nothing_to_export(scan: Survey, left_out: Sequence[str] | None) -> UsageError:

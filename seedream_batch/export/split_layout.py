@@ -42,11 +42,15 @@ class Names:
 
     own: dict[str, int] = field(default_factory=dict)
     """The number of images in each top folder, as long as all top folders are splits."""
+    renamed: str = ""
+    """The first path of which `unmistakable` changes a folder."""
     _only_own: bool = True
     _none: bool = True
 
     def learn(self, path: str) -> None:
         top, *folders, _ = ("", *PurePosixPath(path).parts) if "/" not in path else PurePosixPath(path).parts
+        if not self.renamed and unmistakable(path) != path:
+            self.renamed = path
         self._none = self._none and not any(map(_WORD.search, PurePosixPath(path).parts))
         self._only_own = self._only_own and top in KINDS and not any(map(_WORD.search, folders))
         if self._only_own:

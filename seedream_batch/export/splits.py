@@ -29,6 +29,12 @@ class Splits:
     ends: tuple[Fraction, ...]
     group_by: tuple[str, ...] = ()
 
+    @property
+    def fractions(self) -> dict[str, Fraction]:
+        """The share of each split, as requested."""
+        starts = (Fraction(), *self.ends)
+        return {name: end - start for name, start, end in zip(self.names, starts, self.ends, strict=False)}
+
     def of(self, cell: Mapping[str, Json]) -> str:
         """Return the split of a cell's group. A cell without the value is a group of its own."""
         return self.at(group_of(cell, self.group_by))

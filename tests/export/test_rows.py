@@ -266,3 +266,23 @@ def test_a_split_without_images_is_told(made, export):
     assert "the split test is empty" in done.err
     assert table(made, name="test") == []
     assert len(table(made, name="train")) == 3
+
+
+def test_splits_far_from_the_requested_ones_are_reported(made, export):
+    done = export("csv", "--split", "train=0.5,test=0.5", "--group-by", "subject.id", "--select", "subject=fox")
+    assert "too few" in done.err
+    done = export("csv", "--split", "train=0.9,test=0.1", to="other")
+    shares = {name: len(table(made, name=name, to="other")) / 6 for name in ("train", "test")}
+    each = ", ".join(f"{name} {shares[name]:.0%} instead of {of}" for name, of in (("train", "90%"), ("test", "10%")))
+    assert f"the groups are too few for exact splits: {each}" in " ".join(done.err.split())
+
+
+def test_a_renamed_folder_is_reported(bench, serve, export):
+    serve()
+    bench.edit("text: a fox in the snow", "text: a train compartment")
+    bench.edit('"{{ subject.id }}/{{ size }}"', '"{{ subject.text }}/{{ size }}"')
+    assert bench.run().code == 0
+    done = export("imagefolder", "--split", "train=1")
+    assert (bench.folder / "data" / "train" / "a Train compartment").is_dir()
+    assert "folders such as a train compartment are named a Train compartment" in " ".join(done.err.split())
+    assert "are named" not in export("csv", to="other").err

@@ -98,3 +98,8 @@ def test_what_is_no_split(text, told):
     with pytest.raises(UsageError) as caught:
         parsed(text)
     assert told in str(caught.value)
+
+
+def test_the_fractions_are_as_requested():
+    splits = parsed("train=0.8,validation=0.15,test=0.05")
+    assert splits.fractions == {"train": Fraction(4, 5), "validation": Fraction(3, 20), "test": Fraction(1, 20)}

@@ -14,6 +14,7 @@ from seedream_batch.errors import UsageError
 
 if TYPE_CHECKING:
     from seedream_batch.export.dataset import Exported, ExportOptions
+    from seedream_batch.export.splits import Splits
     from seedream_batch.model.job import Job
     from seedream_batch.selection.picks import Picks
 
@@ -87,8 +88,9 @@ def command(**given: Any) -> int:
     flags = _Flags(**given)
     _check_options(flags)
     loaded = made(flags.job, emulate=flags.emulate, manifest=flags.manifest)
-    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, _export_options(flags, loaded.job))
-    _report_gaps(exported)
+    options = _export_options(flags, loaded.job)
+    exported = export(loaded.job, loaded.tasks, loaded.job.manifest, options)
+    _report_gaps(exported, options.splits)
     if exported.left_out:
         show_left_alone(exported.left_out, "of the choice skipped", err=True)
     if flags.as_json:
@@ -184,8 +186,14 @@ def _check_options(flags: _Flags) -> None:
         raise UsageError(f"{how} has no effect: {form} stores images inside its own files{more}")
 
 
-def _report_gaps(exported: Exported) -> None:
-    """Report missing images and empty splits on standard error."""
+_DEVIATION = 0.05
+"""How far the share of a split may be from the requested one without a message."""
+
+
+def _report_gaps(exported: Exported, splits: Splits | None) -> None:
+    """Report missing images, and splits that are empty or far from what was requested, on standard error."""
+    from seedream_batch.export.split_layout import unmistakable
+
     lacking = exported.not_stored
     if lacking:
         expected = exported.images + lacking
@@ -194,6 +202,15 @@ def _report_gaps(exported: Exported) -> None:
     for name, count in exported.splits.items():
         if not count:
             say(wrapped(f"the split {name} is empty: there are too few groups for its fraction"), err=True)
+    fractions = splits.fractions if splits else {}
+    shares = {name: exported.splits[name] / exported.images for name in fractions}
+    if any(abs(shares[name] - fraction) > _DEVIATION for name, fraction in fractions.items()):
+        each = ", ".join(f"{name} {shares[name]:.0%} instead of {float(of):.0%}" for name, of in fractions.items())
+        say(wrapped(f"the groups are too few for exact splits: {each}"), err=True)
+    if exported.renamed:
+        was, now = exported.renamed.rpartition("/")[0], unmistakable(exported.renamed).rpartition("/")[0]
+        why = "`datasets` would take the word for a split"
+        say(wrapped(f"folders such as {was} are named {now} in the export: {why}"), err=True)
 
 
 def _show(exported: Exported, job: str, form: str) -> None:

@@ -148,7 +148,7 @@ class Lines:
         stats = self._stats
         done = f"{stats.checked:,} checked, " if stats.checked else ""
         done += f"{self._before + stats.stored:,} of {number(self._wanted, 'image')} stored"
-        say(f"{done}, {stats.in_flight:,} in flight, {usd(stats.cost)}", err=True)
+        say(f"{done}, {stats.in_flight:,} in flight or downloading, {usd(stats.cost)} charged in this run", err=True)
 
 
 class JsonLines:
