@@ -32,9 +32,9 @@ class Scheduler:
         self._occupied: dict[int, str] = {}
         """Tasks that cannot be bought because an unknown file has their path, with that path."""
         self._knew_images = True
+        """Whether the manifest had any image when the run began."""
         self._blocked_at = -1
         """How many tasks were claimed when one was tried with nothing else in flight, after the budget blocked one."""
-        """Whether the manifest had any image when the run began."""
         self._due_by = 0.0
         """Unix time by which tasks count as due in the next query, even if the clock shows an earlier time."""
 
