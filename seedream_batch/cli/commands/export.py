@@ -210,7 +210,7 @@ def _report_gaps(exported: Exported, splits: Splits | None) -> None:
     if exported.renamed:
         was, now = exported.renamed.rpartition("/")[0], unmistakable(exported.renamed).rpartition("/")[0]
         why = "`datasets` would take the word for a split"
-        say(wrapped(f"folders such as {was} are named {now} in the export: {why}"), err=True)
+        say(wrapped(f"folders such as {was} are named {now}: {why}"), err=True)
 
 
 def _show(exported: Exported, job: str, form: str) -> None:

@@ -92,7 +92,10 @@ def _show_axes(axes: dict[str, Counter[str]]) -> None:
 
 def _quoted(name: str) -> str:
     """Return a name for a list with commas, in quotes if it has one, as `--select` takes it."""
-    return '"' + name.replace('"', '""') + '"' if "," in name and name[0] not in "[{" else name
+    if "," not in name or name[0] in "[{":
+        return name
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def show_result(result: RunResult, job: Job, path: str) -> None:
