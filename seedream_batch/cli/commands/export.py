@@ -204,13 +204,13 @@ def _report_gaps(exported: Exported, splits: Splits | None) -> None:
             say(wrapped(f"the split {name} is empty: there are too few groups for its fraction"), err=True)
     fractions = splits.fractions if splits else {}
     shares = {name: exported.splits[name] / exported.images for name in fractions}
-    if any(abs(shares[name] - fraction) > _DEVIATION for name, fraction in fractions.items()):
-        each = ", ".join(f"{name} {shares[name]:.0%} instead of {float(of):.0%}" for name, of in fractions.items())
-        say(wrapped(f"the groups are too few for exact splits: {each}"), err=True)
+    off = any(abs(shares[name] - fraction) > _DEVIATION for name, fraction in fractions.items())
+    if off and all(shares.values()):
+        each = "; ".join(f"{name} {shares[name]:.0%}, not {float(of):.0%}" for name, of in fractions.items())
+        say(wrapped(f"few groups, so the splits are inexact: {each}"), err=True)
     if exported.renamed:
         was, now = exported.renamed.rpartition("/")[0], unmistakable(exported.renamed).rpartition("/")[0]
-        why = "`datasets` would take the word for a split"
-        say(wrapped(f"folders such as {was} are named {now}: {why}"), err=True)
+        say(wrapped(f"renamed {was} to {now}: `datasets` would take it for a split"), err=True)
 
 
 def _show(exported: Exported, job: str, form: str) -> None:
