@@ -172,7 +172,7 @@ def test_closed_standard_input_is_no_reason_to_fail(folder):
 def test_a_full_disk_under_the_output_is_told(folder):
     done = ended(["plan", "new.yaml", "--json"], folder, "full", (1,))
     assert done.returncode == 8
-    assert b"standard output could not be written: No space left on device" in done.stderr
+    assert b"cannot write to standard output: No space left on device" in done.stderr
 
 
 @pytest.mark.thorough

@@ -243,8 +243,8 @@ def test_splits_of_a_job(made, export, lines):
     ("args", "told"),
     [
         (("--split", "a=1", "--group-by", "subject.ld"), "did you mean `subject.id`?"),
-        (("--split", "a=1", "--group-by", "nothing"), "there is subject, subject.id, subject.text, size"),
-        (("--split", "a=0.5"), "are 0.5"),
+        (("--split", "a=1", "--group-by", "nothing"), "available: subject, subject.id, subject.text, size"),
+        (("--split", "a=0.5"), "must add up to 1, not 0.5"),
         (("--group-by", "subject.id"), "needs --split"),
         (("--images", "path"), "--images path works only with --format parquet"),
         (("--shard-size", "5"), "works only with --format webdataset"),

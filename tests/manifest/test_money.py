@@ -366,7 +366,7 @@ def test_nothing_is_sent_on_an_unknown_price_beside_a_doubt(book):
     book.manifest.tasks.uncertain(book.claim(tasks[0], budget=budget).task, why="w", code="", held=True, now=NOW)
     refused = book.manifest.queue.claim([Intent(2)], budget, NOW)
     assert refused.claims == ()
-    assert "finish or resolve" in refused.stopped_by
+    assert "resolve the uncertain tasks first" in refused.stopped_by
     book.prove(tasks[1])
     assert book.claim(book.manifest.tasks.get(2), budget=budget)
 

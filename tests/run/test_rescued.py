@@ -127,5 +127,5 @@ def test_a_folder_that_cannot_be_read_at_the_end_does_not_make_a_failure_of_it(b
     monkeypatch.setattr("seedream_batch.engine.session.import_rescued", unread)
     done = bench.run("--manifest", url_of(place))
     assert done.code == 0, done
-    assert "task ids in out: Stale file handle" in done.err
+    assert "out: Stale file handle" in done.err
     assert asked(place, "SELECT outcome FROM runs") == [("finished",)]

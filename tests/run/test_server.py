@@ -241,7 +241,7 @@ def test_copies_that_make_no_sense(place, tmp_path, monkeypatch):
     for source, target, told in (
         ("none.db", url_of(place), "no manifest found"),
         (place.url, "some.db", "?schema=NAME"),
-        ("mysql://h/db?schema=s", "some.db", "not a PostgreSQL URL"),
+        ("mysql://h/db?schema=s", "some.db", "not a manifest URL"),
     ):
         done = copy("copy", source, target)
         assert done.returncode == 2, done
