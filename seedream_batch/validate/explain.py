@@ -116,7 +116,10 @@ def _explain(error: ValidationError, value: Json, root: Schema) -> Iterator[Find
 
 
 def _broken_rule(rule: str, path: Path, value: Json, body: Json) -> Finding:
-    references, images = len(body.get("image_urls") or ()), int(value) if isinstance(value, int | float) else 0
+    # Other mistakes in the same request are reported beside this one: nothing has the right type for sure.
+    urls = body.get("image_urls")
+    references = len(urls) if isinstance(urls, list) else 0
+    images = int(value) if isinstance(value, int) or (isinstance(value, float) and value.is_integer()) else 0
     facts = {
         "name": path[-1] if path else "",
         "images": images,

@@ -71,6 +71,7 @@ def check_job(value):
 
 @settings(max_examples=examples(500))
 @given(bodies)
+@example({"image_urls": True, "sequential_image_generation_options": None})
 @example({"model": "doubao-seedance-4-5", "prompt": "x", "image_urls": {}, "n": 2})
 def test_any_request_is_judged_and_explained(body):
     check_request(body)
